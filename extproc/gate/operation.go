@@ -1,0 +1,206 @@
+package gate
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Party is one end of a chain of acting: the pair that names a principal, and nothing that only describes it.
+type Party struct {
+	Issuer  string
+	Subject string
+}
+
+// Principal is who acts. It is the pair (Issuer, Subject), never a name, an e-mail address or a header that a client
+// set. A Principal with either of the two empty is nobody, and [Gate.Decide] refuses it.
+//
+// A Principal is made once for a verified credential and shared by the operations that it comes with: it is not changed
+// after that.
+type Principal struct {
+	Issuer   string
+	Subject  string
+	ClientID string // OAuth client that the token was issued to; empty when the issuer names none
+	Kind     string // "agent", "workload" or "person"
+
+	Groups []string
+	Roles  []string
+
+	OnBehalfOf *Party  // the person acted for; nil when the principal acts for itself
+	Actors     []Party // RFC 8693 `act` chain, the current actor first
+
+	// Claims are the token's own, less those that change when the same token is issued again (exp, iat, nbf, jti and the
+	// like): what an approval binds must survive a renewal.
+	Claims Object
+
+	// Verified says how the credential was checked. It is recorded, and not part of the canonical input.
+	Verified Verification
+}
+
+// Verification is how a credential was verified.
+type Verification struct {
+	Method    string // "oidc"
+	Algorithm string // JWS algorithm, "RS256"
+	KeyID     string // `kid` of the key that verified the signature
+	TokenID   string // `jti`, or the SHA-256 of the token, in hex, where it has none
+	Expires   time.Time
+}
+
+// Known reports whether p names somebody.
+func (p *Principal) Known() bool { return p != nil && p.Issuer != "" && p.Subject != "" }
+
+func (p *Principal) object() Object {
+	return Object{
+		{"actors", parties(p.Actors)},
+		{"claims", p.Claims},
+		{"client_id", p.ClientID},
+		{"groups", p.Groups},
+		{"issuer", p.Issuer},
+		{"kind", p.Kind},
+		{"on_behalf_of", p.OnBehalfOf.value()},
+		{"roles", p.Roles},
+		{"subject", p.Subject},
+	}
+}
+
+func (p *Party) value() any {
+	if p == nil {
+		return nil
+	}
+	return Object{{"issuer", p.Issuer}, {"subject", p.Subject}}
+}
+
+func parties(ps []Party) []any {
+	list := make([]any, len(ps))
+	for i := range ps {
+		list[i] = ps[i].value()
+	}
+	return list
+}
+
+// Resource is what is acted on, as the configuration names it.
+type Resource struct {
+	Name   string
+	Kind   string // "http", "git", "postgres", …
+	Labels Object // text values
+
+	// Policy is the last part of the package that rules on this resource: data.rules.<Policy>. Not part of the input.
+	Policy string
+}
+
+// Detail is the part of an operation that only its protocol knows.
+type Detail interface {
+	// Key is the name under which the detail stands in the input: "http", "git", "postgres".
+	Key() string
+	// Object is the detail as a JSON object in canonical order. It has every byte of the operation that the target can
+	// act on, or a digest of it; the same operation gives the same object.
+	Object() Object
+}
+
+// Operation is one thing that an agent asks a target to do.
+type Operation struct {
+	ID string // unique to this attempt; see [NewID]
+
+	Principal *Principal
+	Resource  Resource
+	Protocol  string // "http", "git", "postgres"
+	Verb      string // HTTP method, SQL command, …
+	Target    string // what the verb is done to, fit to be recorded: no query, no value that a detector would mask
+	Detail    Detail
+	Context   Context
+
+	input  []byte
+	object Object
+}
+
+// Context is what changes between two attempts at the same operation. Policy sees it as input.context; no approval
+// binds to it.
+type Context struct {
+	Time        time.Time
+	RequestID   string
+	TraceParent string // W3C traceparent, as the agent sent it; empty when it sent none or a malformed one
+	Peer        string // address of the agent's connection
+	Session     string // identifies the agent's token, so that what one session did can be told together
+}
+
+// Object is the context as policy sees it.
+func (c Context) Object(p *Principal) Object {
+	var tokenID, expires string
+	if p != nil {
+		tokenID = p.Verified.TokenID
+		if !p.Verified.Expires.IsZero() {
+			expires = string(AppendTime(nil, p.Verified.Expires))
+		}
+	}
+	return Object{
+		{"approval", nil},
+		{"peer", c.Peer},
+		{"request_id", c.RequestID},
+		{"session", c.Session},
+		{"time", string(AppendTime(nil, c.Time))},
+		{"token_expires", expires},
+		{"token_id", tokenID},
+		{"traceparent", c.TraceParent},
+	}
+}
+
+// Object is the canonical input as a value, made once.
+func (op *Operation) Object() (Object, error) {
+	if op.object != nil {
+		return op.object, nil
+	}
+	switch {
+	case !op.Principal.Known():
+		return nil, errors.New("the operation has no principal")
+	case op.Resource.Name == "" || op.Resource.Kind == "":
+		return nil, errors.New("the operation has no resource")
+	case op.Detail == nil:
+		return nil, errors.New("the operation has no detail")
+	}
+	o, err := MakeObject(
+		Member{op.Detail.Key(), op.Detail.Object()},
+		Member{"principal", op.Principal.object()},
+		Member{"resource", Object{{"kind", op.Resource.Kind}, {"labels", op.Resource.Labels}, {"name", op.Resource.Name}}},
+	)
+	if err != nil {
+		return nil, err
+	}
+	op.object = o
+	return o, nil
+}
+
+// Input is the operation as canonical JSON (RFC 8785), made once: these are the bytes that policy judges, that an
+// approver is shown and that [Operation.Digest] binds. An operation without a principal, a resource or a detail has none.
+func (op *Operation) Input() ([]byte, error) {
+	if op.input != nil {
+		return op.input, nil
+	}
+	o, err := op.Object()
+	if err != nil {
+		return nil, err
+	}
+	input, err := AppendJSON(make([]byte, 0, 2048), o)
+	if err != nil {
+		return nil, fmt.Errorf("write the operation as canonical JSON: %w", err)
+	}
+	op.input = input
+	return input, nil
+}
+
+// Digest is the HMAC-SHA-256 of the input, in hex. It is keyed because an operation can hold values that are few enough
+// to be guessed from a plain hash.
+func (op *Operation) Digest(key []byte) (string, error) {
+	if len(key) < 16 {
+		return "", errors.New("the digest key is shorter than 16 bytes")
+	}
+	input, err := op.Input()
+	if err != nil {
+		return "", err
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write(input)
+	return hex.EncodeToString(mac.Sum(nil)), nil
+}

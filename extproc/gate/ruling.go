@@ -1,0 +1,78 @@
+package gate
+
+// Problem is the kind of a refusal: a closed set, the same in every protocol.
+type Problem string
+
+const (
+	Unauthenticated     Problem = "unauthenticated"      // no credential, or one that did not verify
+	Denied              Problem = "denied"               // policy said no, or could not say yes
+	ApprovalUnavailable Problem = "approval-unavailable" // a person must approve and there is nobody to ask
+	Unreadable          Problem = "unreadable"           // the request could not be read without doubt
+	TooLarge            Problem = "too-large"            // the request is over a limit
+	Withheld            Problem = "withheld"             // the answer may not be shown, or not without doubt
+	Unavailable         Problem = "unavailable"          // the gateway cannot do its work; nothing was let through
+)
+
+// Title is one line on the kind of refusal, the same for every refusal of that kind (RFC 9457, section 3.1.3).
+func (p Problem) Title() string {
+	switch p {
+	case Unauthenticated:
+		return "The credential is missing or was not accepted"
+	case Denied:
+		return "Policy does not allow this operation"
+	case ApprovalUnavailable:
+		return "This operation needs a person's approval, and approvals are not available here"
+	case Unreadable:
+		return "The request could not be read without doubt"
+	case TooLarge:
+		return "The request is larger than this resource accepts"
+	case Withheld:
+		return "The answer was withheld"
+	case Unavailable:
+		return "The gateway cannot decide at the moment; nothing was done"
+	default:
+		return "The operation was refused"
+	}
+}
+
+// Refusal is what an agent is told. It names rules and reasons, and nothing else of the policy.
+type Refusal struct {
+	Problem Problem
+	Detail  string   // a sentence that a developer or a language model can act on
+	Rules   []string // the ids of the rules that refused
+}
+
+// Ruling is a Gate's answer to one operation. Its zero value refuses, and only a Gate makes one that allows.
+type Ruling struct {
+	operation string
+	effect    Effect
+	refusal   Refusal
+	verdict   Verdict
+	receipt   Receipt
+}
+
+// Allowed reports whether the operation may go to its target. It is true only for a ruling made by [Gate.Decide].
+func (r Ruling) Allowed() bool { return r.effect == Allow && r.operation != "" && r.receipt.Seq != 0 }
+
+// Operation is the id of the operation that was ruled on.
+func (r Ruling) Operation() string { return r.operation }
+
+// Redactions apply to the answer of an allowed operation.
+func (r Ruling) Redactions() []Redaction { return r.verdict.Redactions }
+
+// Verdict is what policy said.
+func (r Ruling) Verdict() Verdict { return r.verdict }
+
+// Receipt is where the decision stands in the journal.
+func (r Ruling) Receipt() Receipt { return r.receipt }
+
+// Refusal is what to tell the agent. A ruling that allows has an empty one; every other has a Problem.
+func (r Ruling) Refusal() Refusal {
+	if r.Allowed() {
+		return Refusal{}
+	}
+	if r.refusal.Problem == "" {
+		return Refusal{Problem: Unavailable, Detail: "no decision was made"}
+	}
+	return r.refusal
+}

@@ -1,0 +1,310 @@
+package gate
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Object is a JSON object whose members stand in canonical order (RFC 8785, section 3.2.3: by UTF-16 code units) and
+// whose names are unique. Make one with [MakeObject], or write a literal that is already in order.
+//
+// The values in it, and in every list within it, are nil, bool, string, int, int64, float64, [json.Number], []any,
+// []string or Object. Anything else is an error where the value is encoded.
+type Object []Member
+
+// Member is one name and its value.
+type Member struct {
+	Name  string
+	Value any
+}
+
+// ErrDuplicateName says that an object has one name twice, so that two readers could see two different values.
+var ErrDuplicateName = errors.New("duplicate name in a JSON object")
+
+// MakeObject sorts members into canonical order. It is an error for two members to have the same name.
+func MakeObject(members ...Member) (Object, error) {
+	slices.SortFunc(members, func(a, b Member) int { return compareNames(a.Name, b.Name) })
+	for i := 1; i < len(members); i++ {
+		if members[i].Name == members[i-1].Name {
+			return nil, fmt.Errorf("%w: %q", ErrDuplicateName, members[i].Name)
+		}
+	}
+	return Object(members), nil
+}
+
+// Get returns the value of the member called name, or nil and false when there is none.
+func (o Object) Get(name string) (any, bool) {
+	for _, m := range o {
+		if m.Name == name {
+			return m.Value, true
+		}
+	}
+	return nil, false
+}
+
+// AppendJSON appends o as canonical JSON.
+func (o Object) AppendJSON(dst []byte) ([]byte, error) { return AppendJSON(dst, o) }
+
+// compareNames orders two member names by their UTF-16 code units, as RFC 8785 asks. UTF-8 has the same order but where
+// a supplementary character (a surrogate pair, D800–DFFF) meets one in U+E000–U+FFFF.
+func compareNames(a, b string) int {
+	for len(a) > 0 && len(b) > 0 {
+		ra, na := utf8.DecodeRuneInString(a)
+		rb, nb := utf8.DecodeRuneInString(b)
+		if ra != rb {
+			ka, kb := utf16Key(ra), utf16Key(rb)
+			if ka != kb {
+				return ka - kb
+			}
+			return int(ra) - int(rb)
+		}
+		a, b = a[na:], b[nb:]
+	}
+	return len(a) - len(b)
+}
+
+// utf16Key is the first UTF-16 code unit of r, of which supplementary characters have a surrogate.
+func utf16Key(r rune) int {
+	if r >= 0x10000 {
+		return 0xD800 + int((r-0x10000)>>10)
+	}
+	return int(r)
+}
+
+// AppendJSON appends v in the canonical form of RFC 8785: members in order, no white space, the shortest escapes. It
+// departs from the RFC in one place, on purpose: a number that an IEEE double cannot hold exactly keeps its own decimal
+// digits, because rounding would give two different operations the same bytes.
+//
+// Text that is not valid UTF-8, a number that is not JSON and a type that [Object] does not list are errors.
+func AppendJSON(dst []byte, v any) ([]byte, error) {
+	switch v := v.(type) {
+	case nil:
+		return append(dst, "null"...), nil
+	case bool:
+		return strconv.AppendBool(dst, v), nil
+	case string:
+		return AppendString(dst, v)
+	case int:
+		return strconv.AppendInt(dst, int64(v), 10), nil
+	case int64:
+		return strconv.AppendInt(dst, v, 10), nil
+	case float64:
+		return appendFloat(dst, v)
+	case json.Number:
+		return appendNumber(dst, string(v))
+	case []string:
+		dst = append(dst, '[')
+		for i, s := range v {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			var err error
+			if dst, err = AppendString(dst, s); err != nil {
+				return dst, err
+			}
+		}
+		return append(dst, ']'), nil
+	case []any:
+		dst = append(dst, '[')
+		for i, e := range v {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			var err error
+			if dst, err = AppendJSON(dst, e); err != nil {
+				return dst, err
+			}
+		}
+		return append(dst, ']'), nil
+	case Object:
+		dst = append(dst, '{')
+		for i, m := range v {
+			if i > 0 {
+				if compareNames(v[i-1].Name, m.Name) >= 0 {
+					return dst, fmt.Errorf("members %q and %q are not in canonical order", v[i-1].Name, m.Name)
+				}
+				dst = append(dst, ',')
+			}
+			var err error
+			if dst, err = AppendString(dst, m.Name); err != nil {
+				return dst, err
+			}
+			dst = append(dst, ':')
+			if dst, err = AppendJSON(dst, m.Value); err != nil {
+				return dst, fmt.Errorf("%s: %w", m.Name, err)
+			}
+		}
+		return append(dst, '}'), nil
+	default:
+		return dst, fmt.Errorf("a %T has no canonical JSON form", v)
+	}
+}
+
+const hexDigits = "0123456789abcdef"
+
+// AppendString appends s as a canonical JSON string. Text that is not valid UTF-8 is an error: replacing it would give
+// two different texts the same bytes.
+func AppendString(dst []byte, s string) ([]byte, error) {
+	if !utf8.ValidString(s) {
+		return dst, fmt.Errorf("text %q is not valid UTF-8", s)
+	}
+	return appendValidString(dst, s), nil
+}
+
+// AppendText appends s as a canonical JSON string, with U+FFFD in the place of bytes that are not UTF-8. It is for
+// what is told of an operation (a reason, a path in a record), never for what an approval binds.
+func AppendText(dst []byte, s string) []byte {
+	return appendValidString(dst, strings.ToValidUTF8(s, "\uFFFD"))
+}
+
+func appendValidString(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	start := 0
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c >= 0x20 && c != '"' && c != '\\' {
+			continue
+		}
+		dst = append(dst, s[start:i]...)
+		start = i + 1
+		switch c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\b':
+			dst = append(dst, '\\', 'b')
+		case '\t':
+			dst = append(dst, '\\', 't')
+		case '\n':
+			dst = append(dst, '\\', 'n')
+		case '\f':
+			dst = append(dst, '\\', 'f')
+		case '\r':
+			dst = append(dst, '\\', 'r')
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&0xF])
+		}
+	}
+	dst = append(dst, s[start:]...)
+	return append(dst, '"')
+}
+
+// appendFloat writes f as ECMAScript's Number::toString does (RFC 8785, section 3.2.2.3).
+func appendFloat(dst []byte, f float64) ([]byte, error) {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return dst, fmt.Errorf("%v is not a JSON number", f)
+	}
+	if f == 0 {
+		return append(dst, '0'), nil // -0 too
+	}
+	if a := math.Abs(f); a >= 1e-6 && a < 1e21 {
+		return strconv.AppendFloat(dst, f, 'f', -1, 64), nil
+	}
+	from := len(dst)
+	dst = strconv.AppendFloat(dst, f, 'e', -1, 64)
+	// Go writes at least two digits of exponent, ECMAScript as few as it takes.
+	if e := bytes.LastIndexByte(dst[from:], 'e') + from; len(dst)-e == 4 && dst[e+2] == '0' {
+		dst = append(dst[:e+2], dst[e+3])
+	}
+	return dst, nil
+}
+
+func appendNumber(dst []byte, literal string) ([]byte, error) {
+	if len(literal) > 0 && len(literal) <= 15 && isPlainInteger(literal) {
+		if literal == "-0" {
+			literal = "0"
+		}
+		return append(dst, literal...), nil
+	}
+	if !json.Valid([]byte(literal)) || literal[0] != '-' && (literal[0] < '0' || literal[0] > '9') {
+		return dst, fmt.Errorf("%q is not a JSON number", literal)
+	}
+	exact, err := parseDecimal(literal)
+	if err != nil {
+		return dst, err
+	}
+	if f, err := strconv.ParseFloat(literal, 64); err == nil {
+		from := len(dst)
+		if dst, err = appendFloat(dst, f); err != nil {
+			return dst, err
+		}
+		if short, err := parseDecimal(string(dst[from:])); err == nil && short == exact {
+			return dst, nil
+		}
+		dst = dst[:from]
+	}
+	return exact.append(dst), nil
+}
+
+func isPlainInteger(s string) bool {
+	digits := strings.TrimPrefix(s, "-")
+	if digits == "" || digits[0] == '0' && len(digits) > 1 {
+		return false
+	}
+	for i := 0; i < len(digits); i++ {
+		if digits[i] < '0' || digits[i] > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// decimal is the exact value of a JSON number: ± 0.digits × 10^exponent, with no zero at either end of the digits.
+type decimal struct {
+	negative bool
+	digits   string
+	exponent int
+}
+
+func parseDecimal(literal string) (decimal, error) {
+	var d decimal
+	s, negative := strings.CutPrefix(literal, "-")
+	mantissa, power := s, "0"
+	if i := strings.IndexAny(s, "eE"); i >= 0 {
+		mantissa, power = s[:i], s[i+1:]
+	}
+	exponent, err := strconv.Atoi(power)
+	if err != nil || exponent > 1<<20 || exponent < -1<<20 {
+		return d, fmt.Errorf("number %.40q has an exponent out of range", literal)
+	}
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	all := whole + fraction
+	trimmed := strings.TrimLeft(all, "0")
+	d.exponent = exponent + len(whole) - (len(all) - len(trimmed))
+	d.digits = strings.TrimRight(trimmed, "0")
+	if d.digits == "" {
+		return decimal{}, nil
+	}
+	d.negative = negative
+	return d, nil
+}
+
+func (d decimal) append(dst []byte) []byte {
+	if d.negative {
+		dst = append(dst, '-')
+	}
+	if n := d.exponent - len(d.digits); n >= 0 && d.exponent <= 40 {
+		return append(append(dst, d.digits...), strings.Repeat("0", n)...)
+	}
+	dst = append(dst, d.digits[0])
+	if len(d.digits) > 1 {
+		dst = append(append(dst, '.'), d.digits[1:]...)
+	}
+	dst = append(dst, 'e')
+	if d.exponent-1 >= 0 {
+		dst = append(dst, '+')
+	}
+	return strconv.AppendInt(dst, int64(d.exponent-1), 10)
+}
+
+// AppendTime appends t as an RFC 3339 time in UTC, with nine digits of fraction always, so that text order is time order.
+func AppendTime(dst []byte, t time.Time) []byte {
+	return t.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000000000Z07:00")
+}

@@ -1,0 +1,82 @@
+package gate
+
+import "fmt"
+
+// Effect is what policy says of an operation. The zero value refuses.
+type Effect int
+
+const (
+	Deny Effect = iota
+	Ask
+	Allow
+)
+
+func (e Effect) String() string {
+	switch e {
+	case Deny:
+		return "deny"
+	case Ask:
+		return "ask"
+	case Allow:
+		return "allow"
+	default:
+		return fmt.Sprintf("effect(%d)", int(e))
+	}
+}
+
+// Rule is one element of a policy's allow, ask or deny set.
+type Rule struct {
+	Package string // "payments" or "global"
+	ID      string
+	Reason  string // for people and agents; may be empty
+}
+
+// AskRule is a rule that wants people to approve.
+type AskRule struct {
+	Rule
+	Approvers []string // groups or subjects of the people's issuer
+	Quorum    int      // distinct approvers needed; at least 1
+}
+
+// Replacement is what stands in the place of a value that was redacted.
+type Replacement string
+
+const (
+	Mask   Replacement = "mask"   // the string "[redacted]"
+	Remove Replacement = "remove" // the member or element goes
+	Null   Replacement = "null"   // null
+	Token  Replacement = "token"  // a keyed, stable token: equal values stay comparable
+)
+
+// Redaction is one element of a policy's redact set: either Path or Detect is set, never both.
+type Redaction struct {
+	Path   string // a path of the subset of RFC 9535 that package redact describes
+	Detect string // the name of a detector of package redact
+	With   Replacement
+}
+
+// Name is what a record counts the redaction under: its path or its detector.
+func (r Redaction) Name() string {
+	if r.Path != "" {
+		return r.Path
+	}
+	return r.Detect
+}
+
+// Verdict is what policy says of one operation. The zero value denies.
+type Verdict struct {
+	Effect Effect
+
+	// Rules are those that made the effect: the deny rules of a denial, the ask rules of an ask, the allow rules of an
+	// allowance. A denial by default has none.
+	Rules []Rule
+
+	// Asks are the approvals that an Ask wants; every one must be met.
+	Asks []AskRule
+
+	// Redactions apply to the answer of whatever is let through.
+	Redactions []Redaction
+
+	// PolicyDigest is the SHA-256, in hex, of the policies that were evaluated.
+	PolicyDigest string
+}
