@@ -1,0 +1,278 @@
+// Package config is the configuration file: one YAML document, one struct, and the struct is the manual. Every field's
+// comment says what it means, its unit, its default and when it is required.
+//
+// A file is read strictly. A key that is not known, a key given twice, an alias, a second document and a value of the
+// wrong type are problems, and so is every setting that could not work or would leave a door open; all are reported
+// together, each with its line ([Problems]). Secrets are never in the file: it names files that hold them. A relative
+// path is relative to the file that has it.
+//
+// Plain text is for loopback. A plain-http issuer or target and a listener without TLS are accepted where the address
+// is loopback; elsewhere each has a key of its own that says so (insecure, target_insecure), so that an auditor finds
+// every one of them by searching for that word.
+package config
+
+import (
+	"time"
+)
+
+// Config is a whole configuration file. Its zero value is not usable: get one from [Load] or [Parse].
+type Config struct {
+	// Node names this gateway in its records and to Envoy. Letters, digits, '-', '_' and '.'; "countersign" by default.
+	// Two gateways that send to one collector need two names.
+	Node string `yaml:"node"`
+
+	// Data is the directory of the journal, the keys and the approvals. Made with mode 0700 when it is not there.
+	// Required.
+	Data Path `yaml:"data"`
+
+	// Listen is where this process listens.
+	Listen Listen `yaml:"listen"`
+
+	// Agents are the issuers whose access tokens are accepted. At least one is required: without one nobody could act.
+	Agents []Agent `yaml:"agents"`
+
+	// People is the OpenID provider at which approvers sign in. Optional; without it nobody can approve, and a rule that
+	// asks refuses with approval-unavailable.
+	People *People `yaml:"people"`
+
+	// Policies is a directory of Rego and data files, or an OPA bundle (.tar.gz). Required.
+	Policies Path `yaml:"policies"`
+
+	// Approvals says how requests for approval are held and kept.
+	Approvals Approvals `yaml:"approvals"`
+
+	// Evidence says where records go besides the journal, and how often.
+	Evidence Evidence `yaml:"evidence"`
+
+	// Envoy says how Envoy is started by `serve --envoy`, and which Envoy files of your own `check` holds to the rules.
+	Envoy Envoy `yaml:"envoy"`
+
+	// Resources are the targets. At least one is required.
+	Resources []Resource `yaml:"resources"`
+
+	file   string
+	digest string
+	lines  map[string]int
+}
+
+// Listen is where this process listens.
+type Listen struct {
+	// Envoy is where Envoy reaches ext_proc, ext_authz, the access log service and ADS: "unix:PATH" (made with mode 0600)
+	// or "HOST:PORT", which needs EnvoyTLS. "unix:DATA/envoy.sock" by default.
+	Envoy Address `yaml:"envoy"`
+
+	// EnvoyTLS is required when Envoy is a TCP address: Envoy proves itself with a certificate of ClientCAFile.
+	EnvoyTLS *ServerTLS `yaml:"envoy_tls"`
+
+	// Admin serves /healthz, /readyz and /metrics as plain HTTP. "127.0.0.1:9440" by default; "none" turns it off.
+	Admin Address `yaml:"admin"`
+
+	// AdminInsecure allows Admin to be off loopback. It shows counts and states, no operation's content.
+	AdminInsecure bool `yaml:"admin_insecure"`
+
+	// Console serves the approvers' page and API. No default: without it there is no console.
+	Console Address `yaml:"console"`
+}
+
+// ServerTLS is the server's end of TLS.
+type ServerTLS struct {
+	CertificateFile Path `yaml:"certificate_file"` // PEM chain, leaf first. Required.
+	KeyFile         Path `yaml:"key_file"`         // PEM private key. Required.
+	ClientCAFile    Path `yaml:"client_ca_file"`   // PEM; when set, clients must show a certificate of this CA.
+}
+
+// ClientTLS is the client's end of TLS. The server's certificate is always verified.
+type ClientTLS struct {
+	CAFile          Path   `yaml:"ca_file"`          // PEM. The system's roots by default.
+	ServerName      string `yaml:"server_name"`      // name to verify and send as SNI. The target's host by default.
+	CertificateFile Path   `yaml:"certificate_file"` // PEM client certificate, for mTLS. With KeyFile.
+	KeyFile         Path   `yaml:"key_file"`         // PEM private key of CertificateFile.
+}
+
+// Agent is one issuer of access tokens, and what of its tokens is accepted.
+type Agent struct {
+	// Issuer is the exact `iss` of the tokens, and where OpenID discovery starts. https, or http on loopback. Required.
+	Issuer string `yaml:"issuer"`
+
+	// Audience: a token must be for one of these. Required.
+	Audience []string `yaml:"audience"`
+
+	// Algorithms are the JWS algorithms accepted. RS256 and ES256 by default; only asymmetric ones can be named.
+	Algorithms []string `yaml:"algorithms"`
+
+	// Kind says how claims are read: "oauth" (RFC 9068, the default), "entra", "kubernetes", "github" or "spiffe".
+	Kind string `yaml:"kind"`
+
+	// Types are the `typ` header values accepted. By default at+jwt, application/at+jwt, JWT and none, and ID tokens
+	// are refused whatever their typ.
+	Types []string `yaml:"types"`
+
+	CAFile   Path `yaml:"ca_file"`   // PEM roots for the issuer. The system's by default.
+	JWKSFile Path `yaml:"jwks_file"` // a key set (RFC 7517) to use instead of discovery.
+	Insecure bool `yaml:"insecure"`  // accept a plain-http issuer that is not on loopback.
+
+	MaxLifetime Duration `yaml:"max_lifetime"` // longest exp - iat accepted. 24h by default.
+	Skew        Duration `yaml:"skew"`         // clock difference tolerated. 60s by default, and at most.
+	KeysMaxAge  Duration `yaml:"keys_max_age"` // how long keys serve while the issuer cannot be reached. 24h by default.
+
+	Tenants  []string `yaml:"tenants"`  // accepted `tid` of an entra issuer. Required for kind entra.
+	Subjects []string `yaml:"subjects"` // when set, only these subjects are registered.
+	Revoked  []string `yaml:"revoked"`  // subjects, client ids and token ids (jti) that are refused.
+
+	GroupsClaim string `yaml:"groups_claim"` // "groups" by default.
+	RolesClaim  string `yaml:"roles_claim"`  // "roles" by default.
+}
+
+// People is the OpenID provider of those who approve.
+type People struct {
+	Issuer           string   `yaml:"issuer"`             // as Agent.Issuer. Required.
+	ClientID         string   `yaml:"client_id"`          // of the console. Required.
+	ClientSecretFile Path     `yaml:"client_secret_file"` // for a confidential client. Optional: PKCE is always used.
+	Audience         []string `yaml:"audience"`           // of bearer tokens for the API. The client id by default.
+	Algorithms       []string `yaml:"algorithms"`         // as Agent.Algorithms.
+	GroupsClaim      string   `yaml:"groups_claim"`       // "groups" by default.
+	CAFile           Path     `yaml:"ca_file"`            // PEM roots for the issuer. The system's by default.
+	Insecure         bool     `yaml:"insecure"`           // accept a plain-http issuer that is not on loopback.
+}
+
+// Approvals says how requests for approval are held and kept.
+type Approvals struct {
+	Store string   `yaml:"store"` // "embedded" (the default) or a redis:// or rediss:// URL without a password.
+	Hold  Duration `yaml:"hold"`  // how long an asked operation is held before it hands over. 50s by default.
+	TTL   Duration `yaml:"ttl"`   // how long a request, and then its grant, lives. 15m by default.
+}
+
+// Evidence says where records go, and how often some are made.
+type Evidence struct {
+	OTLP       *OTLP    `yaml:"otlp"`       // the collector. Optional; the journal is kept without one too.
+	Heartbeat  Duration `yaml:"heartbeat"`  // how often a gateway says that it is there. 10s by default.
+	Checkpoint Duration `yaml:"checkpoint"` // how often the journal's tree is signed while it grows. 5s by default.
+	Segment    Size     `yaml:"segment"`    // size at which a journal file is closed and the next begun. 64MiB by default.
+}
+
+// OTLP is an OpenTelemetry collector, reached over gRPC.
+type OTLP struct {
+	Endpoint        string            `yaml:"endpoint"`         // "HOST:PORT". Required.
+	CAFile          Path              `yaml:"ca_file"`          // PEM. The system's roots by default.
+	CertificateFile Path              `yaml:"certificate_file"` // PEM client certificate. With KeyFile.
+	KeyFile         Path              `yaml:"key_file"`         // PEM private key of CertificateFile.
+	HeaderFiles     map[string]string `yaml:"header_files"`     // request header: file that holds its value.
+	Insecure        bool              `yaml:"insecure"`         // plain gRPC, without TLS; on loopback only, unless InsecureNetwork.
+	InsecureNetwork bool              `yaml:"insecure_network"` // allows Insecure off loopback.
+}
+
+// Envoy says how Envoy is run.
+type Envoy struct {
+	Path        Path     `yaml:"path"`        // the envoy binary. $ENVOY, then envoy on PATH, then .tools/envoy by default.
+	Concurrency int      `yaml:"concurrency"` // worker threads. Envoy's own default (one a core) when 0.
+	LogLevel    string   `yaml:"log_level"`   // Envoy's --log-level. "warning" by default.
+	Admin       Address  `yaml:"admin"`       // Envoy's admin interface. "unix:DATA/envoy-admin.sock" by default; loopback only.
+	Files       []Path   `yaml:"files"`       // your own static Envoy files, for `check` to hold fail-closed.
+	Drain       Duration `yaml:"drain"`       // how long a stop waits for work in hand. 20s by default.
+}
+
+// Resource is one target.
+type Resource struct {
+	// Name is what policy, records and Envoy call it. Letters, digits, '-' and '_'. Required, and unique.
+	Name string `yaml:"name"`
+
+	// Kind is "http". Required.
+	Kind string `yaml:"kind"`
+
+	// Listen is where Envoy takes the agents' requests.
+	Listen ResourceListen `yaml:"listen"`
+
+	// Target is where they go: "https://HOST[:PORT]" or, on loopback, "http://HOST[:PORT]". Required.
+	Target string `yaml:"target"`
+
+	TargetTLS      *ClientTLS `yaml:"target_tls"`      // for an https target.
+	TargetInsecure bool       `yaml:"target_insecure"` // accept a plain-http target that is not on loopback.
+	TargetHTTP2    bool       `yaml:"target_http2"`    // speak HTTP/2 to the target. HTTP/1.1 by default.
+
+	// Policy is the package that rules on it: data.rules.POLICY. The resource's name by default.
+	Policy string `yaml:"policy"`
+
+	// Labels are shown to policy as input.resource.labels.
+	Labels map[string]string `yaml:"labels"`
+
+	// Credential is what the target wants to see. The agent's own token never reaches it.
+	Credential *Credential `yaml:"credential"`
+
+	Limits Limits `yaml:"limits"`
+
+	// Attach is how Envoy calls this service: "ext_proc" (the default) or "ext_authz", which sees no answer, so that a
+	// ruling that redacts is refused.
+	Attach string `yaml:"attach"`
+
+	// Body is "inspect" (the default: the whole request is seen before policy rules) or "stream": policy rules on the head
+	// alone, and the body passes, counted and hashed; input.http.body_streamed is then true.
+	Body string `yaml:"body"`
+
+	// Response is "inspect" (the default: answers are counted, hashed, and redacted where policy says so) or "pass":
+	// answers do not come by here, so that a ruling that redacts is refused; their size and status come from Envoy.
+	Response string `yaml:"response"`
+
+	// Upgrades that are let through, once allowed by policy: "websocket", "connect". None by default. What passes in an
+	// upgraded connection is not seen.
+	Upgrades []string `yaml:"upgrades"`
+
+	// Paths are forms of path that are ambiguous between servers, and accepted here because this target is known to need
+	// them: "encoded-slash", "dot-segments", "double-slash", "backslash", "parameters". None by default.
+	Paths []string `yaml:"paths"`
+
+	// Timeout bounds the whole of a request at the target. None by default: streams may be long.
+	Timeout Duration `yaml:"timeout"`
+
+	// Hold overrides approvals.hold for this resource.
+	Hold Duration `yaml:"hold"`
+}
+
+// ResourceListen is where Envoy listens for a resource. Resources may share an address when their hosts differ.
+type ResourceListen struct {
+	Address  string     `yaml:"address"`  // "HOST:PORT" with an IP address as the host. Required.
+	Host     string     `yaml:"host"`     // the Host that agents ask for. Any host by default.
+	TLS      *ServerTLS `yaml:"tls"`      // required off loopback, unless Insecure.
+	Insecure bool       `yaml:"insecure"` // accept plain HTTP off loopback.
+}
+
+// Credential is a header that is added to what goes to the target.
+type Credential struct {
+	Header    string `yaml:"header"`     // its name. "Authorization" by default.
+	ValueFile Path   `yaml:"value_file"` // holds its whole value; read again when it changes. Required.
+}
+
+// Limits bound what is held and read. A request past one is refused, an answer past one is withheld.
+type Limits struct {
+	RequestBody  Size `yaml:"request_body"`  // 1MiB by default.
+	ResponseBody Size `yaml:"response_body"` // 64MiB for answers that are redacted, and no limit for others, by default.
+	Headers      Size `yaml:"headers"`       // of a request or an answer. 60KiB by default; 1MiB at most.
+}
+
+// Defaults, where they are not the zero value.
+const (
+	DefaultHeartbeat    = 10 * time.Second
+	DefaultCheckpoint   = 5 * time.Second
+	DefaultSegment      = 64 << 20
+	DefaultHold         = 50 * time.Second
+	DefaultTTL          = 15 * time.Minute
+	DefaultRequestBody  = 1 << 20
+	DefaultResponseBody = 64 << 20
+	DefaultHeaders      = 60 << 10
+	DefaultDrain        = 20 * time.Second
+)
+
+// File is the path that the configuration was read from.
+func (c *Config) File() string { return c.file }
+
+// Digest is the SHA-256 of the file, in hex.
+func (c *Config) Digest() string { return c.digest }
+
+// Resource returns the resource called name.
+func (c *Config) Resource(name string) (*Resource, bool) {
+	for i := range c.Resources {
+		if c.Resources[i].Name == name {
+			return &c.Resources[i], true
+		}
+	}
+	return nil, false
+}

@@ -1,0 +1,216 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// decoder turns one YAML document into a struct, strictly. The library parses; what is ours is the reporting: it goes on
+// after a problem, and it knows the line and the whole key of each.
+type decoder struct {
+	dir      string // that relative paths are relative to
+	file     string
+	lines    map[string]int // key path -> line
+	problems []Problem
+}
+
+func (d *decoder) problem(line int, key, format string, args ...any) {
+	d.problems = append(d.problems, Problem{File: d.file, Line: line, Key: key, Message: fmt.Sprintf(format, args...)})
+}
+
+func (d *decoder) decode(n *yaml.Node, key string, v reflect.Value) {
+	if key != "" {
+		d.lines[key] = n.Line
+	}
+	if n.Kind == yaml.AliasNode || n.Anchor != "" {
+		d.problem(n.Line, key, "anchors and aliases are not accepted: write the value out")
+		return
+	}
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		d.problem(n.Line, key, "has no value: give it one, or remove the key")
+		return
+	}
+	if v.Kind() == reflect.Pointer {
+		v.Set(reflect.New(v.Type().Elem()))
+		v = v.Elem()
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		d.mapping(n, key, v)
+	case reflect.Slice:
+		d.sequence(n, key, v)
+	case reflect.Map:
+		d.texts(n, key, v)
+	default:
+		d.scalar(n, key, v)
+	}
+}
+
+func (d *decoder) mapping(n *yaml.Node, key string, v reflect.Value) {
+	if n.Kind != yaml.MappingNode {
+		d.problem(n.Line, key, "wants a mapping of keys to values, not %s", describeNode(n))
+		return
+	}
+	fields, names := fieldsOf(v.Type())
+	d.eachKey(n, key, func(name *yaml.Node, value *yaml.Node) {
+		at, ok := fields[name.Value]
+		if !ok {
+			d.problem(name.Line, join(key, name.Value), "is not a key that is known here%s", suggest(name.Value, names))
+			return
+		}
+		d.decode(value, join(key, name.Value), v.Field(at))
+	})
+}
+
+// eachKey calls f for the keys of n, less those that stand twice.
+func (d *decoder) eachKey(n *yaml.Node, key string, f func(name, value *yaml.Node)) {
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name := n.Content[i]
+		if name.Kind != yaml.ScalarNode || name.Tag == "!!merge" {
+			d.problem(name.Line, key, "a key must be plain text")
+			continue
+		}
+		if first, again := seen[name.Value]; again {
+			d.problem(name.Line, join(key, name.Value), "stands here a second time: the first is on line %d", first)
+			continue
+		}
+		seen[name.Value] = name.Line
+		f(name, n.Content[i+1])
+	}
+}
+
+func (d *decoder) sequence(n *yaml.Node, key string, v reflect.Value) {
+	if n.Kind != yaml.SequenceNode {
+		d.problem(n.Line, key, "wants a list, not %s: write it as [value] or one \"- value\" a line", describeNode(n))
+		return
+	}
+	list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
+	for i, item := range n.Content {
+		d.decode(item, key+"["+strconv.Itoa(i)+"]", list.Index(i))
+	}
+	v.Set(list)
+}
+
+func (d *decoder) texts(n *yaml.Node, key string, v reflect.Value) {
+	if n.Kind != yaml.MappingNode {
+		d.problem(n.Line, key, "wants a mapping of names to text, not %s", describeNode(n))
+		return
+	}
+	m := map[string]string{}
+	d.eachKey(n, key, func(name, value *yaml.Node) {
+		var text string
+		d.scalar(value, join(key, name.Value), reflect.ValueOf(&text).Elem())
+		d.lines[join(key, name.Value)] = value.Line
+		m[name.Value] = text
+	})
+	v.Set(reflect.ValueOf(m))
+}
+
+func (d *decoder) scalar(n *yaml.Node, key string, v reflect.Value) {
+	if n.Kind != yaml.ScalarNode {
+		d.problem(n.Line, key, "wants a single value, not %s", describeNode(n))
+		return
+	}
+	var err error
+	switch p := v.Addr().Interface().(type) {
+	case *string:
+		if n.Tag != "!!str" {
+			err = fmt.Errorf("wants text, and YAML reads %s as %s: put it in quotes", n.Value, strings.TrimPrefix(n.Tag, "!!"))
+		}
+		*p = n.Value
+	case *Path:
+		*p = resolvePath(d.dir, n.Value)
+	case *Address:
+		*p = resolveAddress(d.dir, n.Value)
+	case *Duration:
+		*p, err = parseDuration(n.Value)
+	case *Size:
+		*p, err = parseSize(n.Value)
+	case *bool:
+		if n.Tag != "!!bool" {
+			err = fmt.Errorf("wants true or false, not %q", n.Value)
+		}
+		*p = strings.EqualFold(n.Value, "true")
+	case *int:
+		if *p, err = strconv.Atoi(n.Value); err != nil {
+			err = fmt.Errorf("wants a whole number, not %q", n.Value)
+		}
+	default:
+		err = fmt.Errorf("has a type (%s) that this decoder does not know", v.Type())
+	}
+	if err != nil {
+		d.problem(n.Line, key, "%s", err)
+	}
+}
+
+func fieldsOf(t reflect.Type) (index map[string]int, names []string) {
+	index = map[string]int{}
+	for i := range t.NumField() {
+		if name := t.Field(i).Tag.Get("yaml"); name != "" {
+			index[name] = i
+			names = append(names, name)
+		}
+	}
+	return index, names
+}
+
+func join(key, name string) string {
+	if key == "" {
+		return name
+	}
+	return key + "." + name
+}
+
+func describeNode(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	case yaml.ScalarNode:
+		return strconv.Quote(n.Value)
+	default:
+		return "this"
+	}
+}
+
+// suggest names the known key that is closest to the unknown one, or lists them all.
+func suggest(name string, names []string) string {
+	best, distance := "", 3
+	for _, n := range names {
+		if d := editDistance(name, n); d < distance {
+			best, distance = n, d
+		}
+	}
+	if best != "" {
+		return fmt.Sprintf(": did you mean %q?", best)
+	}
+	slices.Sort(names)
+	return ": known are " + strings.Join(names, ", ")
+}
+
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		previous := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := previous
+			if a[i] != b[j] {
+				cost++
+			}
+			previous = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

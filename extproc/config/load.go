@@ -1,0 +1,130 @@
+package config
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFile bounds the configuration file: 10,000 resources take about 3 MiB.
+const maxFile = 16 << 20
+
+// Problem is one thing that is wrong with a file.
+type Problem struct {
+	File    string
+	Line    int    // from 1; 0 where no line has it
+	Key     string // "resources[0].target"
+	Message string
+}
+
+func (p Problem) String() string {
+	s := p.File
+	if p.Line > 0 {
+		s += ":" + strconv.Itoa(p.Line)
+	}
+	if p.Key != "" {
+		s += ": " + p.Key
+	}
+	return s + ": " + p.Message
+}
+
+// Problems is every problem that was found. It is the error of [Load] and [Parse].
+type Problems []Problem
+
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i := range p {
+		lines[i] = p[i].String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Load reads the configuration file at path. Its error is [Problems], with all that is wrong.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, Problems{{File: path, Message: "cannot be read: " + reason(err)}}
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, Problems{{File: path, Message: "cannot be read: " + reason(err)}}
+	}
+	return Parse(path, text)
+}
+
+// Parse reads a configuration file's text. path is what problems and relative paths are told by; it is not read.
+func Parse(path string, text []byte) (*Config, error) {
+	if len(text) > maxFile {
+		return nil, Problems{{File: path, Message: fmt.Sprintf("is larger than %d bytes", maxFile)}}
+	}
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, Problems{{File: path, Message: "has no directory: " + reason(err)}}
+	}
+	d := &decoder{dir: dir, file: path, lines: map[string]int{}}
+	sum := sha256.Sum256(text)
+	c := &Config{file: path, digest: hex.EncodeToString(sum[:]), lines: d.lines}
+	if root := d.document(text); root != nil {
+		d.decode(root, "", reflect.ValueOf(c).Elem())
+	}
+	if len(d.problems) == 0 || d.lines["resources"] > 0 {
+		c.setDefaults(dir)
+		c.validate(d)
+	}
+	if len(d.problems) > 0 {
+		slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Line - b.Line })
+		return nil, Problems(d.problems)
+	}
+	return c, nil
+}
+
+// document parses text as exactly one document and returns its root, or nil where that is already a problem.
+func (d *decoder) document(text []byte) *yaml.Node {
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	var doc, more yaml.Node
+	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+		d.problem(1, "", "is empty")
+		return nil
+	} else if err != nil {
+		d.syntax(err)
+		return nil
+	}
+	if err := dec.Decode(&more); err == nil {
+		d.problem(more.Line, "", "a second document begins here: one file is one configuration")
+	} else if !errors.Is(err, io.EOF) {
+		d.syntax(err)
+	}
+	return doc.Content[0]
+}
+
+var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+
+func (d *decoder) syntax(err error) {
+	text, line := err.Error(), 0
+	if m := yamlLine.FindStringSubmatch(text); m != nil {
+		line, _ = strconv.Atoi(m[1])
+		text = strings.TrimPrefix(text, m[0])
+	}
+	d.problem(line, "", "is not YAML: %s", text)
+}
+
+func reason(err error) string {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err.Error()
+	}
+	return err.Error()
+}

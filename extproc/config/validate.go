@@ -1,0 +1,458 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func (c *Config) setDefaults(dir string) {
+	c.Node = cmp.Or(c.Node, "countersign")
+	c.Listen.Envoy = cmp.Or(c.Listen.Envoy, Address("unix:"+filepath.Join(string(c.Data), "envoy.sock")))
+	c.Listen.Admin = cmp.Or(c.Listen.Admin, "127.0.0.1:9440")
+	c.Evidence.Heartbeat = cmp.Or(c.Evidence.Heartbeat, Duration(DefaultHeartbeat))
+	c.Evidence.Checkpoint = cmp.Or(c.Evidence.Checkpoint, Duration(DefaultCheckpoint))
+	c.Evidence.Segment = cmp.Or(c.Evidence.Segment, Size(DefaultSegment))
+	c.Approvals.Store = cmp.Or(c.Approvals.Store, "embedded")
+	c.Approvals.Hold = cmp.Or(c.Approvals.Hold, Duration(DefaultHold))
+	c.Approvals.TTL = cmp.Or(c.Approvals.TTL, Duration(DefaultTTL))
+	c.Envoy.LogLevel = cmp.Or(c.Envoy.LogLevel, "warning")
+	c.Envoy.Admin = cmp.Or(c.Envoy.Admin, Address("unix:"+filepath.Join(string(c.Data), "envoy-admin.sock")))
+	c.Envoy.Drain = cmp.Or(c.Envoy.Drain, Duration(DefaultDrain))
+	for i := range c.Agents {
+		a := &c.Agents[i]
+		if a.Algorithms == nil {
+			a.Algorithms = []string{"RS256", "ES256"}
+		}
+		a.Kind = cmp.Or(a.Kind, "oauth")
+		a.MaxLifetime = cmp.Or(a.MaxLifetime, Duration(24*time.Hour))
+		a.Skew = cmp.Or(a.Skew, Duration(time.Minute))
+		a.KeysMaxAge = cmp.Or(a.KeysMaxAge, Duration(24*time.Hour))
+		a.GroupsClaim = cmp.Or(a.GroupsClaim, "groups")
+		a.RolesClaim = cmp.Or(a.RolesClaim, "roles")
+	}
+	for i := range c.Resources {
+		c.Resources[i].setDefaults()
+	}
+}
+
+func (r *Resource) setDefaults() {
+	r.Policy = cmp.Or(r.Policy, r.Name)
+	r.Attach = cmp.Or(r.Attach, "ext_proc")
+	r.Body = cmp.Or(r.Body, "inspect")
+	r.Response = cmp.Or(r.Response, "inspect")
+	r.Limits.RequestBody = cmp.Or(r.Limits.RequestBody, Size(DefaultRequestBody))
+	r.Limits.Headers = cmp.Or(r.Limits.Headers, Size(DefaultHeaders))
+	if r.Credential != nil {
+		r.Credential.Header = cmp.Or(r.Credential.Header, "Authorization")
+	}
+}
+
+// checker reports problems under one key.
+type checker struct {
+	d   *decoder
+	key string
+}
+
+func (k checker) at(name string) checker {
+	return checker{k.d, join(k.key, name)}
+}
+
+func (k checker) index(i int) checker {
+	return checker{k.d, k.key + "[" + strconv.Itoa(i) + "]"}
+}
+
+// fail reports a problem at this key, on its own line or, where the file does not have the key, on that of the nearest
+// key above it.
+func (k checker) fail(format string, args ...any) {
+	line := 0
+	for key := k.key; key != "" && line == 0; key = key[:max(0, strings.LastIndexAny(key, ".["))] {
+		line = k.d.lines[key]
+	}
+	k.d.problem(line, k.key, format, args...)
+}
+
+func (k checker) required(value string) bool {
+	if value == "" {
+		k.fail("is required")
+	}
+	return value != ""
+}
+
+func (k checker) oneOf(value string, known ...string) {
+	if !slices.Contains(known, value) {
+		k.fail("is %q, and must be one of %s", value, strings.Join(known, ", "))
+	}
+}
+
+// file wants a readable file.
+func (k checker) file(p Path) {
+	if p == "" {
+		return
+	}
+	f, err := os.Open(string(p))
+	if err != nil {
+		k.fail("names %s, which cannot be read: %s", p, reason(err))
+		return
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		k.fail("names %s, which is a directory and not a file", p)
+	}
+}
+
+var (
+	nodeName     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	resourceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+	headerName   = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+	hostName     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$|^\[[0-9a-fA-F:.]+\]$`)
+)
+
+func (c *Config) validate(d *decoder) {
+	k := checker{d: d}
+	if !nodeName.MatchString(c.Node) {
+		k.at("node").fail("is %q: use up to 63 letters, digits, '-', '_' and '.'", c.Node)
+	}
+	k.at("data").required(string(c.Data))
+	if k.at("policies").required(string(c.Policies)) {
+		if _, err := os.Stat(string(c.Policies)); err != nil {
+			k.at("policies").fail("names %s, which cannot be read: %s", c.Policies, reason(err))
+		}
+	}
+	c.validateListen(k.at("listen"))
+	c.validateAgents(k.at("agents"))
+	if c.People != nil {
+		c.People.validate(k.at("people"))
+	}
+	c.Approvals.validate(k.at("approvals"))
+	c.Evidence.validate(k.at("evidence"))
+	c.Envoy.validate(k.at("envoy"))
+	c.validateResources(k.at("resources"))
+}
+
+func (c *Config) validateListen(k checker) {
+	k.at("envoy").address(c.Listen.Envoy)
+	if _, unix := c.Listen.Envoy.Unix(); !unix {
+		if t := c.Listen.EnvoyTLS; t == nil || t.ClientCAFile == "" {
+			k.at("envoy").fail("is a TCP address, so Envoy must prove itself: set listen.envoy_tls with certificate_file, key_file and client_ca_file, or use unix:PATH")
+		}
+	}
+	c.Listen.EnvoyTLS.validate(k.at("envoy_tls"))
+	if c.Listen.Admin != "none" {
+		k.at("admin").address(c.Listen.Admin)
+		if !c.Listen.Admin.Loopback() && !c.Listen.AdminInsecure {
+			k.at("admin").fail("is %s, which other machines can reach, over plain HTTP: use a loopback address, or set listen.admin_insecure: true", c.Listen.Admin)
+		}
+	}
+	if c.Listen.Console != "" {
+		k.at("console").address(c.Listen.Console)
+	}
+}
+
+// address wants "HOST:PORT" or "unix:PATH" of a length that a socket address can hold (sun_path, 108 bytes with NUL).
+func (k checker) address(a Address) {
+	if path, ok := a.Unix(); ok {
+		if len(path) > 107 {
+			k.fail("is a socket path of %d bytes, and the system takes 107: use a shorter one, such as unix:/run/countersign/envoy.sock", len(path))
+		}
+		return
+	}
+	_, port, err := net.SplitHostPort(string(a))
+	if err != nil {
+		k.fail("is %q: write HOST:PORT or unix:PATH", a)
+		return
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		k.fail("has the port %q: use a number from 1 to 65535", port)
+	}
+}
+
+func (t *ServerTLS) validate(k checker) {
+	if t == nil {
+		return
+	}
+	k.at("certificate_file").required(string(t.CertificateFile))
+	k.at("key_file").required(string(t.KeyFile))
+	k.at("certificate_file").file(t.CertificateFile)
+	k.at("key_file").file(t.KeyFile)
+	k.at("client_ca_file").file(t.ClientCAFile)
+}
+
+func (t *ClientTLS) validate(k checker) {
+	if t == nil {
+		return
+	}
+	k.at("ca_file").file(t.CAFile)
+	k.pair(t.CertificateFile, t.KeyFile)
+}
+
+func (k checker) pair(certificate, key Path) {
+	k.at("certificate_file").file(certificate)
+	k.at("key_file").file(key)
+	if (certificate == "") != (key == "") {
+		k.at("certificate_file").fail("and key_file go together: set both or neither")
+	}
+}
+
+var asymmetric = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA"}
+
+func (c *Config) validateAgents(k checker) {
+	if len(c.Agents) == 0 {
+		k.fail("is required: name at least one issuer of access tokens, or nobody can act")
+	}
+	seen := map[string]bool{}
+	for i := range c.Agents {
+		a, k := &c.Agents[i], k.index(i)
+		k.at("issuer").issuer(a.Issuer, a.Insecure)
+		if seen[a.Issuer] {
+			k.at("issuer").fail("%s is named twice", a.Issuer)
+		}
+		seen[a.Issuer] = true
+		if len(a.Audience) == 0 || slices.Contains(a.Audience, "") {
+			k.at("audience").fail("is required: a token must be meant for this gateway, so name at least one audience")
+		}
+		k.at("algorithms").algorithms(a.Algorithms)
+		k.at("kind").oneOf(a.Kind, "oauth", "entra", "kubernetes", "github", "spiffe")
+		if a.Kind == "entra" && len(a.Tenants) == 0 {
+			k.at("tenants").fail("is required for kind entra: name the tenant ids (tid) whose tokens are accepted")
+		}
+		if a.Skew.Std() > time.Minute {
+			k.at("skew").fail("is %v, and at most 60s is accepted", a.Skew.Std())
+		}
+		k.at("ca_file").file(a.CAFile)
+		k.at("jwks_file").file(a.JWKSFile)
+	}
+}
+
+func (k checker) issuer(issuer string, insecure bool) {
+	if !k.required(issuer) {
+		return
+	}
+	u, err := url.Parse(issuer)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
+		k.fail("is %q: write the issuer's exact URL, https://HOST[/PATH]", issuer)
+		return
+	}
+	if u.Scheme == "http" && !LoopbackHost(u.Hostname()) && !insecure {
+		k.fail("is %q, whose keys would come over plain http: use https, or set insecure: true beside it", issuer)
+	}
+}
+
+func (k checker) algorithms(list []string) {
+	if len(list) == 0 {
+		k.fail("is empty: name at least one, or leave the key out for RS256 and ES256")
+	}
+	for i, a := range list {
+		if !slices.Contains(asymmetric, a) {
+			k.index(i).fail("is %q, and must be one of %s", a, strings.Join(asymmetric, ", "))
+		}
+	}
+}
+
+func (p *People) validate(k checker) {
+	k.at("issuer").issuer(p.Issuer, p.Insecure)
+	k.at("client_id").required(p.ClientID)
+	k.at("client_secret_file").file(p.ClientSecretFile)
+	k.at("ca_file").file(p.CAFile)
+	if p.Algorithms != nil {
+		k.at("algorithms").algorithms(p.Algorithms)
+	}
+}
+
+func (a *Approvals) validate(k checker) {
+	if a.Store != "embedded" {
+		u, err := url.Parse(a.Store)
+		if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Host == "" {
+			k.at("store").fail("is %q: use embedded, or redis://HOST:PORT/DB or rediss://HOST:PORT/DB", a.Store)
+		} else if _, has := u.User.Password(); has {
+			k.at("store").fail("has a password in it: secrets are files, not configuration")
+		}
+	}
+	if a.Hold.Std() > a.TTL.Std() {
+		k.at("hold").fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", a.Hold.Std(), a.TTL.Std())
+	}
+}
+
+func (e *Evidence) validate(k checker) {
+	if e.Heartbeat.Std() < time.Second/10 || e.Heartbeat.Std() > time.Hour {
+		k.at("heartbeat").fail("is %v: use 100ms to 1h", e.Heartbeat.Std())
+	}
+	if e.Checkpoint.Std() < time.Second/10 || e.Checkpoint.Std() > time.Hour {
+		k.at("checkpoint").fail("is %v: use 100ms to 1h", e.Checkpoint.Std())
+	}
+	if e.Segment < 4<<10 {
+		k.at("segment").fail("is %d bytes: use at least 4KiB", e.Segment)
+	}
+	if e.OTLP == nil {
+		return
+	}
+	o, k := e.OTLP, k.at("otlp")
+	if !k.at("endpoint").required(o.Endpoint) {
+		return
+	}
+	if strings.Contains(o.Endpoint, "://") {
+		k.at("endpoint").fail("is %q: write HOST:PORT, without a scheme; TLS is used unless insecure: true", o.Endpoint)
+		return
+	}
+	k.at("endpoint").address(Address(o.Endpoint))
+	k.at("ca_file").file(o.CAFile)
+	k.pair(o.CertificateFile, o.KeyFile)
+	if o.Insecure && !Address(o.Endpoint).Loopback() && !o.InsecureNetwork {
+		k.at("insecure").fail("is true, and %s is not on loopback: use TLS, or set insecure_network: true beside it", o.Endpoint)
+	}
+	if o.Insecure && (o.CAFile != "" || o.CertificateFile != "") {
+		k.at("insecure").fail("is true beside TLS files: remove the one or the others")
+	}
+	for name, file := range o.HeaderFiles {
+		k.at("header_files." + name).file(resolvePath(k.d.dir, file))
+		o.HeaderFiles[name] = string(resolvePath(k.d.dir, file))
+	}
+}
+
+func (e *Envoy) validate(k checker) {
+	k.at("path").file(e.Path)
+	if e.Concurrency < 0 || e.Concurrency > 1024 {
+		k.at("concurrency").fail("is %d: use 0 to 1024", e.Concurrency)
+	}
+	k.at("log_level").oneOf(e.LogLevel, "trace", "debug", "info", "warning", "warn", "error", "critical", "off")
+	k.at("admin").address(e.Admin)
+	if !e.Admin.Loopback() {
+		k.at("admin").fail("is %s: Envoy's admin interface can change and stop it, so only loopback or unix:PATH is accepted", e.Admin)
+	}
+	for i, f := range e.Files {
+		k.at("files").index(i).file(f)
+	}
+}
+
+func (c *Config) validateResources(k checker) {
+	if len(c.Resources) == 0 {
+		k.fail("is required: name at least one target")
+	}
+	names := map[string]bool{}
+	type place struct{ address, host string }
+	places := map[place]string{}
+	tls := map[string]*Resource{}
+	for i := range c.Resources {
+		r, k := &c.Resources[i], k.index(i)
+		r.validate(k)
+		if names[r.Name] {
+			k.at("name").fail("%q is taken by an earlier resource", r.Name)
+		}
+		names[r.Name] = true
+		p := place{r.Listen.Address, strings.ToLower(r.Listen.Host)}
+		if other, taken := places[p]; taken {
+			k.at("listen").fail("is the same address and host as resource %q: give one of them another listen.host", other)
+		}
+		places[p] = r.Name
+		if first, ok := tls[r.Listen.Address]; ok && !sameTLS(first.Listen.TLS, r.Listen.TLS) {
+			k.at("listen.tls").fail("differs from that of resource %q, which listens on the same address", first.Name)
+		} else if !ok {
+			tls[r.Listen.Address] = r
+		}
+	}
+}
+
+func sameTLS(a, b *ServerTLS) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
+func (r *Resource) validate(k checker) {
+	if k.at("name").required(r.Name) && !resourceName.MatchString(r.Name) {
+		k.at("name").fail("is %q: use up to 63 letters, digits, '-' and '_'", r.Name)
+	}
+	if k.at("kind").required(r.Kind) {
+		k.at("kind").oneOf(r.Kind, "http")
+	}
+	r.Listen.validate(k.at("listen"))
+	k.at("target").target(r)
+	r.TargetTLS.validate(k.at("target_tls"))
+	if r.TargetTLS != nil && strings.HasPrefix(r.Target, "http://") {
+		k.at("target_tls").fail("is set, and the target is plain http")
+	}
+	if cr := r.Credential; cr != nil {
+		if !headerName.MatchString(cr.Header) {
+			k.at("credential.header").fail("is %q, which is not a header's name", cr.Header)
+		}
+		if k.at("credential.value_file").required(string(cr.ValueFile)) {
+			k.at("credential.value_file").file(cr.ValueFile)
+		}
+	}
+	k.at("attach").oneOf(r.Attach, "ext_proc", "ext_authz")
+	k.at("body").oneOf(r.Body, "inspect", "stream")
+	k.at("response").oneOf(r.Response, "inspect", "pass")
+	for i, u := range r.Upgrades {
+		k.at("upgrades").index(i).oneOf(u, "websocket", "connect")
+	}
+	for i, p := range r.Paths {
+		k.at("paths").index(i).oneOf(p, PathForms...)
+	}
+	if r.Limits.Headers > 1<<20 {
+		k.at("limits.headers").fail("is %d bytes, and at most 1MiB is accepted", r.Limits.Headers)
+	}
+	if r.Limits.RequestBody > 1<<30 {
+		k.at("limits.request_body").fail("is %d bytes, and at most 1GiB is accepted: use body: stream for larger ones", r.Limits.RequestBody)
+	}
+}
+
+// PathForms are the ambiguous forms of path that a resource can accept.
+var PathForms = []string{"encoded-slash", "dot-segments", "double-slash", "backslash", "parameters"}
+
+func (l *ResourceListen) validate(k checker) {
+	if k.at("address").required(l.Address) {
+		k.at("address").address(Address(l.Address))
+		host, _, _ := net.SplitHostPort(l.Address)
+		if _, err := netip.ParseAddr(host); err != nil {
+			k.at("address").fail("has the host %q: Envoy listens on an IP address, such as 127.0.0.1 or 0.0.0.0", host)
+		} else if l.TLS == nil && !Address(l.Address).Loopback() && !l.Insecure {
+			k.at("address").fail("is %s, where agents' tokens would cross the network in the clear: set tls, or insecure: true beside it", l.Address)
+		}
+	}
+	if l.Host != "" && !hostName.MatchString(l.Host) {
+		k.at("host").fail("is %q: write a host name, without a port", l.Host)
+	}
+	l.TLS.validate(k.at("tls"))
+}
+
+func (k checker) target(r *Resource) {
+	if !k.required(r.Target) {
+		return
+	}
+	u, err := url.Parse(r.Target)
+	switch {
+	case err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
+		k.fail("is %q: write https://HOST[:PORT]", r.Target)
+	case u.User != nil:
+		k.fail("has a user or password in it: use credential.value_file")
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+		k.fail("is %q: write the host only, without a path", r.Target)
+	case u.Scheme == "http" && !LoopbackHost(u.Hostname()) && !r.TargetInsecure:
+		k.fail("is %q, which is plain http to another machine: use https, or set target_insecure: true beside it", r.Target)
+	}
+}
+
+// TargetAddress is the host and port of the target, and whether it is reached over TLS.
+func (r *Resource) TargetAddress() (host string, port uint32, tls bool, err error) {
+	u, err := url.Parse(r.Target)
+	if err != nil {
+		return "", 0, false, fmt.Errorf("parse target %q: %w", r.Target, err)
+	}
+	tls = u.Scheme == "https"
+	text := u.Port()
+	if text == "" {
+		text = map[bool]string{true: "443", false: "80"}[tls]
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", 0, false, fmt.Errorf("parse the port of target %q: %w", r.Target, err)
+	}
+	return u.Hostname(), uint32(n), tls, nil
+}
