@@ -1,0 +1,160 @@
+package web
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// target reads the request-target: path and query.
+func (i *Inspector) target() error {
+	r := &i.request
+	for j := 0; j < len(r.Target); j++ {
+		if c := r.Target[j]; c <= ' ' || c >= 0x7F {
+			return unreadable("The request's path has a byte (0x%02X) that must be percent-encoded.", c)
+		}
+	}
+	if r.Target == "*" && r.Method == "OPTIONS" {
+		r.Path, r.Segments = "*", []string{}
+		return nil
+	}
+	if !strings.HasPrefix(r.Target, "/") {
+		return unreadable("The request's path does not begin with a slash.")
+	}
+	if strings.Contains(r.Target, "#") {
+		return unreadable("The request's path has a fragment (#), which is not sent to servers. Leave it out, or write %%23.")
+	}
+	path, query, _ := strings.Cut(r.Target, "?")
+	r.Path = path
+	segments, err := i.segments(path)
+	if err != nil {
+		return err
+	}
+	r.Segments = segments
+	if r.Query, err = i.pairs(query, "query"); err != nil {
+		return err
+	}
+	return nil
+}
+
+// segments splits a path, decodes each part once and refuses whatever two servers could read in two ways. One slash at
+// the end adds no segment, so that a rule on segments holds with and without it.
+func (i *Inspector) segments(path string) ([]string, error) {
+	raw := strings.Split(path[1:], "/")
+	if raw[len(raw)-1] == "" {
+		raw = raw[:len(raw)-1]
+	}
+	segments := make([]string, len(raw))
+	for n, part := range raw {
+		s, err := decodeOnce(part, false)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case s == "":
+			err = i.ambiguous("double-slash", "an empty segment (//)")
+		case s == "." || s == "..":
+			err = i.ambiguous("dot-segments", "a dot segment (. or ..), plain or encoded")
+		case strings.Contains(s, "/"):
+			err = i.ambiguous("encoded-slash", "an encoded slash (%2F)")
+		case strings.Contains(s, `\`):
+			err = i.ambiguous("backslash", "a backslash, plain or encoded")
+		case strings.Contains(s, ";"):
+			err = i.ambiguous("parameters", "a semicolon (path parameters), plain or encoded")
+		}
+		if err != nil {
+			return nil, err
+		}
+		segments[n] = s
+	}
+	return segments, nil
+}
+
+func (i *Inspector) ambiguous(form, what string) error {
+	if slices.Contains(i.opt.Paths, form) {
+		return nil
+	}
+	return unreadable("The request's path has %s, which servers read in different ways, so it is refused. Send the path in its plain form.", what)
+}
+
+// pairs reads a query or a form body: name=value&name=value.
+func (i *Inspector) pairs(s, what string) (gate.Object, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var g groups
+	for part := range strings.SplitSeq(s, "&") {
+		if part == "" {
+			continue
+		}
+		if strings.Contains(part, ";") && !slices.Contains(i.opt.Paths, "parameters") {
+			return nil, unreadable("The request's %s has a semicolon, which some servers read as a separator. Write %%3B.", what)
+		}
+		name, value, _ := strings.Cut(part, "=")
+		n, err := decodeOnce(name, true)
+		if err != nil {
+			return nil, err
+		}
+		v, err := decodeOnce(value, true)
+		if err != nil {
+			return nil, err
+		}
+		if g = g.add(n, v); len(g) > maxPairs {
+			return nil, unreadable("The request's %s has more than %d names.", what, maxPairs)
+		}
+	}
+	return g.object(), nil
+}
+
+// maxPairs keeps the collecting of pairs, which is quadratic, under a millisecond.
+const maxPairs = 500
+
+// decodeOnce percent-decodes s. It refuses broken and double encodings, control characters and text that is not UTF-8,
+// overlong forms included.
+func decodeOnce(s string, plus bool) (string, error) {
+	if strings.IndexByte(s, '%') < 0 && (!plus || strings.IndexByte(s, '+') < 0) {
+		return s, nil
+	}
+	b := make([]byte, 0, len(s))
+	for j := 0; j < len(s); j++ {
+		switch c := s[j]; {
+		case c == '+' && plus:
+			b = append(b, ' ')
+		case c != '%':
+			b = append(b, c)
+		case j+2 >= len(s) || !isHex(s[j+1]) || !isHex(s[j+2]):
+			return "", unreadable("The request's path or query has a %% that is not followed by two hexadecimal digits. Write %%25 for a plain one.")
+		default:
+			d := unhex(s[j+1])<<4 | unhex(s[j+2])
+			if d < 0x20 && (!plus || d != '\n' && d != '\r' && d != '\t') || d == 0x7F {
+				return "", unreadable("The request's path or query has an encoded control character (%%%02X).", d)
+			}
+			if d == '%' && !plus && j+4 < len(s) && isHex(s[j+3]) && isHex(s[j+4]) {
+				return "", unreadable("The request's path is percent-encoded twice (%s). Encode it once.", s[j:j+5])
+			}
+			b = append(b, d)
+			j += 2
+		}
+	}
+	if !utf8.Valid(b) {
+		return "", unreadable("The request's path or query has percent-encoded bytes that are not UTF-8.")
+	}
+	return string(b), nil
+}
+
+func isHex(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+}
+
+func unhex(c byte) byte {
+	switch {
+	case c <= '9':
+		return c - '0'
+	case c <= 'F':
+		return c - 'A' + 10
+	default:
+		return c - 'a' + 10
+	}
+}
