@@ -24,8 +24,10 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -93,6 +95,15 @@ func (g *Gate) Finish(ctx context.Context, r Ruling, o Outcome) error {
 	return g.Recorder.Post(ctx, &Record{Type: OperationFinished, Op: r.operation, Body: &o})
 }
 
+// Unknown records that nobody can say how an allowed operation ended.
+func (g *Gate) Unknown(ctx context.Context, r Ruling, reason string) error {
+	if r.operation == "" || r.receipt.Seq == 0 {
+		return fmt.Errorf("record an unknown outcome: there is no recorded decision")
+	}
+	body := Object{{"decided", json.Number(strconv.FormatUint(r.receipt.Seq, 10))}, {"reason", reason}}
+	return g.Recorder.Post(ctx, &Record{Type: OperationUnknown, Op: r.operation, Body: body})
+}
+
 func (g *Gate) evaluate(ctx context.Context, op *Operation, d *Decision) (Verdict, error) {
 	if g.Policy == nil {
 		return Verdict{}, fmt.Errorf("no policy is loaded")
@@ -111,7 +122,8 @@ func (g *Gate) record(ctx context.Context, id string, d *Decision, v Verdict, re
 		refused.refusal = unrecorded
 		return refused, fmt.Errorf("record the decision: no journal or no operation id")
 	}
-	receipt, err := g.Recorder.Append(ctx, &Record{Type: OperationDecided, Op: id, Body: d})
+	// The journal's answer is waited for even where the agent has left: only then is it known what the record says.
+	receipt, err := g.Recorder.Append(context.WithoutCancel(ctx), &Record{Type: OperationDecided, Op: id, Body: d})
 	if err != nil || receipt.Seq == 0 {
 		refused.refusal = unrecorded
 		return refused, fmt.Errorf("record the decision: %w", cmp.Or(err, errNoReceipt))

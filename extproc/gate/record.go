@@ -208,16 +208,17 @@ type Count struct {
 
 // Outcome is the body of an operation.finished record.
 type Outcome struct {
-	Result     Result
-	Reason     string // why, where the result is not completed
-	Problem    Problem
-	Status     int    // HTTP status that the agent received; 0 when none
-	BytesIn    int64  // body bytes from the agent
-	BytesOut   int64  // body bytes to the agent
-	BodySHA256 string // of the body that the agent received, in hex; empty where the body did not pass through here
-	Redacted   []Count
-	Duration   time.Duration // from the first byte seen here to the last
-	Decided    uint64        // seq of the decision; set by Gate.Finish
+	Result        Result
+	Reason        string // why, where the result is not completed
+	Problem       Problem
+	Status        int    // HTTP status that the agent received; 0 when none
+	BytesIn       int64  // body bytes from the agent
+	BytesOut      int64  // body bytes to the agent
+	BodySHA256    string // of the body that the agent received, in hex; empty where the body did not pass through here
+	Redacted      []Count
+	RequestSHA256 string        // of a request body that was streamed past, in hex; a body that was held is in the input
+	Duration      time.Duration // from the first byte seen here to the last
+	Decided       uint64        // seq of the decision; set by Gate.Finish
 }
 
 // AppendJSON writes the members in canonical order. The duration is in seconds.
@@ -248,7 +249,9 @@ func (o *Outcome) AppendJSON(b []byte) ([]byte, error) {
 		b = append(b, ':')
 		b = strconv.AppendInt(b, c.N, 10)
 	}
-	b = append(b, `},"result":`...)
+	b = append(b, `},"request_sha256":`...)
+	b = AppendText(b, o.RequestSHA256)
+	b = append(b, `,"result":`...)
 	b = AppendText(b, string(o.Result))
 	b = append(b, `,"status":`...)
 	b = strconv.AppendInt(b, int64(o.Status), 10)
