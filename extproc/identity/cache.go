@@ -1,0 +1,84 @@
+package identity
+
+import (
+	"container/list"
+	"crypto/sha256"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// cacheSize is how many verified tokens are remembered: about 30 MB of principals when full.
+const cacheSize = 10_000
+
+// remembered is a token that was verified with one generation of its issuer's keys.
+type remembered struct {
+	digest     [sha256.Size]byte
+	principal  *gate.Principal
+	keys       *keyring
+	generation uint64
+	until      time.Time
+}
+
+// valid reports whether verifying the token again would have the same result.
+func (r *remembered) valid(now time.Time) bool {
+	if !now.Before(r.until) {
+		return false
+	}
+	set, err := r.keys.currentAt(now)
+	return err == nil && set.generation == r.generation
+}
+
+// cache remembers verified tokens, the least recently used forgotten first. Refused ones are never in it, so that
+// nobody without a good token can push out another's.
+type cache struct {
+	mu     sync.Mutex
+	size   int
+	byHash map[[sha256.Size]byte]*list.Element
+	recent *list.List // of *remembered, latest use first
+}
+
+func newCache(size int) *cache {
+	return &cache{size: size, byHash: make(map[[sha256.Size]byte]*list.Element), recent: list.New()}
+}
+
+func (c *cache) get(digest [sha256.Size]byte, now time.Time) *gate.Principal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.getLocked(digest, now)
+}
+
+func (c *cache) getLocked(digest [sha256.Size]byte, now time.Time) *gate.Principal {
+	e := c.byHash[digest]
+	if e == nil {
+		return nil
+	}
+	r := e.Value.(*remembered)
+	if !r.valid(now) {
+		c.removeLocked(e)
+		return nil
+	}
+	c.recent.MoveToFront(e)
+	return r.principal
+}
+
+// put remembers r and returns its principal, or that of another goroutine that verified the same token first.
+func (c *cache) put(digest [sha256.Size]byte, r remembered, now time.Time) *gate.Principal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.getLocked(digest, now); p != nil {
+		return p
+	}
+	r.digest = digest
+	c.byHash[digest] = c.recent.PushFront(&r)
+	for c.recent.Len() > c.size {
+		c.removeLocked(c.recent.Back())
+	}
+	return r.principal
+}
+
+func (c *cache) removeLocked(e *list.Element) {
+	delete(c.byHash, e.Value.(*remembered).digest)
+	c.recent.Remove(e)
+}

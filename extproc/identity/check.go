@@ -1,0 +1,245 @@
+package identity
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	jose "github.com/go-jose/go-jose/v4"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// refusedHeaders are parameters that point at a key of the sender's choosing, or that change how the token must be read
+// and that we do not implement (RFC 7515, section 4.1; RFC 7797; RFC 7516).
+var refusedHeaders = []string{"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip", "enc", "epk"}
+
+func (t *token) checkHeader() *Refusal {
+	for _, name := range refusedHeaders {
+		if _, there := t.header.Get(name); there {
+			return malformed("the header has %q, which is not accepted", name)
+		}
+	}
+	r := reader{claims: t.header}
+	t.algorithm = r.need("alg")
+	t.keyID = r.text("kid")
+	r.text("typ")
+	if r.err != nil {
+		return malformed("in the header: %v", r.err)
+	}
+	if !slices.Contains(algorithms, t.algorithm) {
+		return &Refusal{Reason: Algorithm, Detail: fmt.Sprintf("algorithm %q is never accepted", excerpt(t.algorithm))}
+	}
+	return nil
+}
+
+// checkIssuer finds the issuer by its exact name. A JWT-SVID need not name one (JWT-SVID, section 3): there the trust
+// domain of the subject does.
+func (t *token) checkIssuer(v *Verifier) *Refusal {
+	name := t.claimed("iss")
+	if _, there := t.claims.Get("iss"); !there {
+		domain, _, ok := cutSPIFFE(t.claimed("sub"))
+		if !ok {
+			return &Refusal{Reason: UnknownParty, Detail: "the token names no issuer"}
+		}
+		name = "spiffe://" + domain
+	} else if strings.HasPrefix(name, "spiffe://") {
+		return &Refusal{Reason: UnknownParty, Detail: "a token names no issuer by a SPIFFE id"}
+	}
+	t.issuer = v.issuers[name]
+	if name == "" || t.issuer == nil {
+		return &Refusal{Reason: UnknownParty, Detail: fmt.Sprintf("issuer %q is not one that is accepted here", excerpt(name))}
+	}
+	return nil
+}
+
+func (t *token) checkAlgorithm() *Refusal {
+	if !slices.Contains(t.issuer.Algorithms, t.algorithm) {
+		return &Refusal{Reason: Algorithm, Detail: fmt.Sprintf("algorithm %q is not accepted from this issuer", t.algorithm)}
+	}
+	return nil
+}
+
+func (t *token) checkSignature(ctx context.Context) *Refusal {
+	s := &signature{token: t}
+	if _, err := oidc.NewVerifier(t.issuer.name, s, t.issuer.oidc).Verify(ctx, t.raw); err != nil {
+		if s.refusal != nil {
+			return s.refusal
+		}
+		return malformed("%s", excerpt(err.Error()))
+	}
+	if t.key == nil || !bytes.Equal(s.payload, t.payload) {
+		return &Refusal{Reason: Signature, Detail: "what was signed is not what was read"}
+	}
+	return nil
+}
+
+// signature is the oidc.KeySet of one token's verification.
+type signature struct {
+	token   *token
+	payload []byte   // that was signed
+	refusal *Refusal // because go-oidc gives on the text of an error only
+}
+
+func (s *signature) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
+	t := s.token
+	jws, err := jose.ParseSignedCompact(raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(t.algorithm)})
+	if err != nil {
+		s.refusal = malformed("the token cannot be read: %s", excerpt(err.Error()))
+		return nil, s.refusal
+	}
+	set, err := t.issuer.keys.find(ctx, t.keyID)
+	if err != nil {
+		s.refusal = &Refusal{Reason: Unavailable, Detail: err.Error()}
+		return nil, s.refusal
+	}
+	if s.try(set, jws) {
+		return s.payload, nil
+	}
+	// A token without a key id cannot say that its key is new.
+	if t.keyID == "" {
+		t.issuer.keys.refetch(ctx)
+		if set, err = t.issuer.keys.current(); err == nil && s.try(set, jws) {
+			return s.payload, nil
+		}
+	}
+	if len(set.withID(t.keyID)) == 0 {
+		s.refusal = &Refusal{Reason: Signature, Detail: fmt.Sprintf("the issuer has no key with the id %q", excerpt(t.keyID))}
+	} else {
+		s.refusal = &Refusal{Reason: Signature, Detail: "the signature was not made with a key of the issuer"}
+	}
+	return nil, s.refusal
+}
+
+func (s *signature) try(set *keySet, jws *jose.JSONWebSignature) bool {
+	for _, k := range set.withID(s.token.keyID) {
+		if !slices.Contains(k.algorithms, s.token.algorithm) {
+			continue
+		}
+		if payload, err := jws.Verify(k.key); err == nil {
+			s.payload, s.token.key, s.token.generation = payload, k, set.generation
+			return true
+		}
+	}
+	return false
+}
+
+// checkType tells an access token from the other things that an issuer signs with the same key.
+func (t *token) checkType() *Refusal {
+	v, _ := t.header.Get("typ")
+	s, _ := v.(string)
+	typ := mediaType(s)
+	if !slices.Contains(t.issuer.Types, typ) {
+		return &Refusal{Reason: Type, Detail: fmt.Sprintf("type %q is not that of an access token", excerpt(typ))}
+	}
+	if typ != "at+jwt" {
+		for _, name := range []string{"nonce", "at_hash", "c_hash", "s_hash"} {
+			if _, there := t.claims.Get(name); there {
+				return &Refusal{Reason: Type, Detail: fmt.Sprintf("this is an ID token (it has %q); send the access token", name)}
+			}
+		}
+	}
+	if _, there := t.claims.Get("events"); there {
+		return &Refusal{Reason: Type, Detail: "this is a security event or logout token (it has \"events\"); send the access token"}
+	}
+	use := t.claimed("token_use")   // Amazon Cognito
+	payloadType := t.claimed("typ") // Keycloak
+	for _, kind := range []string{"id", "refresh", "offline", "logout"} {
+		if strings.EqualFold(use, kind) || strings.EqualFold(payloadType, kind) {
+			return &Refusal{Reason: Type, Detail: fmt.Sprintf("the issuer calls this a token of type %q; send the access token", kind)}
+		}
+	}
+	return nil
+}
+
+func (t *token) checkBinding() *Refusal {
+	_, confirmed := t.claims.Get("cnf")
+	if confirmed || strings.EqualFold(t.claimed("typ"), "DPoP") || strings.EqualFold(t.claimed("token_type"), "DPoP") {
+		return &Refusal{Reason: Bound, Detail: "the token is bound to a key (cnf), and the proof of it cannot be checked here; ask the issuer for a token that is not"}
+	}
+	return nil
+}
+
+func (t *token) checkAudience() *Refusal {
+	r := reader{claims: t.claims}
+	audiences := r.list("aud")
+	if r.err != nil {
+		return malformed("%v", r.err)
+	}
+	for _, a := range audiences {
+		if slices.Contains(t.issuer.Audience, a) {
+			return nil
+		}
+	}
+	return &Refusal{Reason: Audience, Detail: fmt.Sprintf("the token is for %s, not for this gateway", excerpt(fmt.Sprintf("%q", audiences)))}
+}
+
+func (t *token) checkTimes(now time.Time) *Refusal {
+	r := reader{claims: t.claims}
+	expires, issued, notBefore := r.instant("exp"), r.instant("iat"), r.instant("nbf")
+	switch {
+	case r.err != nil:
+		return malformed("%v", r.err)
+	case expires.IsZero():
+		return malformed("there is no claim \"exp\"")
+	case issued.IsZero() && t.issuer.Kind != "spiffe": // JWT-SVID, section 3: only exp is there always
+		return malformed("there is no claim \"iat\"")
+	case !now.Before(expires.Add(t.issuer.Skew)):
+		return &Refusal{Reason: Expired, Detail: "the token expired at " + stamp(expires)}
+	case now.Add(t.issuer.Skew).Before(notBefore):
+		return &Refusal{Reason: NotYet, Detail: "the token is not valid before " + stamp(notBefore)}
+	case now.Add(t.issuer.Skew).Before(issued):
+		return &Refusal{Reason: NotYet, Detail: "the token was issued in the future, at " + stamp(issued)}
+	}
+	life := expires.Sub(issued)
+	if issued.IsZero() {
+		life = max(expires.Sub(now), 1)
+	}
+	if life <= 0 || life > t.issuer.MaxLifetime {
+		return &Refusal{Reason: Lifetime, Detail: fmt.Sprintf("the token is valid for %v, and %v is the most", life, t.issuer.MaxLifetime)}
+	}
+	t.expires = expires
+	return nil
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func (t *token) checkTenant() *Refusal {
+	if len(t.issuer.Tenants) > 0 && !slices.Contains(t.issuer.Tenants, t.tenant) {
+		return &Refusal{Reason: Tenant, Detail: fmt.Sprintf("tenant %q is not one that is accepted here", excerpt(t.tenant))}
+	}
+	return nil
+}
+
+func (t *token) checkRegistered() *Refusal {
+	if len(t.issuer.Subjects) > 0 && !slices.Contains(t.issuer.Subjects, t.principal.Subject) {
+		return &Refusal{Reason: Unregistered, Detail: fmt.Sprintf("subject %q is not registered here", excerpt(t.principal.Subject))}
+	}
+	return nil
+}
+
+// checkRevoked looks at everybody whom the token would act for or through, and at the claim `sub` as the issuer wrote it.
+func (t *token) checkRevoked() *Refusal {
+	if len(t.issuer.Revoked) == 0 {
+		return nil
+	}
+	p := t.principal
+	names := []string{p.Subject, p.ClientID, p.Verified.TokenID, signedDigest(t.raw), t.claimed("sub")}
+	parties := p.Actors
+	if p.OnBehalfOf != nil {
+		parties = append([]gate.Party{*p.OnBehalfOf}, parties...)
+	}
+	for _, party := range parties {
+		names = append(names, party.Subject)
+	}
+	for _, name := range names {
+		if name != "" && slices.Contains(t.issuer.Revoked, name) {
+			return &Refusal{Reason: Revoked, Detail: fmt.Sprintf("%q is revoked", excerpt(name))}
+		}
+	}
+	return nil
+}

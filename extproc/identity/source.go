@@ -1,0 +1,306 @@
+package identity
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// maxActors is the longest chain of actors that is accepted.
+const maxActors = 8
+
+// readPrincipal maps the verified claims to a principal, as the issuer's kind says.
+func (t *token) readPrincipal() *Refusal {
+	r := &reader{claims: t.claims}
+	p := &gate.Principal{Issuer: t.issuer.name}
+	switch t.issuer.Kind {
+	case "entra":
+		t.readEntra(r, p)
+	case "kubernetes":
+		t.readKubernetes(r, p)
+	case "github":
+		t.readGitHub(r, p)
+	case "spiffe":
+		t.readSPIFFE(r, p)
+	default:
+		t.readGeneric(r, p)
+	}
+	p.Groups = t.set(r, t.issuer.GroupsClaim)
+	p.Roles = t.set(r, t.issuer.RolesClaim)
+	p.Claims = stable(t.claims, t.issuer)
+	p.Verified = gate.Verification{
+		Method: "oidc", Algorithm: t.algorithm, KeyID: t.key.id, TokenID: t.tokenID(r), Expires: t.expires,
+	}
+	if r.err == nil {
+		_, r.err = gate.AppendJSON(nil, p.Claims) // a number that has no canonical form, for one
+	}
+	if r.err == nil && !p.Known() {
+		r.err = errors.New("they name no subject")
+	}
+	if r.err != nil {
+		return &Refusal{Reason: Claims, Detail: "the claims do not name a principal: " + excerpt(r.err.Error())}
+	}
+	t.principal = p
+	return nil
+}
+
+// set is a claim's texts, sorted and without repetitions: an issuer may list the same groups in another order next
+// time, and an approval must still bind.
+//
+// Groups that the issuer left out because they were too many are an error: a rule that denies a group would not apply.
+func (t *token) set(r *reader, name string) []string {
+	if overage, ok := lookUp(t.claims, "_claim_names"); ok {
+		if names, ok := overage.(gate.Object); !ok || hasName(names, name) {
+			r.fail(name, "in the token: the issuer left it out because it is too long (_claim_names); have it issue fewer")
+		}
+	}
+	if v, there := t.claims.Get("hasgroups"); there && v != false && v != "false" && name == t.issuer.GroupsClaim {
+		r.fail(name, "in the token: the issuer left it out because it is too long (hasgroups); have it issue fewer")
+	}
+	list := slices.Clone(r.list(name))
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+func hasName(o gate.Object, name string) bool {
+	_, there := o.Get(name)
+	return there
+}
+
+// tokenID is `jti`, or else a digest.
+func (t *token) tokenID(r *reader) string {
+	if id := r.text("jti"); id != "" {
+		return id
+	}
+	return signedDigest(t.raw)
+}
+
+// signedDigest is the SHA-256 of the part of the token that is signed, in hex. The signature is left out, because anybody
+// can make a second valid one from an ECDSA signature (r, s): (r, n-s). A revoked token would have come back under
+// another digest.
+func signedDigest(raw string) string {
+	signed := raw[:strings.LastIndexByte(raw, '.')]
+	sum := sha256.Sum256([]byte(signed))
+	return hex.EncodeToString(sum[:])
+}
+
+// readGeneric reads RFC 9068 access tokens, and RFC 8693 ones where somebody acts for the subject.
+//
+// Without an actor, a subject other than the client is a person (RFC 9068, section 2.2), except in the two spellings
+// that widespread issuers have for a client's own account: Auth0's grant type, and Keycloak's service accounts.
+func (t *token) readGeneric(r *reader, p *gate.Principal) {
+	p.Subject = r.need("sub")
+	p.ClientID = t.clientID(r, "client_id", "azp", "appid", "cid")
+	t.tenant = r.text("tid")
+	p.Kind = "agent"
+	if act := r.object("act"); act != nil {
+		t.readActors(r, p, act)
+		return
+	}
+	grant := r.text("gty")
+	keycloak := p.ClientID != "" && !hasName(t.claims, "sid") && t.claimed("preferred_username") == "service-account-"+strings.ToLower(p.ClientID)
+	if p.ClientID != "" && p.ClientID != p.Subject && grant != "client-credentials" && !keycloak {
+		p.Kind = "person"
+	}
+}
+
+// clientID is the client that the token was issued to, under any of its names. Two that differ are an error.
+func (t *token) clientID(r *reader, names ...string) string {
+	var id string
+	for _, name := range names {
+		next := r.text(name)
+		if id != "" && next != "" && next != id {
+			r.fail(name, "the same as the claim with the client's other name")
+		}
+		if id == "" {
+			id = next
+		}
+	}
+	return id
+}
+
+// readActors makes the current actor the principal and the subject the person acted for (RFC 8693, section 4.1). The
+// current actor has to be one of this issuer's subjects: it has no word on anybody else's. Earlier actors are
+// hearsay, and may be anybody's.
+func (t *token) readActors(r *reader, p *gate.Principal, act gate.Object) {
+	p.OnBehalfOf = &gate.Party{Issuer: p.Issuer, Subject: p.Subject}
+	for act != nil {
+		if len(p.Actors) == maxActors {
+			r.err = fmt.Errorf("more than %d parties act in a row", maxActors)
+			return
+		}
+		actor := reader{claims: act}
+		party := gate.Party{Issuer: cmp.Or(actor.text("iss"), p.Issuer), Subject: actor.need("sub")}
+		act = actor.object("act")
+		if actor.err != nil {
+			r.err = fmt.Errorf("act: %w", actor.err)
+			return
+		}
+		p.Actors = append(p.Actors, party)
+	}
+	if p.Actors[0].Issuer != p.Issuer {
+		r.err = fmt.Errorf("the acting party is of issuer %q, for which this issuer cannot speak", excerpt(p.Actors[0].Issuer))
+		return
+	}
+	p.Subject = p.Actors[0].Subject
+}
+
+// readEntra reads Entra ID's access tokens. An app-only one is for the service principal `oid`. A delegated one (it has
+// `scp`) is for a client that acts for the user `oid`: the principal is the client, by its application id, which for an
+// agent identity is the id of the agent. `idtyp` is an optional claim: without it, only `oid` equal to `sub` says
+// app-only.
+//
+// The facets (xms_act_fct, xms_sub_fct, xms_par_app_azp) stay in the claims; Microsoft asks not to authorise by them.
+func (t *token) readEntra(r *reader, p *gate.Principal) {
+	object := r.need("oid")
+	subject := r.need("sub")
+	t.tenant = r.need("tid")
+	p.ClientID = t.clientID(r, "azp", "appid")
+	p.Kind = "agent"
+	if !slices.Contains(strings.Split(t.issuer.address.Path, "/"), t.tenant) {
+		r.fail("tid", "the tenant in the issuer's name")
+	}
+	kind, scope := r.text("idtyp"), r.text("scp")
+	switch {
+	case scope != "" && kind != "app":
+		if p.ClientID == "" {
+			r.fail("azp", "there, so the client that acts for the user is not known")
+		}
+		p.Subject = p.ClientID
+		p.OnBehalfOf = &gate.Party{Issuer: p.Issuer, Subject: object}
+		p.Actors = []gate.Party{{Issuer: p.Issuer, Subject: p.ClientID}}
+	case scope == "" && (kind == "app" || kind == "" && object == subject):
+		p.Subject = object
+	default:
+		r.fail("idtyp", "\"app\", and there is no \"scp\" either: this is neither an app's own token nor a delegated one (have the issuer include idtyp)")
+	}
+}
+
+// readKubernetes reads the bound tokens of service accounts. A name can be deleted and given to another account; the
+// uid cannot.
+func (t *token) readKubernetes(r *reader, p *gate.Principal) {
+	subject := r.need("sub")
+	own := reader{claims: r.object("kubernetes.io")}
+	account := reader{claims: own.object("serviceaccount")}
+	t.tenant = own.need("namespace")
+	name := account.need("name")
+	p.Subject = account.need("uid")
+	p.Kind = "workload"
+	for _, err := range []error{own.err, account.err} {
+		if r.err == nil && err != nil {
+			r.err = fmt.Errorf("kubernetes.io: %w", err)
+		}
+	}
+	if subject != "system:serviceaccount:"+t.tenant+":"+name {
+		r.fail("sub", "that of the service account in kubernetes.io")
+	}
+}
+
+// readGitHub reads the tokens of GitHub Actions. The principal is a workflow at a ref of a repository, by the ids of
+// the repository and its owner, in the form that GitHub's own customised subjects have:
+// repository_owner_id:65:repository_id:74:workflow:.github/workflows/deploy.yml@refs/heads/main.
+func (t *token) readGitHub(r *reader, p *gate.Principal) {
+	r.need("sub")
+	owner, repository := r.need("repository_owner_id"), r.need("repository_id")
+	for _, c := range []struct{ name, value string }{{"repository_owner_id", owner}, {"repository_id", repository}} {
+		if c.value == "" || strings.Trim(c.value, "0123456789") != "" {
+			r.fail(c.name, "a number, as text")
+		}
+	}
+	workflow, ok := strings.CutPrefix(r.need("workflow_ref"), r.need("repository")+"/")
+	if !ok || workflow == "" {
+		r.fail("workflow_ref", "of the token's own repository")
+	}
+	t.tenant = owner
+	p.Subject = "repository_owner_id:" + owner + ":repository_id:" + repository + ":workflow:" + workflow
+	p.Kind = "workload"
+}
+
+// readSPIFFE reads JWT-SVIDs. The trust domain has to be one that the keys are for.
+func (t *token) readSPIFFE(r *reader, p *gate.Principal) {
+	p.Subject = r.need("sub")
+	p.Kind = "workload"
+	domain, path, ok := cutSPIFFE(p.Subject)
+	if !ok || path == "" {
+		r.fail("sub", "the SPIFFE id of a workload")
+	}
+	if t.issuer.domain != "" && domain != t.issuer.domain {
+		r.fail("sub", "of the issuer's trust domain")
+	}
+	t.tenant = domain
+}
+
+// cutSPIFFE splits a SPIFFE id (SPIFFE-ID, section 2). It takes no id with a segment that another reader could see
+// differently.
+func cutSPIFFE(id string) (domain, path string, ok bool) {
+	rest, ok := strings.CutPrefix(id, "spiffe://")
+	domain, path, _ = strings.Cut(rest, "/")
+	if !ok || domain == "" || strings.Trim(domain, "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
+		return "", "", false
+	}
+	if strings.Contains(rest, "/") {
+		for segment := range strings.SplitSeq(path, "/") {
+			if segment == "" || segment == "." || segment == ".." || strings.ContainsFunc(segment, notInSPIFFEPath) {
+				return "", "", false
+			}
+		}
+	}
+	return domain, path, true
+}
+
+func notInSPIFFEPath(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_')
+}
+
+// volatile claims change when the same token is issued again.
+var volatile = map[string]bool{
+	"exp": true, "iat": true, "nbf": true, "jti": true, "auth_time": true, "nonce": true, "txn": true,
+	"at_hash": true, "c_hash": true, "s_hash": true, "sid": true, "session_state": true,
+	"aio": true, "rh": true, "uti": true, "xms_ftd": true, "ipaddr": true, "in_corp": true, // Entra
+	"run_attempt": true, "check_run_id": true, // GitHub: another attempt of the same run
+}
+
+// stable are the claims that an approval may bind: those that are not volatile, with lists that are sets in order.
+// `warnafter` is the time after which Kubernetes wants a token renewed.
+func stable(claims gate.Object, i *issuer) gate.Object {
+	kept := make(gate.Object, 0, len(claims))
+	for _, m := range claims {
+		if volatile[m.Name] {
+			continue
+		}
+		switch m.Name {
+		case i.GroupsClaim, i.RolesClaim, "aud", "amr", "wids":
+			m.Value = sorted(m.Value)
+		case "xms_act_fct", "xms_sub_fct", "xms_tnt_fct", "xms_idrel": // sets, in a text
+			if s, ok := m.Value.(string); ok {
+				words := strings.Fields(s)
+				slices.Sort(words)
+				m.Value = strings.Join(words, " ")
+			}
+		case "kubernetes.io":
+			if o, ok := m.Value.(gate.Object); ok {
+				m.Value = slices.DeleteFunc(slices.Clone(o), func(m gate.Member) bool { return m.Name == "warnafter" })
+			}
+		}
+		kept = append(kept, m)
+	}
+	return kept
+}
+
+func sorted(v any) any {
+	if _, ok := v.([]any); !ok {
+		return v
+	}
+	list, ok := texts(v)
+	if !ok {
+		return v
+	}
+	slices.Sort(list)
+	return list
+}
