@@ -1,0 +1,134 @@
+package extproctest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+const collectorBudget = 30 * time.Second
+
+// CollectorOptions vary a [CollectorProcess].
+type CollectorOptions struct {
+	Authority *Authority // with one, the collector speaks TLS
+}
+
+// CollectorProcess is a running OpenTelemetry collector that takes OTLP over gRPC and writes what it got to files.
+type CollectorProcess struct {
+	*Process
+	tb     TB
+	path   string
+	config string
+	port   int
+	traces lineFile
+	logs   lineFile
+
+	mu    sync.Mutex
+	spans []Span
+	lines []LogRecord
+}
+
+// StartCollector starts a collector and returns when it takes connections.
+func StartCollector(tb TB, o CollectorOptions) *CollectorProcess {
+	tb.Helper()
+	dir := Dir(tb)
+	c := &CollectorProcess{
+		tb: tb, path: findPart(tb, Parts.FindCollector), config: filepath.Join(dir, "collector.yaml"), port: FreePort(tb),
+		traces: lineFile{path: filepath.Join(dir, "traces.jsonl")},
+		logs:   lineFile{path: filepath.Join(dir, "logs.jsonl")},
+	}
+	tls := ""
+	if o.Authority != nil {
+		cert := o.Authority.Issue("collector.test")
+		tls = fmt.Sprintf("        tls: {cert_file: %q, key_file: %q}\n", cert.CertFile, cert.KeyFile)
+	}
+	// The file exporter acknowledges what it has in memory: it loses up to one flush_interval when it is killed, and nothing
+	// when it is stopped.
+	config := fmt.Sprintf(`receivers:
+  otlp:
+    protocols:
+      grpc:
+        endpoint: %s
+%sexporters:
+  file/traces: {path: %q, append: true, flush_interval: 20ms}
+  file/logs: {path: %q, append: true, flush_interval: 20ms}
+service:
+  telemetry:
+    metrics: {level: none}
+  pipelines:
+    traces: {receivers: [otlp], exporters: [file/traces]}
+    logs: {receivers: [otlp], exporters: [file/logs]}
+`, c.Endpoint(), tls, c.traces.path, c.logs.path)
+	if err := os.WriteFile(c.config, []byte(config), 0o600); err != nil {
+		tb.Fatalf("write the collector's configuration: %v", err)
+	}
+	c.Start()
+	return c
+}
+
+// Start runs the collector again after Stop or Kill, at the same endpoint and over the same files.
+func (c *CollectorProcess) Start() {
+	c.tb.Helper()
+	c.Process = Start(c.tb, Command{Name: "collector", Path: c.path, Args: []string{"--config", c.config}})
+	c.awaitReady(collectorBudget, func(ctx context.Context) error {
+		return c.WaitLog(ctx, "Everything is ready.")
+	})
+}
+
+// Endpoint is the host and port that OTLP over gRPC goes to.
+func (c *CollectorProcess) Endpoint() string { return fmt.Sprintf("127.0.0.1:%d", c.port) }
+
+// Spans are the spans that arrived so far, in the order in which they did.
+func (c *CollectorProcess) Spans() []Span {
+	c.tb.Helper()
+	spans, _ := c.read()
+	return spans
+}
+
+// Logs are the log records that arrived so far, in the order in which they did.
+func (c *CollectorProcess) Logs() []LogRecord {
+	c.tb.Helper()
+	_, logs := c.read()
+	return logs
+}
+
+// WaitFor waits until ok says yes to what arrived. It fails the test when ctx ends first.
+func (c *CollectorProcess) WaitFor(ctx context.Context, what string, ok func([]Span, []LogRecord) bool) {
+	c.tb.Helper()
+	err := await(ctx, func(context.Context) error {
+		spans, logs := c.read()
+		if !ok(spans, logs) {
+			return fmt.Errorf("not among %d spans and %d log records", len(spans), len(logs))
+		}
+		return nil
+	})
+	if err != nil {
+		c.tb.Fatalf("wait for the collector to have %s: %v", what, err)
+	}
+}
+
+// read takes in what was appended to the files since the last time.
+func (c *CollectorProcess) read() ([]Span, []LogRecord) {
+	c.tb.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.traces.each(func(line []byte) error {
+		spans, err := readSpans(line)
+		c.spans = append(c.spans, spans...)
+		return err
+	})
+	if err == nil {
+		err = c.logs.each(func(line []byte) error {
+			logs, err := readLogs(line)
+			c.lines = append(c.lines, logs...)
+			return err
+		})
+	}
+	if err != nil {
+		c.tb.Fatalf("read what the collector wrote: %v", err)
+	}
+	return c.spans[:len(c.spans):len(c.spans)], c.lines[:len(c.lines):len(c.lines)]
+}

@@ -1,0 +1,105 @@
+package extproctest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// gatewayBudget is how long the gateway has to be ready: it fetches keys, compiles policies and opens the journal.
+const gatewayBudget = 60 * time.Second
+
+// Countersign is how to run the gateway.
+type Countersign struct {
+	Config string   // the configuration file
+	Admin  string   // its listen.admin, host and port
+	Args   []string // more arguments of serve, such as --envoy
+	Env    []string
+}
+
+// StartCountersign builds the gateway if that has not been done, runs `countersign serve` and returns when it is ready. A
+// data race in it fails the test.
+func StartCountersign(tb TB, c Countersign) *Process {
+	tb.Helper()
+	p := Start(tb, Command{
+		Name: "countersign", Path: Build(tb), Env: c.Env,
+		Args: append([]string{"serve", "--config", c.Config}, c.Args...),
+	})
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	p.awaitReady(gatewayBudget, func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Admin+"/readyz", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("/readyz says %s: %s", resp.Status, body)
+		}
+		return nil
+	})
+	return p
+}
+
+// Build builds the countersign binary and returns its path: under the race detector where there is a C compiler, which that
+// needs, and plain where there is none. It is built once in each test binary, and linked only when something changed.
+func Build(tb TB) string {
+	tb.Helper()
+	path, err := build()
+	if err != nil {
+		tb.Fatalf("build countersign: %v", err)
+	}
+	return path
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	args := []string{"build", "-o", filepath.Join(root, ".tools", "countersign-test")}
+	if canRace() {
+		args = append(args, "-race")
+	}
+	parts := Parts{Dir: filepath.Join(root, ".tools"), Progress: io.Discard}
+	if err := os.MkdirAll(parts.Dir, 0o755); err != nil {
+		return "", err
+	}
+	unlock, err := parts.lock(context.Background())
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	cmd := exec.Command("go", append(args, "./cmd/countersign")...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return args[2], nil
+})
+
+// canRace says whether the race detector can be linked: on Linux it wants cgo and with it a C compiler.
+func canRace() bool {
+	out, err := exec.Command("go", "env", "CGO_ENABLED", "CC").Output()
+	if err != nil {
+		return false
+	}
+	enabled, cc, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	command := strings.Fields(cc)
+	if enabled != "1" || len(command) == 0 {
+		return false
+	}
+	_, err = exec.LookPath(command[0])
+	return err == nil
+}

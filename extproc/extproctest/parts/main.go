@@ -1,0 +1,47 @@
+// Command parts brings the programs that tests and examples run beside Countersign: `parts envoy collector`. It says where
+// each one is, and is quick when all are there.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/countersign/countersign/extproc/extproctest"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "parts:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, names []string, getenv func(string) string, stdout io.Writer) error {
+	parts, err := extproctest.NewParts(getenv, stdout)
+	if err != nil {
+		return err
+	}
+	bring := map[string]func(context.Context) (string, error){
+		"envoy":     parts.Envoy,
+		"collector": parts.Collector,
+	}
+	for _, name := range names {
+		part, ok := bring[name]
+		if !ok {
+			return fmt.Errorf("there is no part %q; the parts are envoy and collector", name)
+		}
+		path, err := part(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "%s: %s\n", name, path)
+	}
+	return nil
+}

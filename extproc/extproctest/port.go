@@ -1,0 +1,85 @@
+package extproctest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// Ports are given out below 32768, where Linux starts to pick ports for outgoing connections and for listeners that ask for
+// port 0: what we reserve cannot be taken by those.
+const (
+	firstPort = 20000
+	lastPort  = 29999
+)
+
+// FreePort reserves a TCP port of the loopback interface until the test ends, for a part that is told its port rather than
+// asked for it, or that must come back on the same one. Nothing listens on the port yet.
+//
+// Test packages run at the same time, so a port that was free a moment ago is not enough: the reservation is a lock on a
+// file that is named after the port, which the kernel drops with the process.
+func FreePort(tb TB) int {
+	tb.Helper()
+	port, release, err := reservePort(filepath.Join(os.TempDir(), fmt.Sprintf("countersign-ports-%d", os.Getuid())))
+	if err != nil {
+		tb.Fatalf("reserve a port: %v", err)
+	}
+	tb.Cleanup(release)
+	return port
+}
+
+// FreeAddress is FreePort as a host and port on the loopback interface.
+func FreeAddress(tb TB) string {
+	tb.Helper()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(FreePort(tb)))
+}
+
+func reservePort(locks string) (port int, release func(), err error) {
+	if err := os.MkdirAll(locks, 0o700); err != nil {
+		return 0, nil, err
+	}
+	for range 1000 {
+		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		lock, err := lockFile(filepath.Join(locks, strconv.Itoa(port)), syscall.LOCK_EX|syscall.LOCK_NB)
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			continue
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+		if portInUse(port) {
+			lock.Close()
+			continue
+		}
+		return port, func() { lock.Close() }, nil
+	}
+	return 0, nil, fmt.Errorf("no free port from %d to %d after 1000 tries", firstPort, lastPort)
+}
+
+func portInUse(port int) bool {
+	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return true
+	}
+	l.Close()
+	return false
+}
+
+// lockFile opens name, creating it, and locks it as flock(2) does. Closing it unlocks; it is never removed, because removing
+// a lock file lets two processes hold the same lock.
+func lockFile(name string, how int) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), how); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return f, nil
+}
