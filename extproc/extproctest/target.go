@@ -1,7 +1,6 @@
 package extproctest
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -243,7 +242,9 @@ func (t *Target) record(next http.Handler) http.Handler {
 			sum: sha256.New(), At: time.Now(),
 		}
 		if conn, ok := r.Context().Value(connKey{}).(*countingConn); ok && r.ProtoMajor == 1 {
-			s.Head, s.Header = conn.takeHead()
+			if head, fields := conn.takeHead(); head != nil {
+				s.Head, s.Header = head, fields
+			}
 		}
 		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 			s.ClientCert = r.TLS.PeerCertificates[0]
@@ -261,8 +262,7 @@ func (t *Target) record(next http.Handler) http.Handler {
 
 type seenKey struct{}
 
-// body is what arrived with r. The recorder has read it all before any ordinary path is served, so that the bytes of the
-// next request on a connection can be told from it.
+// body is what arrived with r. The recorder has read it all before any ordinary path is served.
 func (t *Target) body(r *http.Request) (Seen, []byte) {
 	s := r.Context().Value(seenKey{}).(*Seen)
 	t.mu.Lock()
@@ -292,10 +292,8 @@ func (b *recordedBody) Read(p []byte) (int, error) {
 			s.BodyErr = err
 		}
 	})
-	if err != nil {
-		if conn, ok := b.request.Context().Value(connKey{}).(*countingConn); ok {
-			conn.forget()
-		}
+	if conn, ok := b.request.Context().Value(connKey{}).(*countingConn); ok && err == io.EOF {
+		conn.endRequest(b.request.ContentLength)
 	}
 	return n, err
 }
@@ -309,74 +307,6 @@ func sorted(h http.Header) []Field {
 	}
 	slices.SortStableFunc(fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	return fields
-}
-
-// countingListener counts what is read from its connections, and lets each keep the head of the request it is at.
-type countingListener struct {
-	net.Listener
-	bytes *atomic.Int64
-}
-
-func (l *countingListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &countingConn{Conn: conn, bytes: l.bytes}, nil
-}
-
-type connKey struct{}
-
-// rememberConn gives handlers the connection. Over TLS it is the encrypted one that we count, and there is no head.
-func rememberConn(ctx context.Context, c net.Conn) context.Context {
-	if conn, ok := c.(*countingConn); ok {
-		return context.WithValue(ctx, connKey{}, conn)
-	}
-	return ctx
-}
-
-type countingConn struct {
-	net.Conn
-	bytes *atomic.Int64
-
-	mu   sync.Mutex
-	raw  []byte // since the last request was read
-	full bool   // raw is bounded, for HTTP/2 connections and big bodies
-}
-
-func (c *countingConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.bytes.Add(int64(n))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.full = c.full || len(c.raw)+n > 32<<20; !c.full {
-		c.raw = append(c.raw, p[:n]...)
-	}
-	return n, err
-}
-
-// takeHead returns the head of the request that was just read. The clients of a target do not pipeline, so nothing of an
-// earlier or later request stands before it.
-func (c *countingConn) takeHead() ([]byte, []Field) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	head, _, _ := bytes.Cut(c.raw, []byte("\r\n\r\n"))
-	head = bytes.Clone(head)
-	var fields []Field
-	for i, line := range strings.Split(string(head), "\r\n") {
-		if i == 0 {
-			continue
-		}
-		name, value, _ := strings.Cut(line, ":")
-		fields = append(fields, Field{name, strings.Trim(value, " \t")})
-	}
-	return head, fields
-}
-
-func (c *countingConn) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.raw, c.full = nil, false
 }
 
 // contentLength sets the exact length of what is about to be written.

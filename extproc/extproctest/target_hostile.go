@@ -168,6 +168,7 @@ var hostileAnswers = map[string]func(http.ResponseWriter, Protected){
 	"trailer": func(w http.ResponseWriter, p Protected) {
 		w.Header().Set("Content-Type", jsonType)
 		_, _ = io.WriteString(w, "{}")
+		_ = http.NewResponseController(w).Flush() // chunked, or there is no place for a trailer
 		w.Header().Set(http.TrailerPrefix+"X-Customer-Email", p.Email)
 	},
 	"error": func(w http.ResponseWriter, p Protected) {
