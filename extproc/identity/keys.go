@@ -165,6 +165,8 @@ func (r *keyring) install(b []byte, err error) {
 	var events []keyEvent
 	r.mu.Lock()
 	switch {
+	case err != nil && r.life.Err() != nil:
+		err = errors.New("the gateway is stopping") // and not the issuer's fault
 	case err != nil && r.err == nil:
 		events = append(events, keyEvent{"issuer-unreachable", excerpt(err.Error())})
 	case err == nil && r.err != nil:

@@ -302,5 +302,5 @@ func sorted(v any) any {
 		return v
 	}
 	slices.Sort(list)
-	return list
+	return slices.Compact(list)
 }
