@@ -1,0 +1,108 @@
+package policy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// Sets is what one package says of one operation. The zero value says nothing.
+type Sets struct {
+	Allow  []gate.Rule
+	Ask    []gate.AskRule
+	Deny   []gate.Rule
+	Redact []gate.Redaction
+	Err    error // an element that could not be decoded: the rest is then not to be relied on
+}
+
+// Combine makes one verdict of what the packages say. It is the whole of how policies outrank each other:
+//
+//   - an error anywhere denies;
+//   - else any deny denies;
+//   - else any ask asks, for every approver set that was named;
+//   - else any allow allows;
+//   - else nothing was said, and that denies.
+//
+// Redactions go with an ask and an allowance. Where two of them replace the same value differently, the one that leaves
+// less of it holds. With an error the verdict is the zero value, which denies.
+func Combine(said ...Sets) (gate.Verdict, error) {
+	var all Sets
+	for _, s := range said {
+		if s.Err != nil {
+			return gate.Verdict{}, s.Err
+		}
+		all.Allow = append(all.Allow, s.Allow...)
+		all.Ask = append(all.Ask, s.Ask...)
+		all.Deny = append(all.Deny, s.Deny...)
+		all.Redact = append(all.Redact, s.Redact...)
+	}
+	if err := all.check(); err != nil {
+		return gate.Verdict{}, err
+	}
+	switch {
+	case len(all.Deny) > 0:
+		return gate.Verdict{Effect: gate.Deny, Rules: all.Deny}, nil
+	case len(all.Ask) > 0:
+		v := gate.Verdict{Effect: gate.Ask, Asks: all.Ask, Redactions: strongest(all.Redact)}
+		for _, ask := range all.Ask {
+			v.Rules = append(v.Rules, ask.Rule)
+		}
+		return v, nil
+	case len(all.Allow) > 0:
+		return gate.Verdict{Effect: gate.Allow, Rules: all.Allow, Redactions: strongest(all.Redact)}, nil
+	default:
+		return gate.Verdict{}, nil
+	}
+}
+
+// check refuses what decoding cannot give, so that a zero Rule or Redaction never counts as one.
+func (s *Sets) check() error {
+	for _, rules := range [][]gate.Rule{s.Allow, s.Deny} {
+		for _, r := range rules {
+			if r.ID == "" {
+				return errors.New("a rule has no id")
+			}
+		}
+	}
+	for _, ask := range s.Ask {
+		if ask.ID == "" || ask.Quorum < 1 || ask.Quorum > MaxQuorum || len(ask.Approvers) == 0 || slices.Contains(ask.Approvers, "") {
+			return fmt.Errorf("the ask rule %q could never be met as it is written", ask.ID)
+		}
+	}
+	for _, r := range s.Redact {
+		if (r.Path == "") == (r.Detect == "") || strength(r.With) == 0 {
+			return fmt.Errorf("the redaction %q cannot be carried out", r.Name())
+		}
+	}
+	return nil
+}
+
+// strength orders replacements by how little of a value they leave; 0 is no replacement.
+func strength(r gate.Replacement) int {
+	switch r {
+	case gate.Remove:
+		return 4
+	case gate.Null:
+		return 3
+	case gate.Mask:
+		return 2
+	case gate.Token:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// strongest is redactions in order, each path and each detector once.
+func strongest(redactions []gate.Redaction) []gate.Redaction {
+	if len(redactions) == 0 {
+		return nil
+	}
+	slices.SortFunc(redactions, func(a, b gate.Redaction) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Detect, b.Detect), strength(b.With)-strength(a.With))
+	})
+	return slices.CompactFunc(redactions, func(a, b gate.Redaction) bool { return a.Path == b.Path && a.Detect == b.Detect })
+}

@@ -1,0 +1,87 @@
+package policy
+
+import (
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// uses is what of the input a package's verdict can depend on, read from its text. It errs to one side: what cannot be
+// told is a dependence.
+type uses struct {
+	context bool // input.context, or something that could be it
+	body    bool // input.http.body, or something that could be it
+}
+
+// usesOf follows the rules from pkg and global to everything that they can reach.
+func usesOf(compiler *ast.Compiler, pkg string) uses {
+	f := &follower{compiler: compiler, seen: map[*ast.Rule]bool{}}
+	for _, name := range []string{pkg, global} {
+		place := ast.Ref{ast.DefaultRootDocument, ast.StringTerm("rules"), ast.StringTerm(name)}
+		for _, rule := range compiler.GetRules(place) {
+			f.follow(rule)
+		}
+	}
+	return f.uses
+}
+
+type follower struct {
+	compiler *ast.Compiler
+	seen     map[*ast.Rule]bool
+	uses     uses
+}
+
+func (f *follower) follow(rule *ast.Rule) {
+	if f.seen[rule] {
+		return
+	}
+	f.seen[rule] = true
+	f.read(rule)
+	for dependency := range f.compiler.Graph.Dependencies(rule) {
+		if next, ok := dependency.(*ast.Rule); ok {
+			f.follow(next)
+		}
+	}
+	if rule.Else != nil {
+		f.follow(rule.Else)
+	}
+}
+
+// read notes every reference within x. One that is not bound to a name (a bare `input` that is given to a function, walked,
+// assigned or replaced with `with`) could lead anywhere, and the same goes for a bare `data`.
+func (f *follower) read(x any) {
+	ast.WalkTerms(x, func(t *ast.Term) bool {
+		switch v := t.Value.(type) {
+		case ast.Ref:
+			f.ref(v)
+			for _, part := range v[1:] { // v[0] alone would look bare
+				f.read(part)
+			}
+			return true
+		case ast.Var:
+			if v == "input" || v == "data" {
+				f.all()
+			}
+		}
+		return false
+	})
+}
+
+func (f *follower) all() { f.uses = uses{context: true, body: true} }
+
+func (f *follower) ref(ref ast.Ref) {
+	root, _ := ref[0].Value.(ast.Var)
+	switch {
+	case root == "input" && (len(ref) == 1 || !isString(ref[1])), root == "data" && (len(ref) == 1 || !isString(ref[1])):
+		f.all()
+	case root == "input" && is(ref[1], "context"):
+		f.uses.context = true
+	case root == "input" && is(ref[1], "http"):
+		f.uses.body = f.uses.body || len(ref) == 2 || !isString(ref[2]) || is(ref[2], "body")
+	}
+}
+
+func isString(t *ast.Term) bool {
+	_, ok := t.Value.(ast.String)
+	return ok
+}
+
+func is(t *ast.Term, s string) bool { return t.Value.Compare(ast.String(s)) == 0 }

@@ -1,0 +1,258 @@
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// What an element may weigh. Elements can be computed from what an agent sent, and they go into records and answers.
+const (
+	maxElements  = 1000 // of one set
+	maxIDBytes   = 128
+	maxTextBytes = 1024 // a reason, an approver, a path
+	maxApprovers = 64
+	// MaxQuorum is the most approvers that one rule can ask for.
+	MaxQuorum = 10
+)
+
+// setKind is one of the four sets that a package can have.
+type setKind int
+
+const (
+	notASet setKind = iota
+	allowSet
+	askSet
+	denySet
+	redactSet
+	setKinds
+)
+
+func (k setKind) String() string { return [setKinds]string{"", "allow", "ask", "deny", "redact"}[k] }
+
+func kindOf(name string) setKind {
+	switch name {
+	case "allow":
+		return allowSet
+	case "ask":
+		return askSet
+	case "deny":
+		return denySet
+	case "redact":
+		return redactSet
+	default:
+		return notASet
+	}
+}
+
+// form is the element that a kind of set has, for messages.
+func (k setKind) form() string {
+	switch k {
+	case askSet:
+		return `{"id": …, "approvers": […], "reason"?: …, "quorum"?: …}`
+	case redactSet:
+		return `{"path": …, "with"?: …} or {"detect": …, "with"?: …}`
+	default:
+		return `{"id": …, "reason"?: …}`
+	}
+}
+
+// element is what one element of a set says. The zero value says nothing.
+type element struct {
+	id, reason         string
+	approvers          []string
+	quorum             int
+	path, detect, with string
+
+	hasID, hasApprovers, hasQuorum, hasPath, hasDetect bool
+}
+
+// decodeElement decodes an element of a set, strictly.
+func decodeElement(kind setKind, v ast.Value) (element, error) {
+	var e element
+	object, ok := v.(ast.Object)
+	if !ok {
+		return e, fmt.Errorf("an element of %s is a %s, not an object %s", kind, ast.ValueName(v), kind.form())
+	}
+	if err := object.Iter(func(name, value *ast.Term) error { return e.set(kind, name.Value, value.Value) }); err != nil {
+		return element{}, err
+	}
+	return e, e.complete(kind)
+}
+
+// set takes in one member.
+func (e *element) set(kind setKind, name, value ast.Value) error {
+	key, _ := name.(ast.String)
+	if err := e.mark(kind, name); err != nil {
+		return err
+	}
+	var err error
+	switch key {
+	case "id":
+		e.id, err = plainText(value, maxIDBytes)
+	case "reason":
+		e.reason, err = shortText(value)
+	case "approvers":
+		e.approvers, err = approvers(value)
+	case "quorum":
+		e.quorum, err = quorum(value)
+	case "path":
+		e.path, err = plainText(value, maxTextBytes)
+	case "detect":
+		e.detect, err = plainText(value, maxTextBytes)
+	case "with":
+		e.with, err = replacement(value)
+	}
+	if err != nil {
+		return fmt.Errorf("%s of an element of %s %w", string(key), kind, err)
+	}
+	return nil
+}
+
+// mark notes that e has a member of that name, whatever its value.
+func (e *element) mark(kind setKind, name ast.Value) error {
+	key, ok := name.(ast.String)
+	if !ok {
+		return fmt.Errorf("an element of %s has %v for a name", kind, name)
+	}
+	known := true
+	switch key {
+	case "id":
+		e.hasID, known = true, kind != redactSet
+	case "reason":
+		known = kind != redactSet
+	case "approvers":
+		e.hasApprovers, known = true, kind == askSet
+	case "quorum":
+		e.hasQuorum, known = true, kind == askSet
+	case "path":
+		e.hasPath, known = true, kind == redactSet
+	case "detect":
+		e.hasDetect, known = true, kind == redactSet
+	case "with":
+		known = kind == redactSet
+	default:
+		known = false
+	}
+	if !known {
+		return fmt.Errorf("an element of %s has the unknown name %.64q; it is %s", kind, string(key), kind.form())
+	}
+	return nil
+}
+
+// complete says what e lacks.
+func (e *element) complete(kind setKind) error {
+	switch {
+	case kind == redactSet && e.hasPath == e.hasDetect:
+		return fmt.Errorf("an element of redact has exactly one of path and detect: %s", kind.form())
+	case kind != redactSet && !e.hasID:
+		return fmt.Errorf("an element of %s has no id: %s", kind, kind.form())
+	case kind == askSet && !e.hasApprovers:
+		return fmt.Errorf("an element of ask has no approvers: %s", kind.form())
+	}
+	return nil
+}
+
+func (e *element) rule(pkg string) gate.Rule {
+	return gate.Rule{Package: pkg, ID: e.id, Reason: e.reason}
+}
+
+func (e *element) askRule(pkg string) gate.AskRule {
+	quorum := e.quorum
+	if !e.hasQuorum {
+		quorum = 1
+	}
+	return gate.AskRule{Rule: e.rule(pkg), Approvers: e.approvers, Quorum: quorum}
+}
+
+func (e *element) redaction() gate.Redaction {
+	with := gate.Replacement(e.with)
+	if e.with == "" {
+		with = gate.Mask
+	}
+	return gate.Redaction{Path: e.path, Detect: e.detect, With: with}
+}
+
+// plainText is text of at least one character, none of them a control character: it names something.
+func plainText(v ast.Value, most int) (string, error) {
+	s, err := text(v, most)
+	switch {
+	case err != nil:
+		return "", err
+	case s == "":
+		return "", errors.New("is empty")
+	}
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			return "", fmt.Errorf("has the control character %U", r)
+		}
+	}
+	return s, nil
+}
+
+func shortText(v ast.Value) (string, error) { return text(v, maxTextBytes) }
+
+func text(v ast.Value, most int) (string, error) {
+	s, ok := v.(ast.String)
+	switch {
+	case !ok:
+		return "", fmt.Errorf("is a %s, not text", ast.ValueName(v))
+	case len(s) > most:
+		return "", fmt.Errorf("is longer than %d bytes", most)
+	case !utf8.ValidString(string(s)):
+		return "", errors.New("is not valid UTF-8")
+	}
+	return string(s), nil
+}
+
+func approvers(v ast.Value) ([]string, error) {
+	list, ok := v.(*ast.Array)
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("is a %s, not a list of texts", ast.ValueName(v))
+	case list.Len() == 0:
+		return nil, errors.New("is empty: nobody could approve")
+	case list.Len() > maxApprovers:
+		return nil, fmt.Errorf("has more than %d entries", maxApprovers)
+	}
+	names := make([]string, list.Len())
+	for i := range names {
+		name, err := plainText(list.Elem(i).Value, maxTextBytes)
+		if err != nil {
+			return nil, fmt.Errorf("has an entry that %w", err)
+		}
+		if slices.Contains(names[:i], name) {
+			return nil, fmt.Errorf("has %.64q twice", name)
+		}
+		names[i] = name
+	}
+	return names, nil
+}
+
+func quorum(v ast.Value) (int, error) {
+	n, ok := v.(ast.Number)
+	if !ok {
+		return 0, fmt.Errorf("is a %s, not a number", ast.ValueName(v))
+	}
+	q, err := strconv.Atoi(json.Number(n).String())
+	if err != nil || q < 1 || q > MaxQuorum {
+		return 0, fmt.Errorf("is %.32s, not a whole number from 1 to %d", n, MaxQuorum)
+	}
+	return q, nil
+}
+
+func replacement(v ast.Value) (string, error) {
+	s, ok := v.(ast.String)
+	if ok && strength(gate.Replacement(s)) > 0 {
+		return string(s), nil
+	}
+	return "", fmt.Errorf("is %.64v, not one of %q, %q, %q and %q", v, gate.Mask, gate.Remove, gate.Null, gate.Token)
+}

@@ -1,0 +1,223 @@
+package policy
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
+	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// verdictKey is what a remembered verdict was given for. The policy is in it because the input does not have it: two
+// resources of one name, before and after a reload, can name different ones.
+type verdictKey struct {
+	pkg   string
+	input [sha256.Size]byte
+}
+
+// Evaluate returns what the packages of op's resource and global say of op. With an error, which denies, the verdict has
+// the digest of the policies and nothing else.
+func (s *Set) Evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, error) {
+	v, err := s.evaluate(ctx, op)
+	if err != nil {
+		return gate.Verdict{PolicyDigest: s.digest}, fmt.Errorf("evaluate policy %q: %w", op.Resource.Policy, err)
+	}
+	v.PolicyDigest = s.digest
+	return v, nil
+}
+
+func (s *Set) evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, error) {
+	p, ok := s.packages[op.Resource.Policy]
+	if !ok {
+		return gate.Verdict{}, errors.New("there are no rules of that name")
+	}
+	// The gate has made the input before, to digest it. Here it is the proof that the object is one: in order, no name twice.
+	input, err := op.Input()
+	if err != nil {
+		return gate.Verdict{}, err
+	}
+	var key verdictKey
+	if s.remembers(p) {
+		key = verdictKey{pkg: p.name, input: sha256.Sum256(input)}
+		if v, ok := s.verdicts.get(key); ok {
+			return v, ctx.Err()
+		}
+	}
+	b := newBuilder()
+	defer b.release()
+	term, err := b.input(op, s.principals)
+	if err != nil {
+		return gate.Verdict{}, err
+	}
+	v, err := s.judge(ctx, p, term, op.Context.Time, nil)
+	if err == nil && s.remembers(p) {
+		s.verdicts.put(key, clipped(v))
+	}
+	return v, err
+}
+
+func (s *Set) remembers(p *preparedPackage) bool { return s.verdicts != nil && !p.uses.context }
+
+// clipped keeps v's lists from being appended to in place by one of those that share them.
+func clipped(v gate.Verdict) gate.Verdict {
+	v.Rules, v.Asks, v.Redactions = slices.Clip(v.Rules), slices.Clip(v.Asks), slices.Clip(v.Redactions)
+	return v
+}
+
+// judge runs the query of p on input and combines what it says. With an error the verdict is not to be used.
+func (s *Set) judge(ctx context.Context, p *preparedPackage, input *ast.Term, now time.Time, tracer topdown.QueryTracer) (v gate.Verdict, err error) {
+	defer recovered(&err)
+	answer, err := s.run(ctx, p, input, now, tracer)
+	if err != nil {
+		return gate.Verdict{}, err
+	}
+	sets := [2]Sets{}
+	for _, r := range p.reads {
+		into := &sets[0]
+		if r.pkg != p.name {
+			into = &sets[1]
+		}
+		if err := s.decode(into, r, answer[r.variable]); err != nil {
+			return gate.Verdict{}, err
+		}
+	}
+	return Combine(sets[:]...)
+}
+
+// recovered turns a panic of the policy engine into an error: the input that caused it came from an agent, who must not be
+// able to stop the gateway with it.
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("the policy engine failed: %v", r)
+	}
+}
+
+// noMetadata stands for what this program never asks OPA about; without it OPA makes one for each evaluation.
+var noMetadata = map[string]any{}
+
+func (s *Set) run(ctx context.Context, p *preparedPackage, input *ast.Term, now time.Time, tracer topdown.QueryTracer) (answer topdown.QueryResult, err error) {
+	defer recovered(&err)
+	limit := &limit{ctx: ctx, now: s.options.Now, end: s.options.Now().Add(s.options.Timeout)}
+	q := topdown.NewQuery(p.query).
+		WithQueryCompiler(p.qc).
+		WithCompiler(s.compiler).
+		WithStore(s.store).
+		WithTransaction(s.txn).
+		WithInput(input).
+		WithStrictBuiltinErrors(true).
+		WithMetrics(metrics.NoOp()).
+		WithRequestMetadata(noMetadata).
+		WithTime(now).
+		WithCancel(limit)
+	if tracer != nil {
+		q = q.WithQueryTracer(tracer)
+	}
+	answers := 0
+	err = q.Iter(ctx, func(r topdown.QueryResult) error {
+		answers++
+		answer = r
+		return nil
+	})
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case limit.hit.Load():
+		return nil, fmt.Errorf("it took longer than %v", s.options.Timeout)
+	case err != nil:
+		return nil, err
+	case answers != 1:
+		return nil, fmt.Errorf("the query has %d answers, not 1", answers)
+	}
+	return answer, nil
+}
+
+// decode adds to into what the set r has.
+func (s *Set) decode(into *Sets, r said, t *ast.Term) error {
+	if t == nil {
+		return fmt.Errorf("%s.%s is undefined", r.pkg, r.kind)
+	}
+	set, ok := t.Value.(ast.Set)
+	switch {
+	case !ok:
+		return fmt.Errorf("%s.%s is a %s, not a set", r.pkg, r.kind, ast.ValueName(t.Value))
+	case set.Len() > maxElements:
+		return fmt.Errorf("%s.%s has more than %d elements", r.pkg, r.kind, maxElements)
+	}
+	return set.Iter(func(t *ast.Term) error {
+		e, err := decodeElement(r.kind, t.Value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.pkg, err)
+		}
+		return s.take(into, r, &e)
+	})
+}
+
+func (s *Set) take(into *Sets, r said, e *element) error {
+	switch r.kind {
+	case allowSet:
+		into.Allow = append(into.Allow, e.rule(r.pkg))
+	case denySet:
+		into.Deny = append(into.Deny, e.rule(r.pkg))
+	case askSet:
+		into.Ask = append(into.Ask, e.askRule(r.pkg))
+	case redactSet:
+		redaction := e.redaction()
+		if err := s.checkRedaction(redaction); err != nil {
+			return fmt.Errorf("%s: %w", r.pkg, err)
+		}
+		into.Redact = append(into.Redact, redaction)
+	default:
+		return fmt.Errorf("%s has a set that nobody knows", r.pkg)
+	}
+	return nil
+}
+
+// checkRedaction asks once for each redaction; those are few, since nearly all are written out in the policy.
+func (s *Set) checkRedaction(r gate.Redaction) error {
+	if err, ok := s.redactions.get(r); ok {
+		return err
+	}
+	err := checkRedaction(s.options.CheckRedaction, r)
+	s.redactions.put(r, err)
+	return err
+}
+
+func checkRedaction(check func(gate.Redaction) error, r gate.Redaction) error {
+	if check == nil {
+		return errors.New("nothing here can redact, so a policy with a redact rule cannot be kept")
+	}
+	if err := check(r); err != nil {
+		return fmt.Errorf("redact %q: %w", r.Name(), err)
+	}
+	return nil
+}
+
+// limit ends an evaluation when its time is up or its context done. OPA asks it before every expression and in the
+// built-ins that can run long.
+type limit struct {
+	ctx   context.Context
+	now   func() time.Time
+	end   time.Time
+	asked int
+	hit   atomic.Bool
+}
+
+func (l *limit) Cancel() { l.hit.Store(true) }
+
+func (l *limit) Cancelled() bool {
+	l.asked++
+	if l.asked%64 == 0 && (l.ctx.Err() != nil || l.now().After(l.end)) {
+		l.hit.Store(true)
+	}
+	return l.hit.Load()
+}
+
+var _ gate.Policy = (*Set)(nil)

@@ -1,0 +1,283 @@
+package policy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// Explanation is a verdict with what made it.
+type Explanation struct {
+	Verdict gate.Verdict
+
+	// Failure is why the evaluation failed, which denies; empty when it did not.
+	Failure string
+
+	// Said is every element of every set, also of those that were outranked.
+	Said []Statement
+
+	// Silent are the allow rules that did not hold, when nothing was said and that denied.
+	Silent []Place
+
+	// Strange are members of the input that no operation has: rules that look at them saw something made up.
+	Strange []string
+}
+
+// Statement is one element of a set, and where it comes from.
+type Statement struct {
+	Set     string // "allow", "ask", "deny" or "redact"
+	Package string
+	Element string // as canonical text
+	Places  []Place
+}
+
+// Place is a rule in a file.
+type Place struct {
+	File string
+	Line int
+}
+
+func (p Place) String() string { return fmt.Sprintf("%s:%d", p.File, p.Line) }
+
+// ByDefault reports whether the operation was denied because nothing was said of it.
+func (e *Explanation) ByDefault() bool {
+	return e.Failure == "" && e.Verdict.Effect == gate.Deny && len(e.Verdict.Rules) == 0
+}
+
+// String is the explanation for a person, one line for each thing.
+func (e *Explanation) String() string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "verdict: %s\n", e.Verdict.Effect)
+	switch {
+	case e.Failure != "":
+		fmt.Fprintf(&out, "because the evaluation failed: %s\n", e.Failure)
+	case e.ByDefault():
+		fmt.Fprintf(&out, "because nothing was said: no rule allows it\n")
+	}
+	for _, s := range e.Said {
+		places := make([]string, len(s.Places))
+		for i, p := range s.Places {
+			places[i] = p.String()
+		}
+		fmt.Fprintf(&out, "%-7s %s %s  %s\n", s.Set, s.Package, s.Element, strings.Join(places, ", "))
+	}
+	for _, p := range e.Silent {
+		fmt.Fprintf(&out, "silent  an allow rule that does not hold here  %s\n", p)
+	}
+	for _, name := range e.Strange {
+		fmt.Fprintf(&out, "warning: input.%s is nothing that an operation has\n", name)
+	}
+	return out.String()
+}
+
+// Explain evaluates package pkg and global on input, which is JSON text of an operation's input with the context in it as
+// policies see it. What the evaluation fails of is part of the explanation; an error says that there is nothing to explain:
+// no such package, or an input that is not one strict JSON object.
+func (s *Set) Explain(ctx context.Context, pkg string, input []byte) (Explanation, error) {
+	p, ok := s.packages[pkg]
+	if !ok {
+		return Explanation{}, fmt.Errorf("explain: there are no rules for policy %q; there are %q", pkg, s.Packages())
+	}
+	o, err := parseObject(input)
+	if err != nil {
+		return Explanation{}, fmt.Errorf("explain: read the input: %w", err)
+	}
+	b := newBuilder()
+	defer b.release()
+	term, err := b.value(o, 0)
+	if err != nil {
+		return Explanation{}, fmt.Errorf("explain: read the input: %w", err)
+	}
+	trace := &sources{found: map[string][]Place{}}
+	x := Explanation{Strange: strange(o, reflect.TypeFor[inputSchema](), "")}
+	x.Verdict, err = s.judge(ctx, p, term, time.Time{}, trace)
+	x.Verdict.PolicyDigest = s.digest
+	if err != nil {
+		x.Failure = err.Error()
+	}
+	x.Said = s.said(ctx, p, term, trace)
+	if x.ByDefault() {
+		x.Silent = s.silent(p)
+	}
+	return x, nil
+}
+
+// said lists what every set has. Where the evaluation of all of them failed, that is nothing.
+func (s *Set) said(ctx context.Context, p *preparedPackage, input *ast.Term, trace *sources) []Statement {
+	answer, err := s.run(ctx, p, input, time.Time{}, nil)
+	if err != nil {
+		return nil
+	}
+	var list []Statement
+	for _, r := range p.reads {
+		set, ok := answer[r.variable].Value.(ast.Set)
+		if !ok {
+			continue
+		}
+		set.Foreach(func(t *ast.Term) {
+			places := trace.found[sourceKey(r.pkg, r.kind, t.Value)]
+			list = append(list, Statement{Set: r.kind.String(), Package: r.pkg, Element: t.Value.String(), Places: places})
+		})
+	}
+	return list
+}
+
+func (s *Set) silent(p *preparedPackage) []Place {
+	var places []Place
+	for _, pkg := range slices.Compact([]string{p.name, global}) {
+		for _, rule := range s.shape[pkg] {
+			if rule.kind == allowSet {
+				places = append(places, Place{rule.loc.File, rule.loc.Row})
+			}
+		}
+	}
+	return places
+}
+
+// sources is a tracer that notes which rule put which element into which set.
+type sources struct {
+	found map[string][]Place
+}
+
+func (*sources) Enabled() bool               { return true }
+func (*sources) Config() topdown.TraceConfig { return topdown.TraceConfig{PlugLocalVars: true} }
+
+func (s *sources) TraceEvent(e topdown.Event) {
+	rule, ok := e.Node.(*ast.Rule)
+	if !ok || e.Op != topdown.ExitOp || rule.Head.Key == nil || rule.Module == nil {
+		return
+	}
+	place, ground := rulePlace(rule.Module, rule)
+	if !ground || len(place) != 3 || place[0] != "rules" || kindOf(place[2]) == notASet {
+		return
+	}
+	element, err := ast.TransformVars(rule.Head.Key, func(v ast.Var) (ast.Value, error) {
+		if bound := e.Locals.Get(v); bound != nil {
+			return bound, nil
+		}
+		return v, nil
+	})
+	term, ok := element.(*ast.Term)
+	if err != nil || !ok {
+		return
+	}
+	key := sourceKey(place[1], kindOf(place[2]), term.Value)
+	at := Place{rule.Loc().File, rule.Loc().Row}
+	if !slices.Contains(s.found[key], at) {
+		s.found[key] = append(s.found[key], at)
+	}
+}
+
+func sourceKey(pkg string, kind setKind, element ast.Value) string {
+	return pkg + "\x00" + kind.String() + "\x00" + element.String()
+}
+
+// parseObject reads one JSON object as canonically as an operation's input is: no name twice, nothing after it.
+func parseObject(text []byte) (gate.Object, error) {
+	if len(text) > maxFileBytes {
+		return nil, fmt.Errorf("it is larger than %d MiB", maxFileBytes>>20)
+	}
+	d := jsontext.NewDecoder(bytes.NewReader(text))
+	v, err := decodeInput(d)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.ReadToken(); err != io.EOF {
+		return nil, errors.New("there is more after the first JSON value")
+	}
+	o, ok := v.(gate.Object)
+	if !ok {
+		return nil, errors.New("it is not a JSON object")
+	}
+	return o, nil
+}
+
+func decodeInput(d *jsontext.Decoder) (any, error) {
+	if d.StackDepth() > maxDepth {
+		return nil, fmt.Errorf("it is nested deeper than %d levels", maxDepth)
+	}
+	switch d.PeekKind() {
+	case '[':
+		if _, err := d.ReadToken(); err != nil {
+			return nil, err
+		}
+		list := []any{}
+		for d.PeekKind() != ']' {
+			v, err := decodeInput(d)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+		}
+		_, err := d.ReadToken()
+		return list, err
+	case '{':
+		return decodeInputObject(d)
+	default:
+		return decodeJSON(d)
+	}
+}
+
+func decodeInputObject(d *jsontext.Decoder) (any, error) {
+	if _, err := d.ReadToken(); err != nil {
+		return nil, err
+	}
+	var members []gate.Member
+	for d.PeekKind() != '}' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return nil, err
+		}
+		member := gate.Member{Name: name.String()} // before the next read: a token is good until then
+		if member.Value, err = decodeInput(d); err != nil {
+			return nil, err
+		}
+		members = append(members, member)
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return nil, err
+	}
+	return gate.MakeObject(members...)
+}
+
+// strange lists the members of o that the schema does not have.
+func strange(o gate.Object, t reflect.Type, at string) []string {
+	var list []string
+	for _, m := range o {
+		field, ok := fieldNamed(t, m.Name)
+		if !ok {
+			list = append(list, at+m.Name)
+			continue
+		}
+		inner := field.Type
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if object, ok := m.Value.(gate.Object); ok && inner.Kind() == reflect.Struct {
+			list = append(list, strange(object, inner, at+m.Name+".")...)
+		}
+	}
+	return list
+}
+
+func fieldNamed(t reflect.Type, name string) (reflect.StructField, bool) {
+	for i := range t.NumField() {
+		if memberName(t.Field(i)) == name {
+			return t.Field(i), true
+		}
+	}
+	return reflect.StructField{}, false
+}
+

@@ -1,0 +1,244 @@
+// Package policy is what Rego says of an operation. It loads a directory or a bundle, refuses at load whatever it can see
+// to be wrong, and evaluates the packages of a resource and rules.global to one [gate.Verdict]. It is the only importer of
+// OPA; no OPA type leaves it.
+//
+// # What it is trusted with
+//
+// Whoever writes the policies decides everything: this package trusts their intent, and nothing else. It does not trust
+// the input, which an agent chose. It does not trust that a mistake in a policy is harmless: Rego gives `undefined` for
+// most mistakes, undefined reads as "this deny does not hold", and so a typing error in a deny rule would allow. That is
+// why there is a schema (input.htp.method does not load), why a rule called deny that is not a set does not load, why a
+// set called denies does not load, why built-in errors are errors (StrictBuiltinErrors), and why an element that cannot be
+// decoded denies.
+//
+// # Names
+//
+// The sets of data.rules.NAME count, for the NAME that a resource gives as its policy and for global, whose sets count
+// always. NAME is one part: payments-eu is package rules["payments-eu"]. Everything outside data.rules is a library. In
+// rules, these are problems: a set's name with another kind of rule; a set's name deeper down; a partial set whose name is
+// a set's name in another form (denies, denied, Deny) or one letter away from one (dony; for the short ask only swapped
+// letters, since task and mask are fair names); a package one letter away from global that no resource names; and any of
+// the four in a file called *_test.rego. Test files are parsed with the rest but not part of what is evaluated.
+//
+// # Purity
+//
+// A verdict is a function of the input and the policies. Built-ins with a network, a clock, an environment or a dice are
+// not there (see [Capabilities]); time is input.context.time, which is recorded. So what was decided can be decided again
+// from the record, and a package that never looks at input.context can have its verdicts remembered.
+//
+// # Learnings
+//
+// Measured on OPA 1.22.2, two cores, the policy of BenchmarkEvaluate. Running topdown's query on terms rather than
+// rego's prepared query leaves out its result sets, a transaction and a goroutine for each evaluation. The bound on time
+// is a Cancel that looks at the clock every 64th time it is asked, which costs one allocation; a timer costs three.
+// Values made once for each principal rather than each operation save what its claims weigh. BenchmarkEvaluate has
+// the numbers and holds that they do not grow with the number of packages.
+package policy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// DefaultTimeout bounds one evaluation where [Options] does not.
+const DefaultTimeout = 100 * time.Millisecond
+
+// principalsKept is how many principals' values a Set keeps, at least; each is a few kilobytes.
+const principalsKept = 1024
+
+// Options say what to load and how to evaluate it.
+type Options struct {
+	// Path is a directory of .rego, .json and .yaml files, a directory with a bundle's .manifest, or a bundle (.tar.gz).
+	Path string
+
+	// Packages are the policies that resources name. Each must have rules.
+	Packages []string
+
+	// CheckRedaction says whether a redaction can be carried out. Without it none can, and a policy that redacts is refused.
+	CheckRedaction func(gate.Redaction) error
+
+	// Timeout bounds one evaluation; DefaultTimeout when zero. Longer is an error, and that denies.
+	Timeout time.Duration
+
+	// CacheSize is how many verdicts are remembered, at least; none when zero. Only verdicts of packages that cannot see
+	// input.context are.
+	CacheSize int
+
+	Log *slog.Logger     // none when nil
+	Now func() time.Time // measures Timeout; time.Now when nil
+}
+
+// Set is a set of policies that was loaded and checked. It does not change: a reload makes another Set. It implements
+// [gate.Policy] and may be used by many goroutines.
+type Set struct {
+	options  Options
+	compiler *ast.Compiler
+	store    storage.Store
+	txn      storage.Transaction // one for all reads; nothing writes to the store
+
+	shape    shape
+	packages map[string]*preparedPackage
+	digest   string
+	watch    []string
+
+	principals *generations[*gate.Principal, *ast.Term]
+	redactions *generations[gate.Redaction, error]
+	verdicts   *generations[verdictKey, gate.Verdict] // nil when none are remembered
+}
+
+// preparedPackage is a package of rules with its query, and what can be told of it from its text.
+type preparedPackage struct {
+	name  string
+	query ast.Body
+	qc    ast.QueryCompiler
+	reads []said
+	uses  uses
+}
+
+// said names one set and the variable that the query binds to it.
+type said struct {
+	variable ast.Var
+	pkg      string
+	kind     setKind
+}
+
+// Load reads, checks and compiles the policies at o.Path. Its error is a *[Problems] with everything that is wrong, or says
+// that the path could not be read.
+func Load(ctx context.Context, o Options) (*Set, error) {
+	src, err := readSource(o.Path)
+	if err != nil {
+		return nil, err
+	}
+	problems := &Problems{}
+	p := src.parse(o.CheckRedaction, problems)
+	s, err := newSet(ctx, o, src, p)
+	if err != nil {
+		return nil, err
+	}
+	if !p.broken { // what a broken file would have defined would be missed all over
+		s.compile(ctx, p.modules, problems)
+		p.shape.checkPackages(o.Packages, o.Path, problems)
+	}
+	if err := problems.err(); err != nil {
+		return nil, err
+	}
+	if err := s.prepareAll(); err != nil {
+		return nil, err
+	}
+	if o.Log != nil {
+		o.Log.LogAttrs(ctx, slog.LevelInfo, "policies loaded", slog.String("path", o.Path), slog.String("digest", s.digest),
+			slog.Int("files", len(src.files)), slog.Int("packages", len(s.packages)))
+	}
+	return s, nil
+}
+
+func newSet(ctx context.Context, o Options, src *source, p *parsed) (*Set, error) {
+	if o.Timeout <= 0 {
+		o.Timeout = DefaultTimeout
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Set{
+		options:    o,
+		store:      inmem.NewFromObjectWithOpts(p.data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true)),
+		shape:      p.shape,
+		packages:   map[string]*preparedPackage{},
+		digest:     src.digest(),
+		watch:      slices.Sorted(slices.Values(src.watch)),
+		principals: newGenerations[*gate.Principal, *ast.Term](principalsKept),
+		redactions: newGenerations[gate.Redaction, error](principalsKept),
+	}
+	if o.CacheSize > 0 {
+		s.verdicts = newGenerations[verdictKey, gate.Verdict](o.CacheSize)
+	}
+	var err error
+	if s.txn, err = s.store.NewTransaction(ctx); err != nil {
+		return nil, fmt.Errorf("open the policies' data: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Set) compile(ctx context.Context, modules map[string]*ast.Module, problems *Problems) {
+	s.compiler = newCompiler().WithPathConflictsCheck(storage.NonEmpty(ctx, s.store, s.txn))
+	s.compiler.Compile(modules)
+	if s.compiler.Failed() {
+		problems.addOPA(s.compiler.Errors)
+	}
+}
+
+func (s *Set) prepareAll() error {
+	for name := range s.shape {
+		p, err := s.prepare(name)
+		if err != nil {
+			return err
+		}
+		s.packages[name] = p
+	}
+	return nil
+}
+
+// prepare makes the query of a package: one variable for each set that it or global defines. A set that a rule defines is
+// there for every input, empty or not, so the query has exactly one answer.
+func (s *Set) prepare(name string) (*preparedPackage, error) {
+	p := &preparedPackage{name: name, qc: s.compiler.QueryCompiler(), uses: usesOf(s.compiler, name)}
+	packages := []string{name, global}
+	if name == global {
+		packages = packages[:1]
+	}
+	var body ast.Body
+	for i, pkg := range packages {
+		for kind := allowSet; kind < setKinds; kind++ {
+			if !s.shape.has(pkg, kind) {
+				continue
+			}
+			v := ast.Var(fmt.Sprintf("%s%d", kind, i))
+			set := ast.Ref{ast.DefaultRootDocument, ast.StringTerm("rules"), ast.StringTerm(pkg), ast.StringTerm(kind.String())}
+			body.Append(ast.Equality.Expr(ast.NewTerm(v), ast.NewTerm(set)))
+			p.reads = append(p.reads, said{variable: v, pkg: pkg, kind: kind})
+		}
+	}
+	var err error
+	if p.query, err = p.qc.Compile(body); err != nil {
+		return nil, fmt.Errorf("prepare the query of %s: %w", packageClause(name), err)
+	}
+	return p, nil
+}
+
+// MayRedact reports whether a verdict on a resource of policy pkg can have redactions: its answers must then be such that
+// they can be read. It is true also of a package that is not there.
+func (s *Set) MayRedact(pkg string) bool {
+	return s.packages[pkg] == nil || s.shape.has(pkg, redactSet) || s.shape.has(global, redactSet)
+}
+
+// NeedsBody reports whether a verdict of pkg can depend on the body of a request, as far as can be told from the text of
+// the rules. It is a hint for diagnostics: a resource that streams its bodies has none to judge.
+func (s *Set) NeedsBody(pkg string) bool {
+	p := s.packages[pkg]
+	return p == nil || p.uses.body
+}
+
+// Packages are the names of all packages of rules, in order.
+func (s *Set) Packages() []string {
+	names := make([]string, 0, len(s.packages))
+	for name := range s.packages {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Digest is the SHA-256, in hex, over the names and contents of all files that were read.
+func (s *Set) Digest() string { return s.digest }
+
+// Files are the files and directories to watch for changes, in order.
+func (s *Set) Files() []string { return s.watch }

@@ -1,0 +1,135 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+//go:generate go test -run ^TestInputSchemaFile$ -update .
+
+// The input as Rego sees it. These structs exist to be a schema: the values themselves come from the operation
+// (gate.Operation and the protocol's Detail), and tests hold the two together. A pointer may be null; `any` is whatever the
+// token, the resource or the agent says. The comments become descriptions in the schema, by the doc tag.
+type (
+	inputSchema struct {
+		Principal principalSchema `json:"principal" doc:"who acts"`
+		Resource  resourceSchema  `json:"resource" doc:"what is acted on, as the configuration names it"`
+		HTTP      httpSchema      `json:"http" doc:"the request, for a resource of kind http"`
+		Context   contextSchema   `json:"context" doc:"what changes between two attempts at the same operation; no approval binds to it"`
+	}
+
+	principalSchema struct {
+		Issuer     string         `json:"issuer" doc:"who vouches for the principal"`
+		Subject    string         `json:"subject" doc:"unique within the issuer"`
+		ClientID   string         `json:"client_id" doc:"OAuth client that the token was issued to; may be empty"`
+		Kind       string         `json:"kind" doc:"agent, workload or person"`
+		Groups     []string       `json:"groups"`
+		Roles      []string       `json:"roles"`
+		OnBehalfOf *partySchema   `json:"on_behalf_of" doc:"the person acted for, or null"`
+		Actors     []partySchema  `json:"actors" doc:"chain of actors (RFC 8693), the current one first"`
+		Claims     map[string]any `json:"claims" doc:"the token's own claims, less those that change with every token"`
+	}
+
+	partySchema struct {
+		Issuer  string `json:"issuer"`
+		Subject string `json:"subject"`
+	}
+
+	resourceSchema struct {
+		Name   string         `json:"name"`
+		Kind   string         `json:"kind"`
+		Labels map[string]any `json:"labels"`
+	}
+
+	httpSchema struct {
+		Method       string              `json:"method"`
+		Scheme       string              `json:"scheme"`
+		Host         string              `json:"host" doc:"lower case"`
+		Path         string              `json:"path" doc:"percent-decoded once"`
+		Segments     []string            `json:"segments" doc:"the parts of path"`
+		Query        map[string][]string `json:"query" doc:"every value of every parameter, in order"`
+		Headers      map[string][]string `json:"headers" doc:"every value of every header, names in lower case"`
+		Body         any                 `json:"body" doc:"the body when it is JSON, else null"`
+		BodySHA256   string              `json:"body_sha256" doc:"in hex"`
+		BodyBytes    int                 `json:"body_bytes"`
+		BodyStreamed bool                `json:"body_streamed" doc:"the body had not been read when policy was asked"`
+	}
+
+	contextSchema struct {
+		Time         string `json:"time" doc:"RFC 3339, UTC, nine digits of fraction"`
+		RequestID    string `json:"request_id"`
+		TraceParent  string `json:"traceparent"`
+		Peer         string `json:"peer" doc:"address of the agent's connection"`
+		Session      string `json:"session"`
+		TokenID      string `json:"token_id"`
+		TokenExpires string `json:"token_expires" doc:"RFC 3339, or empty"`
+		Approval     any    `json:"approval" doc:"the approval that was spent, or null"`
+	}
+)
+
+// InputSchema is the JSON Schema of the input that policies see, indented. policies/input.schema.json is a copy of it.
+func InputSchema() []byte {
+	schema := schemaOf(reflect.TypeFor[inputSchema]())
+	schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+	schema["title"] = "What Countersign's policies see as input"
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(schema); err != nil {
+		panic(fmt.Sprintf("encode the input schema: %v", err)) // maps of text, always encodable
+	}
+	return out.Bytes()
+}
+
+// schemaOf leaves an object of free names without `properties`: OPA's type checker then takes any name.
+func schemaOf(t reflect.Type) map[string]any {
+	switch t.Kind() {
+	case reflect.String:
+		return map[string]any{"type": "string"}
+	case reflect.Bool:
+		return map[string]any{"type": "boolean"}
+	case reflect.Int:
+		return map[string]any{"type": "integer"}
+	case reflect.Slice:
+		return map[string]any{"type": "array", "items": schemaOf(t.Elem())}
+	case reflect.Map:
+		return map[string]any{"type": "object", "additionalProperties": schemaOf(t.Elem())}
+	case reflect.Pointer:
+		return map[string]any{"anyOf": []any{schemaOf(t.Elem()), map[string]any{"type": "null"}}}
+	case reflect.Struct:
+		properties := map[string]any{}
+		for i := range t.NumField() {
+			field := t.Field(i)
+			property := schemaOf(field.Type)
+			if doc := field.Tag.Get("doc"); doc != "" {
+				property["description"] = doc
+			}
+			properties[memberName(field)] = property
+		}
+		return map[string]any{"type": "object", "properties": properties, "additionalProperties": false}
+	default:
+		return map[string]any{}
+	}
+}
+
+func memberName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
+}
+
+// inputNames are all names that the schema knows, for interning and for finding the ones it does not.
+func inputNames(t reflect.Type, visit func(name string)) {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		inputNames(t.Elem(), visit)
+	case reflect.Struct:
+		for i := range t.NumField() {
+			visit(memberName(t.Field(i)))
+			inputNames(t.Field(i).Type, visit)
+		}
+	}
+}
