@@ -52,6 +52,9 @@ type Gate struct {
 //
 // An error means that the refusal itself could not be recorded; the Ruling refuses all the same.
 func (g *Gate) Decide(ctx context.Context, op *Operation) (Ruling, error) {
+	if op == nil {
+		op = &Operation{}
+	}
 	decision := describe(op)
 	decision.ConfigDigest = g.ConfigDigest
 
@@ -76,6 +79,12 @@ func (g *Gate) Decide(ctx context.Context, op *Operation) (Ruling, error) {
 // Refuse records that op was refused before policy could be asked: it could not be read, it was too large, the gateway
 // is stopping. What is known of op by then is recorded. The Ruling always refuses.
 func (g *Gate) Refuse(ctx context.Context, op *Operation, refusal Refusal) (Ruling, error) {
+	if op == nil {
+		op = &Operation{}
+	}
+	if refusal.Problem == "" {
+		refusal.Problem = Unavailable
+	}
 	decision := describe(op)
 	decision.ConfigDigest = g.ConfigDigest
 	decision.Problem = refusal.Problem
@@ -91,7 +100,6 @@ func (g *Gate) Finish(ctx context.Context, r Ruling, o Outcome) error {
 		return fmt.Errorf("finish: there is no recorded decision to finish")
 	}
 	o.Decided = r.receipt.Seq
-	slices.SortFunc(o.Redacted, func(a, b Count) int { return compareNames(a.Name, b.Name) })
 	return g.Recorder.Post(ctx, &Record{Type: OperationFinished, Op: r.operation, Body: &o})
 }
 
@@ -113,7 +121,11 @@ func (g *Gate) evaluate(ctx context.Context, op *Operation, d *Decision) (Verdic
 		return Verdict{}, err
 	}
 	d.Digest = digest
-	return g.Policy.Evaluate(ctx, op)
+	verdict, err := g.Policy.Evaluate(ctx, op)
+	if err == nil && verdict.Effect != Deny && verdict.Effect != Ask && verdict.Effect != Allow {
+		err = fmt.Errorf("policy gave an effect that is not known: %v", verdict.Effect)
+	}
+	return verdict, err
 }
 
 func (g *Gate) record(ctx context.Context, id string, d *Decision, v Verdict, refusal Refusal) (Ruling, error) {

@@ -2,7 +2,9 @@ package gate
 
 import (
 	"context"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -241,7 +243,7 @@ func (o *Outcome) AppendJSON(b []byte) ([]byte, error) {
 	b = append(b, `,"reason":`...)
 	b = AppendText(b, o.Reason)
 	b = append(b, `,"redacted":{`...)
-	for i, c := range o.Redacted {
+	for i, c := range addUp(o.Redacted) {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -256,4 +258,23 @@ func (o *Outcome) AppendJSON(b []byte) ([]byte, error) {
 	b = append(b, `,"status":`...)
 	b = strconv.AppendInt(b, int64(o.Status), 10)
 	return append(b, '}'), nil
+}
+
+// addUp gives the counts in canonical order, those of equal names as one: two redactions can share a path and differ in
+// what they put there. It leaves the caller's list as it is.
+func addUp(counts []Count) []Count {
+	sorted := make([]Count, len(counts))
+	for i, c := range counts {
+		sorted[i] = Count{strings.ToValidUTF8(c.Name, "\uFFFD"), c.N}
+	}
+	slices.SortFunc(sorted, func(a, b Count) int { return compareNames(a.Name, b.Name) })
+	sums := sorted[:0]
+	for _, c := range sorted {
+		if n := len(sums); n > 0 && sums[n-1].Name == c.Name {
+			sums[n-1].N += c.N
+			continue
+		}
+		sums = append(sums, c)
+	}
+	return sums
 }

@@ -80,8 +80,9 @@ func utf16Key(r rune) int {
 }
 
 // AppendJSON appends v in the canonical form of RFC 8785: members in order, no white space, the shortest escapes. It
-// departs from the RFC in one place, on purpose: a number that an IEEE double cannot hold exactly keeps its own decimal
-// digits, because rounding would give two different operations the same bytes.
+// departs from the RFC in one place, on purpose: a [json.Number] that is another decimal than the shortest form of its
+// IEEE double keeps its own digits, because rounding would give two different operations the same bytes. So 1e2 and 100.0
+// are both 100, and 12345678901234567890 and …891 stay two numbers.
 //
 // Text that is not valid UTF-8, a number that is not JSON and a type that [Object] does not list are errors.
 func AppendJSON(dst []byte, v any) ([]byte, error) {
@@ -223,8 +224,8 @@ func appendNumber(dst []byte, literal string) ([]byte, error) {
 		}
 		return append(dst, literal...), nil
 	}
-	if !json.Valid([]byte(literal)) || literal[0] != '-' && (literal[0] < '0' || literal[0] > '9') {
-		return dst, fmt.Errorf("%q is not a JSON number", literal)
+	if !isNumber(literal) {
+		return dst, fmt.Errorf("%.40q is not a JSON number", literal)
 	}
 	exact, err := parseDecimal(literal)
 	if err != nil {
@@ -245,16 +246,48 @@ func appendNumber(dst []byte, literal string) ([]byte, error) {
 
 func isPlainInteger(s string) bool {
 	digits := strings.TrimPrefix(s, "-")
-	if digits == "" || digits[0] == '0' && len(digits) > 1 {
+	return digits != "" && (digits[0] != '0' || len(digits) == 1) && countDigits(digits) == len(digits)
+}
+
+// isNumber holds s to the grammar of RFC 8259, section 6. [json.Valid] is not it: that takes white space around a value.
+func isNumber(s string) bool {
+	s = strings.TrimPrefix(s, "-")
+	whole := countDigits(s)
+	if whole == 0 || whole > 1 && s[0] == '0' {
 		return false
 	}
-	for i := 0; i < len(digits); i++ {
-		if digits[i] < '0' || digits[i] > '9' {
+	s = s[whole:]
+	if fraction, ok := strings.CutPrefix(s, "."); ok {
+		n := countDigits(fraction)
+		if n == 0 {
 			return false
 		}
+		s = fraction[n:]
 	}
-	return true
+	if s == "" {
+		return true
+	}
+	if s[0] != 'e' && s[0] != 'E' {
+		return false
+	}
+	s = s[1:]
+	if s != "" && (s[0] == '+' || s[0] == '-') {
+		s = s[1:]
+	}
+	return s != "" && countDigits(s) == len(s)
 }
+
+// countDigits is how many digits s begins with.
+func countDigits(s string) int {
+	n := 0
+	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
+		n++
+	}
+	return n
+}
+
+// maxExponent bounds the power of ten of a number that is written out in its own digits.
+const maxExponent = 1 << 20
 
 // decimal is the exact value of a JSON number: ± 0.digits × 10^exponent, with no zero at either end of the digits.
 type decimal struct {
@@ -270,17 +303,20 @@ func parseDecimal(literal string) (decimal, error) {
 	if i := strings.IndexAny(s, "eE"); i >= 0 {
 		mantissa, power = s[:i], s[i+1:]
 	}
-	exponent, err := strconv.Atoi(power)
-	if err != nil || exponent > 1<<20 || exponent < -1<<20 {
-		return d, fmt.Errorf("number %.40q has an exponent out of range", literal)
-	}
 	whole, fraction, _ := strings.Cut(mantissa, ".")
 	all := whole + fraction
 	trimmed := strings.TrimLeft(all, "0")
-	d.exponent = exponent + len(whole) - (len(all) - len(trimmed))
 	d.digits = strings.TrimRight(trimmed, "0")
 	if d.digits == "" {
 		return decimal{}, nil
+	}
+	// The limit is on the value and not on how it is written, so that what was accepted once is accepted in canonical form.
+	exponent, err := strconv.Atoi(power)
+	if err == nil && exponent < 1<<40 && exponent > -1<<40 {
+		d.exponent = exponent + len(whole) - (len(all) - len(trimmed))
+	}
+	if err != nil || exponent >= 1<<40 || exponent <= -1<<40 || d.exponent > maxExponent || d.exponent < -maxExponent {
+		return decimal{}, fmt.Errorf("number %.40q has an exponent out of range", literal)
 	}
 	d.negative = negative
 	return d, nil
