@@ -1,0 +1,339 @@
+package evidence
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// maxDepth bounds how deep a record nests, so that no record can exhaust the stack of whoever verifies it.
+const maxDepth = 128
+
+// scanner walks bytes that must be one canonical JSON value, as gate.AppendJSON writes it. It allocates nothing for
+// what records are mostly made of: it runs for every record that is appended, and again for every one verified.
+type scanner struct {
+	b []byte
+	i int
+}
+
+// scanObject checks that b is exactly one JSON object in canonical form and shows its own members to visit, which may
+// be nil. Names and values are as they stand in b; a name is without its quotes.
+func scanObject(b []byte, visit func(name, value []byte)) error {
+	s := scanner{b: b}
+	if len(b) == 0 || b[0] != '{' {
+		return errors.New("it does not start with a JSON object")
+	}
+	if err := s.object(1, visit); err != nil {
+		return fmt.Errorf("at byte %d: %w", s.i, err)
+	}
+	if s.i != len(b) {
+		return fmt.Errorf("at byte %d: something follows the JSON object", s.i)
+	}
+	return nil
+}
+
+func (s *scanner) value(depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("it nests deeper than %d", maxDepth)
+	}
+	switch s.peek() {
+	case '{':
+		return s.object(depth, nil)
+	case '[':
+		return s.array(depth)
+	case '"':
+		_, err := s.text()
+		return err
+	case 't':
+		return s.word("true")
+	case 'f':
+		return s.word("false")
+	case 'n':
+		return s.word("null")
+	default:
+		return s.number()
+	}
+}
+
+func (s *scanner) object(depth int, visit func(name, value []byte)) error {
+	s.i++ // {
+	if s.take('}') {
+		return nil
+	}
+	var last []byte
+	for first := true; ; first = false {
+		name, err := s.text()
+		if err != nil {
+			return err
+		}
+		if !first && !inOrder(last, name) {
+			return fmt.Errorf("member %q does not come after %q", name, last)
+		}
+		last = name
+		if !s.take(':') {
+			return errors.New("a colon is due")
+		}
+		from := s.i
+		if err := s.value(depth + 1); err != nil {
+			return err
+		}
+		if visit != nil {
+			visit(name, s.b[from:s.i])
+		}
+		if s.take('}') {
+			return nil
+		}
+		if !s.take(',') {
+			return errors.New("a comma or the object's end is due")
+		}
+	}
+}
+
+func (s *scanner) array(depth int) error {
+	s.i++ // [
+	if s.take(']') {
+		return nil
+	}
+	for {
+		if err := s.value(depth + 1); err != nil {
+			return err
+		}
+		if s.take(']') {
+			return nil
+		}
+		if !s.take(',') {
+			return errors.New("a comma or the list's end is due")
+		}
+	}
+}
+
+// text passes one string and returns it without its quotes, escapes as they are.
+func (s *scanner) text() ([]byte, error) {
+	if !s.take('"') {
+		return nil, errors.New("a string is due")
+	}
+	from, ascii := s.i, true
+	for ; s.i < len(s.b); s.i++ {
+		switch c := s.b[s.i]; {
+		case c == '"':
+			raw := s.b[from:s.i]
+			s.i++
+			if !ascii && !utf8.Valid(raw) {
+				return nil, errors.New("text is not valid UTF-8")
+			}
+			return raw, nil
+		case c < 0x20:
+			return nil, errors.New("a control character is not escaped")
+		case c >= 0x80:
+			ascii = false
+		case c == '\\':
+			n := escapeLen(s.b[s.i:])
+			if n == 0 {
+				return nil, errors.New("an escape is not the canonical one")
+			}
+			s.i += n - 1
+		}
+	}
+	return nil, errors.New("a string does not end")
+}
+
+// escapeLen is the length of the canonical escape that b starts with, or 0 when it is not one.
+func escapeLen(b []byte) int {
+	if len(b) < 2 {
+		return 0
+	}
+	switch b[1] {
+	case '"', '\\', 'b', 't', 'n', 'f', 'r':
+		return 2
+	case 'u':
+		if len(b) < 6 || b[2] != '0' || b[3] != '0' || b[4] != '0' && b[4] != '1' {
+			return 0
+		}
+		low := bytes.IndexByte([]byte("0123456789abcdef"), b[5])
+		if low < 0 {
+			return 0
+		}
+		switch int(b[4]-'0')<<4 | low {
+		case '\b', '\t', '\n', '\f', '\r':
+			return 0 // these have a short escape
+		}
+		return 6
+	default:
+		return 0
+	}
+}
+
+func (s *scanner) number() error {
+	from := s.i
+	for s.i < len(s.b) && isNumeric(s.b[s.i]) {
+		s.i++
+	}
+	literal := s.b[from:s.i]
+	if len(literal) == 0 {
+		return errors.New("a JSON value is due")
+	}
+	if isSmallInteger(literal) {
+		return nil
+	}
+	again, err := gate.AppendJSON(nil, json.Number(literal))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(again, literal) {
+		return fmt.Errorf("number %.40q is not in canonical form", literal)
+	}
+	return nil
+}
+
+func isNumeric(c byte) bool {
+	return c >= '0' && c <= '9' || c == '-' || c == '+' || c == '.' || c == 'e' || c == 'E'
+}
+
+func isSmallInteger(b []byte) bool {
+	if len(b) > 15 || b[0] == '0' && len(b) > 1 {
+		return false
+	}
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *scanner) word(w string) error {
+	if !bytes.HasPrefix(s.b[s.i:], []byte(w)) {
+		return errors.New("a JSON value is due")
+	}
+	s.i += len(w)
+	return nil
+}
+
+func (s *scanner) peek() byte {
+	if s.i < len(s.b) {
+		return s.b[s.i]
+	}
+	return 0
+}
+
+func (s *scanner) take(c byte) bool {
+	if s.peek() != c || s.i >= len(s.b) {
+		return false
+	}
+	s.i++
+	return true
+}
+
+// inOrder reports whether member name a comes before b: by UTF-16 code units (RFC 8785, section 3.2.3).
+func inOrder(a, b []byte) bool {
+	if isPlain(a) && isPlain(b) {
+		return bytes.Compare(a, b) < 0
+	}
+	return slices.Compare(utf16.Encode([]rune(unquote(a))), utf16.Encode([]rune(unquote(b)))) < 0
+}
+
+func isPlain(b []byte) bool {
+	for _, c := range b {
+		if c >= 0x80 || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+// unquote is the text of a string that the scanner has passed, given without its quotes.
+func unquote(raw []byte) string {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw)
+	}
+	text, err := jsontext.AppendUnquote(nil, slices.Concat([]byte{'"'}, raw, []byte{'"'}))
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}
+
+// textValue is the text of a member's value, or false where the value is no string.
+func textValue(value []byte) (string, bool) {
+	if len(value) < 2 || value[0] != '"' {
+		return "", false
+	}
+	return unquote(value[1 : len(value)-1]), true
+}
+
+// seqValue is the record number that a member's value says, or 0.
+func seqValue(value []byte) uint64 {
+	n, err := strconv.ParseUint(string(value), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// decodeObject makes a value of canonical JSON. Numbers stay as they are written.
+func decodeObject(b []byte) (gate.Object, error) {
+	if err := scanObject(b, nil); err != nil {
+		return nil, err
+	}
+	d := jsontext.NewDecoder(bytes.NewReader(b))
+	v, err := decodeValue(d)
+	if err != nil {
+		return nil, err
+	}
+	return v.(gate.Object), nil
+}
+
+func decodeValue(d *jsontext.Decoder) (any, error) {
+	token, err := d.ReadToken()
+	if err != nil {
+		return nil, err
+	}
+	switch token.Kind() {
+	case 'n':
+		return nil, nil
+	case 't', 'f':
+		return token.Bool(), nil
+	case '"':
+		return token.String(), nil
+	case '0':
+		return json.Number(token.String()), nil
+	case '[':
+		list := []any{}
+		for d.PeekKind() != ']' {
+			v, err := decodeValue(d)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+		}
+		_, err := d.ReadToken()
+		return list, err
+	case '{':
+		o := gate.Object{}
+		for d.PeekKind() != '}' {
+			name, err := d.ReadToken()
+			if err != nil {
+				return nil, err
+			}
+			text := name.String() // the next read invalidates the token
+			v, err := decodeValue(d)
+			if err != nil {
+				return nil, err
+			}
+			o = append(o, gate.Member{Name: text, Value: v})
+		}
+		_, err := d.ReadToken()
+		return o, err
+	default:
+		return nil, fmt.Errorf("unexpected %v", token)
+	}
+}

@@ -1,0 +1,370 @@
+package evidence
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// Why a journal takes nothing. All of them refuse access.
+var (
+	// ErrRefusing: the last write failed and was undone. The journal tries again, so this can pass.
+	ErrRefusing = errors.New("the journal cannot write")
+	// ErrFailed: what is on the disk is not known. Only a restart, which reads the disk again, gets over this.
+	ErrFailed = errors.New("the journal has failed and takes nothing more until a restart")
+	// ErrClosed: the journal was closed.
+	ErrClosed = errors.New("the journal is closed")
+	// ErrLocked: another process has the data directory.
+	ErrLocked = errors.New("the data directory is in use")
+)
+
+// Options says where a journal is and how it behaves. Dir and Node are required.
+type Options struct {
+	Dir  string // <data>/journal; its parent also holds keys and the lock
+	Node string // recorded in every line; names the key that is made at first start
+
+	Now             func() time.Time
+	FS              FS
+	SegmentBytes    int64         // a segment that would grow over this is followed by a new one; default 64 MiB
+	CheckpointEvery time.Duration // how often growth is signed; default 5 s
+	RetryEvery      time.Duration // after a failed write, how soon the next is tried; default 100 ms
+	QueueSize       int           // records that wait for the disk at most; default 8192
+
+	Log *slog.Logger
+	// Alarm is told what also becomes an alarm record where the journal can write one. It must not wait for the journal.
+	Alarm func(kind, detail string)
+}
+
+// The kinds of alarm that a journal raises.
+const (
+	AlarmTornTail         = "torn_tail"
+	AlarmClock            = "clock_stepped_back"
+	AlarmRefusing         = "journal_refusing"  // not recorded: there is no writing it
+	AlarmRefused          = "journal_refused"   // after it: how many, since when, why
+	AlarmFailed           = "journal_failed"    // not recorded
+	AlarmCheckpointFailed = "checkpoint_failed" // not recorded
+)
+
+// Journal is an append-only, chained, signed file of records. It implements [gate.Recorder].
+type Journal struct {
+	opts Options
+	keys *keyRing
+	lock *os.File
+
+	queue   queue
+	failed  atomic.Pointer[error] // ErrFailed with its cause
+	refused atomic.Pointer[error] // ErrRefusing with its cause; nil while writing works
+	durable atomic.Uint64
+
+	mu      sync.Mutex // guards what follows
+	chain   chain
+	open    map[uint64]string // decisions that allow and have no outcome: seq -> operation id
+	pending []snapshot        // ends of segments that are to be signed
+	changed chan struct{}     // closed at the next change; nil while nobody waits
+
+	writer      writer
+	signing     signing
+	wakeSigner  chan struct{}
+	stop        chan struct{}
+	background  sync.WaitGroup
+	closing     sync.Once
+	closeResult error
+}
+
+// chain is where the journal ends.
+type chain struct {
+	seq  uint64
+	hash [sha256.Size]byte // of the last line
+	time time.Time
+	tree tree
+}
+
+// Open opens the journal in opts.Dir, or makes one, and repairs what a crash leaves: a torn last line is cut off, an
+// allowed operation without an outcome gets an operation.unknown. Whatever a crash cannot explain is an error that
+// names the place, and nothing is changed. Until Close no other process can open it.
+func Open(ctx context.Context, opts Options) (*Journal, error) {
+	opts.Now = defaultNow(opts.Now)
+	opts.FS = cmp.Or[FS](opts.FS, Disk{})
+	opts.SegmentBytes = cmp.Or(opts.SegmentBytes, 64<<20)
+	opts.CheckpointEvery = cmp.Or(opts.CheckpointEvery, 5*time.Second)
+	opts.RetryEvery = cmp.Or(opts.RetryEvery, 100*time.Millisecond)
+	opts.QueueSize = cmp.Or(opts.QueueSize, 8192)
+	opts.Log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
+	if opts.Alarm == nil {
+		opts.Alarm = func(string, string) {}
+	}
+	opts.Dir = filepath.Clean(opts.Dir)
+	if err := checkNode(opts.Node); err != nil {
+		return nil, err
+	}
+	data := filepath.Dir(opts.Dir)
+	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the journal's directory: %w", err)
+	}
+	if err := os.Chmod(opts.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("keep the journal's directory to its owner: %w", err)
+	}
+	lock, err := lockData(data)
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{
+		opts:       opts,
+		lock:       lock,
+		open:       map[uint64]string{},
+		wakeSigner: make(chan struct{}, 1),
+		stop:       make(chan struct{}),
+	}
+	j.queue.init(opts.QueueSize)
+	if err := j.start(ctx, data); err != nil {
+		return nil, errors.Join(err, j.release())
+	}
+	return j, nil
+}
+
+func defaultNow(now func() time.Time) func() time.Time {
+	if now == nil {
+		return time.Now
+	}
+	return now
+}
+
+func (j *Journal) start(ctx context.Context, data string) error {
+	fresh, err := isFresh(j.opts.Dir)
+	if err != nil {
+		return err
+	}
+	if j.keys, err = loadKeys(j.opts.FS, data, j.opts.Node, fresh); err != nil {
+		return err
+	}
+	found, err := recoverJournal(ctx, j.opts, j.keys, fresh)
+	if err != nil {
+		return err
+	}
+	j.chain, j.open = found.chain, found.open
+	j.durable.Store(found.chain.seq)
+	j.writer = writer{journal: j, file: found.file, size: found.size, lost: map[uint64]string{}}
+	j.signing.file, j.signing.offset, j.signing.size = found.notes, found.notesSize, found.last.Size
+	if err := j.settle(found); err != nil {
+		return err
+	}
+	if err := j.Checkpoint(); err != nil {
+		return err
+	}
+	j.background.Go(j.writer.run)
+	j.background.Go(j.runSigner)
+	return nil
+}
+
+// settle records what the start found: before anything else can be appended, so that all that stands before a
+// gateway.started record is settled.
+func (j *Journal) settle(found *recovered) error {
+	var batch []*entry
+	if found.torn > 0 {
+		j.alarm(AlarmTornTail, fmt.Sprintf("cut %d bytes of an unfinished write off the end of the journal", found.torn))
+		batch = append(batch, own(j.opts.Node, gate.Alarm, "", gate.Object{
+			{Name: "bytes", Value: found.torn}, {Name: "kind", Value: AlarmTornTail}, {Name: "sha256", Value: found.tornHash},
+		}))
+	}
+	batch = append(batch, j.unknown(sortedKeys(j.open), "the gateway stopped before the outcome was recorded")...)
+	if len(batch) == 0 {
+		return nil
+	}
+	if err := j.writer.commit(batch); err != nil {
+		return fmt.Errorf("record what the last run left: %w", err)
+	}
+	return nil
+}
+
+// Append writes r and returns when it is durable.
+//
+// With an error the caller must refuse. The record is then not in the journal, but in two cases: after ErrFailed it
+// may be found at the next start, and a caller whose ctx ended early may have left it. Where such a record is a
+// decision that allows, the journal itself adds the operation.unknown that says so.
+func (j *Journal) Append(ctx context.Context, r *gate.Record) (gate.Receipt, error) {
+	e, err := encode(j.opts.Node, r)
+	if err != nil {
+		return gate.Receipt{}, err
+	}
+	e.waits = true
+	if err := j.put(ctx, e); err != nil {
+		e.free()
+		return gate.Receipt{}, err
+	}
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+		if e.state.CompareAndSwap(waiting, abandoned) {
+			return gate.Receipt{}, fmt.Errorf("wait for the journal: %w", ctx.Err())
+		}
+		<-e.done
+	}
+	receipt, err := e.receipt, e.err
+	e.free()
+	return receipt, err
+}
+
+// Post puts r in the queue that Append uses, keeps its order, and returns without waiting for the disk. It waits while
+// the queue is full, and an ended ctx matters only then. An error says that the journal takes nothing at the moment.
+// A record that was taken and could not be written afterwards is counted in the alarm record that follows.
+func (j *Journal) Post(ctx context.Context, r *gate.Record) error {
+	e, err := encode(j.opts.Node, r)
+	if err != nil {
+		return err
+	}
+	if err := j.put(ctx, e); err != nil {
+		e.free()
+		return err
+	}
+	return nil
+}
+
+func (j *Journal) put(ctx context.Context, e *entry) error {
+	if err := j.failed.Load(); err != nil {
+		return *err
+	}
+	return j.queue.put(ctx, e)
+}
+
+// Started records gateway.started. Call it once, before the first operation.
+func (j *Journal) Started(ctx context.Context, body gate.Object) error {
+	_, err := j.Append(ctx, &gate.Record{Type: gate.GatewayStarted, Body: body})
+	return err
+}
+
+// StartHeartbeat posts a heartbeat record every interval, busy or idle, until Close: a silence in the journal that is
+// longer than the interval is a gap.
+func (j *Journal) StartHeartbeat(interval time.Duration, body func() gate.Object) {
+	j.background.Go(func() {
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-j.stop:
+				return
+			case <-tick.C:
+				if err := j.Post(context.Background(), &gate.Record{Type: gate.Heartbeat, Body: body()}); err != nil {
+					j.opts.Log.Error("heartbeat was not recorded", "error", err)
+				}
+			}
+		}
+	})
+}
+
+// Close records gateway.stopped, signs the last checkpoint and gives the data directory back. Operations that have no
+// outcome by now get an operation.unknown. Records that are queued already are written; new ones are refused.
+func (j *Journal) Close() error {
+	j.closing.Do(func() {
+		close(j.stop)
+		j.queue.close()
+		j.background.Wait()
+		j.closeResult = errors.Join(j.finish(), j.release())
+		j.announce()
+	})
+	return j.closeResult
+}
+
+func (j *Journal) finish() error {
+	if err := j.failed.Load(); err != nil {
+		return *err
+	}
+	left := sortedKeys(j.open)
+	batch := j.unknown(left, "the gateway stopped before the outcome was recorded")
+	batch = append(batch, own(j.opts.Node, gate.GatewayStopped, "", gate.Object{{Name: "open", Value: len(left)}}))
+	j.writer.refusal.retry = time.Time{} // the last chance
+	if err := j.writer.commit(batch); err != nil {
+		return fmt.Errorf("record the stop: %w", err)
+	}
+	return j.Checkpoint()
+}
+
+func (j *Journal) release() error {
+	var errs []error
+	if j.writer.file != nil {
+		errs = append(errs, j.writer.file.Close())
+	}
+	if j.signing.file != nil {
+		errs = append(errs, j.signing.file.Close())
+	}
+	return errors.Join(append(errs, j.lock.Close())...)
+}
+
+// Err says why the journal takes nothing at the moment, or nil while it does. It is for a readiness check.
+func (j *Journal) Err() error {
+	if err := j.failed.Load(); err != nil {
+		return *err
+	}
+	if err := j.refused.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Dir is where the journal is.
+func (j *Journal) Dir() string { return j.opts.Dir }
+
+// Durable is the seq of the last record that is on the disk for good. What a file shows after it may still be undone.
+func (j *Journal) Durable() uint64 { return j.durable.Load() }
+
+// OpenOperations counts the allowed operations that have no outcome yet.
+func (j *Journal) OpenOperations() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.open)
+}
+
+// DigestKey keys the digests of operations.
+func (j *Journal) DigestKey() []byte { return j.keys.digest }
+
+// RedactKey keys the tokens that stand for redacted values.
+func (j *Journal) RedactKey() []byte { return j.keys.redact }
+
+// PublicKey is the verifier key (golang.org/x/mod/sumdb/note) of the checkpoints.
+func (j *Journal) PublicKey() string { return j.keys.verifier }
+
+// Changed returns a channel that is closed when there is more to read (a durable record, a checkpoint) or the journal
+// was closed. Ask for it before reading, then read, then wait.
+func (j *Journal) Changed() <-chan struct{} {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.changed == nil {
+		j.changed = make(chan struct{})
+	}
+	return j.changed
+}
+
+func (j *Journal) announce() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.changed != nil {
+		close(j.changed)
+		j.changed = nil
+	}
+}
+
+func (j *Journal) alarm(kind, detail string) {
+	j.opts.Log.Error(detail, "alarm", kind)
+	j.opts.Alarm(kind, detail)
+}
+
+// fail stops the journal for good.
+func (j *Journal) fail(cause error) error {
+	err := fmt.Errorf("%w: %w", ErrFailed, cause)
+	if j.failed.CompareAndSwap(nil, &err) {
+		j.alarm(AlarmFailed, err.Error())
+	}
+	return *j.failed.Load()
+}
+
+func (c *chain) hashText() string { return hex.EncodeToString(c.hash[:]) }

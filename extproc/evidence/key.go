@@ -1,0 +1,135 @@
+package evidence
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+// keyRing is what the gateway keeps secret: under <data>/keys, one file each, mode 0600.
+type keyRing struct {
+	signer   note.Signer
+	verifier string // x/mod/sumdb/note verifier key of signer
+	digest   []byte
+	redact   []byte
+}
+
+// PublicKeyFile is where the public half of a data directory's evidence key is.
+func PublicKeyFile(data string) string { return filepath.Join(data, "keys", "evidence.pub") }
+
+// loadKeys reads the keys and makes those that are missing, which only a journal that has no records yet may lack:
+// with another key in its place the old checkpoints, digests and tokens could not be held against the new.
+func loadKeys(fsys FS, data, node string, fresh bool) (*keyRing, error) {
+	dir := filepath.Join(data, "keys")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the key directory: %w", err)
+	}
+	k := &keyRing{}
+	secret, err := loadKey(fsys, filepath.Join(dir, "evidence.key"), fresh, func() (string, error) {
+		secret, _, err := note.GenerateKey(rand.Reader, "countersign/"+node)
+		return secret, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if k.signer, err = note.NewSigner(secret); err != nil {
+		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, "evidence.key"), err)
+	}
+	if k.verifier, err = verifierOf(secret); err != nil {
+		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, "evidence.key"), err)
+	}
+	if err := k.publish(fsys, data); err != nil {
+		return nil, err
+	}
+	for name, into := range map[string]*[]byte{"digest.key": &k.digest, "redact.key": &k.redact} {
+		path := filepath.Join(dir, name)
+		text, err := loadKey(fsys, path, fresh, func() (string, error) {
+			return hex.EncodeToString(randomBytes(32)), nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		if *into, err = hex.DecodeString(text); err != nil || len(*into) != 32 {
+			return nil, fmt.Errorf("read %s: it does not hold 32 bytes in hex", path)
+		}
+	}
+	return k, nil
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails: crypto/rand ends the program instead
+	return b
+}
+
+func loadKey(fsys FS, path string, fresh bool, generate func() (string, error)) (string, error) {
+	text, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(text)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read a key: %w", err)
+	}
+	if !fresh {
+		return "", fmt.Errorf("%s is missing, and the journal beside it has records: put the key back from a backup, or move the whole data directory away (its records stay verifiable with evidence.pub) and start with an empty one", path)
+	}
+	key, err := generate()
+	if err != nil {
+		return "", fmt.Errorf("make %s: %w", path, err)
+	}
+	if err := writeDurably(fsys, path, []byte(key+"\n")); err != nil {
+		return "", fmt.Errorf("write %s: %w", path, err)
+	}
+	return key, nil
+}
+
+// publish writes evidence.pub, or holds the one that is there against the key.
+func (k *keyRing) publish(fsys FS, data string) error {
+	path := PublicKeyFile(data)
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := writeDurably(fsys, path, []byte(k.verifier+"\n")); err != nil {
+			return fmt.Errorf("write %s: %w", path, err)
+		}
+		return nil
+	case err != nil:
+		return fmt.Errorf("read the public key: %w", err)
+	case strings.TrimSpace(string(text)) != k.verifier:
+		return fmt.Errorf("%s does not belong to evidence.key beside it: remove the wrong one of the two (evidence.pub is made anew)", path)
+	}
+	return nil
+}
+
+// verifierOf derives the verifier key of a signer key, "PRIVATE+KEY+<name>+<hash>+<base64 of algorithm and seed>".
+func verifierOf(secret string) (string, error) {
+	parts := strings.SplitN(strings.TrimPrefix(secret, "PRIVATE+KEY+"), "+", 3)
+	if len(parts) != 3 {
+		return "", errors.New("it is not a note signer key")
+	}
+	raw, err := base64.StdEncoding.DecodeString(parts[2])
+	if err != nil || len(raw) != 1+ed25519.SeedSize {
+		return "", errors.New("it is not an Ed25519 note signer key")
+	}
+	public := ed25519.NewKeyFromSeed(raw[1:]).Public().(ed25519.PublicKey)
+	return note.NewEd25519VerifierKey(parts[0], public)
+}
+
+// checkNode refuses names that a note could not be signed under.
+func checkNode(node string) error {
+	if node == "" || len(node) > 128 || strings.ContainsFunc(node, func(r rune) bool {
+		return r <= ' ' || r == '+' || r == '\u007F' || r == '\uFFFD' || r > 0x7F
+	}) {
+		return fmt.Errorf("node %.140q must be 1 to 128 ASCII characters without spaces and without +", node)
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package evidence
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// lines reads one segment line by line. It can be asked again after io.EOF, when the file may have grown.
+type lines struct {
+	path   string
+	file   *os.File
+	r      *bufio.Reader
+	part   []byte // what follows the last newline so far
+	offset int64  // where the line that next returns began; after io.EOF, where the next one does
+	end    int64  // where the next line begins
+	number int    // of the line that next returned last, from 1
+}
+
+func openLines(path string) (*lines, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the journal: %w", err)
+	}
+	return &lines{path: path, file: f, r: bufio.NewReaderSize(f, 128<<10)}, nil
+}
+
+// next returns a line without its newline, good until the next call. io.EOF says that there is no whole line; torn says
+// then how much of one there is.
+func (l *lines) next() ([]byte, error) {
+	l.offset = l.end
+	if len(l.part) == 0 {
+		line, err := l.r.ReadSlice('\n')
+		if err == nil {
+			l.end += int64(len(line))
+			l.number++
+			return line[:len(line)-1], nil
+		}
+		l.part = append(l.part[:0], line...)
+		if err != bufio.ErrBufferFull {
+			return nil, l.wrap(err)
+		}
+	}
+	for {
+		more, err := l.r.ReadSlice('\n')
+		l.part = append(l.part, more...)
+		if err == nil {
+			line := l.part[:len(l.part)-1]
+			l.end += int64(len(l.part))
+			l.part = l.part[:0]
+			l.number++
+			return line, nil
+		}
+		if err != bufio.ErrBufferFull {
+			return nil, l.wrap(err)
+		}
+		if len(l.part) > maxLine {
+			return nil, fmt.Errorf("%s has a line of more than %d bytes at byte %d: %w", l.path, maxLine, l.offset, errLineTooLong)
+		}
+	}
+}
+
+var errLineTooLong = errors.New("that is no record")
+
+func (l *lines) wrap(err error) error {
+	if err == io.EOF {
+		return io.EOF
+	}
+	return fmt.Errorf("read %s: %w", l.path, err)
+}
+
+// torn is how many bytes of an unfinished line the file ended with.
+func (l *lines) torn() int { return len(l.part) }
+
+// rewind forgets what was read ahead and goes back to offset, where line number+1 begins.
+func (l *lines) rewind(offset int64, number int) error {
+	if _, err := l.file.Seek(offset, io.SeekStart); err != nil {
+		return fmt.Errorf("read %s: %w", l.path, err)
+	}
+	l.r.Reset(l.file)
+	l.part = l.part[:0]
+	l.end, l.number = offset, number
+	return nil
+}
+
+func (l *lines) close() { _ = l.file.Close() }
+
+// lastEntry reads the last record of a segment that is whole. There is none in an empty one.
+func lastEntry(s segment) (Entry, error) {
+	f, err := os.Open(s.path)
+	if err != nil {
+		return Entry{}, fmt.Errorf("read the journal: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return Entry{}, fmt.Errorf("read %s: %w", s.path, err)
+	}
+	from := max(0, info.Size()-maxLine)
+	tail := make([]byte, info.Size()-from)
+	if _, err := f.ReadAt(tail, from); err != nil && err != io.EOF {
+		return Entry{}, fmt.Errorf("read %s: %w", s.path, err)
+	}
+	if len(tail) == 0 || tail[len(tail)-1] != '\n' {
+		return Entry{}, fmt.Errorf("%s does not end with a whole record, and it is not the last segment", s.path)
+	}
+	start := len(tail) - 1
+	for start > 0 && tail[start-1] != '\n' {
+		start--
+	}
+	e, err := parse(tail[start : len(tail)-1])
+	if err != nil {
+		return Entry{}, fmt.Errorf("%s: its last line is not a record: %w", s.path, err)
+	}
+	return e, nil
+}

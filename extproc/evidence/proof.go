@@ -1,0 +1,126 @@
+package evidence
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Proof shows that one record is in the journal that a checkpoint was signed over, to someone who has neither the
+// journal nor any other record: RFC 6962, section 2.1.1.
+type Proof struct {
+	Line       string      `json:"line"`       // the record as it stands in the journal
+	Checkpoint string      `json:"checkpoint"` // signed note
+	Hashes     []tlog.Hash `json:"hashes"`     // audit path from the record to the root, leaf first
+}
+
+// Prove makes a proof for record seq from the last checkpoint in dir, which must cover it. It reads the journal up to
+// the checkpoint once and keeps only the hashes that the proof needs.
+func Prove(dir string, keys note.Verifiers, seq uint64) (Proof, error) {
+	notes, _, err := CheckpointNotes(dir, 0)
+	if err != nil {
+		return Proof{}, err
+	}
+	if len(notes) == 0 {
+		return Proof{}, fmt.Errorf("prove record %d: there is no checkpoint", seq)
+	}
+	c, err := OpenCheckpoint([]byte(notes[len(notes)-1]), keys)
+	if err != nil {
+		return Proof{}, err
+	}
+	if seq == 0 || seq > c.Size {
+		return Proof{}, fmt.Errorf("prove record %d: the last checkpoint covers records 1 to %d", seq, c.Size)
+	}
+	p := Proof{Checkpoint: c.Note}
+	reader := tlog.HashReaderFunc(func(wanted []int64) ([]tlog.Hash, error) {
+		line, hashes, err := collect(dir, c, seq, wanted)
+		p.Line = line
+		return hashes, err
+	})
+	path, err := tlog.ProveRecord(int64(c.Size), int64(seq-1), reader)
+	if err != nil {
+		return Proof{}, fmt.Errorf("prove record %d: %w", seq, err)
+	}
+	p.Hashes = path
+	if p.Line == "" { // a tree of one record needs no hashes
+		if p.Line, _, err = collect(dir, c, seq, nil); err != nil {
+			return Proof{}, fmt.Errorf("prove record %d: %w", seq, err)
+		}
+	}
+	return p, nil
+}
+
+// collect reads the lines that c covers and returns the wanted hashes of their tree, and the line of record seq.
+func collect(dir string, c Checkpoint, seq uint64, wanted []int64) (string, []tlog.Hash, error) {
+	hashes := make([]tlog.Hash, len(wanted))
+	var line string
+	var t tree
+	r := NewReader(dir, 1, nil)
+	defer r.Close()
+	for uint64(t.n) < c.Size {
+		e, err := r.Next()
+		if err == io.EOF {
+			return "", nil, fmt.Errorf("the journal ends with record %d, and the checkpoint covers %d", t.n, c.Size)
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		if e.Seq == seq {
+			line = string(e.Line)
+		}
+		// The hashes that a leaf completes: its own, and those of the subtrees that end with it.
+		stored := []tlog.Hash{tlog.RecordHash(e.Line)}
+		edge := t.edge
+		for n := t.n; n&1 == 1; n >>= 1 {
+			stored = append(stored, tlog.NodeHash(edge[len(edge)-1], stored[len(stored)-1]))
+			edge = edge[:len(edge)-1]
+		}
+		from := tlog.StoredHashIndex(0, t.n)
+		for i, h := range stored {
+			if at := slices.Index(wanted, from+int64(i)); at >= 0 {
+				hashes[at] = h
+			}
+		}
+		t.push(stored[0])
+	}
+	if t.root() != c.Root {
+		return "", nil, errors.New("the records are not those that the checkpoint was signed over")
+	}
+	return line, hashes, nil
+}
+
+// VerifyProof checks a proof with nothing but the public key, and returns the record it is for.
+func VerifyProof(p Proof, keys note.Verifiers) (Entry, error) {
+	c, err := OpenCheckpoint([]byte(p.Checkpoint), keys)
+	if err != nil {
+		return Entry{}, err
+	}
+	e, err := parse([]byte(p.Line))
+	if err != nil {
+		return Entry{}, fmt.Errorf("the record in the proof: %w", err)
+	}
+	if e.Seq > c.Size {
+		return Entry{}, fmt.Errorf("record %d is not among the %d that the checkpoint covers", e.Seq, c.Size)
+	}
+	if err := tlog.CheckRecord(p.Hashes, int64(c.Size), c.Root, int64(e.Seq-1), tlog.RecordHash(e.Line)); err != nil {
+		return Entry{}, fmt.Errorf("record %d: %w", e.Seq, err)
+	}
+	return e, nil
+}
+
+// ParseProof reads a proof as JSON, as [Proof] is marshalled.
+func ParseProof(data []byte) (Proof, error) {
+	var p Proof
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&p); err != nil {
+		return Proof{}, fmt.Errorf("read a proof: %w", err)
+	}
+	return p, nil
+}

@@ -1,0 +1,183 @@
+package evidence
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// entry is one record on its way to the disk.
+type entry struct {
+	head []byte // its line up to the value of prev
+	kind string
+	op   string
+	outcome
+
+	waits   bool         // an Append waits for it
+	state   atomic.Int32 // waiting, then answered or abandoned
+	done    chan struct{}
+	receipt gate.Receipt
+	err     error
+}
+
+const (
+	waiting int32 = iota
+	answered
+	abandoned // the caller left: it has refused by now
+)
+
+var entries = sync.Pool{New: func() any { return &entry{done: make(chan struct{}, 1)} }}
+
+// encode makes an entry of r. It runs in the caller's goroutine: the writer only adds what depends on the place.
+//
+// The body must be canonical. One that is not could not be told from an edited one later, so it never gets in.
+func encode(node string, r *gate.Record) (*entry, error) {
+	if !isType(r.Type) {
+		return nil, fmt.Errorf("record %q: not a type of record", r.Type)
+	}
+	e := entries.Get().(*entry)
+	e.kind, e.op, e.waits, e.err, e.receipt = r.Type, r.Op, false, nil, gate.Receipt{}
+	e.state.Store(waiting)
+	b := append(e.head[:0], `{"body":`...)
+	from := len(b)
+	var err error
+	if r.Body == nil {
+		b = append(b, "{}"...)
+	} else if b, err = r.Body.AppendJSON(b); err != nil {
+		e.free()
+		return nil, fmt.Errorf("record %s: write the body: %w", r.Type, err)
+	}
+	body := b[from:]
+	if len(body) > maxBody {
+		e.free()
+		return nil, fmt.Errorf("record %s: the body has %d bytes, and %d is the limit", r.Type, len(body), maxBody)
+	}
+	if err := scanObject(body, nil); err != nil {
+		e.free()
+		return nil, fmt.Errorf("record %s: the body is not canonical JSON: %w", r.Type, err)
+	}
+	e.outcome = outcomeOf(r.Type, body)
+	b = append(b, `,"node":`...)
+	b = gate.AppendText(b, node)
+	b = append(b, `,"op":`...)
+	if len(r.Op) > 256 {
+		e.free()
+		return nil, fmt.Errorf("record %s: the operation id has %d bytes, and 256 is the limit", r.Type, len(r.Op))
+	}
+	if b, err = gate.AppendString(b, r.Op); err != nil {
+		e.free()
+		return nil, fmt.Errorf("record %s: operation id: %w", r.Type, err)
+	}
+	e.head = append(b, `,"prev":"`...)
+	return e, nil
+}
+
+// own is encode for the records that the journal writes itself, whose bodies are known to be good.
+func own(node, kind, op string, body gate.Object) *entry {
+	e, err := encode(node, &gate.Record{Type: kind, Op: op, Body: body})
+	if err != nil {
+		e, _ = encode(node, &gate.Record{Type: gate.Alarm, Body: gate.Object{{Name: "kind", Value: "internal"}}})
+	}
+	return e
+}
+
+func (e *entry) free() {
+	if cap(e.head) <= 16<<10 {
+		entries.Put(e)
+	}
+}
+
+// answer tells the caller how it went, and reports whether there was one to tell. The entry is the caller's after that.
+func (e *entry) answer(r gate.Receipt, err error) bool {
+	if !e.waits {
+		e.free()
+		return true
+	}
+	e.receipt, e.err = r, err
+	if !e.state.CompareAndSwap(waiting, answered) {
+		return false
+	}
+	e.done <- struct{}{}
+	return true
+}
+
+// queue holds entries in order. The writer takes all of them at once.
+type queue struct {
+	mu     sync.Mutex
+	list   []*entry
+	spare  []*entry // the list that the writer had last, to be used again
+	size   int
+	bytes  int
+	closed bool
+	wake   chan struct{} // to the writer; capacity 1
+	space  chan struct{} // closed when the writer has taken the list; nil while nobody waits for that
+}
+
+// maxBatch bounds what waits, and so what one write and one sync take on, in bytes.
+const maxBatch = 8 << 20
+
+func (q *queue) init(size int) {
+	q.size = size
+	q.wake = make(chan struct{}, 1)
+}
+
+func (q *queue) put(ctx context.Context, e *entry) error {
+	for {
+		q.mu.Lock()
+		if q.closed {
+			q.mu.Unlock()
+			return ErrClosed
+		}
+		if len(q.list) < q.size && q.bytes < maxBatch {
+			q.list = append(q.list, e)
+			q.bytes += len(e.head)
+			q.mu.Unlock()
+			q.nudge()
+			return nil
+		}
+		if q.space == nil {
+			q.space = make(chan struct{})
+		}
+		space := q.space
+		q.mu.Unlock()
+		select {
+		case <-space:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for room in the journal's queue: %w", ctx.Err())
+		}
+	}
+}
+
+func (q *queue) nudge() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns all that waits, and whether more can come. The list is the caller's until it calls take again.
+func (q *queue) take() ([]*entry, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	list := q.list
+	q.list, q.spare, q.bytes = q.spare[:0], list, 0
+	if q.space != nil {
+		close(q.space)
+		q.space = nil
+	}
+	return list, !q.closed
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	q.closed = true
+	if q.space != nil {
+		close(q.space)
+		q.space = nil
+	}
+	q.mu.Unlock()
+	q.nudge()
+}

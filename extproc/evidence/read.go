@@ -1,0 +1,242 @@
+package evidence
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Filter chooses records. Its zero value chooses all.
+type Filter struct {
+	Types []string  // exact, or all that begin like "operation.*"
+	Since time.Time // written then or later
+	Op    string
+	From  uint64 // seq
+}
+
+func (f *Filter) match(e *Entry) bool {
+	if e.Seq < f.From || e.Time.Before(f.Since) || f.Op != "" && e.Op != f.Op {
+		return false
+	}
+	return len(f.Types) == 0 || slices.ContainsFunc(f.Types, func(t string) bool {
+		if family, ok := strings.CutSuffix(t, "*"); ok {
+			return strings.HasPrefix(e.Type, family)
+		}
+		return e.Type == t
+	})
+}
+
+// Records reads the records of a journal that f chooses, oldest first. It checks the chain on its way and ends with an
+// error where that breaks; signatures are [Verify]'s.
+func Records(dir string, f Filter) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		r := NewReader(dir, max(f.From, 1), nil)
+		defer r.Close()
+		for {
+			e, err := r.Next()
+			if err == io.EOF {
+				return
+			}
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			if f.match(&e) && !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Follow is Records that waits for more at the end, until ctx ends. It looks at the files several times a second, so
+// it works beside a running gateway; a record that it shows before the gateway has synced it may yet be taken back.
+func Follow(ctx context.Context, dir string, f Filter) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		r := NewReader(dir, max(f.From, 1), nil)
+		defer r.Close()
+		poll := time.NewTicker(200 * time.Millisecond)
+		defer poll.Stop()
+		for {
+			e, err := r.Next()
+			switch {
+			case err == io.EOF:
+				select {
+				case <-ctx.Done():
+					return
+				case <-poll.C:
+				}
+			case err != nil:
+				yield(Entry{}, err)
+				return
+			case ctx.Err() != nil:
+				return
+			case f.match(&e) && !yield(e, nil):
+				return
+			}
+		}
+	}
+}
+
+// Reader reads a journal from one record on, and goes on where it stopped when there is more. It is not for concurrent
+// use.
+type Reader struct {
+	dir   string
+	due   uint64        // the record that Next returns next
+	limit func() uint64 // nil: all that is in the files
+	safe  uint64        // what limit said before the last read from the file
+	prev  string        // hash of the record before; empty when it is not known
+	lines *lines
+	first uint64 // of the segment that lines reads
+}
+
+// NewReader reads from record from on. limit, if any, says the last record that may be read: a [Journal.Durable], for
+// a reader that must not see what may still be undone.
+func NewReader(dir string, from uint64, limit func() uint64) *Reader {
+	return &Reader{dir: dir, due: max(from, 1), limit: limit}
+}
+
+// Close closes the file that the reader has open.
+func (r *Reader) Close() {
+	if r.lines != nil {
+		r.lines.close()
+		r.lines = nil
+	}
+}
+
+// Next returns the next record, or io.EOF when there is none yet. Any other error stays.
+func (r *Reader) Next() (Entry, error) {
+	for {
+		if r.limit != nil && r.due > r.safe {
+			if r.safe = r.limit(); r.due > r.safe {
+				return Entry{}, io.EOF
+			}
+			if err := r.forget(); err != nil {
+				return Entry{}, err
+			}
+		}
+		if r.lines == nil {
+			if err := r.open(); err != nil {
+				return Entry{}, err
+			}
+		}
+		line, err := r.lines.next()
+		if err == io.EOF {
+			if err := r.advance(); err != nil {
+				return Entry{}, err
+			}
+			continue
+		}
+		if err != nil {
+			return Entry{}, err
+		}
+		seq := r.first + uint64(r.lines.number) - 1
+		if seq < r.due {
+			continue
+		}
+		return r.entry(bytes.Clone(line))
+	}
+}
+
+func (r *Reader) entry(line []byte) (Entry, error) {
+	e, err := parse(line)
+	if err != nil {
+		return Entry{}, fmt.Errorf("%s line %d: record %d: %w", r.lines.path, r.lines.number, r.due, err)
+	}
+	if e.Seq != r.due {
+		return Entry{}, fmt.Errorf("%s line %d: it holds record %d where record %d is due", r.lines.path, r.lines.number, e.Seq, r.due)
+	}
+	if r.prev != "" && e.Prev != r.prev {
+		return Entry{}, fmt.Errorf("%s line %d: record %d was not written after the record %d before it", r.lines.path, r.lines.number, e.Seq, e.Seq-1)
+	}
+	r.prev = e.Hash
+	r.due++
+	return e, nil
+}
+
+// forget drops what was read ahead: it may have been undone and written anew since.
+func (r *Reader) forget() error {
+	if r.lines == nil {
+		return nil
+	}
+	return r.lines.rewind(r.lines.end, r.lines.number)
+}
+
+// open opens the segment that has the record due.
+func (r *Reader) open() error {
+	list, err := segments(r.dir)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return io.EOF
+	}
+	if list[0].first > r.due {
+		return fmt.Errorf("record %d is missing: the journal in %s begins with record %d", r.due, r.dir, list[0].first)
+	}
+	at := list[0]
+	for _, s := range list {
+		if s.first <= r.due {
+			at = s
+		}
+	}
+	l, err := openLines(at.path)
+	if err != nil {
+		return err
+	}
+	r.lines, r.first = l, at.first
+	return nil
+}
+
+// advance goes to the next segment where the present one has ended and there is one; else it says io.EOF.
+func (r *Reader) advance() error {
+	ended := r.first + uint64(r.lines.number) // what the next segment is named after, if this one is complete
+	list, err := segments(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		if s.first <= r.first {
+			continue
+		}
+		if s.first == ended && r.lines.torn() == 0 {
+			r.Close()
+			if ended > r.due {
+				return fmt.Errorf("record %d is missing", r.due)
+			}
+			l, err := openLines(s.path)
+			if err != nil {
+				return err
+			}
+			r.lines, r.first = l, s.first
+			return nil
+		}
+		if grown, err := r.grown(); err != nil || grown {
+			return err
+		}
+		return fmt.Errorf("%s ends before record %d, and %s comes next: records are missing", r.lines.path, ended, s.path)
+	}
+	if err := r.forget(); err != nil {
+		return err
+	}
+	return io.EOF
+}
+
+// grown reports whether the present segment has a further line by now.
+func (r *Reader) grown() (bool, error) {
+	if err := r.forget(); err != nil {
+		return false, err
+	}
+	_, err := r.lines.next()
+	if err == io.EOF {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, r.lines.rewind(r.lines.offset, r.lines.number-1)
+}

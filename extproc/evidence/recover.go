@@ -1,0 +1,395 @@
+package evidence
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// recovered is what a start found in the directory, and the files to go on with.
+type recovered struct {
+	chain chain
+	open  map[uint64]string
+
+	file File // last segment; nil when there is none
+	size int64
+
+	torn     int64 // bytes cut off the end
+	tornHash string
+
+	last      Checkpoint
+	notes     File
+	notesSize int64
+
+	unsigned []stretch // what no checkpoint covers
+}
+
+// stretch is a part of a segment that holds whole records.
+type stretch struct {
+	path     string
+	from, to int64
+}
+
+// isFresh reports whether there is nothing yet that a key was used for.
+func isFresh(dir string) (bool, error) {
+	list, err := segments(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, s := range list {
+		info, err := os.Stat(s.path)
+		if err != nil {
+			return false, fmt.Errorf("look at the journal: %w", err)
+		}
+		if info.Size() > 0 {
+			return false, nil
+		}
+	}
+	info, err := os.Stat(CheckpointsFile(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at the checkpoints: %w", err)
+	}
+	return info.Size() == 0, nil
+}
+
+// recoverJournal finds where the journal ends. Only when all it finds can be explained does it change anything: it cuts
+// torn tails, and writes again what no checkpoint covers. The latter because a kernel whose fsync failed may show bytes
+// that the disk does not have; the last run refused those records, and this one must not build on them.
+func recoverJournal(ctx context.Context, opts Options, keys *keyRing, fresh bool) (_ *recovered, err error) {
+	r := &recovered{open: map[uint64]string{}}
+	defer func() {
+		if err != nil {
+			r.closeFiles()
+		}
+	}()
+	if err := r.openCheckpoints(opts, keys, fresh); err != nil {
+		return nil, err
+	}
+	list, err := segments(opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return r, r.complete(opts.Dir)
+	}
+	if list[0].first != 1 {
+		return nil, fmt.Errorf("the journal begins with record %d: records 1 to %d are missing; put their segments back", list[0].first, list[0].first-1)
+	}
+	if err := r.scan(ctx, opts, list); err != nil {
+		return nil, err
+	}
+	if err := r.complete(opts.Dir); err != nil {
+		return nil, err
+	}
+	return r, r.repair(opts, list[len(list)-1])
+}
+
+func (r *recovered) closeFiles() {
+	if r.file != nil {
+		_ = r.file.Close()
+	}
+	if r.notes != nil {
+		_ = r.notes.Close()
+	}
+}
+
+// complete holds what was found against the last checkpoint, which covers only what had been durable.
+func (r *recovered) complete(dir string) error {
+	if r.chain.seq < r.last.Size {
+		return fmt.Errorf("the journal in %s ends with record %d, and its last checkpoint was signed over %d records: durable records were lost or removed; put them back, or keep this data directory for an inquiry and start with an empty one", dir, r.chain.seq, r.last.Size)
+	}
+	return nil
+}
+
+// openCheckpoints reads the last checkpoint. A new journal begins with one over no records, so that a journal without
+// any has lost them.
+func (r *recovered) openCheckpoints(opts Options, keys *keyRing, fresh bool) error {
+	path := CheckpointsFile(opts.Dir)
+	if _, err := os.Stat(path); err != nil && !(fresh && errors.Is(err, fs.ErrNotExist)) {
+		return fmt.Errorf("the journal has records and no checkpoints: put %s back: %w", path, err)
+	}
+	f, err := opts.FS.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the checkpoints: %w", err)
+	}
+	r.notes = f
+	if fresh {
+		return r.beginCheckpoints(opts, keys)
+	}
+	line, end, size, err := lastLine(path)
+	if err != nil {
+		return err
+	}
+	if line == nil {
+		return fmt.Errorf("the journal has records and %s has no checkpoint: put it back", path)
+	}
+	signed, err := noteOf(line)
+	if err != nil {
+		return fmt.Errorf("the last line of %s is not a checkpoint: %w", path, err)
+	}
+	known, err := Verifiers([]string{keys.verifier})
+	if err != nil {
+		return err
+	}
+	if r.last, err = OpenCheckpoint(signed, known); err != nil {
+		var unverified *note.UnverifiedNoteError
+		if errors.As(err, &unverified) {
+			return fmt.Errorf("the last line of %s is not signed with keys/evidence.key: %w", path, err)
+		}
+		return fmt.Errorf("the last line of %s: %w", path, err)
+	}
+	if end < size {
+		if err := errors.Join(f.Truncate(end), f.Sync()); err != nil {
+			return fmt.Errorf("cut an unfinished line off %s: %w", path, err)
+		}
+	}
+	r.notesSize = end
+	return nil
+}
+
+func (r *recovered) beginCheckpoints(opts Options, keys *keyRing) error {
+	c, err := signCheckpoint(keys.signer, &tree{})
+	if err != nil {
+		return err
+	}
+	line := c.line()
+	if _, err := r.notes.WriteAt(line, 0); err != nil {
+		return fmt.Errorf("write the first checkpoint: %w", err)
+	}
+	if err := errors.Join(r.notes.Sync(), opts.FS.SyncDir(opts.Dir), opts.FS.SyncDir(filepath.Dir(opts.Dir))); err != nil {
+		return fmt.Errorf("write the first checkpoint: %w", err)
+	}
+	r.last, r.notesSize = c, int64(len(line))
+	return nil
+}
+
+// lastLine is the last whole line of a file, where it ends and how long the file is.
+func lastLine(path string) (line []byte, end, size int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, 0, fmt.Errorf("open the checkpoints: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, 0, fmt.Errorf("read %s: %w", path, err)
+	}
+	size = info.Size()
+	from := max(0, size-256<<10)
+	tail := make([]byte, size-from)
+	if _, err := f.ReadAt(tail, from); err != nil && err != io.EOF {
+		return nil, 0, 0, fmt.Errorf("read %s: %w", path, err)
+	}
+	last := bytes.LastIndexByte(tail, '\n')
+	if last < 0 {
+		return nil, 0, size, nil
+	}
+	return tail[bytes.LastIndexByte(tail[:last], '\n')+1 : last], from + int64(last) + 1, size, nil
+}
+
+// scan reads from the first segment that can matter: the last one, the first that no checkpoint covers, and the one
+// with the oldest decision that had no outcome.
+func (r *recovered) scan(ctx context.Context, opts Options, list []segment) error {
+	begin := 0
+	if s, ok := loadResume(opts.Dir, r.last); ok {
+		r.chain.tree = s.tree
+		need := r.last.Size + 1
+		if s.open != 0 {
+			need = min(need, s.open)
+		}
+		for begin+1 < len(list) && list[begin+1].first <= need {
+			begin++
+		}
+	} else if r.last.Size > 0 {
+		opts.Log.Warn("reading the whole journal", "dir", opts.Dir, "segments", len(list))
+	}
+	if begin > 0 {
+		before, err := lastEntry(list[begin-1])
+		if err != nil {
+			return err
+		}
+		r.chain.seq, r.chain.time = before.Seq, before.Time
+		if _, err := hex.Decode(r.chain.hash[:], []byte(before.Hash)); err != nil {
+			return err
+		}
+	}
+	for i, s := range list[begin:] {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("read the journal: %w", err)
+		}
+		if s.first != r.chain.seq+1 {
+			return fmt.Errorf("%s begins where record %d is due: a segment is missing or was put in", s.path, r.chain.seq+1)
+		}
+		if err := r.scanSegment(s, begin+i == len(list)-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *recovered) scanSegment(s segment, isLast bool) error {
+	l, err := openLines(s.path)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	uncovered := int64(-1)
+	defer func() {
+		if uncovered >= 0 && r.size > uncovered {
+			r.unsigned = append(r.unsigned, stretch{s.path, uncovered, r.size})
+		}
+	}()
+	r.size = 0
+	for {
+		line, err := l.next()
+		if err == io.EOF && l.torn() == 0 {
+			return nil
+		}
+		if err != nil && err != io.EOF && !errors.Is(err, errLineTooLong) {
+			return err
+		}
+		var e Entry
+		if err == nil {
+			e, err = parse(line)
+		}
+		if err != nil {
+			if isLast && r.chain.seq >= r.last.Size && !hasLaterRecord(s.path, r.size, r.chain.seq) {
+				return r.cut(s.path)
+			}
+			return fmt.Errorf("%s is broken at line %d, where record %d is due (byte %d): %w", s.path, l.number, r.chain.seq+1, r.size, err)
+		}
+		if err := r.add(&e); err != nil {
+			return fmt.Errorf("%s is broken at line %d (byte %d): %w", s.path, l.number, r.size, err)
+		}
+		if uncovered < 0 && e.Seq > r.last.Size {
+			uncovered = l.offset
+		}
+		r.size = l.end
+	}
+}
+
+// add moves the chain over e.
+func (r *recovered) add(e *Entry) error {
+	if e.Seq != r.chain.seq+1 {
+		return fmt.Errorf("it holds record %d where record %d is due", e.Seq, r.chain.seq+1)
+	}
+	if e.Seq == 1 && e.Prev != zeros || e.Seq > 1 && e.Prev != r.chain.hashText() {
+		return fmt.Errorf("record %d was not written after the record %d before it", e.Seq, r.chain.seq)
+	}
+	r.chain.seq, r.chain.time = e.Seq, e.Time
+	r.chain.hash = sha256.Sum256(e.Line)
+	if e.Seq > uint64(r.chain.tree.n) {
+		r.chain.tree.push(tlog.RecordHash(e.Line))
+		if e.Seq == r.last.Size && r.chain.tree.root() != r.last.Root {
+			return fmt.Errorf("records 1 to %d are not those that the last checkpoint was signed over; evidence verify finds the first that was changed", e.Seq)
+		}
+	}
+	o := outcomeOf(e.Type, e.Body)
+	if o.allows {
+		r.open[e.Seq] = e.Op
+	}
+	delete(r.open, o.settles)
+	return nil
+}
+
+// hasLaterRecord reports whether anything from offset on is a whole record with a number above seq. Then the line at
+// offset is not the end of an unfinished write, and cutting there would drop evidence.
+func hasLaterRecord(path string, offset int64, seq uint64) bool {
+	l, err := openLines(path)
+	if err != nil {
+		return true
+	}
+	defer l.close()
+	if err := l.rewind(offset, 0); err != nil {
+		return true
+	}
+	for {
+		line, err := l.next()
+		if errors.Is(err, errLineTooLong) {
+			continue
+		}
+		if err != nil {
+			return err != io.EOF
+		}
+		if e, err := parse(line); err == nil && e.Seq > seq {
+			return true
+		}
+	}
+}
+
+// cut notes what follows the last whole record; repair takes it off.
+func (r *recovered) cut(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("read the journal: %w", err)
+	}
+	defer f.Close()
+	if _, err := f.Seek(r.size, io.SeekStart); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	h := sha256.New()
+	if r.torn, err = io.Copy(h, f); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	r.tornHash = hex.EncodeToString(h.Sum(nil))
+	return nil
+}
+
+func (r *recovered) repair(opts Options, last segment) error {
+	f, err := opts.FS.OpenFile(last.path, os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the journal's end: %w", err)
+	}
+	r.file = f
+	if r.torn > 0 {
+		if err := f.Truncate(r.size); err != nil {
+			return fmt.Errorf("cut an unfinished write off %s: %w", last.path, err)
+		}
+	}
+	for _, s := range r.unsigned {
+		if err := rewrite(opts.FS, s); err != nil {
+			return fmt.Errorf("write again what no checkpoint covers in %s: %w", s.path, err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", last.path, err)
+	}
+	return nil
+}
+
+func rewrite(fsys FS, s stretch) error {
+	in, err := os.Open(s.path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := fsys.OpenFile(s.path, os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	part := make([]byte, 1<<20)
+	for at := s.from; at < s.to && err == nil; {
+		p := part[:min(int64(len(part)), s.to-at)]
+		if _, err = in.ReadAt(p, at); err == nil {
+			_, err = out.WriteAt(p, at)
+		}
+		at += int64(len(p))
+	}
+	if err == nil {
+		err = out.Sync()
+	}
+	return errors.Join(err, out.Close())
+}

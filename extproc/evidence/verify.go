@@ -1,0 +1,370 @@
+package evidence
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// VerifyOptions says what to verify and against what. Dir is required.
+type VerifyOptions struct {
+	Dir  string   // <data>/journal
+	Keys []string // verifier keys of the checkpoints; none means <data>/keys/evidence.pub, which proves less: it lies beside the journal
+
+	// Checkpoint is a signed checkpoint that was seen elsewhere, at the collector say. A journal that was rolled back or
+	// written anew contradicts it.
+	Checkpoint []byte
+
+	// MaxUncovered is the longest time that the records after the last checkpoint may span. A gateway signs every few
+	// seconds, so more means that checkpoints were removed. 0 means a minute; less than 0, no bound.
+	MaxUncovered time.Duration
+}
+
+// Report is what verifying found.
+type Report struct {
+	Records     uint64
+	Segments    int
+	Checkpoints int
+	From, To    time.Time // of the first and the last record
+	LastHash    string    // of the last line, in hex
+
+	Covered    uint64 // records that a checkpoint covers
+	Uncovered  uint64 // records after the last checkpoint: chained, and not signed yet
+	InProgress int    // bytes of a last line that has no end yet: a gateway is writing, or was cut off
+
+	Completeness
+	Failure *Failure // the first place where the journal is not what it should be; nil when there is none
+}
+
+// Passed reports whether the journal is whole. Findings of completeness are not part of that.
+func (r *Report) Passed() bool { return r.Failure == nil }
+
+// Failure is where a journal fails.
+type Failure struct {
+	File   string
+	Line   int    // from 1; 0 where it is about no line
+	Seq    uint64 // the first bad record, or the first of a range in which there is one; 0 where it is about none
+	Reason string
+}
+
+func (f *Failure) Error() string {
+	var b strings.Builder
+	if f.Seq != 0 {
+		fmt.Fprintf(&b, "record %d: ", f.Seq)
+	}
+	b.WriteString(f.Reason)
+	if f.File != "" {
+		fmt.Fprintf(&b, " (%s", f.File)
+		if f.Line != 0 {
+			fmt.Fprintf(&b, " line %d", f.Line)
+		}
+		b.WriteByte(')')
+	}
+	return b.String()
+}
+
+// Verify reads a whole journal and holds every line and every checkpoint against the rest. It needs the files and a
+// public key, and works beside a running gateway. An error means that it could not be done; what is wrong with the
+// journal is in the report.
+func Verify(opts VerifyOptions) (Report, error) {
+	keys, err := verifyKeys(opts)
+	if err != nil {
+		return Report{}, err
+	}
+	v := &verification{opts: opts, completeness: newCompleteness()}
+	// Checkpoints first: they cover only what had been written before.
+	if err := v.readCheckpoints(keys); err != nil {
+		return Report{}, err
+	}
+	list, err := segments(opts.Dir)
+	if err != nil {
+		return Report{}, err
+	}
+	v.report.Segments = len(list)
+	for i, s := range list {
+		if s.first != v.last.Seq+1 {
+			v.fail(filepath.Base(s.path), 0, v.last.Seq+1, fmt.Sprintf("a segment is missing or was put in: this one begins with record %d where record %d is due", s.first, v.last.Seq+1))
+			break
+		}
+		if err := v.segment(s, list[i+1:]); err != nil {
+			return Report{}, err
+		}
+		if v.report.Failure != nil {
+			break
+		}
+	}
+	v.end()
+	return v.report, nil
+}
+
+func verifyKeys(opts VerifyOptions) (note.Verifiers, error) {
+	keys := opts.Keys
+	if len(keys) == 0 {
+		path := PublicKeyFile(filepath.Dir(filepath.Clean(opts.Dir)))
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read the public key: %w", err)
+		}
+		keys = []string{string(text)}
+	}
+	return Verifiers(keys)
+}
+
+// verification is one pass over a journal.
+type verification struct {
+	opts   VerifyOptions
+	report Report
+
+	checkpoints   []numbered // not yet reached
+	signed        uint64     // records that a checkpoint was found to cover
+	firstUnsigned time.Time
+	missing       *Failure // what is wrong with the checkpoints file itself
+
+	last         Entry // the record before
+	lastAt       location
+	tree         tree
+	completeness *completeness
+}
+
+type numbered struct {
+	Checkpoint
+	file string
+	line int
+}
+
+type location struct {
+	file string
+	line int
+}
+
+func (v *verification) fail(file string, line int, seq uint64, reason string) {
+	if v.report.Failure == nil {
+		v.report.Failure = &Failure{File: file, Line: line, Seq: seq, Reason: reason}
+	}
+}
+
+func (v *verification) readCheckpoints(keys note.Verifiers) error {
+	if len(v.opts.Checkpoint) > 0 {
+		c, err := OpenCheckpoint(v.opts.Checkpoint, keys)
+		if err != nil {
+			return fmt.Errorf("the checkpoint to hold the journal against: %w", err)
+		}
+		v.checkpoints = append(v.checkpoints, numbered{Checkpoint: c, file: "the checkpoint given"})
+	}
+	data, err := os.ReadFile(CheckpointsFile(v.opts.Dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		v.missing = &Failure{File: checkpointsName, Reason: "the checkpoints are missing"}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the checkpoints: %w", err)
+	}
+	v.parseCheckpoints(data, keys)
+	return nil
+}
+
+// parseCheckpoints merges the file's checkpoints, which grow, with the one given.
+func (v *verification) parseCheckpoints(data []byte, keys note.Verifiers) {
+	given := v.checkpoints
+	v.checkpoints = nil
+	size, count := uint64(0), 0
+	for {
+		line, rest, whole := bytes.Cut(data, []byte("\n"))
+		if !whole {
+			if !isUnfinished(data) {
+				v.missing = &Failure{File: checkpointsName, Line: count + 1, Reason: "the last line does not end, and is not the beginning of a checkpoint"}
+			}
+			break
+		}
+		data = rest
+		count++
+		signed, err := noteOf(line)
+		var c Checkpoint
+		if err == nil {
+			c, err = OpenCheckpoint(signed, keys)
+		}
+		if err == nil && count > 1 && c.Size <= size {
+			err = fmt.Errorf("it covers %d records, and the one before it %d", c.Size, size)
+		}
+		if err != nil {
+			v.missing = &Failure{File: checkpointsName, Line: count, Reason: "the checkpoint is not good: " + err.Error()}
+			break
+		}
+		for len(given) > 0 && given[0].Size <= c.Size {
+			v.checkpoints, given = append(v.checkpoints, given[0]), nil
+		}
+		size = c.Size
+		v.checkpoints = append(v.checkpoints, numbered{c, checkpointsName, count})
+	}
+	v.checkpoints = append(v.checkpoints, given...)
+	if count == 0 {
+		v.missing = &Failure{File: checkpointsName, Reason: "there is no checkpoint, and a journal begins with one"}
+	}
+	v.reach(0)
+}
+
+// reach holds the checkpoints that were signed over seq records against the tree of as many lines.
+func (v *verification) reach(seq uint64) {
+	for len(v.checkpoints) > 0 && v.checkpoints[0].Size == seq {
+		c := v.checkpoints[0]
+		if v.tree.root() != c.Root {
+			if seq == v.signed {
+				v.fail(c.file, c.line, seq, fmt.Sprintf("this journal is not the one that the checkpoint over %d records was signed for", seq))
+			} else {
+				v.fail(c.file, c.line, v.signed+1, fmt.Sprintf("records %d to %d are not those that the checkpoint over %d records was signed over", v.signed+1, seq, seq))
+			}
+			return
+		}
+		v.checkpoints = v.checkpoints[1:]
+		if c.file == checkpointsName {
+			v.report.Checkpoints++
+		}
+		v.signed = seq
+		v.firstUnsigned = time.Time{}
+	}
+}
+
+func (v *verification) segment(s segment, later []segment) error {
+	l, err := openLines(s.path)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	file := filepath.Base(s.path)
+	for v.report.Failure == nil {
+		line, err := l.next()
+		switch {
+		case err == io.EOF && l.torn() == 0:
+			return nil
+		case err == io.EOF && len(later) == 0:
+			v.report.InProgress = l.torn()
+			return nil
+		case err == io.EOF:
+			v.fail(file, l.number+1, v.last.Seq+1, "the line does not end, and this is not the last segment")
+			return nil
+		case errors.Is(err, errLineTooLong):
+			v.fail(file, l.number+1, v.last.Seq+1, err.Error())
+			return nil
+		case err != nil:
+			return err
+		}
+		at := location{file, l.number}
+		e, err := parse(bytes.Clone(line))
+		if err != nil {
+			v.fail(file, at.line, v.last.Seq+1, "the line is not a record: "+err.Error())
+			return nil
+		}
+		if err := v.chained(&e, at, l, later); err != nil {
+			return err
+		}
+		if v.report.Failure == nil {
+			v.accept(e, at)
+		}
+	}
+	return nil
+}
+
+// chained checks that e follows the record before it.
+func (v *verification) chained(e *Entry, at location, l *lines, later []segment) error {
+	due := v.last.Seq + 1
+	if e.Seq != due {
+		v.fail(at.file, at.line, due, fmt.Sprintf("the line holds record %d where record %d is due", e.Seq, due))
+		return nil
+	}
+	if due == 1 {
+		if e.Prev != zeros {
+			v.fail(at.file, at.line, 1, "the first record names one before it")
+		}
+		return nil
+	}
+	if e.Prev != v.last.Hash {
+		return v.blame(e, at, l, later)
+	}
+	if e.Time.Before(v.last.Time) && !isClockAlarm(e) {
+		v.fail(at.file, at.line, e.Seq, "its time is before that of the record before it, and it is not the alarm that says so")
+	}
+	return nil
+}
+
+// blame says which of two records that do not belong together is the bad one. When the record after them was written
+// after e as it stands, e is good and the one before it was changed, unless a checkpoint covers that.
+func (v *verification) blame(e *Entry, at location, l *lines, later []segment) error {
+	next, err := l.next()
+	if err == io.EOF && len(later) > 0 {
+		further, openErr := openLines(later[0].path)
+		if openErr != nil {
+			return openErr
+		}
+		defer further.close()
+		next, err = further.next()
+	}
+	if err == nil && v.last.Seq > v.signed {
+		if n, err := parse(next); err == nil && n.Prev == e.Hash {
+			v.fail(v.lastAt.file, v.lastAt.line, v.last.Seq, fmt.Sprintf("it is not the record that record %d was written after", e.Seq))
+			return nil
+		}
+	}
+	v.fail(at.file, at.line, e.Seq, fmt.Sprintf("it was not written after the record %d that stands before it", v.last.Seq))
+	return nil
+}
+
+func isClockAlarm(e *Entry) bool {
+	found := false
+	if e.Type == gate.Alarm {
+		_ = scanObject(e.Body, func(name, value []byte) {
+			found = found || string(name) == "kind" && string(value) == `"`+AlarmClock+`"`
+		})
+	}
+	return found
+}
+
+func (v *verification) accept(e Entry, at location) {
+	if e.Seq == 1 {
+		v.report.From = e.Time
+	}
+	v.report.To = e.Time
+	if v.firstUnsigned.IsZero() {
+		v.firstUnsigned = e.Time
+	}
+	v.tree.push(tlog.RecordHash(e.Line))
+	v.completeness.add(&e)
+	v.last, v.lastAt = e, at
+	v.reach(e.Seq)
+}
+
+func (v *verification) end() {
+	r := &v.report
+	r.Records, r.LastHash = v.last.Seq, v.last.Hash
+	r.Covered, r.Uncovered = v.signed, v.last.Seq-v.signed
+	r.Completeness = v.completeness.result()
+	if r.Failure != nil {
+		return
+	}
+	if len(v.checkpoints) > 0 {
+		c := v.checkpoints[0]
+		v.fail(c.file, c.line, r.Records+1, fmt.Sprintf("records are missing at the end: a checkpoint was signed over %d records and the journal has %d", c.Size, r.Records))
+		return
+	}
+	if v.missing != nil {
+		r.Failure = v.missing
+		return
+	}
+	bound := v.opts.MaxUncovered
+	if bound == 0 {
+		bound = time.Minute
+	}
+	if span := r.To.Sub(v.firstUnsigned); bound > 0 && r.Uncovered > 0 && span > bound {
+		v.fail(checkpointsName, 0, v.signed+1, fmt.Sprintf("records %d to %d were written over %s and no checkpoint covers them: checkpoints are missing", v.signed+1, r.Records, span.Round(time.Second)))
+	}
+}
