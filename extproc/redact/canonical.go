@@ -1,0 +1,109 @@
+package redact
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// appendToken appends the token of a value: 128 bits of HMAC-SHA-256 over what kind of value it is and its canonical
+// form. It tells whether two values are equal, and nothing else to who does not have the key.
+func (p *Plan) appendToken(dst []byte, kind string, canonical []byte) []byte {
+	mac := hmac.New(sha256.New, p.key)
+	mac.Write([]byte(kind))
+	mac.Write([]byte{0})
+	mac.Write(canonical)
+	sum := mac.Sum(nil)
+	return hex.AppendEncode(append(dst, "tok_"...), sum[:16])
+}
+
+// canonicalJSON returns the canonical form ([gate.AppendJSON]) of a value that the machine has read: members in order,
+// one spelling for each string and number. The value is compact and valid, its depth and its size are within limits.
+func canonicalJSON(compact []byte) ([]byte, error) {
+	t := tree{rest: compact}
+	v, err := t.value()
+	if err != nil {
+		return nil, err
+	}
+	canonical, err := gate.AppendJSON(nil, v)
+	if err != nil {
+		return nil, withheld("a value has no canonical form, so it cannot become a token")
+	}
+	return canonical, nil
+}
+
+// tree reads compact, valid JSON into the values that package gate knows.
+type tree struct{ rest []byte }
+
+func (t *tree) value() (any, error) {
+	switch c := t.rest[0]; c {
+	case '{':
+		return t.object()
+	case '[':
+		list := []any{}
+		for t.next(); t.rest[0] != ']'; {
+			v, err := t.value()
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+			t.comma()
+		}
+		t.next()
+		return list, nil
+	case '"':
+		return t.text(), nil
+	case 't':
+		t.rest = t.rest[len("true"):]
+		return true, nil
+	case 'f':
+		t.rest = t.rest[len("false"):]
+		return false, nil
+	case 'n':
+		t.rest = t.rest[len("null"):]
+		return nil, nil
+	default:
+		n := numberRun(t.rest)
+		v := json.Number(t.rest[:n])
+		t.rest = t.rest[n:]
+		return v, nil
+	}
+}
+
+func (t *tree) object() (any, error) {
+	var members []gate.Member
+	for t.next(); t.rest[0] != '}'; {
+		name := t.text()
+		t.next() // the colon
+		v, err := t.value()
+		if err != nil {
+			return nil, err
+		}
+		members = append(members, gate.Member{Name: name, Value: v})
+		t.comma()
+	}
+	t.next()
+	object, err := gate.MakeObject(members...)
+	if err != nil {
+		return nil, withheld("an object has one name twice")
+	}
+	return object, nil
+}
+
+func (t *tree) text() string {
+	end, _, _ := scanString(t.rest, 1)
+	s := string(appendDecoded(nil, t.rest[:end]))
+	t.rest = t.rest[end:]
+	return s
+}
+
+func (t *tree) next() { t.rest = t.rest[1:] }
+
+func (t *tree) comma() {
+	if t.rest[0] == ',' {
+		t.next()
+	}
+}

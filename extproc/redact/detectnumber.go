@@ -1,0 +1,297 @@
+package redact
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// group is a run of digits in a sequence of such runs that single separators stand between.
+type group struct{ from, to int }
+
+// findDigits looks for payment cards and US social security numbers.
+func (f *finder) findDigits(text []byte, on kindSet) {
+	for at := 0; at < len(text); {
+		if text[at]-'0' > 9 {
+			at++
+			continue
+		}
+		total := 0
+		f.groups = f.groups[:0]
+		for {
+			from := at
+			for at < len(text) && text[at]-'0' <= 9 {
+				at++
+			}
+			f.groups = append(f.groups, group{from, at})
+			total += at - from
+			if at+1 >= len(text) || text[at] != ' ' && text[at] != '-' && text[at] != '.' || text[at+1]-'0' > 9 {
+				break
+			}
+			at++
+		}
+		if total < 9 {
+			continue
+		}
+		if on.has(card) {
+			f.findCards(text)
+		}
+		if on.has(ssn) {
+			f.findSSNs(text)
+		}
+	}
+}
+
+const (
+	shortestCard = 13
+	longestCard  = 19
+)
+
+// findCards looks for a card in f.groups: whole groups, 13 to 19 digits together. Where there is one, all groups are taken:
+// what stands beside a card is its expiry date or its code, and one number in ten would seem to be part of the card, so
+// that leaving the others would tell something of its digits.
+func (f *finder) findCards(text []byte) {
+	for a := range f.groups {
+		var digits [longestCard]byte
+		n := 0
+		for b := a; b < len(f.groups); b++ {
+			g := f.groups[b]
+			if n+g.to-g.from > longestCard {
+				break
+			}
+			n += copy(digits[n:], text[g.from:g.to])
+			if n >= shortestCard && isCard(digits[:n]) && f.separatedLikeACard(text, a, b) {
+				f.add(f.groups[0].from, f.groups[len(f.groups)-1].to, card)
+				return
+			}
+		}
+	}
+}
+
+// separatedLikeACard tells the groups of a card from the parts of a decimal fraction: where dots stand between digits,
+// they are between groups of three to seven, and a group on its own does not follow a dot.
+func (f *finder) separatedLikeACard(text []byte, a, b int) bool {
+	if a > 0 && text[f.groups[a].from-1] == '.' && a == b {
+		return false
+	}
+	dots := false
+	short, long := longestCard, 0
+	for i := a; i <= b; i++ {
+		g := f.groups[i]
+		short, long = min(short, g.to-g.from), max(long, g.to-g.from)
+		dots = dots || i < b && text[g.to] == '.'
+	}
+	return !dots || short >= 3 && long <= 7
+}
+
+// isCard checks the length that the issuer's range allows, and the check digit (ISO/IEC 7812).
+func isCard(digits []byte) bool {
+	return len(digits) >= shortestCard && len(digits) <= longestCard && knownIssuer(digits) && luhn(digits)
+}
+
+// knownIssuer says whether an issuer has cards that begin like digits and are as long. It leaves out most of what is no
+// card: times in milliseconds and nanoseconds, and identifiers, begin with 0 or 1.
+func knownIssuer(digits []byte) bool {
+	six, n := 0, len(digits)
+	for _, d := range digits[:6] {
+		six = six*10 + int(d-'0')
+	}
+	two, three, four := six/10000, six/1000, six/100
+	switch {
+	case two >= 40 && two <= 49: // Visa; some of 49 are Maestro
+		return true
+	case two >= 51 && two <= 55, four >= 2221 && four <= 2720: // Mastercard
+		return n == 16
+	case two == 34, two == 37: // American Express
+		return n == 15
+	case three >= 300 && three <= 305, three == 309, two == 36, two == 38, two == 39: // Diners Club
+		return n >= 14
+	case four >= 3528 && four <= 3589: // JCB
+		return n >= 16
+	case four >= 2200 && four <= 2204: // Mir
+		return n >= 16
+	case two == 50, two >= 56 && two <= 58: // Maestro, RuPay
+		return true
+	case two >= 60 && two <= 69: // Discover, UnionPay, Maestro, RuPay
+		return true
+	case two == 81, two == 82: // RuPay, UnionPay
+		return n >= 16
+	default:
+		return false
+	}
+}
+
+// luhn is the check of ISO/IEC 7812-1, annex B.
+func luhn(digits []byte) bool {
+	sum := 0
+	for i := range digits {
+		d := int(digits[len(digits)-1-i] - '0')
+		if i%2 == 1 {
+			if d *= 2; d > 9 {
+				d -= 9
+			}
+		}
+		sum += d
+	}
+	return sum%10 == 0
+}
+
+// findSSNs looks in f.groups for AAA-GG-SSSS, with dashes, spaces or dots, and for nine digits that stand alone in a cell
+// or have a word before them that says what they are.
+func (f *finder) findSSNs(text []byte) {
+	for i, g := range f.groups {
+		switch {
+		case g.to-g.from == 9 && isSSN(text[g.from:g.to]) && (aloneInCell(text, g.from, g.to) || namedSSN(text, g.from)):
+			f.add(g.from, g.to, ssn)
+		case i+2 < len(f.groups) && g.to-g.from == 3:
+			second, third := f.groups[i+1], f.groups[i+2]
+			if second.to-second.from != 2 || third.to-third.from != 4 || text[g.to] != text[second.to] {
+				continue
+			}
+			var digits [9]byte
+			n := copy(digits[:], text[g.from:g.to])
+			n += copy(digits[n:], text[second.from:second.to])
+			copy(digits[n:], text[third.from:third.to])
+			if isSSN(digits[:]) {
+				f.add(g.from, third.to, ssn)
+			}
+		}
+	}
+}
+
+// isSSN leaves out the numbers that are never given: area 000, 666 and 900 to 999, group 00, serial 0000.
+func isSSN(digits []byte) bool {
+	n, err := strconv.Atoi(string(digits))
+	area, grp, serial := n/1_000_000, n/10_000%100, n%10_000
+	return err == nil && area != 0 && area != 666 && area < 900 && grp != 0 && serial != 0
+}
+
+func aloneInCell(text []byte, from, to int) bool {
+	return (from == 0 || isCellEnd(text[from-1])) && (to == len(text) || isCellEnd(text[to]))
+}
+
+func isCellEnd(c byte) bool {
+	switch c {
+	case ',', ';', '|', '"', '\'', '\t', '\r', '\n':
+		return true
+	default:
+		return false
+	}
+}
+
+// namedSSN reports whether the 24 bytes before from say that a social security number comes.
+func namedSSN(text []byte, from int) bool {
+	before := bytes.ToLower(text[max(0, from-24):from])
+	return bytes.Contains(before, []byte("ssn")) || bytes.Contains(before, []byte("social sec"))
+}
+
+// findNumber looks at a JSON number: a card, or nine digits that may be a social security number. The digits of its value
+// count, not how it is spelled: 4.2e15 and 4200000000000000.0 are the same. They are left in f.digits.
+func (f *finder) findNumber(raw []byte, on kindSet) []span {
+	f.spans = f.spans[:0]
+	if on&(1<<card|1<<ssn) == 0 || len(raw) < 2 {
+		return nil
+	}
+	var ok bool
+	if f.digits, ok = appendInteger(f.digits[:0], raw); !ok {
+		return nil
+	}
+	if on.has(card) && isCard(f.digits) {
+		f.add(0, len(f.digits), card)
+	}
+	if on.has(ssn) && len(f.digits) == 9 && isSSN(f.digits) {
+		f.add(0, len(f.digits), ssn)
+	}
+	return f.merge()
+}
+
+// appendInteger appends the digits of a JSON number that is an integer of at most 19 digits, without its sign.
+func appendInteger(dst, raw []byte) ([]byte, bool) {
+	if raw[0] == '-' {
+		raw = raw[1:]
+	}
+	if digitRun(raw) == len(raw) {
+		return append(dst, raw...), len(raw) <= longestCard
+	}
+	mantissa, exponent := raw, 0
+	if e := bytes.IndexAny(raw, "eE"); e >= 0 {
+		n, err := strconv.Atoi(string(raw[e+1:]))
+		if err != nil || n > maxNumber || n < -maxNumber {
+			return dst, false
+		}
+		mantissa, exponent = raw[:e], n
+	}
+	whole, fraction, _ := bytes.Cut(mantissa, []byte("."))
+	dst = append(append(dst, whole...), fraction...)
+	for exponent -= len(fraction); exponent < 0; exponent++ {
+		if len(dst) == 0 || dst[len(dst)-1] != '0' {
+			return dst, false
+		}
+		dst = dst[:len(dst)-1]
+	}
+	dst = bytes.TrimLeft(dst, "0")
+	if len(dst) == 0 || len(dst)+exponent > longestCard {
+		return dst, false
+	}
+	for ; exponent > 0; exponent-- {
+		dst = append(dst, '0')
+	}
+	return dst, true
+}
+
+// ibanLengths are the lengths of the countries in the IBAN registry (ISO 13616, SWIFT).
+var ibanLengths = map[[2]byte]int{}
+
+func init() {
+	const registry = "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24 " +
+		"FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 " +
+		"LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 " +
+		"SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30"
+	for i := 0; i < len(registry); i += 5 {
+		ibanLengths[[2]byte{registry[i], registry[i+1]}] = int(registry[i+2]-'0')*10 + int(registry[i+3]-'0')
+	}
+}
+
+// ibanAt returns where the IBAN that begins at from ends, or 0. It may be in groups with a space or a dash between.
+func ibanAt(text []byte, from int) int {
+	if from+15 > len(text) || wordClass[text[from+2]] != isDigit || wordClass[text[from+3]] != isDigit {
+		return 0
+	}
+	length := ibanLengths[[2]byte{text[from] &^ 0x20, text[from+1] &^ 0x20}]
+	if length == 0 {
+		return 0
+	}
+	var compact [34]byte
+	n, at := 0, from
+	for ; n < length && at < len(text); at++ {
+		c := text[at]
+		switch {
+		case wordClass[c]&isDigit != 0:
+			compact[n] = c
+			n++
+		case wordClass[c] != 0:
+			compact[n] = c &^ 0x20
+			n++
+		case (c == ' ' || c == '-') && wordClass[text[at-1]] != 0:
+		default:
+			return 0
+		}
+	}
+	if n < length || at < len(text) && wordClass[text[at]] != 0 || !mod97(compact[:n]) {
+		return 0
+	}
+	return at
+}
+
+// mod97 is the check of ISO 7064, MOD 97-10, with the first four characters moved to the end.
+func mod97(iban []byte) bool {
+	rest := 0
+	for i := range iban {
+		switch c := iban[(i+4)%len(iban)]; {
+		case c <= '9':
+			rest = (rest*10 + int(c-'0')) % 97
+		default:
+			rest = (rest*100 + int(c-'A') + 10) % 97
+		}
+	}
+	return rest == 1
+}

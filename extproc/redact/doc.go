@@ -1,0 +1,62 @@
+// Package redact takes protected values out of answers as they stream by: JSON, sequences of JSON, event streams and text.
+// It does no I/O and starts no goroutine: bytes in, bytes out. A [Plan] is compiled once from what policy said and shared;
+// a [Stream] is one body.
+//
+// # What it is trusted with
+//
+// A value that a path names never leaves, nor does its length, its type or the white space around it: two bodies that
+// differ only there become the same bytes (FuzzNonInterference). What cannot be read with certainty is not sent: the
+// stream ends in a [Withheld]. That holds for invalid JSON, duplicate names, invalid UTF-8, unpaired surrogates, a byte
+// order mark, data after the value, other charsets, unknown content types and everything over a limit of [Options].
+// Content codings are the caller's matter, and so is when bytes are sent: how output is cut into writes follows the input.
+//
+// Detectors are a net below that, for values that nobody expected in a place. They find what is written in the usual
+// ways (next section), and can be wrong both ways. Where a value must not pass, name its path.
+//
+// # Paths
+//
+// Paths are this subset of RFC 9535: `$`, `.name`, `['name']`, `["name"]`, `.*`, `[*]`, `[n]` with n of 0 or more, `..name`,
+// `..['name']`. In a sequence (NDJSON, event stream) `$` is each value. A path is matched on decoded names, so "\u0073sn" is
+// ssn. All paths of a plan run as one automaton, whose set of states is a row of words for each open object or array.
+//
+// What stands in the place of the value: `mask` the string "[redacted]" whatever it was; `null` null; `remove` nothing, with its
+// name and comma; `token` "tok_" and 32 hex digits of HMAC-SHA-256 over the canonical form (RFC 8785, with exact numbers)
+// of the whole value, so that equal values have equal tokens: that tells who sees two of them whether they are equal, and
+// needs the value in memory, bounded by Options.MaxToken. Where several apply, the one that tells least wins: remove, null,
+// mask, token. Nothing looks inside a value that is replaced, and names may stand twice in it.
+//
+// # Detectors
+//
+//   - email: an address with a domain of two labels or more, in any script; also with %40, as in URLs; also quoted.
+//   - card: 13 to 19 digits in groups with single spaces, dashes or dots, with a known issuer range and length and the
+//     Luhn digit. The digits in groups beside it go too.
+//   - iban: a country of the registry, its length, its check digits; spaces and dashes allowed.
+//   - ssn: US numbers as AAA-GG-SSSS with dashes, spaces or dots; nine digits that stand alone in a value or cell, or
+//     after "ssn" or "social security". Numbers that are never given (area 000, 666, 9xx) are not.
+//   - key: armored private keys; keys of AWS, GitHub, GitLab, Slack, Google, Stripe, OpenAI, Anthropic, npm, PyPI and
+//     others by their form; name and password in a URL; values labelled password=, client_secret=, sig= and the like.
+//   - token: JWTs (signed, encrypted, unsigned); what follows Bearer and Basic; access_token= and the like.
+//
+// They look at decoded strings, at member names, and (card, ssn) at the digits of numbers, whatever the exponent. They do
+// not see: full-width or other non-ASCII digits, other encodings inside a string (base64, JSON in JSON), a value split
+// over two JSON values or two lines (a private key may span lines), an at sign spelled out.
+//
+// In a string `mask` and `token` replace the match and leave the rest; a number is replaced whole. `null` and `remove` apply to
+// the whole value; a value that is a whole document becomes null. A member name cannot be null and is masked; names
+// that become the same are numbered. In text and headers `remove` deletes the match, and `null` masks it. The token of a match
+// is made without separators, and for addresses without case.
+//
+// # What the output looks like
+//
+// Names, strings, numbers keep their spelling (so 1.50 stays 1.50); white space between them goes, because its amount can
+// tell the length of what was there. A string that was changed is written anew. Lines of a sequence end with LF; empty
+// lines go. Events: see events. A value leaves in the Write that completes it.
+//
+// # Choices
+//
+// The tokenizer is our own. jsontext's Decoder pulls from a reader and can be resumed after a read error, but goes over an
+// unfinished token again for each chunk (quadratic for a long string in small ones), and keeps every name of every open
+// object. It serves as the oracle: what it takes we take, with the same tokens, and what it refuses we withhold
+// (FuzzAgainstJSONText). Duplicate names are found by 64-bit hashes with a seed of the process; memory for one stream is
+// bounded by the fields of Options: an unfinished token, a frame a level, 8 to 72 bytes for a name of an open object.
+package redact

@@ -1,0 +1,519 @@
+package redact
+
+// layout is how JSON values follow each other in a body.
+type layout uint8
+
+const (
+	oneValue   layout = iota // application/json
+	lineByLine               // NDJSON: each value ends with a newline
+	records                  // RFC 7464: a record separator before each value, a newline after it
+)
+
+const recordSeparator = 0x1E
+
+// maxNumber is how long the spelling of a number may be. A double needs 17 digits; this leaves room for the exact
+// decimals and the big integers that some programs write.
+const maxNumber = 1024
+
+// expectation is what the machine waits for.
+type expectation uint8
+
+const (
+	aValue expectation = iota
+	aValueOrEnd
+	aName
+	aNameOrEnd
+	aColon
+	aCommaOrEnd
+	aSeparator // between two values of a sequence
+	nothing    // after the value of a document
+)
+
+// frame is an object or array that is open.
+type frame struct {
+	array   bool
+	wrote   bool // something of it was written, so a comma comes next
+	begun   int  // elements begun, of an array
+	renamed int  // names that had to be told apart, of an object
+	names   nameSet
+}
+
+// machine rewrites JSON as it comes. Between two calls of write it keeps an unfinished token, one frame for each open
+// object or array, and a hash for each name of those objects. What it has done after any number of bytes depends on those
+// bytes only, never on how they were split; all that it does is in [machine.run].
+type machine struct {
+	plan    *Plan
+	limits  Options
+	layout  layout
+	finder  *finder
+	tallies []int64
+
+	out     []byte
+	pending []byte // from the start of an unfinished token
+
+	expect   expectation
+	frames   []frame
+	sets     []uint64 // path states: plan.paths.words for each frame
+	states   []uint64 // path states of the value to come
+	hashes   []uint64 // names of the open objects
+	values   int      // top-level values ended
+	started  bool     // any byte has come
+	begun    bool     // the value to come was looked up in the plan, and its first bytes may have been seen
+	inString bool
+	scanned  int  // bytes of the unfinished string that were looked at
+	escaped  bool // there is an escape in them
+
+	// A name that was not written yet, because the value may be removed with it.
+	held     []byte
+	holding  bool
+	dropping bool // the name itself asks for its member to be removed
+
+	// A value that is being replaced: everything from its first byte to its last is read and not written.
+	replacing action
+	replaced  int    // len(frames) where that value stands
+	subtree   []byte // its compact form, when it becomes a token
+
+	framesArray [8]frame
+	hashesArray [32]uint64
+	setsArray   [8]uint64
+	text        []byte // scratch: decoded text
+	changed     []byte // scratch: text with replacements
+}
+
+func newMachine(p *Plan, limits Options, l layout) *machine {
+	m := &machine{plan: p, limits: limits, layout: l, tallies: make([]int64, len(p.names))}
+	if p.on != 0 {
+		m.finder = &finder{}
+	}
+	m.frames, m.hashes, m.sets = m.framesArray[:0], m.hashesArray[:0], m.setsArray[:0]
+	m.states = make([]uint64, p.paths.words)
+	m.reset()
+	return m
+}
+
+// reset makes the machine ready for another document. Its tallies stay.
+func (m *machine) reset() {
+	m.pending, m.frames, m.sets, m.hashes = m.pending[:0], m.frames[:0], m.sets[:0], m.hashes[:0]
+	m.expect = aValue
+	if m.layout == records {
+		m.expect = aSeparator
+	}
+	m.values, m.scanned = 0, 0
+	m.started, m.begun, m.inString, m.escaped = false, false, false, false
+	m.holding, m.dropping, m.replacing = false, false, keep
+	copy(m.states, m.plan.paths.start)
+}
+
+// write appends to m.out what chunk completes. With an error, m.out has what was complete before it.
+func (m *machine) write(chunk []byte) error {
+	if len(chunk) == 0 {
+		return nil
+	}
+	m.started = true
+	data, joined := chunk, len(m.pending) > 0
+	if joined {
+		m.pending = append(m.pending, chunk...)
+		data = m.pending
+	}
+	used, err := m.run(data, false)
+	if err != nil {
+		return err
+	}
+	if !joined || used > 0 {
+		m.pending = append(m.pending[:0], data[used:]...)
+	}
+	return nil
+}
+
+// end is told that nothing more comes.
+func (m *machine) end() error {
+	if !m.started {
+		return nil // there is no body, so there is nothing to protect
+	}
+	used, err := m.run(m.pending, true)
+	if err != nil {
+		return err
+	}
+	whole := len(m.frames) == 0 && used == len(m.pending) && !m.inString
+	switch {
+	case whole && m.layout == oneValue && m.expect == nothing,
+		whole && m.layout == lineByLine && !m.begun,
+		whole && m.layout == records && m.expect == aSeparator:
+		return nil
+	case whole && m.layout == oneValue && m.values == 0:
+		return withheld("the body has no JSON value")
+	default:
+		return withheld("the JSON ends too early")
+	}
+}
+
+// run goes through data, and returns how many bytes it is done with. The rest is the start of a token.
+func (m *machine) run(data []byte, final bool) (used int, err error) {
+	at := 0
+	for at < len(data) {
+		c := data[at]
+		if !m.inString && (c == ' ' || c == '\n' || c == '\r' || c == '\t') {
+			if c == '\n' && m.expect == aSeparator && m.layout == lineByLine {
+				m.expect = aValue
+			}
+			at++
+			continue
+		}
+		n := 0
+		switch {
+		case m.inString:
+			n, err = m.stringToken(data[at:])
+		case m.expect == aValue:
+			n, err = m.value(data[at:], final)
+		case m.expect == aValueOrEnd && c != ']':
+			m.expect = aValue
+			continue
+		case m.expect == aName && c == '"', m.expect == aNameOrEnd && c == '"':
+			n, err = m.stringToken(data[at:])
+		default:
+			n, err = 1, m.punctuation(c)
+		}
+		at += n
+		if err != nil || m.inString || n == 0 {
+			return at, err
+		}
+	}
+	return at, nil
+}
+
+// punctuation handles what stands between values, and the ends of objects and arrays.
+func (m *machine) punctuation(c byte) error {
+	top := len(m.frames) - 1
+	switch {
+	case m.expect == aSeparator && m.layout == records && c == recordSeparator:
+		m.expect = aValue
+		return nil
+	case m.expect == aSeparator && m.layout == records:
+		return withheld("no record separator before a JSON value")
+	case m.expect == aSeparator:
+		return withheld("more than one JSON value in a line")
+	case m.expect == nothing:
+		return withheld("data after the JSON value")
+	case m.expect == aColon && c == ':':
+		m.expect = aValue
+	case m.expect == aCommaOrEnd && c == ',' && m.frames[top].array:
+		m.expect = aValue
+	case m.expect == aCommaOrEnd && c == ',':
+		m.expect = aName
+	case (m.expect == aCommaOrEnd || m.expect == aValueOrEnd) && c == ']' && m.frames[top].array,
+		(m.expect == aCommaOrEnd || m.expect == aNameOrEnd) && c == '}' && !m.frames[top].array:
+		return m.closeFrame(c)
+	default:
+		return errNotJSON
+	}
+	return m.keepSubtree(c)
+}
+
+var errNotJSON = withheld("the body is not valid JSON")
+
+// value begins or goes on with a value. It returns 0 when there is too little of it.
+func (m *machine) value(data []byte, final bool) (int, error) {
+	if !m.begun {
+		m.beginValue()
+	}
+	switch c := data[0]; {
+	case c == '"':
+		return m.stringToken(data)
+	case c == '{', c == '[':
+		return 1, m.openFrame(c)
+	case c == '-' || c >= '0' && c <= '9':
+		n := numberRun(data)
+		switch {
+		case n > maxNumber:
+			return 0, withheld("a number of more than %d bytes", maxNumber)
+		case n == len(data) && !final:
+			return 0, nil
+		case !isNumber(data[:n]):
+			return 0, errNotJSON
+		}
+		return n, m.number(data[:n])
+	case c == 't':
+		return m.literal(data, "true")
+	case c == 'f':
+		return m.literal(data, "false")
+	case c == 'n':
+		return m.literal(data, "null")
+	default:
+		return 0, errNotJSON
+	}
+}
+
+// beginValue looks up the value to come in the plan.
+func (m *machine) beginValue() {
+	m.begun = true
+	top := len(m.frames) - 1
+	words := m.plan.paths.words
+	if top >= 0 && m.frames[top].array {
+		f := &m.frames[top]
+		if words > 0 {
+			m.plan.paths.element(m.states, m.sets[top*words:], f.begun)
+		}
+		f.begun++
+	}
+	if m.replacing != keep {
+		return
+	}
+	act := keep
+	if words > 0 {
+		act = m.plan.paths.accepts(m.states, m.tallies)
+	}
+	if m.dropping {
+		act, m.dropping = remove, false
+	}
+	if act == remove {
+		m.holding = false
+	}
+	m.replacing, m.replaced, m.subtree = act, top+1, m.subtree[:0]
+}
+
+// endValue is told that a value ended, and writes what stands in its place when it is replaced.
+func (m *machine) endValue() error {
+	m.begun = false
+	if m.replacing != keep && m.replaced == len(m.frames) {
+		if err := m.replace(); err != nil {
+			return err
+		}
+	}
+	if len(m.frames) > 0 {
+		m.expect = aCommaOrEnd
+		return nil
+	}
+	m.values++
+	copy(m.states, m.plan.paths.start)
+	if m.layout == oneValue {
+		m.expect = nothing
+		return nil
+	}
+	m.expect = aSeparator
+	m.out = append(m.out, '\n')
+	return nil
+}
+
+func (m *machine) replace() error {
+	act := m.replacing
+	m.replacing = keep
+	switch act {
+	case remove:
+		if len(m.frames) == 0 { // a member called for it, so there is a frame; a detector never comes here
+			return errNotJSON
+		}
+		return nil
+	case null:
+		m.separate()
+		m.out = append(m.out, "null"...)
+		return nil
+	case mask:
+		m.separate()
+		m.out = append(m.out, `"`+Masked+`"`...)
+		return nil
+	case tokenize:
+		canonical, err := canonicalJSON(m.subtree)
+		if err != nil {
+			return err
+		}
+		m.separate()
+		m.out = append(m.out, '"')
+		m.out = m.plan.appendToken(m.out, "json", canonical)
+		m.out = append(m.out, '"')
+		return nil
+	default:
+		return withheld("a replacement is not known")
+	}
+}
+
+// separate writes what goes before a value that is written: the comma of an array, a name that was held, the record
+// separator of a sequence.
+func (m *machine) separate() {
+	top := len(m.frames) - 1
+	switch {
+	case top < 0 && m.layout == records:
+		m.out = append(m.out, recordSeparator)
+	case top < 0:
+	case m.frames[top].array:
+		if m.frames[top].wrote {
+			m.out = append(m.out, ',')
+		}
+		m.frames[top].wrote = true
+	case m.holding:
+		m.holding = false
+		m.writeName(m.held)
+	}
+}
+
+func (m *machine) writeName(quoted []byte) {
+	f := &m.frames[len(m.frames)-1]
+	if f.wrote {
+		m.out = append(m.out, ',')
+	}
+	f.wrote = true
+	m.out = append(append(m.out, quoted...), ':')
+}
+
+func (m *machine) openFrame(c byte) error {
+	depth := len(m.frames)
+	if depth == m.limits.MaxDepth {
+		return withheld("JSON nested more than %d deep", m.limits.MaxDepth)
+	}
+	if m.replacing == keep {
+		m.separate()
+		m.out = append(m.out, c)
+	}
+	if depth < cap(m.frames) {
+		m.frames = m.frames[:depth+1] // its name set has a table that can be used again
+	} else {
+		m.frames = append(m.frames, frame{})
+	}
+	f := &m.frames[depth]
+	f.array, f.wrote, f.begun, f.renamed = c == '[', false, 0, 0
+	f.names.reset(len(m.hashes))
+	m.sets = append(m.sets[:depth*len(m.states)], m.states...)
+	m.begun = false
+	m.expect = aNameOrEnd
+	if f.array {
+		m.expect = aValueOrEnd
+	}
+	return m.keepSubtree(c)
+}
+
+func (m *machine) closeFrame(c byte) error {
+	top := len(m.frames) - 1
+	m.hashes = m.hashes[:m.frames[top].names.from]
+	m.frames[top].names.release()
+	m.frames = m.frames[:top]
+	if m.replacing == keep {
+		m.out = append(m.out, c)
+	}
+	if err := m.keepSubtree(c); err != nil {
+		return err
+	}
+	return m.endValue()
+}
+
+// stringToken begins or goes on with a name or a string value. Where the string is replaced whole, what was looked at is
+// let go, so that it may be longer than any limit.
+func (m *machine) stringToken(data []byte) (int, error) {
+	at := m.scanned
+	if !m.inString {
+		at, m.escaped = 1, false
+	}
+	next, status, escaped := scanString(data, at)
+	m.escaped = m.escaped || escaped
+	unread := m.replacing > tokenize
+	switch {
+	case next > m.limits.MaxToken && !unread:
+		return 0, withheld("a string of more than %d bytes", m.limits.MaxToken)
+	case status == stringBad:
+		return 0, withheld("the body has a string that is not valid JSON")
+	case status == stringGoesOn:
+		m.inString, m.scanned = true, next
+		if unread {
+			m.scanned = 0
+			return next, nil
+		}
+		return 0, nil
+	}
+	m.inString, m.scanned = false, 0
+	switch {
+	case m.expect != aValue:
+		return next, m.name(data[:next])
+	case unread:
+		return next, m.endValue()
+	default:
+		return next, m.string(data[:next])
+	}
+}
+
+// name handles a member name: it must be new in its object, it leads to a value, and detectors look at it.
+func (m *machine) name(raw []byte) error {
+	m.expect = aColon
+	if m.replacing > tokenize {
+		return nil // not written, so nobody reads it
+	}
+	text := raw[1 : len(raw)-1]
+	if m.escaped {
+		m.text = appendDecoded(m.text[:0], raw)
+		text = m.text
+	}
+	if err := m.addName(text); err != nil {
+		return err
+	}
+	if m.replacing != keep {
+		return m.keepSubtree(raw...)
+	}
+	top := len(m.frames) - 1
+	removed := false
+	if words := m.plan.paths.words; words > 0 {
+		m.plan.paths.member(m.states, m.sets[top*words:], text)
+		removed = m.plan.paths.removes(m.states)
+	}
+	if m.finder == nil && !removed {
+		m.writeName(raw)
+		return nil
+	}
+	if removed {
+		return nil
+	}
+	quoted, err := m.detectName(raw, text)
+	if err != nil || m.dropping {
+		return err
+	}
+	if m.plan.removes {
+		m.held, m.holding = append(m.held[:0], quoted...), true
+		return nil
+	}
+	m.writeName(quoted)
+	return nil
+}
+
+func (m *machine) addName(text []byte) error {
+	f := &m.frames[len(m.frames)-1]
+	h := hashName(text)
+	var isNew bool
+	if m.hashes, isNew = f.names.add(m.hashes, h); !isNew {
+		return withheld("an object has one name twice")
+	}
+	if len(m.hashes) > m.limits.MaxNames {
+		return withheld("objects with more than %d names", m.limits.MaxNames)
+	}
+	return nil
+}
+
+func (m *machine) literal(data []byte, word string) (int, error) {
+	n := min(len(word), len(data))
+	if string(data[:n]) != word[:n] {
+		return 0, errNotJSON
+	}
+	if n < len(word) {
+		return 0, nil
+	}
+	return n, m.plain(data[:n])
+}
+
+// plain writes a value that no detector has a say in.
+func (m *machine) plain(raw []byte) error {
+	if m.replacing == keep {
+		m.separate()
+		m.out = append(m.out, raw...)
+	}
+	if err := m.keepSubtree(raw...); err != nil {
+		return err
+	}
+	return m.endValue()
+}
+
+// keepSubtree keeps what a token will be made of.
+func (m *machine) keepSubtree(raw ...byte) error {
+	if m.replacing != tokenize {
+		return nil
+	}
+	m.subtree = append(m.subtree, raw...)
+	if len(m.subtree) > m.limits.MaxToken {
+		return withheld("a value of more than %d bytes cannot become a token", m.limits.MaxToken)
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package redact
+
+import "strconv"
+
+// string writes a string value, less what detectors find in it.
+func (m *machine) string(raw []byte) error {
+	if m.finder == nil || m.replacing != keep {
+		return m.plain(raw)
+	}
+	text := raw[1 : len(raw)-1]
+	if m.escaped {
+		m.text = appendDecoded(m.text[:0], raw)
+		text = m.text
+	}
+	spans := m.finder.find(text, m.plan.on)
+	if len(spans) == 0 {
+		return m.plain(raw)
+	}
+	switch act := m.plan.strongest(spans, m.tallies); act {
+	case null, remove:
+		return m.instead(act)
+	default:
+		m.changed = m.plan.appendReplaced(m.changed[:0], text, spans)
+		m.separate()
+		m.out = appendQuoted(m.out, m.changed)
+		return m.endValue()
+	}
+}
+
+// number writes a number, or what stands in its place: a number is replaced whole.
+func (m *machine) number(raw []byte) error {
+	if m.finder == nil || m.replacing != keep {
+		return m.plain(raw)
+	}
+	spans := m.finder.findNumber(raw, m.plan.on)
+	if len(spans) == 0 {
+		return m.plain(raw)
+	}
+	act := m.plan.strongest(spans, m.tallies)
+	switch act {
+	case null, remove, mask:
+		return m.instead(act)
+	default:
+		m.separate()
+		m.out = append(m.out, '"')
+		m.out = m.plan.appendReplaced(m.out, m.finder.digits, spans)
+		m.out = append(m.out, '"')
+		return m.endValue()
+	}
+}
+
+// instead writes what stands in the place of a whole value that a detector spoke of. A value that is a whole document
+// cannot go: it becomes null.
+func (m *machine) instead(act action) error {
+	if act == remove && len(m.frames) == 0 {
+		act = null
+	}
+	if act == remove {
+		m.holding = false
+	}
+	m.replacing, m.replaced = act, len(m.frames)
+	return m.endValue()
+}
+
+// detectName returns the name to write for the one read. A name cannot be null, so null masks; remove drops the member.
+// Two names that become the same are told apart by a number, in the order in which they come.
+func (m *machine) detectName(raw, text []byte) (quoted []byte, err error) {
+	spans := m.finder.find(text, m.plan.on)
+	if len(spans) == 0 {
+		return raw, nil
+	}
+	if m.plan.strongest(spans, m.tallies) == remove {
+		m.dropping = true
+		return nil, nil
+	}
+	m.changed = m.plan.appendReplaced(m.changed[:0], text, spans)
+	f := &m.frames[len(m.frames)-1]
+	stem := len(m.changed)
+	for {
+		var isNew bool
+		if m.hashes, isNew = f.names.add(m.hashes, hashName(m.changed)); isNew {
+			break
+		}
+		f.renamed++
+		m.changed = append(m.changed[:stem], ' ')
+		m.changed = strconv.AppendInt(m.changed, int64(f.renamed+1), 10)
+	}
+	if len(m.hashes) > m.limits.MaxNames {
+		return nil, withheld("objects with more than %d names", m.limits.MaxNames)
+	}
+	m.held = appendQuoted(m.held[:0], m.changed)
+	return m.held, nil
+}

@@ -1,0 +1,156 @@
+package redact
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// Masked is what stands in the place of a masked value.
+const Masked = "[redacted]"
+
+// minKey is how many bytes of HMAC key a plan with tokens needs: a shorter one could be guessed from one known value.
+const minKey = 16
+
+// maxSegments bounds the path segments of one plan, and with them the bytes kept for each level of nesting (512).
+const maxSegments = 4096
+
+// Withheld says that a body, or what is left of it, cannot be redacted and so must not be sent. Its reason holds nothing
+// of the body.
+type Withheld struct{ Reason string }
+
+func (w *Withheld) Error() string { return w.Reason }
+
+func withheld(format string, args ...any) error {
+	return &Withheld{Reason: fmt.Sprintf(format, args...)}
+}
+
+// action is a [gate.Replacement], ordered by how little it tells: where two apply to one value, the greater wins.
+type action uint8
+
+const (
+	keep action = iota
+	tokenize
+	mask
+	null
+	remove
+)
+
+func actionOf(r gate.Replacement) (action, error) {
+	switch r {
+	case "", gate.Mask:
+		return mask, nil
+	case gate.Token:
+		return tokenize, nil
+	case gate.Null:
+		return null, nil
+	case gate.Remove:
+		return remove, nil
+	default:
+		return keep, fmt.Errorf("unknown replacement %q: use mask, remove, null or token", string(r))
+	}
+}
+
+// Plan is what is to be redacted, compiled. It does not change, and any number of goroutines may share it. The zero Plan
+// redacts nothing.
+type Plan struct {
+	names []string // what a count is kept under
+	paths automaton
+	key   []byte
+
+	on      kindSet       // detectors in use
+	actions [kinds]action // by detector
+	counts  [kinds]int    // by detector: index in names
+	removes bool          // a detector may remove the value that it looks at
+}
+
+// Compile makes a plan of the redactions that apply to one answer. The key is for tokens, and may be empty when nothing
+// becomes one. A redaction with an empty With masks. Where two redactions meet in one value, the one that tells less
+// applies: remove, then null, then mask, then token.
+func Compile(rs []gate.Redaction, key []byte) (*Plan, error) {
+	p := &Plan{key: slices.Clone(key)}
+	var errs []error
+	for _, r := range rs {
+		if err := p.add(r); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if err := p.paths.compile(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Check reports what is wrong with one redaction, as [Compile] would.
+func Check(r gate.Redaction) error {
+	p := &Plan{key: make([]byte, minKey)}
+	if err := p.add(r); err != nil {
+		return err
+	}
+	return p.paths.compile()
+}
+
+func (p *Plan) add(r gate.Redaction) error {
+	act, err := actionOf(r.With)
+	if err != nil {
+		return fmt.Errorf("redact %q: %w", r.Name(), err)
+	}
+	if act == tokenize && len(p.key) < minKey {
+		return fmt.Errorf("redact %q: token needs a key of at least %d bytes, not %d", r.Name(), minKey, len(p.key))
+	}
+	switch {
+	case r.Path != "" && r.Detect != "":
+		return fmt.Errorf("redact: path %q and detect %q in one element: write two", r.Path, r.Detect)
+	case r.Path != "":
+		segments, err := parsePath(r.Path)
+		if err != nil {
+			return fmt.Errorf("redact path %q: %w", r.Path, err)
+		}
+		if len(segments) == 0 && act == remove {
+			return fmt.Errorf("redact path %q: a whole document cannot be removed: use mask or null", r.Path)
+		}
+		p.paths.add(segments, act, p.count(r.Path))
+	case r.Detect != "":
+		k, ok := kindOf(r.Detect)
+		if !ok {
+			return fmt.Errorf("redact: unknown detector %q: use one of %q", r.Detect, Detectors())
+		}
+		p.on |= 1 << k
+		p.actions[k] = max(p.actions[k], act)
+		p.counts[k] = p.count(r.Detect)
+		p.removes = p.removes || act == remove
+	default:
+		return errors.New("redact: neither a path nor a detector")
+	}
+	return nil
+}
+
+// count returns where redactions called name are counted.
+func (p *Plan) count(name string) int {
+	if i := slices.Index(p.names, name); i >= 0 {
+		return i
+	}
+	p.names = append(p.names, name)
+	return len(p.names) - 1
+}
+
+// Empty reports whether the plan redacts nothing: every body passes as it is.
+func (p *Plan) Empty() bool { return p.on == 0 && !p.hasPaths() }
+
+func (p *Plan) hasPaths() bool { return len(p.paths.rules) > 0 }
+
+// tally turns counts, kept by index, into what a record says.
+func (p *Plan) tally(counts []int64) []gate.Count {
+	var list []gate.Count
+	for i, n := range counts {
+		if n > 0 {
+			list = append(list, gate.Count{Name: p.names[i], N: n})
+		}
+	}
+	return list
+}

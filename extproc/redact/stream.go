@@ -1,0 +1,172 @@
+package redact
+
+import (
+	"errors"
+	"mime"
+	"strings"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// Options are the limits of one stream. A field that is 0 has its default.
+type Options struct {
+	// MaxToken is how many bytes a JSON string, a value that becomes a token, and an event of an event stream may have.
+	// Default 1 MiB. A string that is masked, removed or made null by a path may have any length.
+	MaxToken int
+
+	// MaxDepth is how deep JSON may be nested. Default 1000.
+	MaxDepth int
+
+	// MaxNames is how many names the objects that are open at one time may have together. Default 65,536, which takes up
+	// to 5 MiB. Names inside a value that is replaced do not count.
+	MaxNames int
+
+	// MaxLine is how many bytes a line of text may have. Default 64 KiB.
+	MaxLine int
+}
+
+func (o Options) withDefaults() Options {
+	for _, d := range []struct {
+		field *int
+		value int
+	}{{&o.MaxToken, 1 << 20}, {&o.MaxDepth, 1000}, {&o.MaxNames, 1 << 16}, {&o.MaxLine, 64 << 10}} {
+		if *d.field <= 0 {
+			*d.field = d.value
+		}
+	}
+	return o
+}
+
+// rewriter is one kind of body. What it has done, and whether it failed, depends on the bytes it was given and not on how
+// they were split.
+type rewriter interface {
+	write(chunk []byte) error // appends to *output what is complete
+	end() error
+	output() *[]byte
+	counts() []int64
+}
+
+// Stream redacts one body as it comes. It is for one goroutine.
+type Stream struct {
+	plan   *Plan
+	body   rewriter // nil: the plan is empty, and everything passes
+	err    error
+	closed bool
+}
+
+// Stream begins a body with the given Content-Type. The body must have no content coding: what is compressed cannot be
+// read. With an empty plan any body passes as it is. The error is a [*Withheld]: nothing of such a body may be sent.
+func (p *Plan) Stream(contentType string, opts Options) (*Stream, error) {
+	if p.Empty() {
+		return &Stream{plan: p}, nil
+	}
+	opts = opts.withDefaults()
+	if contentType == "" {
+		return &Stream{plan: p, body: &unknown{}}, nil
+	}
+	media, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return nil, withheld("the content type cannot be read")
+	}
+	switch charset := strings.ToLower(params["charset"]); charset {
+	case "", "utf-8", "utf8", "us-ascii":
+	default:
+		return nil, withheld("charset %.40q cannot be redacted", charset)
+	}
+	body, err := p.rewriter(media, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &Stream{plan: p, body: body}, nil
+}
+
+func (p *Plan) rewriter(media string, opts Options) (rewriter, error) {
+	switch media {
+	case "application/json", "text/json":
+		return newMachine(p, opts, oneValue), nil
+	case "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonl", "application/jsonlines",
+		"application/x-jsonlines", "application/json-lines", "application/stream+json":
+		return newMachine(p, opts, lineByLine), nil
+	case "application/json-seq":
+		return newMachine(p, opts, records), nil
+	case "text/event-stream":
+		return newEvents(p, opts), nil
+	}
+	switch {
+	case strings.HasSuffix(media, "+json"):
+		return newMachine(p, opts, oneValue), nil
+	case strings.HasSuffix(media, "+json-seq"):
+		return newMachine(p, opts, records), nil
+	case !strings.HasPrefix(media, "text/"):
+		return nil, withheld("content type %.80q cannot be redacted", media)
+	case p.hasPaths():
+		return nil, withheld("paths cannot be applied to content type %.80q", media)
+	}
+	return newLines(p, opts, strings.HasSuffix(media, "html") || strings.HasSuffix(media, "xml")), nil
+}
+
+// Write takes the next bytes of the body and returns what can be sent now: every JSON value, event or line that is
+// complete. What it returns is good until the next call, and may be empty.
+//
+// After an error, which is a [*Withheld], nothing more may be sent, and every later call fails the same way.
+func (s *Stream) Write(chunk []byte) (out []byte, err error) {
+	if s.body == nil {
+		return chunk, nil
+	}
+	return s.advance(func() error { return s.body.write(chunk) })
+}
+
+// Close is told that the body is complete, and returns what is left to send.
+func (s *Stream) Close() (out []byte, err error) {
+	if s.body == nil {
+		return nil, nil
+	}
+	out, err = s.advance(s.body.end)
+	s.closed = true
+	return out, err
+}
+
+func (s *Stream) advance(step func() error) ([]byte, error) {
+	out := s.body.output()
+	*out = (*out)[:0]
+	switch {
+	case s.err != nil:
+		return nil, s.err
+	case s.closed:
+		s.err = withheld("the body has ended")
+		return nil, s.err
+	}
+	if err := step(); err != nil {
+		if _, ok := errors.AsType[*Withheld](err); !ok {
+			err = withheld("the body could not be redacted")
+		}
+		s.err = err
+		return nil, err
+	}
+	return *out, nil
+}
+
+// Counts says how often each path and detector was applied so far, those that were not at all left out.
+func (s *Stream) Counts() []gate.Count {
+	if s.body == nil {
+		return nil
+	}
+	return s.plan.tally(s.body.counts())
+}
+
+func (m *machine) output() *[]byte { return &m.out }
+func (m *machine) counts() []int64 { return m.tallies }
+
+// unknown is a body of which nobody said what it is. Only an empty one passes.
+type unknown struct{ out []byte }
+
+func (u *unknown) write(chunk []byte) error {
+	if len(chunk) > 0 {
+		return withheld("a body without a content type cannot be redacted")
+	}
+	return nil
+}
+
+func (u *unknown) end() error      { return nil }
+func (u *unknown) output() *[]byte { return &u.out }
+func (u *unknown) counts() []int64 { return nil }

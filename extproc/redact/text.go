@@ -1,0 +1,198 @@
+package redact
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+// lineReader cuts what comes into lines. A line ends with LF, and in an event stream with CR or CRLF too.
+type lineReader struct {
+	pending  []byte
+	most     int
+	returns  bool // CR ends a line
+	skipFeed bool // the last line ended with CR: an LF that follows belongs to it
+}
+
+// read calls line for each complete line, without its end.
+func (r *lineReader) read(chunk []byte, line func([]byte) error) error {
+	data, joined := chunk, len(r.pending) > 0
+	looked := 0
+	if joined {
+		looked = len(r.pending)
+		r.pending = append(r.pending, chunk...)
+		data = r.pending
+	}
+	used := 0
+	for {
+		if r.skipFeed && used < len(data) {
+			r.skipFeed = false
+			if data[used] == '\n' {
+				used++
+			}
+		}
+		end := r.lineEnd(data, max(used, looked))
+		if end < 0 && len(data)-used > r.most || end-used > r.most {
+			return withheld("a line of more than %d bytes", r.most)
+		}
+		if end < 0 {
+			break
+		}
+		r.skipFeed = data[end] == '\r'
+		if err := line(data[used:end]); err != nil {
+			return err
+		}
+		used = end + 1
+	}
+	if !joined || used > 0 {
+		r.pending = append(r.pending[:0], data[used:]...)
+	}
+	return nil
+}
+
+func (r *lineReader) lineEnd(data []byte, from int) int {
+	n := bytes.IndexByte(data[from:], '\n')
+	if r.returns {
+		rest := data[from:]
+		if n >= 0 {
+			rest = rest[:n]
+		}
+		if c := bytes.IndexByte(rest, '\r'); c >= 0 {
+			n = c
+		}
+	}
+	if n < 0 {
+		return -1
+	}
+	return from + n
+}
+
+// checkText refuses a line that other readers may see as other text than the detectors do.
+func checkText(line []byte) error {
+	if bytes.IndexByte(line, 0) >= 0 || !utf8.Valid(line) {
+		return withheld("the text is not UTF-8")
+	}
+	return nil
+}
+
+// lines redacts text line by line, with detectors. A value that goes over two lines is not found, but for private keys.
+type lines struct {
+	plan    *Plan
+	finder  finder
+	tallies []int64
+	out     []byte
+	reader  lineReader
+	markup  bool
+	inKey   bool // in an armored private key that began on an earlier line
+	plain   []byte
+}
+
+func newLines(p *Plan, opts Options, markup bool) *lines {
+	return &lines{plan: p, tallies: make([]int64, len(p.names)), markup: markup, reader: lineReader{most: opts.MaxLine}}
+}
+
+func (l *lines) output() *[]byte { return &l.out }
+func (l *lines) counts() []int64 { return l.tallies }
+
+func (l *lines) write(chunk []byte) error {
+	return l.reader.read(chunk, func(line []byte) error { return l.line(line, "\n") })
+}
+
+func (l *lines) end() error {
+	if len(l.reader.pending) == 0 {
+		return nil
+	}
+	return l.line(l.reader.pending, "")
+}
+
+func (l *lines) line(line []byte, end string) error {
+	if err := checkText(line); err != nil {
+		return err
+	}
+	if l.markup {
+		l.plain = appendUnescaped(l.plain[:0], line)
+		line = l.plain
+	}
+	if l.inKey {
+		to, ended := armorEnd(line, 0)
+		if !ended {
+			return nil
+		}
+		l.inKey = false
+		line = line[to:]
+	}
+	spans := l.finder.find(line, l.plan.on)
+	if len(spans) == 0 {
+		l.out = append(append(l.out, line...), end...)
+		return nil
+	}
+	l.plan.strongest(spans, l.tallies)
+	l.out = l.plan.appendReplaced(l.out, line, spans)
+	if spans[len(spans)-1].open {
+		l.inKey = true
+		return nil // the rest of its last line comes when it ends
+	}
+	l.out = append(l.out, end...)
+	return nil
+}
+
+// references are the names that HTML has for characters that detectors look for.
+var references = map[string]byte{
+	"commat": '@', "period": '.', "lowbar": '_', "plus": '+', "colon": ':', "sol": '/', "equals": '=', "percnt": '%', "num": '#',
+}
+
+// appendUnescaped writes line with the characters that markup may spell as references (&#64;) as themselves, where that
+// changes nothing for who reads the markup. The five that markup is made of stay as they are.
+func appendUnescaped(dst, line []byte) []byte {
+	for {
+		i := bytes.IndexByte(line, '&')
+		if i < 0 {
+			return append(dst, line...)
+		}
+		dst = append(dst, line[:i]...)
+		line = line[i:]
+		c, n := reference(line)
+		if n == 0 {
+			c, n = '&', 1
+		}
+		dst = append(dst, c)
+		line = line[n:]
+	}
+}
+
+// reference reads the reference that b begins with, if it stands for a character that is plain text in markup.
+func reference(b []byte) (c byte, n int) {
+	end := 1
+	for end < len(b) && end < 16 && (b[end] == '#' || wordClass[b[end]] != 0) {
+		end++
+	}
+	name := string(b[1:end])
+	if end < len(b) && b[end] == ';' {
+		end++
+	}
+	if c, ok := references[name]; ok {
+		return c, end
+	}
+	if len(name) < 2 || name[0] != '#' {
+		return 0, 0
+	}
+	code := 0
+	hex := name[1] == 'x' || name[1] == 'X'
+	for _, d := range []byte(name[1:]) {
+		switch {
+		case hex && (d == 'x' || d == 'X'):
+		case hex && hexValue(d) >= 0:
+			code = code*16 + int(hexValue(d))
+		case !hex && d >= '0' && d <= '9':
+			code = code*10 + int(d-'0')
+		default:
+			return 0, 0
+		}
+		if code > 0x7E {
+			return 0, 0
+		}
+	}
+	if code < ' ' || code == '<' || code == '>' || code == '&' || code == '"' || code == '\'' {
+		return 0, 0
+	}
+	return byte(code), end
+}
