@@ -1,0 +1,161 @@
+package xds
+
+import (
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/countersign/countersign/extproc/config"
+)
+
+// The names of the filters, which per-route configuration refers to.
+const (
+	extProc  = "envoy.filters.http.ext_proc"
+	extAuthz = "envoy.filters.http.ext_authz"
+	router   = "envoy.filters.http.router"
+)
+
+// filters are the HTTP filters of l: those that its resources are attached by, and the router. They are enabled where a
+// route says nothing.
+func (b *builder) filters(l *listener) []*hcmv3.HttpFilter {
+	wait := longestHold(b.c, l.resources) + holdMargin
+	var list []*hcmv3.HttpFilter
+	if l.attaches("ext_proc") {
+		list = append(list, b.filter(extProc, processor(l, wait)))
+	}
+	if l.attaches("ext_authz") {
+		list = append(list, b.filter(extAuthz, authorizer(l, wait)))
+	}
+	return append(list, b.filter(router, &routerv3.Router{SuppressEnvoyHeaders: true}))
+}
+
+func (b *builder) filter(name string, m validated) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.pack(m)}}
+}
+
+func processor(l *listener, wait time.Duration) *procv3.ExternalProcessor {
+	return &procv3.ExternalProcessor{
+		GrpcService:       service(nil),
+		FailureModeAllow:  false,
+		AllowModeOverride: false,
+		ProcessingMode:    processingMode(true), // routes that inspect answers say so; see the package comment
+		RequestAttributes: attributes(l),
+
+		// The body modes that are used have no timeout of a message, so that a hold can last; these count for others.
+		MessageTimeout:    seconds(wait),
+		MaxMessageTimeout: seconds(wait),
+		StatusOnError:     unavailable(),
+
+		MutationRules: mutationRules(),
+		MetadataOptions: &procv3.MetadataOptions{ReceivingNamespaces: &procv3.MetadataOptions_MetadataNamespaces{
+			Untyped: []string{MetadataNamespace},
+		}},
+		RouteCacheAction: procv3.ExternalProcessor_RETAIN, // what was judged for one route does not move to another
+
+		// Without it every body becomes chunked, which some targets refuse. The service sends the exact length or none.
+		AllowContentLengthHeader: true,
+	}
+}
+
+// attributes are what the service is told of a request besides the request. They cost space in every stream.
+func attributes(l *listener) []string {
+	list := []string{"source.address"}
+	if l.tls != nil && l.tls.ClientCAFile != "" {
+		list = append(list, "connection.sha256_peer_certificate_digest") // for tokens that are bound to a certificate (RFC 8705)
+	}
+	return list
+}
+
+// processingMode sends the whole request, and the whole answer unless it passes. In FULL_DUPLEX_STREAMED the service says
+// when the request's head goes on and what its body is; without trailers sent Envoy refuses the mode.
+func processingMode(pass bool) *procv3.ProcessingMode {
+	mode := &procv3.ProcessingMode{
+		RequestHeaderMode:   procv3.ProcessingMode_SEND,
+		RequestBodyMode:     procv3.ProcessingMode_FULL_DUPLEX_STREAMED,
+		RequestTrailerMode:  procv3.ProcessingMode_SEND,
+		ResponseHeaderMode:  procv3.ProcessingMode_SEND,
+		ResponseBodyMode:    procv3.ProcessingMode_FULL_DUPLEX_STREAMED,
+		ResponseTrailerMode: procv3.ProcessingMode_SEND,
+	}
+	if pass {
+		mode.ResponseHeaderMode = procv3.ProcessingMode_SKIP
+		mode.ResponseBodyMode = procv3.ProcessingMode_NONE
+		mode.ResponseTrailerMode = procv3.ProcessingMode_SKIP
+	}
+	return mode
+}
+
+func authorizer(l *listener, wait time.Duration) *authzv3.ExtAuthz {
+	return &authzv3.ExtAuthz{
+		Services:                   &authzv3.ExtAuthz_GrpcService{GrpcService: service(seconds(wait))},
+		TransportApiVersion:        corev3.ApiVersion_V3,
+		FailureModeAllow:           false,
+		StatusOnError:              unavailable(),
+		WithRequestBody:            wholeBody(largestBody(l)),
+		EncodeRawHeaders:           true, // keeps duplicates, and bytes that are not UTF-8
+		ValidateMutations:          true,
+		ClearRouteCache:            false,
+		DecoderHeaderMutationRules: mutationRules(),
+	}
+}
+
+func largestBody(l *listener) config.Size {
+	var most config.Size
+	for _, r := range l.resources {
+		most = max(most, r.Limits.RequestBody)
+	}
+	return most
+}
+
+// wholeBody has Envoy hold the body and answer 413 where it is larger, rather than have a part of it judged.
+func wholeBody(limit config.Size) *authzv3.BufferSettings {
+	return &authzv3.BufferSettings{MaxRequestBytes: uint32(limit), AllowPartialMessage: false, PackAsBytes: true}
+}
+
+// mutationRules let the service set, add and remove headers, but neither the host, nor the method and path that it judged,
+// nor anything that steers Envoy. An attempt fails the request.
+func mutationRules() *mutationv3.HeaderMutationRules {
+	return &mutationv3.HeaderMutationRules{
+		AllowAllRouting: no(),
+		AllowEnvoy:      no(),
+		DisallowSystem:  yes(),
+		DisallowIsError: yes(),
+	}
+}
+
+func unavailable() *typev3.HttpStatus {
+	return &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable}
+}
+
+// service is this service, over gRPC. The timeout is that of a call; a stream has none.
+func service(timeout *durationpb.Duration) *corev3.GrpcService {
+	return &corev3.GrpcService{
+		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: ServiceCluster}},
+		Timeout:         timeout,
+	}
+}
+
+// accessLog sends an entry for every request, whatever became of it. Envoy drops entries while the service is away; the
+// records of the service are the evidence, and these are what they are compared with.
+func (b *builder) accessLog() []*accesslogv3.AccessLog {
+	return []*accesslogv3.AccessLog{{
+		Name: "envoy.access_loggers.http_grpc",
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.pack(&grpclogv3.HttpGrpcAccessLogConfig{
+			CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{
+				LogName:             AccessLogName,
+				GrpcService:         service(nil),
+				TransportApiVersion: corev3.ApiVersion_V3,
+				BufferFlushInterval: seconds(200 * time.Millisecond),
+			},
+		})},
+	}}
+}

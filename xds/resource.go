@@ -1,0 +1,243 @@
+// Package xds turns the configuration into Envoy's, and serves it over ADS.
+//
+// # What it makes
+//
+// One listener for each distinct listen.address, one route configuration for each listener, one cluster for each target,
+// and a secret for each certificate. [Resources] makes them as a snapshot that [Server] serves; [Static] makes the same
+// from the same code as one file, for those who run Envoy without xDS; [Bootstrap] makes the file that Envoy starts with.
+// [CheckFile] holds any such file, ours or a team's own, to the rules that keep it fail-closed.
+//
+// # What keeps it fail-closed
+//
+//   - The filter that calls this service is enabled for the whole listener. A route only names its resource, in gRPC
+//     metadata or context extensions that no client can write, so a route that was forgotten names none, and the service
+//     refuses what names no resource. There is no failure_mode_allow and no allow_mode_override.
+//   - A request that Envoy cannot put before the service is answered 503; the target does not see it.
+//   - Nothing is sent twice. There is no retry policy, and every x-envoy-* header of a client is removed before routing,
+//     because x-envoy-retry-on makes Envoy retry where no policy says so. A decision, and an approval, is for one
+//     execution.
+//   - Nothing that the service decided on changes afterwards: no path is rewritten, and the host that the target sees is
+//     the configured one.
+//
+// # Paths are left as they came
+//
+// normalize_path and merge_slashes are off, and escaped slashes are kept, on purpose. The service refuses a path that two
+// servers could read differently, and records what was asked. Were Envoy to clean the path first, the record would show a
+// harmless request where an agent had tried something else. The same goes for header names with underscores.
+//
+// # What Envoy is trusted with
+//
+// Envoy sees everything in the clear, holds the TLS keys of the listeners, and is the one that must ask. This package
+// trusts whoever can open the ADS socket to be that Envoy: the socket is mode 0600, and TCP needs a client certificate.
+//
+// # Learnt from Envoy 1.40.0
+//
+//   - local_reply_config also rewrites what ext_proc (ImmediateResponse) and ext_authz (denied) answer, unless a mapper's
+//     filter leaves them alone. The only thing that tells them apart is response.code_details, which needs a CEL filter.
+//   - Envoy answers a request that it cannot parse through the filters too, and closes the connection without waiting for
+//     them. With ext_proc looking at answers the agent gets no answer at all. So the filter itself does not look at
+//     answers, and each route that wants it to does: a request that cannot be parsed has no route.
+//   - A snapshot cache answers a NACK, whose version is the old one, with the resources that were just refused, at once
+//     and for ever. [Server] has it wait for other resources instead.
+//   - STRICT_DNS makes both address families of a name endpoints of equal weight, so a family that does not answer fails
+//     every second request; clusters prefer IPv4.
+//   - Envoy does not retry, so a target that closes an idle connection just as a request is sent on it costs that request.
+//     Idle connections to targets are therefore closed after 4 s, before common servers do (5 s and up).
+package xds
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/countersign/countersign/extproc/config"
+)
+
+const (
+	// ServiceCluster is the cluster of this service in every Envoy file. It cannot be the name of a target's cluster.
+	ServiceCluster = "countersign"
+
+	// ResourceMetadata is the gRPC metadata key of an ext_proc stream that names the resource.
+	ResourceMetadata = "countersign-resource"
+
+	// ResourceExtension is the context extension of an ext_authz check that names the resource.
+	ResourceExtension = "resource"
+
+	// MetadataNamespace is the dynamic metadata that the service may set, so that the access log can name the operation.
+	MetadataNamespace = "countersign"
+
+	// DetailsPrefix begins the `details` of each ImmediateResponse of the service, which keeps Envoy from replacing its body.
+	DetailsPrefix = "countersign"
+
+	// AccessLogName is the log_name under which access log entries come.
+	AccessLogName = "countersign"
+)
+
+const (
+	holdMargin     = 10 * time.Second // what Envoy waits beyond the longest hold before it gives a decision up
+	minIdleTimeout = 5 * time.Minute  // of a stream: Envoy's own default
+	connectTimeout = 5 * time.Second
+	targetIdle     = 4 * time.Second
+	bufferLimit    = 1 << 20 // bytes of a connection that Envoy holds before it stops reading
+	maxHeaders     = 200     // Envoy's default is 100
+)
+
+// Resources is what Envoy is to have for c, as a snapshot of that version. It reads the certificate and key files that c
+// names; [Files] lists them.
+func Resources(c *config.Config, version string) (*cache.Snapshot, error) {
+	all, err := build(c, false)
+	if err != nil {
+		return nil, err
+	}
+	return all.snapshot(version)
+}
+
+// Files are the files whose content is part of [Resources]: after one of them changed, [Server.Update] is due.
+func Files(c *config.Config) []config.Path {
+	var files []config.Path
+	add := func(paths ...config.Path) {
+		for _, p := range paths {
+			if p != "" && !slices.Contains(files, p) {
+				files = append(files, p)
+			}
+		}
+	}
+	for i := range c.Resources {
+		if t := c.Resources[i].Listen.TLS; t != nil {
+			add(t.CertificateFile, t.KeyFile, t.ClientCAFile)
+		}
+		if t := c.Resources[i].TargetTLS; t != nil {
+			add(t.CertificateFile, t.KeyFile, t.CAFile)
+		}
+	}
+	return files
+}
+
+// resources is what is made for one configuration.
+type resources struct {
+	listeners []*listenerv3.Listener
+	routes    []*routev3.RouteConfiguration
+	clusters  []*clusterv3.Cluster
+	secrets   []*tlsv3.Secret
+}
+
+func (r *resources) snapshot(version string) (*cache.Snapshot, error) {
+	s, err := cache.NewSnapshot(version, map[resource.Type][]types.Resource{
+		resource.ListenerType: asResources(r.listeners),
+		resource.RouteType:    asResources(r.routes),
+		resource.ClusterType:  asResources(r.clusters),
+		resource.SecretType:   asResources(r.secrets),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make an xDS snapshot of version %s: %w", version, err)
+	}
+	if err := s.Consistent(); err != nil {
+		return nil, fmt.Errorf("make an xDS snapshot of version %s: %w", version, err)
+	}
+	return s, nil
+}
+
+func asResources[T types.Resource](list []T) []types.Resource {
+	out := make([]types.Resource, len(list))
+	for i := range list {
+		out[i] = list[i]
+	}
+	return out
+}
+
+// builder makes the resources of one configuration. Its methods note the first error in err and go on, so that they can be
+// nested in the messages they are for.
+type builder struct {
+	c      *config.Config
+	static bool // one file without xDS: certificates by file name, routes within their listener
+	out    resources
+	err    error
+}
+
+func build(c *config.Config, static bool) (*resources, error) {
+	if len(c.Resources) == 0 {
+		return nil, fmt.Errorf("make Envoy's resources of %s: it names no resource", c.File())
+	}
+	b := &builder{c: c, static: static}
+	for _, l := range listeners(c) {
+		b.listener(l)
+	}
+	for i := range c.Resources {
+		b.cluster(&c.Resources[i])
+	}
+	if b.err != nil {
+		return nil, fmt.Errorf("make Envoy's resources of %s: %w", c.File(), b.err)
+	}
+	return &b.out, nil
+}
+
+func (b *builder) fail(err error) {
+	if b.err == nil {
+		b.err = err
+	}
+}
+
+// validated is what every generated message has in common.
+type validated interface {
+	proto.Message
+	ValidateAll() error
+}
+
+// pack makes an Any of m. ValidateAll of the message around an Any does not look inside, so m is validated here.
+func (b *builder) pack(m validated) *anypb.Any {
+	if err := m.ValidateAll(); err != nil {
+		b.fail(err)
+	}
+	packed := new(anypb.Any)
+	if err := anypb.MarshalFrom(packed, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+		b.fail(err)
+	}
+	return packed
+}
+
+func (b *builder) valid(m validated) {
+	if err := m.ValidateAll(); err != nil {
+		b.fail(err)
+	}
+}
+
+// hold is the longest that an operation on r is held.
+func hold(c *config.Config, r *config.Resource) time.Duration {
+	if r.Hold != 0 {
+		return r.Hold.Std()
+	}
+	return c.Approvals.Hold.Std()
+}
+
+func longestHold(c *config.Config, list []*config.Resource) time.Duration {
+	var longest time.Duration
+	for _, r := range list {
+		longest = max(longest, hold(c, r))
+	}
+	return longest
+}
+
+// idleTimeout is how long a stream may rest. A held request rests, so it is above the hold.
+func idleTimeout(hold time.Duration) time.Duration {
+	return max(minIdleTimeout, hold+time.Minute)
+}
+
+func seconds(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
+
+func number(n int) *wrapperspb.UInt32Value { return wrapperspb.UInt32(uint32(n)) }
+
+func yes() *wrapperspb.BoolValue { return wrapperspb.Bool(true) }
+
+func no() *wrapperspb.BoolValue { return wrapperspb.Bool(false) }

@@ -1,0 +1,164 @@
+package xds
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/countersign/countersign/extproc/config"
+)
+
+// unmatched names the virtual host and route of requests for a host that no resource has. The dot cannot be in a
+// resource's name.
+const unmatched = "countersign.unmatched"
+
+// envoyResponseHeaders are what Envoy says of itself in answers, and what a target could say to it.
+var envoyResponseHeaders = []string{
+	"server",
+	"x-envoy-attempt-count",
+	"x-envoy-decorator-operation",
+	"x-envoy-degraded",
+	"x-envoy-immediate-health-check-fail",
+	"x-envoy-overloaded",
+	"x-envoy-ratelimited",
+	"x-envoy-upstream-canary",
+	"x-envoy-upstream-healthchecked-cluster",
+	"x-envoy-upstream-service-time",
+}
+
+func (b *builder) routes(l *listener) *routev3.RouteConfiguration {
+	out := &routev3.RouteConfiguration{
+		Name:                    l.address,
+		RequestHeadersToRemove:  []string{"x-envoy-external-address", "x-envoy-internal", "x-envoy-expected-rq-timeout-ms"},
+		ResponseHeadersToRemove: envoyResponseHeaders,
+	}
+	any := false
+	for _, r := range l.resources {
+		any = any || r.Listen.Host == ""
+		out.VirtualHosts = append(out.VirtualHosts, b.virtualHost(l, r))
+	}
+	if !any {
+		out.VirtualHosts = append(out.VirtualHosts, nowhere())
+	}
+	b.valid(out)
+	return out
+}
+
+func (b *builder) virtualHost(l *listener, r *config.Resource) *routev3.VirtualHost {
+	host := &routev3.VirtualHost{Name: r.Name, Domains: []string{"*"}}
+	if name := strings.ToLower(r.Listen.Host); name != "" {
+		host.Domains = []string{name, name + ":*"}
+	}
+	if slices.Contains(r.Upgrades, "connect") {
+		host.Routes = append(host.Routes, b.connectRoute(l, r))
+	}
+	host.Routes = append(host.Routes, b.route(l, r))
+	return host
+}
+
+func (b *builder) route(l *listener, r *config.Resource) *routev3.Route {
+	action := b.action(r)
+	action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: b.targetAuthority(r)}
+	if slices.Contains(r.Upgrades, "websocket") {
+		action.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket"}}
+	}
+	return &routev3.Route{
+		Name:                 r.Name,
+		Match:                &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Action:               &routev3.Route_Route{Route: action},
+		TypedPerFilterConfig: b.perRoute(l, r),
+	}
+}
+
+// connectRoute passes CONNECT on to the target, which is then a forward proxy: the authority that was asked for is what
+// policy judges, and stays as it is.
+func (b *builder) connectRoute(l *listener, r *config.Resource) *routev3.Route {
+	action := b.action(r)
+	action.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "CONNECT"}}
+	return &routev3.Route{
+		Name:                 r.Name,
+		Match:                &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}},
+		Action:               &routev3.Route_Route{Route: action},
+		TypedPerFilterConfig: b.perRoute(l, r),
+	}
+}
+
+// action goes to the target once. The timeout begins when the request has gone to the target, so it is not about holds;
+// Envoy's default would be 15 s.
+func (b *builder) action(r *config.Resource) *routev3.RouteAction {
+	return &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: clusterName(r)},
+		Timeout:          seconds(r.Timeout.Std()),
+		IdleTimeout:      seconds(idleTimeout(hold(b.c, r))),
+	}
+}
+
+// targetAuthority is the Host that the target sees.
+func (b *builder) targetAuthority(r *config.Resource) string {
+	host, port, tls, err := r.TargetAddress()
+	if err != nil {
+		b.fail(err)
+	}
+	if tls && port == 443 || !tls && port == 80 {
+		if strings.Contains(host, ":") {
+			return "[" + host + "]"
+		}
+		return host
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(uint64(port), 10))
+}
+
+// perRoute names the resource to the filter that it is attached by, and turns the other one off where the listener has it.
+func (b *builder) perRoute(l *listener, r *config.Resource) map[string]*anypb.Any {
+	filters := map[string]*anypb.Any{}
+	if r.Attach == "ext_authz" {
+		filters[extAuthz] = b.pack(checkOf(r))
+		if l.attaches("ext_proc") {
+			filters[extProc] = b.pack(&procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Disabled{Disabled: true}})
+		}
+		return filters
+	}
+	filters[extProc] = b.pack(processingOf(r))
+	if l.attaches("ext_authz") {
+		filters[extAuthz] = b.pack(&authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_Disabled{Disabled: true}})
+	}
+	return filters
+}
+
+func processingOf(r *config.Resource) *procv3.ExtProcPerRoute {
+	return &procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Overrides{Overrides: &procv3.ExtProcOverrides{
+		ProcessingMode:      processingMode(r.Response == "pass"),
+		GrpcInitialMetadata: []*corev3.HeaderValue{{Key: ResourceMetadata, Value: r.Name}},
+	}}}
+}
+
+func checkOf(r *config.Resource) *authzv3.ExtAuthzPerRoute {
+	check := &authzv3.CheckSettings{ContextExtensions: map[string]string{ResourceExtension: r.Name}}
+	if r.Body == "stream" {
+		check.DisableRequestBodyBuffering = true
+	} else {
+		check.WithRequestBody = wholeBody(r.Limits.RequestBody)
+	}
+	return &authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: check}}
+}
+
+// nowhere answers requests for a host that no resource has. The filters stay on: the service refuses first, and records
+// that somebody asked.
+func nowhere() *routev3.VirtualHost {
+	return &routev3.VirtualHost{
+		Name:    unmatched,
+		Domains: []string{"*"},
+		Routes: []*routev3.Route{{
+			Name:   unmatched,
+			Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 404}},
+		}},
+	}
+}

@@ -1,0 +1,155 @@
+package xds_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/xds"
+)
+
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestUpdateSwapsWhatEnvoyServes(t *testing.T) {
+	g := startGateway(t, both)
+	first := g.xds.State().Version
+	if !g.xds.Acked(first) || g.xds.Acked("") || g.xds.Acked("other") {
+		t.Errorf("Acked disagrees with Wait about version %q", first)
+	}
+	added := extproctest.FreeAddress(t)
+	next := parse(t, filepath.Dir(g.config.File()), fmt.Sprintf(`
+  - {name: renamed, kind: http, listen: {address: "%[1]s", host: payments.test}, target: "%[2]s"}
+  - {name: added, kind: http, listen: {address: "%[3]s"}, target: "%[2]s"}
+`, g.address, g.target.URL, added))
+	if err := g.xds.Update(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.xds.Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	g.do(t, "GET", "/", "payments.test", "")
+	if got := g.last(t).resource; got != "renamed" {
+		t.Errorf("resource %q, want renamed", got)
+	}
+	if got := g.do(t, "GET", "/", "authz.test", ""); got.status != 403 {
+		t.Errorf("a host that is gone: %d, want 403", got.status)
+	}
+	g.address = added
+	g.do(t, "GET", "/", "any.test", "")
+	if got := g.last(t).resource; got != "added" {
+		t.Errorf("resource %q, want added", got)
+	}
+	if version := g.xds.State().Version; version == first || !g.xds.Acked(version) {
+		t.Errorf("version %q after %q, accepted: %v", version, first, g.xds.Acked(version))
+	}
+}
+
+func TestSameConfigurationIsTheSameVersion(t *testing.T) {
+	g := startGateway(t, both)
+	before := g.xds.State().Version
+	if err := g.xds.Update(t.Context(), g.config); err != nil {
+		t.Fatal(err)
+	}
+	if after := g.xds.State().Version; after != before {
+		t.Errorf("version %q became %q", before, after)
+	}
+	if err := g.xds.Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Envoy cannot listen where somebody else does, which no check of ours can know.
+func TestRefusedResourceIsOneAlarmAndSparesTheOthers(t *testing.T) {
+	g := startGateway(t, both)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	bad := parse(t, filepath.Dir(g.config.File()), fmt.Sprintf(`
+  - {name: moved, kind: http, listen: {address: "%[1]s", host: payments.test}, target: "%[2]s"}
+  - {name: blocked, kind: http, listen: {address: "%[3]s"}, target: "%[2]s"}
+`, g.address, g.target.URL, taken.Addr()))
+	if err := g.xds.Update(t.Context(), bad); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.xds.Wait(within(t)); err == nil || !strings.Contains(err.Error(), taken.Addr().String()) {
+		t.Fatalf("Wait: %v, want Envoy's refusal of %s", err, taken.Addr())
+	}
+	g.await(t, "an alarm", func() bool { return len(g.alarms) > 0 })
+	state := g.xds.State()
+	if g.xds.Acked(state.Version) {
+		t.Error("a refused version counts as accepted")
+	}
+	if len(state.Nodes) != 1 || state.Nodes[0].ID != "test-1" || len(state.Nodes[0].Refused) != 1 || state.Nodes[0].Refused[0].Type != "Listener" {
+		t.Errorf("state %+v, want one Envoy that refused a listener", state)
+	}
+	g.do(t, "GET", "/", "payments.test", "")
+	if got := g.last(t).resource; got != "moved" {
+		t.Errorf("resource %q, want moved: the other listener has its new routes", got)
+	}
+
+	// The refused listener was not sent again and again: the next good update is the next thing that Envoy hears.
+	if err := g.xds.Update(t.Context(), g.config); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.xds.Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.alarms) != 1 || !strings.HasPrefix(g.alarms[0], "xds_nack: ") || !strings.Contains(g.alarms[0], "Listener") || !strings.Contains(g.alarms[0], taken.Addr().String()) {
+		t.Errorf("alarms %q, want one that names the listener", g.alarms)
+	}
+	if rejected := g.envoy.Stats()["listener_manager.lds.update_rejected"]; rejected != 1 {
+		t.Errorf("Envoy refused %d times, want once", rejected)
+	}
+}
+
+func TestEnvoyComesBackAfterTheServiceWasAway(t *testing.T) {
+	g := startGateway(t, both)
+	g.grpc.Stop()
+	g.listen(t, g.config)
+	if err := g.xds.Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	extproctest.Await(t, "requests to pass again", 20*time.Second, func(context.Context) error {
+		if got := g.do(t, "GET", "/", "payments.test", ""); got.status == 503 {
+			return fmt.Errorf("still 503: %s", got.body)
+		}
+		return nil
+	})
+}
+
+func TestUpdateThatCannotBeMadeKeepsWhatWasServed(t *testing.T) {
+	g := startGateway(t, both)
+	before := g.xds.State().Version
+	dir := filepath.Dir(g.config.File())
+	issued := extproctest.NewAuthority(t).Issue("agents.test")
+	c := parse(t, dir, fmt.Sprintf(`
+  - {name: tls, kind: http, listen: {address: %q, tls: {certificate_file: %s, key_file: %s}}, target: %q}
+`, g.address, issued.CertFile, issued.KeyFile, g.target.URL))
+	if err := os.Remove(issued.KeyFile); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.xds.Update(t.Context(), c); err == nil || !strings.Contains(err.Error(), issued.KeyFile) {
+		t.Errorf("Update: %v, want an error that names %s", err, issued.KeyFile)
+	}
+	if _, err := xds.Resources(c, "1"); err == nil {
+		t.Error("Resources made secrets without a key")
+	}
+	if after := g.xds.State().Version; after != before {
+		t.Errorf("version %q became %q", before, after)
+	}
+}
