@@ -93,7 +93,7 @@ func (c EnvoyConfig) command(tb TB, dir string, args ...string) Command {
 // findPart finds a part that tests need. They fail when it is missing: a test that skips is a test that nobody runs.
 func findPart(tb TB, find func(Parts, context.Context) (string, error)) string {
 	tb.Helper()
-	parts, err := NewParts(os.Getenv, io.Discard)
+	parts, err := NewParts(os.Getenv, io.Discard) //nolint:forbidigo // $ENVOY is for whoever runs the tests
 	if err != nil {
 		tb.Fatalf("%v", err)
 	}

@@ -138,7 +138,7 @@ func (p Parts) buildCollector(ctx context.Context) error {
 // bring finds a part, or makes it and finds it again. One process at a time makes anything in a Dir; those that waited find
 // it made.
 func (p Parts) bring(
-	ctx context.Context, find func(context.Context) (string, error), make func(context.Context) error,
+	ctx context.Context, find func(context.Context) (string, error), create func(context.Context) error,
 ) (string, error) {
 	if path, err := find(ctx); err == nil {
 		return path, nil
@@ -154,7 +154,7 @@ func (p Parts) bring(
 	if path, err := find(ctx); err == nil {
 		return path, nil
 	}
-	if err := make(ctx); err != nil {
+	if err := create(ctx); err != nil {
 		return "", err
 	}
 	return find(ctx)

@@ -1,6 +1,7 @@
 package extproctest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,6 +72,9 @@ func (p *Process) run(started chan<- error) {
 	close(p.done)
 }
 
+// errExited is how a process ended that ended well, when it should not have.
+var errExited = errors.New("exit status 0")
+
 // PID is the process id, which is that of the process group too.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
@@ -104,7 +108,7 @@ func (p *Process) WaitLog(ctx context.Context, text string) error {
 			if strings.Contains(p.Log(), text) {
 				return nil
 			}
-			return fmt.Errorf("%s exited (%v) before it wrote %q", p.command.Name, p.err, text)
+			return fmt.Errorf("%s exited before it wrote %q: %w", p.command.Name, text, cmp.Or(p.err, errExited))
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s to write %q: %w", p.command.Name, text, ctx.Err())
 		}

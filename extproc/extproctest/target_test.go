@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -133,7 +134,9 @@ func TestTargetSpeaksEveryVersion(t *testing.T) {
 		{"HTTP/1.1 over TLS", TargetOptions{Authority: authority}, trust, func(p *http.Protocols) { p.SetHTTP1(true) }, "HTTP/1.1"},
 		{"HTTP/2 over TLS", TargetOptions{Authority: authority}, trust, func(p *http.Protocols) { p.SetHTTP2(true) }, "HTTP/2.0"},
 		{
-			"with a client certificate", TargetOptions{Authority: authority, WantClient: true}, known,
+			"with a client certificate",
+			TargetOptions{Authority: authority, WantClient: true},
+			known,
 			func(p *http.Protocols) { p.SetHTTP2(true) }, "HTTP/2.0",
 		},
 	} {
@@ -250,7 +253,7 @@ func TestFeedIsWrittenPieceByPiece(t *testing.T) {
 			if err := c.end(feed); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := io.ReadAll(resp.Body); err != c.want {
+			if _, err := io.ReadAll(resp.Body); !errors.Is(err, c.want) {
 				t.Errorf("it ended with %v, want %v", err, c.want)
 			}
 		})
