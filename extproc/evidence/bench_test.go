@@ -15,6 +15,10 @@ func BenchmarkAppend(b *testing.B) {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
 			f := newFixture(b)
 			f.opts.Now = nil
+			disk := &faultyDisk{}
+			syncs := 0
+			disk.on("sync", segmentsOnly(func(call) error { syncs++; return nil }))
+			f.opts.FS = disk
 			j := f.open()
 			b.ReportAllocs()
 			var left atomic.Int64
@@ -36,6 +40,7 @@ func BenchmarkAppend(b *testing.B) {
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
 			f.crash(j)
+			b.ReportMetric(float64(b.N)/float64(syncs), "records/sync")
 		})
 	}
 }

@@ -235,19 +235,15 @@ func (s *scanner) take(c byte) bool {
 
 // inOrder reports whether member name a comes before b: by UTF-16 code units (RFC 8785, section 3.2.3).
 func inOrder(a, b []byte) bool {
-	if isPlain(a) && isPlain(b) {
-		return bytes.Compare(a, b) < 0
-	}
-	return slices.Compare(utf16.Encode([]rune(unquote(a))), utf16.Encode([]rune(unquote(b)))) < 0
-}
-
-func isPlain(b []byte) bool {
-	for _, c := range b {
-		if c >= 0x80 || c == '\\' {
-			return false
+	for i := 0; i < len(a) && i < len(b); i++ {
+		if a[i] >= 0x80 || b[i] >= 0x80 || a[i] == '\\' || b[i] == '\\' {
+			return slices.Compare(utf16.Encode([]rune(unquote(a))), utf16.Encode([]rune(unquote(b)))) < 0
+		}
+		if a[i] != b[i] {
+			return a[i] < b[i]
 		}
 	}
-	return true
+	return len(a) < len(b)
 }
 
 // unquote is the text of a string that the scanner has passed, given without its quotes.

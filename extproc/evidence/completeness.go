@@ -43,7 +43,7 @@ func newCompleteness() *completeness {
 }
 
 func (c *completeness) add(e *Entry) {
-	o := outcomeOf(e.Type, e.Body)
+	o, _ := outcomeOf(e.Type, e.Body) // the whole line is canonical
 	switch e.Type {
 	case gate.OperationDecided:
 		c.Decided++

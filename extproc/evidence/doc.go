@@ -85,7 +85,8 @@
 //
 //   - A write that fails, in whatever way (nothing stored, half a line, all of it, a full disk), is undone: the
 //     segment is cut back to the last durable byte and synced, before anything else is written. The callers get
-//     [ErrRefusing]. The next write is tried 100 ms later at the soonest, by whoever comes or by the journal itself; when one works, an
+//     [ErrRefusing]. The next write is tried 100 ms later at the
+//     soonest, by whoever comes or by the journal itself; when one works, an
 //     alarm record before it says how many records were refused, since when and why, and each allowed operation
 //     whose outcome was among them gets an operation.unknown.
 //   - A sync that fails, or an undoing that fails, ends the journal until a restart: [ErrFailed]. After a failed fsync
@@ -110,6 +111,14 @@
 //
 // # Measured
 //
-// On 2 cores and a disk whose fsync takes 0.6 ms, with BenchmarkAppend's records of about 700 bytes: see the table in
-// its comment.
+// On 2 cores shared with other work and a disk whose fsync takes 0.3 to 0.6 ms, records of 700 bytes (BenchmarkAppend):
+//
+//	writers   records/s   records a sync   allocations
+//	      1       3,000                1             6
+//	     16      37,000             15.5             2
+//	     64      90,000              45              2
+//
+// What counts is how many records share a sync. Without queue.gather 16 writers got 8 into each: the first one to come back
+// took the disk for itself. Encoding and checking a body takes 2 µs, in the caller's goroutine; laying out and hashing a line
+// twice (chain and tree) takes 1.5 µs, in the writer's. Verifying runs at 100,000 records a second and more.
 package evidence

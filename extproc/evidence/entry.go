@@ -171,22 +171,24 @@ type outcome struct {
 	settles uint64 // operation.finished or operation.unknown: the record whose decision has now an outcome
 }
 
-// outcomeOf reads it from a record's body, which is canonical.
-func outcomeOf(kind string, body []byte) outcome {
+// outcomeOf reads it from a record's body, and checks on its way that the body is canonical.
+func outcomeOf(kind string, body []byte) (outcome, error) {
 	var o outcome
+	visit := func(name, value []byte) {}
 	switch kind {
 	case gate.OperationDecided:
-		_ = scanObject(body, func(name, value []byte) {
+		visit = func(name, value []byte) {
 			if string(name) == "effect" && bytes.Equal(value, []byte(`"allow"`)) {
 				o.allows = true
 			}
-		})
+		}
 	case gate.OperationFinished, gate.OperationUnknown:
-		_ = scanObject(body, func(name, value []byte) {
+		visit = func(name, value []byte) {
 			if string(name) == "decided" {
 				o.settles = seqValue(value)
 			}
-		})
+		}
 	}
-	return o
+	err := scanObject(body, visit)
+	return o, err
 }

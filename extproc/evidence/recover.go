@@ -297,7 +297,7 @@ func (r *recovered) add(e *Entry) error {
 			return fmt.Errorf("records 1 to %d are not those that the last checkpoint was signed over; evidence verify finds the first that was changed", e.Seq)
 		}
 	}
-	o := outcomeOf(e.Type, e.Body)
+	o, _ := outcomeOf(e.Type, e.Body) // the whole line is canonical
 	if o.allows {
 		r.open[e.Seq] = e.Op
 	}

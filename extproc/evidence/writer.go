@@ -50,6 +50,7 @@ func (w *writer) run() {
 	j := w.journal
 	for more := true; more; {
 		<-j.queue.wake
+		j.queue.gather()
 		var batch []*entry
 		batch, more = j.queue.take()
 		if len(batch) > 0 || w.refusal.err != nil {
