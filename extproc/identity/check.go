@@ -94,7 +94,8 @@ func (s *signature) VerifySignature(ctx context.Context, raw string) ([]byte, er
 	}
 	set, err := t.issuer.keys.find(ctx, t.keyID)
 	if err != nil {
-		s.refusal = &Refusal{Reason: Unavailable, Detail: err.Error()}
+		// Why is for the operator, who is told by Ready, the log and an alarm: it can have inner addresses in it.
+		s.refusal = &Refusal{Reason: Unavailable, Detail: "the issuer's keys cannot be had at the moment; nothing is wrong with the token, try again later"}
 		return nil, s.refusal
 	}
 	if s.try(set, jws) {

@@ -1,17 +1,17 @@
 package identity
 
 import (
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/pem"
 	"math/big"
 	"strings"
 	"testing"
 	"time"
-
-	"crypto/elliptic"
-	"crypto/x509"
-	"encoding/pem"
 
 	jose "github.com/go-jose/go-jose/v4"
 )
@@ -93,6 +93,7 @@ func TestChecks(t *testing.T) {
 		{"no subject", standard, with(ok, object{"sub": nil}), keyRSA(), Claims},
 		{"an empty subject", standard, with(ok, object{"sub": ""}), keyRSA(), Claims},
 		{"a subject with a line end", standard, with(ok, object{"sub": "a\nb"}), keyRSA(), Claims},
+		{"an empty client", standard, with(ok, object{"client_id": ""}), keyRSA(), Claims},
 		{"two clients", standard, with(ok, object{"azp": "other"}), keyRSA(), Claims},
 		{"groups that are an object", standard, with(ok, object{"groups": object{"a": true}}), keyRSA(), Claims},
 		{"groups of which one is a number", standard, with(ok, object{"groups": []any{"a", 1}}), keyRSA(), Claims},
@@ -311,6 +312,15 @@ func TestAttackJWKHeaderInjection(t *testing.T) {
 	a, c := newAuthority(t), newClock()
 	v := verifier(t, a, c)
 	own := public("k1", keyOtherRSA())
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, keyRSA().Public(), keyRSA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain := []string{base64.StdEncoding.EncodeToString(certificate)}
+	if got := reason(t, v, sign(t, with(standard, object{"x5c": chain}), good(a, c), keyRSA())); got != Malformed {
+		t.Errorf("a good token with a certificate: got %q, want %q", got, Malformed)
+	}
 	for _, header := range []object{
 		{"jwk": own}, {"jwk": own, "kid": nil}, {"jku": a.URL + "/evil"}, {"x5u": a.URL + "/evil"}, {"x5c": []string{"AA"}},
 	} {
@@ -399,6 +409,16 @@ func TestAttackRevokedTokenWithTheOtherSignature(t *testing.T) {
 		if got := reason(t, revoking, spelling); got != Revoked {
 			t.Errorf("got %q, want %q", got, Revoked)
 		}
+	}
+}
+
+// A token can be revoked by its digest also where it has a jti.
+func TestRevokedByDigest(t *testing.T) {
+	a, c := newAuthority(t), newClock()
+	token := sign(t, standard, good(a, c), keyRSA())
+	v := verifier(t, a, c, func(i *Issuer) { i.Revoked = []string{signedDigest(token)} })
+	if got := reason(t, v, token); got != Revoked {
+		t.Errorf("got %q, want %q", got, Revoked)
 	}
 }
 

@@ -29,6 +29,11 @@
 // `oid`, the uid of a Kubernetes service account, the numeric ids of a GitHub repository and its owner. Names stay in
 // the claims, where policy can read them.
 //
+// Where somebody acts for a person, the acting party is the principal and the person is OnBehalfOf; groups and roles are
+// still those that the token carries, which is what the person has and lent. An Entra app is known by its object id
+// when it acts by itself and by its application id when it acts for a user, because a delegated token has only that;
+// ClientID is the same in both.
+//
 // A verified token is remembered by its SHA-256 until it expires, its issuer's key set changes, or the keys are too old.
 // Revocation and every other change of configuration make a new Verifier, which remembers nothing. The same token gives
 // the same *gate.Principal, so that others can keep what they computed of it.
@@ -46,8 +51,11 @@
 //
 // # Measured
 //
-// On two cores at 2.1 GHz: RS256 (2048 bits) verified in about 75 µs, ES256 in about 110 µs, of which go-oidc's second reading
-// of the token is 9 µs; a remembered token of 700 bytes in 0.6 µs without allocation, half of that SHA-256.
+// On two shared cores of an Intel Xeon with SHA instructions (the benchmarks of this package): RS256 with 2048 bits in 62
+// µs and 277 allocations, ES256 in 98 µs; of these go-jose's parsing and the signature itself are 35 µs, our strict
+// reading is 5 µs, and most of the rest is go-oidc parsing the same bytes again: the price of two readers, paid once for
+// a token. A remembered token of 700 bytes takes 0.48 µs and no allocation, most of it SHA-256. A stranger's
+// token is refused in 6 µs.
 package identity
 
 import (

