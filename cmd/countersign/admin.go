@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/attribute"
+	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/countersign/countersign/extproc"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// admin serves /healthz, /readyz and /metrics.
+func (g *gateway) admin() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", g.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(g.metrics.registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// ready answers 200 where an operation could be allowed now, and 503 where not; the body has a line for each condition.
+func (g *gateway) ready(w http.ResponseWriter, _ *http.Request) {
+	var b strings.Builder
+	well := true
+	line := func(name string, err error) {
+		if err != nil {
+			well = false
+			fmt.Fprintf(&b, "%s: %v\n", name, err)
+			return
+		}
+		fmt.Fprintf(&b, "%s: ok\n", name)
+	}
+	g.mu.Lock()
+	a, envoy, draining := g.active, g.envoy, g.draining
+	g.mu.Unlock()
+	if draining {
+		line("serving", fmt.Errorf("the gateway is stopping"))
+	}
+	if a == nil {
+		line("config", fmt.Errorf("no configuration is active"))
+	} else {
+		line("config", nil)
+		line("policies", nil)
+		line("issuers", a.verifier.Ready())
+	}
+	line("journal", g.journal.Err())
+	switch {
+	case envoy != nil:
+		line("envoy", envoy.ready())
+	case g.withEnvoy:
+		line("envoy", fmt.Errorf("Envoy is not started yet"))
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if !well {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	fmt.Fprint(w, b.String())
+}
+
+// metrics are the service's own, made with the OpenTelemetry SDK and read by Prometheus.
+type metrics struct {
+	registry   *prometheus.Registry
+	meter      metric.Meter
+	operations metric.Int64Counter
+	outcomes   metric.Int64Counter
+	deciding   metric.Float64Histogram
+	alarms     metric.Int64Counter
+	reloads    metric.Int64Counter
+}
+
+func newMetrics() (*metrics, error) {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	exporter, err := otelprom.New(otelprom.WithRegisterer(m.registry), otelprom.WithoutScopeInfo())
+	if err != nil {
+		return nil, fmt.Errorf("make the metrics: %w", err)
+	}
+	m.meter = sdk.NewMeterProvider(sdk.WithReader(exporter)).Meter("countersign")
+	for _, c := range []struct {
+		to                *metric.Int64Counter
+		name, description string
+	}{
+		{&m.operations, "countersign.operations", "Decisions, by resource and effect."},
+		{&m.outcomes, "countersign.outcomes", "Operations that ended, by resource and result."},
+		{&m.alarms, "countersign.alarms", "Alarms, by kind."},
+		{&m.reloads, "countersign.reloads", "Reloads of the configuration, by whether the new one was taken."},
+	} {
+		if *c.to, err = m.meter.Int64Counter(c.name, metric.WithDescription(c.description)); err != nil {
+			return nil, fmt.Errorf("make the metric %s: %w", c.name, err)
+		}
+	}
+	m.deciding, err = m.meter.Float64Histogram("countersign.decision.duration", metric.WithUnit("s"),
+		metric.WithDescription("From the first byte of a request to its durable decision."),
+		metric.WithExplicitBucketBoundaries(.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5))
+	if err != nil {
+		return nil, fmt.Errorf("make the metric countersign.decision.duration: %w", err)
+	}
+	return m, nil
+}
+
+func (m *metrics) observer() extproc.Observer {
+	return extproc.Observer{
+		Decided: func(resource string, r gate.Ruling, took time.Duration) {
+			effect := r.Verdict().Effect
+			attrs := metric.WithAttributeSet(attribute.NewSet(attribute.String("resource", resource), attribute.String("effect", effect.String())))
+			m.operations.Add(context.Background(), 1, attrs)
+			m.deciding.Record(context.Background(), took.Seconds(), metric.WithAttributeSet(attribute.NewSet(attribute.String("resource", resource))))
+		},
+		Finished: func(resource string, result gate.Result, _ time.Duration) {
+			m.outcomes.Add(context.Background(), 1, metric.WithAttributeSet(attribute.NewSet(attribute.String("resource", resource), attribute.String("result", string(result)))))
+		},
+	}
+}
+
+func (m *metrics) alarm(kind string) {
+	m.alarms.Add(context.Background(), 1, metric.WithAttributes(attribute.String("kind", kind)))
+}
+
+func (m *metrics) reload(taken bool) {
+	m.reloads.Add(context.Background(), 1, metric.WithAttributes(attribute.Bool("taken", taken)))
+}
+
+// gauge registers a value that is read when the metrics are.
+func (m *metrics) gauge(name, unit, description string, read func() float64) error {
+	_, err := m.meter.Float64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(description),
+		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
+			o.Observe(read())
+			return nil
+		}))
+	if err != nil {
+		return fmt.Errorf("make the metric %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/policy"
+	"github.com/countersign/countersign/xds"
+)
+
+// check reports every problem of a configuration, its policies and its Envoy files at once.
+func check(ctx context.Context, c *call) error {
+	f := c.flags("check")
+	path := f.String("config", "", "the configuration `file`")
+	if _, err := c.parse(f, 0); err != nil {
+		return err
+	}
+	conf, err := loadConfig(*path)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return err
+	}
+	problems := 0
+	tell := func(what any) {
+		problems++
+		fmt.Fprintln(c.stderr, what)
+	}
+	var several config.Problems
+	if errors.As(err, &several) {
+		for _, p := range several {
+			tell(p)
+		}
+		conf = config.Salvage(*path) // policies and Envoy files are checked all the same, where the file names them
+	}
+	var policies *policy.Set
+	if conf != nil {
+		policies = checkPolicies(ctx, conf, tell)
+		checkEnvoyFiles(conf, tell)
+	}
+	if err == nil {
+		checkParts(conf, tell)
+	}
+	if problems > 0 {
+		fmt.Fprintf(c.stderr, "%s: %d problem%s\n", *path, problems, map[bool]string{true: "", false: "s"}[problems == 1])
+		return errSilent
+	}
+	return tellChecked(c.stdout, conf, policies)
+}
+
+func tellChecked(w io.Writer, c *config.Config, p *policy.Set) error {
+	_, err := fmt.Fprintf(w, "%s is well: %d resource(s), %d issuer(s), policies %.12s in %d file(s)\n",
+		c.File(), len(c.Resources), len(c.Agents), p.Digest(), len(p.Files()))
+	return err
+}
+
+func checkPolicies(ctx context.Context, c *config.Config, tell func(any)) *policy.Set {
+	if c.Policies == "" {
+		return nil
+	}
+	set, err := loadPolicies(ctx, c, nil)
+	var several *policy.Problems
+	switch {
+	case errors.As(err, &several):
+		for _, p := range several.Problems {
+			tell(p)
+		}
+	case err != nil:
+		tell(fmt.Sprintf("%s: %v", c.Policies, err))
+	}
+	return set
+}
+
+func checkEnvoyFiles(c *config.Config, tell func(any)) {
+	for _, file := range c.Envoy.Files {
+		text, err := os.ReadFile(string(file))
+		if err != nil {
+			continue // the configuration's own check says so
+		}
+		for _, p := range xds.CheckFile(string(file), text) {
+			tell(fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message))
+		}
+	}
+}
+
+// checkParts makes what serve would make of the configuration and keeps none of it.
+func checkParts(c *config.Config, tell func(any)) {
+	if _, err := identity.New(identity.Options{Issuers: issuersOf(c)}); err != nil {
+		tell(fmt.Sprintf("%s: agents: %v", c.File(), err))
+	}
+	if _, err := xds.Resources(c, "check"); err != nil {
+		tell(fmt.Sprintf("%s: the Envoy configuration that this makes: %v", c.File(), err))
+	}
+	for i := range c.Resources {
+		if cr := c.Resources[i].Credential; cr != nil {
+			if _, err := (&credentialFile{header: cr.Header, path: string(cr.ValueFile)}).Field(); err != nil {
+				tell(fmt.Sprintf("%s: resources[%d].credential: %v", c.File(), i, err))
+			}
+		}
+	}
+}
+
+func configReference(_ context.Context, c *call) error {
+	_, err := fmt.Fprint(c.stdout, config.Reference())
+	return err
+}

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"context"
+
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/xds"
+)
+
+func envoyBootstrap(_ context.Context, c *call) error {
+	return c.printEnvoy("envoy bootstrap", xds.Bootstrap)
+}
+
+func envoyStatic(_ context.Context, c *call) error { return c.printEnvoy("envoy static", xds.Static) }
+
+func (c *call) printEnvoy(name string, make func(*config.Config) ([]byte, error)) error {
+	f := c.flags(name)
+	path := f.String("config", "", "the configuration `file`")
+	if _, err := c.parse(f, 0); err != nil {
+		return err
+	}
+	conf, err := loadConfig(*path)
+	if err != nil {
+		return err
+	}
+	text, err := make(conf)
+	if err != nil {
+		return err
+	}
+	_, err = c.stdout.Write(text)
+	return err
+}

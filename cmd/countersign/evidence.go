@@ -1,0 +1,315 @@
+package main
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// dataFlags are --data and --config, which both name a data directory.
+type dataFlags struct{ data, config *string }
+
+func (c *call) evidenceFlags(name string) (*flag.FlagSet, dataFlags) {
+	f := c.flags(name)
+	return f, dataFlags{
+		data:   f.String("data", "", "the data `directory`"),
+		config: f.String("config", "", "the configuration `file` that names the data directory"),
+	}
+}
+
+// dir is the data directory. The configuration need not be valid in all its parts: its evidence can be read all the same.
+func (d dataFlags) dir() (string, error) {
+	dir := *d.data
+	switch {
+	case dir != "" && *d.config != "":
+		return "", usagef("give --data or --config, not both")
+	case dir == "" && *d.config == "":
+		return "", usagef("--data DIR or --config FILE is required")
+	case dir == "":
+		c := config.Salvage(*d.config)
+		if c == nil || c.Data == "" {
+			_, err := config.Load(*d.config)
+			return "", errors.Join(fmt.Errorf("%s names no data directory", *d.config), err)
+		}
+		dir = string(c.Data)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "journal")); err != nil {
+		return "", fmt.Errorf("%s holds no journal: %w", dir, err)
+	}
+	return dir, nil
+}
+
+func evidenceVerify(_ context.Context, c *call) error {
+	f, where := c.evidenceFlags("evidence verify")
+	var keys texts
+	f.Var(&keys, "key", "a verifier `key`, or a file that holds one; may be given several times")
+	checkpoint := f.String("checkpoint", "", "a `file` with a signed checkpoint that was seen elsewhere")
+	if _, err := c.parse(f, 0); err != nil {
+		return err
+	}
+	dir, err := where.dir()
+	if err != nil {
+		return err
+	}
+	opts := evidence.VerifyOptions{Dir: filepath.Join(dir, "journal")}
+	for _, k := range keys {
+		if text, err := os.ReadFile(k); err == nil {
+			k = string(text)
+		}
+		opts.Keys = append(opts.Keys, strings.Fields(k)...)
+	}
+	if *checkpoint != "" {
+		if opts.Checkpoint, err = c.read(*checkpoint); err != nil {
+			return fmt.Errorf("read the checkpoint: %w", err)
+		}
+	}
+	report, err := evidence.Verify(opts)
+	if err != nil {
+		return err
+	}
+	return tellReport(c.stdout, &report, len(opts.Keys) == 0)
+}
+
+func tellReport(w io.Writer, r *evidence.Report, ownKey bool) error {
+	if !r.Passed() {
+		f := r.Failure
+		fmt.Fprintf(w, "FAIL: %s", f.File)
+		if f.Line > 0 {
+			fmt.Fprintf(w, ":%d", f.Line)
+		}
+		if f.Seq > 0 {
+			fmt.Fprintf(w, ": record %d", f.Seq)
+		}
+		fmt.Fprintf(w, ": %s\n", f.Reason)
+		return errSilent
+	}
+	fmt.Fprintf(w, "operations: %d decided, %d of them allowed; %d finished, %d with an unknown outcome, %d open\n", r.Decided, r.Allowed, r.Finished, r.Unknown, r.Open)
+	if r.Transits > 0 {
+		fmt.Fprintf(w, "transits: %d requests seen by Envoy; %d allowed operations that Envoy has not told of (yet)\n", r.Transits, r.NeverTransited)
+	}
+	for _, finding := range r.Findings {
+		fmt.Fprintf(w, "FOUND: %s\n", finding)
+	}
+	if r.FurtherFindings > 0 {
+		fmt.Fprintf(w, "FOUND: %d more\n", r.FurtherFindings)
+	}
+	if r.InProgress > 0 {
+		fmt.Fprintf(w, "a last line of %d bytes is being written\n", r.InProgress)
+	}
+	if r.Uncovered > 0 {
+		fmt.Fprintf(w, "the last %d records are chained and not signed yet\n", r.Uncovered)
+	}
+	if ownKey {
+		fmt.Fprintln(w, "verified with the public key that lies beside the journal; to trust nothing in the data directory, give --key a key that you had before")
+	}
+	if len(r.Findings) > 0 {
+		fmt.Fprintln(w, "FAIL: the chain is whole, and what it records is not complete")
+		return errSilent
+	}
+	fmt.Fprintf(w, "PASS: %d records, %d checkpoints, from %s to %s\n", r.Records, r.Checkpoints, r.From.Format(time.RFC3339Nano), r.To.Format(time.RFC3339Nano))
+	return nil
+}
+
+func evidenceShow(ctx context.Context, c *call) error {
+	f, where := c.evidenceFlags("evidence show")
+	var filter evidence.Filter
+	var types texts
+	asJSON := f.Bool("json", false, "print records as JSON lines, as they stand in the journal")
+	f.Var(&types, "type", "only records of this `type`, such as operation.decided or 'operation.*'; may be given several times")
+	since := f.String("since", "", "only records from this `time` on (RFC 3339), or this long ago (10m)")
+	f.StringVar(&filter.Op, "operation", "", "only records of the operation with this `id`")
+	follow := f.Bool("follow", false, "wait for more")
+	if _, err := c.parse(f, 0); err != nil {
+		return err
+	}
+	dir, err := where.dir()
+	if err != nil {
+		return err
+	}
+	for _, t := range types {
+		filter.Types = append(filter.Types, strings.Split(t, ",")...)
+	}
+	if filter.Since, err = parseSince(*since, time.Now()); err != nil {
+		return err
+	}
+	journal := filepath.Join(dir, "journal")
+	records := evidence.Records(journal, filter)
+	if *follow {
+		records = evidence.Follow(ctx, journal, filter)
+	}
+	for e, err := range records {
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if *asJSON {
+			_, err = fmt.Fprintf(c.stdout, "%s\n", e.Line)
+		} else {
+			_, err = fmt.Fprintln(c.stdout, describe(&e))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parseSince(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return now.Add(-d), nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return t, usagef("--since %q: write a time like 2026-01-31T12:00:00Z, or a duration like 10m", s)
+	}
+	return t, nil
+}
+
+// describe is a record on one line, for people.
+func describe(e *evidence.Entry) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%6d  %s  %-18s", e.Seq, e.Time.UTC().Format("2006-01-02 15:04:05.000"), e.Type)
+	if e.Op != "" {
+		fmt.Fprintf(&b, "  %s", e.Op)
+	}
+	body, err := e.Object()
+	if err != nil {
+		return b.String()
+	}
+	for _, name := range shown[e.Type] {
+		v, ok := body.Get(name)
+		if !ok {
+			continue
+		}
+		if name == "principal" {
+			if p, ok := v.(gate.Object); ok {
+				v, _ = p.Get("subject")
+			}
+		}
+		text := plain(v)
+		if text != "" && text != "[]" && text != "{}" && text != "null" {
+			fmt.Fprintf(&b, "  %s=%s", name, text)
+		}
+	}
+	return b.String()
+}
+
+func plain(v any) string {
+	if s, ok := v.(string); ok {
+		if strings.ContainsAny(s, " =\"") {
+			return fmt.Sprintf("%q", s)
+		}
+		return s
+	}
+	b, err := gate.AppendJSON(nil, v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(b)
+}
+
+// shown are the members of a record's body that a line for people has.
+var shown = map[string][]string{
+	gate.OperationDecided:  {"effect", "resource", "verb", "target", "principal", "problem", "rules", "reasons", "redact", "approval"},
+	gate.OperationFinished: {"result", "status", "bytes_in", "bytes_out", "redacted", "duration", "reason"},
+	gate.OperationUnknown:  {"decided", "reason"},
+	gate.IdentityRefused:   {"reason", "resource", "verb", "target", "peer", "detail", "claimed_issuer", "claimed_subject"},
+	gate.PolicyActivated:   {"digest", "files"},
+	gate.ConfigActivated:   {"digest", "file"},
+	gate.ConfigRejected:    {"file", "problems"},
+	gate.GatewayStarted:    {"version", "pid", "key"},
+	gate.GatewayStopped:    {"open", "reason"},
+	gate.Heartbeat:         {"open"},
+	gate.Transit:           {"resource", "verb", "target", "status", "flags", "upstream"},
+	gate.Alarm:             {"kind", "detail"},
+}
+
+func evidenceKey(_ context.Context, c *call) error {
+	f, where := c.evidenceFlags("evidence key")
+	if _, err := c.parse(f, 0); err != nil {
+		return err
+	}
+	dir, err := where.dir()
+	if err != nil {
+		return err
+	}
+	key, err := os.ReadFile(evidence.PublicKeyFile(dir))
+	if err != nil {
+		return fmt.Errorf("read the public key: %w", err)
+	}
+	_, err = fmt.Fprintln(c.stdout, strings.TrimSpace(string(key)))
+	return err
+}
+
+// evidenceExport writes the journal, its checkpoints and the public key as one archive, which verifies on its own.
+func evidenceExport(_ context.Context, c *call) (err error) {
+	f, where := c.evidenceFlags("evidence export")
+	to := f.String("to", "", "the `file` to write, a .tar.gz")
+	if _, err := c.parse(f, 0); err != nil {
+		return err
+	}
+	if *to == "" {
+		return usagef("evidence export: --to FILE is required")
+	}
+	dir, err := where.dir()
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(*to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	z := gzip.NewWriter(out)
+	t := tar.NewWriter(z)
+	names, err := filepath.Glob(filepath.Join(dir, "journal", "*.jsonl"))
+	if err != nil {
+		return err
+	}
+	// The checkpoints come first: what they cover is in the segments by then, however much is written meanwhile.
+	files := append([]string{evidence.PublicKeyFile(dir), evidence.CheckpointsFile(filepath.Join(dir, "journal"))}, names...)
+	for _, name := range files {
+		if err := addFile(t, dir, name); err != nil {
+			return fmt.Errorf("export %s: %w", name, err)
+		}
+	}
+	return errors.Join(t.Close(), z.Close())
+}
+
+func addFile(t *tar.Writer, dir, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(dir, name)
+	if err != nil {
+		return err
+	}
+	if err := t.WriteHeader(&tar.Header{Name: filepath.ToSlash(rel), Mode: 0o600, Size: info.Size(), ModTime: info.ModTime()}); err != nil {
+		return err
+	}
+	_, err = io.CopyN(t, f, info.Size())
+	return err
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// settleTime is how long files must be quiet before they are read: editors and configuration tools write in steps.
+const settleTime = 100 * time.Millisecond
+
+// watch reloads on SIGHUP and when the configuration or a policy changes, until ctx is done.
+func (g *gateway) watch(ctx context.Context, hangup <-chan os.Signal) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		g.alarm("watch_failed", err.Error())
+		w = &fsnotify.Watcher{}
+	} else {
+		defer w.Close()
+		g.watchFiles(w)
+	}
+	settled := time.NewTimer(time.Hour)
+	settled.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			g.reload(ctx)
+			g.watchFiles(w)
+		case e := <-w.Events:
+			if g.concerns(e.Name) {
+				settled.Reset(settleTime)
+			}
+		case err := <-w.Errors:
+			g.alarm("watch_failed", err.Error())
+			settled.Reset(settleTime)
+		case <-settled.C:
+			g.reload(ctx)
+			g.watchFiles(w)
+		}
+	}
+}
+
+// watchFiles watches the directories of everything that a reload reads. A directory is watched rather than a file,
+// because most tools replace files instead of writing into them.
+func (g *gateway) watchFiles(w *fsnotify.Watcher) {
+	if w.Events == nil {
+		return
+	}
+	a := g.current()
+	dirs := map[string]bool{filepath.Dir(g.path): true, string(a.config.Policies): true}
+	for _, f := range a.policies.Files() {
+		dirs[filepath.Dir(f)] = true
+	}
+	for _, f := range tlsFiles(a.config) {
+		dirs[filepath.Dir(f)] = true
+	}
+	for dir := range dirs {
+		if err := w.Add(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+			g.log.Warn("cannot watch for changes; send SIGHUP after a change", "path", dir, "error", err)
+		}
+	}
+}
+
+func tlsFiles(c *config.Config) []string {
+	var files []string
+	for i := range c.Resources {
+		if t := c.Resources[i].Listen.TLS; t != nil {
+			files = append(files, string(t.CertificateFile), string(t.KeyFile))
+		}
+	}
+	return files
+}
+
+// concerns reports whether a changed file can change what is active: the data directory often lies beside the
+// configuration, and its files change all the time.
+func (g *gateway) concerns(name string) bool {
+	a := g.current()
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return true
+	}
+	rel, err := filepath.Rel(string(a.config.Data), abs)
+	return err != nil || rel != "." && !filepath.IsLocal(rel)
+}
+
+// reload builds a whole new state and swaps it in. Where anything of it is bad the old state stays.
+func (g *gateway) reload(ctx context.Context) {
+	previous := g.current()
+	next, err := g.next(ctx, previous)
+	if err == nil && unchanged(previous, next) {
+		return
+	}
+	if err == nil {
+		err = g.activate(ctx, next)
+	}
+	if err != nil {
+		g.reject(ctx, err)
+		return
+	}
+	g.metrics.reload(true)
+	g.log.Info("reloaded", "config_digest", next.config.Digest(), "policy_digest", next.policies.Digest())
+}
+
+func (g *gateway) next(ctx context.Context, previous *active) (*active, error) {
+	c, err := config.Load(g.path)
+	if err != nil {
+		return nil, err
+	}
+	if err := fixed(previous.config, c); err != nil {
+		return nil, err
+	}
+	return g.builder.build(ctx, c, previous)
+}
+
+func unchanged(previous, next *active) bool {
+	return previous.config.Digest() == next.config.Digest() && previous.policies.Digest() == next.policies.Digest() &&
+		len(tlsFiles(next.config)) == 0 && previous.verifier == next.verifier
+}
+
+// fixed refuses changes that only a restart can make.
+func fixed(was, is *config.Config) error {
+	for _, k := range []struct {
+		key     string
+		was, is any
+	}{
+		{"node", was.Node, is.Node},
+		{"data", was.Data, is.Data},
+		{"listen", was.Listen, is.Listen},
+		{"evidence", was.Evidence, is.Evidence},
+		{"approvals.store", was.Approvals.Store, is.Approvals.Store},
+		{"envoy.path", was.Envoy.Path, is.Envoy.Path},
+		{"envoy.admin", was.Envoy.Admin, is.Envoy.Admin},
+	} {
+		if !reflect.DeepEqual(k.was, k.is) {
+			return fmt.Errorf("%s: %s has changed, and takes a restart to change", is.File(), k.key)
+		}
+	}
+	return nil
+}
+
+// reject records that a new configuration was not taken.
+func (g *gateway) reject(ctx context.Context, err error) {
+	problems := problemsOf(err)
+	g.metrics.reload(false)
+	for _, p := range problems {
+		g.log.Error("a new configuration was rejected, and the old one stays active", "problem", p)
+	}
+	a := g.current()
+	digest := ""
+	if text, readErr := os.ReadFile(g.path); readErr == nil {
+		if c, _ := config.Parse(g.path, text); c != nil {
+			digest = c.Digest()
+		}
+	}
+	body := gate.Object{
+		{Name: "active", Value: a.config.Digest()},
+		{Name: "digest", Value: digest},
+		{Name: "file", Value: a.config.File()},
+		{Name: "problems", Value: problems},
+	}
+	if err := g.record(ctx, gate.ConfigRejected, body); err != nil {
+		g.log.Error("a rejected configuration could not be recorded", "error", err)
+	}
+	g.alarm("config_rejected", problems[0])
+}

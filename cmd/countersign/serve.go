@@ -1,0 +1,331 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/countersign/countersign/extproc"
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/policy"
+	"github.com/countersign/countersign/xds"
+)
+
+// gateway is a running `countersign serve`.
+type gateway struct {
+	log     *slog.Logger
+	path    string // of the configuration file
+	metrics *metrics
+	journal *evidence.Journal
+	builder *builder
+	server  *extproc.Server
+	envoys  *xds.Server
+	courier interface{ Stop(context.Context) error }
+	grpc    *grpc.Server
+
+	withEnvoy bool
+	mu        sync.Mutex  // guards what follows
+	envoy     *supervisor // nil without --envoy, and until it is started
+	active    *active
+	draining  bool
+}
+
+// serve runs the service until ctx is done, and then drains it.
+func serve(ctx context.Context, c *call) error {
+	f := c.flags("serve")
+	path := f.String("config", "", "the configuration `file`")
+	withEnvoy := f.Bool("envoy", false, "start and supervise Envoy too")
+	logJSON := f.Bool("log-json", false, "write the log as JSON lines")
+	level := f.String("log-level", "info", "debug, info, warn or error")
+	if _, err := c.parse(f, 0); err != nil {
+		return err
+	}
+	conf, err := loadConfig(*path)
+	if err != nil {
+		return err
+	}
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(*level)); err != nil {
+		return usagef("serve: --log-level %q: use debug, info, warn or error", *level)
+	}
+	var handler slog.Handler = slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: l})
+	if *logJSON {
+		handler = slog.NewJSONHandler(c.stderr, &slog.HandlerOptions{Level: l})
+	}
+	g := &gateway{log: slog.New(handler), path: *path, withEnvoy: *withEnvoy}
+	if err := g.open(ctx, conf); err != nil {
+		return errors.Join(err, g.closeJournal())
+	}
+	if err := g.listen(ctx, conf); err != nil {
+		return errors.Join(err, g.closeJournal())
+	}
+	if *withEnvoy {
+		envoy, err := startEnvoy(conf, c.env, g.log, c.stderr, g.alarm)
+		if err != nil {
+			return errors.Join(err, g.stop(conf))
+		}
+		g.mu.Lock()
+		g.envoy = envoy
+		g.mu.Unlock()
+	}
+	g.log.Info("serving", "config", conf.File(), "envoy", conf.Listen.Envoy, "admin", conf.Listen.Admin, "version", Version)
+	g.watch(ctx, c.env.reload)
+	return g.stop(conf)
+}
+
+// open makes the parts, bottom up: metrics, journal, state, services.
+func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
+	if g.metrics, err = newMetrics(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(string(c.Data), 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	g.journal, err = evidence.Open(ctx, evidence.Options{
+		Dir: filepath.Join(string(c.Data), "journal"), Node: c.Node,
+		SegmentBytes: int64(c.Evidence.Segment), CheckpointEvery: c.Evidence.Checkpoint.Std(),
+		Log: g.log, Alarm: g.raise,
+	})
+	if err != nil {
+		return err
+	}
+	g.builder = &builder{log: g.log, journal: g.journal, alarm: g.alarm}
+	first, err := g.builder.build(ctx, c, nil)
+	if err != nil {
+		return err
+	}
+	if err := g.journal.Started(ctx, gate.Object{
+		{Name: "config_digest", Value: c.Digest()},
+		{Name: "key", Value: g.journal.PublicKey()},
+		{Name: "node", Value: c.Node},
+		{Name: "pid", Value: os.Getpid()},
+		{Name: "policy_digest", Value: first.policies.Digest()},
+		{Name: "version", Value: Version},
+	}); err != nil {
+		return err
+	}
+	g.server = extproc.New(extproc.Options{Log: g.log, Now: time.Now, Alarm: g.alarm, Observer: g.metrics.observer()})
+	g.envoys = xds.NewServer(xds.Options{Log: g.log, Alarm: g.alarm})
+	if err := g.activate(ctx, first); err != nil {
+		return err
+	}
+	g.journal.StartHeartbeat(c.Evidence.Heartbeat.Std(), g.heartbeat)
+	return g.startCourier(c)
+}
+
+// activate records what becomes active and swaps it in.
+func (g *gateway) activate(ctx context.Context, a *active) error {
+	previous := g.current()
+	if previous == nil || previous.config.Digest() != a.config.Digest() {
+		err := g.record(ctx, gate.ConfigActivated, gate.Object{
+			{Name: "digest", Value: a.config.Digest()},
+			{Name: "file", Value: a.config.File()},
+			{Name: "resources", Value: len(a.config.Resources)},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if previous == nil || previous.policies.Digest() != a.policies.Digest() {
+		err := g.record(ctx, gate.PolicyActivated, gate.Object{
+			{Name: "digest", Value: a.policies.Digest()},
+			{Name: "files", Value: len(a.policies.Files())},
+			{Name: "path", Value: string(a.config.Policies)},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if previous == nil || previous.verifier != a.verifier {
+		a.verifier.Start(context.WithoutCancel(ctx))
+	}
+	if err := g.envoys.Update(ctx, a.config); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.active = a
+	g.mu.Unlock()
+	g.server.Swap(a.state)
+	if previous != nil && previous.verifier != a.verifier {
+		go previous.verifier.Close()
+	}
+	return nil
+}
+
+func (g *gateway) record(ctx context.Context, kind string, body gate.Object) error {
+	_, err := g.journal.Append(ctx, &gate.Record{Type: kind, Body: body})
+	return err
+}
+
+func (g *gateway) current() *active {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.active
+}
+
+// raise tells whoever runs the gateway: the log and a metric. The journal calls it for alarms that it records itself.
+func (g *gateway) raise(kind, detail string) {
+	g.log.Error("alarm", "kind", kind, "detail", detail)
+	g.metrics.alarm(kind)
+}
+
+// alarm raises an alarm and records it.
+func (g *gateway) alarm(kind, detail string) {
+	g.raise(kind, detail)
+	body := gate.Object{{Name: "detail", Value: detail}, {Name: "kind", Value: kind}}
+	if err := g.journal.Post(context.Background(), &gate.Record{Type: gate.Alarm, Body: body}); err != nil {
+		g.log.Error("an alarm could not be recorded", "kind", kind, "error", err)
+	}
+}
+
+func (g *gateway) heartbeat() gate.Object {
+	a := g.current()
+	if a == nil {
+		return gate.Object{}
+	}
+	return gate.Object{
+		{Name: "config_digest", Value: a.config.Digest()},
+		{Name: "open", Value: g.journal.OpenOperations()},
+		{Name: "policy_digest", Value: a.policies.Digest()},
+	}
+}
+
+// listen starts the gRPC services and the admin interface.
+func (g *gateway) listen(ctx context.Context, c *config.Config) error {
+	if c.Listen.Admin != "none" {
+		if err := g.listenAdmin(c); err != nil {
+			return err
+		}
+	}
+	l, err := listenFor(c.Listen.Envoy)
+	if err != nil {
+		return fmt.Errorf("listen.envoy: %w", err)
+	}
+	options, err := serverOptions(c)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	g.grpc = grpc.NewServer(options...)
+	g.server.Register(g.grpc)
+	g.envoys.Register(g.grpc)
+	go func() {
+		if err := g.grpc.Serve(l); err != nil {
+			g.alarm("listener_failed", err.Error())
+		}
+	}()
+	return nil
+}
+
+// listenFor listens on a TCP address, or on a unix socket that only this user can reach. A socket that a dead process
+// left is replaced; the lock on the data directory has shown by now that no living one has it.
+func listenFor(a config.Address) (net.Listener, error) {
+	network, address := a.Network()
+	if network != "unix" {
+		return net.Listen(network, address)
+	}
+	if err := os.MkdirAll(filepath.Dir(address), 0o700); err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(address); err == nil {
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, fmt.Errorf("%s is there and is not a socket", address)
+		}
+		if err := os.Remove(address); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(address, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (g *gateway) listenAdmin(c *config.Config) error {
+	l, err := net.Listen(c.Listen.Admin.Network())
+	if err != nil {
+		return fmt.Errorf("listen.admin: %w", err)
+	}
+	server := &http.Server{Handler: g.admin(), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
+	go func() {
+		if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			g.alarm("listener_failed", err.Error())
+		}
+	}()
+	return nil
+}
+
+// stop drains: new work is refused, work in hand finished, the journal closed, and Envoy stopped last.
+func (g *gateway) stop(c *config.Config) error {
+	g.log.Info("draining")
+	g.mu.Lock()
+	g.draining = true
+	g.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), c.Envoy.Drain.Std())
+	defer cancel()
+	if err := g.server.Drain(ctx); err != nil {
+		g.log.Warn("drain", "error", err)
+	}
+	if g.grpc != nil {
+		g.grpc.Stop()
+	}
+	if a := g.current(); a != nil {
+		a.verifier.Close()
+	}
+	err := g.closeJournal()
+	if g.envoy != nil {
+		g.envoy.stop()
+	}
+	g.log.Info("stopped")
+	return err
+}
+
+// closeJournal closes the journal and gives the courier what time there is to send the rest of it.
+func (g *gateway) closeJournal() error {
+	if g.journal == nil {
+		return nil
+	}
+	err := g.journal.Close()
+	if g.courier != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), courierDrain)
+		defer cancel()
+		if stopErr := g.courier.Stop(ctx); stopErr != nil {
+			g.log.Warn("the collector does not have everything yet; what is left is sent at the next start", "error", stopErr)
+		}
+	}
+	return err
+}
+
+// problemsOf lists what is wrong with a configuration or its policies, a line each.
+func problemsOf(err error) []string {
+	var conf config.Problems
+	var rego *policy.Problems
+	var lines []string
+	switch {
+	case errors.As(err, &conf):
+		for _, p := range conf {
+			lines = append(lines, p.String())
+		}
+	case errors.As(err, &rego):
+		for _, p := range rego.Problems {
+			lines = append(lines, p.String())
+		}
+	default:
+		lines = []string{err.Error()}
+	}
+	return lines
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/countersign/countersign/extproc/config"
+)
+
+// serverOptions are those of the gRPC server that Envoy calls. Every HTTP request is a stream of its own, and one that
+// is held may be quiet for minutes, so streams are many and are not bounded by time; Envoy bounds them.
+func serverOptions(c *config.Config) ([]grpc.ServerOption, error) {
+	options := []grpc.ServerOption{
+		grpc.MaxConcurrentStreams(1 << 20),
+		grpc.MaxRecvMsgSize(16 << 20),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	}
+	if _, unix := c.Listen.Envoy.Unix(); unix {
+		return options, nil
+	}
+	t := c.Listen.EnvoyTLS
+	pem, err := os.ReadFile(string(t.ClientCAFile))
+	if err != nil {
+		return nil, fmt.Errorf("read listen.envoy_tls.client_ca_file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("listen.envoy_tls.client_ca_file: %s holds no certificate", t.ClientCAFile)
+	}
+	certificate, err := tls.LoadX509KeyPair(string(t.CertificateFile), string(t.KeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("read listen.envoy_tls: %w", err)
+	}
+	return append(options, grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{certificate},
+		ClientCAs:    pool,
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		MinVersion:   tls.VersionTLS13,
+		NextProtos:   []string{"h2"},
+	}))), nil
+}

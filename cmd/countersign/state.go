@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/extproc"
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/policy"
+	"github.com/countersign/countersign/extproc/redact"
+)
+
+// verdictCache is how many verdicts a policy set remembers.
+const verdictCache = 4096
+
+// active is everything that one configuration made: what a reload replaces.
+type active struct {
+	config   *config.Config
+	policies *policy.Set
+	verifier *identity.Verifier
+	state    *extproc.State
+}
+
+// builder makes states.
+type builder struct {
+	log     *slog.Logger
+	journal *evidence.Journal
+	alarm   func(kind, detail string)
+}
+
+// build makes the state that c describes. What of previous can serve on is taken over: a verifier keeps its keys.
+func (b *builder) build(ctx context.Context, c *config.Config, previous *active) (*active, error) {
+	policies, err := loadPolicies(ctx, c, b.log)
+	if err != nil {
+		return nil, err
+	}
+	a := &active{config: c, policies: policies}
+	if previous != nil && reflect.DeepEqual(previous.config.Agents, c.Agents) {
+		a.verifier = previous.verifier
+	} else if a.verifier, err = identity.New(identity.Options{Issuers: issuersOf(c), Log: b.log, Alarm: b.alarm}); err != nil {
+		return nil, fmt.Errorf("agents: %w", err)
+	}
+	a.state = &extproc.State{
+		Gate: &gate.Gate{
+			Policy:       policies,
+			Recorder:     b.journal,
+			DigestKey:    b.journal.DigestKey(),
+			ConfigDigest: c.Digest(),
+			Now:          time.Now,
+		},
+		Identity:  a.verifier,
+		Resources: resourcesOf(c),
+		RedactKey: b.journal.RedactKey(),
+	}
+	return a, nil
+}
+
+func loadPolicies(ctx context.Context, c *config.Config, log *slog.Logger) (*policy.Set, error) {
+	var packages []string
+	seen := map[string]bool{}
+	for i := range c.Resources {
+		if p := c.Resources[i].Policy; !seen[p] {
+			seen[p] = true
+			packages = append(packages, p)
+		}
+	}
+	return policy.Load(ctx, policy.Options{
+		Path: string(c.Policies), Packages: packages, CheckRedaction: redact.Check, CacheSize: verdictCache, Log: log,
+	})
+}
+
+func issuersOf(c *config.Config) []identity.Issuer {
+	issuers := make([]identity.Issuer, len(c.Agents))
+	for i, a := range c.Agents {
+		kind := a.Kind
+		if kind == "oauth" {
+			kind = ""
+		}
+		issuers[i] = identity.Issuer{
+			Issuer: a.Issuer, Audience: a.Audience, Algorithms: a.Algorithms, Kind: kind, Types: a.Types,
+			CAFile: string(a.CAFile), JWKSFile: string(a.JWKSFile), Insecure: a.Insecure,
+			MaxLifetime: a.MaxLifetime.Std(), Skew: a.Skew.Std(), KeysMaxAge: a.KeysMaxAge.Std(),
+			Tenants: a.Tenants, Subjects: a.Subjects, Revoked: a.Revoked,
+			GroupsClaim: a.GroupsClaim, RolesClaim: a.RolesClaim,
+		}
+	}
+	return issuers
+}
+
+func resourcesOf(c *config.Config) map[string]*extproc.Resource {
+	resources := make(map[string]*extproc.Resource, len(c.Resources))
+	for i := range c.Resources {
+		r := &c.Resources[i]
+		labels := make([]gate.Member, 0, len(r.Labels))
+		for name, value := range r.Labels {
+			labels = append(labels, gate.Member{Name: name, Value: value})
+		}
+		object, err := gate.MakeObject(labels...)
+		if err != nil {
+			panic(err) // a map has each name once
+		}
+		out := &extproc.Resource{
+			Resource:     gate.Resource{Name: r.Name, Kind: r.Kind, Labels: object, Policy: r.Policy},
+			Web:          web.Options{MaxBody: int64(r.Limits.RequestBody), Stream: r.Body == "stream", Paths: r.Paths, Upgrades: r.Upgrades},
+			PassResponse: r.Response == "pass" || r.Attach == "ext_authz",
+			StreamBody:   r.Body == "stream",
+			MaxAnswer:    int64(r.Limits.ResponseBody),
+			MaxRedacted:  int64(r.Limits.ResponseBody),
+		}
+		if out.MaxRedacted == 0 {
+			out.MaxRedacted = config.DefaultResponseBody
+		}
+		if r.Credential != nil {
+			out.Credential = &credentialFile{header: strings.ToLower(r.Credential.Header), path: string(r.Credential.ValueFile)}
+		}
+		resources[r.Name] = out
+	}
+	return resources
+}
+
+// credentialFile is a header whose value is in a file. The file is read again when it has changed.
+type credentialFile struct {
+	header, path string
+
+	mu       sync.Mutex
+	modified time.Time
+	size     int64
+	value    string
+}
+
+// Field returns the header field. A file that is gone, empty or not a header's value is an error.
+func (f *credentialFile) Field() (web.Field, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return web.Field{}, err
+	}
+	if f.value == "" || !info.ModTime().Equal(f.modified) || info.Size() != f.size {
+		text, err := os.ReadFile(f.path)
+		if err != nil {
+			return web.Field{}, err
+		}
+		value := strings.TrimRight(string(text), "\r\n")
+		if value == "" || strings.ContainsAny(value, "\r\n\x00") {
+			return web.Field{}, fmt.Errorf("%s does not hold one line with a header's value", f.path)
+		}
+		f.value, f.modified, f.size = value, info.ModTime(), info.Size()
+	}
+	return web.Field{Name: f.header, Value: f.value}, nil
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/xds"
+)
+
+// supervisor runs Envoy and starts it again when it ends by itself.
+type supervisor struct {
+	binary    string
+	args      []string
+	admin     config.Address
+	log       *slog.Logger
+	out       io.Writer
+	alarm     func(kind, detail string)
+	cancel    context.CancelFunc
+	done      chan struct{}
+	mu        sync.Mutex
+	process   *os.Process
+	lastDeath error
+}
+
+// Delays between two starts of an Envoy that ends by itself.
+const (
+	firstRestart = 200 * time.Millisecond
+	lastRestart  = 10 * time.Second
+	stopWait     = 10 * time.Second
+)
+
+// startEnvoy writes a bootstrap into the data directory and starts Envoy with it.
+func startEnvoy(c *config.Config, e env, log *slog.Logger, out io.Writer, alarm func(kind, detail string)) (*supervisor, error) {
+	binary, err := findEnvoy(c, e)
+	if err != nil {
+		return nil, err
+	}
+	text, err := xds.Bootstrap(c)
+	if err != nil {
+		return nil, fmt.Errorf("make Envoy's bootstrap: %w", err)
+	}
+	bootstrap := filepath.Join(string(c.Data), "envoy-bootstrap.yaml")
+	if err := os.WriteFile(bootstrap, text, 0o600); err != nil {
+		return nil, fmt.Errorf("write Envoy's bootstrap: %w", err)
+	}
+	if path, unix := c.Envoy.Admin.Unix(); unix {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("remove Envoy's old admin socket: %w", err)
+		}
+	}
+	args := []string{"-c", bootstrap, "--log-level", c.Envoy.LogLevel, "--use-dynamic-base-id", "--skip-hot-restart-parent-stats"}
+	if c.Envoy.Concurrency > 0 {
+		args = append(args, "--concurrency", strconv.Itoa(c.Envoy.Concurrency))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &supervisor{binary: binary, args: args, admin: c.Envoy.Admin, log: log, out: out, alarm: alarm, cancel: cancel, done: make(chan struct{})}
+	if err := s.launch(); err != nil {
+		cancel()
+		return nil, err
+	}
+	go s.run(ctx)
+	return s, nil
+}
+
+// findEnvoy looks where the manual of envoy.path says.
+func findEnvoy(c *config.Config, e env) (string, error) {
+	if c.Envoy.Path != "" {
+		return string(c.Envoy.Path), nil
+	}
+	if path := e.get("ENVOY"); path != "" {
+		return path, nil
+	}
+	if path, err := exec.LookPath("envoy"); err == nil {
+		return path, nil
+	}
+	if path, err := filepath.Abs(filepath.Join(".tools", "envoy")); err == nil {
+		if info, err := os.Stat(path); err == nil && !info.IsDir() {
+			return path, nil
+		}
+	}
+	return "", errors.New("there is no Envoy: set envoy.path in the configuration or $ENVOY, put envoy on PATH, or run `make parts`")
+}
+
+func (s *supervisor) launch() error {
+	cmd := exec.Command(s.binary, s.args...)
+	cmd.Stdout, cmd.Stderr = s.out, s.out
+	cmd.SysProcAttr = envoyProcess()
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", s.binary, err)
+	}
+	s.log.Info("Envoy started", "path", s.binary, "pid", cmd.Process.Pid)
+	s.mu.Lock()
+	s.process = cmd.Process
+	s.mu.Unlock()
+	return nil
+}
+
+// run waits for Envoy to end and starts it again, until it is told to stop.
+func (s *supervisor) run(ctx context.Context) {
+	defer close(s.done)
+	delay := firstRestart
+	for {
+		s.mu.Lock()
+		p := s.process
+		s.mu.Unlock()
+		began := time.Now()
+		if p != nil {
+			state, err := p.Wait()
+			if ctx.Err() != nil {
+				return
+			}
+			detail := fmt.Sprint(state)
+			if err != nil {
+				detail = err.Error()
+			}
+			s.alarm("envoy_ended", "Envoy ended by itself: "+detail)
+		}
+		if time.Since(began) > lastRestart {
+			delay = firstRestart
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(delay):
+		}
+		delay = min(2*delay, lastRestart)
+		if err := s.launch(); err != nil {
+			s.alarm("envoy_ended", err.Error())
+			s.mu.Lock()
+			s.process = nil
+			s.mu.Unlock()
+		}
+	}
+}
+
+// stop asks Envoy to end, and ends it where it does not.
+func (s *supervisor) stop() {
+	s.cancel()
+	s.mu.Lock()
+	p := s.process
+	s.mu.Unlock()
+	if p != nil {
+		if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			s.log.Warn("stop Envoy", "error", err)
+		}
+		select {
+		case <-s.done:
+			return
+		case <-time.After(stopWait):
+			s.log.Warn("Envoy did not end when asked, and is killed")
+			if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				s.log.Warn("kill Envoy", "error", err)
+			}
+		}
+	}
+	<-s.done
+}
+
+// ready asks Envoy's admin interface.
+func (s *supervisor) ready() error {
+	network, address := s.admin.Network()
+	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		},
+	}}
+	resp, err := client.Get("http://envoy/ready")
+	if err != nil {
+		return fmt.Errorf("Envoy's admin interface does not answer: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("Envoy is not ready (%s)", resp.Status)
+	}
+	return nil
+}

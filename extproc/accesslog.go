@@ -1,0 +1,332 @@
+package extproc
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	data "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	accesslog "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/redact"
+)
+
+// How long an operation whose stream broke off waits for Envoy's access log to say why, and how long one that only the
+// access log can end waits once Envoy is gone.
+const (
+	accessLogWait = 5 * time.Second
+	envoyGoneWait = 10 * time.Second
+)
+
+// StreamAccessLogs takes Envoy's access log: each entry becomes a transit record, and ends the operation that waits for it.
+func (s *Server) StreamAccessLogs(stream accesslog.AccessLogService_StreamAccessLogsServer) (err error) {
+	defer s.caught(&err)
+	s.outcomes.connected(1)
+	defer s.outcomes.connected(-1)
+	messages := make(chan *accesslog.StreamAccessLogsMessage)
+	failed := make(chan error, 1)
+	go func() {
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case messages <- m:
+			case <-stream.Context().Done():
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case m := <-messages:
+			for _, e := range m.GetHttpLogs().GetLogEntry() {
+				s.transit(stream.Context(), e)
+			}
+		case err := <-failed:
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		case <-s.closing:
+			return status.Error(codes.Unavailable, "countersign: stopping")
+		}
+	}
+}
+
+func (s *Server) transit(ctx context.Context, e *data.HTTPAccessLogEntry) {
+	t := readTransit(e)
+	st := s.state.Load()
+	if st == nil {
+		return
+	}
+	if err := st.Gate.Recorder.Post(ctx, &gate.Record{Type: gate.Transit, Op: t.op, Body: t.object()}); err != nil {
+		s.opt.Log.Error("an access log entry could not be recorded", "operation", t.op, "error", err)
+	}
+	if t.op != "" {
+		s.outcomes.seen(t)
+	}
+}
+
+// transit is what Envoy's access log says of one request.
+type transit struct {
+	op, resource, requestID, peer, upstream string
+	verb, target, authority, details, flags string
+	status                                  uint32
+	bytesIn, bytesOut                       uint64
+	duration                                time.Duration
+	clientGone, targetFailed                bool
+}
+
+func readTransit(e *data.HTTPAccessLogEntry) transit {
+	c, req, resp := e.GetCommonProperties(), e.GetRequest(), e.GetResponse()
+	flags := c.GetResponseFlags()
+	t := transit{
+		op:        c.GetMetadata().GetFilterMetadata()[MetadataNamespace].GetFields()["op"].GetStringValue(),
+		resource:  c.GetUpstreamCluster(),
+		requestID: req.GetRequestId(),
+		peer:      addressText(c.GetDownstreamRemoteAddress()),
+		verb:      req.GetRequestMethod().String(),
+		target:    redact.MaskText(pathOnly(req.GetPath())),
+		authority: req.GetAuthority(),
+		details:   resp.GetResponseCodeDetails(),
+		status:    resp.GetResponseCode().GetValue(),
+		bytesIn:   req.GetRequestBodyBytes(),
+		bytesOut:  resp.GetResponseBodyBytes(),
+		duration:  c.GetDuration().AsDuration(),
+	}
+	if c.GetUpstreamWireBytesSent() > 0 {
+		t.upstream = addressText(c.GetUpstreamRemoteAddress())
+	}
+	t.clientGone = flags.GetDownstreamConnectionTermination() || flags.GetDownstreamProtocolError() || flags.GetStreamIdleTimeout()
+	t.targetFailed = flags.GetUpstreamConnectionFailure() || flags.GetUpstreamConnectionTermination() || flags.GetUpstreamRemoteReset() ||
+		flags.GetUpstreamRequestTimeout() || flags.GetNoHealthyUpstream() || flags.GetUpstreamProtocolError() || flags.GetUpstreamMaxStreamDurationReached() ||
+		flags.GetUpstreamOverflow() || flags.GetUpstreamRetryLimitExceeded()
+	switch {
+	case t.clientGone:
+		t.flags = "client"
+	case t.targetFailed:
+		t.flags = "target"
+	case flags.GetUnauthorizedDetails() != nil:
+		t.flags = "refused"
+	case flags.GetNoRouteFound():
+		t.flags = "no_route"
+	}
+	return t
+}
+
+func pathOnly(path string) string {
+	for i := range len(path) {
+		if path[i] == '?' {
+			return path[:i]
+		}
+	}
+	return path
+}
+
+func addressText(a *core.Address) string {
+	switch a := a.GetAddress().(type) {
+	case *core.Address_SocketAddress:
+		return net.JoinHostPort(a.SocketAddress.GetAddress(), strconv.Itoa(int(a.SocketAddress.GetPortValue())))
+	case *core.Address_Pipe:
+		return "unix:" + a.Pipe.GetPath()
+	default:
+		return ""
+	}
+}
+
+func (t *transit) object() gate.Object {
+	return gate.Object{
+		{Name: "authority", Value: text(t.authority)},
+		{Name: "bytes_in", Value: int64(t.bytesIn)},
+		{Name: "bytes_out", Value: int64(t.bytesOut)},
+		{Name: "details", Value: text(t.details)},
+		{Name: "duration", Value: t.duration.Seconds()},
+		{Name: "flags", Value: t.flags},
+		{Name: "peer", Value: text(t.peer)},
+		{Name: "request_id", Value: text(t.requestID)},
+		{Name: "resource", Value: text(t.resource)},
+		{Name: "status", Value: int64(t.status)},
+		{Name: "target", Value: text(t.target)},
+		{Name: "upstream", Value: text(t.upstream)},
+		{Name: "verb", Value: t.verb},
+	}
+}
+
+// outcomes are the allowed operations that have not ended here. Where the answer does not come by, or the stream broke
+// off, Envoy's access log says how they ended.
+type outcomes struct {
+	mu      sync.Mutex
+	pending map[string]*pendingOutcome
+	envoys  int // access log streams that are open
+	gone    *time.Timer
+}
+
+type pendingOutcome struct {
+	attempt *attempt
+	outcome gate.Outcome
+	waiting bool // only the access log can end it now
+	seen    *transit
+	timer   *time.Timer
+}
+
+// expect notes an operation that was allowed and released.
+func (o *outcomes) expect(a *attempt) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pending[a.op.ID] = &pendingOutcome{attempt: a}
+}
+
+// forget drops an operation whose end was seen.
+func (o *outcomes) forget(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.pending, id)
+}
+
+// await leaves the end of an operation to the access log. known is what is known already. open says that the answer may
+// still be on its way; where it is false the stream broke off, and known is recorded if the access log does not come.
+func (o *outcomes) await(a *attempt, known gate.Outcome, open bool) {
+	o.mu.Lock()
+	p := o.pending[a.op.ID]
+	if p == nil {
+		o.mu.Unlock()
+		return
+	}
+	p.outcome, p.waiting = known, true
+	if p.seen == nil {
+		if !open {
+			p.timer = time.AfterFunc(accessLogWait, func() { o.expire(a.op.ID) })
+		}
+		o.mu.Unlock()
+		return
+	}
+	delete(o.pending, a.op.ID)
+	o.mu.Unlock()
+	p.finish(p.seen)
+}
+
+// seen takes an access log entry.
+func (o *outcomes) seen(t transit) {
+	o.mu.Lock()
+	p := o.pending[t.op]
+	if p == nil {
+		o.mu.Unlock()
+		return
+	}
+	if !p.waiting {
+		p.seen = &t
+		o.mu.Unlock()
+		return
+	}
+	delete(o.pending, t.op)
+	o.mu.Unlock()
+	p.finish(&t)
+}
+
+func (o *outcomes) expire(id string) {
+	o.mu.Lock()
+	p := o.pending[id]
+	delete(o.pending, id)
+	o.mu.Unlock()
+	if p != nil {
+		p.outcome.Reason = "the stream broke off, and Envoy's access log did not say why"
+		p.record(p.outcome)
+	}
+}
+
+// finish ends an operation as the access log says.
+func (p *pendingOutcome) finish(t *transit) {
+	out := p.outcome
+	a := p.attempt
+	if a.resource.PassResponse || out.Status == 0 {
+		out.Status = int(t.status)
+	}
+	if a.resource.PassResponse {
+		out.BytesIn, out.BytesOut = int64(t.bytesIn), int64(t.bytesOut)
+		out.Duration = t.duration
+	}
+	switch {
+	case t.targetFailed:
+		out.Result, out.Reason = gate.TargetFailed, t.details
+	case t.clientGone:
+		out.Result, out.Reason = gate.ClientGone, t.details
+	case a.resource.PassResponse:
+		out.Result = gate.Completed
+	default:
+		out.Reason = t.details
+	}
+	p.record(out)
+}
+
+func (p *pendingOutcome) record(out gate.Outcome) {
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	a := p.attempt
+	a.server.finish(a.state.Gate, a.op.Resource.Name, a.ruling, out)
+}
+
+// connected counts access log streams. When the last one goes, Envoy may be gone, and with it the end of what it carried.
+func (o *outcomes) connected(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.envoys += n
+	if o.gone != nil {
+		o.gone.Stop()
+		o.gone = nil
+	}
+	if o.envoys == 0 {
+		o.gone = time.AfterFunc(envoyGoneWait, func() {
+			o.giveUp(fmt.Sprintf("Envoy's access log ended %v ago without telling how the operation ended", envoyGoneWait))
+		})
+	}
+}
+
+// giveUp records an unknown outcome for all that wait.
+func (o *outcomes) giveUp(reason string) {
+	o.mu.Lock()
+	var waiting []*pendingOutcome
+	for id, p := range o.pending {
+		if p.waiting {
+			waiting = append(waiting, p)
+			delete(o.pending, id)
+		}
+	}
+	o.mu.Unlock()
+	for _, p := range waiting {
+		a := p.attempt
+		if err := a.state.Gate.Unknown(context.Background(), a.ruling, reason); err != nil {
+			a.server.opt.Log.Error("an unknown outcome could not be recorded", "operation", a.op.ID, "error", err)
+		}
+	}
+}
+
+// settle waits until nothing waits for the access log, or ctx is done.
+func (o *outcomes) settle(ctx context.Context) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		o.mu.Lock()
+		n, envoys := len(o.pending), o.envoys
+		o.mu.Unlock()
+		if n == 0 || envoys == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package extproc
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	httptype "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	rpc "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/inspect/web"
+)
+
+// ResourceExtension is the ext_authz context extension in which Envoy names the resource.
+const ResourceExtension = "resource"
+
+// Check rules on one request for Envoy's ext_authz filter. It sees no answer, so a ruling that redacts is refused, and
+// how the operation ended comes from Envoy's access log.
+func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.CheckResponse, err error) {
+	st, end, err := s.begin()
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, "countersign: "+err.Error())
+	}
+	defer end()
+	defer s.caught(&err)
+
+	attrs := m.GetAttributes()
+	request := attrs.GetRequest().GetHttp()
+	fields := requestFields(request)
+	a := s.newAttempt(st, attrs.GetContextExtensions()[ResourceExtension], addressText(attrs.GetSource().GetAddress()), fields)
+	if !a.head(ctx, fields) || !a.body(ctx, request) {
+		return a.deny(), nil
+	}
+	credential, allowed := a.decide(ctx)
+	if !allowed {
+		return a.deny(), nil
+	}
+	s.outcomes.expect(a)
+	s.outcomes.await(a, gate.Outcome{}, true)
+	ok := &authz.OkHttpResponse{HeadersToRemove: a.inspector.Remove()}
+	if credential.Name != "" {
+		ok.Headers = append(ok.Headers, setField(credential.Name, credential.Value))
+	}
+	return &authz.CheckResponse{
+		Status:          &rpc.Status{Code: int32(codes.OK)},
+		HttpResponse:    &authz.CheckResponse_OkResponse{OkResponse: ok},
+		DynamicMetadata: operationMetadata(a.op.ID).Fields[MetadataNamespace].GetStructValue(),
+	}, nil
+}
+
+// body reads the body that Envoy sent along. One that it did not send, or not all of, is unseen.
+func (a *attempt) body(ctx context.Context, request *authz.AttributeContext_HttpRequest) bool {
+	body := request.GetRawBody()
+	if len(body) == 0 {
+		body = []byte(request.GetBody())
+	}
+	if a.resource.StreamBody {
+		return true
+	}
+	declared, hidden := int64(0), false
+	for _, f := range requestFields(request) {
+		switch f.Name {
+		case "content-length":
+			declared, _ = strconv.ParseInt(f.Value, 10, 64)
+		case "transfer-encoding":
+			hidden = len(body) == 0
+		case "x-envoy-auth-partial-body":
+			hidden = hidden || f.Value == "true"
+		}
+	}
+	if hidden || declared > int64(len(body)) {
+		return a.refuse(ctx, gate.Refusal{Problem: gate.TooLarge, Detail: "The request's body did not reach the gateway whole, so it was refused. Send less at a time."})
+	}
+	if err := a.inspector.Write(body); err != nil {
+		return a.refuseError(ctx, err)
+	}
+	return true
+}
+
+// requestFields lists the pseudo-header and header fields. With encode_raw_headers they come as a list that keeps
+// duplicates; otherwise as a map, in which Envoy joined them with commas.
+func requestFields(r *authz.AttributeContext_HttpRequest) []web.Field {
+	fields := []web.Field{
+		{Name: ":method", Value: r.GetMethod()},
+		{Name: ":scheme", Value: r.GetScheme()},
+		{Name: ":authority", Value: r.GetHost()},
+		{Name: ":path", Value: r.GetPath()},
+	}
+	if raw := r.GetHeaderMap(); raw != nil {
+		for _, f := range fieldsOf(raw) {
+			if !strings.HasPrefix(f.Name, ":") || f.Name == ":protocol" {
+				fields = append(fields, f)
+			}
+		}
+		return fields
+	}
+	for name, value := range r.GetHeaders() {
+		if !strings.HasPrefix(name, ":") || name == ":protocol" {
+			fields = append(fields, web.Field{Name: name, Value: value})
+		}
+	}
+	return fields
+}
+
+// deny ends a refused attempt.
+func (a *attempt) deny() *authz.CheckResponse {
+	a.server.finish(a.state.Gate, a.op.Resource.Name, a.ruling, a.outcomeOfRefusal())
+	denied := &authz.DeniedHttpResponse{
+		Status: &httptype.HttpStatus{Code: httptype.StatusCode(a.refused.status)},
+		Body:   string(a.refused.body),
+	}
+	for _, f := range a.refused.fields {
+		denied.Headers = append(denied.Headers, &core.HeaderValueOption{
+			Header:       &core.HeaderValue{Key: f.Name, Value: f.Value},
+			AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		})
+	}
+	return &authz.CheckResponse{
+		Status:          &rpc.Status{Code: int32(codes.PermissionDenied)},
+		HttpResponse:    &authz.CheckResponse_DeniedResponse{DeniedResponse: denied},
+		DynamicMetadata: operationMetadata(a.op.ID).Fields[MetadataNamespace].GetStructValue(),
+	}
+}

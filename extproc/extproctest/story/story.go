@@ -1,0 +1,348 @@
+// Package story plays a case from a file that a stranger can read: a policy, a conversation with a gateway that runs in
+// front of a real target behind a real Envoy, and the records that it must leave.
+//
+// A story is a txtar archive. The text before its first file says what it shows. Its files:
+//
+//	policy.rego     package rules.payments; other *.rego, *.json and *.yaml files beside it go into the policy directory too
+//	resource.yaml   more keys of the resource, at the top level of the file
+//	config.yaml     more top-level keys of the configuration
+//	conversation    what is said, a line each, as below
+//	evidence        the records of operations that it leaves, in order; go test -update writes it
+//
+// A conversation:
+//
+//	@ agent-2                       who asks from here on: an agent of the issuer, "nobody", or claims as JSON
+//	> POST /v1/payments {"a":1}     a request; a body of *N is N bytes of x, and of <NAME the file of that name
+//	| Name: value                   a header field of it, sent as written; "| chunked" and "| h2" choose how it goes
+//	< 403 denied                    the answer's status and, where it is a refusal, the problem type
+//	<: Name: value                  a header field that it has
+//	<! Name                         a header field that it has not
+//	<= text                         its whole body, less a newline at the end
+//	<~ text                         text in its body
+//	<^ text                         text that is not in its body, its header fields or its trailers
+//	= GET /v1/payments/7            what the target saw since the last such line, all of it; "= nothing"
+//	=: Name: value                  a header field of the last request that the target saw
+//	=! Name                         a header field that it had not
+//	! policy NAME                   the file becomes the policy, and is active before the next line
+package story
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/tools/txtar"
+
+	"github.com/countersign/countersign/extproc/extproctest"
+)
+
+// Options vary how a story is played.
+type Options struct {
+	Attach string            // the resource's attach; ext_proc unless set
+	Update bool              // write the evidence section of the file instead of holding against it
+	Target TargetOptions     // of the sample API
+	Told   func(line string) // is told what is said, as it is said; may be nil
+}
+
+// TargetOptions are those of the sample API.
+type TargetOptions = extproctest.TargetOptions
+
+// Gateway is what a story runs against. Its parts are for tests that go on from here.
+type Gateway struct {
+	Target  *extproctest.Target
+	Issuer  *extproctest.Issuer
+	Process *extproctest.Process
+	Address string // of the resource's listener
+	Admin   string
+	Dir     string // holds countersign.yaml, policies and the data directory, var
+	Config  string
+
+	tb      extproctest.TB
+	attach  string
+	envoy   string
+	archive *txtar.Archive
+}
+
+// Play plays the story in the file.
+func Play(tb extproctest.TB, file string, o Options) {
+	tb.Helper()
+	archive, err := txtar.ParseFile(file)
+	if err != nil {
+		tb.Fatalf("%v", err)
+	}
+	g := Start(tb, archive, o)
+	c := &conversation{gateway: g, tb: tb, file: file, told: o.Told}
+	c.play(string(section(archive, "conversation")))
+	if tb.Failed() {
+		return
+	}
+	want := string(section(archive, "evidence"))
+	if o.Attach == "ext_authz" {
+		if other := section(archive, "evidence-ext_authz"); other != nil {
+			want = string(other)
+		}
+	}
+	got := g.Evidence(strings.Count(want, "\n"))
+	if o.Update && o.Attach != "ext_authz" {
+		update(tb, file, archive, got)
+		return
+	}
+	if got != want {
+		tb.Fatalf("%s: the records are\n%s\nand should be\n%s", file, indent(got), indent(want))
+	}
+}
+
+// Start runs a gateway as the archive describes it, behind an Envoy that it supervises.
+func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
+	tb.Helper()
+	g := &Gateway{
+		Target:  extproctest.NewTarget(tb, o.Target),
+		Issuer:  extproctest.StartIssuer(tb, extproctest.IssuerOptions{}),
+		Address: extproctest.FreeAddress(tb),
+		Admin:   extproctest.FreeAddress(tb),
+		Dir:     extproctest.Dir(tb),
+		tb:      tb, attach: o.Attach, archive: archive,
+	}
+	parts, err := extproctest.NewParts(os.Getenv, io.Discard)
+	if err == nil {
+		g.envoy, err = parts.FindEnvoy(context.Background())
+	}
+	if err != nil {
+		tb.Fatalf("%v", err)
+	}
+	g.Config = filepath.Join(g.Dir, "countersign.yaml")
+	g.write("policies/payments.rego", string(section(archive, "policy.rego")))
+	for _, f := range archive.Files {
+		if ext := filepath.Ext(f.Name); f.Name != "policy.rego" && f.Name != "resource.yaml" && f.Name != "config.yaml" &&
+			(ext == ".rego" || ext == ".json" || ext == ".yaml") {
+			g.write(filepath.Join("policies", f.Name), string(f.Data))
+		}
+	}
+	g.write("secrets/payments", "Bearer target-credential\n")
+	g.write("countersign.yaml", g.config())
+	g.Run()
+	return g
+}
+
+// Run starts the gateway, again where it was stopped.
+func (g *Gateway) Run() {
+	g.Process = extproctest.StartCountersign(g.tb, extproctest.Countersign{Config: g.Config, Admin: g.Admin, Args: []string{"--envoy"}})
+}
+
+func (g *Gateway) config() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "node: story\ndata: ./var\nlisten: {admin: %q}\nenvoy: {path: %q, concurrency: 1}\n", g.Admin, g.envoy)
+	fmt.Fprintf(&b, "agents:\n  - {issuer: %q, audience: [%s]}\n", g.Issuer.URL, extproctest.Audience)
+	fmt.Fprintf(&b, "policies: ./policies\n%s", section(g.archive, "config.yaml"))
+	fmt.Fprintf(&b, "resources:\n  - name: payments\n    kind: http\n    listen: {address: %q}\n    target: %q\n", g.Address, g.Target.URL)
+	more := string(section(g.archive, "resource.yaml"))
+	if !strings.Contains(more, "credential:") {
+		b.WriteString("    credential: {value_file: ./secrets/payments}\n")
+	}
+	if g.attach != "" {
+		fmt.Fprintf(&b, "    attach: %s\n", g.attach)
+	}
+	b.WriteString(indent(more))
+	return b.String()
+}
+
+// Data is the data directory.
+func (g *Gateway) Data() string { return filepath.Join(g.Dir, "var") }
+
+// write replaces a file below Dir at once, as configuration tools do.
+func (g *Gateway) write(name, text string) {
+	g.tb.Helper()
+	path := filepath.Join(g.Dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		g.tb.Fatalf("%v", err)
+	}
+	if err := os.WriteFile(path+".new~", []byte(text), 0o600); err != nil {
+		g.tb.Fatalf("%v", err)
+	}
+	if err := os.Rename(path+".new~", path); err != nil {
+		g.tb.Fatalf("%v", err)
+	}
+}
+
+// Write replaces a file below Dir at once.
+func (g *Gateway) Write(name, text string) { g.write(name, text) }
+
+// Record is one record of the journal.
+type Record struct {
+	Seq  uint64         `json:"seq"`
+	Type string         `json:"type"`
+	Op   string         `json:"op"`
+	Body map[string]any `json:"body"`
+}
+
+// Records reads the journal as it stands.
+func (g *Gateway) Records() []Record {
+	g.tb.Helper()
+	names, err := filepath.Glob(filepath.Join(g.Data(), "journal", "*.jsonl"))
+	if err != nil {
+		g.tb.Fatalf("%v", err)
+	}
+	slices.Sort(names)
+	var records []Record
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			g.tb.Fatalf("%v", err)
+		}
+		for line := range bytes.Lines(text) {
+			if !bytes.HasSuffix(line, []byte("\n")) {
+				break // being written
+			}
+			var r Record
+			if err := json.Unmarshal(line, &r); err != nil {
+				g.tb.Fatalf("%s: %v", name, err)
+			}
+			records = append(records, r)
+		}
+	}
+	return records
+}
+
+// AwaitRecord waits until a record for which ok is true stands in the journal, and returns it.
+func (g *Gateway) AwaitRecord(what string, ok func(Record) bool) Record {
+	g.tb.Helper()
+	var found Record
+	extproctest.Await(g.tb, what, 20*time.Second, func(context.Context) error {
+		records := g.Records()
+		i := slices.IndexFunc(records, ok)
+		if i < 0 {
+			return fmt.Errorf("not in the journal")
+		}
+		found = records[i]
+		return nil
+	})
+	return found
+}
+
+// Evidence is what the journal says of operations, a line each, in the order in which they were decided. It waits until
+// every operation that was decided has ended.
+func (g *Gateway) Evidence(atLeast int) string {
+	g.tb.Helper()
+	var lines []string
+	extproctest.Await(g.tb, "the end of every operation", 20*time.Second, func(context.Context) error {
+		lines = lines[:0]
+		open := 0
+		var order []string
+		of := map[string][]string{}
+		for _, r := range g.Records() {
+			line := Describe(r)
+			if line == "" {
+				continue
+			}
+			switch r.Type {
+			case "operation.decided":
+				open++
+			case "operation.finished", "operation.unknown":
+				open--
+			}
+			if of[r.Op] == nil {
+				order = append(order, r.Op)
+			}
+			of[r.Op] = append(of[r.Op], line)
+		}
+		for _, op := range order {
+			lines = append(lines, strings.Join(of[op], " · "))
+		}
+		if open != 0 || len(lines) < atLeast {
+			return fmt.Errorf("%d operations are open, and %d ended", open, len(lines))
+		}
+		return nil
+	})
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// Describe is a record of an operation in a few words, or nothing for one that no story tells of.
+func Describe(r Record) string {
+	var words []string
+	add := func(vs ...any) {
+		for _, v := range vs {
+			if s := words1(v); s != "" {
+				words = append(words, s)
+			}
+		}
+	}
+	b := r.Body
+	switch r.Type {
+	case "operation.decided":
+		add(r.Type, b["effect"], b["rules"])
+		if b["effect"] != "ask" && b["problem"] != "denied" {
+			add(b["problem"])
+		}
+	case "operation.finished":
+		add(r.Type, b["result"], b["status"], b["redacted"])
+	case "operation.unknown":
+		add(r.Type)
+	case "identity.refused":
+		add(r.Type, b["reason"])
+	default:
+		if strings.HasPrefix(r.Type, "approval.") {
+			add(r.Type)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func words1(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case float64:
+		return fmt.Sprint(v)
+	case []any:
+		var all []string
+		for _, e := range v {
+			all = append(all, words1(e))
+		}
+		return strings.Join(all, ",")
+	case map[string]any:
+		var all []string
+		for k, n := range v {
+			all = append(all, fmt.Sprintf("%s=%v", k, n))
+		}
+		slices.Sort(all)
+		return strings.Join(all, ",")
+	default:
+		return ""
+	}
+}
+
+func section(a *txtar.Archive, name string) []byte {
+	for _, f := range a.Files {
+		if f.Name == name {
+			return f.Data
+		}
+	}
+	return nil
+}
+
+func update(tb extproctest.TB, file string, a *txtar.Archive, evidence string) {
+	tb.Helper()
+	i := slices.IndexFunc(a.Files, func(f txtar.File) bool { return f.Name == "evidence" })
+	if i < 0 {
+		a.Files = append(a.Files, txtar.File{Name: "evidence"})
+		i = len(a.Files) - 1
+	}
+	a.Files[i].Data = []byte(evidence)
+	if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
+		tb.Fatalf("%v", err)
+	}
+}
+
+func indent(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "    " + strings.ReplaceAll(strings.TrimSuffix(s, "\n"), "\n", "\n    ") + "\n"
+}

@@ -1,0 +1,361 @@
+package extproc
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"strconv"
+	"sync"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	httptype "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/inspect/web"
+)
+
+// ResourceMetadata is the gRPC metadata key in which Envoy names the resource of a stream. It is set by the route, so
+// that no client can choose it.
+const ResourceMetadata = "countersign-resource"
+
+// MetadataNamespace is the namespace of the dynamic metadata that tells Envoy's access log the operation's id (`op`).
+const MetadataNamespace = "countersign"
+
+// maxPiece is the size of the body pieces that are sent to Envoy, as its documentation recommends.
+const maxPiece = 64 << 10
+
+// exchange is one HTTP request and its answer: one ext_proc stream. Envoy sends the request's parts and then the
+// answer's, both in FULL_DUPLEX_STREAMED mode, and each direction is answered in order: head, body, trailers.
+//
+// mu guards everything below it: the stream's own goroutine holds it while it handles a message, and the timer that
+// releases a held answer takes it too.
+type exchange struct {
+	server *Server
+	stream ext.ExternalProcessor_ProcessServer
+
+	mu       sync.Mutex
+	attempt  *attempt
+	decided  bool      // allowed, and the request's head was released
+	finished bool
+	request  struct {
+		ended    bool
+		headOnly bool      // neither body nor trailers came
+		hash     hash.Hash // of a streamed body
+	}
+	response response
+}
+
+// Process serves one HTTP request.
+func (s *Server) Process(stream ext.ExternalProcessor_ProcessServer) (err error) {
+	st, end, err := s.begin()
+	if err != nil {
+		return status.Error(codes.Unavailable, "countersign: "+err.Error())
+	}
+	defer end()
+	defer s.caught(&err)
+	x := &exchange{server: s, stream: stream}
+	defer x.close()
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return nil // Envoy is done with the stream, or the client or the target is gone: close tells which
+		}
+		if done, err := x.handle(st, m); done || err != nil {
+			return err
+		}
+	}
+}
+
+// handle answers one message. done says that nothing more is to be said on this stream.
+func (x *exchange) handle(st *State, all *ext.ProcessingRequest) (done bool, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	ctx := x.stream.Context()
+	switch m := all.Request.(type) {
+	case *ext.ProcessingRequest_RequestHeaders:
+		if x.attempt != nil {
+			return true, status.Error(codes.InvalidArgument, "countersign: a second request on one stream")
+		}
+		return x.requestHead(ctx, st, m.RequestHeaders, attributesOf(all))
+	case *ext.ProcessingRequest_RequestBody:
+		return x.requestBody(ctx, m.RequestBody)
+	case *ext.ProcessingRequest_RequestTrailers:
+		return x.requestTrailers(ctx, m.RequestTrailers)
+	case *ext.ProcessingRequest_ResponseHeaders:
+		x.response.local = isLocal(attributesOf(all)["response.code_details"].GetStringValue())
+		return x.responseHead(m.ResponseHeaders)
+	case *ext.ProcessingRequest_ResponseBody:
+		return x.responseBody(m.ResponseBody)
+	case *ext.ProcessingRequest_ResponseTrailers:
+		return x.responseTrailers(m.ResponseTrailers)
+	default:
+		return true, status.Errorf(codes.Unimplemented, "countersign: Envoy sent a message that is not known here (%T)", m)
+	}
+}
+
+// attributesOf are the attributes that the filter is configured to send.
+func attributesOf(m *ext.ProcessingRequest) map[string]*structpb.Value {
+	return m.Attributes["envoy.filters.http.ext_proc"].GetFields()
+}
+
+// isLocal reports whether an answer is Envoy's own, in the place of one that the target did not give.
+func isLocal(details string) bool { return details != "" && details != "via_upstream" }
+
+func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeaders, attributes map[string]*structpb.Value) (done bool, err error) {
+	var name string
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		if values := md.Get(ResourceMetadata); len(values) == 1 {
+			name = values[0]
+		}
+	}
+	fields := fieldsOf(m.Headers)
+	x.attempt = x.server.newAttempt(st, name, attributes["source.address"].GetStringValue(), fields)
+	if !x.attempt.head(ctx, fields) {
+		return x.refuse()
+	}
+	if m.EndOfStream {
+		x.request.ended, x.request.headOnly = true, true
+		return x.decide(ctx, nil)
+	}
+	if x.attempt.resource.StreamBody {
+		x.request.hash = sha256.New()
+		return x.decide(ctx, nil)
+	}
+	return false, nil
+}
+
+func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool, err error) {
+	if x.attempt == nil || x.request.ended {
+		return true, outOfOrder("request body")
+	}
+	if err := x.attempt.inspector.Write(m.Body); err != nil {
+		x.attempt.refuseError(ctx, err)
+		return x.refuse()
+	}
+	x.request.ended = m.EndOfStream
+	if x.attempt.resource.StreamBody {
+		x.request.hash.Write(m.Body)
+		return false, x.sendRequestBody(m.Body, m.EndOfStream)
+	}
+	if m.EndOfStream {
+		return x.decide(ctx, nil)
+	}
+	return false, nil
+}
+
+func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (done bool, err error) {
+	if x.attempt == nil || x.request.ended {
+		return true, outOfOrder("request trailers")
+	}
+	x.request.ended = true
+	trailers := &ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestTrailers{RequestTrailers: &ext.TrailersResponse{}}}
+	if x.attempt.resource.StreamBody {
+		// Policy did not see these, so they do not pass.
+		mutation := &ext.HeaderMutation{}
+		for _, f := range fieldsOf(m.Trailers) {
+			mutation.RemoveHeaders = append(mutation.RemoveHeaders, f.Name)
+		}
+		trailers.GetRequestTrailers().HeaderMutation = mutation
+		return false, x.stream.Send(trailers)
+	}
+	if err := x.attempt.inspector.Trailers(fieldsOf(m.Trailers)); err != nil {
+		x.attempt.refuseError(ctx, err)
+		return x.refuse()
+	}
+	return x.decide(ctx, trailers)
+}
+
+// decide rules on the request and, where it is allowed, releases what was held of it: the head, then the body, then the
+// trailers, if there were any.
+func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse) (done bool, err error) {
+	a := x.attempt
+	credential, allowed := a.decide(ctx)
+	if !allowed {
+		return x.refuse()
+	}
+	x.decided = true
+	x.response.plan = a.plan
+	x.server.outcomes.expect(a)
+	head := &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: x.requestMutation(credential, trailers != nil)}}
+	err = x.stream.Send(&ext.ProcessingResponse{
+		Response:        &ext.ProcessingResponse_RequestHeaders{RequestHeaders: head},
+		DynamicMetadata: operationMetadata(a.op.ID),
+	})
+	if err != nil {
+		return true, err
+	}
+	if body := a.inspector.Body(); len(body) > 0 || x.request.ended && !x.request.headOnly && trailers == nil {
+		if err := x.sendRequestBody(body, trailers == nil); err != nil {
+			return true, err
+		}
+	}
+	if trailers != nil {
+		if err := x.stream.Send(trailers); err != nil {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// requestMutation is what changes between the head that was judged and the one that the target gets: identity fields
+// go, the target's credential comes, and the length of a body that was held whole is stated.
+func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.HeaderMutation {
+	a := x.attempt
+	m := &ext.HeaderMutation{RemoveHeaders: a.inspector.Remove()}
+	if a.plan != nil {
+		for _, o := range a.inspector.Seen().Headers {
+			if web.Partial(o.Name) {
+				m.RemoveHeaders = append(m.RemoveHeaders, o.Name)
+			}
+		}
+		m.RemoveHeaders = append(m.RemoveHeaders, "accept-encoding")
+	}
+	if credential.Name != "" {
+		m.SetHeaders = append(m.SetHeaders, setField(credential.Name, credential.Value))
+	}
+	if x.request.ended && !x.request.headOnly && !trailers && !a.resource.StreamBody {
+		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.Itoa(len(a.inspector.Body()))))
+	}
+	return m
+}
+
+func (x *exchange) sendRequestBody(body []byte, end bool) error {
+	return pieces(body, end, func(p *ext.CommonResponse) error {
+		return x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestBody{RequestBody: &ext.BodyResponse{Response: p}}})
+	})
+}
+
+// pieces cuts a body into messages. A body of no bytes is one message where it ends the stream, and none otherwise.
+func pieces(body []byte, end bool, send func(*ext.CommonResponse) error) error {
+	for {
+		n := min(len(body), maxPiece)
+		last := n == len(body)
+		if n == 0 && !end {
+			return nil
+		}
+		err := send(&ext.CommonResponse{BodyMutation: &ext.BodyMutation{Mutation: &ext.BodyMutation_StreamedResponse{
+			StreamedResponse: &ext.StreamedBodyResponse{Body: body[:n], EndOfStream: end && last},
+		}}})
+		if err != nil || last {
+			return err
+		}
+		body = body[n:]
+	}
+}
+
+// refuse tells the agent no, in the place of the target's answer.
+func (x *exchange) refuse() (done bool, err error) {
+	a := x.attempt
+	x.finish(a.outcomeOfRefusal())
+	return true, x.stream.Send(immediate(a.refused, a.op.ID))
+}
+
+// finish records how the operation ended, once.
+func (x *exchange) finish(o gate.Outcome) {
+	if x.finished {
+		return
+	}
+	x.finished = true
+	x.response.stop()
+	a := x.attempt
+	if x.decided {
+		x.server.outcomes.forget(a.op.ID)
+	}
+	x.server.finish(a.state.Gate, a.op.Resource.Name, a.ruling, o)
+}
+
+// close is called when the stream has ended, for whatever reason.
+func (x *exchange) close() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.response.stop()
+	a := x.attempt
+	if a == nil || x.finished {
+		return
+	}
+	if !x.decided {
+		a.refuse(context.Background(), gate.Refusal{Problem: gate.Unreadable, Detail: "The client left before its request was complete."})
+		o := a.outcomeOfRefusal()
+		o.Result, o.Reason, o.Status, o.BytesOut, o.BodySHA256 = gate.ClientGone, "the client left before its request was complete", 0, 0, ""
+		x.finish(o)
+		return
+	}
+	x.finished = true
+	x.server.outcomes.await(a, x.outcome(gate.ClientGone), a.resource.PassResponse)
+}
+
+// outcome is what is known by now of how an allowed operation ended.
+func (x *exchange) outcome(result gate.Result) gate.Outcome {
+	o := x.response.outcome()
+	o.Result = result
+	o.BytesIn = x.attempt.inspector.Seen().BodyBytes
+	o.Duration = x.server.opt.Now().Sub(x.attempt.started)
+	if x.request.hash != nil {
+		o.RequestSHA256 = hex.EncodeToString(x.request.hash.Sum(nil))
+	}
+	return o
+}
+
+func outOfOrder(what string) error {
+	return status.Errorf(codes.InvalidArgument, "countersign: Envoy sent a %s where none can be: check the filter's processing_mode", what)
+}
+
+// fieldsOf copies Envoy's header map. Values come in raw_value; value is empty then, and the other way round.
+func fieldsOf(m *core.HeaderMap) []web.Field {
+	fields := make([]web.Field, len(m.GetHeaders()))
+	for i, h := range m.GetHeaders() {
+		v := h.Value
+		if len(h.RawValue) > 0 {
+			v = string(h.RawValue)
+		}
+		fields[i] = web.Field{Name: h.Key, Value: v}
+	}
+	return fields
+}
+
+func setField(name, value string) *core.HeaderValueOption {
+	return &core.HeaderValueOption{
+		Header:       &core.HeaderValue{Key: name, RawValue: []byte(value)},
+		AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}
+
+func addField(name, value string) *core.HeaderValueOption {
+	return &core.HeaderValueOption{
+		Header:       &core.HeaderValue{Key: name, RawValue: []byte(value)},
+		AppendAction: core.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
+	}
+}
+
+func operationMetadata(id string) *structpb.Struct {
+	return &structpb.Struct{Fields: map[string]*structpb.Value{
+		MetadataNamespace: structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{"op": structpb.NewStringValue(id)}}),
+	}}
+}
+
+func immediate(a answer, id string) *ext.ProcessingResponse {
+	m := &ext.HeaderMutation{}
+	for _, f := range a.fields {
+		m.SetHeaders = append(m.SetHeaders, setField(f.Name, f.Value))
+	}
+	return &ext.ProcessingResponse{
+		Response: &ext.ProcessingResponse_ImmediateResponse{ImmediateResponse: &ext.ImmediateResponse{
+			Status:  &httptype.HttpStatus{Code: httptype.StatusCode(a.status)},
+			Headers: m,
+			Body:    a.body,
+			Details: "countersign",
+		}},
+		DynamicMetadata: operationMetadata(id),
+	}
+}
+
+func sum(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}

@@ -1,0 +1,266 @@
+package extproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/redact"
+)
+
+// attempt is one HTTP request on its way to a ruling, the same for ext_proc and ext_authz.
+type attempt struct {
+	server   *Server
+	state    *State
+	resource *Resource
+	started  time.Time
+
+	op        gate.Operation
+	inspector *web.Inspector
+	ruling    gate.Ruling
+	plan      *redact.Plan // of an allowed operation; nil where nothing is redacted
+
+	problem   gate.Problem // of a refusal
+	challenge string       // WWW-Authenticate of a refusal
+	refused   answer       // what the agent is told, once refused
+	isRefused bool
+}
+
+// newAttempt begins the operation that Envoy says is for the resource called name.
+func (s *Server) newAttempt(st *State, name, peer string, fields []web.Field) *attempt {
+	now := s.opt.Now()
+	a := &attempt{server: s, state: st, started: now}
+	a.op.ID = gate.NewID(now)
+	a.op.Protocol = "http"
+	a.op.Context = contextOf(fields, peer, now)
+	if r, ok := st.Resources[name]; ok {
+		a.resource = r
+		a.op.Resource = r.Resource
+	} else {
+		a.op.Resource.Name = name
+	}
+	return a
+}
+
+// contextOf reads what may differ between two attempts at one operation.
+func contextOf(fields []web.Field, peer string, now time.Time) gate.Context {
+	c := gate.Context{Time: now, Peer: peer}
+	for _, f := range fields {
+		switch f.Name {
+		case "x-request-id":
+			c.RequestID = f.Value
+		case "traceparent":
+			if c.TraceParent != "" || !validTraceParent(f.Value) {
+				c.TraceParent = ""
+				continue
+			}
+			c.TraceParent = f.Value
+		case "x-forwarded-for":
+			if peer == "" { // Envoy appends the address that it sees
+				c.Peer = strings.TrimSpace(f.Value[strings.LastIndexByte(f.Value, ',')+1:])
+			}
+		}
+	}
+	return c
+}
+
+// validTraceParent follows W3C Trace Context, section 3.2, version 00.
+func validTraceParent(s string) bool {
+	if len(s) != 55 || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
+		return false
+	}
+	for i := 3; i < len(s); i++ {
+		if c := s[i]; i != 35 && i != 52 && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return s[3:35] != "00000000000000000000000000000000" && s[36:52] != "0000000000000000"
+}
+
+// head identifies the agent and reads the head of its request. It returns false once the attempt is refused.
+func (a *attempt) head(ctx context.Context, fields []web.Field) bool {
+	if a.resource == nil {
+		return a.refuse(ctx, gate.Refusal{Problem: gate.Denied, Detail: "This gateway has no resource for this request."})
+	}
+	a.inspector = web.New(a.resource.Web)
+	if !a.identify(ctx, fields) {
+		return false
+	}
+	err := a.inspector.Head(fields)
+	a.describe()
+	if err != nil {
+		return a.refuseError(ctx, err)
+	}
+	return true
+}
+
+// describe tells the operation what is known of the request by now, fit for a record.
+func (a *attempt) describe() {
+	seen := a.inspector.Seen()
+	a.op.Verb = seen.Method
+	a.op.Target = redact.MaskText(seen.Path)
+}
+
+func (a *attempt) identify(ctx context.Context, fields []web.Field) bool {
+	token, refusal := identity.Credential(func(name string) []string {
+		var values []string
+		for _, f := range fields {
+			if strings.EqualFold(f.Name, name) {
+				values = append(values, f.Value)
+			}
+		}
+		return values
+	})
+	if refusal == nil {
+		for _, f := range fields {
+			if _, query, ok := strings.Cut(f.Value, "?"); f.Name == ":path" && ok && identity.HasQueryCredential(query) {
+				refusal = &identity.Refusal{Reason: identity.Multiple, Detail: "the request has a credential in its query; send one, as Authorization: Bearer"}
+			}
+		}
+	}
+	if refusal == nil {
+		p, err := a.state.Identity.Verify(ctx, token)
+		if err == nil {
+			a.op.Principal = p
+			a.op.Context.Session = p.Verified.TokenID
+			return true
+		}
+		if !errors.As(err, &refusal) {
+			refusal = &identity.Refusal{Reason: identity.Unavailable, Detail: err.Error()}
+		}
+	}
+	return a.refuseIdentity(ctx, fields, refusal)
+}
+
+// refuseIdentity records an identity.refused and refuses.
+func (a *attempt) refuseIdentity(ctx context.Context, fields []web.Field, why *identity.Refusal) bool {
+	var method, path string
+	for _, f := range fields {
+		switch f.Name {
+		case ":method":
+			method = f.Value
+		case ":path":
+			path, _, _ = strings.Cut(f.Value, "?")
+		}
+	}
+	a.op.Verb, a.op.Target = method, redact.MaskText(path)
+	body := gate.Object{
+		{Name: "claimed_issuer", Value: text(why.Issuer)},
+		{Name: "claimed_subject", Value: text(why.Subject)},
+		{Name: "config_digest", Value: a.state.Gate.ConfigDigest},
+		{Name: "detail", Value: text(why.Detail)},
+		{Name: "peer", Value: text(a.op.Context.Peer)},
+		{Name: "protocol", Value: a.op.Protocol},
+		{Name: "reason", Value: why.Reason},
+		{Name: "request_id", Value: text(a.op.Context.RequestID)},
+		{Name: "resource", Value: text(a.op.Resource.Name)},
+		{Name: "target", Value: text(a.op.Target)},
+		{Name: "trace_id", Value: a.op.Context.TraceID()},
+		{Name: "verb", Value: text(method)},
+	}
+	refusal := gate.Refusal{Problem: gate.Unauthenticated, Detail: fmt.Sprintf("The credential was not accepted (%s): %s.", why.Reason, strings.TrimSuffix(why.Detail, "."))}
+	if why.Reason == identity.Unavailable {
+		refusal = gate.Refusal{Problem: gate.Unavailable, Detail: "The credential could not be verified, because its issuer's keys cannot be had at the moment. Nothing was done. Try again later."}
+	}
+	_, err := a.state.Gate.Recorder.Append(context.WithoutCancel(ctx), &gate.Record{Type: gate.IdentityRefused, Op: a.op.ID, Body: body})
+	if err != nil {
+		a.unrecorded(err)
+		refusal = gate.Ruling{}.Refusal()
+		refusal.Detail = "The gateway could not record this request, so it was refused. Nothing was done. Try again later."
+	}
+	a.challenge = why.Challenge()
+	a.settle(refusal)
+	return false
+}
+
+// text makes what a client wrote fit for a canonical value.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// decide asks the gate about the whole request. It returns the credential to forward with and true where the operation
+// is allowed.
+func (a *attempt) decide(ctx context.Context) (credential web.Field, allowed bool) {
+	request, err := a.inspector.Request()
+	if err != nil {
+		return credential, a.refuseError(ctx, err)
+	}
+	if _, in := request.Form.Get("access_token"); in {
+		return credential, a.refuse(ctx, gate.Refusal{Problem: gate.Unreadable, Detail: "The request has an access token in its body beside the one in its header. Send one, as Authorization: Bearer."})
+	}
+	a.op.Detail = request
+	if a.resource.Credential != nil {
+		if credential, err = a.resource.Credential.Field(); err != nil {
+			a.server.opt.Log.Error("the target's credential cannot be read", "resource", a.resource.Name, "error", err)
+			return credential, a.refuse(ctx, gate.Refusal{Problem: gate.Unavailable, Detail: "The gateway has no credential for this target at the moment, so the operation was refused. Nothing was done. Try again later."})
+		}
+	}
+	a.ruling, err = a.state.Gate.Decide(ctx, &a.op)
+	if err != nil {
+		a.unrecorded(err)
+	}
+	a.server.decided(a.resource.Name, a.ruling, a.started)
+	if !a.ruling.Allowed() {
+		a.settle(a.ruling.Refusal())
+		return credential, false
+	}
+	a.plan, err = a.state.plan(a.ruling.Redactions())
+	if err != nil {
+		// The decision stands in the journal, and nothing of it is carried out.
+		a.server.opt.Log.Error("a redaction cannot be applied", "resource", a.resource.Name, "error", err)
+		a.settle(gate.Refusal{Problem: gate.Unavailable, Detail: "Policy asks for a redaction that this gateway cannot apply, so the operation was refused. Nothing was done."})
+		return credential, false
+	}
+	if a.plan != nil && a.resource.PassResponse {
+		a.settle(gate.Refusal{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, and answers of this resource do not pass through the gateway, so the operation was refused. Repeating it will not help."})
+		return credential, false
+	}
+	return credential, true
+}
+
+func (a *attempt) refuseError(ctx context.Context, err error) bool {
+	var refused *web.Error
+	if errors.As(err, &refused) {
+		return a.refuse(ctx, gate.Refusal{Problem: refused.Problem, Detail: refused.Detail})
+	}
+	return a.refuse(ctx, gate.Refusal{Problem: gate.Unreadable, Detail: "The request could not be read."})
+}
+
+// refuse records a refusal that policy was not asked about. It always returns false.
+func (a *attempt) refuse(ctx context.Context, refusal gate.Refusal) bool {
+	ruling, err := a.state.Gate.Refuse(ctx, &a.op, refusal)
+	if err != nil {
+		a.unrecorded(err)
+	}
+	a.ruling = ruling
+	a.server.decided(a.op.Resource.Name, ruling, a.started)
+	a.settle(ruling.Refusal())
+	return false
+}
+
+func (a *attempt) unrecorded(err error) {
+	a.server.opt.Log.Error("an operation was refused because it could not be recorded", "operation", a.op.ID, "error", err)
+}
+
+// settle fixes what the agent is told.
+func (a *attempt) settle(refusal gate.Refusal) {
+	a.isRefused = true
+	a.problem = refusal.Problem
+	a.refused = render(refusal, a.op.Context.RequestID, a.challenge)
+}
+
+// outcomeOfRefusal is how a refused attempt ended.
+func (a *attempt) outcomeOfRefusal() gate.Outcome {
+	o := gate.Outcome{Result: gate.Refused, Problem: a.problem, Status: a.refused.status, Duration: a.server.opt.Now().Sub(a.started)}
+	if a.inspector != nil {
+		o.BytesIn = a.inspector.Seen().BodyBytes
+	}
+	if a.op.Verb != "HEAD" {
+		o.BytesOut = int64(len(a.refused.body))
+		o.BodySHA256 = sum(a.refused.body)
+	}
+	return o
+}

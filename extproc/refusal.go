@@ -1,0 +1,79 @@
+package extproc
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/inspect/web"
+)
+
+// ProblemPrefix begins the `type` of every refusal (RFC 9457).
+const ProblemPrefix = "urn:countersign:problem:"
+
+// answer is a refusal as an HTTP answer.
+type answer struct {
+	status int
+	fields []web.Field
+	body   []byte
+}
+
+// statuses are the HTTP statuses of refusals.
+var statuses = map[gate.Problem]int{
+	gate.Unauthenticated:     http.StatusUnauthorized,
+	gate.Denied:              http.StatusForbidden,
+	gate.ApprovalUnavailable: http.StatusForbidden,
+	gate.Unreadable:          http.StatusBadRequest,
+	gate.TooLarge:            http.StatusRequestEntityTooLarge,
+	gate.Withheld:            http.StatusBadGateway,
+	gate.Unavailable:         http.StatusServiceUnavailable,
+}
+
+// render writes a refusal as application/problem+json. challenge is the WWW-Authenticate value of an unauthenticated one.
+func render(r gate.Refusal, requestID, challenge string) answer {
+	code, known := statuses[r.Problem]
+	if !known {
+		r.Problem, code = gate.Unavailable, http.StatusServiceUnavailable
+	}
+	b := append(make([]byte, 0, 512), `{"type":`...)
+	b = gate.AppendText(b, ProblemPrefix+string(r.Problem))
+	b = append(b, `,"title":`...)
+	b = gate.AppendText(b, r.Problem.Title())
+	b = append(b, `,"status":`...)
+	b = strconv.AppendInt(b, int64(code), 10)
+	b = append(b, `,"detail":`...)
+	b = gate.AppendText(b, r.Detail)
+	b = append(b, `,"request_id":`...)
+	b = gate.AppendText(b, requestID)
+	b = append(b, `,"rules":[`...)
+	for i, rule := range r.Rules {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = gate.AppendText(b, rule)
+	}
+	b = append(b, "]}\n"...)
+
+	a := answer{status: code, body: b, fields: []web.Field{
+		{Name: "content-type", Value: "application/problem+json"},
+		{Name: "cache-control", Value: "no-store"},
+	}}
+	if r.Problem == gate.Unauthenticated {
+		a.fields = append(a.fields, web.Field{Name: "www-authenticate", Value: challenge})
+	}
+	if r.Problem == gate.Unavailable {
+		a.fields = append(a.fields, web.Field{Name: "retry-after", Value: "5"})
+	}
+	return a
+}
+
+// quoted makes s fit to stand in a quoted-string (RFC 9110, section 5.6.4).
+func quoted(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r > 0x7E || r == '"' || r == '\\' {
+			return -1
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,194 @@
+package extproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	accesslog "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/redact"
+)
+
+// Verifier turns an agent's token into a principal.
+type Verifier interface {
+	// Verify returns who the token was issued to. Its error is an *identity.Refusal.
+	Verify(ctx context.Context, token string) (*gate.Principal, error)
+}
+
+// Credential is what a target wants to see in the place of the agent's token.
+type Credential interface {
+	// Field returns the header field to set. It is asked for every operation, so that a secret can be changed in place.
+	Field() (web.Field, error)
+}
+
+// Resource is a target, as Envoy's services need it.
+type Resource struct {
+	gate.Resource
+	Web          web.Options
+	Credential   Credential // nil adds nothing
+	PassResponse bool       // answers do not come by here
+	MaxAnswer    int64      // bytes of any answer; 0 is no limit
+	MaxRedacted  int64      // bytes of an answer that is redacted
+	StreamBody   bool       // policy rules on the head alone
+}
+
+// State is everything that a reload replaces. It is made whole, swapped in at once, and loaded once for an operation.
+type State struct {
+	Gate      *gate.Gate
+	Identity  Verifier
+	Resources map[string]*Resource
+	RedactKey []byte
+
+	plans sync.Map // text of the redactions -> *redact.Plan
+}
+
+// plan compiles redactions once for a state.
+func (st *State) plan(rs []gate.Redaction) (*redact.Plan, error) {
+	if len(rs) == 0 {
+		return nil, nil
+	}
+	var key []byte
+	for _, r := range rs {
+		key = fmt.Appendf(key, "%q %q %q\n", r.Path, r.Detect, r.With)
+	}
+	if p, ok := st.plans.Load(string(key)); ok {
+		return p.(*redact.Plan), nil
+	}
+	p, err := redact.Compile(rs, st.RedactKey)
+	if err != nil {
+		return nil, err
+	}
+	if p.Empty() {
+		p = nil
+	}
+	st.plans.Store(string(key), p)
+	return p, nil
+}
+
+// Options are what a Server is made of. Every field but Observer is required.
+type Options struct {
+	Log      *slog.Logger
+	Now      func() time.Time
+	Alarm    func(kind, detail string) // for whoever runs the gateway
+	Observer Observer
+}
+
+// Observer counts what happens, for metrics. A nil function is not called.
+type Observer struct {
+	Decided  func(resource string, r gate.Ruling, took time.Duration)
+	Finished func(resource string, result gate.Result, took time.Duration)
+}
+
+// Server is the services that Envoy calls.
+type Server struct {
+	ext.UnimplementedExternalProcessorServer
+	authz.UnimplementedAuthorizationServer
+	accesslog.UnimplementedAccessLogServiceServer
+
+	opt      Options
+	state    atomic.Pointer[State]
+	work     sync.WaitGroup
+	mu       sync.Mutex // guards draining against work
+	draining bool
+	closing  chan struct{}
+	outcomes outcomes
+}
+
+// New returns a server without a state: it refuses everything until [Server.Swap] gives it one.
+func New(opt Options) *Server {
+	s := &Server{opt: opt, closing: make(chan struct{})}
+	s.outcomes.pending = map[string]*pendingOutcome{}
+	return s
+}
+
+// Swap makes st the state of every operation that begins from now on.
+func (s *Server) Swap(st *State) { s.state.Store(st) }
+
+// Register adds the services to g.
+func (s *Server) Register(g *grpc.Server) {
+	ext.RegisterExternalProcessorServer(g, s)
+	authz.RegisterAuthorizationServer(g, s)
+	accesslog.RegisterAccessLogServiceServer(g, s)
+}
+
+// Drain refuses what begins from now on and waits for what is under way. Its error is that of ctx, with how many
+// operations were left.
+func (s *Server) Drain(ctx context.Context) error {
+	s.mu.Lock()
+	if !s.draining {
+		s.draining = true
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() { s.work.Wait(); s.outcomes.settle(ctx); close(done) }()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("drain: operations were still under way: %w", context.Cause(ctx))
+	}
+	select {
+	case <-s.closing:
+	default:
+		close(s.closing)
+	}
+	s.outcomes.giveUp("the gateway stopped before Envoy told how the operation ended")
+	return err
+}
+
+var errDraining = errors.New("the gateway is stopping")
+
+// begin counts one operation as under way, unless the server drains. end must be called where it returns no error.
+func (s *Server) begin() (st *State, end func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return nil, nil, errDraining
+	}
+	st = s.state.Load()
+	if st == nil {
+		return nil, nil, errors.New("no configuration is active")
+	}
+	s.work.Add(1)
+	return st, s.work.Done, nil
+}
+
+// caught turns a panic into an error of the call: Envoy refuses, and the rest of the gateway goes on.
+func (s *Server) caught(err *error) {
+	if p := recover(); p != nil {
+		s.opt.Log.Error("panic while handling an operation", "panic", p, "stack", string(debug.Stack()))
+		s.opt.Alarm("panic", fmt.Sprint(p))
+		*err = status.Error(codes.Internal, "countersign: internal error")
+	}
+}
+
+func (s *Server) decided(resource string, r gate.Ruling, since time.Time) {
+	if f := s.opt.Observer.Decided; f != nil {
+		f(resource, r, s.opt.Now().Sub(since))
+	}
+}
+
+func (s *Server) finish(g *gate.Gate, resource string, r gate.Ruling, o gate.Outcome) {
+	if f := s.opt.Observer.Finished; f != nil {
+		f(resource, o.Result, o.Duration)
+	}
+	if r.Receipt().Seq == 0 {
+		return // the decision was not recorded, and the operation was refused for it
+	}
+	if err := g.Finish(context.Background(), r, o); err != nil {
+		s.opt.Log.Error("the outcome of an operation could not be recorded", "operation", r.Operation(), "error", err)
+	}
+}
