@@ -67,6 +67,25 @@ func Load(path string) (*Config, error) {
 
 // Parse reads a configuration file's text. path is what problems and relative paths are told by; it is not read.
 func Parse(path string, text []byte) (*Config, error) {
+	c, problems := parse(path, text)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return c, nil
+}
+
+// Salvage reads what can be read of a file that has problems, so that what it names can be checked too. It is nil where
+// nothing can. What it returns must not be run.
+func Salvage(path string) *Config {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	c, _ := parse(path, text)
+	return c
+}
+
+func parse(path string, text []byte) (*Config, Problems) {
 	if len(text) > maxFile {
 		return nil, Problems{{File: path, Message: fmt.Sprintf("is larger than %d bytes", maxFile)}}
 	}
@@ -84,11 +103,8 @@ func Parse(path string, text []byte) (*Config, error) {
 		c.setDefaults(dir)
 		c.validate(d)
 	}
-	if len(d.problems) > 0 {
-		slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Line - b.Line })
-		return nil, Problems(d.problems)
-	}
-	return c, nil
+	slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Line - b.Line })
+	return c, Problems(d.problems)
 }
 
 // document parses text as exactly one document and returns its root, or nil where that is already a problem.
