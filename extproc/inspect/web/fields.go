@@ -20,6 +20,9 @@ func Identity(name string) bool {
 	if identityNames[name] {
 		return true
 	}
+	if name == "x-forwarded-proto" {
+		return false // Envoy's own word
+	}
 	for _, prefix := range identityPrefixes {
 		if strings.HasPrefix(name, prefix) {
 			return true
@@ -30,9 +33,8 @@ func Identity(name string) bool {
 
 var identityNames = set(
 	"authorization", "proxy-authorization", "dpop", "cookie", "forwarded", "from",
-	"x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-server", "x-forwarded-prefix",
-	"x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username",
-	"x-forwarded-access-token", "x-forwarded-client-cert", "x-forwarded-uri", "x-forwarded-method",
+	"x-forwarded", "x-original-forwarded-for", "x-host", "x-original-host", "x-http-host-override",
+	"proxy-client-ip", "wl-proxy-client-ip", "x-azure-clientip", "x-azure-socketip",
 	"x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-originating-ip", "x-remote-ip", "x-remote-addr", "client-ip",
 	"true-client-ip", "cf-connecting-ip", "fastly-client-ip", "remote-user", "remote-addr", "via",
 	"x-remote-user", "x-remote-group", "x-remote-email", "x-user", "x-user-id", "x-username", "x-email",
@@ -45,7 +47,7 @@ var identityNames = set(
 var identityPrefixes = []string{
 	"x-auth-request-", "x-ms-client-principal", "x-ms-token-", "x-goog-authenticated-user-", "x-goog-iap-", "x-amzn-oidc-",
 	"x-remote-extra-", "x-remote-user-", "x-ssl-client-", "ssl-client-", "impersonate-", "cf-access-", "x-pomerium-",
-	"x-vouch-", "x-authentik-", "tailscale-user-", "x-countersign-", "x-envoy-peer-",
+	"x-vouch-", "x-authentik-", "tailscale-user-", "x-countersign-", "x-forwarded-", "x-appengine-",
 }
 
 // overrides are header fields that change the method or the path behind policy's back.
@@ -54,11 +56,15 @@ var overrides = set(
 	"x-original-method", "x-envoy-original-path",
 )
 
-var hopByHop = set("connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "trailer", "http2-settings")
+// framing are header fields that say how a request is carried. Inspector.frame has a case for each that is not dropped.
+var framing = set("host", "content-type", "content-encoding", "content-length", "upgrade", "connection", "keep-alive",
+	"proxy-connection", "transfer-encoding", "te", "trailer", "http2-settings")
+
+var hopByHop = set("connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "trailer", "upgrade", "http2-settings")
 
 // singular are header fields that have one value, so that two of them are two readings of one request.
 var singular = set("content-type", "content-encoding", "content-length", "host", "content-range", "content-location",
-	"range", "if-range", "transfer-encoding", "origin", "referer", "expect")
+	"range", "if-range", "transfer-encoding", "origin", "referer", "expect", "te", "upgrade")
 
 func set(names ...string) map[string]bool {
 	m := make(map[string]bool, len(names))
