@@ -8,7 +8,7 @@ import (
 // told is a dependence.
 type uses struct {
 	context bool // input.context, or something that could be it
-	body    bool // input.http.body, or something that could be it
+	body    bool // input.http.body or .form, or something that could be it
 }
 
 // usesOf follows the rules from pkg and global to everything that they can reach.
@@ -75,7 +75,7 @@ func (f *follower) ref(ref ast.Ref) {
 	case root == "input" && is(ref[1], "context"):
 		f.uses.context = true
 	case root == "input" && is(ref[1], "http"):
-		f.uses.body = f.uses.body || len(ref) == 2 || !isString(ref[2]) || is(ref[2], "body")
+		f.uses.body = f.uses.body || len(ref) == 2 || !isString(ref[2]) || is(ref[2], "body") || is(ref[2], "form")
 	}
 }
 

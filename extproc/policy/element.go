@@ -76,14 +76,14 @@ type element struct {
 }
 
 // decodeElement decodes an element of a set, strictly.
-func decodeElement(kind setKind, v ast.Value) (element, error) {
-	var e element
+func decodeElement(kind setKind, v ast.Value) (*element, error) {
 	object, ok := v.(ast.Object)
 	if !ok {
-		return e, fmt.Errorf("an element of %s is a %s, not an object %s", kind, ast.ValueName(v), kind.form())
+		return nil, fmt.Errorf("an element of %s is a %s, not an object %s", kind, ast.ValueName(v), kind.form())
 	}
+	e := &element{}
 	if err := object.Iter(func(name, value *ast.Term) error { return e.set(kind, name.Value, value.Value) }); err != nil {
-		return element{}, err
+		return nil, err
 	}
 	return e, e.complete(kind)
 }

@@ -151,13 +151,16 @@ func (s *Set) decode(into *Sets, r said, t *ast.Term) error {
 	case set.Len() > maxElements:
 		return fmt.Errorf("%s.%s has more than %d elements", r.pkg, r.kind, maxElements)
 	}
-	return set.Iter(func(t *ast.Term) error {
+	for _, t := range set.Slice() {
 		e, err := decodeElement(r.kind, t.Value)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.pkg, err)
 		}
-		return s.take(into, r, &e)
-	})
+		if err := s.take(into, r, e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Set) take(into *Sets, r said, e *element) error {

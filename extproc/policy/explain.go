@@ -163,21 +163,37 @@ func (s *sources) TraceEvent(e topdown.Event) {
 	if !ground || len(place) != 3 || place[0] != "rules" || kindOf(place[2]) == notASet {
 		return
 	}
-	element, err := ast.TransformVars(rule.Head.Key, func(v ast.Var) (ast.Value, error) {
-		if bound := e.Locals.Get(v); bound != nil {
-			return bound, nil
-		}
-		return v, nil
-	})
-	term, ok := element.(*ast.Term)
-	if err != nil || !ok {
-		return
-	}
-	key := sourceKey(place[1], kindOf(place[2]), term.Value)
+	key := sourceKey(place[1], kindOf(place[2]), plugged(rule.Head.Key, e.Locals).Value)
 	at := Place{rule.Loc().File, rule.Loc().Row}
 	if !slices.Contains(s.found[key], at) {
 		s.found[key] = append(s.found[key], at)
 	}
+}
+
+// plugged is t with values in the place of variables: a copy, since t is part of what is being evaluated. OPA's own
+// transformers write into what they are given.
+func plugged(t *ast.Term, values *ast.ValueMap) *ast.Term {
+	switch v := t.Value.(type) {
+	case ast.Var:
+		if bound := values.Get(v); bound != nil {
+			return ast.NewTerm(bound)
+		}
+	case *ast.Array:
+		list := make([]*ast.Term, 0, v.Len())
+		v.Foreach(func(item *ast.Term) { list = append(list, plugged(item, values)) })
+		return ast.ArrayTerm(list...)
+	case ast.Object:
+		var pairs [][2]*ast.Term
+		v.Foreach(func(name, value *ast.Term) {
+			pairs = append(pairs, [2]*ast.Term{plugged(name, values), plugged(value, values)})
+		})
+		return ast.ObjectTerm(pairs...)
+	case ast.Set:
+		var items []*ast.Term
+		v.Foreach(func(item *ast.Term) { items = append(items, plugged(item, values)) })
+		return ast.SetTerm(items...)
+	}
+	return t
 }
 
 func sourceKey(pkg string, kind setKind, element ast.Value) string {

@@ -48,17 +48,21 @@ func (w web) Object() gate.Object {
 		headers = gate.Object{{Name: "accept", Value: []string{"*/*"}}, {Name: "content-type", Value: []string{"application/json"}}}
 	}
 	return gate.Object{
+		{Name: "authority", Value: "payments.internal:8443"},
 		{Name: "body", Value: w.body},
-		{Name: "body_bytes", Value: 13},
+		{Name: "body_bytes", Value: int64(13)},
 		{Name: "body_sha256", Value: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
 		{Name: "body_streamed", Value: false},
+		{Name: "form", Value: gate.Object{}},
 		{Name: "headers", Value: headers},
 		{Name: "host", Value: "payments.internal"},
 		{Name: "method", Value: w.method},
 		{Name: "path", Value: "/" + strings.Join(w.segments, "/")},
 		{Name: "query", Value: gate.Object{}},
+		{Name: "request_target", Value: "/" + strings.Join(w.segments, "/")},
 		{Name: "scheme", Value: "https"},
 		{Name: "segments", Value: w.segments},
+		{Name: "trailers", Value: gate.Object{}},
 	}
 }
 

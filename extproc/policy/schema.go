@@ -45,17 +45,21 @@ type (
 	}
 
 	httpSchema struct {
-		Method       string              `json:"method"`
-		Scheme       string              `json:"scheme"`
-		Host         string              `json:"host" doc:"lower case"`
-		Path         string              `json:"path" doc:"percent-decoded once"`
-		Segments     []string            `json:"segments" doc:"the parts of path"`
-		Query        map[string][]string `json:"query" doc:"every value of every parameter, in order"`
-		Headers      map[string][]string `json:"headers" doc:"every value of every header, names in lower case"`
-		Body         any                 `json:"body" doc:"the body when it is JSON, else null"`
-		BodySHA256   string              `json:"body_sha256" doc:"in hex"`
-		BodyBytes    int                 `json:"body_bytes"`
-		BodyStreamed bool                `json:"body_streamed" doc:"the body had not been read when policy was asked"`
+		Method        string              `json:"method"`
+		Scheme        string              `json:"scheme"`
+		Host          string              `json:"host" doc:"lower case, without the port"`
+		Authority     string              `json:"authority" doc:"the Host header or :authority as it came, port included"`
+		RequestTarget string              `json:"request_target" doc:"path and query as they came, undecoded"`
+		Path          string              `json:"path" doc:"the path as it came, without the query"`
+		Segments      []string            `json:"segments" doc:"the parts of the path, percent-decoded once"`
+		Query         map[string][]string `json:"query" doc:"every value of every parameter, decoded, in order"`
+		Headers       map[string][]string `json:"headers" doc:"every value of every header, names in lower case"`
+		Trailers      map[string][]string `json:"trailers" doc:"every value of every trailer, names in lower case"`
+		Body          any                 `json:"body" doc:"the body when it is JSON, else null"`
+		Form          map[string][]string `json:"form" doc:"every value of every field of a form body, decoded, in order"`
+		BodySHA256    string              `json:"body_sha256" doc:"in hex; empty when there is no body or it is streamed"`
+		BodyBytes     int                 `json:"body_bytes"`
+		BodyStreamed  bool                `json:"body_streamed" doc:"the body had not been read when policy was asked"`
 	}
 
 	contextSchema struct {

@@ -39,9 +39,11 @@ var terms = func() map[string]*ast.Term {
 }()
 
 var (
-	nullTerm  = ast.NullTerm()
-	trueTerm  = ast.BooleanTerm(true)
-	falseTerm = ast.BooleanTerm(false)
+	nullTerm    = ast.NullTerm()
+	trueTerm    = ast.BooleanTerm(true)
+	falseTerm   = ast.BooleanTerm(false)
+	emptyObject = ast.ObjectTerm()
+	emptyList   = ast.ArrayTerm()
 )
 
 // builder turns a gate.Object into OPA's values without JSON text in between. It hands out terms from blocks, since an
@@ -98,9 +100,9 @@ func (b *builder) value(v any, depth int) (*ast.Term, error) {
 	case string:
 		return b.text(v), nil
 	case int:
-		return b.term(ast.Number(strconv.Itoa(v))), nil
+		return ast.InternedTerm(v), nil
 	case int64:
-		return b.term(ast.Number(strconv.FormatInt(v, 10))), nil
+		return ast.InternedTerm(v), nil
 	case float64:
 		if math.IsNaN(v) || math.IsInf(v, 0) {
 			return nil, fmt.Errorf("%v is not a JSON number", v)
@@ -112,6 +114,9 @@ func (b *builder) value(v any, depth int) (*ast.Term, error) {
 		}
 		return b.term(ast.Number(v)), nil
 	case []string:
+		if len(v) == 0 {
+			return emptyList, nil
+		}
 		list := make([]*ast.Term, len(v))
 		for i, s := range v {
 			list[i] = b.text(s)
@@ -133,9 +138,9 @@ func (b *builder) value(v any, depth int) (*ast.Term, error) {
 	}
 }
 
-// checkNumber refuses numbers far outside of what a double can hold. OPA computes with as many digits as a number has:
-// on 1.22.2, `amount * 2 > 10` with 1e-999999, nine bytes that an agent sends, ran for minutes, and no Cancel is asked
-// meanwhile.
+// checkNumber refuses numbers far outside of what a double can hold. OPA's own parsers refuse them too ("number too big"),
+// but an input that is given as a value never meets those, and OPA computes with as many digits as a number has: on
+// 1.22.2, `amount * 2 > 10` with 1e-999999, ten bytes that an agent sends, ran for minutes without asking a Cancel.
 func checkNumber(literal string) error {
 	exponent := 0
 	if i := strings.IndexAny(literal, "eE"); i >= 0 {
@@ -151,6 +156,9 @@ func checkNumber(literal string) error {
 }
 
 func (b *builder) object(o gate.Object, depth int) (*ast.Term, error) {
+	if len(o) == 0 {
+		return emptyObject, nil
+	}
 	base := len(b.pairs)
 	for _, m := range o {
 		v, err := b.value(m.Value, depth+1)
@@ -181,7 +189,7 @@ func (b *builder) input(op *gate.Operation, principals *generations[*gate.Princi
 		}
 		b.pairs = append(b.pairs, [2]*ast.Term{b.text(m.Name), v})
 	}
-	around, err := b.object(op.Context.Object(op.Principal), 1)
+	around, err := b.context(op)
 	if err != nil {
 		return nil, err
 	}
@@ -189,6 +197,11 @@ func (b *builder) input(op *gate.Operation, principals *generations[*gate.Princi
 	object := ast.NewObject(b.pairs[base:]...)
 	b.pairs = b.pairs[:base]
 	return b.term(object), nil
+}
+
+// context is the value of op's context.
+func (b *builder) context(op *gate.Operation) (*ast.Term, error) {
+	return b.object(op.Context.Object(op.Principal), 1)
 }
 
 // member is one part of the input. A principal comes with many operations and is not changed once it is made, so its

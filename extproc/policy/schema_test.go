@@ -1,0 +1,88 @@
+package policy
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+var update = flag.Bool("update", false, "write policies/input.schema.json anew")
+
+func TestInputSchemaFile(t *testing.T) {
+	name := filepath.Join("..", "..", "policies", "input.schema.json")
+	want := InputSchema()
+	if *update {
+		if err := os.WriteFile(name, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatalf("%v; go generate ./extproc/policy writes it", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s is not what the Go types say; go generate ./extproc/policy writes it anew:\n%s", name, diff)
+	}
+}
+
+// What an operation has and what the schema says are the same names with the same types.
+func TestInputSchemaMatchesOperation(t *testing.T) {
+	op := operation("payments", get("v1"))
+	o, err := op.Object()
+	if err != nil {
+		t.Fatal(err)
+	}
+	input := append(slices.Clone(o), gate.Member{Name: "context", Value: op.Context.Object(op.Principal)})
+	compareWithSchema(t, "input", input, reflect.TypeFor[inputSchema]())
+}
+
+// compareWithSchema reports where o and the schema differ.
+func compareWithSchema(t *testing.T, at string, o gate.Object, schema reflect.Type) {
+	t.Helper()
+	if len(o) != schema.NumField() {
+		t.Errorf("%s has %d members, its schema %d", at, len(o), schema.NumField())
+	}
+	for _, m := range o {
+		field, ok := fieldNamed(schema, m.Name)
+		if !ok {
+			t.Errorf("%s.%s is not in the schema", at, m.Name)
+			continue
+		}
+		want := field.Type
+		if want.Kind() == reflect.Pointer {
+			want = want.Elem()
+		}
+		object, isObject := m.Value.(gate.Object)
+		if isObject && want.Kind() == reflect.Struct {
+			compareWithSchema(t, at+"."+m.Name, object, want)
+		}
+		if !hasKind(m.Value, want) {
+			t.Errorf("%s.%s is a %T, in the schema a %s", at, m.Name, m.Value, want)
+		}
+	}
+}
+
+func hasKind(v any, want reflect.Type) bool {
+	switch v.(type) {
+	case string:
+		return want.Kind() == reflect.String
+	case bool:
+		return want.Kind() == reflect.Bool
+	case int, int64, json.Number:
+		return want.Kind() == reflect.Int
+	case []string, []any:
+		return want.Kind() == reflect.Slice
+	case gate.Object:
+		return want.Kind() == reflect.Map || want.Kind() == reflect.Struct
+	default:
+		return want.Kind() == reflect.Interface
+	}
+}

@@ -1,0 +1,120 @@
+package policies_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/policy"
+	"github.com/countersign/countersign/extproc/redact"
+	"github.com/countersign/countersign/policies"
+)
+
+// shipped are the packages that a resource can name.
+var shipped = []string{"destructive", "export", "global", "personal_data", "readonly"}
+
+func TestPoliciesLoad(t *testing.T) {
+	set, err := policy.Load(t.Context(), policy.Options{Path: ".", Packages: shipped, CheckRedaction: redact.Check})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(set.Packages(), " "); got != strings.Join(shipped, " ") {
+		t.Errorf("packages %s; this test names %s", got, shipped)
+	}
+	if !set.MayRedact("personal_data") || set.MayRedact("readonly") {
+		t.Error("personal_data redacts, readonly does not")
+	}
+}
+
+func TestRegoTestsPass(t *testing.T) {
+	var out strings.Builder
+	passed, err := policy.Test(t.Context(), ".", &out, false)
+	if err != nil || !passed {
+		t.Errorf("error %v\n%s", err, out.String())
+	}
+}
+
+func TestCoverage(t *testing.T) {
+	percent, missed, err := policy.Coverage(t.Context(), ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if percent < 100 {
+		t.Errorf("the tests cover %.1f%% of the policies; not %v", percent, missed)
+	}
+}
+
+func TestFormatted(t *testing.T) {
+	names, err := filepath.Glob("*.rego")
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := policy.Format(name, text)
+		if err != nil {
+			t.Error(err)
+		} else if string(want) != string(text) {
+			t.Errorf("%s is not as opa fmt writes it", name)
+		}
+	}
+}
+
+func TestEmbedded(t *testing.T) {
+	for _, pattern := range []string{"*.rego", "input.schema.json"} {
+		onDisk, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		embedded, err := fs.Glob(policies.Files, pattern)
+		if err != nil || len(embedded) != len(onDisk) || len(onDisk) == 0 {
+			t.Errorf("%d files %s are embedded, %d are there (%v)", len(embedded), pattern, len(onDisk), err)
+		}
+	}
+}
+
+// The example of the package comment, taken at its word.
+func TestIncluding(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, policies.Files); err != nil {
+		t.Fatal(err)
+	}
+	team := `package rules.payments
+
+import data.rules.destructive
+import data.rules.personal_data
+
+allow contains {"id": "clerks"} if "clerks" in input.principal.groups
+
+ask contains rule if some rule in destructive.ask
+
+deny contains rule if some rule in destructive.deny
+
+redact contains what if some what in personal_data.redact
+`
+	if err := os.WriteFile(filepath.Join(dir, "payments.rego"), []byte(team), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, err := policy.Load(t.Context(), policy.Options{Path: dir, Packages: []string{"payments"}, CheckRedaction: redact.Check})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !set.MayRedact("payments") {
+		t.Error("what is included redacts too")
+	}
+	input := `{"principal": {"issuer": "i", "subject": "s", "kind": "agent", "groups": ["clerks"], "roles": []},
+		"resource": {"name": "payments", "kind": "http", "labels": {"approvers": "oncall"}}, "context": {},
+		"http": {"method": "METHOD", "segments": ["v1", "payments", "7"], "query": {}, "form": {}, "headers": {}, "body": null, "body_bytes": 0}}`
+	for method, want := range map[string]gate.Effect{"GET": gate.Allow, "DELETE": gate.Ask, "PURGE": gate.Deny} {
+		x, err := set.Explain(t.Context(), "payments", []byte(strings.Replace(input, "METHOD", method, 1)))
+		if err != nil || x.Verdict.Effect != want {
+			t.Errorf("%s: %v, error %v; want %v", method, &x, err, want)
+		}
+	}
+}
