@@ -1,9 +1,13 @@
 package redact
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // accounts is a JSON array of about n bytes, of the kind that APIs answer with.
@@ -48,6 +52,29 @@ var twoPaths = []string{"$..ssn", "$[*].address.phone remove"}
 func BenchmarkTwoPaths1KB(b *testing.B)  { benchmark(b, jsonType, accounts(1<<10), twoPaths...) }
 func BenchmarkTwoPaths10KB(b *testing.B) { benchmark(b, jsonType, accounts(10<<10), twoPaths...) }
 func BenchmarkTwoPaths1MB(b *testing.B)  { benchmark(b, jsonType, accounts(1<<20), twoPaths...) }
+
+// BenchmarkJSONText is what to compare with: the same body through a jsontext decoder and encoder, token by token, with
+// nothing redacted.
+func BenchmarkJSONText(b *testing.B) {
+	body := accounts(1 << 20)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		d, e := jsontext.NewDecoder(bytes.NewReader(body)), jsontext.NewEncoder(io.Discard)
+		for {
+			token, err := d.ReadToken()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := e.WriteToken(token); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
 
 func BenchmarkDetectors(b *testing.B) {
 	b.Run("json", func(b *testing.B) { benchmark(b, jsonType, accounts(1<<20), Detectors()...) })

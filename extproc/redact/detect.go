@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/countersign/countersign/extproc/gate"
 )
@@ -52,6 +53,7 @@ type finder struct {
 	groups []group
 	digits []byte // the last number, written out
 	text   []byte
+	plain  []byte // a text with its escapes decoded
 	out    []byte
 	counts []int64
 }
@@ -164,13 +166,46 @@ func normalize(text []byte, k kindSet) []byte {
 		return bytes.ToLower(text)
 	case 1 << card, 1 << ssn, 1 << iban:
 		return bytes.ToUpper(bytes.Map(func(r rune) rune {
-			if r == ' ' || r == '-' || r == '.' {
+			if r >= utf8.RuneSelf || wordClass[r] == 0 {
 				return -1
 			}
 			return r
 		}, text))
 	default:
 		return text
+	}
+}
+
+// findText is find for a text that may be JSON itself, sent as something else or inside a JSON string: where characters
+// are spelled \u0040 and hide what is protected, it returns the text with those characters in their place.
+func (f *finder) findText(text []byte, on kindSet) ([]byte, []span) {
+	if bytes.IndexByte(text, '\\') >= 0 && bytes.Contains(text, []byte(`\u00`)) {
+		f.plain = appendPlain(f.plain[:0], text)
+		if spans := f.find(f.plain, on); len(spans) > 0 {
+			return f.plain, spans
+		}
+	}
+	return text, f.find(text, on)
+}
+
+// appendPlain appends text with its \u00XX for printable ASCII characters decoded, but for quotes and backslashes, which would
+// make another JSON text of it.
+func appendPlain(dst, text []byte) []byte {
+	for {
+		i := bytes.Index(text, []byte(`\u00`))
+		if i < 0 {
+			return append(dst, text...)
+		}
+		dst = append(dst, text[:i]...)
+		text = text[i:]
+		unit, status := scanUnit(text)
+		if status != stringEnded || unit < ' ' || unit > '~' || unit == '"' || unit == '\\' {
+			dst = append(dst, text[:2]...)
+			text = text[2:]
+			continue
+		}
+		dst = append(dst, byte(unit))
+		text = text[6:]
 	}
 }
 
@@ -185,13 +220,13 @@ func (p *Plan) Text(s string) (string, []gate.Count) {
 	f := finders.Get().(*finder)
 	defer finders.Put(f)
 	f.text = append(f.text[:0], s...)
-	spans := f.find(f.text, p.on)
+	text, spans := f.findText(f.text, p.on)
 	if len(spans) == 0 {
 		return s, nil
 	}
 	f.counts = append(f.counts[:0], make([]int64, len(p.names))...)
 	p.strongest(spans, f.counts)
-	f.out = p.appendReplaced(f.out[:0], f.text, spans)
+	f.out = p.appendReplaced(f.out[:0], text, spans)
 	return string(f.out), p.tally(f.counts)
 }
 

@@ -21,22 +21,28 @@ func TestDetectors(t *testing.T) {
 		{"an address in a URL", "email", "/u?e=jo%40example.com&x=1", "/u?e=#&x=1"},
 		{"two addresses", "email", "a@b.co,c@d.co", "#,#"},
 		{"an address behind a scheme", "email", "mailto:a@b.co", "mailto:#"},
+		{"an address with digits behind it", "email", "a@example.com.2026-01-01", "#"},
+		{"an address in escaped JSON", "email", `{"m":"a\u0040b.co","q":"\u0022"}`, `{"m":"#","q":"\u0022"}`},
+		{"escapes that hide nothing", "email", `\u0041\u00zz\u00`, `\u0041\u00zz\u00`},
 		{"a handle", "email", "thanks @joe and me@localhost", "thanks @joe and me@localhost"},
 		{"a version", "email", "pkg@1.2.30", "pkg@1.2.30"},
 		{"a card", "card", "pan 4111111111111111.", "pan #."},
 		{"a card in groups", "card", "4111 1111 1111 1111", "#"},
 		{"a card with dashes", "card", "no 4111-1111-1111-1111, exp", "no #, exp"},
 		{"a card with dots", "card", "4111.1111.1111.1111", "#"},
+		{"a card with typographic separators", "card", "4111\u00a01111\u20111111\u202f1111", "#"},
 		{"a card of 15 digits", "card", "3782 822463 10005", "#"},
 		{"a card with numbers beside it", "card", "7 4111 1111 1111 1111 12, 3", "#, 3"},
 		{"a card between letters", "card", "x4111111111111111y", "x#y"},
 		{"a wrong check digit", "card", "4111111111111112", "4111111111111112"},
 		{"no issuer", "card", "1111111111111117 0000000000000000", "1111111111111117 0000000000000000"},
 		{"a fraction", "card", "0.4111111111111111", "0.4111111111111111"},
+		{"another fraction", "card", "4.111111111111111", "4.111111111111111"},
 		{"a time in nanoseconds", "card", "1700000000000000000", "1700000000000000000"},
 		{"too many digits", "card", "41111111111111114111", "41111111111111114111"},
 		{"an IBAN", "iban", "to " + german + ".", "to #."},
 		{"an IBAN in groups, in lower case", "iban", "de89 3704 0044 0532 0130 00 ok", "# ok"},
+		{"an IBAN with other separators", "iban", "DE89\u00a03704-0044 0532 0130 00", "#"},
 		{"an IBAN behind an underscore", "iban", "iban_" + german, "iban_#"},
 		{"a wrong IBAN", "iban", "DE88370400440532013000", "DE88370400440532013000"},
 		{"an IBAN that goes on", "iban", german + "0", german + "0"},
@@ -47,6 +53,7 @@ func TestDetectors(t *testing.T) {
 		{"nine digits with a name", "ssn", "SSN: 219099999 ok", "SSN: # ok"},
 		{"nine digits of something else", "ssn", "order 219099999 ok", "order 219099999 ok"},
 		{"numbers never given", "ssn", "000-12-3456 666-12-3456 900-12-3456 123-00-3456 123-45-0000", "000-12-3456 666-12-3456 900-12-3456 123-00-3456 123-45-0000"},
+		{"with typographic dashes", "ssn", "219\u201109\u20119999", "#"},
 		{"other separators", "ssn", "219-09 9999", "219-09 9999"},
 		{"a private key", "key", "k=-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----;", "k=#;"},
 		{"a private key that does not end", "key", "-----BEGIN OPENSSH PRIVATE KEY-----\\nabc", "#"},
@@ -116,6 +123,10 @@ func TestMatchesThatOverlapBecomeOne(t *testing.T) {
 	got, counts := p.Text("x://u:p.q@b.co/")
 	if got != "x://[redacted]/" || len(counts) != 2 {
 		t.Errorf("got %q %v", got, counts)
+	}
+	got, counts = p.Text("-----BEGIN PRIVATE KEY----- a@b.co x -----END PRIVATE KEY-----y")
+	if got != "[redacted]y" || len(counts) != 2 {
+		t.Errorf("one match inside another: got %q %v", got, counts)
 	}
 }
 

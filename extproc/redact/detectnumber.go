@@ -24,10 +24,11 @@ func (f *finder) findDigits(text []byte, on kindSet) {
 			}
 			f.groups = append(f.groups, group{from, at})
 			total += at - from
-			if at+1 >= len(text) || text[at] != ' ' && text[at] != '-' && text[at] != '.' || text[at+1]-'0' > 9 {
+			n := separator(text, at)
+			if n == 0 || at+n == len(text) || text[at+n]-'0' > 9 {
 				break
 			}
-			at++
+			at += n
 		}
 		if total < 9 {
 			continue
@@ -39,6 +40,27 @@ func (f *finder) findDigits(text []byte, on kindSet) {
 			f.findSSNs(text)
 		}
 	}
+}
+
+// separator returns the length of the character at position at, if people write it between the groups of a number: a space,
+// a dash, a dot; a space that does not break (U+00A0, U+202F) or is thin (U+2009), a dash of typography (U+2010 to U+2015).
+func separator(text []byte, at int) int {
+	if at == len(text) {
+		return 0
+	}
+	switch text[at] {
+	case ' ', '-', '.':
+		return 1
+	case 0xC2:
+		if at+1 < len(text) && text[at+1] == 0xA0 {
+			return 2
+		}
+	case 0xE2:
+		if at+2 < len(text) && text[at+1] == 0x80 && (text[at+2] >= 0x90 && text[at+2] <= 0x95 || text[at+2] == 0xAF || text[at+2] == 0x89) {
+			return 3
+		}
+	}
+	return 0
 }
 
 const (
@@ -144,7 +166,8 @@ func (f *finder) findSSNs(text []byte) {
 			f.add(g.from, g.to, ssn)
 		case i+2 < len(f.groups) && g.to-g.from == 3:
 			second, third := f.groups[i+1], f.groups[i+2]
-			if second.to-second.from != 2 || third.to-third.from != 4 || text[g.to] != text[second.to] {
+			if second.to-second.from != 2 || third.to-third.from != 4 ||
+				!bytes.Equal(text[g.to:second.from], text[second.to:third.from]) {
 				continue
 			}
 			var digits [9]byte
@@ -262,19 +285,22 @@ func ibanAt(text []byte, from int) int {
 	}
 	var compact [34]byte
 	n, at := 0, from
-	for ; n < length && at < len(text); at++ {
-		c := text[at]
-		switch {
-		case wordClass[c]&isDigit != 0:
+	for n < length && at < len(text) {
+		switch c := text[at]; {
+		case wordClass[c] == isDigit:
 			compact[n] = c
-			n++
 		case wordClass[c] != 0:
 			compact[n] = c &^ 0x20
-			n++
-		case (c == ' ' || c == '-') && wordClass[text[at-1]] != 0:
 		default:
-			return 0
+			between := separator(text, at)
+			if between == 0 || at+between == len(text) || wordClass[text[at+between]] == 0 {
+				return 0
+			}
+			at += between
+			continue
 		}
+		n++
+		at++
 	}
 	if n < length || at < len(text) && wordClass[text[at]] != 0 || !mod97(compact[:n]) {
 		return 0

@@ -115,7 +115,7 @@ func (f *finder) formAt(text []byte, from int, forms []secretForm, k kind) {
 	for i := range forms {
 		form := &forms[i]
 		at := from + len(form.prefix)
-		if at+form.least > len(text) {
+		if at+form.least > len(text) || (text[from+1]^form.prefix[1])&^0x20 != 0 {
 			continue
 		}
 		if string(text[from:at]) != form.prefix && !(form.label && bytes.EqualFold(text[from:at], []byte(form.prefix))) {

@@ -7,7 +7,8 @@
 // A value that a path names never leaves, nor does its length, its type or the white space around it: two bodies that
 // differ only there become the same bytes (FuzzNonInterference). What cannot be read with certainty is not sent: the
 // stream ends in a [Withheld]. That holds for invalid JSON, duplicate names, invalid UTF-8, unpaired surrogates, a byte
-// order mark, data after the value, other charsets, unknown content types and everything over a limit of [Options].
+// order mark, data after the value, other charsets, unknown content types and everything over a limit of [Options]: a
+// value that is protected can be seen to be nested deeper than MaxDepth, or a number of more than 1024 digits, by that.
 // Content codings are the caller's matter, and so is when bytes are sent: how output is cut into writes follows the input.
 //
 // Detectors are a net below that, for values that nobody expected in a place. They find what is written in the usual
@@ -38,8 +39,10 @@
 //   - token: JWTs (signed, encrypted, unsigned); what follows Bearer and Basic; access_token= and the like.
 //
 // They look at decoded strings, at member names, and (card, ssn) at the digits of numbers, whatever the exponent. They do
-// not see: full-width or other non-ASCII digits, other encodings inside a string (base64, JSON in JSON), a value split
-// over two JSON values or two lines (a private key may span lines), an at sign spelled out.
+// not see: full-width or other non-ASCII digits, other encodings inside a string (base64), a value split
+// over two JSON values or two lines (a private key may span lines), markup inside a value, an at sign spelled out. They do
+// see through \u0040 in text that is JSON itself (sent as text, or JSON in a JSON string) and, in HTML and XML, through
+// character references.
 //
 // In a string `mask` and `token` replace the match and leave the rest; a number is replaced whole. `null` and `remove` apply to
 // the whole value; a value that is a whole document becomes null. A member name cannot be null and is masked; names
@@ -59,4 +62,21 @@
 // object. It serves as the oracle: what it takes we take, with the same tokens, and what it refuses we withhold
 // (FuzzAgainstJSONText). Duplicate names are found by 64-bit hashes with a seed of the process; memory for one stream is
 // bounded by the fields of Options: an unfinished token, a frame a level, 8 to 72 bytes for a name of an open object.
+//
+// Card digits in groups beside a card are taken with it. One of ten numbers passes the Luhn check by chance, so whether the
+// group after a card seems to be part of it would tell something of its digits: FuzzNonInterference would see that.
+//
+// # Measured
+//
+// On 2 shared cores (Xeon, Go 1.26.8), account records as JSON, in one run:
+//
+//	two paths, 1 KB      5.1 µs   195 MB/s     5 allocations
+//	two paths, 10 KB      46 µs   224 MB/s     5 allocations
+//	two paths, 1 MB      4.2 ms   252 MB/s     7 allocations, 38 KB, in chunks of 16 KB
+//	jsontext copy, 1 MB  5.3 ms   199 MB/s    64 allocations; what a rewrite with its decoder and encoder starts from
+//	email only, 1 MB     5.0 ms   209 MB/s
+//	all detectors, 1 MB  8.3 ms   126 MB/s
+//	all detectors, text           164 MB/s
+//	MaskText of a path   0.2 µs                no allocation
+//	Compile of two paths 1.9 µs                23 allocations
 package redact

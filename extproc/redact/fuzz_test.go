@@ -424,7 +424,7 @@ func FuzzText(f *testing.F) {
 		if text != got || (len(counts) == 0) != (got == s) && !strings.Contains(s, Masked) {
 			t.Errorf("Text gives %q %v, MaskText %q", text, counts, got)
 		}
-		if strings.Contains(got, Masked) && !strings.Contains(s, Masked) {
+		if strings.Contains(got, Masked) && !strings.Contains(s, Masked) && !strings.Contains(s, `\u00`) {
 			checkOrder(t, s, got)
 		}
 		if !strings.ContainsAny(s, "\n\x00") && !strings.Contains(s, "-----") {

@@ -1,5 +1,7 @@
 package redact
 
+import "slices"
+
 // layout is how JSON values follow each other in a body.
 type layout uint8
 
@@ -63,10 +65,8 @@ type machine struct {
 	scanned  int  // bytes of the unfinished string that were looked at
 	escaped  bool // there is an escape in them
 
-	// A name that was not written yet, because the value may be removed with it.
-	held     []byte
-	holding  bool
-	dropping bool // the name itself asks for its member to be removed
+	held     []byte // where detectors may remove a value: its name, which is written with it
+	dropping bool   // the name itself asks for its member to be removed
 
 	// A value that is being replaced: everything from its first byte to its last is read and not written.
 	replacing action
@@ -100,7 +100,7 @@ func (m *machine) reset() {
 	}
 	m.values, m.scanned = 0, 0
 	m.started, m.begun, m.inString, m.escaped = false, false, false, false
-	m.holding, m.dropping, m.replacing = false, false, keep
+	m.dropping, m.replacing = false, keep
 	copy(m.states, m.plan.paths.start)
 }
 
@@ -110,6 +110,7 @@ func (m *machine) write(chunk []byte) error {
 		return nil
 	}
 	m.started = true
+	m.out = slices.Grow(m.out, len(chunk)+len(chunk)/16)
 	data, joined := chunk, len(m.pending) > 0
 	if joined {
 		m.pending = append(m.pending, chunk...)
@@ -151,25 +152,18 @@ func (m *machine) end() error {
 func (m *machine) run(data []byte, final bool) (used int, err error) {
 	at := 0
 	for at < len(data) {
-		c := data[at]
-		if !m.inString && (c == ' ' || c == '\n' || c == '\r' || c == '\t') {
+		n := 0
+		switch c := data[at]; {
+		case m.inString:
+			n, err = m.stringToken(data[at:])
+		case c <= ' ' && isSpace[c]:
 			if c == '\n' && m.expect == aSeparator && m.layout == lineByLine {
 				m.expect = aValue
 			}
 			at++
 			continue
-		}
-		n := 0
-		switch {
-		case m.inString:
-			n, err = m.stringToken(data[at:])
-		case m.expect == aValue:
-			n, err = m.value(data[at:], final)
-		case m.expect == aValueOrEnd && c != ']':
-			m.expect = aValue
-			continue
-		case m.expect == aName && c == '"', m.expect == aNameOrEnd && c == '"':
-			n, err = m.stringToken(data[at:])
+		case c == '"' && m.expect != aColon && m.expect < aCommaOrEnd, m.expect == aValue, m.expect == aValueOrEnd && c != ']':
+			n, err = m.token(data[at:], final)
 		default:
 			n, err = 1, m.punctuation(c)
 		}
@@ -179,6 +173,19 @@ func (m *machine) run(data []byte, final bool) (used int, err error) {
 		}
 	}
 	return at, nil
+}
+
+var isSpace = [' ' + 1]bool{' ': true, '\n': true, '\r': true, '\t': true}
+
+// token begins or goes on with a name or a value.
+func (m *machine) token(data []byte, final bool) (int, error) {
+	switch m.expect {
+	case aName, aNameOrEnd:
+		return m.stringToken(data)
+	case aValueOrEnd:
+		m.expect = aValue
+	}
+	return m.value(data, final)
 }
 
 // punctuation handles what stands between values, and the ends of objects and arrays.
@@ -265,9 +272,6 @@ func (m *machine) beginValue() {
 	if m.dropping {
 		act, m.dropping = remove, false
 	}
-	if act == remove {
-		m.holding = false
-	}
 	m.replacing, m.replaced, m.subtree = act, top+1, m.subtree[:0]
 }
 
@@ -339,8 +343,7 @@ func (m *machine) separate() {
 			m.out = append(m.out, ',')
 		}
 		m.frames[top].wrote = true
-	case m.holding:
-		m.holding = false
+	case m.plan.removes:
 		m.writeName(m.held)
 	}
 }
@@ -463,7 +466,7 @@ func (m *machine) name(raw []byte) error {
 		return err
 	}
 	if m.plan.removes {
-		m.held, m.holding = append(m.held[:0], quoted...), true
+		m.held = append(m.held[:0], quoted...)
 		return nil
 	}
 	m.writeName(quoted)

@@ -7,12 +7,14 @@ func (m *machine) string(raw []byte) error {
 	if m.finder == nil || m.replacing != keep {
 		return m.plain(raw)
 	}
+	var spans []span
 	text := raw[1 : len(raw)-1]
 	if m.escaped {
 		m.text = appendDecoded(m.text[:0], raw)
-		text = m.text
+		text, spans = m.finder.findText(m.text, m.plan.on)
+	} else {
+		spans = m.finder.find(text, m.plan.on)
 	}
-	spans := m.finder.find(text, m.plan.on)
 	if len(spans) == 0 {
 		return m.plain(raw)
 	}
@@ -54,9 +56,6 @@ func (m *machine) number(raw []byte) error {
 func (m *machine) instead(act action) error {
 	if act == remove && len(m.frames) == 0 {
 		act = null
-	}
-	if act == remove {
-		m.holding = false
 	}
 	m.replacing, m.replaced = act, len(m.frames)
 	return m.endValue()

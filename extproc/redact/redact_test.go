@@ -130,6 +130,10 @@ func TestJSON(t *testing.T) {
 		{"a name is none of an array", []string{"$['0']"}, `[1]`, `[1]`},
 		{"names with quotes and escapes", []string{`$['it\'s']`, `$["a\"b"]`, `$['\u00e9']`}, `{"it's":1,"a\"b":2,"é":3}`, `{"it's":"[redacted]","a\"b":"[redacted]","é":"[redacted]"}`},
 		{"remove wins over null, mask and token", []string{"$.a token", "$['a'] null", "$..a", "$.* remove"}, `{"a":1}`, `{}`},
+		{"remove wins, also when it comes first", []string{"$.* remove", "$['a'] null", "$.a token"}, `{"a":1}`, `{}`},
+		{"the same path twice", []string{"$.a null", "$.a"}, `{"a":1}`, `{"a":null}`},
+		{"the same detector twice", []string{"email null", "email"}, `["a@b.com"]`, `[null]`},
+		{"two objects with the same many names", []string{"$.x"}, `[{"a":1` + numbered(200) + `},{"a":1` + numbered(200) + `}]`, `[{"a":1` + numbered(200) + `},{"a":1` + numbered(200) + `}]`},
 		{"null wins over mask", []string{"$.a", "$['a'] null"}, `{"a":1}`, `{"a":null}`},
 		{"an e-mail address in a string", []string{"email"}, `{"a":"to <x@example.com>, y"}`, `{"a":"to \u003c[redacted]\u003e, y"}`},
 		{"a detector that makes the value null", []string{"email null"}, `["to x@example.com",1]`, `[null,1]`},
@@ -190,6 +194,10 @@ func TestWithheld(t *testing.T) {
 		{"an end in a string", jsonType, `"a`, "ends too early"},
 		{"an end in a masked string", jsonType, `{"ssn":"a`, "ends too early"},
 		{"white space only", jsonType, ` `, "no JSON value"},
+		{"the second half of a surrogate pair", jsonType, `"\udc00\udc00"`, "not valid JSON"},
+		{"two first halves of a surrogate pair", jsonType, `"\ud800\ud800"`, "not valid JSON"},
+		{"an event that is too long", "text/event-stream", strings.Repeat("data: "+strings.Repeat("a", 1<<18)+"\n", 5), "more than 1048576 bytes"},
+		{"a line of an event stream that does not end", "text/event-stream", "data: " + strings.Repeat("a", 1<<20), "more than 1048576 bytes"},
 		{"UTF-16 by its name", jsonType + `; charset=utf-16`, `{}`, `charset "utf-16"`},
 		{"Latin-1 by its name", jsonType + `; charset=ISO-8859-1`, `{}`, `charset "iso-8859-1"`},
 		{"two charsets", jsonType + `; charset=utf-8; charset=utf-16`, `{}`, "content type"},
@@ -225,6 +233,21 @@ func numbered(n int) string {
 	return b.String()
 }
 
+func TestTextWithheld(t *testing.T) {
+	for _, c := range []struct{ name, in, reason string }{
+		{"a line that does not end", strings.Repeat("a", 64<<10+1), "more than 65536 bytes"},
+		{"a long line", strings.Repeat("a", 64<<10+1) + "\n", "more than 65536 bytes"},
+		{"Latin-1", "caf\xe9\n", "not UTF-8"},
+		{"UTF-16", "a\x00@\x00", "not UTF-8"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := whole(t, plan(t, "email"), "text/plain", c.in); !strings.Contains(got.Err, c.reason) || got.Out != "" {
+				t.Errorf("got %.80q %q, want %q", got.Out, got.Err, c.reason)
+			}
+		})
+	}
+}
+
 func TestWithheldStaysWithheld(t *testing.T) {
 	s, err := plan(t, "$.a").Stream(jsonType, Options{})
 	if err != nil {
@@ -233,7 +256,7 @@ func TestWithheldStaysWithheld(t *testing.T) {
 	if out, err := s.Write([]byte(`{"b":1,x`)); err == nil || len(out) > 0 {
 		t.Fatalf("Write gave %q, %v", out, err)
 	}
-	if out, err := s.Write([]byte(`{}`)); err == nil || len(out) > 0 {
+	if out, err := s.Write([]byte(`"c":1}`)); err == nil || len(out) > 0 {
 		t.Errorf("Write after an error gave %q, %v", out, err)
 	}
 	if out, err := s.Close(); err == nil || len(out) > 0 {
@@ -252,6 +275,7 @@ func TestEscapesDoNotHide(t *testing.T) {
 		{"a number with a fraction of zeros", `[4111111111111111.000]`, `["[redacted]"]`},
 		{"a number with a negative exponent", `[41111111111111110000E-4]`, `["[redacted]"]`},
 		{"a negative number", `[-4111111111111111]`, `["[redacted]"]`},
+		{"JSON inside a string", `["{\"m\":\"a\\u0040b.com\"}"]`, `["{\"m\":\"[redacted]\"}"]`},
 		{"a percent sign in a URL", `["/u?m=a%40b.com"]`, `["/u?m=[redacted]"]`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -281,8 +305,10 @@ func TestLongValuesCanBeReplaced(t *testing.T) {
 	} {
 		p := plan(t, strings.TrimSpace("$.a "+c.with))
 		for _, in := range []string{`{"a":"` + long + `","b":1}`, `{"a":{"` + long + `":["` + long + `"]},"b":1}`} {
-			if got := each(t, p, jsonType, in, 4093); got.Out != c.want {
-				t.Errorf("%s: got %.80s %s, want %s", c.with, got.Out, got.Err, c.want)
+			for _, n := range []int{4093, len(in)} {
+				if got := each(t, p, jsonType, in, n); got.Out != c.want {
+					t.Errorf("%s, %d bytes at a time: got %.80s %s, want %s", c.with, n, got.Out, got.Err, c.want)
+				}
 			}
 		}
 		s, err := p.Stream(jsonType, Options{})
@@ -340,6 +366,15 @@ func TestTokens(t *testing.T) {
 	if dashes.Out != plain.Out || !strings.HasPrefix(plain.Out, `["tok_`) {
 		t.Errorf("two spellings of a card: %s and %s", dashes.Out, plain.Out)
 	}
+	p = plan(t, "$.a token", "email token", "ssn token")
+	cases := whole(t, p, jsonType, `["Jo@Example.com","jo@example.com"]`).Out
+	if one, other, _ := strings.Cut(strings.Trim(cases, "[]"), ","); one != other || len(one) < 30 {
+		t.Errorf("two spellings of an address: %s", cases)
+	}
+	kinds := whole(t, p, jsonType, `{"a":219099999,"b":219099999}`).Out
+	if one, other, _ := strings.Cut(kinds[5:len(kinds)-1], `,"b":`); one == other || len(one) != len(other) {
+		t.Errorf("a value of a path and a match of a detector share a token: %s", kinds)
+	}
 	if got := whole(t, p, jsonType, `{"a":{"b":1,"b":1}}`); !strings.Contains(got.Err, "one name twice") {
 		t.Errorf("duplicate names in a token: got %s %s", got.Out, got.Err)
 	}
@@ -351,6 +386,11 @@ func TestCounts(t *testing.T) {
 	want := []gate.Count{{Name: "$..ssn", N: 2}, {Name: "email", N: 3}, {Name: "card", N: 1}}
 	if diff := cmp.Diff(want, got.Counts); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+	got = whole(t, p, "text/event-stream", "id: a@b.com\ndata: {\"no\":1}\n\ndata: {\"no\":\"a@b.com\",\"x\":\"a@b.com\"}\n\n")
+	want = []gate.Count{{Name: "$.no", N: 2}, {Name: "email", N: 2}}
+	if diff := cmp.Diff(want, got.Counts); diff != "" {
+		t.Errorf("counts of events (-want +got):\n%s", diff)
 	}
 }
 
@@ -474,13 +514,66 @@ func TestCompileNamesWhatIsWrong(t *testing.T) {
 
 // More paths than one word has bits.
 func TestManyPaths(t *testing.T) {
-	var lines []string
+	lines := []string{"$.q.r"} // so that a path begins in the last bit of a word
+	in, want := `{"a":{"x":{"c":1}`, `{"a":{"x":{"c":1}`
 	for i := range 100 {
 		lines = append(lines, fmt.Sprintf("$.a.b%d..c", i))
+		in += fmt.Sprintf(`,"b%d":[{"c":1}]`, i)
+		want += fmt.Sprintf(`,"b%d":[{"c":"[redacted]"}]`, i)
 	}
-	got := whole(t, plan(t, lines...), jsonType, `{"a":{"b0":{"c":1},"b63":[{"c":1}],"b99":{"d":{"c":1}},"x":{"c":1}}}`)
-	want := `{"a":{"b0":{"c":"[redacted]"},"b63":[{"c":"[redacted]"}],"b99":{"d":{"c":"[redacted]"}},"x":{"c":1}}}`
-	if got.Out != want {
+	if got := whole(t, plan(t, lines...), jsonType, in+`}}`); got.Out != want+`}}` {
 		t.Errorf("got %s %s", got.Out, got.Err)
+	}
+}
+
+// What a stream keeps does not grow with the body: not with its length, not with what was open before.
+func TestMemoryIsBounded(t *testing.T) {
+	p := plan(t, "$..ssn token", "$..x remove", "email", "card")
+	s, err := p.Stream(jsonType, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(body string) {
+		t.Helper()
+		for c := range slices.Chunk([]byte(body), 4096) {
+			if _, err := s.Write(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write("[")
+	for range 1000 {
+		write(`{"ssn":"x","x":[{"a":"` + strings.Repeat("a ", 4000) + `"}],"b":"a@b.co"},`)
+	}
+	for range 50 { // at each depth a large object, which ends
+		write(`[{"a":0` + numbered(5000) + `},`)
+	}
+	m := s.body.(*machine)
+	kept := cap(m.out) + cap(m.pending) + cap(m.subtree) + cap(m.text) + cap(m.held) + 8*(cap(m.hashes)+cap(m.sets))
+	for _, f := range m.frames[:cap(m.frames)] {
+		kept += 8 * cap(f.names.table)
+	}
+	if kept > 256<<10 {
+		t.Errorf("the stream keeps %d bytes", kept)
+	}
+}
+
+func TestOneLargeObjectDoesNotSlowDownSmallOnes(t *testing.T) {
+	var s nameSet
+	var all []uint64
+	for h := range uint64(5000) {
+		all, _ = s.add(all, h+1)
+	}
+	s.release()
+	s.reset(0)
+	all = all[:0]
+	for h := range uint64(fewNames + 1) {
+		all, _ = s.add(all, h+1)
+	}
+	if len(s.table) > keptTable {
+		t.Errorf("an object of %d names has a table of %d", len(all), len(s.table))
+	}
+	if _, isNew := s.add(all, 3); isNew {
+		t.Error("a name is found new twice")
 	}
 }

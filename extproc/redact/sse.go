@@ -130,7 +130,7 @@ func (e *events) writeJSON(data []byte) error {
 }
 
 func (e *events) writeText(text []byte) {
-	spans := e.finder.find(text, e.plan.on)
+	text, spans := e.finder.findText(text, e.plan.on)
 	e.plan.strongest(spans, e.tallies)
 	e.out = e.plan.appendReplaced(e.out, text, spans)
 }

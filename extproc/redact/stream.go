@@ -18,7 +18,7 @@ type Options struct {
 	MaxDepth int
 
 	// MaxNames is how many names the objects that are open at one time may have together. Default 65,536, which takes up
-	// to 5 MiB. Names inside a value that is replaced do not count.
+	// to 5 MiB. Names inside a value that is masked, removed or made null do not count.
 	MaxNames int
 
 	// MaxLine is how many bytes a line of text may have. Default 64 KiB.
@@ -64,20 +64,32 @@ func (p *Plan) Stream(contentType string, opts Options) (*Stream, error) {
 	if contentType == "" {
 		return &Stream{plan: p, body: &unknown{}}, nil
 	}
-	media, params, err := mime.ParseMediaType(contentType)
+	media, err := mediaType(contentType)
 	if err != nil {
-		return nil, withheld("the content type cannot be read")
-	}
-	switch charset := strings.ToLower(params["charset"]); charset {
-	case "", "utf-8", "utf8", "us-ascii":
-	default:
-		return nil, withheld("charset %.40q cannot be redacted", charset)
+		return nil, err
 	}
 	body, err := p.rewriter(media, opts)
 	if err != nil {
 		return nil, err
 	}
 	return &Stream{plan: p, body: body}, nil
+}
+
+// mediaType returns the media type, if its charset is one that we read.
+func mediaType(contentType string) (string, error) {
+	if contentType == "application/json" || contentType == "text/event-stream" {
+		return contentType, nil
+	}
+	media, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return "", withheld("the content type cannot be read")
+	}
+	switch charset := strings.ToLower(params["charset"]); charset {
+	case "", "utf-8", "utf8", "us-ascii":
+		return media, nil
+	default:
+		return "", withheld("charset %.40q cannot be redacted", charset)
+	}
 }
 
 func (p *Plan) rewriter(media string, opts Options) (rewriter, error) {

@@ -120,7 +120,7 @@ func (l *lines) line(line []byte, end string) error {
 		l.inKey = false
 		line = line[to:]
 	}
-	spans := l.finder.find(line, l.plan.on)
+	line, spans := l.finder.findText(line, l.plan.on)
 	if len(spans) == 0 {
 		l.out = append(append(l.out, line...), end...)
 		return nil
