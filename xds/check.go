@@ -1,0 +1,222 @@
+package xds
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/countersign/countersign/extproc/config"
+)
+
+// Problem is one thing that is wrong with an Envoy file.
+type Problem struct {
+	File    string
+	Line    int // from 1; 0 where no line has it
+	Message string
+}
+
+func (p Problem) String() string {
+	if p.Line == 0 {
+		return p.File + ": " + p.Message
+	}
+	return p.File + ":" + strconv.Itoa(p.Line) + ": " + p.Message
+}
+
+// CheckFile holds an Envoy bootstrap, YAML or JSON, to the rules that keep it fail-closed. It is read strictly: unknown
+// fields are problems, every message is validated, also inside typed_config, and what this check cannot see into is a
+// problem rather than a pass. Timeouts are compared with the default hold. path is what problems are told by; it is not read.
+//
+// The rules, in short: every HTTP connection manager asks the cluster "countersign", by ext_proc or ext_authz, before its
+// router, and on every route; nothing turns that off, lets requests pass when it fails, hides a part of the request, or
+// changes it afterwards; nothing sends it twice; the access log goes to countersign; no timeout is shorter than a hold;
+// certificates of targets are verified; no other listener leads around all this.
+func CheckFile(path string, text []byte) []Problem {
+	return (&checker{file: path, hold: config.DefaultHold}).check(text)
+}
+
+// CheckFileFor is CheckFile with what c says: timeouts are compared with its holds, and a resource that a route names must
+// be one of c's, attached that way.
+func CheckFileFor(c *config.Config, path string, text []byte) []Problem {
+	k := &checker{file: path, config: c}
+	for i := range c.Resources {
+		k.hold = max(k.hold, hold(c, &c.Resources[i]))
+	}
+	return k.check(text)
+}
+
+type checker struct {
+	file     string
+	hold     time.Duration
+	config   *config.Config // nil when the file is checked by itself
+	problems []Problem
+}
+
+func (k *checker) problem(at place, format string, args ...any) {
+	k.problems = append(k.problems, Problem{File: k.file, Line: at.line, Message: fmt.Sprintf(format, args...)})
+}
+
+func (k *checker) check(text []byte) []Problem {
+	boot, root, err := readBootstrap(text)
+	if err != nil {
+		var at *lineError
+		if errors.As(err, &at) {
+			return []Problem{{File: k.file, Line: at.line, Message: at.message}}
+		}
+		return []Problem{{File: k.file, Message: err.Error()}}
+	}
+	k.validate(boot, root)
+	k.walk(boot.ProtoReflect(), root)
+	k.bootstrap(boot, root)
+	slices.SortStableFunc(k.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	return slices.Compact(k.problems)
+}
+
+var (
+	jsonLine = regexp.MustCompile(`\(line (\d+):\d+\): `)
+	yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
+)
+
+// readBootstrap parses text. Its errors are *lineError where the line is known.
+func readBootstrap(text []byte) (*bootstrapv3.Bootstrap, place, error) {
+	root, err := parseYAML(text)
+	if err != nil {
+		message := err.Error()
+		if m := yamlLine.FindStringSubmatch(message); m != nil {
+			line, _ := strconv.Atoi(m[1])
+			return nil, place{}, &lineError{line, "is not YAML: " + strings.TrimPrefix(message, m[0])}
+		}
+		return nil, place{}, fmt.Errorf("is not YAML: %w", err)
+	}
+	asJSON, err := writeJSON(root)
+	if err != nil {
+		return nil, place{}, err
+	}
+	boot := new(bootstrapv3.Bootstrap)
+	if err := protojson.Unmarshal(asJSON, boot); err != nil {
+		message := strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
+		if m := jsonLine.FindStringSubmatchIndex(message); m != nil {
+			line, _ := strconv.Atoi(message[m[2]:m[3]])
+			return nil, place{}, &lineError{line, message[:m[0]] + message[m[1]:]}
+		}
+		return nil, place{}, errors.New(message)
+	}
+	return boot, place{root, root.Line}, nil
+}
+
+// walk visits every message, also those in an Any, and calls the rules that are about one message wherever it stands.
+func (k *checker) walk(m protoreflect.Message, at place) {
+	if packed, ok := m.Interface().(*anypb.Any); ok {
+		if inner := k.unpack(packed, at); inner != nil {
+			k.walk(inner.ProtoReflect(), at)
+		}
+		return
+	}
+	k.rules(m.Interface(), at)
+	if m.Descriptor().FullName().Parent() == "google.protobuf" {
+		return
+	}
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		there := at.at(string(fd.Name()))
+		switch {
+		case fd.IsMap():
+			if fd.MapValue().Message() != nil {
+				v.Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
+					k.walk(value.Message(), there.at(key.String()))
+					return true
+				})
+			}
+		case fd.Message() == nil:
+		case fd.IsList():
+			for i := range v.List().Len() {
+				k.walk(v.List().Get(i).Message(), there.at(i))
+			}
+		default:
+			k.walk(v.Message(), there)
+		}
+		return true
+	})
+}
+
+// unpack returns what is in the Any, validated. Strict parsing has resolved its type already.
+func (k *checker) unpack(packed *anypb.Any, at place) proto.Message {
+	inner, err := packed.UnmarshalNew()
+	if err != nil {
+		k.problem(at, "cannot be checked: %v", err)
+		return nil
+	}
+	if v, ok := inner.(validated); ok {
+		k.validate(v, at)
+	}
+	return inner
+}
+
+// violation is an error of generated validation code.
+type violation interface {
+	error
+	Field() string
+	Reason() string
+	Cause() error
+}
+
+// validate reports what generated validation code has against m or a message within, each on its own line.
+func (k *checker) validate(m validated, at place) {
+	if err := m.ValidateAll(); err != nil {
+		k.violations(err, at)
+	}
+}
+
+func (k *checker) violations(err error, at place) {
+	if many, ok := err.(interface{ AllErrors() []error }); ok {
+		for _, one := range many.AllErrors() {
+			k.violations(one, at)
+		}
+		return
+	}
+	v, ok := err.(violation)
+	if !ok {
+		k.problem(at, "%v", err)
+		return
+	}
+	there, name := at.field(v.Field())
+	if v.Cause() != nil {
+		k.violations(v.Cause(), there)
+		return
+	}
+	k.problem(there, "%s: %s", name, v.Reason())
+}
+
+var fieldIndex = regexp.MustCompile(`^(.+?)\[(.+)\]$`)
+
+// field follows a field as validation code names it: ConnectTimeout, Clusters[3], TypedPerFilterConfig[name].
+func (p place) field(name string) (place, string) {
+	var index string
+	if m := fieldIndex.FindStringSubmatch(name); m != nil {
+		name, index = m[1], m[2]
+	}
+	var snake strings.Builder
+	for i, r := range name {
+		if i > 0 && r >= 'A' && r <= 'Z' {
+			snake.WriteByte('_')
+		}
+		snake.WriteRune(r)
+	}
+	name = strings.ToLower(snake.String())
+	p = p.at(name)
+	if n, err := strconv.Atoi(index); err == nil {
+		return p.at(n), name
+	} else if index != "" {
+		return p.at(index), name
+	}
+	return p, name
+}

@@ -1,0 +1,175 @@
+package xds
+
+import (
+	"slices"
+	"strings"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	upstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/countersign/countersign/extproc/config"
+)
+
+// rules calls the rules that are about one kind of message, wherever it stands.
+func (k *checker) rules(m proto.Message, at place) {
+	switch m := m.(type) {
+	case *hcmv3.HttpConnectionManager:
+		k.manager(m, at)
+	case *procv3.ExternalProcessor:
+		k.processor(m, at)
+	case *procv3.ExtProcPerRoute:
+		k.processorOnRoute(m, at)
+	case *authzv3.ExtAuthz:
+		k.authorizer(m, at)
+	case *authzv3.ExtAuthzPerRoute:
+		k.authorizerOnRoute(m, at)
+	case *listenerv3.Listener:
+		k.checkListener(m, at)
+	case *tlsv3.UpstreamTlsContext:
+		k.verifies(m.GetCommonTlsContext(), at)
+	case *routev3.RetryPolicy:
+		k.problem(at, "a retry policy sends a request again, and a decision is for one execution: remove it")
+	case *routev3.HedgePolicy:
+		k.problem(at, "a hedge policy sends a request again, and a decision is for one execution: remove it")
+	case *routev3.RouteAction_RequestMirrorPolicy:
+		k.problem(at, "a mirror policy sends a copy of a request where no decision was made on it: remove it")
+	}
+	if name := m.ProtoReflect().Descriptor().FullName(); name.Name() == "TypedStruct" {
+		k.problem(at, "%s carries configuration that this check cannot see into: write its own type", name)
+	}
+}
+
+// besideNetwork are the network filters that refuse, count or name connections and carry none.
+var besideNetwork = []string{
+	"envoy.extensions.filters.network.rbac.v3.RBAC",
+	"envoy.extensions.filters.network.ratelimit.v3.RateLimit",
+	"envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit",
+	"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
+	"envoy.extensions.filters.network.ext_authz.v3.ExtAuthz",
+	"envoy.extensions.filters.network.set_filter_state.v3.Config",
+	"envoy.extensions.filters.network.geoip.v3.Geoip",
+}
+
+func (k *checker) checkListener(l *listenerv3.Listener, at place) {
+	for i, c := range l.GetFilterChains() {
+		k.networkFilters(c.GetFilters(), at.at("filter_chains", i, "filters"))
+	}
+	if c := l.GetDefaultFilterChain(); c != nil {
+		k.networkFilters(c.GetFilters(), at.at("default_filter_chain", "filters"))
+	}
+}
+
+// networkFilters wants connections to end in an HTTP connection manager, which has rules of its own, or at this service.
+func (k *checker) networkFilters(filters []*listenerv3.Filter, at place) {
+	for i, f := range filters {
+		at := at.at(i)
+		if f.GetConfigDiscovery() != nil {
+			k.problem(at, "filter %s comes from elsewhere (config_discovery), so that it cannot be checked", f.GetName())
+			continue
+		}
+		inner, err := f.GetTypedConfig().UnmarshalNew()
+		if err != nil {
+			continue // reported by walk
+		}
+		switch inner := inner.(type) {
+		case *hcmv3.HttpConnectionManager:
+		case *tcpv3.TcpProxy:
+			if name := inner.GetCluster(); name != ServiceCluster && !strings.HasPrefix(name, ServiceCluster+"-") {
+				k.problem(at, "tcp_proxy to %q carries connections that countersign does not see: lead it to a cluster of countersign, or remove the listener", name)
+			}
+		default:
+			if kind := string(inner.ProtoReflect().Descriptor().FullName()); !slices.Contains(besideNetwork, kind) {
+				k.problem(at, "filter %s carries connections that countersign does not see: remove it", f.GetName())
+			}
+		}
+	}
+}
+
+// verifies wants the certificate of the other end checked. Envoy does not, unless it is told by what.
+func (k *checker) verifies(t *tlsv3.CommonTlsContext, at place) {
+	contexts := []*tlsv3.CertificateValidationContext{t.GetValidationContext(), t.GetCombinedValidationContext().GetDefaultValidationContext()}
+	sds := t.GetValidationContextSdsSecretConfig() != nil || t.GetCombinedValidationContext().GetValidationContextSdsSecretConfig() != nil
+	verified := sds
+	for _, c := range contexts {
+		verified = verified || c.GetTrustedCa() != nil || c.GetSystemRootCerts() != nil || c.GetCaCertificateProviderInstance() != nil
+		if c.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED {
+			k.problem(at, "trust_chain_verification ACCEPT_UNTRUSTED takes any certificate: remove it")
+		}
+		if c != nil && !sds && len(c.GetMatchTypedSubjectAltNames()) == 0 {
+			k.problem(at, "any name is taken in the other end's certificate: set match_typed_subject_alt_names")
+		}
+	}
+	if !verified {
+		k.problem(at, "the other end's certificate is not verified: set validation_context with trusted_ca and match_typed_subject_alt_names")
+	}
+}
+
+// bootstrap is about the file as a whole.
+func (k *checker) bootstrap(b *bootstrapv3.Bootstrap, at place) {
+	clusters := b.GetStaticResources().GetClusters()
+	i := slices.IndexFunc(clusters, func(c *clusterv3.Cluster) bool { return c.GetName() == ServiceCluster })
+	if i < 0 {
+		k.problem(at.at("static_resources", "clusters"), "there is no cluster %q: it is how Envoy reaches countersign", ServiceCluster)
+	} else {
+		k.serviceCluster(clusters[i], at.at("static_resources", "clusters", i))
+	}
+	if d := b.GetDynamicResources(); d != nil {
+		k.dynamic(d, at.at("dynamic_resources"))
+	}
+	if a := b.GetAdmin().GetAddress(); a != nil && !nearby(a) {
+		k.problem(at.at("admin", "address"), "the admin interface can change and stop Envoy, and other machines reach it here: use a unix socket or loopback")
+	}
+	if len(b.GetStaticResources().GetListeners()) == 0 && b.GetDynamicResources().GetLdsConfig() == nil {
+		k.problem(at, "there is no listener, and none comes over xDS")
+	}
+}
+
+func (k *checker) dynamic(d *bootstrapv3.Bootstrap_DynamicResources, at place) {
+	for _, s := range []struct {
+		source *corev3.ConfigSource
+		key    string
+		what   string
+	}{{d.GetLdsConfig(), "lds_config", "listeners come"}, {d.GetCdsConfig(), "cds_config", "clusters come"}} {
+		if s.source != nil {
+			k.fromService(s.source, at.at(s.key), s.what)
+		}
+	}
+	if d.GetLdsResourcesLocator() != "" || d.GetCdsResourcesLocator() != "" {
+		k.problem(at, "resources locators name another source than countersign's ADS")
+	}
+	services := d.GetAdsConfig().GetGrpcServices()
+	if d.GetAdsConfig() != nil && (len(services) == 0 || slices.ContainsFunc(services, func(g *corev3.GrpcService) bool { return !asksService(g) })) {
+		k.problem(at.at("ads_config"), "ADS comes from elsewhere than the cluster %q, so that what it gives cannot be checked", ServiceCluster)
+	}
+}
+
+// serviceCluster wants HTTP/2, and TLS where the network is crossed.
+func (k *checker) serviceCluster(c *clusterv3.Cluster, at place) {
+	options := new(upstreamv3.HttpProtocolOptions)
+	if packed := c.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]; packed == nil ||
+		packed.UnmarshalTo(options) != nil || options.GetExplicitHttpConfig().GetHttp2ProtocolOptions() == nil {
+		k.problem(at, "gRPC needs HTTP/2: set typed_extension_protocol_options with explicit_http_config.http2_protocol_options")
+	}
+	for _, locality := range c.GetLoadAssignment().GetEndpoints() {
+		for _, e := range locality.GetLbEndpoints() {
+			if !nearby(e.GetEndpoint().GetAddress()) && c.GetTransportSocket() == nil {
+				k.problem(at, "requests and their tokens would cross the network in the clear: set transport_socket with a client certificate, or use a unix socket")
+			}
+		}
+	}
+}
+
+// nearby reports whether only this machine has the address.
+func nearby(a *corev3.Address) bool {
+	return a.GetPipe() != nil || config.LoopbackHost(a.GetSocketAddress().GetAddress())
+}

@@ -1,0 +1,202 @@
+package xds
+
+import (
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// asksService reports whether a gRPC service is this one.
+func asksService(g *corev3.GrpcService) bool {
+	return g.GetEnvoyGrpc().GetClusterName() == ServiceCluster
+}
+
+// longer wants a timeout above the hold. With none, Envoy's own is short or has none; unset says which.
+func (k *checker) longer(d *durationpb.Duration, unset time.Duration, at place, what string) {
+	got := unset
+	if d != nil {
+		got = d.AsDuration()
+	}
+	if got <= k.hold {
+		k.problem(at, "%s is %v, and a decision can take %v: set it above that", what, got, k.hold)
+	}
+}
+
+// processor is about an ext_proc filter that asks this service.
+func (k *checker) processor(p *procv3.ExternalProcessor, at place) {
+	if p.GetFailureModeAllow() {
+		k.problem(at.at("failure_mode_allow"), "failure_mode_allow lets requests through when countersign fails: remove it")
+	}
+	if p.GetAllowModeOverride() {
+		k.problem(at.at("allow_mode_override"), "allow_mode_override lets a part of the request go unseen: remove it")
+	}
+	if p.GetDisableImmediateResponse() {
+		k.problem(at.at("disable_immediate_response"), "disable_immediate_response ignores refusals: remove it")
+	}
+	if p.GetObservabilityMode() {
+		k.problem(at.at("observability_mode"), "observability_mode does not wait for a decision: remove it")
+	}
+	if p.GetForwardRules() != nil {
+		k.problem(at.at("forward_rules"), "forward_rules hides headers from countersign, and what it does not see it cannot judge: remove them")
+	}
+	if p.GetProcessingRequestModifier() != nil {
+		k.problem(at.at("processing_request_modifier"), "processing_request_modifier changes what countersign sees: remove it")
+	}
+	if p.GetOnProcessingResponse() != nil {
+		k.problem(at.at("on_processing_response"), "on_processing_response runs on what countersign said: remove it")
+	}
+	if p.GetRouteCacheAction() == procv3.ExternalProcessor_CLEAR {
+		k.problem(at.at("route_cache_action"), "route_cache_action CLEAR can move a request to another route after it was judged: use RETAIN")
+	}
+	if s := p.GetStatusOnError(); s != nil && s.GetCode() < 500 {
+		k.problem(at.at("status_on_error"), "status_on_error is %d: use a 5xx, so that a failure is not taken for a decision", s.GetCode())
+	}
+	if rules := p.GetMutationRules(); rules.GetAllowAllRouting().GetValue() || rules.GetAllowExpression() != nil {
+		k.problem(at.at("mutation_rules"), "mutation_rules let the route change after it was judged: remove allow_all_routing and allow_expression")
+	}
+	k.longer(p.GetMessageTimeout(), 200*time.Millisecond, at.at("message_timeout"), "message_timeout")
+	if p.GetMaxMessageTimeout() != nil {
+		k.longer(p.GetMaxMessageTimeout(), 0, at.at("max_message_timeout"), "max_message_timeout")
+	}
+	k.processingMode(p.GetProcessingMode(), at.at("processing_mode"))
+}
+
+// processingMode wants the whole request sent, and the whole answer or nothing of it.
+func (k *checker) processingMode(m *procv3.ProcessingMode, at place) {
+	const duplex = procv3.ProcessingMode_FULL_DUPLEX_STREAMED
+	if m.GetRequestHeaderMode() == procv3.ProcessingMode_SKIP {
+		k.problem(at.at("request_header_mode"), "request_header_mode SKIP hides the request from countersign: use SEND")
+	}
+	if m.GetRequestBodyMode() != duplex {
+		k.problem(at.at("request_body_mode"), "request_body_mode is %v: use FULL_DUPLEX_STREAMED, or bodies go unseen", m.GetRequestBodyMode())
+	}
+	if m.GetRequestTrailerMode() != procv3.ProcessingMode_SEND {
+		k.problem(at.at("request_trailer_mode"), "request_trailer_mode is %v: use SEND, which FULL_DUPLEX_STREAMED needs", m.GetRequestTrailerMode())
+	}
+	switch m.GetResponseBodyMode() {
+	case duplex:
+		if m.GetResponseHeaderMode() == procv3.ProcessingMode_SKIP {
+			k.problem(at.at("response_header_mode"), "response_header_mode is SKIP where response bodies are inspected: use SEND")
+		}
+		if m.GetResponseTrailerMode() != procv3.ProcessingMode_SEND {
+			k.problem(at.at("response_trailer_mode"), "response_trailer_mode is %v: use SEND, which FULL_DUPLEX_STREAMED needs", m.GetResponseTrailerMode())
+		}
+	case procv3.ProcessingMode_NONE:
+		if m.GetResponseHeaderMode() != procv3.ProcessingMode_SKIP {
+			k.problem(at.at("response_body_mode"), "response_body_mode is NONE where response headers are sent: use FULL_DUPLEX_STREAMED, or SKIP the headers (response: pass)")
+		}
+	default:
+		k.problem(at.at("response_body_mode"), "response_body_mode is %v: use FULL_DUPLEX_STREAMED, or NONE (response: pass)", m.GetResponseBodyMode())
+	}
+}
+
+// processorOnRoute is about what a route changes of ext_proc. Whether it may turn it off is about the route.
+func (k *checker) processorOnRoute(p *procv3.ExtProcPerRoute, at place) {
+	o, at := p.GetOverrides(), at.at("overrides")
+	if o.GetFailureModeAllow().GetValue() {
+		k.problem(at.at("failure_mode_allow"), "failure_mode_allow lets requests through when countersign fails: remove it")
+	}
+	if o.GetGrpcService() != nil && !asksService(o.GetGrpcService()) {
+		k.problem(at.at("grpc_service"), "grpc_service asks another service than the cluster %q", ServiceCluster)
+	}
+	if o.GetProcessingRequestModifier() != nil {
+		k.problem(at.at("processing_request_modifier"), "processing_request_modifier changes what countersign sees: remove it")
+	}
+	if o.GetProcessingMode() != nil {
+		k.processingMode(o.GetProcessingMode(), at.at("processing_mode"))
+	}
+}
+
+// authorizer is about an ext_authz filter that asks this service.
+func (k *checker) authorizer(a *authzv3.ExtAuthz, at place) {
+	if a.GetFailureModeAllow() {
+		k.problem(at.at("failure_mode_allow"), "failure_mode_allow lets requests through when countersign fails: remove it")
+	}
+	if a.GetFailureModeAllowHeaderAdd() {
+		k.problem(at.at("failure_mode_allow_header_add"), "failure_mode_allow_header_add is for filters that let requests through when they fail: remove it")
+	}
+	if a.GetShadowMode() {
+		k.problem(at.at("shadow_mode"), "shadow_mode ignores refusals: remove it")
+	}
+	if a.GetFilterEnabled() != nil {
+		k.problem(at.at("filter_enabled"), "filter_enabled lets requests through without a decision: remove it")
+	}
+	if a.GetFilterEnabledMetadata() != nil {
+		k.problem(at.at("filter_enabled_metadata"), "filter_enabled_metadata lets requests through without a decision: remove it")
+	}
+	if a.GetAllowedHeaders() != nil {
+		k.problem(at.at("allowed_headers"), "allowed_headers hides headers from countersign, and what it does not see it cannot judge: remove them")
+	}
+	if a.GetDisallowedHeaders() != nil {
+		k.problem(at.at("disallowed_headers"), "disallowed_headers hides headers from countersign, and what it does not see it cannot judge: remove them")
+	}
+	if !a.GetEncodeRawHeaders() {
+		k.problem(at.at("encode_raw_headers"), "encode_raw_headers is not set, so that duplicate headers are joined and bytes are lost: set it to true")
+	}
+	if a.GetClearRouteCache() {
+		k.problem(at.at("clear_route_cache"), "clear_route_cache can move a request to another route after it was judged: remove it")
+	}
+	if a.GetTransportApiVersion() != corev3.ApiVersion_V3 {
+		k.problem(at.at("transport_api_version"), "transport_api_version is not V3")
+	}
+	if s := a.GetStatusOnError(); s.GetCode() < 500 {
+		k.problem(at.at("status_on_error"), "status_on_error is not a 5xx: without it a failure is a 403, which is taken for a decision")
+	}
+	k.wholeBody(a.GetWithRequestBody(), at.at("with_request_body"))
+	k.longer(a.GetGrpcService().GetTimeout(), 200*time.Millisecond, at.at("grpc_service", "timeout"), "the timeout of grpc_service")
+}
+
+func (k *checker) wholeBody(b *authzv3.BufferSettings, at place) {
+	switch {
+	case b == nil:
+		k.problem(at, "with_request_body is not set, so that bodies go unseen: set it, and disable_request_body_buffering on routes with body: stream")
+	case b.GetAllowPartialMessage():
+		k.problem(at.at("allow_partial_message"), "allow_partial_message has a part of a body judged and all of it sent: remove it")
+	case !b.GetPackAsBytes():
+		k.problem(at.at("pack_as_bytes"), "pack_as_bytes is not set, so that bytes that are not UTF-8 are lost: set it to true")
+	}
+}
+
+// authorizerOnRoute is about what a route changes of ext_authz.
+func (k *checker) authorizerOnRoute(a *authzv3.ExtAuthzPerRoute, at place) {
+	s, at := a.GetCheckSettings(), at.at("check_settings")
+	if s.GetServiceOverride() != nil && !asksService(s.GetGrpcService()) {
+		k.problem(at, "asks another service than the cluster %q", ServiceCluster)
+	}
+	if s.GetGrpcService().GetTimeout() != nil {
+		k.longer(s.GetGrpcService().GetTimeout(), 0, at.at("grpc_service", "timeout"), "the timeout of grpc_service")
+	}
+	if s.GetWithRequestBody() != nil {
+		k.wholeBody(s.GetWithRequestBody(), at.at("with_request_body"))
+	}
+	if s.GetDisableRequestBodyBuffering() && k.config != nil {
+		r, ok := k.config.Resource(s.GetContextExtensions()[ResourceExtension])
+		if ok && r.Body != "stream" {
+			k.problem(at.at("disable_request_body_buffering"), "resource %q inspects bodies (body: inspect), and this hides them", r.Name)
+		}
+	}
+}
+
+// accessLog wants an unconditional log of HTTP requests to this service.
+func (k *checker) accessLog(logs []*accesslogv3.AccessLog, at place) {
+	for i, log := range logs {
+		inner, err := log.GetTypedConfig().UnmarshalNew()
+		if err != nil {
+			continue
+		}
+		g, ok := inner.(*grpclogv3.HttpGrpcAccessLogConfig)
+		if !ok || !asksService(g.GetCommonConfig().GetGrpcService()) {
+			continue
+		}
+		if log.GetFilter() != nil {
+			k.problem(at.at("access_log", i, "filter"), "this filter keeps requests out of the access log that countersign compares its records with: remove it")
+		}
+		return
+	}
+	k.problem(at.at("access_log"), "no access log (envoy.access_loggers.http_grpc) goes to the cluster %q: a request that was not decided on would leave no trace", ServiceCluster)
+}

@@ -1,0 +1,170 @@
+package xds
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+// guard is an HTTP filter that asks this service.
+type guard struct {
+	name     string // that per-route configuration has it under
+	attach   string // ext_proc or ext_authz
+	resource string // that it names where a route does not
+}
+
+// harmless are the HTTP filters that may stand between the decision and the router: they refuse, count or add, and do not
+// change what was judged.
+var harmless = []string{
+	"envoy.extensions.filters.http.rbac.v3.RBAC",
+	"envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+	"envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+	"envoy.extensions.filters.http.bandwidth_limit.v3.BandwidthLimit",
+	"envoy.extensions.filters.http.admission_control.v3.AdmissionControl",
+	"envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
+	"envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+}
+
+// answering are the HTTP filters that answer by themselves, so that before the decision they answer without one.
+var answering = []string{
+	"envoy.extensions.filters.http.cache.v3.CacheConfig",
+	"envoy.extensions.filters.http.cache_v2.v3.CacheV2Config",
+	"envoy.extensions.filters.http.file_server.v3.FileServerConfig",
+}
+
+// manager is about one HTTP connection manager.
+func (k *checker) manager(m *hcmv3.HttpConnectionManager, at place) {
+	guards := k.httpFilters(m.GetHttpFilters(), at.at("http_filters"))
+	k.accessLog(m.GetAccessLog(), at)
+	k.managerTimeouts(m, at)
+	if !removesEnvoyHeaders(m) {
+		k.problem(at.at("early_header_mutation_extensions"), "x-envoy-retry-on of an agent makes Envoy send a request again, and a decision is for one execution: remove x-envoy-* in early_header_mutation_extensions (remove_on_match, prefix x-envoy-)")
+	}
+	for i, u := range m.GetUpgradeConfigs() {
+		if len(u.GetFilters()) > 0 {
+			k.problem(at.at("upgrade_configs", i, "filters"), "upgrade_configs has filters of its own, which this check does not follow: remove them")
+		}
+	}
+	switch r := m.GetRouteSpecifier().(type) {
+	case *hcmv3.HttpConnectionManager_RouteConfig:
+		k.routeConfiguration(r.RouteConfig, guards, at.at("route_config"))
+	case *hcmv3.HttpConnectionManager_Rds:
+		k.fromService(r.Rds.GetConfigSource(), at.at("rds", "config_source"), "routes come")
+	default:
+		k.problem(at, "scoped routes cannot be checked: use route_config, or rds from countersign")
+	}
+}
+
+// fromService wants resources from this service, over ADS.
+func (k *checker) fromService(s *corev3.ConfigSource, at place, what string) {
+	if s.GetAds() == nil {
+		k.problem(at, "%s from elsewhere than countersign's ADS, so that they cannot be checked", what)
+	}
+}
+
+func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []guard {
+	var guards []guard
+	for i, f := range filters {
+		at := at.at(i)
+		if f.GetConfigDiscovery() != nil {
+			k.problem(at, "filter %s comes from elsewhere (config_discovery), so that it cannot be checked", f.GetName())
+			continue
+		}
+		inner, err := f.GetTypedConfig().UnmarshalNew()
+		if err != nil {
+			continue // reported by walk
+		}
+		if g, ok := guardOf(f, inner); ok {
+			if k.alwaysOn(f, at) {
+				guards = append(guards, g)
+			}
+			continue
+		}
+		k.beside(f, inner, len(guards) > 0, at)
+	}
+	if len(guards) == 0 {
+		k.problem(at, "no filter asks countersign before the router, so that requests go through unseen: add ext_proc or ext_authz with envoy_grpc cluster_name: %s", ServiceCluster)
+	}
+	return guards
+}
+
+func guardOf(f *hcmv3.HttpFilter, inner proto.Message) (guard, bool) {
+	switch inner := inner.(type) {
+	case *procv3.ExternalProcessor:
+		return guard{f.GetName(), "ext_proc", namedIn(inner.GetGrpcService().GetInitialMetadata())}, asksService(inner.GetGrpcService())
+	case *authzv3.ExtAuthz:
+		return guard{f.GetName(), "ext_authz", ""}, asksService(inner.GetGrpcService())
+	}
+	return guard{}, false
+}
+
+func namedIn(metadata []*corev3.HeaderValue) string {
+	for _, h := range metadata {
+		if strings.EqualFold(h.GetKey(), ResourceMetadata) {
+			return h.GetValue() + string(h.GetRawValue())
+		}
+	}
+	return ""
+}
+
+func (k *checker) alwaysOn(f *hcmv3.HttpFilter, at place) bool {
+	if f.GetDisabled() {
+		k.problem(at.at("disabled"), "disabled turns the filter off where a route does not turn it on: remove it")
+	}
+	if f.GetIsOptional() {
+		k.problem(at.at("is_optional"), "is_optional has Envoy go on without the filter: remove it")
+	}
+	return !f.GetDisabled() && !f.GetIsOptional()
+}
+
+// beside is about a filter that does not ask this service.
+func (k *checker) beside(f *hcmv3.HttpFilter, inner proto.Message, judged bool, at place) {
+	kind := string(inner.ProtoReflect().Descriptor().FullName())
+	_, isRouter := inner.(*routerv3.Router)
+	switch {
+	case isRouter || judged && slices.Contains(harmless, kind):
+	case judged:
+		k.problem(at, "filter %s comes after the decision and can change what was judged: put it before the filter that asks countersign", f.GetName())
+	case slices.Contains(answering, kind):
+		k.problem(at, "filter %s answers requests before countersign is asked: put it away", f.GetName())
+	}
+}
+
+func (k *checker) managerTimeouts(m *hcmv3.HttpConnectionManager, at place) {
+	if d := m.GetStreamIdleTimeout(); d.AsDuration() != 0 {
+		k.longer(d, 5*time.Minute, at.at("stream_idle_timeout"), "stream_idle_timeout")
+	} else if d == nil {
+		k.longer(nil, 5*time.Minute, at, "stream_idle_timeout")
+	}
+	if d := m.GetRequestTimeout(); d.AsDuration() != 0 {
+		k.longer(d, 0, at.at("request_timeout"), "request_timeout")
+	}
+	options := m.GetCommonHttpProtocolOptions()
+	if d := options.GetMaxStreamDuration(); d.AsDuration() != 0 {
+		k.longer(d, 0, at.at("common_http_protocol_options", "max_stream_duration"), "max_stream_duration")
+	}
+}
+
+func removesEnvoyHeaders(m *hcmv3.HttpConnectionManager) bool {
+	for _, e := range m.GetEarlyHeaderMutationExtensions() {
+		inner, err := e.GetTypedConfig().UnmarshalNew()
+		if err != nil {
+			continue
+		}
+		early, _ := inner.(*earlyv3.HeaderMutation)
+		for _, mutation := range early.GetMutations() {
+			if p := mutation.GetRemoveOnMatch().GetKeyMatcher().GetPrefix(); p != "" && strings.HasPrefix("x-envoy-", p) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,184 @@
+package xds
+
+import (
+	"regexp"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// level is one of the places that can configure a filter for a route, from the route configuration to a weighted cluster.
+type level struct {
+	filters map[string]*anypb.Any
+	at      place // of typed_per_filter_config
+}
+
+func (k *checker) routeConfiguration(c *routev3.RouteConfiguration, guards []guard, at place) {
+	if c.GetVhds() != nil {
+		k.problem(at.at("vhds"), "virtual hosts come from elsewhere (vhds), so that they cannot be checked")
+	}
+	if len(c.GetRouteSpecifiers()) > 0 {
+		k.problem(at.at("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
+	}
+	outer := []level{{c.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")}}
+	for i, h := range c.GetVirtualHosts() {
+		k.checkHost(h, guards, outer, at.at("virtual_hosts", i))
+	}
+}
+
+func (k *checker) checkHost(h *routev3.VirtualHost, guards []guard, outer []level, at place) {
+	if h.GetMatcher() != nil {
+		k.problem(at.at("matcher"), "matcher picks routes in ways that cannot be checked: use routes")
+	}
+	if len(h.GetRouteSpecifiers()) > 0 {
+		k.problem(at.at("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
+	}
+	levels := append(outer[:len(outer):len(outer)], level{h.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")})
+	for i, r := range h.GetRoutes() {
+		at := at.at("routes", i)
+		if len(r.GetRouteSpecifiers()) > 0 {
+			k.problem(at.at("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
+		}
+		if r.GetRoute() == nil {
+			continue // redirects and direct responses reach no target
+		}
+		k.action(r.GetRoute(), at.at("route"))
+		levels := append(levels[:len(levels):len(levels)], level{r.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")})
+		k.guarded(guards, levels, at)
+		for j, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
+			if len(w.GetTypedPerFilterConfig()) > 0 {
+				at := at.at("route", "weighted_clusters", "clusters", j)
+				k.guarded(guards, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")}), at)
+			}
+		}
+	}
+}
+
+// guarded wants one filter on that asks this service, with the name of a resource.
+func (k *checker) guarded(guards []guard, levels []level, at place) {
+	var on int
+	var named bool
+	for _, g := range guards {
+		disabled, resource, where := k.effective(g, levels)
+		if where.node != nil && len(guards) == 1 {
+			at = where
+		}
+		if disabled {
+			continue
+		}
+		on++
+		if resource != "" {
+			named = true
+			k.resource(g, resource, where)
+		}
+	}
+	switch {
+	case len(guards) == 0: // reported for the whole connection manager
+	case on == 0:
+		k.problem(at, "every filter that asks countersign is turned off for this route, so that its requests go through unseen")
+	case !named:
+		k.problem(at, "this route names no resource, so that countersign refuses its requests: set grpc_initial_metadata %s (ext_proc) or context_extensions %s (ext_authz) in typed_per_filter_config", ResourceMetadata, ResourceExtension)
+	}
+}
+
+// effective is what the levels, from the outermost, make of a filter: the innermost that speaks of it decides whether it
+// is on, and of names the innermost counts.
+func (k *checker) effective(g guard, levels []level) (disabled bool, resource string, where place) {
+	resource = g.resource
+	for _, l := range levels {
+		packed, ok := l.filters[g.name]
+		if !ok {
+			continue
+		}
+		where = l.at.at(g.name)
+		off, name := overridden(packed)
+		disabled = off
+		if name != "" {
+			resource = name
+		}
+	}
+	return disabled, resource, where
+}
+
+// overridden reads per-route configuration of one of the two filters.
+func overridden(packed *anypb.Any) (disabled bool, resource string) {
+	inner, err := packed.UnmarshalNew()
+	if err != nil {
+		return false, "" // reported by walk
+	}
+	switch c := inner.(type) {
+	case *routev3.FilterConfig:
+		if c.GetConfig() == nil {
+			return c.GetDisabled(), ""
+		}
+		off, name := overridden(c.GetConfig())
+		return off || c.GetDisabled(), name
+	case *procv3.ExtProcPerRoute:
+		return c.GetDisabled(), namedIn(c.GetOverrides().GetGrpcInitialMetadata())
+	case *authzv3.ExtAuthzPerRoute:
+		return c.GetDisabled(), c.GetCheckSettings().GetContextExtensions()[ResourceExtension]
+	}
+	return false, ""
+}
+
+var resourceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+
+// resource is about the name that a route gives. Envoy fills %REQ(…)% in with what the client sent, so a name is plain.
+func (k *checker) resource(g guard, name string, at place) {
+	if !resourceName.MatchString(name) {
+		k.problem(at, "the resource %q is not a plain name: a client could choose what is put in", name)
+		return
+	}
+	if k.config == nil {
+		return
+	}
+	r, ok := k.config.Resource(name)
+	switch {
+	case !ok:
+		k.problem(at, "the resource %q is not in %s", name, k.config.File())
+	case r.Attach != g.attach:
+		k.problem(at, "the resource %q is attached by %s here, and by %s in %s", name, g.attach, r.Attach, k.config.File())
+	}
+}
+
+// action is about where a route leads, and what it changes on the way.
+func (k *checker) action(a *routev3.RouteAction, at place) {
+	switch c := a.GetClusterSpecifier().(type) {
+	case *routev3.RouteAction_Cluster:
+		if c.Cluster == ServiceCluster {
+			k.problem(at.at("cluster"), "this route lets agents speak to countersign's own services: lead it to a target")
+		}
+	case *routev3.RouteAction_WeightedClusters:
+		for i, w := range c.WeightedClusters.GetClusters() {
+			if w.GetName() == ServiceCluster || w.GetClusterHeader() != "" {
+				k.problem(at.at("weighted_clusters", "clusters", i), "this route lets agents speak to countersign's own services, or choose where it leads")
+			}
+		}
+	default:
+		k.problem(at, "where this route leads depends on the request (%T): name the cluster", c)
+	}
+	for _, rewrite := range []struct {
+		set  bool
+		name string
+	}{
+		{a.GetPrefixRewrite() != "", "prefix_rewrite"},
+		{a.GetRegexRewrite() != nil, "regex_rewrite"},
+		{a.GetPathRewrite() != "", "path_rewrite"},
+		{a.GetPathRewritePolicy() != nil, "path_rewrite_policy"},
+		{a.GetHostRewriteHeader() != "", "host_rewrite_header"},
+		{a.GetHostRewritePathRegex() != nil, "host_rewrite_path_regex"},
+		{a.GetHostRewrite() != "", "host_rewrite"},
+	} {
+		if rewrite.set {
+			k.problem(at.at(rewrite.name), "%s changes a request after it was judged: have agents ask for what the target is to get", rewrite.name)
+		}
+	}
+	if d := a.GetIdleTimeout(); d.AsDuration() != 0 {
+		k.longer(d, 0, at.at("idle_timeout"), "idle_timeout")
+	}
+	if d := a.GetMaxStreamDuration().GetMaxStreamDuration(); d.AsDuration() != 0 {
+		k.longer(d, 0, at.at("max_stream_duration"), "max_stream_duration")
+	}
+}
