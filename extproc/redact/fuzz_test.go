@@ -313,7 +313,9 @@ func (w *bodyWriter) list() {
 
 // public writes a value that both bodies have, with protected values inside.
 func (w *bodyWriter) public(depth int) {
-	switch n := w.shape.IntN(8); {
+	switch n := w.shape.IntN(9); {
+	case n == 8:
+		w.put(`"card ` + strings.Trim(w.grouped(), `"`) + ` 123, code"`)
 	case n == 0 && depth > 0:
 		w.put(`{"x":`)
 		w.public(depth - 1)
@@ -344,8 +346,8 @@ func (w *bodyWriter) address() string {
 	return strings.Repeat("a", 1+w.fill.IntN(20)) + fmt.Sprint(w.fill.Uint32()) + at + strings.Repeat("b.", 1+w.fill.IntN(5)) + "com"
 }
 
-// pan writes a card as a string or as a number, in groups or not.
-func (w *bodyWriter) pan() string {
+// digits makes the digits of a card.
+func (w *bodyWriter) digits() string {
 	digits := make([]byte, []int{13, 16, 19}[w.fill.IntN(3)])
 	for i := range digits {
 		digits[i] = byte('0' + w.fill.IntN(10))
@@ -354,7 +356,17 @@ func (w *bodyWriter) pan() string {
 	for !luhn(digits) {
 		digits[len(digits)-1] = '0' + (digits[len(digits)-1]-'0'+1)%10
 	}
-	switch s := string(digits); w.fill.IntN(5) {
+	return string(digits)
+}
+
+func (w *bodyWriter) grouped() string {
+	s := w.digits()
+	return `"` + s[:4] + " " + s[4:8] + "-" + s[8:] + `"`
+}
+
+// pan writes a card as a string or as a number, in groups or not.
+func (w *bodyWriter) pan() string {
+	switch s := w.digits(); w.fill.IntN(5) {
 	case 0:
 		return s
 	case 1:
@@ -362,7 +374,7 @@ func (w *bodyWriter) pan() string {
 	case 2:
 		return s[:1] + "." + s[1:] + fmt.Sprintf("e%d", len(s)-1)
 	case 3:
-		return `"` + s[:4] + " " + s[4:8] + "-" + s[8:] + `"`
+		return w.grouped()
 	default:
 		return fmt.Sprintf(`"\u%04x%s"`, s[0], s[1:])
 	}

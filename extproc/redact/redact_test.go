@@ -426,6 +426,8 @@ func TestSequences(t *testing.T) {
 		{"text", "text/plain; charset=UTF-8", []string{"email", "card remove"}, "a@b.com " + visa + "!\r\nok", "[redacted] !\r\nok"},
 		{"a private key over lines", "text/plain", []string{"key"}, "a\n-----BEGIN EC PRIVATE KEY-----\nMHcC\n-----END EC PRIVATE KEY----- b\nc\n", "a\n[redacted] b\nc\n"},
 		{"a private key without end", "text/plain", []string{"key"}, "-----BEGIN PRIVATE KEY-----\nMHcC\n", "[redacted]"},
+		{"a page where nothing is hidden", "text/html", []string{"email"}, "&#64;x &period; ?a=1&plus=2\n", "&#64;x &period; ?a=1&plus=2\n"},
+		{"a page with a parameter that is like a reference", "text/html", []string{"email"}, "?a=1&plus=2 a@b.com\n", "?a=1&plus=2 [redacted]\n"},
 		{"a page", "text/html", []string{"email"}, "<p>a&#64;b&period;com &amp;&lt; a&#x40;b.com</p>\n", "<p>[redacted] &amp;&lt; [redacted]</p>\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -11,14 +11,15 @@ import (
 // Options are the limits of one stream. A field that is 0 has its default.
 type Options struct {
 	// MaxToken is how many bytes a JSON string, a value that becomes a token, and an event of an event stream may have.
-	// Default 1 MiB. A string that is masked, removed or made null by a path may have any length.
+	// Default 1 MiB. A string that is masked, removed or made null by a path may have any length. Detectors need up to
+	// eight times as much for a string that is all digits and spaces.
 	MaxToken int
 
 	// MaxDepth is how deep JSON may be nested. Default 1000.
 	MaxDepth int
 
 	// MaxNames is how many names the objects that are open at one time may have together. Default 65,536, which takes up
-	// to 5 MiB. Names inside a value that is masked, removed or made null do not count.
+	// to 6 MiB. Names inside a value that is masked, removed or made null do not count.
 	MaxNames int
 
 	// MaxLine is how many bytes a line of text may have. Default 64 KiB.

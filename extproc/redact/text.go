@@ -108,6 +108,7 @@ func (l *lines) line(line []byte, end string) error {
 	if err := checkText(line); err != nil {
 		return err
 	}
+	original := line
 	if l.markup {
 		l.plain = appendUnescaped(l.plain[:0], line)
 		line = l.plain
@@ -119,10 +120,11 @@ func (l *lines) line(line []byte, end string) error {
 		}
 		l.inKey = false
 		line = line[to:]
+		original = line
 	}
 	line, spans := l.finder.findText(line, l.plan.on)
 	if len(spans) == 0 {
-		l.out = append(append(l.out, line...), end...)
+		l.out = append(append(l.out, original...), end...)
 		return nil
 	}
 	l.plan.strongest(spans, l.tallies)
@@ -168,9 +170,9 @@ func reference(b []byte) (c byte, n int) {
 	name := string(b[1:end])
 	if end < len(b) && b[end] == ';' {
 		end++
-	}
-	if c, ok := references[name]; ok {
-		return c, end
+		if c, ok := references[name]; ok {
+			return c, end
+		}
 	}
 	if len(name) < 2 || name[0] != '#' {
 		return 0, 0
