@@ -131,37 +131,43 @@ func isUnfinished(tail []byte) bool {
 	return s.i == len(tail)
 }
 
-// CheckpointNotes reads the signed notes that stand in dir's checkpoints file from offset on, and returns where to go
-// on from. It verifies nothing. A last line that is still being written is left for the next time.
-func CheckpointNotes(dir string, offset int64) ([]string, int64, error) {
+// SignedNote is a checkpoint as it stands in the file, not verified.
+type SignedNote struct {
+	Text string
+	End  int64 // where the next one begins in the file
+}
+
+// CheckpointNotes reads the signed notes that stand in dir's checkpoints file from offset on. It verifies nothing. A
+// last line that is still being written is left for the next time.
+func CheckpointNotes(dir string, offset int64) ([]SignedNote, error) {
 	f, err := os.Open(CheckpointsFile(dir))
 	if err != nil {
-		return nil, offset, fmt.Errorf("read the checkpoints: %w", err)
+		return nil, fmt.Errorf("read the checkpoints: %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, offset, fmt.Errorf("read the checkpoints: %w", err)
+		return nil, fmt.Errorf("read the checkpoints: %w", err)
 	}
 	if info.Size() < offset {
-		return nil, offset, fmt.Errorf("read the checkpoints: %s has %d bytes and had %d", f.Name(), info.Size(), offset)
+		return nil, fmt.Errorf("read the checkpoints: %s has %d bytes and had %d", f.Name(), info.Size(), offset)
 	}
 	data := make([]byte, info.Size()-offset)
 	if _, err := f.ReadAt(data, offset); err != nil && len(data) > 0 {
-		return nil, offset, fmt.Errorf("read the checkpoints: %w", err)
+		return nil, fmt.Errorf("read the checkpoints: %w", err)
 	}
-	var notes []string
+	var notes []SignedNote
 	for {
 		line, rest, whole := bytes.Cut(data, []byte("\n"))
 		if !whole {
-			return notes, offset, nil
+			return notes, nil
 		}
 		signed, err := noteOf(line)
 		if err != nil {
-			return notes, offset, fmt.Errorf("read the checkpoints: %s at byte %d: %w", f.Name(), offset, err)
+			return notes, fmt.Errorf("read the checkpoints: %s at byte %d: %w", f.Name(), offset, err)
 		}
-		notes = append(notes, string(signed))
 		offset += int64(len(line)) + 1
+		notes = append(notes, SignedNote{Text: string(signed), End: offset})
 		data = rest
 	}
 }

@@ -23,14 +23,14 @@ type Proof struct {
 // Prove makes a proof for record seq from the last checkpoint in dir, which must cover it. It reads the journal up to
 // the checkpoint once and keeps only the hashes that the proof needs.
 func Prove(dir string, keys note.Verifiers, seq uint64) (Proof, error) {
-	notes, _, err := CheckpointNotes(dir, 0)
+	notes, err := CheckpointNotes(dir, 0)
 	if err != nil {
 		return Proof{}, err
 	}
 	if len(notes) == 0 {
 		return Proof{}, fmt.Errorf("prove record %d: there is no checkpoint", seq)
 	}
-	c, err := OpenCheckpoint([]byte(notes[len(notes)-1]), keys)
+	c, err := OpenCheckpoint([]byte(notes[len(notes)-1].Text), keys)
 	if err != nil {
 		return Proof{}, err
 	}

@@ -232,11 +232,11 @@ func TestVerifyHoldsAJournalAgainstACheckpointSeenElsewhere(t *testing.T) {
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
-	notes, _, err := CheckpointNotes(f.dir, 0)
+	notes, err := CheckpointNotes(f.dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := []byte(notes[len(notes)-1])
+	seen := []byte(notes[len(notes)-1].Text)
 	verify := func(dir string, checkpoint []byte) (Report, error) {
 		return Verify(VerifyOptions{Dir: filepath.Join(dir, "journal"), Checkpoint: checkpoint})
 	}

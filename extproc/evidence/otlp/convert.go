@@ -1,0 +1,384 @@
+package otlp
+
+import (
+	"encoding/json"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+
+	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// checkpointEvent is the event name of checkpoints, which are no records.
+const checkpointEvent = "checkpoint"
+
+var instrumentation = &commonpb.InstrumentationScope{Name: "github.com/countersign/countersign/extproc/evidence", Version: strconv.Itoa(evidence.Version)}
+
+func (c *Courier) resource() *resourcepb.Resource {
+	a := attributes{}
+	a.text("service.name", "countersign")
+	a.text("service.instance.id", c.opts.Node)
+	a.text("service.version", c.opts.Version)
+	return &resourcepb.Resource{Attributes: a}
+}
+
+// logRecord is a record as an event.
+func logRecord(e *evidence.Entry, body gate.Object) *logspb.LogRecord {
+	a := attributes{}
+	a.place(e)
+	if e.Type == gate.OperationDecided {
+		a.operation(body)
+	}
+	a.members(body, nil)
+	severity, name := severityOf(e.Type)
+	at := uint64(e.Time.UnixNano())
+	return &logspb.LogRecord{
+		TimeUnixNano: at, ObservedTimeUnixNano: at,
+		EventName: e.Type, SeverityNumber: severity, SeverityText: name,
+		Body:       &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: summary(e, body)}},
+		Attributes: a,
+	}
+}
+
+// summary is a record in a few words, for people who look through logs.
+func summary(e *evidence.Entry, body gate.Object) string {
+	words := []string{e.Type}
+	for _, name := range []string{"effect", "kind", "verb", "resource", "target", "reason"} {
+		if word := text(body, name); word != "" {
+			words = append(words, word)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func severityOf(kind string) (logspb.SeverityNumber, string) {
+	switch kind {
+	case gate.Alarm:
+		return logspb.SeverityNumber_SEVERITY_NUMBER_ERROR, "ERROR"
+	case gate.IdentityRefused, gate.OperationUnknown, gate.ConfigRejected:
+		return logspb.SeverityNumber_SEVERITY_NUMBER_WARN, "WARN"
+	default:
+		return logspb.SeverityNumber_SEVERITY_NUMBER_INFO, "INFO"
+	}
+}
+
+func checkpointItem(note evidence.SignedNote, now time.Time) *item {
+	a := attributes{}
+	lines := strings.SplitN(note.Text, "\n", 4)
+	if len(lines) == 4 {
+		a.text("countersign.checkpoint.origin", lines[0])
+		if size, err := strconv.ParseInt(lines[1], 10, 64); err == nil {
+			a.add("countersign.checkpoint.size", integer(size))
+		}
+		a.text("countersign.checkpoint.root", lines[2])
+	}
+	a.text("countersign.checkpoint.note", note.Text)
+	return &item{checkpoint: note.End, size: 2*len(note.Text) + 256, log: &logspb.LogRecord{
+		ObservedTimeUnixNano: uint64(now.UnixNano()), // a note says no time, and its end of the journal does
+		EventName:            checkpointEvent,
+		SeverityNumber:       logspb.SeverityNumber_SEVERITY_NUMBER_INFO, SeverityText: "INFO",
+		Body:       &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: note.Text}},
+		Attributes: a,
+	}}
+}
+
+// spansOf makes an operation's spans: the gateway's own, which is the record, and below it how long it took to decide
+// and how long the target took. d is nil where the decision is not to be found; the record is sent all the same.
+func spansOf(e *evidence.Entry, body gate.Object, d *decision) []*tracepb.Span {
+	if d == nil {
+		d = &decision{op: e.Op, time: e.Time, hash: e.Hash, ids: idsOf(e, "")}
+	}
+	end := e.Time
+	start := end.Add(-seconds(body, "duration"))
+	if d.time.Before(start) {
+		start = d.time
+	}
+	a := attributes{}
+	a.place(e)
+	if d.seq != 0 {
+		a.add("countersign.decided.seq", integer(int64(d.seq)))
+		a.text("countersign.decided.hash", d.hash)
+	}
+	a.operation(d.body)
+	a.result(text(d.body, "protocol"), body)
+	a.members(body, map[string]bool{"decided": true})
+	a.members(d.body, names(body))
+	span := &tracepb.Span{
+		TraceId: d.ids.trace[:], SpanId: d.ids.span[:], ParentSpanId: d.ids.parent, Flags: spanFlags(d.ids),
+		Name: spanName(d.body), Kind: tracepb.Span_SPAN_KIND_SERVER,
+		StartTimeUnixNano: uint64(start.UnixNano()), EndTimeUnixNano: uint64(end.UnixNano()),
+		Attributes: a, Status: spanStatus(body),
+	}
+	spans := []*tracepb.Span{span}
+	if d.seq == 0 || d.time.After(end) {
+		return spans // no time of a decision to tell, or a clock that stepped back
+	}
+	spans = append(spans, child(d, "decide", tracepb.Span_SPAN_KIND_INTERNAL, start, d.time))
+	if text(d.body, "effect") == gate.Allow.String() && gate.Result(text(body, "result")) != gate.Refused {
+		spans = append(spans, child(d, "target", tracepb.Span_SPAN_KIND_CLIENT, d.time, end))
+	}
+	return spans
+}
+
+func child(d *decision, role string, kind tracepb.Span_SpanKind, from, to time.Time) *tracepb.Span {
+	a := attributes{}
+	a.text("countersign.op", d.op)
+	id := spanID(d.hash, role)
+	return &tracepb.Span{
+		TraceId: d.ids.trace[:], SpanId: id[:], ParentSpanId: d.ids.span[:], Flags: uint32(d.ids.flags) | parentKnown,
+		Name: role, Kind: kind,
+		StartTimeUnixNano: uint64(from.UnixNano()), EndTimeUnixNano: uint64(to.UnixNano()),
+		Attributes: a,
+	}
+}
+
+// Bits of a span's flags beyond those of the trace context: whether the parent is in another process is known, and is so.
+const (
+	parentKnown  = uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
+	parentRemote = uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
+)
+
+func spanFlags(i ids) uint32 {
+	flags := uint32(i.flags) | parentKnown
+	if i.parent != nil {
+		flags |= parentRemote
+	}
+	return flags
+}
+
+// spanName has few values, as names of spans should: an agent can send any method it likes.
+func spanName(body gate.Object) string {
+	verb, protocol := text(body, "verb"), text(body, "protocol")
+	if protocol == "http" {
+		if verb, _ = knownMethod(verb); verb == otherMethod {
+			verb = "HTTP"
+		}
+	}
+	name := strings.TrimSpace(verb + " " + text(body, "resource"))
+	if name == "" || len(verb) > 32 {
+		return "operation"
+	}
+	return name
+}
+
+const otherMethod = "_OTHER"
+
+// knownMethod is the method as the semantic conventions want it, and whether it is that.
+func knownMethod(method string) (string, bool) {
+	switch method {
+	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH":
+		return method, true
+	default:
+		return otherMethod, false
+	}
+}
+
+func spanStatus(body gate.Object) *tracepb.Status {
+	switch gate.Result(text(body, "result")) {
+	case gate.TargetFailed, gate.WithheldBy:
+		return &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: text(body, "reason")}
+	default:
+		return nil
+	}
+}
+
+// attributes are what a span or an event says, in the order it was added.
+type attributes []*commonpb.KeyValue
+
+func (a *attributes) add(key string, v *commonpb.AnyValue) {
+	if v != nil {
+		*a = append(*a, &commonpb.KeyValue{Key: key, Value: v})
+	}
+}
+
+func (a *attributes) text(key, value string) {
+	if value != "" {
+		a.add(key, &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}})
+	}
+}
+
+// place says where a record stands in the journal.
+func (a *attributes) place(e *evidence.Entry) {
+	a.add("countersign.seq", integer(int64(e.Seq)))
+	a.text("countersign.hash", e.Hash)
+	a.text("countersign.type", e.Type)
+	a.text("countersign.op", e.Op)
+	a.text("countersign.node", e.Node)
+}
+
+// operation says what was asked, by the names that the semantic conventions have for it.
+func (a *attributes) operation(body gate.Object) {
+	verb, target := text(body, "verb"), text(body, "target")
+	switch text(body, "protocol") {
+	case "http":
+		method, known := knownMethod(verb)
+		a.text("http.request.method", method)
+		if !known {
+			a.text("http.request.method_original", verb)
+		}
+		a.text("url.path", target)
+	case "postgres":
+		a.text("db.system.name", "postgresql")
+		a.text("db.operation.name", verb)
+		a.text("db.query.summary", target)
+	case "git":
+		a.text("vcs.repository.name", target)
+	}
+	a.text("client.address", host(text(body, "peer")))
+	if principal, ok := body.Get("principal"); ok {
+		if p, ok := principal.(gate.Object); ok {
+			a.text("enduser.id", text(p, "subject"))
+		}
+	}
+}
+
+// result says how it ended, likewise.
+func (a *attributes) result(protocol string, body gate.Object) {
+	if protocol == "http" {
+		if status := number(body, "status"); status != 0 {
+			a.add("http.response.status_code", integer(int64(status)))
+		}
+		a.add("http.request.body.size", integer(int64(number(body, "bytes_in"))))
+		a.add("http.response.body.size", integer(int64(number(body, "bytes_out"))))
+	}
+	if result := gate.Result(text(body, "result")); result == gate.TargetFailed || result == gate.WithheldBy {
+		a.text("error.type", string(result))
+	}
+}
+
+// reserved are names under countersign. that no member of a body may take.
+var reserved = map[string]bool{"seq": true, "hash": true, "type": true, "op": true, "node": true, "decided": true, "checkpoint": true}
+
+// members adds a body's members as countersign.*, those of objects within it with a dot. What is empty says nothing and is
+// left out, and so are the names in except.
+func (a *attributes) members(body gate.Object, except map[string]bool) {
+	for _, m := range body {
+		if except[m.Name] {
+			continue
+		}
+		prefix := "countersign."
+		if reserved[m.Name] {
+			prefix += "body."
+		}
+		a.member(prefix+m.Name, m.Value)
+	}
+}
+
+func (a *attributes) member(key string, v any) {
+	if o, ok := v.(gate.Object); ok {
+		for _, m := range o {
+			a.member(key+"."+m.Name, m.Value)
+		}
+		return
+	}
+	a.add(key, anyValue(v))
+}
+
+func anyValue(v any) *commonpb.AnyValue {
+	switch v := v.(type) {
+	case bool:
+		return &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: v}}
+	case string:
+		if v == "" {
+			return nil
+		}
+		return &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: v}}
+	case json.Number:
+		return numberValue(v)
+	case []any:
+		return listValue(v)
+	case gate.Object:
+		list := &commonpb.KeyValueList{}
+		for _, m := range v {
+			list.Values = append(list.Values, &commonpb.KeyValue{Key: m.Name, Value: anyValue(m.Value)})
+		}
+		return &commonpb.AnyValue{Value: &commonpb.AnyValue_KvlistValue{KvlistValue: list}}
+	default:
+		return nil // null
+	}
+}
+
+func listValue(list []any) *commonpb.AnyValue {
+	if len(list) == 0 {
+		return nil
+	}
+	array := &commonpb.ArrayValue{}
+	for _, e := range list {
+		v := anyValue(e)
+		if v == nil {
+			v = &commonpb.AnyValue{}
+		}
+		array.Values = append(array.Values, v)
+	}
+	return &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: array}}
+}
+
+// numberValue keeps a number's value: as text where neither kind of number that OTLP has can hold it.
+func numberValue(n json.Number) *commonpb.AnyValue {
+	if i, err := n.Int64(); err == nil {
+		return integer(i)
+	}
+	f, err := n.Float64()
+	if err == nil && !math.IsInf(f, 0) {
+		if again, err := gate.AppendJSON(nil, f); err == nil && string(again) == n.String() {
+			return &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: f}}
+		}
+	}
+	return &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: n.String()}}
+}
+
+func integer(n int64) *commonpb.AnyValue {
+	return &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: n}}
+}
+
+func names(o gate.Object) map[string]bool {
+	set := map[string]bool{}
+	for _, m := range o {
+		set[m.Name] = true
+	}
+	return set
+}
+
+// text is a member that is text, or nothing.
+func text(o gate.Object, name string) string {
+	v, _ := o.Get(name)
+	s, _ := v.(string)
+	return s
+}
+
+// number is a member that is a whole number, or 0.
+func number(o gate.Object, name string) uint64 {
+	v, _ := o.Get(name)
+	n, _ := v.(json.Number)
+	i, err := strconv.ParseUint(string(n), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return i
+}
+
+// seconds is a member that says how long something took.
+func seconds(o gate.Object, name string) time.Duration {
+	v, _ := o.Get(name)
+	n, _ := v.(json.Number)
+	f, err := n.Float64()
+	if err != nil || f < 0 || f > 1e9 {
+		return 0
+	}
+	return time.Duration(f * float64(time.Second))
+}
+
+// host is the address in host:port, or the whole where there is no port.
+func host(peer string) string {
+	if i := strings.LastIndexByte(peer, ':'); i > 0 && strings.Count(peer, ":") == 1 || strings.HasPrefix(peer, "[") && i > strings.LastIndexByte(peer, ']') {
+		return strings.Trim(peer[:i], "[]")
+	}
+	return peer
+}

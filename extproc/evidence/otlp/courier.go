@@ -1,0 +1,375 @@
+// Package otlp carries the journal to an OpenTelemetry collector, over OTLP/gRPC.
+//
+// # What arrives
+//
+// Auditors work with traces, so an operation that has ended is one span, made of its operation.finished record and the
+// decision that record names; it stands in the agent's own trace where the agent sent a traceparent. Child spans
+// tell how long the decision took and how long the target. Every other record is a log record whose event name is its
+// type: also the decision itself, with the ids of the span that it will belong to. Each checkpoint is a log record
+// "checkpoint" with the signed note, to be held against the journal later (evidence verify --checkpoint).
+//
+// Each record arrives with its number and its hash (countersign.seq, countersign.hash), so that whoever has the data
+// can see a gap. Child spans have no number. Attributes follow the semantic conventions where there is one, and have the
+// record's own members as countersign.*.
+//
+// # Nothing is dropped
+//
+// The journal is the queue: the courier reads it by a cursor that is moved, durably, only when the collector has
+// accepted what stands before it. A collector that is down costs nothing but lag. (A batch processor of the OpenTelemetry
+// SDK drops when its queue is full, which is why none is used here.) What happens to an answer:
+//
+//   - Accepted: the cursor moves. If the answer is lost, or the gateway dies before the cursor is on the disk, the
+//     records are sent again, and are identical: also the ids of spans and traces come from the records.
+//   - Accepted in part: the protocol forbids to send any of it again, and does not say which were rejected. They are
+//     counted, and an alarm names the range.
+//   - Refused for a reason that can pass (unavailable, overloaded, too slow) or that is about the collector and not
+//     about a record (no permission, no such service): tried again for ever, with growing pauses, or after the pause that the
+//     collector asks for.
+//   - Refused for what it is: the batch is halved until the record is found. It is given up only when the collector
+//     accepted others of the same batch; one that refuses all has a fault of its own, and is tried again. A record
+//     that is given up is counted and an alarm names it. It stays in the journal.
+//
+// # Trust
+//
+// The collector is trusted to keep what it accepted. It cannot alter the journal, and cannot slow down an operation:
+// nothing waits for the courier.
+package otlp
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	collogspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/grpc"
+
+	"github.com/countersign/countersign/extproc/evidence"
+)
+
+// Source is a journal to read from.
+type Source interface {
+	// Dir is where its files are.
+	Dir() string
+	// Durable is the last record that may be read.
+	Durable() uint64
+	// Changed returns a channel that is closed when there is more to read.
+	Changed() <-chan struct{}
+}
+
+// Options says where to send and how. Endpoint, Cursor and Node are required.
+type Options struct {
+	Endpoint string // host:port of an OTLP/gRPC receiver
+	TLS      TLS
+	Cursor   string // file that says how far the collector has accepted; <data>/otlp.cursor
+	Node     string // resource attribute service.instance.id
+	Version  string // resource attribute service.version
+
+	BatchRecords int           // records in one request at most; default 512
+	BatchBytes   int           // size of one request at most, but for a single record over it; default 3.5 MiB, below gRPC's limit of 4
+	Flush        time.Duration // how long a record may wait for others to go with it; default 200 ms
+	Timeout      time.Duration // of one request; default 10 s
+	MinBackoff   time.Duration // first pause after a failure; default 100 ms
+	MaxBackoff   time.Duration // longest pause; default 30 s
+	AlarmAfter   time.Duration // how long sending may fail before that is an alarm; default 30 s
+
+	Now func() time.Time
+	Log *slog.Logger
+	// Alarm is told of records that the collector rejected and of a collector that cannot be reached. It must not wait
+	// for the journal. It is not told when what was rejected is an alarm record: that would not end.
+	Alarm func(kind, detail string)
+}
+
+// The kinds of alarm that a courier raises.
+const (
+	AlarmRejected = "otlp_rejected" // the collector will not have some records
+	AlarmFailing  = "otlp_failing"  // nothing has been accepted for a while
+	AlarmJournal  = "otlp_journal"  // the journal cannot be read
+)
+
+// Stats is how the courier does.
+type Stats struct {
+	Sent       uint64        // records and checkpoints accepted since the start
+	Rejected   uint64        // of what was sent, how much the collector would not have
+	Retries    uint64        // requests that were made again
+	LagRecords uint64        // durable records that the collector has not accepted
+	LagTime    time.Duration // age of the oldest of them
+	LastError  string        // empty when the last request was accepted
+}
+
+// Courier sends a journal to a collector until it is stopped.
+type Courier struct {
+	opts   Options
+	source Source
+	conn   *grpc.ClientConn
+	logs   collogspb.LogsServiceClient
+	spans  coltracepb.TraceServiceClient
+
+	// Of the goroutine that sends:
+	cursor  cursor
+	reader  *evidence.Reader
+	waiting []*item // read and not yet accepted, in order
+	joiner  joiner
+	failing time.Time // since when nothing is accepted; zero while it is
+	alarmed bool
+
+	sent, rejected, retries, accepted atomic.Uint64
+	oldest                            atomic.Int64 // UnixNano of the oldest record that waits; 0 when none does
+	lastError                         atomic.Pointer[string]
+
+	stopping chan struct{}
+	cancel   context.CancelFunc
+	done     chan struct{}
+	once     sync.Once
+}
+
+// Start begins to send what source has from where the cursor stands. It does not wait for the collector: one that is
+// down is no error. A cursor that does not fit the journal is.
+func Start(source Source, opts Options) (*Courier, error) {
+	opts = withDefaults(opts)
+	c := &Courier{opts: opts, source: source, stopping: make(chan struct{}), done: make(chan struct{})}
+	cur, err := loadCursor(opts.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	if err := cur.fits(source); err != nil {
+		return nil, fmt.Errorf("the cursor %s does not fit the journal in %s: %w; remove it to send the whole journal again", opts.Cursor, source.Dir(), err)
+	}
+	c.cursor = cur
+	c.accepted.Store(cur.both())
+	c.joiner = newJoiner(source.Dir())
+	c.reader = evidence.NewReader(source.Dir(), cur.readFrom(), source.Durable)
+	if c.conn, err = dial(opts); err != nil {
+		return nil, err
+	}
+	c.logs = collogspb.NewLogsServiceClient(c.conn)
+	c.spans = coltracepb.NewTraceServiceClient(c.conn)
+	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	go c.run(ctx)
+	return c, nil
+}
+
+func withDefaults(o Options) Options {
+	o.BatchRecords = cmp.Or(o.BatchRecords, 512)
+	o.BatchBytes = cmp.Or(o.BatchBytes, 7<<19)
+	o.Flush = cmp.Or(o.Flush, 200*time.Millisecond)
+	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+	o.MinBackoff = cmp.Or(o.MinBackoff, 100*time.Millisecond)
+	o.MaxBackoff = cmp.Or(o.MaxBackoff, 30*time.Second)
+	o.AlarmAfter = cmp.Or(o.AlarmAfter, 30*time.Second)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Alarm == nil {
+		o.Alarm = func(string, string) {}
+	}
+	return o
+}
+
+// Stop sends what is left, for as long as ctx allows, and ends. What was not accepted by then is sent after the next
+// start. Close the journal first, so that its last record is among what is sent.
+func (c *Courier) Stop(ctx context.Context) error {
+	c.once.Do(func() { close(c.stopping) })
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+	}
+	c.cancel()
+	<-c.done
+	c.reader.Close()
+	err := c.conn.Close()
+	if lag := c.Stats().LagRecords; lag > 0 {
+		return fmt.Errorf("%d records wait for the collector until the next start: %s", lag, c.Stats().LastError)
+	}
+	return err
+}
+
+// Stats says how the courier does at the moment.
+func (c *Courier) Stats() Stats {
+	s := Stats{Sent: c.sent.Load(), Rejected: c.rejected.Load(), Retries: c.retries.Load()}
+	if accepted, durable := c.accepted.Load(), c.source.Durable(); durable > accepted {
+		s.LagRecords = durable - accepted
+		if oldest := c.oldest.Load(); oldest != 0 {
+			s.LagTime = max(0, c.opts.Now().Sub(time.Unix(0, oldest)))
+		}
+	}
+	if text := c.lastError.Load(); text != nil {
+		s.LastError = *text
+	}
+	return s
+}
+
+func (c *Courier) run(ctx context.Context) {
+	defer close(c.done)
+	for ctx.Err() == nil {
+		changed := c.source.Changed()
+		sent, err := c.round(ctx)
+		switch {
+		case err != nil:
+			c.failed(err)
+			c.pause(ctx, c.opts.MaxBackoff)
+		case sent == c.opts.BatchRecords, sent > 0 && c.isStopping():
+		case c.isStopping():
+			return
+		default:
+			c.await(ctx, changed)
+		}
+	}
+}
+
+// round sends one batch and says how many it had. An error is one of this machine, or the collector refuses whatever it is
+// sent; its other answers are dealt with inside.
+func (c *Courier) round(ctx context.Context) (int, error) {
+	if err := c.fill(); err != nil {
+		c.opts.Alarm(AlarmJournal, err.Error())
+		return 0, err
+	}
+	waiting := len(c.waiting)
+	if waiting == 0 {
+		return 0, nil
+	}
+	if err := c.deliver(ctx); err != nil && ctx.Err() == nil {
+		return 0, err
+	}
+	return waiting, nil
+}
+
+// fill reads on, until a batch is full or there is nothing more.
+func (c *Courier) fill() error {
+	size := 0
+	for _, it := range c.waiting {
+		size += it.size
+	}
+	for len(c.waiting) < c.opts.BatchRecords && size < c.opts.BatchBytes {
+		e, err := c.reader.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			// Begin anew with the file next time: it may be readable then.
+			err = fmt.Errorf("read the journal at record %d: %w", c.next(), err)
+			c.restartReader()
+			return err
+		}
+		it := c.joiner.item(&e)
+		if e.Seq <= c.cursor.both() {
+			continue // read for the sake of its operation, or to hold it against the cursor
+		}
+		c.waiting = append(c.waiting, it)
+		size += it.size
+		if len(c.waiting) == 1 {
+			c.oldest.Store(e.Time.UnixNano())
+		}
+	}
+	return c.fillCheckpoints()
+}
+
+func (c *Courier) next() uint64 {
+	if n := len(c.waiting); n > 0 && c.waiting[n-1].seq > 0 {
+		return c.waiting[n-1].seq + 1
+	}
+	return c.cursor.both() + 1
+}
+
+func (c *Courier) restartReader() {
+	c.reader.Close()
+	c.waiting = nil
+	c.joiner = newJoiner(c.source.Dir())
+	c.reader = evidence.NewReader(c.source.Dir(), c.cursor.readFrom(), c.source.Durable)
+}
+
+// fillCheckpoints adds the checkpoints that are not sent, behind the records and while the batch has room.
+func (c *Courier) fillCheckpoints() error {
+	from := c.cursor.Checkpoints
+	for _, it := range c.waiting {
+		from = max(from, it.checkpoint)
+	}
+	notes, err := evidence.CheckpointNotes(c.source.Dir(), from)
+	if err != nil {
+		return err
+	}
+	for _, note := range notes[:min(len(notes), max(0, c.opts.BatchRecords-len(c.waiting)))] {
+		c.waiting = append(c.waiting, checkpointItem(note, c.opts.Now()))
+	}
+	return nil
+}
+
+func (c *Courier) isStopping() bool {
+	select {
+	case <-c.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// await waits for the journal to have more, and then a little for it to have more still.
+func (c *Courier) await(ctx context.Context, changed <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-c.stopping:
+		return
+	case <-changed:
+	}
+	flush := time.NewTimer(c.opts.Flush)
+	defer flush.Stop()
+	for {
+		if c.source.Durable() >= c.accepted.Load()+uint64(c.opts.BatchRecords) {
+			return
+		}
+		changed = c.source.Changed()
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.stopping:
+			return
+		case <-flush.C:
+			return
+		case <-changed:
+		}
+	}
+}
+
+// pause waits for d, or until there is no more time to. A courier that is stopping still pauses: Stop bounds that.
+func (c *Courier) pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// failed notes that something was not accepted, and raises an alarm when that lasts.
+func (c *Courier) failed(err error) {
+	text := err.Error()
+	c.lastError.Store(&text)
+	now := c.opts.Now()
+	if c.failing.IsZero() {
+		c.failing = now
+		c.opts.Log.Warn("the collector did not accept records; they stay in the journal and are sent again", "error", err)
+	}
+	if !c.alarmed && now.Sub(c.failing) >= c.opts.AlarmAfter {
+		c.alarmed = true
+		c.opts.Alarm(AlarmFailing, fmt.Sprintf("nothing was accepted for %s: %v", now.Sub(c.failing).Round(time.Second), err))
+	}
+}
+
+func (c *Courier) worked() {
+	if !c.failing.IsZero() {
+		c.opts.Log.Info("the collector accepts records again", "after", c.opts.Now().Sub(c.failing))
+	}
+	c.failing, c.alarmed = time.Time{}, false
+	c.lastError.Store(nil)
+}
+
+var errRefusesAll = errors.New("the collector refuses every record")

@@ -1,0 +1,87 @@
+package otlp
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+)
+
+// TLS says how the collector is recognised and how the courier shows who it is. The zero value is TLS with the
+// system's certificate authorities.
+type TLS struct {
+	CAFile     string // PEM; in place of the system's authorities
+	CertFile   string // PEM; with KeyFile, the client's certificate. Both are read again for each connection
+	KeyFile    string
+	ServerName string // the name to expect in place of the endpoint's
+	Insecure   bool   // no TLS at all; whoever sets it answers for the path to the collector
+}
+
+func dial(o Options) (*grpc.ClientConn, error) {
+	if o.Endpoint == "" {
+		return nil, errors.New("the collector's endpoint is empty")
+	}
+	creds, err := o.TLS.credentials()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(o.Endpoint,
+		grpc.WithTransportCredentials(creds),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithUserAgent("countersign/"+o.Version),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: o.MinBackoff, Multiplier: 1.6, Jitter: 0.2, MaxDelay: min(o.MaxBackoff, 5*time.Second)},
+			MinConnectTimeout: o.Timeout,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("reach the collector at %q: %w", o.Endpoint, err)
+	}
+	return conn, nil
+}
+
+func (t TLS) credentials() (credentials.TransportCredentials, error) {
+	if t.Insecure {
+		if t.CAFile != "" || t.CertFile != "" || t.KeyFile != "" {
+			return nil, errors.New("the collector's connection is set to be insecure and has certificates: choose one")
+		}
+		return insecure.NewCredentials(), nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the collector's ca_file: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("the collector's ca_file %s has no PEM certificate", t.CAFile)
+		}
+	}
+	if (t.CertFile == "") != (t.KeyFile == "") {
+		return nil, errors.New("the collector's connection needs a certificate and its key, and has one of the two")
+	}
+	if t.CertFile != "" {
+		load := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+			if err != nil {
+				return nil, fmt.Errorf("read the client certificate for the collector: %w", err)
+			}
+			return &pair, nil
+		}
+		if _, err := load(nil); err != nil {
+			return nil, err
+		}
+		config.GetClientCertificate = load
+	}
+	return credentials.NewTLS(config), nil
+}

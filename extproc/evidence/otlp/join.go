@@ -1,0 +1,190 @@
+package otlp
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// item is one record, or one checkpoint, as it goes to the collector: either a log record or spans.
+type item struct {
+	seq     uint64 // 0 for a checkpoint
+	hash    string
+	time    time.Time
+	decided uint64 // of spans: the decision's record
+	alarm   bool   // it is an alarm record
+
+	log   *logspb.LogRecord
+	spans []*tracepb.Span
+	size  int // in a request, about
+
+	checkpoint int64 // of a checkpoint: where the next one begins in its file
+}
+
+// joiner remembers decisions until their operations end, since it takes both records to make a span.
+type joiner struct {
+	dir     string
+	allowed map[uint64]*decision // waits for its operation.finished: a few, and never more than are under way
+	refused map[uint64]*decision // may see one, or not
+	order   []uint64             // of refused, oldest first
+}
+
+// maxRefused bounds what is remembered of decisions that may never be finished. One that is forgotten is read again.
+const maxRefused = 4096
+
+// decision is an operation.decided record.
+type decision struct {
+	seq  uint64
+	hash string
+	op   string
+	time time.Time
+	body gate.Object
+	ids  ids
+}
+
+func newJoiner(dir string) joiner {
+	return joiner{dir: dir, allowed: map[uint64]*decision{}, refused: map[uint64]*decision{}}
+}
+
+// item makes of a record what is sent for it. Records come in order.
+func (j *joiner) item(e *evidence.Entry) *item {
+	it := &item{seq: e.Seq, hash: e.Hash, time: e.Time, alarm: e.Type == gate.Alarm}
+	body, err := e.Object()
+	if err != nil { // the reader has checked the line, so this is for the type system
+		body = gate.Object{}
+	}
+	switch e.Type {
+	case gate.OperationDecided:
+		d := newDecision(e, body)
+		j.remember(d)
+		it.log = logRecord(e, body)
+		it.log.TraceId, it.log.SpanId, it.log.Flags = d.ids.trace[:], d.ids.span[:], uint32(d.ids.flags)
+	case gate.OperationFinished:
+		d := j.take(e, body)
+		it.spans = spansOf(e, body, d)
+		if d != nil {
+			it.decided = d.seq
+		}
+	case gate.OperationUnknown:
+		it.log = logRecord(e, body)
+		if d := j.take(e, body); d != nil {
+			it.decided = d.seq
+			it.log.TraceId, it.log.SpanId, it.log.Flags = d.ids.trace[:], d.ids.span[:], uint32(d.ids.flags)
+		}
+	case gate.GatewayStarted:
+		clear(j.allowed) // the start has settled whatever was open
+		it.log = logRecord(e, body)
+	default:
+		it.log = logRecord(e, body)
+	}
+	if it.log != nil {
+		it.size = proto.Size(it.log) + 16
+	}
+	for _, s := range it.spans {
+		it.size += proto.Size(s) + 16
+	}
+	return it
+}
+
+func newDecision(e *evidence.Entry, body gate.Object) *decision {
+	return &decision{seq: e.Seq, hash: e.Hash, op: e.Op, time: e.Time, body: body, ids: idsOf(e, text(body, "traceparent"))}
+}
+
+func (j *joiner) remember(d *decision) {
+	if text(d.body, "effect") == gate.Allow.String() {
+		j.allowed[d.seq] = d
+		return
+	}
+	j.refused[d.seq] = d
+	j.order = append(j.order, d.seq)
+	if len(j.order) > maxRefused {
+		delete(j.refused, j.order[0])
+		j.order = j.order[1:]
+	}
+}
+
+// take finds the decision that a record names. It is nil where the journal does not have it.
+func (j *joiner) take(e *evidence.Entry, body gate.Object) *decision {
+	seq := number(body, "decided")
+	if seq == 0 || seq >= e.Seq {
+		return nil
+	}
+	for _, m := range []map[uint64]*decision{j.allowed, j.refused} {
+		if d, ok := m[seq]; ok {
+			delete(m, seq)
+			return d
+		}
+	}
+	found, err := recordAt(j.dir, seq)
+	if err != nil || found.Type != gate.OperationDecided {
+		return nil
+	}
+	of, err := found.Object()
+	if err != nil {
+		return nil
+	}
+	return newDecision(&found, of)
+}
+
+// oldest is the oldest decision up to last whose operation goes on, or 0.
+func (j *joiner) oldest(last uint64) uint64 {
+	var oldest uint64
+	for seq := range j.allowed {
+		if seq <= last && (oldest == 0 || seq < oldest) {
+			oldest = seq
+		}
+	}
+	return oldest
+}
+
+// ids place an operation in a trace. They come from the record alone, so that what is sent again is the same.
+type ids struct {
+	trace  [16]byte
+	span   [8]byte
+	parent []byte // the agent's span; nil where it sent none
+	flags  byte
+}
+
+func idsOf(decided *evidence.Entry, traceparent string) ids {
+	var i ids
+	i.span = spanID(decided.Hash, "gateway")
+	if trace, parent, flags, ok := parseTraceparent(traceparent); ok {
+		i.trace, i.parent, i.flags = trace, parent[:], flags
+		return i
+	}
+	sum := sha256.Sum256([]byte("countersign trace\n" + decided.Op))
+	i.trace = [16]byte(sum[:16])
+	i.flags = 1 // sampled: evidence is never left out
+	return i
+}
+
+func spanID(hash, role string) [8]byte {
+	sum := sha256.Sum256([]byte("countersign span\n" + hash + "\n" + role))
+	return [8]byte(sum[:8])
+}
+
+// parseTraceparent reads a W3C traceparent (Trace Context, section 3.2), of version 00 or the like part of a later one.
+func parseTraceparent(s string) (trace [16]byte, parent [8]byte, flags byte, ok bool) {
+	if len(s) < 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' || s[:2] == "ff" || s[:2] == "00" && len(s) != 55 {
+		return
+	}
+	var last [1]byte
+	if !lowerHex(trace[:], s[3:35]) || !lowerHex(parent[:], s[36:52]) || !lowerHex(last[:], s[53:55]) {
+		return
+	}
+	return trace, parent, last[0], trace != [16]byte{} && parent != [8]byte{}
+}
+
+func lowerHex(dst []byte, s string) bool {
+	if n, err := hex.Decode(dst, []byte(s)); err != nil || n != len(dst) {
+		return false
+	}
+	return hex.EncodeToString(dst) == s
+}
