@@ -2,10 +2,12 @@ package web
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
 	"mime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,10 +19,9 @@ import (
 type bodyKind int
 
 const (
-	noBody  bodyKind = iota // there is none until a byte comes
+	asBytes bodyKind = iota // says that it is something else, or nothing
 	asJSON                  // says that it is JSON
 	asForm                  // application/x-www-form-urlencoded
-	asBytes                 // says that it is something else, or nothing
 )
 
 // Bounds on JSON: deeper, or with numbers that take more than this to hold, is refused. Policy and targets compute with
@@ -31,48 +32,66 @@ const (
 	maxExponent     = 400
 )
 
-func (i *Inspector) classify(contentType, contentEncoding []string) error {
-	for _, e := range contentEncoding {
-		if !strings.EqualFold(strings.TrimSpace(e), "identity") && !i.opt.Stream {
-			return unreadable("The request's body is encoded (Content-Encoding: %s) and cannot be read. Send it without Content-Encoding.", e)
-		}
-	}
-	i.kind = asBytes
-	if len(contentType) == 0 || i.opt.Stream {
+func (i *Inspector) classify(h *heading) error {
+	if i.opt.Stream {
 		return nil
 	}
-	if len(contentType) > 1 {
-		return unreadable("The request has more than one Content-Type. Send one.")
+	if e := h.contentEncoding; e != "" && !strings.EqualFold(strings.TrimSpace(e), "identity") {
+		return unreadable("The request's body is encoded (Content-Encoding: %s) and cannot be read. Send it without Content-Encoding.", e)
 	}
-	media, params, err := mime.ParseMediaType(contentType[0])
+	if !h.hasContentType {
+		return nil
+	}
+	media, params, err := mime.ParseMediaType(h.contentType)
 	if err != nil {
-		return unreadable("The request's Content-Type %q cannot be read: %v.", contentType[0], err)
+		return unreadable("The request's Content-Type %q cannot be read: %v.", h.contentType, err)
 	}
 	switch {
+	case media == "application/grpc" || strings.HasPrefix(media, "application/grpc+") || strings.HasPrefix(media, "application/grpc-web"):
+		i.framed = true
 	case media == "application/json" || strings.HasSuffix(media, "+json") || media == "text/json":
 		i.kind = asJSON
 	case media == "application/x-www-form-urlencoded":
 		i.kind = asForm
 	}
-	if charset := params["charset"]; charset != "" && i.kind != asBytes && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
+	if charset := params["charset"]; charset != "" && !slices.Contains(charsets, strings.ToLower(charset)) {
 		return unreadable("The request's body is in the charset %q. Send UTF-8.", charset)
 	}
 	return nil
 }
 
+// charsets agree with UTF-8 on ASCII, and with it on what is JSON syntax. In others (UTF-16, UTF-7, EBCDIC) a body that
+// does not look like JSON can be JSON.
+var charsets = []string{"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252"}
+
 func (i *Inspector) readBody() (err error) {
 	r := &i.request
-	switch {
-	case len(i.body) == 0:
+	if len(i.body) == 0 {
 		return nil
-	case i.kind == asForm:
-		r.Form, err = i.pairs(string(i.body), "form")
-		return err
-	case i.kind == asJSON || looksLikeJSON(i.body):
-		r.Body, err = parseJSON(i.body)
-		return err
 	}
-	return nil
+	if i.kind == asForm {
+		if r.Form, err = i.pairs(string(i.body), "form"); err != nil {
+			return err
+		}
+	}
+	if i.kind == asJSON || looksLikeJSON(i.body) && !(i.framed && isGRPC(i.body)) {
+		r.Body, err = parseJSON(i.body)
+		r.JSON = err == nil
+	}
+	return err
+}
+
+// isGRPC is true for whole frames of gRPC: a flag, a length, a message. The length of a short message can look like the
+// beginning of JSON in UTF-32.
+func isGRPC(b []byte) bool {
+	for len(b) >= 5 && b[0] <= 1 {
+		n := uint64(binary.BigEndian.Uint32(b[1:5]))
+		if n > uint64(len(b)-5) {
+			return false
+		}
+		b = b[5+n:]
+	}
+	return len(b) == 0
 }
 
 // looksLikeJSON is true for a body that a lenient reader could take for a JSON object or array, in any Unicode encoding.

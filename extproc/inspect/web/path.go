@@ -49,20 +49,8 @@ func (i *Inspector) segments(path string) ([]string, error) {
 	segments := make([]string, len(raw))
 	for n, part := range raw {
 		s, err := decodeOnce(part, false)
-		if err != nil {
-			return nil, err
-		}
-		switch {
-		case s == "":
-			err = i.ambiguous("double-slash", "an empty segment (//)")
-		case s == "." || s == "..":
-			err = i.ambiguous("dot-segments", "a dot segment (. or ..), plain or encoded")
-		case strings.Contains(s, "/"):
-			err = i.ambiguous("encoded-slash", "an encoded slash (%2F)")
-		case strings.Contains(s, `\`):
-			err = i.ambiguous("backslash", "a backslash, plain or encoded")
-		case strings.Contains(s, ";"):
-			err = i.ambiguous("parameters", "a semicolon (path parameters), plain or encoded")
+		if err == nil {
+			err = i.segment(s)
 		}
 		if err != nil {
 			return nil, err
@@ -70,6 +58,33 @@ func (i *Inspector) segments(path string) ([]string, error) {
 		segments[n] = s
 	}
 	return segments, nil
+}
+
+// segment checks one decoded segment. A form that is accepted must not bring in another that is not: to a server that
+// decodes %2F, "a%2F..%2Fb" has a dot segment, and to one that drops parameters "..;x" is one.
+func (i *Inspector) segment(s string) error {
+	var err error
+	if strings.Contains(s, "/") {
+		err = i.ambiguous("encoded-slash", "an encoded slash (%2F)")
+	}
+	if err == nil && strings.Contains(s, `\`) {
+		err = i.ambiguous("backslash", "a backslash, plain or encoded")
+	}
+	if err == nil && strings.Contains(s, ";") {
+		err = i.ambiguous("parameters", "a semicolon (path parameters), plain or encoded")
+	}
+	for part := range strings.SplitSeq(strings.ReplaceAll(s, `\`, "/"), "/") {
+		if err != nil {
+			return err
+		}
+		switch name, _, _ := strings.Cut(part, ";"); name {
+		case "":
+			err = i.ambiguous("double-slash", "an empty segment (//)")
+		case ".", "..":
+			err = i.ambiguous("dot-segments", "a dot segment (. or ..), plain or encoded")
+		}
+	}
+	return err
 }
 
 func (i *Inspector) ambiguous(form, what string) error {
@@ -85,9 +100,13 @@ func (i *Inspector) pairs(s, what string) (gate.Object, error) {
 		return nil, nil
 	}
 	var g groups
+	count := 0
 	for part := range strings.SplitSeq(s, "&") {
 		if part == "" {
 			continue
+		}
+		if count++; count > maxPairs {
+			return nil, unreadable("The request's %s has more than %d names and values.", what, maxPairs)
 		}
 		if strings.Contains(part, ";") && !slices.Contains(i.opt.Paths, "parameters") {
 			return nil, unreadable("The request's %s has a semicolon, which some servers read as a separator. Write %%3B.", what)
@@ -101,15 +120,16 @@ func (i *Inspector) pairs(s, what string) (gate.Object, error) {
 		if err != nil {
 			return nil, err
 		}
-		if g = g.add(n, v); len(g) > maxPairs {
-			return nil, unreadable("The request's %s has more than %d names.", what, maxPairs)
+		if strings.EqualFold(n, "_method") {
+			return nil, unreadable("The request's %s has %q, which some servers take for the request's method. Send the method that is meant.", what, n)
 		}
+		g.add(n, v)
 	}
 	return g.object(), nil
 }
 
-// maxPairs keeps the collecting of pairs, which is quadratic, under a millisecond.
-const maxPairs = 500
+// maxPairs bounds the collecting of pairs, which is quadratic, to about a millisecond. It is also where PHP and Django stop.
+const maxPairs = 1000
 
 // decodeOnce percent-decodes s. It refuses broken and double encodings, control characters and text that is not UTF-8,
 // overlong forms included.
@@ -131,15 +151,17 @@ func decodeOnce(s string, plus bool) (string, error) {
 			if d < 0x20 && (!plus || d != '\n' && d != '\r' && d != '\t') || d == 0x7F {
 				return "", unreadable("The request's path or query has an encoded control character (%%%02X).", d)
 			}
-			if d == '%' && !plus && j+4 < len(s) && isHex(s[j+3]) && isHex(s[j+4]) {
-				return "", unreadable("The request's path is percent-encoded twice (%s). Encode it once.", s[j:j+5])
-			}
 			b = append(b, d)
 			j += 2
 		}
 	}
 	if !utf8.Valid(b) {
 		return "", unreadable("The request's path or query has percent-encoded bytes that are not UTF-8.")
+	}
+	for j := 0; !plus && j+2 < len(b); j++ {
+		if b[j] == '%' && isHex(b[j+1]) && isHex(b[j+2]) {
+			return "", unreadable("The request's path is percent-encoded twice (%s in %s). Encode it once.", b[j:j+3], s)
+		}
 	}
 	return string(b), nil
 }

@@ -9,23 +9,24 @@
 // path that a target is known to need can be accepted, one by one ([Options.Paths]).
 //
 // A body is parsed as JSON where it says that it is, and also where it does not say so but looks like it: otherwise an
-// agent could hide a JSON body from policy by calling it text/plain, and many targets would read it all the same.
+// agent could hide a JSON body from policy by calling it text/plain or a form, and many targets would read it all the same.
+// A body that is neither JSON nor a form (multipart, XML, bytes) is not looked into: policy sees its Content-Type, its
+// length and its SHA-256, and has to rule on those.
 //
 // # What policy sees
 //
 // [Request.Object] has the exact request-target and the SHA-256 of the exact body beside what was parsed of them, so that
 // the digest of an operation binds every byte, the order of query parameters included. All header fields are in it, but
-// those of [Volatile] (they differ between two attempts at the same operation) and those that are removed.
+// those of [Volatile] (they differ between two attempts at the same operation), those that are removed, and Connection and
+// Transfer-Encoding, which Envoy answers for itself. A protocol that is upgraded to stands among them, as "upgrade"
+// (HTTP/1.1) or ":protocol" (HTTP/2).
 package web
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"hash"
-	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/countersign/countersign/extproc/gate"
 )
@@ -57,17 +58,19 @@ type Options struct {
 
 // Request is an HTTP request that was read without doubt.
 type Request struct {
-	Method   string
-	Scheme   string
-	Host     string // lower case, without the port
-	Target   string // the request-target (RFC 9112, section 3.2) as it came: path and query, undecoded
-	Path     string // the path as it came, without the query
-	Segments []string
-	Query    gate.Object // decoded name -> list of decoded values
-	Headers  gate.Object // name -> list of values
-	Trailers gate.Object // name -> list of values
-	Body     any         // JSON value, or nil
-	Form     gate.Object // decoded name -> list of decoded values, of a form body
+	Method    string
+	Scheme    string
+	Host      string // lower case, without the port and without a dot at the end
+	Authority string // the Host header field or :authority as it came, port included
+	Target    string // the request-target (RFC 9112, section 3.2) as it came: path and query, undecoded
+	Path      string // the path as it came, without the query
+	Segments  []string
+	Query     gate.Object // decoded name -> list of decoded values
+	Headers   gate.Object // name -> list of values
+	Trailers  gate.Object // name -> list of values
+	Body      any         // JSON value; nil where JSON is false, or where null was sent
+	JSON      bool        // the body was JSON
+	Form      gate.Object // decoded name -> list of decoded values, of a form body
 
 	BodySHA256   string // hex; empty where the body is streamed or there is none
 	BodyBytes    int64
@@ -77,24 +80,28 @@ type Request struct {
 // Key is "http".
 func (r *Request) Key() string { return "http" }
 
-// Object is the request as policy sees it: input.http.
+// Object is the request as policy sees it: input.http. A body that is not JSON is left out, so that `input.http.body` is
+// undefined; where it is null, null was sent.
 func (r *Request) Object() gate.Object {
-	return gate.Object{
-		{Name: "body", Value: r.Body},
-		{Name: "body_bytes", Value: r.BodyBytes},
-		{Name: "body_sha256", Value: r.BodySHA256},
-		{Name: "body_streamed", Value: r.BodyStreamed},
-		{Name: "form", Value: r.Form},
-		{Name: "headers", Value: r.Headers},
-		{Name: "host", Value: r.Host},
-		{Name: "method", Value: r.Method},
-		{Name: "path", Value: r.Path},
-		{Name: "query", Value: r.Query},
-		{Name: "request_target", Value: r.Target},
-		{Name: "scheme", Value: r.Scheme},
-		{Name: "segments", Value: r.Segments},
-		{Name: "trailers", Value: r.Trailers},
+	o := append(make(gate.Object, 0, 15), gate.Member{Name: "authority", Value: r.Authority})
+	if r.JSON {
+		o = append(o, gate.Member{Name: "body", Value: r.Body})
 	}
+	return append(o,
+		gate.Member{Name: "body_bytes", Value: r.BodyBytes},
+		gate.Member{Name: "body_sha256", Value: r.BodySHA256},
+		gate.Member{Name: "body_streamed", Value: r.BodyStreamed},
+		gate.Member{Name: "form", Value: r.Form},
+		gate.Member{Name: "headers", Value: r.Headers},
+		gate.Member{Name: "host", Value: r.Host},
+		gate.Member{Name: "method", Value: r.Method},
+		gate.Member{Name: "path", Value: r.Path},
+		gate.Member{Name: "query", Value: r.Query},
+		gate.Member{Name: "request_target", Value: r.Target},
+		gate.Member{Name: "scheme", Value: r.Scheme},
+		gate.Member{Name: "segments", Value: r.Segments},
+		gate.Member{Name: "trailers", Value: r.Trailers},
+	)
 }
 
 // Inspector reads one request. Call Head, then Write for each piece of the body, then Trailers if there are any, then
@@ -102,15 +109,17 @@ func (r *Request) Object() gate.Object {
 type Inspector struct {
 	opt     Options
 	request Request
+	begun   bool // Head was called
 	kind    bodyKind
-	hash    hash.Hash
+	framed  bool  // says that it is gRPC
+	length  int64 // Content-Length; -1 where there is none
 	body    []byte
 	remove  []string
 	err     error
 }
 
 // New returns an inspector for one request.
-func New(opt Options) *Inspector { return &Inspector{opt: opt} }
+func New(opt Options) *Inspector { return &Inspector{opt: opt, length: -1} }
 
 // Seen is what is known of the request so far. Only what [Inspector.Request] returns may be judged; this is for records.
 func (i *Inspector) Seen() *Request { return &i.request }
@@ -123,7 +132,9 @@ func (i *Inspector) Body() []byte { return i.body }
 
 // Head reads the pseudo-header and header fields.
 func (i *Inspector) Head(fields []Field) error {
-	i.err = i.head(fields)
+	if i.err == nil {
+		i.err = i.head(fields)
+	}
 	return i.err
 }
 
@@ -149,16 +160,16 @@ func (i *Inspector) Trailers(fields []Field) error {
 	if i.err != nil {
 		return i.err
 	}
-	grouped := make(groups, 0, len(fields))
+	grouped := newGroups(len(fields))
 	for _, f := range fields {
 		if i.err = checkField(f); i.err != nil {
 			return i.err
 		}
-		if strings.HasPrefix(f.Name, ":") || singular[f.Name] || Identity(f.Name) || hopByHop[f.Name] || overrides[f.Name] {
+		if strings.ContainsAny(f.Name, ":_") || singular[f.Name] || Identity(f.Name) || hopByHop[f.Name] || overrides[f.Name] {
 			i.err = unreadable("The request has a trailer field %q, which is not accepted after the body. Send it as a header field, or not at all.", f.Name)
 			return i.err
 		}
-		grouped = grouped.add(f.Name, f.Value)
+		grouped.add(f.Name, f.Value)
 	}
 	i.request.Trailers = grouped.object()
 	return nil
@@ -166,13 +177,19 @@ func (i *Inspector) Trailers(fields []Field) error {
 
 // Request returns the whole request once the last piece of it was given.
 func (i *Inspector) Request() (*Request, error) {
-	if i.err != nil {
-		return nil, i.err
-	}
 	r := &i.request
-	if i.opt.Stream {
-		r.BodyStreamed = i.kind != noBody
+	switch {
+	case i.err != nil:
+		return nil, i.err
+	case !i.begun:
+		i.err = unreadable("The request has no head.")
+		return nil, i.err
+	case i.opt.Stream:
+		r.BodyStreamed = true
 		return r, nil
+	case i.length >= 0 && i.length != r.BodyBytes:
+		i.err = unreadable("The request's Content-Length is %d, and %d bytes of body came.", i.length, r.BodyBytes)
+		return nil, i.err
 	}
 	if len(i.body) > 0 {
 		sum := sha256.Sum256(i.body)
@@ -183,163 +200,4 @@ func (i *Inspector) Request() (*Request, error) {
 		return nil, i.err
 	}
 	return r, nil
-}
-
-func (i *Inspector) head(fields []Field) error {
-	r := &i.request
-	var contentType, contentEncoding []string
-	headers := make(groups, 0, len(fields))
-	for _, f := range fields {
-		if err := checkField(f); err != nil {
-			return err
-		}
-		if strings.HasPrefix(f.Name, ":") {
-			if err := i.pseudo(f); err != nil {
-				return err
-			}
-			continue
-		}
-		switch {
-		case f.Name == "content-type":
-			contentType = append(contentType, f.Value)
-		case f.Name == "content-encoding":
-			contentEncoding = append(contentEncoding, f.Value)
-		case f.Name == "host" && r.Host == "":
-			r.Host = hostOnly(f.Value)
-			continue
-		}
-		keep, err := i.field(f)
-		if err != nil {
-			return err
-		}
-		if keep {
-			headers = headers.add(f.Name, f.Value)
-		}
-	}
-	r.Headers = headers.object()
-	for _, m := range r.Headers {
-		if singular[m.Name] && len(m.Value.([]string)) > 1 {
-			return unreadable("The request has the header field %q more than once, and servers differ in which one they read. Send it once.", m.Name)
-		}
-	}
-	if r.Method == "" || r.Host == "" {
-		return unreadable("The request has no method or no host.")
-	}
-	if err := i.classify(contentType, contentEncoding); err != nil {
-		return err
-	}
-	if r.Method == "CONNECT" {
-		if !slices.Contains(i.opt.Upgrades, "connect") {
-			return &Error{gate.Denied, "CONNECT is not accepted by this resource: what passes in a tunnel cannot be seen."}
-		}
-		return nil
-	}
-	return i.target()
-}
-
-func (i *Inspector) pseudo(f Field) error {
-	r := &i.request
-	to := map[string]*string{":method": &r.Method, ":scheme": &r.Scheme, ":authority": &r.Host, ":path": &r.Target}[f.Name]
-	switch {
-	case f.Name == ":protocol":
-		return i.upgrade(f.Value)
-	case to == nil:
-		return unreadable("The request has a pseudo-header field %q that is not known.", f.Name)
-	case *to != "":
-		return unreadable("The request has the pseudo-header field %q more than once.", f.Name)
-	case f.Name == ":authority":
-		*to = hostOnly(f.Value)
-	case f.Name == ":method" && !isToken(f.Value):
-		return unreadable("The request's method is not a token.")
-	default:
-		*to = f.Value
-	}
-	return nil
-}
-
-// field decides what becomes of a header field: part of the input, removed, or the end of the request.
-func (i *Inspector) field(f Field) (keep bool, err error) {
-	switch {
-	case strings.Contains(f.Name, "_"):
-		return false, unreadable("The header field %q has an underscore in its name, and many servers read that as %q. Use hyphens.", f.Name, strings.ReplaceAll(f.Name, "_", "-"))
-	case overrides[f.Name]:
-		return false, unreadable("The header field %q changes what the request asks for behind its own method or path, so it is not accepted. Send the request that is meant.", f.Name)
-	case f.Name == "upgrade":
-		return false, i.upgrade(f.Value)
-	case hopByHop[f.Name] && f.Name != "te":
-		return false, nil // Envoy's own business, between it and its peers; it forwards none of them
-	case f.Name == "te":
-		return strings.EqualFold(f.Value, "trailers"), nil
-	case Identity(f.Name):
-		if !slices.Contains(i.remove, f.Name) {
-			i.remove = append(i.remove, f.Name)
-		}
-		return false, nil
-	case Volatile(f.Name):
-		return false, nil
-	}
-	return true, nil
-}
-
-func (i *Inspector) upgrade(protocol string) error {
-	for p := range strings.SplitSeq(protocol, ",") {
-		name := strings.ToLower(strings.TrimSpace(p))
-		if !slices.Contains(i.opt.Upgrades, name) {
-			return &Error{gate.Denied, fmt.Sprintf("The request asks to upgrade to %q, which is not accepted by this resource: what passes in an upgraded connection cannot be seen.", name)}
-		}
-	}
-	return nil
-}
-
-func checkField(f Field) error {
-	if !utf8.ValidString(f.Value) || !utf8.ValidString(f.Name) {
-		return unreadable("The header field %q has bytes that are not UTF-8.", strings.ToValidUTF8(f.Name, "\uFFFD"))
-	}
-	for j := 0; j < len(f.Value); j++ {
-		if c := f.Value[j]; c < 0x20 && c != '\t' || c == 0x7F {
-			return unreadable("The header field %q has a control character in its value.", f.Name)
-		}
-	}
-	return nil
-}
-
-func isToken(s string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c <= ' ' || c >= 0x7F || strings.IndexByte("\"(),/:;<=>?@[\\]{}", c) >= 0 {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// hostOnly is the host of an authority, in lower case, without the port.
-func hostOnly(authority string) string {
-	host := strings.ToLower(authority)
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
-		host = host[:i]
-	}
-	return strings.TrimSuffix(host, ".")
-}
-
-// groups collects the values of equal names.
-type groups []gate.Member
-
-func (g groups) add(name, value string) groups {
-	for i := range g {
-		if g[i].Name == name {
-			g[i].Value = append(g[i].Value.([]string), value)
-			return g
-		}
-	}
-	return append(g, gate.Member{Name: name, Value: []string{value}})
-}
-
-// object never fails: add keeps names unique.
-func (g groups) object() gate.Object {
-	o, err := gate.MakeObject(g...)
-	if err != nil {
-		panic(err)
-	}
-	return o
 }

@@ -1,0 +1,343 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/google/go-cmp/cmp"
+)
+
+func utf16Text(s string, bigEndian bool) string {
+	var b []byte
+	for _, u := range utf16.Encode([]rune(s)) {
+		if bigEndian {
+			b = append(b, byte(u>>8), byte(u))
+		} else {
+			b = append(b, byte(u), byte(u>>8))
+		}
+	}
+	return string(b)
+}
+
+const (
+	jsonType = "content-type: application/json"
+	textType = "content-type: text/plain"
+	formType = "content-type: application/x-www-form-urlencoded"
+	grpcType = "content-type: application/grpc"
+)
+
+func TestBodiesThatAreRefused(t *testing.T) {
+	for _, c := range []struct{ name, contentType, body, say string }{
+		{"a name twice", jsonType, `{"a":1,"a":2}`, "same name twice"},
+		{"a name twice, once escaped", jsonType, `{"a":1,"\u0061":2}`, "same name twice"},
+		{"a name twice, deep within", jsonType, `[{"x":{"a":1,"b":2,"a":3}}]`, "same name twice"},
+		{"a name twice, as a surrogate pair", jsonType, `{"😀":1,"\ud83d\ude00":2}`, "same name twice"},
+		{"a byte order mark", jsonType, "\xEF\xBB\xBF{}", "byte order mark"},
+		{"UTF-16, little end first", jsonType, utf16Text(`{"a":1}`, false), "not valid JSON"},
+		{"UTF-16, big end first", jsonType, utf16Text(`{"a":1}`, true), "not valid JSON"},
+		{"UTF-16 with a byte order mark", jsonType, "\xFF\xFE" + utf16Text(`{"a":1}`, false), "not valid JSON"},
+		{"garbage after the value", jsonType, `{"a":1}x`, "not valid JSON"},
+		{"NUL after the value", jsonType, "{\"a\":1}\x00", "not valid JSON"},
+		{"NUL before the value", jsonType, "\x00{\"a\":1}", "not valid JSON"},
+		{"two values", jsonType, `{"a":1}{"a":2}`, "more than one JSON value"},
+		{"two values on two lines", jsonType, "{}\n{}", "more than one JSON value"},
+		{"no value", jsonType, "  ", "not valid JSON"},
+		{"half a value", jsonType, `{"a":`, "not valid JSON"},
+		{"a comma at the end of an object", jsonType, `{"a":1,}`, "not valid JSON"},
+		{"a comma at the end of a list", jsonType, `[1,]`, "not valid JSON"},
+		{"a comment", jsonType, `{"a":1/* */}`, "not valid JSON"},
+		{"single quotes", jsonType, `{'a':1}`, "not valid JSON"},
+		{"a name without quotes", jsonType, `{a:1}`, "not valid JSON"},
+		{"a guard before the value", jsonType, ")]}',\n{}", "not valid JSON"},
+		{"nesting of 10,000", jsonType, strings.Repeat("[", 10000) + strings.Repeat("]", 10000), "nested"},
+		{"nesting one past the limit", jsonType, strings.Repeat("[", maxDepth+2) + strings.Repeat("]", maxDepth+2), "nested"},
+		{"nesting that does not end", jsonType, strings.Repeat(`{"a":`, 9000), "nested"},
+		{"an exponent of a thousand million", jsonType, `{"n":1e999999999}`, "exponent"},
+		{"an exponent below that", jsonType, `1e-999999999`, "exponent"},
+		{"an exponent past an int", jsonType, `1e99999999999999999999`, "exponent"},
+		{"a number of 200 digits", jsonType, strings.Repeat("1", 200), "number of more than"},
+		{"NaN", jsonType, `{"a":NaN}`, "not valid JSON"},
+		{"Infinity", jsonType, `[Infinity]`, "not valid JSON"},
+		{"a number with a zero before it", jsonType, `[010]`, "not valid JSON"},
+		{"a hexadecimal number", jsonType, `[0x10]`, "not valid JSON"},
+		{"a number with a plus", jsonType, `[+1]`, "not valid JSON"},
+		{"half a surrogate pair", jsonType, `["\ud800"]`, "not valid JSON"},
+		{"a surrogate pair in the wrong order", jsonType, `["\ude00\ud83d"]`, "not valid JSON"},
+		{"bad UTF-8 in text", jsonType, "[\"\xff\"]", "not valid JSON"},
+		{"an overlong slash in text", jsonType, "[\"\xc0\xaf\"]", "not valid JSON"},
+		{"a plain control character in text", jsonType, "[\"\x01\"]", "not valid JSON"},
+		{"an escape that is not one", jsonType, `["\x41"]`, "not valid JSON"},
+		{"a name twice in a vendor's JSON", "content-type: application/vnd.api+json", `{"a":1,"a":2}`, "same name twice"},
+		{"a name twice in JSON that says UTF-8", "content-type: application/JSON; charset=UTF-8", `{"a":1,"a":2}`, "same name twice"},
+		{"a form under JSON's name", jsonType, `a=1`, "not valid JSON"},
+
+		{"a name twice, hidden as text", textType, `{"a":1,"a":2}`, "same name twice"},
+		{"a name twice, without a Content-Type", "x: y", `{"a":1,"a":2}`, "same name twice"},
+		{"a name twice, hidden as bytes", "content-type: application/octet-stream", `{"a":1,"a":2}`, "same name twice"},
+		{"a name twice, hidden as multipart", "content-type: multipart/form-data; boundary=x", ` {"a":1,"a":2}`, "same name twice"},
+		{"a name twice, hidden as a form", formType, `{"a":1,"a":2}`, "same name twice"},
+		{"a name twice, hidden as gRPC", grpcType, `{"a":1,"a":2}`, "same name twice"},
+		{"a name twice behind white space", textType, "\r\n\t {\"a\":1,\"a\":2}", "same name twice"},
+		{"NUL before JSON in text", textType, "\x00\x00{\"a\":1}", "not valid JSON"},
+		{"a form feed before JSON in text", textType, "\f\v{\"a\":1}", "not valid JSON"},
+		{"a byte order mark before JSON in text", textType, "\xEF\xBB\xBF{\"a\":1}", "byte order mark"},
+		{"UTF-16 in text, little end first", textType, utf16Text(`{"a":1}`, false), "not valid JSON"},
+		{"UTF-16 in text, big end first", textType, utf16Text(`{"a":1}`, true), "not valid JSON"},
+		{"UTF-16 in text with a byte order mark", textType, "\xFE\xFF" + utf16Text(`"a"`, true), "not valid JSON"},
+		{"UTF-16 behind the other byte order mark", textType, "\xFF\xFE" + utf16Text(`"a"`, false), "not valid JSON"},
+		{"UTF-32 in text", textType, "\x00\x00\x00{\x00\x00\x00}", "not valid JSON"},
+		{"UTF-32 as gRPC", grpcType, "\x00\x00\x00{\x00\x00\x00}", "not valid JSON"},
+		{"lines of JSON", "content-type: application/x-ndjson", "{}\n{}\n", "more than one JSON value"},
+
+		{"a semicolon between pairs", formType, "a=1;b=2", "semicolon"},
+		{"a broken encoding in a form", formType, "a=%4", "not followed by two"},
+		{"bad UTF-8 in a form", formType, "a=%ff", "not UTF-8"},
+		{"NUL in a form", formType, "a=%00", "control character"},
+		{"more pairs than are read", formType, strings.Repeat("a&", maxPairs+1), "more than"},
+		{"a method in a form, which Rails and Laravel obey", formType, "a=1&_method=DELETE", "request's method"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, i, err := read(limits, post(c.contentType), c.body)
+			wantRefused(t, err, gate.Unreadable, c.say)
+			if _, err := i.Request(); err == nil {
+				t.Error("its first error was not final")
+			}
+		})
+	}
+}
+
+func TestBodiesThatAreRead(t *testing.T) {
+	n := func(s string) json.Number { return json.Number(s) }
+	for _, c := range []struct {
+		name, contentType, body string
+		want                    any
+		form                    gate.Object
+	}{
+		{"an object", jsonType, ` {"b":[1,2.50,-0],"a":{"x":null}} `, gate.Object{{Name: "a", Value: gate.Object{{Name: "x"}}}, {Name: "b", Value: []any{n("1"), n("2.50"), n("-0")}}}, nil},
+		{"null", jsonType, "null", nil, nil},
+		{"text", jsonType, `"\ud83d\ude00\u0000"`, "😀\x00", nil},
+		{"a number that no double holds", jsonType, "12345678901234567891", n("12345678901234567891"), nil},
+		{"an exponent at the limit", jsonType, "1e400", n("1e400"), nil},
+		{"names that differ in case only", jsonType, `{"a":true,"A":false}`, gate.Object{{Name: "A", Value: false}, {Name: "a", Value: true}}, nil},
+		{"an empty object and an empty list", jsonType, `[{},[]]`, []any{gate.Object(nil), []any{}}, nil},
+		{"a patch", "content-type: application/merge-patch+json", `{}`, gate.Object(nil), nil},
+		{"JSON in Latin-1's name, which is ASCII", "content-type: text/json; charset=ISO-8859-1", `[]`, []any{}, nil},
+		{"JSON hidden as text", textType, "\n[true]", []any{true}, nil},
+		{"JSON without a Content-Type", "x: y", `{"a":"b"}`, gate.Object{{Name: "a", Value: "b"}}, nil},
+		{"JSON as curl sends it, under a form's name", formType, `{"a":"b"}`, gate.Object{{Name: "a", Value: "b"}}, gate.Object{{Name: `{"a":"b"}`, Value: []string{""}}}},
+		{"a form", formType, "a=1&b=+%2B&a=%C3%A9", nil, gate.Object{{Name: "a", Value: []string{"1", "é"}}, {Name: "b", Value: []string{" +"}}}},
+		{"text that is not JSON", textType, "hello {}", nil, nil},
+		{"a number as text", textType, "17", nil, nil},
+		{"bytes", "content-type: application/octet-stream", "\x89PNG\x00\xff", nil, nil},
+		{"a gRPC message whose length looks like a brace", grpcType, "\x00\x00\x00\x00{" + strings.Repeat("x", '{'), nil, nil},
+		{"two gRPC messages", grpcType + "+proto", "\x00\x00\x00\x00[" + strings.Repeat("x", '[') + "\x01\x00\x00\x00\x00", nil, nil},
+		{"nothing, though it says JSON", jsonType, "", nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, i, err := read(limits, post(c.contentType), c.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, r.Body); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(c.form, r.Form); diff != "" {
+				t.Error(diff)
+			}
+			if string(i.Body()) != c.body || r.BodyBytes != int64(len(c.body)) || (r.BodySHA256 == "") != (c.body == "") {
+				t.Errorf("held %q, %d bytes, digest %q", i.Body(), r.BodyBytes, r.BodySHA256)
+			}
+			if _, err := r.Object().AppendJSON(nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestNestingAtTheLimitIsRead(t *testing.T) {
+	text := strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth)
+	r, _, err := read(limits, post(jsonType), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := gate.AppendJSON(nil, r.Body); err != nil || string(b) != text {
+		t.Errorf("%s, %v", b, err)
+	}
+}
+
+// oracle reads JSON with encoding/json into our values. duplicate says that a name came twice.
+func oracle(text []byte) (v any, duplicate bool, err error) {
+	if !json.Valid(text) {
+		return nil, false, errors.New("not JSON")
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	if v, err = oracleValue(dec, &duplicate); err != nil {
+		return nil, duplicate, err
+	}
+	if _, end := dec.Token(); end != io.EOF {
+		return nil, duplicate, errors.New("more than one value")
+	}
+	return v, duplicate, nil
+}
+
+func oracleValue(dec *json.Decoder, duplicate *bool) (any, error) {
+	t, err := dec.Token()
+	if err != nil {
+		return nil, err
+	}
+	if d, ok := t.(json.Delim); !ok {
+		return t, nil
+	} else if d == '[' {
+		list := []any{}
+		for dec.More() {
+			v, err := oracleValue(dec, duplicate)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+		}
+		_, err := dec.Token()
+		return list, err
+	}
+	members := map[string]any{}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		if _, again := members[name.(string)]; again {
+			*duplicate = true
+		}
+		if members[name.(string)], err = oracleValue(dec, duplicate); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, err
+	}
+	var list []gate.Member
+	for name, v := range members {
+		list = append(list, gate.Member{Name: name, Value: v})
+	}
+	return gate.MakeObject(list...)
+}
+
+// FuzzJSON holds our reading of a body to that of encoding/json, which most targets in Go use.
+func FuzzJSON(f *testing.F) {
+	for _, s := range []string{`{"a":1,"\u0061":2}`, `[1,2.5e3,"\ud83d\ude00",null,true,{}]`, `"\ud800"`, "\xEF\xBB\xBF{}", `1e400`, `{"a":{"b":[{"c":-0}]}}`, "{}{}", "\x00{", " [] "} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r, _, err := read(limits, post(textType), string(text))
+		if err != nil || len(text) == 0 {
+			return
+		}
+		want, duplicate, oracleErr := oracle(text)
+		if r.Body == nil {
+			if list, ok := want.([]any); ok && oracleErr == nil {
+				t.Fatalf("%q is a list to encoding/json and nothing here: %v", text, list)
+			}
+			if o, ok := want.(gate.Object); ok && oracleErr == nil {
+				t.Fatalf("%q is an object to encoding/json and nothing here: %v", text, o)
+			}
+			return
+		}
+		if oracleErr != nil || duplicate {
+			t.Fatalf("%q was accepted; encoding/json: %v, a name twice: %v", text, oracleErr, duplicate)
+		}
+		ours, err := gate.AppendJSON(nil, r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := gate.AppendJSON(nil, want)
+		if err != nil || !bytes.Equal(ours, theirs) {
+			t.Fatalf("%q is %s here and %s to encoding/json, %v", text, ours, theirs, err)
+		}
+	})
+}
+
+// FuzzChunkSplit: however the body is split, the request or the refusal is the same.
+func FuzzChunkSplit(f *testing.F) {
+	for _, s := range []string{`{"a":[1,"é",2]}`, `{"a":1,"a":2}`, "a=1&b=2", strings.Repeat("x", 70), "\xEF\xBB\xBF{}"} {
+		for _, contentType := range []byte{0, 1, 2} {
+			f.Add([]byte(s), []byte{1, 2, 3, 0, 40}, contentType)
+		}
+	}
+	f.Fuzz(func(t *testing.T, body, cuts []byte, contentType byte) {
+		opt := Options{MaxBody: 64}
+		fields := post([]string{jsonType, formType, textType}[contentType%3])
+		whole, _, wholeErr := read(opt, fields, string(body))
+		i := New(opt)
+		if err := i.Head(fields); err != nil {
+			t.Fatal(err)
+		}
+		rest := body
+		for _, c := range cuts {
+			n := min(int(c), len(rest))
+			piece := bytes.Clone(rest[:n])
+			_ = i.Write(piece) // its first error is final
+			clear(piece)       // it copies what it keeps
+			rest = rest[n:]
+		}
+		_ = i.Write(rest)
+		parts, partsErr := i.Request()
+		if (wholeErr == nil) != (partsErr == nil) || wholeErr != nil && wholeErr.Error() != partsErr.Error() {
+			t.Fatalf("whole: %v; in pieces: %v", wholeErr, partsErr)
+		}
+		if wholeErr == nil {
+			a, errA := whole.Object().AppendJSON(nil)
+			b, errB := parts.Object().AppendJSON(nil)
+			if errA != nil || errB != nil || !bytes.Equal(a, b) {
+				t.Fatalf("whole: %s, %v; in pieces: %s, %v", a, errA, b, errB)
+			}
+		}
+	})
+}
+
+// FuzzHead: nothing panics, and what is accepted has a canonical form that binds its target.
+func FuzzHead(f *testing.F) {
+	f.Add(":method\nGET\n:scheme\nhttps\n:authority\na\n:path\n/\naccept\n*/*")
+	f.Add(":method\nPOST\n:authority\n[::1]:80\n:path\n/a?b=c\ncontent-type\napplication/json; charset=utf-8\nte\ntrailers\nauthorization\nBearer x")
+	f.Add(":method\nCONNECT\n:authority\na:1\n:protocol\nwebsocket")
+	f.Add("host\na\n:method\nOPTIONS\n:path\n*\nconnection\nclose\nupgrade\nh2c\ncontent-length\n5")
+	f.Fuzz(func(t *testing.T, text string) {
+		var fields []Field
+		lines := strings.Split(text, "\n")
+		for n := 0; n+1 < len(lines); n += 2 {
+			fields = append(fields, Field{lines[n], lines[n+1]})
+		}
+		i := New(Options{Stream: true, Upgrades: []string{"websocket", "connect"}})
+		if err := i.Head(fields); err != nil {
+			var refused *Error
+			if !errors.As(err, &refused) || refused.Problem == "" || refused.Detail == "" {
+				t.Fatalf("refused without saying why: %v", err)
+			}
+			return
+		}
+		r, err := i.Request()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := r.Object().AppendJSON(nil)
+		if err != nil {
+			t.Fatalf("accepted, and has no canonical form: %v", err)
+		}
+		if again, _, err := oracle(b); err != nil {
+			t.Fatalf("%s is not JSON: %v", b, err)
+		} else if second, err := gate.AppendJSON(nil, again); err != nil || !bytes.Equal(b, second) {
+			t.Fatalf("not canonical: %s, %s, %v", b, second, err)
+		}
+		for _, name := range i.Remove() {
+			if _, found := r.Headers.Get(name); found {
+				t.Fatalf("%q is judged and removed", name)
+			}
+		}
+	})
+}

@@ -1,0 +1,126 @@
+package web
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func answer(status string, more ...string) []Field {
+	fields := []Field{{":status", status}}
+	for _, m := range more {
+		name, value, _ := strings.Cut(m, ": ")
+		fields = append(fields, Field{name, value})
+	}
+	return fields
+}
+
+func TestResponsesThatAreWithheld(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		fields []Field
+		say    string
+	}{
+		{"no status", answer("")[1:], "no status"},
+		{"two statuses", answer("200", ":status: 204"), "the status"},
+		{"a status that is no number", answer("ok"), "the status"},
+		{"a status with a sign", answer("+20"), "the status"},
+		{"a status of two digits", answer("99"), "the status"},
+		{"a status of four digits", answer("0200"), "the status"},
+		{"a status past the known ones", answer("600"), "the status"},
+		{"two Content-Types", answer("200", "content-type: application/json", "content-type: text/plain"), "more than one Content-Type"},
+		{"two Content-Types, the first of them empty", answer("200", "content-type: ", "content-type: text/plain"), "more than one Content-Type"},
+		{"two Content-Lengths that differ", answer("200", "content-length: 1", "content-length: 2"), "Content-Length"},
+		{"a Content-Length that is no number", answer("200", "content-length: x"), "Content-Length"},
+		{"a name in upper case, which no table here would know", answer("200", "Content-Encoding: gzip"), "lower case"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := ReadResponse("GET", c.fields, false)
+			var withheld *Withheld
+			if !errors.As(err, &withheld) || !strings.Contains(withheld.Reason, c.say) {
+				t.Errorf("%+v, %v; want %q", r, err, c.say)
+			}
+		})
+	}
+}
+
+func TestResponsesThatCannotBeRedacted(t *testing.T) {
+	for _, c := range []struct {
+		name, method string
+		fields       []Field
+		say          string
+	}{
+		{"a part of the content", "GET", answer("206", "content-range: bytes 0-1/2"), "206"},
+		{"a part of the content that says 200", "GET", answer("200", "content-range: bytes 0-1/2"), "Content-Range"},
+		{"a difference to what the agent has", "GET", answer("226", "im: vcdiff"), "226"},
+		{"an encoded answer", "GET", answer("200", "content-encoding: gzip"), "Content-Encoding: gzip"},
+		{"an answer encoded behind identity", "GET", answer("200", "content-encoding: identity", "content-encoding: br"), "Content-Encoding: br"},
+		{"an answer encoded twice in one field", "GET", answer("200", "content-encoding: identity, gzip"), "Content-Encoding"},
+		{"a switch of protocols", "GET", answer("101", "upgrade: websocket"), "another protocol"},
+		{"a tunnel", "CONNECT", answer("200"), "another protocol"},
+		{"a plain answer", "GET", answer("200", "content-type: application/json", "content-encoding: Identity"), ""},
+		{"an error", "GET", answer("500"), ""},
+		{"a tunnel that was not made", "CONNECT", answer("403"), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := ReadResponse(c.method, c.fields, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = r.Redactable()
+			if c.say == "" && err != nil || c.say != "" && (err == nil || !strings.Contains(err.Error(), c.say)) {
+				t.Errorf("%v; want %q", err, c.say)
+			}
+		})
+	}
+}
+
+func TestResponseHead(t *testing.T) {
+	r, err := ReadResponse("GET", answer("200", "content-type: text/plain", "content-length: 5", "content-length: 5", "x: y"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Field{{"content-type", "text/plain"}, {"content-length", "5"}, {"content-length", "5"}, {"x", "y"}}
+	if diff := cmp.Diff(want, r.Fields); diff != "" || r.Status != 200 || r.ContentType != "text/plain" || r.Length != 5 || !r.HasBody {
+		t.Errorf("%+v %s", r, diff)
+	}
+	for _, c := range []struct {
+		name, method, status string
+		ended, body          bool
+	}{
+		{"an answer to HEAD", "HEAD", "200", false, false},
+		{"no content", "GET", "204", false, false},
+		{"not modified", "GET", "304", false, false},
+		{"an answer that has ended", "GET", "200", true, false},
+		{"an interim answer", "GET", "103", false, false},
+		{"an error", "POST", "404", false, true},
+	} {
+		r, err := ReadResponse(c.method, answer(c.status), c.ended)
+		if err != nil || r.HasBody != c.body || r.Length != -1 {
+			t.Errorf("%s: %+v, %v", c.name, r, err)
+		}
+	}
+}
+
+func TestFieldsThatTellOfTheOriginal(t *testing.T) {
+	for _, name := range []string{"etag", "content-length", "content-md5", "digest", "repr-digest", "last-modified", "accept-ranges", "x-amz-checksum-crc32", "x-checksum-sha1", "x-goog-stored-content-length", "x-ms-blob-content-md5"} {
+		if !DescribesOriginal(name) {
+			t.Errorf("%s is kept", name)
+		}
+	}
+	for _, name := range []string{"content-type", "cache-control", "x-request-id", "location"} {
+		if DescribesOriginal(name) {
+			t.Errorf("%s is dropped", name)
+		}
+	}
+	for _, name := range []string{"accept-encoding", "range", "if-range", "if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "a-im"} {
+		if !Partial(name) {
+			t.Errorf("%s is sent on", name)
+		}
+	}
+	if Partial("accept") {
+		t.Error("accept is not sent on")
+	}
+}
