@@ -8,6 +8,8 @@
 #     deny contains rule if some rule in data.rules.destructive.deny
 package rules.destructive
 
+import future.keywords.not
+
 import data.countersign.http
 import data.countersign.people
 

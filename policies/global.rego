@@ -5,6 +5,8 @@
 #   and allow nothing: an allow here opens every resource. Other files may add to the package.
 package rules.global
 
+import future.keywords.not
+
 import data.countersign.http
 
 deny contains {

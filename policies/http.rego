@@ -5,6 +5,8 @@
 #   ask and deny, and use `reads` in allow.
 package countersign.http
 
+import future.keywords.not
+
 # What HTTP itself calls safe (RFC 9110, section 9.2.1), less TRACE.
 reads if input.http.method in {"GET", "HEAD", "OPTIONS"}
 

@@ -6,6 +6,8 @@
 #     labels: {approvers: "payments-oncall, payments-leads"}
 package countersign.people
 
+import future.keywords.not
+
 # The groups that the resource's label names, or "approvers" where there is no such label.
 default approvers := ["approvers"]
 

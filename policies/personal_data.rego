@@ -7,6 +7,8 @@
 #     redact contains what if some what in data.rules.personal_data.redact
 package rules.personal_data
 
+import future.keywords.not
+
 import data.countersign.people
 
 # Members that identify a person by themselves, at any depth, in the spellings that APIs use.

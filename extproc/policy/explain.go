@@ -296,4 +296,3 @@ func fieldNamed(t reflect.Type, name string) (reflect.StructField, bool) {
 	}
 	return reflect.StructField{}, false
 }
-

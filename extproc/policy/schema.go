@@ -70,7 +70,6 @@ type (
 		Session      string `json:"session"`
 		TokenID      string `json:"token_id"`
 		TokenExpires string `json:"token_expires" doc:"RFC 3339, or empty"`
-		Approval     any    `json:"approval" doc:"the approval that was spent, or null"`
 	}
 )
 

@@ -30,14 +30,16 @@ func (s shape) has(pkg string, kind setKind) bool {
 // global is the package that rules on every resource.
 const global = "global"
 
-// readShape reads the shape of one module.
+// read takes in the rules of one module.
 func (s shape) read(module *ast.Module, check func(gate.Redaction) error, test bool, problems *Problems) {
 	for _, rule := range module.Rules {
 		place, ground := rulePlace(module, rule)
 		if len(place) == 0 || place[0] != "rules" {
 			continue
 		}
-		s.readRule(rule, place, ground, check, test, problems)
+		if s.readRule(rule, place, ground, check, test, problems) {
+			checkNegation(module, rule, kindOf(place[2]), problems)
+		}
 	}
 }
 
@@ -61,31 +63,33 @@ func rulePlace(module *ast.Module, rule *ast.Rule) (place []string, ground bool)
 	return place, true
 }
 
-func (s shape) readRule(rule *ast.Rule, place []string, ground bool, check func(gate.Redaction) error, test bool, problems *Problems) {
+// readRule takes in one rule under data.rules. It reports whether the rule is of a set and could be taken.
+func (s shape) readRule(rule *ast.Rule, place []string, ground bool, check func(gate.Redaction) error, test bool, problems *Problems) bool {
 	loc := rule.Loc()
 	switch {
 	case len(place) < 3 && !ground:
 		problems.at(loc, "which set of rules this is a part of cannot be told from its name; write package rules.NAME and a set called allow, ask, deny or redact")
-		return
+		return false
 	case len(place) < 3:
 		problems.at(loc, "data.%s is a rule where a package belongs: write package rules.NAME above it", strings.Join(place, "."))
-		return
+		return false
 	}
 	pkg, name := place[1], place[2]
 	kind := kindOf(name)
 	if kind == notASet {
 		checkNearby(rule, place, problems)
-		return
+		return false
 	}
 	if !s.checkSet(rule, kind, place, ground, problems) {
-		return
+		return false
 	}
 	if test {
 		problems.at(loc, "%s is defined in a test file, which is not loaded; move it to a file whose name does not end in _test.rego", kind)
-		return
+		return false
 	}
 	checkElement(rule, kind, check, problems)
 	s[pkg] = append(s[pkg], setRule{kind: kind, loc: loc})
+	return true
 }
 
 // checkSet holds a rule that is called allow, ask, deny or redact to being a set. A boolean of that name would be ignored.

@@ -134,7 +134,7 @@ func readDirectory(p string) (*source, error) {
 func (d *directory) walk(name string, depth int) error {
 	shown := filepath.Join(d.path, name)
 	if depth > maxDirDepth {
-		return fmt.Errorf("%s is more than %d directories deep; is there a link that leads back?", shown, maxDirDepth)
+		return fmt.Errorf("%s is more than %d directories deep", shown, maxDirDepth)
 	}
 	entries, err := fs.ReadDir(d.root.FS(), name)
 	if err != nil {

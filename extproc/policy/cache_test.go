@@ -1,0 +1,122 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// A verdict that could be another one at another time is never remembered, however the rules get at the context.
+func TestContextIsNeverRemembered(t *testing.T) {
+	late := `input.context.time > "2026-11-23T12"`
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+	}{
+		{"directly", rego(`deny contains {"id": "late"} if ` + late)},
+		{"in an element", rego(`deny contains {"id": "late", "reason": input.context.request_id} if ` + late)},
+		{"through a variable", rego("deny contains {\"id\": \"late\"} if {\n\tx := input\n\tx.context.time > \"2026-11-23T12\"\n}")},
+		{"through a computed name", rego("deny contains {\"id\": \"late\"} if {\n\tsome name in [\"context\"]\n\tinput[name].time > \"2026-11-23T12\"\n}")},
+		{"by iterating", rego("deny contains {\"id\": \"late\"} if {\n\tsome part in input\n\tpart.time > \"2026-11-23T12\"\n}")},
+		{"by walking", rego("deny contains {\"id\": \"late\"} if {\n\twalk(input, [[\"context\", \"time\"], t])\n\tt > \"2026-11-23T12\"\n}")},
+		{"by a helper", rego("deny contains {\"id\": \"late\"} if late\n\nlate if " + late)},
+		{"by an else of a helper", rego("deny contains {\"id\": \"late\"} if late\n\nlate := false if input.http.method == \"X\"\n\nelse := true if " + late)},
+		{"by a default helper", rego("deny contains {\"id\": \"late\"} if late\n\ndefault late := false\n\nlate if " + late)},
+		{"by an import", rego("package rules.payments\n\nimport input.context as around\n\ndeny contains {\"id\": \"late\"} if around.time > \"2026-11-23T12\"")},
+		{"by a library", map[string]string{
+			"p.rego": "package rules.payments\n\nimport data.lib\n\ndeny contains {\"id\": \"late\"} if lib.late",
+			"l.rego": "package lib\n\nlate if later(input.context)\n\nlater(c) if c.time > \"2026-11-23T12\"",
+		}},
+		{"by a library's library, with the whole input", map[string]string{
+			"p.rego": "package rules.payments\n\nimport data.lib\n\ndeny contains {\"id\": \"late\"} if lib.late(1)",
+			"l.rego": "package lib\n\nimport data.deeper\n\nlate(_) if deeper.late(input)",
+			"d.rego": "package deeper\n\nlate(x) if x.context.time > \"2026-11-23T12\"",
+		}},
+		{"by a computed library", map[string]string{
+			"p.rego": "package rules.payments\n\ndeny contains {\"id\": \"late\"} if {\n\tsome name in [\"late\"]\n\tdata.lib[name]\n}",
+			"l.rego": "package lib\n\nlate if " + late,
+		}},
+		{"by another package of rules", map[string]string{
+			"p.rego": "package rules.payments\n\ndeny contains r if some r in data.rules.hours.deny",
+			"h.rego": "package rules.hours\n\ndeny contains {\"id\": \"late\"} if " + late,
+		}},
+		{"by global", map[string]string{
+			"p.rego": "package rules.payments\n\nredact contains {\"path\": \"$.a\"}",
+			"g.rego": "package rules.global\n\ndeny contains {\"id\": \"late\"} if " + late,
+		}},
+		{"by replacing the input", rego("deny contains {\"id\": \"late\"} if late with input as {\"http\": {\"body\": input.context}}\n\nlate if input.http.body.time > \"2026-11-23T12\"")},
+		{"by putting the input elsewhere", rego("deny contains {\"id\": \"late\"} if late with data.seen as input\n\nlate if data.seen.context.time > \"2026-11-23T12\"")},
+		{"in a comprehension", rego("deny contains {\"id\": \"late\"} if count({t | t := input.context.time; t > \"2026-11-23T12\"}) > 0")},
+		{"in every", rego("deny contains {\"id\": \"late\"} if {\n\tevery x in [input.context] {\n\t\tx.time > \"2026-11-23T12\"\n\t}\n}")},
+		{"in a template", rego("deny contains {\"id\": \"late\"} if $\"{input.context.time}\" > \"2026-11-23T12\"")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			files := c.files
+			files["allow.rego"] = "package rules.payments\n\nallow contains {\"id\": \"any\"}"
+			s, err := tryLoad(t, Options{CacheSize: 8}, files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !s.packages["payments"].uses.context {
+				t.Error("the package seems not to look at the context")
+			}
+			early, later := operation("payments", get("v1")), operation("payments", get("v1"))
+			later.Context.Time = later.Context.Time.Add(5 * time.Hour)
+			if v, err := s.Evaluate(t.Context(), early); err != nil || v.Effect != gate.Allow {
+				t.Fatalf("early: verdict %+v, error %v", v, err)
+			}
+			if v, err := s.Evaluate(t.Context(), later); err != nil || v.Effect != gate.Deny {
+				t.Errorf("late: verdict %+v, error %v", v, err)
+			}
+		})
+	}
+}
+
+func TestVerdictsAreRemembered(t *testing.T) {
+	files := map[string]string{
+		"payments.rego": designPolicy,
+		"other.rego":    "package rules.other\n\ndeny contains {\"id\": \"x\"} if input.http.method",
+	}
+	s := load(t, Options{CacheSize: 2}, files)
+	first, err := s.Evaluate(t.Context(), operation("payments", get("v1")))
+	if err != nil || len(s.verdicts.young) != 1 {
+		t.Fatalf("verdict %+v, error %v, remembered %d", first, err, len(s.verdicts.young))
+	}
+	again, err := s.Evaluate(t.Context(), operation("payments", get("v1")))
+	if err != nil || again.Effect != gate.Allow || &again.Rules[0] != &first.Rules[0] {
+		t.Errorf("the second verdict %+v, error %v, was made anew", again, err)
+	}
+	// The input is the same; the policy is not part of it.
+	if v, err := s.Evaluate(t.Context(), operation("other", get("v1"))); err != nil || v.Effect != gate.Deny {
+		t.Errorf("the other policy was given the verdict %+v, error %v", v, err)
+	}
+	for i := range 100 {
+		if _, err := s.Evaluate(t.Context(), operation("payments", get("v1", strings.Repeat("x", i)))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(s.verdicts.young) + len(s.verdicts.old); n > 4 {
+		t.Errorf("%d verdicts are remembered", n)
+	}
+	if load(t, Options{}, files).verdicts != nil {
+		t.Error("verdicts are remembered without being asked to")
+	}
+}
+
+// Two principals are never taken for one another, and one that was forgotten is made again.
+func TestPrincipalsAreKeptApart(t *testing.T) {
+	s := load(t, Options{}, rego("allow contains {\"id\": \"alice\"} if input.principal.subject == \"alice\""))
+	for i := range 3 * principalsKept {
+		op := operation("payments", get("v1"))
+		subject := []string{"alice", "mallory"}[i%2]
+		op.Principal = &gate.Principal{Issuer: "i", Subject: subject}
+		if v, err := s.Evaluate(t.Context(), op); err != nil || (v.Effect == gate.Allow) != (subject == "alice") {
+			t.Fatalf("%s: verdict %+v, error %v", subject, v, err)
+		}
+	}
+	if n := len(s.principals.young) + len(s.principals.old); n > 2*principalsKept {
+		t.Errorf("%d principals are kept", n)
+	}
+}
