@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -12,26 +13,28 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// crashDir tells a copy of the test program that it is the gateway that will be killed.
-const crashDir = "EVIDENCE_CRASH_DIR"
+// crashDir makes a copy of the test program the gateway that will be killed.
+var crashDir = flag.String("crash-dir", "", "append to the journal in this directory until killed")
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashDir); dir != "" {
-		if err := appendForEver(dir); err != nil {
-			fmt.Println("error", err)
-		}
+	flag.Parse()
+	if *crashDir == "" {
+		m.Run()
 		return
 	}
-	os.Exit(m.Run())
+	if err := appendForEver(*crashDir); err != nil {
+		fmt.Fprintln(os.Stdout, "error", err)
+	}
 }
 
 // appendForEver says on standard output which records are durable, as soon as they are.
 func appendForEver(dir string) error {
-	j, err := Open(context.Background(), Options{Dir: dir, Node: "gw-1", SegmentBytes: 64 << 10, CheckpointEvery: 3_000_000})
+	j, err := Open(context.Background(), Options{Dir: dir, Node: "gw-1", SegmentBytes: 64 << 10, CheckpointEvery: 3 * time.Millisecond})
 	if err != nil {
 		return err
 	}
@@ -51,7 +54,7 @@ func appendForEver(dir string) error {
 					return
 				}
 				mu.Lock()
-				fmt.Println(r.Seq, r.Hash)
+				fmt.Fprintln(os.Stdout, r.Seq, r.Hash)
 				mu.Unlock()
 				if n%3 > 0 {
 					errs[w] = j.Post(context.Background(), finished(op, r.Seq))
@@ -71,8 +74,7 @@ func TestKillLosesNothing(t *testing.T) {
 	durable := map[uint64]string{}
 	random := rand.New(rand.NewPCG(1, 2))
 	for round := range 20 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), crashDir+"="+f.dir)
+		cmd := exec.Command(os.Args[0], "-crash-dir="+f.dir)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)

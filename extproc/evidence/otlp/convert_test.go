@@ -1,0 +1,123 @@
+package otlp
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+func TestTraceparent(t *testing.T) {
+	for _, c := range []struct {
+		name, in string
+		ok       bool
+	}{
+		{"as it should be", traceparent, true},
+		{"not sampled", strings.TrimSuffix(traceparent, "1") + "0", true},
+		{"a later version with more", "01" + traceparent[2:] + "-more", true},
+		{"nothing", "", false},
+		{"version 0 with more", traceparent + "-more", false},
+		{"the version that is none", "ff" + traceparent[2:], false},
+		{"upper case", strings.ToUpper(traceparent), false},
+		{"no trace", "00-" + strings.Repeat("0", 32) + traceparent[35:], false},
+		{"no parent", traceparent[:36] + strings.Repeat("0", 16) + "-01", false},
+		{"not hexadecimal", strings.Replace(traceparent, "7", "g", 1), false},
+	} {
+		if _, _, _, ok := parseTraceparent(c.in); ok != c.ok {
+			t.Errorf("%s: %v, want %v", c.name, ok, c.ok)
+		}
+	}
+}
+
+func TestIdsAreAnOperationsOwn(t *testing.T) {
+	one := idsOf(&evidence.Entry{Op: "op-1", Hash: "aa"}, "")
+	again := idsOf(&evidence.Entry{Op: "op-1", Hash: "aa"}, "nonsense")
+	retried := idsOf(&evidence.Entry{Op: "op-1", Hash: "bb"}, "")
+	other := idsOf(&evidence.Entry{Op: "op-2", Hash: "aa"}, "")
+	if one.trace != again.trace || one.span != again.span || one.parent != nil || again.parent != nil {
+		t.Error("one record has two places in a trace")
+	}
+	if one.trace != retried.trace || one.span == retried.span {
+		t.Error("two decisions on one operation are not two spans of one trace")
+	}
+	if one.trace == other.trace || one.flags&1 == 0 {
+		t.Error("two operations are in one trace, or not sampled")
+	}
+}
+
+func TestAttributesKeepWhatARecordSays(t *testing.T) {
+	body := gate.Object{
+		{Name: "big", Value: json.Number("123456789012345678901234567890")},
+		{Name: "float", Value: json.Number("0.25")},
+		{Name: "int", Value: json.Number("-7")},
+		{Name: "list", Value: []any{"a", gate.Object{{Name: "x", Value: nil}}}},
+		{Name: "none", Value: []any{}},
+		{Name: "null", Value: nil},
+		{Name: "seq", Value: "another"},
+		{Name: "sub", Value: gate.Object{{Name: "deep", Value: true}}},
+		{Name: "text", Value: "t"},
+	}
+	a := attributes{}
+	a.members(body, map[string]bool{"text": true})
+	var got []string
+	for _, kv := range a {
+		got = append(got, kv.Key+" "+strings.Join(strings.Fields(kv.Value.String()), " "))
+	}
+	want := []string{
+		`countersign.big string_value:"123456789012345678901234567890"`,
+		`countersign.float double_value:0.25`,
+		`countersign.int int_value:-7`,
+		`countersign.list array_value:{values:{string_value:"a"} values:{kvlist_value:{values:{key:"x"}}}}`,
+		`countersign.body.seq string_value:"another"`,
+		`countersign.sub.deep bool_value:true`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestSpanNamesAreFew(t *testing.T) {
+	for _, c := range []struct{ protocol, verb, want string }{
+		{"http", "GET", "GET payments"},
+		{"http", "XPLOIT-123", "HTTP payments"},
+		{"postgres", "SELECT", "SELECT payments"},
+		{"postgres", strings.Repeat("X", 40), "operation"},
+	} {
+		body := gate.Object{{Name: "protocol", Value: c.protocol}, {Name: "resource", Value: "payments"}, {Name: "verb", Value: c.verb}}
+		if got := spanName(body); got != c.want {
+			t.Errorf("%s %s: %q, want %q", c.protocol, c.verb, got, c.want)
+		}
+	}
+}
+
+func TestAFinishedRecordWithoutItsDecisionIsStillASpan(t *testing.T) {
+	e := &evidence.Entry{Seq: 9, Op: "op-1", Hash: "aa", Time: time.Unix(100, 0), Type: gate.OperationFinished}
+	spans := spansOf(e, gate.Object{{Name: "decided", Value: json.Number("3")}, {Name: "result", Value: "target_failed"}}, nil)
+	if len(spans) != 1 || seqOf(spans[0].Attributes) != 9 || spans[0].Status.GetCode() == 0 {
+		t.Errorf("spans %v", spans)
+	}
+}
+
+func TestHost(t *testing.T) {
+	for in, want := range map[string]string{"10.0.0.1:80": "10.0.0.1", "[::1]:80": "::1", "::1": "::1", "10.0.0.1": "10.0.0.1", "": ""} {
+		if got := host(in); got != want {
+			t.Errorf("%s: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestRefusedDecisionsAreNotRememberedForEver(t *testing.T) {
+	j := newJoiner(t.TempDir())
+	for n := range uint64(3 * maxRefused) {
+		j.item(&evidence.Entry{Seq: n + 1, Op: fmt.Sprint("op-", n), Type: gate.OperationDecided, Body: []byte(`{"effect":"deny"}`)})
+	}
+	if len(j.refused) > maxRefused || len(j.order) > maxRefused || len(j.allowed) > 0 {
+		t.Errorf("remembers %d, %d and %d", len(j.refused), len(j.order), len(j.allowed))
+	}
+}
