@@ -92,7 +92,7 @@ func readTransit(e *data.HTTPAccessLogEntry) transit {
 	c, req, resp := e.GetCommonProperties(), e.GetRequest(), e.GetResponse()
 	flags := c.GetResponseFlags()
 	t := transit{
-		op:        c.GetMetadata().GetFilterMetadata()[MetadataNamespace].GetFields()["op"].GetStringValue(),
+		op:        operationOf(c.GetMetadata()),
 		resource:  c.GetUpstreamCluster(),
 		requestID: req.GetRequestId(),
 		peer:      addressText(c.GetDownstreamRemoteAddress()),
@@ -123,6 +123,16 @@ func readTransit(e *data.HTTPAccessLogEntry) transit {
 		t.flags = "no_route"
 	}
 	return t
+}
+
+// operationOf finds the operation's id in the dynamic metadata: ext_proc writes into our namespace, ext_authz into its own.
+func operationOf(m *core.Metadata) string {
+	for _, namespace := range []string{MetadataNamespace, "envoy.filters.http.ext_authz"} {
+		if op := m.GetFilterMetadata()[namespace].GetFields()["op"].GetStringValue(); op != "" {
+			return op
+		}
+	}
+	return ""
 }
 
 func pathOnly(path string) string {

@@ -42,9 +42,14 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 	}
 	s.outcomes.expect(a)
 	s.outcomes.await(a, gate.Outcome{}, true)
-	ok := &authz.OkHttpResponse{HeadersToRemove: a.inspector.Remove()}
+	ok := &authz.OkHttpResponse{}
+	for _, name := range a.inspector.Remove() {
+		if name != credential.Name { // Envoy removes after it sets
+			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
+		}
+	}
 	if credential.Name != "" {
-		ok.Headers = append(ok.Headers, setField(credential.Name, credential.Value))
+		ok.Headers = append(ok.Headers, textField(credential.Name, credential.Value))
 	}
 	return &authz.CheckResponse{
 		Status:          &rpc.Status{Code: int32(codes.OK)},
@@ -115,14 +120,19 @@ func (a *attempt) deny() *authz.CheckResponse {
 		Body:   string(a.refused.body),
 	}
 	for _, f := range a.refused.fields {
-		denied.Headers = append(denied.Headers, &core.HeaderValueOption{
-			Header:       &core.HeaderValue{Key: f.Name, Value: f.Value},
-			AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-		})
+		denied.Headers = append(denied.Headers, textField(f.Name, f.Value))
 	}
 	return &authz.CheckResponse{
 		Status:          &rpc.Status{Code: int32(codes.PermissionDenied)},
 		HttpResponse:    &authz.CheckResponse_DeniedResponse{DeniedResponse: denied},
 		DynamicMetadata: operationMetadata(a.op.ID).Fields[MetadataNamespace].GetStructValue(),
+	}
+}
+
+// textField sets a header field. Envoy's ext_authz reads value, where ext_proc reads raw_value.
+func textField(name, value string) *core.HeaderValueOption {
+	return &core.HeaderValueOption{
+		Header:       &core.HeaderValue{Key: name, Value: value},
+		AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 	}
 }

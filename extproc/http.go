@@ -41,9 +41,14 @@ type exchange struct {
 
 	mu       sync.Mutex
 	attempt  *attempt
-	decided  bool      // allowed, and the request's head was released
+	decided  bool // allowed, and the request's head was released
 	finished bool
-	request  struct {
+
+	// envoyRefused is true where Envoy refused the request before it came here (an upgrade that no route has, say): the
+	// only answer is Envoy's own, and no target saw anything. Its access log tells of it.
+	envoyRefused bool
+
+	request struct {
 		ended    bool
 		headOnly bool      // neither body nor trailers came
 		hash     hash.Hash // of a streamed body
@@ -89,8 +94,15 @@ func (x *exchange) handle(st *State, all *ext.ProcessingRequest) (done bool, err
 		return x.requestTrailers(ctx, m.RequestTrailers)
 	case *ext.ProcessingRequest_ResponseHeaders:
 		x.response.local = isLocal(attributesOf(all)["response.code_details"].GetStringValue())
+		if x.attempt == nil && x.response.local {
+			x.envoyRefused = true
+			return false, x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{ResponseHeaders: &ext.HeadersResponse{}}})
+		}
 		return x.responseHead(m.ResponseHeaders)
 	case *ext.ProcessingRequest_ResponseBody:
+		if x.envoyRefused {
+			return false, x.sendAnswerPieces(m.ResponseBody.Body, m.ResponseBody.EndOfStream)
+		}
 		return x.responseBody(m.ResponseBody)
 	case *ext.ProcessingRequest_ResponseTrailers:
 		return x.responseTrailers(m.ResponseTrailers)
@@ -284,6 +296,10 @@ func (x *exchange) close() {
 		o := a.outcomeOfRefusal()
 		o.Result, o.Reason, o.Status, o.BytesOut, o.BodySHA256 = gate.ClientGone, "the client left before its request was complete", 0, 0, ""
 		x.finish(o)
+		return
+	}
+	if x.response.whole() {
+		x.finish(x.outcome(x.result()))
 		return
 	}
 	x.finished = true

@@ -52,6 +52,12 @@ func (r *response) stop() {
 	}
 }
 
+// whole reports whether all of an answer of stated length went to the agent. A client that has what it was promised may
+// leave before Envoy has told that there is no more.
+func (r *response) whole() bool {
+	return r.plan == nil && r.released && r.head.Length >= 0 && (r.out == r.head.Length || !r.head.HasBody)
+}
+
 func (r *response) outcome() gate.Outcome {
 	var o gate.Outcome
 	if r.head != nil && r.released {
@@ -280,6 +286,10 @@ func (x *exchange) sendResponseBody(body []byte, end bool) error {
 	r := &x.response
 	r.hash.Write(body)
 	r.out += int64(len(body))
+	return x.sendAnswerPieces(body, end)
+}
+
+func (x *exchange) sendAnswerPieces(body []byte, end bool) error {
 	return pieces(body, end, func(p *ext.CommonResponse) error {
 		return x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseBody{ResponseBody: &ext.BodyResponse{Response: p}}})
 	})

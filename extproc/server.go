@@ -101,7 +101,7 @@ type Server struct {
 	opt      Options
 	state    atomic.Pointer[State]
 	work     sync.WaitGroup
-	mu       sync.Mutex // guards draining against work
+	mu       sync.RWMutex // guards draining, and a swap, against work that begins
 	draining bool
 	closing  chan struct{}
 	outcomes outcomes
@@ -114,8 +114,19 @@ func New(opt Options) *Server {
 	return s
 }
 
-// Swap makes st the state of every operation that begins from now on.
-func (s *Server) Swap(st *State) { s.state.Store(st) }
+// Swap makes st the state of every operation that begins from now on. record, which may be nil, runs first, while nothing
+// can begin: what it writes is true from the moment it can be read. Where it fails the old state stays.
+func (s *Server) Swap(st *State, record func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if record != nil {
+		if err := record(); err != nil {
+			return err
+		}
+	}
+	s.state.Store(st)
+	return nil
+}
 
 // Register adds the services to g.
 func (s *Server) Register(g *grpc.Server) {
@@ -153,8 +164,8 @@ var errDraining = errors.New("the gateway is stopping")
 
 // begin counts one operation as under way, unless the server drains. end must be called where it returns no error.
 func (s *Server) begin() (st *State, end func(), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	if s.draining {
 		return nil, nil, errDraining
 	}

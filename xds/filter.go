@@ -27,7 +27,7 @@ const (
 // filters are the HTTP filters of l: those that its resources are attached by, and the router. They are enabled where a
 // route says nothing.
 func (b *builder) filters(l *listener) []*hcmv3.HttpFilter {
-	wait := longestHold(b.c, l.resources) + holdMargin
+	wait := longestHold(b.c) + holdMargin
 	var list []*hcmv3.HttpFilter
 	if l.attaches("ext_proc") {
 		list = append(list, b.filter(extProc, processor(l, wait)))

@@ -124,9 +124,29 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 	return g.startCourier(c)
 }
 
-// activate records what becomes active and swaps it in.
+// activate swaps a in, with a record of what becomes active.
 func (g *gateway) activate(ctx context.Context, a *active) error {
 	previous := g.current()
+	fresh := previous == nil || previous.verifier != a.verifier
+	if fresh {
+		a.verifier.Start(context.WithoutCancel(ctx))
+	}
+	if err := g.envoys.Update(ctx, a.config); err != nil {
+		return err
+	}
+	if err := g.server.Swap(a.state, func() error { return g.recordActive(ctx, previous, a) }); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.active = a
+	g.mu.Unlock()
+	if fresh && previous != nil {
+		go previous.verifier.Close()
+	}
+	return nil
+}
+
+func (g *gateway) recordActive(ctx context.Context, previous, a *active) error {
 	if previous == nil || previous.config.Digest() != a.config.Digest() {
 		err := g.record(ctx, gate.ConfigActivated, gate.Object{
 			{Name: "digest", Value: a.config.Digest()},
@@ -138,27 +158,11 @@ func (g *gateway) activate(ctx context.Context, a *active) error {
 		}
 	}
 	if previous == nil || previous.policies.Digest() != a.policies.Digest() {
-		err := g.record(ctx, gate.PolicyActivated, gate.Object{
+		return g.record(ctx, gate.PolicyActivated, gate.Object{
 			{Name: "digest", Value: a.policies.Digest()},
 			{Name: "files", Value: len(a.policies.Files())},
 			{Name: "path", Value: string(a.config.Policies)},
 		})
-		if err != nil {
-			return err
-		}
-	}
-	if previous == nil || previous.verifier != a.verifier {
-		a.verifier.Start(context.WithoutCancel(ctx))
-	}
-	if err := g.envoys.Update(ctx, a.config); err != nil {
-		return err
-	}
-	g.mu.Lock()
-	g.active = a
-	g.mu.Unlock()
-	g.server.Swap(a.state)
-	if previous != nil && previous.verifier != a.verifier {
-		go previous.verifier.Close()
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func TestStoriesThroughExtAuthz(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			story.Play(t, file, story.Options{Attach: "ext_authz"})
+			story.Play(t, file, story.Options{Attach: "ext_authz", Update: *update})
 		})
 	}
 }

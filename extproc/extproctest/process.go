@@ -14,7 +14,7 @@ import (
 )
 
 // stopBudget is how long a process has to leave after SIGTERM. It is above the longest drain that a part is configured with.
-const stopBudget = 20 * time.Second
+const stopBudget = 30 * time.Second
 
 // Command is a program to run as a part.
 type Command struct {

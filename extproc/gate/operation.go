@@ -45,25 +45,28 @@ type Verification struct {
 	Method    string // "oidc"
 	Algorithm string // JWS algorithm, "RS256"
 	KeyID     string // `kid` of the key that verified the signature
-	TokenID   string // `jti`, or the SHA-256 of the token, in hex, where it has none
+	TokenID   string // `jti`, or the SHA-256 of the token's signed part, in hex, where it has none
 	Expires   time.Time
 }
 
 // Known reports whether p names somebody.
 func (p *Principal) Known() bool { return p != nil && p.Issuer != "" && p.Subject != "" }
 
+// object leaves out on_behalf_of where nobody is acted for: in Rego null is true, and `not input.principal.on_behalf_of`
+// must mean what it says.
 func (p *Principal) object() Object {
-	return Object{
+	o := Object{
 		{"actors", parties(p.Actors)},
 		{"claims", p.Claims},
 		{"client_id", p.ClientID},
 		{"groups", p.Groups},
 		{"issuer", p.Issuer},
 		{"kind", p.Kind},
-		{"on_behalf_of", p.OnBehalfOf.value()},
-		{"roles", p.Roles},
-		{"subject", p.Subject},
 	}
+	if p.OnBehalfOf != nil {
+		o = append(o, Member{"on_behalf_of", p.OnBehalfOf.value()})
+	}
+	return append(o, Member{"roles", p.Roles}, Member{"subject", p.Subject})
 }
 
 func (p *Party) value() any {
@@ -136,7 +139,6 @@ func (c Context) Object(p *Principal) Object {
 		}
 	}
 	return Object{
-		{"approval", nil},
 		{"peer", c.Peer},
 		{"request_id", c.RequestID},
 		{"session", c.Session},

@@ -307,7 +307,11 @@ func (g *Gateway) Send(ctx context.Context, r *Request) (*Answer, error) {
 		_, err := conn.Write(r.Bytes(g.Address))
 		written <- err
 	}()
-	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: r.Method})
+	reader := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(reader, &http.Request{Method: r.Method})
+	for err == nil && resp.StatusCode == http.StatusContinue {
+		resp, err = http.ReadResponse(reader, &http.Request{Method: r.Method})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}

@@ -98,6 +98,8 @@ func TestBodiesThatAreRefused(t *testing.T) {
 		{"a semicolon between pairs", formType, "a=1;b=2", "semicolon"},
 		{"a broken encoding in a form", formType, "a=%4", "not followed by two"},
 		{"bad UTF-8 in a form", formType, "a=%ff", "not UTF-8"},
+		{"plain bad UTF-8 in a form", formType, "a=\xc3", "not UTF-8"},
+		{"plain NUL in a form", formType, "a=\x00", "control character"},
 		{"NUL in a form", formType, "a=%00", "control character"},
 		{"more pairs than are read", formType, strings.Repeat("a&", maxPairs+1), "more than"},
 		{"a method in a form, which Rails and Laravel obey", formType, "a=1&_method=DELETE", "request's method"},

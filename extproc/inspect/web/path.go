@@ -134,7 +134,7 @@ const maxPairs = 1000
 // decodeOnce percent-decodes s. It refuses broken and double encodings, control characters and text that is not UTF-8,
 // overlong forms included.
 func decodeOnce(s string, plus bool) (string, error) {
-	if strings.IndexByte(s, '%') < 0 && (!plus || strings.IndexByte(s, '+') < 0) {
+	if strings.IndexByte(s, '%') < 0 && (!plus || strings.IndexByte(s, '+') < 0) && isPlainText(s) {
 		return s, nil
 	}
 	b := make([]byte, 0, len(s))
@@ -143,20 +143,23 @@ func decodeOnce(s string, plus bool) (string, error) {
 		case c == '+' && plus:
 			b = append(b, ' ')
 		case c != '%':
+			if isControl(c, plus) {
+				return "", unreadable("The request's path, query or form has a control character (0x%02X).", c)
+			}
 			b = append(b, c)
 		case j+2 >= len(s) || !isHex(s[j+1]) || !isHex(s[j+2]):
-			return "", unreadable("The request's path or query has a %% that is not followed by two hexadecimal digits. Write %%25 for a plain one.")
+			return "", unreadable("The request's path, query or form has a %% that is not followed by two hexadecimal digits. Write %%25 for a plain one.")
 		default:
 			d := unhex(s[j+1])<<4 | unhex(s[j+2])
-			if d < 0x20 && (!plus || d != '\n' && d != '\r' && d != '\t') || d == 0x7F {
-				return "", unreadable("The request's path or query has an encoded control character (%%%02X).", d)
+			if isControl(d, plus) {
+				return "", unreadable("The request's path, query or form has an encoded control character (%%%02X).", d)
 			}
 			b = append(b, d)
 			j += 2
 		}
 	}
 	if !utf8.Valid(b) {
-		return "", unreadable("The request's path or query has percent-encoded bytes that are not UTF-8.")
+		return "", unreadable("The request's path, query or form has bytes that are not UTF-8.")
 	}
 	for j := 0; !plus && j+2 < len(b); j++ {
 		if b[j] == '%' && isHex(b[j+1]) && isHex(b[j+2]) {
@@ -164,6 +167,20 @@ func decodeOnce(s string, plus bool) (string, error) {
 		}
 	}
 	return string(b), nil
+}
+
+// isControl is true for control characters, but for line breaks and tabs in values: people write text with them.
+func isControl(c byte, value bool) bool {
+	return c < 0x20 && (!value || c != '\n' && c != '\r' && c != '\t') || c == 0x7F
+}
+
+func isPlainText(s string) bool {
+	for j := 0; j < len(s); j++ {
+		if s[j] < 0x20 || s[j] >= 0x7F {
+			return false
+		}
+	}
+	return true
 }
 
 func isHex(c byte) bool {
