@@ -198,6 +198,7 @@ type Resource struct {
 	// Credential is what the target wants to see. The agent's own token never reaches it.
 	Credential *Credential `yaml:"credential"`
 
+	// Limits bound what is held and read.
 	Limits Limits `yaml:"limits"`
 
 	// Attach is how Envoy calls this service: "ext_proc" (the default) or "ext_authz", which sees no answer, so that a

@@ -23,6 +23,19 @@ func (d *decoder) problem(line int, key, format string, args ...any) {
 	d.problems = append(d.problems, Problem{File: d.file, Line: line, Key: key, Message: fmt.Sprintf(format, args...)})
 }
 
+// unread reports whether key, or one above it, could not be read: what more could be said of it would only follow from that.
+func (d *decoder) unread(key string) bool {
+	for ; key != ""; key = above(key) {
+		if slices.ContainsFunc(d.problems, func(p Problem) bool { return p.Key == key }) {
+			return true
+		}
+	}
+	return false
+}
+
+// above is the key that key is in: "resources[0].listen", "resources[0]", "resources", "".
+func above(key string) string { return key[:max(0, strings.LastIndexAny(key, ".["))] }
+
 func (d *decoder) decode(n *yaml.Node, key string, v reflect.Value) {
 	if key != "" {
 		d.lines[key] = n.Line
@@ -105,8 +118,7 @@ func (d *decoder) texts(n *yaml.Node, key string, v reflect.Value) {
 	m := map[string]string{}
 	d.eachKey(n, key, func(name, value *yaml.Node) {
 		var text string
-		d.scalar(value, join(key, name.Value), reflect.ValueOf(&text).Elem())
-		d.lines[join(key, name.Value)] = value.Line
+		d.decode(value, join(key, name.Value), reflect.ValueOf(&text).Elem())
 		m[name.Value] = text
 	})
 	v.Set(reflect.ValueOf(m))
@@ -133,7 +145,7 @@ func (d *decoder) scalar(n *yaml.Node, key string, v reflect.Value) {
 	case *Size:
 		*p, err = parseSize(n.Value)
 	case *bool:
-		if n.Tag != "!!bool" {
+		if n.Tag != "!!bool" || !strings.EqualFold(n.Value, "true") && !strings.EqualFold(n.Value, "false") {
 			err = fmt.Errorf("wants true or false, not %q", n.Value)
 		}
 		*p = strings.EqualFold(n.Value, "true")

@@ -98,10 +98,10 @@ func parse(path string, text []byte) (*Config, Problems) {
 	c := &Config{file: path, digest: hex.EncodeToString(sum[:]), lines: d.lines}
 	if root := d.document(text); root != nil {
 		d.decode(root, "", reflect.ValueOf(c).Elem())
-	}
-	if len(d.problems) == 0 || d.lines["resources"] > 0 {
-		c.setDefaults(dir)
-		c.validate(d)
+		if root.Kind == yaml.MappingNode {
+			c.setDefaults()
+			c.validate(d)
+		}
 	}
 	slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Line - b.Line })
 	return c, Problems(d.problems)

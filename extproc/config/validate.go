@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-func (c *Config) setDefaults(dir string) {
+func (c *Config) setDefaults() {
 	c.Node = cmp.Or(c.Node, "countersign")
 	c.Listen.Envoy = cmp.Or(c.Listen.Envoy, Address("unix:"+filepath.Join(string(c.Data), "envoy.sock")))
 	c.Listen.Admin = cmp.Or(c.Listen.Admin, "127.0.0.1:9440")
@@ -39,6 +39,15 @@ func (c *Config) setDefaults(dir string) {
 		a.KeysMaxAge = cmp.Or(a.KeysMaxAge, Duration(24*time.Hour))
 		a.GroupsClaim = cmp.Or(a.GroupsClaim, "groups")
 		a.RolesClaim = cmp.Or(a.RolesClaim, "roles")
+	}
+	if p := c.People; p != nil {
+		if p.Algorithms == nil {
+			p.Algorithms = []string{"RS256", "ES256"}
+		}
+		if p.Audience == nil {
+			p.Audience = []string{p.ClientID}
+		}
+		p.GroupsClaim = cmp.Or(p.GroupsClaim, "groups")
 	}
 	for i := range c.Resources {
 		c.Resources[i].setDefaults()
@@ -73,9 +82,14 @@ func (k checker) index(i int) checker {
 
 // fail reports a problem at this key, on its own line or, where the file does not have the key, on that of the nearest
 // key above it.
+//
+// Where a problem was found in reading the key, nothing more is said of it.
 func (k checker) fail(format string, args ...any) {
+	if k.d.unread(k.key) {
+		return
+	}
 	line := 0
-	for key := k.key; key != "" && line == 0; key = key[:max(0, strings.LastIndexAny(key, ".["))] {
+	for key := k.key; key != "" && line == 0; key = above(key) {
 		line = k.d.lines[key]
 	}
 	k.d.problem(line, k.key, format, args...)
@@ -114,6 +128,7 @@ var (
 	nodeName     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	resourceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 	headerName   = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+	targetHost   = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$|^[0-9a-fA-F:.]+$`)
 	hostName     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$|^\[[0-9a-fA-F:.]+\]$`)
 )
 
@@ -155,6 +170,9 @@ func (c *Config) validateListen(k checker) {
 	}
 	if c.Listen.Console != "" {
 		k.at("console").address(c.Listen.Console)
+		if !c.Listen.Console.Loopback() {
+			k.at("console").fail("is %s, where approvers' sessions would cross the network in the clear: use a loopback address, behind a proxy that speaks TLS", c.Listen.Console)
+		}
 	}
 }
 
@@ -171,9 +189,26 @@ func (k checker) address(a Address) {
 		k.fail("is %q: write HOST:PORT or unix:PATH", a)
 		return
 	}
-	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+	if !isPort(port) {
 		k.fail("has the port %q: use a number from 1 to 65535", port)
 	}
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+// shown is a URL without what stands before the host in it: that can be a password, and problems are logged.
+func shown(u string) string {
+	if at := strings.LastIndexByte(u, '@'); at >= 0 {
+		scheme, _, _ := strings.Cut(u[:at], "://")
+		if len(scheme) == at {
+			scheme = ""
+		}
+		return scheme + "://…" + u[at:]
+	}
+	return u
 }
 
 func (t *ServerTLS) validate(k checker) {
@@ -239,7 +274,7 @@ func (k checker) issuer(issuer string, insecure bool) {
 	}
 	u, err := url.Parse(issuer)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
-		k.fail("is %q: write the issuer's exact URL, https://HOST[/PATH]", issuer)
+		k.fail("is %q: write the issuer's exact URL, https://HOST[/PATH]", shown(issuer))
 		return
 	}
 	if u.Scheme == "http" && !LoopbackHost(u.Hostname()) && !insecure {
@@ -263,16 +298,14 @@ func (p *People) validate(k checker) {
 	k.at("client_id").required(p.ClientID)
 	k.at("client_secret_file").file(p.ClientSecretFile)
 	k.at("ca_file").file(p.CAFile)
-	if p.Algorithms != nil {
-		k.at("algorithms").algorithms(p.Algorithms)
-	}
+	k.at("algorithms").algorithms(p.Algorithms)
 }
 
 func (a *Approvals) validate(k checker) {
 	if a.Store != "embedded" {
 		u, err := url.Parse(a.Store)
 		if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Host == "" {
-			k.at("store").fail("is %q: use embedded, or redis://HOST:PORT/DB or rediss://HOST:PORT/DB", a.Store)
+			k.at("store").fail("is %q: use embedded, or redis://HOST:PORT/DB or rediss://HOST:PORT/DB", shown(a.Store))
 		} else if _, has := u.User.Password(); has {
 			k.at("store").fail("has a password in it: secrets are files, not configuration")
 		}
@@ -344,6 +377,9 @@ func (c *Config) validateResources(k checker) {
 	for i := range c.Resources {
 		r, k := &c.Resources[i], k.index(i)
 		r.validate(k)
+		if r.Hold.Std() > c.Approvals.TTL.Std() {
+			k.at("hold").fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", r.Hold.Std(), c.Approvals.TTL.Std())
+		}
 		if names[r.Name] {
 			k.at("name").fail("%q is taken by an earlier resource", r.Name)
 		}
@@ -395,8 +431,11 @@ func (r *Resource) validate(k checker) {
 	for i, p := range r.Paths {
 		k.at("paths").index(i).oneOf(p, PathForms...)
 	}
-	if r.Limits.Headers > 1<<20 {
-		k.at("limits.headers").fail("is %d bytes, and at most 1MiB is accepted", r.Limits.Headers)
+	if !resourceName.MatchString(r.Policy) && r.Name != "" && r.Policy != r.Name {
+		k.at("policy").fail("is %q: write the last part of the package's name, PAYMENTS of data.rules.PAYMENTS", r.Policy)
+	}
+	if r.Limits.Headers < 1<<10 || r.Limits.Headers > 1<<20 {
+		k.at("limits.headers").fail("is %d bytes: use 1KiB to 1MiB", r.Limits.Headers)
 	}
 	if r.Limits.RequestBody > 1<<30 {
 		k.at("limits.request_body").fail("is %d bytes, and at most 1GiB is accepted: use body: stream for larger ones", r.Limits.RequestBody)
@@ -429,11 +468,15 @@ func (k checker) target(r *Resource) {
 	u, err := url.Parse(r.Target)
 	switch {
 	case err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
-		k.fail("is %q: write https://HOST[:PORT]", r.Target)
+		k.fail("is %q: write https://HOST[:PORT]", shown(r.Target))
 	case u.User != nil:
 		k.fail("has a user or password in it: use credential.value_file")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
 		k.fail("is %q: write the host only, without a path", r.Target)
+	case !targetHost.MatchString(u.Hostname()):
+		k.fail("has the host %q, which is not a name or an IP address", u.Hostname())
+	case u.Port() != "" && !isPort(u.Port()):
+		k.fail("has the port %q: use a number from 1 to 65535", u.Port())
 	case u.Scheme == "http" && !LoopbackHost(u.Hostname()) && !r.TargetInsecure:
 		k.fail("is %q, which is plain http to another machine: use https, or set target_insecure: true beside it", r.Target)
 	}

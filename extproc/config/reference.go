@@ -1,0 +1,122 @@
+package config
+
+import (
+	_ "embed"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"reflect"
+	"strings"
+	"sync"
+)
+
+// The struct is the manual, so the manual that is printed comes out of the struct's own source.
+//
+//go:embed config.go
+var source string
+
+// Key is one key of the configuration file.
+type Key struct {
+	Path    string // "resources[].listen.address"
+	Type    string // "text", "path", "duration", "size", "address", "true or false", "number", "list of …", "mapping", …
+	Comment string // what it means, its unit, its default and when it is required
+}
+
+// Keys lists every key of the configuration file, in the order of the struct.
+var Keys = sync.OnceValue(func() []Key {
+	return keysOf(nil, "", reflect.TypeFor[Config](), comments())
+})
+
+// Reference is the manual of the configuration file as a table in Markdown.
+func Reference() string {
+	var b strings.Builder
+	b.WriteString("| key | type | meaning |\n| --- | --- | --- |\n")
+	for _, k := range Keys() {
+		b.WriteString("| `" + k.Path + "` | " + k.Type + " | " + strings.ReplaceAll(k.Comment, "|", "\\|") + " |\n")
+	}
+	return b.String()
+}
+
+func keysOf(keys []Key, prefix string, t reflect.Type, comments map[string]string) []Key {
+	for f := range t.Fields() {
+		name := f.Tag.Get("yaml")
+		if name == "" {
+			continue
+		}
+		path := join(prefix, name)
+		keys = append(keys, Key{path, typeName(f.Type), comments[t.Name()+"."+f.Name]})
+		inner := f.Type
+		for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
+			if inner.Kind() == reflect.Slice {
+				path += "[]"
+			}
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct {
+			keys = keysOf(keys, path, inner, comments)
+		}
+	}
+	return keys
+}
+
+func typeName(t reflect.Type) string {
+	switch t {
+	case reflect.TypeFor[Path]():
+		return "path"
+	case reflect.TypeFor[Duration]():
+		return "duration"
+	case reflect.TypeFor[Size]():
+		return "size"
+	case reflect.TypeFor[Address]():
+		return "address"
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return "text"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "number"
+	case reflect.Pointer:
+		return typeName(t.Elem())
+	case reflect.Slice:
+		return "list of " + typeName(t.Elem())
+	case reflect.Map:
+		return "mapping of names to text"
+	default:
+		return "mapping"
+	}
+}
+
+// comments are those of every field of every struct of config.go, "Struct.Field" to one line of text.
+func comments() map[string]string {
+	file, err := parser.ParseFile(token.NewFileSet(), "config.go", source, parser.ParseComments)
+	if err != nil {
+		panic("parse the embedded config.go: " + err.Error()) // it was compiled
+	}
+	found := map[string]string{}
+	for _, decl := range file.Decls {
+		d, ok := decl.(*ast.GenDecl)
+		if !ok || d.Tok != token.TYPE {
+			continue
+		}
+		for _, spec := range d.Specs {
+			s, ok := spec.(*ast.TypeSpec)
+			if !ok {
+				continue
+			}
+			fields, ok := s.Type.(*ast.StructType)
+			if !ok {
+				continue
+			}
+			for _, f := range fields.Fields.List {
+				for _, name := range f.Names {
+					found[s.Name.Name+"."+name.Name] = oneLine(f.Doc.Text() + " " + f.Comment.Text())
+				}
+			}
+		}
+	}
+	return found
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
