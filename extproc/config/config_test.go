@@ -1,0 +1,298 @@
+package config
+
+import (
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const good = `node: gw-1
+data: ./var
+policies: .
+agents:
+  - issuer: https://idp.example.com
+    audience: [countersign]
+resources:
+  - name: payments
+    kind: http
+    listen: {address: "127.0.0.1:8080"}
+    target: https://payments.internal:8443
+`
+
+// directory has what a configuration can name, and gives the path of a configuration file there.
+func directory(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"cert.pem", "key.pem", "ca.pem", "value"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "countersign.yaml")
+}
+
+func TestDefaultsAndRelativePaths(t *testing.T) {
+	path := directory(t)
+	c, err := Parse(path, []byte(good+"people: {issuer: \"https://idp.example.com\", client_id: console}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(path)
+	for _, x := range []struct {
+		what      string
+		got, want any
+	}{
+		{"data", c.Data, Path(filepath.Join(dir, "var"))},
+		{"policies", c.Policies, Path(dir)},
+		{"listen.envoy", c.Listen.Envoy, Address("unix:" + filepath.Join(dir, "var/envoy.sock"))},
+		{"listen.admin", c.Listen.Admin, Address("127.0.0.1:9440")},
+		{"envoy.admin", c.Envoy.Admin, Address("unix:" + filepath.Join(dir, "var/envoy-admin.sock"))},
+		{"envoy.drain", c.Envoy.Drain.Std(), 20 * time.Second},
+		{"evidence.heartbeat", c.Evidence.Heartbeat.Std(), 10 * time.Second},
+		{"evidence.checkpoint", c.Evidence.Checkpoint.Std(), 5 * time.Second},
+		{"evidence.segment", c.Evidence.Segment, Size(64 << 20)},
+		{"approvals", c.Approvals, Approvals{"embedded", Duration(50 * time.Second), Duration(15 * time.Minute)}},
+		{"agents[0].algorithms", c.Agents[0].Algorithms, []string{"RS256", "ES256"}},
+		{"agents[0].kind", c.Agents[0].Kind, "oauth"},
+		{"agents[0].skew", c.Agents[0].Skew.Std(), time.Minute},
+		{"agents[0].max_lifetime", c.Agents[0].MaxLifetime.Std(), 24 * time.Hour},
+		{"agents[0].groups_claim", c.Agents[0].GroupsClaim, "groups"},
+		{"people.groups_claim", c.People.GroupsClaim, "groups"},
+		{"people.audience", c.People.Audience, []string{"console"}},
+		{"people.algorithms", c.People.Algorithms, []string{"RS256", "ES256"}},
+		{"resources[0].policy", c.Resources[0].Policy, "payments"},
+		{"resources[0].attach", c.Resources[0].Attach, "ext_proc"},
+		{"resources[0].body", c.Resources[0].Body, "inspect"},
+		{"resources[0].response", c.Resources[0].Response, "inspect"},
+		{"resources[0].limits", c.Resources[0].Limits, Limits{RequestBody: 1 << 20, Headers: 60 << 10}},
+	} {
+		if diff := cmp.Diff(x.want, x.got); diff != "" {
+			t.Errorf("%s: %s", x.what, diff)
+		}
+	}
+	if r, ok := c.Resource("payments"); !ok || r != &c.Resources[0] {
+		t.Error("the resource is not found")
+	}
+	if _, ok := c.Resource("other"); ok {
+		t.Error("a resource is found that is not there")
+	}
+	host, port, tls, err := c.Resources[0].TargetAddress()
+	if host != "payments.internal" || port != 8443 || !tls || err != nil {
+		t.Errorf("target %s %d %v %v", host, port, tls, err)
+	}
+	if c.File() != path || len(c.Digest()) != 64 {
+		t.Errorf("file %q, digest %q", c.File(), c.Digest())
+	}
+}
+
+func TestProblems(t *testing.T) {
+	path := directory(t)
+	dir := filepath.Dir(path)
+	resource := func(s string) string { return good + "    " + s + "\n" }
+	replace := func(old, with string) string {
+		if !strings.Contains(good, old) {
+			t.Fatalf("%q is not in the configuration", old)
+		}
+		return strings.Replace(good, old, with, 1)
+	}
+	for _, c := range []struct{ name, text, want string }{
+		{"an empty file", "", ":1: is empty"},
+		{"not YAML", "a: [", ":1: is not YAML: did not find expected node content"},
+		{"a list", "- a", `:1: wants a mapping of keys to values, not a list`},
+		{"a key that is nearly known", replace("policies:", "polices:"), ": policies: is required\n" + `:3: polices: is not a key that is known here: did you mean "policies"?`},
+		{"a key that is not known", good + "listen: {x_y_z_1: 1}\n", ":12: listen.x_y_z_1: is not a key that is known here: known are admin, admin_insecure, console, envoy, envoy_tls"},
+		{"a key twice", good + "node: gw-2\n", ":12: node: stands here a second time: the first is on line 1"},
+		{"a second document", good + "---\nnode: b\n", ":12: a second document begins here: one file is one configuration"},
+		{"text where a list belongs", replace("[countersign]", "countersign"), `:6: agents[0].audience: wants a list, not "countersign": write it as [value] or one "- value" a line`},
+		{"a list where text belongs", replace("node: gw-1", "node: [a]"), ":1: node: wants a single value, not a list"},
+		{"a number where text belongs", replace("node: gw-1", "node: 7"), ":1: node: wants text, and YAML reads 7 as int: put it in quotes"},
+		{"yes where true belongs", resource("target_insecure: yes"), `:12: resources[0].target_insecure: wants true or false, not "yes"`},
+		{"yes under true's tag", resource(`target_insecure: !!bool "yes"`), `:12: resources[0].target_insecure: wants true or false, not "yes"`},
+		{"an alias", resource("labels: {a: &x b, c: *x}"), ":12: resources[0].labels.a: anchors and aliases are not accepted: write the value out\n:12: resources[0].labels.c: anchors and aliases are not accepted: write the value out"},
+		{"a merge key", resource("labels: {<<: {a: b}}"), ":12: resources[0].labels: a key must be plain text"},
+		{"a key without a value", replace("node: gw-1", "node:"), ":1: node: has no value: give it one, or remove the key"},
+		{"a label without a value", resource("labels: {a: }"), ":12: resources[0].labels.a: has no value: give it one, or remove the key"},
+		{"a size with the wrong unit", resource("limits: {request_body: 1MB}"), `:12: resources[0].limits.request_body: "1MB" is not a size: write it like 65536, 64KiB, 1MiB or 2GiB`},
+		{"a size below zero", resource("limits: {request_body: -1}"), `:12: resources[0].limits.request_body: "-1" is not a size: write it like 65536, 64KiB, 1MiB or 2GiB`},
+		{"a size past what a number holds", resource("limits: {response_body: 9999999999GiB}"), `:12: resources[0].limits.response_body: "9999999999GiB" is not a size: write it like 65536, 64KiB, 1MiB or 2GiB`},
+		{"a duration without a unit", resource("timeout: 10"), `:12: resources[0].timeout: "10" is not a duration: write it like 10s, 5m or 1h30m`},
+		{"a duration below zero", resource("timeout: -1s"), `:12: resources[0].timeout: "-1s" is negative`},
+		{"headers that are too small", resource("limits: {headers: 100}"), ":12: resources[0].limits.headers: is 100 bytes: use 1KiB to 1MiB"},
+		{"a hold longer than a request lives", resource("hold: 1h"), ":12: resources[0].hold: is 1h0m0s, longer than approvals.ttl, 15m0s: a request would expire while it is held"},
+		{"a kind that is not known", replace("kind: http", "kind: htp"), `:9: resources[0].kind: is "htp", and must be one of http`},
+		{"a form of path that is not known", resource("paths: [slash]"), `:12: resources[0].paths[0]: is "slash", and must be one of encoded-slash, dot-segments, double-slash, backslash, parameters`},
+		{"a policy that is a path", resource("policy: a/b"), `:12: resources[0].policy: is "a/b": write the last part of the package's name, PAYMENTS of data.rules.PAYMENTS`},
+
+		{"a plain-http issuer", replace("https://idp", "http://idp"), `:5: agents[0].issuer: is "http://idp.example.com", whose keys would come over plain http: use https, or set insecure: true beside it`},
+		{"a plain-http target", replace("https://payments", "http://payments"), `:11: resources[0].target: is "http://payments.internal:8443", which is plain http to another machine: use https, or set target_insecure: true beside it`},
+		{"a plain listener", replace("127.0.0.1:8080", "0.0.0.0:8080"), ":10: resources[0].listen.address: is 0.0.0.0:8080, where agents' tokens would cross the network in the clear: set tls, or insecure: true beside it"},
+		{"a plain collector", good + "evidence: {otlp: {endpoint: \"collector:4317\", insecure: true}}\n", ":12: evidence.otlp.insecure: is true, and collector:4317 is not on loopback: use TLS, or set insecure_network: true beside it"},
+		{"a plain admin address", good + "listen: {admin: \"0.0.0.0:9440\"}\n", ":12: listen.admin: is 0.0.0.0:9440, which other machines can reach, over plain HTTP: use a loopback address, or set listen.admin_insecure: true"},
+		{"a plain console", good + "listen: {console: \"0.0.0.0:8443\"}\n", ":12: listen.console: is 0.0.0.0:8443, where approvers' sessions would cross the network in the clear: use a loopback address, behind a proxy that speaks TLS"},
+		{"a TCP address for Envoy without mTLS", good + "listen: {envoy: \"127.0.0.1:9000\"}\n", ":12: listen.envoy: is a TCP address, so Envoy must prove itself: set listen.envoy_tls with certificate_file, key_file and client_ca_file, or use unix:PATH"},
+		{"a socket path that is too long", good + "listen: {envoy: \"unix:/" + strings.Repeat("a", 107) + "\"}\n", ":12: listen.envoy: is a socket path of 108 bytes, and the system takes 107: use a shorter one, such as unix:/run/countersign/envoy.sock"},
+		{"Envoy's admin interface on the network", good + "envoy: {admin: \"192.0.2.1:9901\"}\n", ":12: envoy.admin: is 192.0.2.1:9901: Envoy's admin interface can change and stop it, so only loopback or unix:PATH is accepted"},
+		{"a symmetric algorithm", replace("[countersign]", "[countersign]\n    algorithms: [HS256]"), `:7: agents[0].algorithms[0]: is "HS256", and must be one of RS256, RS384, RS512, ES256, ES384, ES512, PS256, PS384, PS512, EdDSA`},
+		{"no algorithm", replace("[countersign]", "[countersign]\n    algorithms: []"), `:7: agents[0].algorithms: is empty: name at least one, or leave the key out for RS256 and ES256`},
+		{"an issuer twice", replace("resources:", "  - {issuer: \"https://idp.example.com\", audience: [a]}\nresources:"), ":7: agents[1].issuer: https://idp.example.com is named twice"},
+		{"more skew than a minute", replace("[countersign]", "[countersign]\n    skew: 61s"), ":7: agents[0].skew: is 1m1s, and at most 60s is accepted"},
+		{"entra without tenants", replace("[countersign]", "[countersign]\n    kind: entra"), ":5: agents[0].tenants: is required for kind entra: name the tenant ids (tid) whose tokens are accepted"},
+		{"a resource twice", good + "  - {name: payments, kind: http, listen: {address: \"127.0.0.1:8081\"}, target: \"https://a\"}\n", `:12: resources[1].name: "payments" is taken by an earlier resource`},
+		{"an address and host twice", good + "  - {name: b, kind: http, listen: {address: \"127.0.0.1:8080\"}, target: \"https://a\"}\n", `:12: resources[1].listen: is the same address and host as resource "payments": give one of them another listen.host`},
+		{"an address with TLS for one host only", good + "  - {name: b, kind: http, listen: {address: \"127.0.0.1:8080\", host: b, tls: {certificate_file: cert.pem, key_file: key.pem}}, target: \"https://a\"}\n", `:12: resources[1].listen.tls: differs from that of resource "payments", which listens on the same address`},
+		{"a target with a path", replace(":8443", ":8443/v1"), `:11: resources[0].target: is "https://payments.internal:8443/v1": write the host only, without a path`},
+		{"a target with a port past the last", replace(":8443", ":70000"), `:11: resources[0].target: has the port "70000": use a number from 1 to 65535`},
+		{"a target with an odd host", replace("payments.internal:8443", "pay%20ments"), `:11: resources[0].target: is "https://pay%20ments": write https://HOST[:PORT]`},
+		{"a certificate that is not there", replace(`{address: "127.0.0.1:8080"}`, `{address: "127.0.0.1:8080", tls: {certificate_file: none.pem, key_file: key.pem}}`), ":10: resources[0].listen.tls.certificate_file: names " + dir + "/none.pem, which cannot be read: no such file or directory"},
+		{"a credential that is a directory", resource("credential: {value_file: .}"), ":12: resources[0].credential.value_file: names " + dir + ", which is a directory and not a file"},
+
+		{"a password in a store's URL", good + "approvals: {store: \"redis://:hunter2@redis:6379/0\"}\n", ":12: approvals.store: has a password in it: secrets are files, not configuration"},
+		{"a password in a store's URL that cannot be read", good + "approvals: {store: \"redis://:hunter2@redis:x/0\"}\n", `:12: approvals.store: is "redis://…@redis:x/0": use embedded, or redis://HOST:PORT/DB or rediss://HOST:PORT/DB`},
+		{"a password in a target", replace("https://payments", "https://u:hunter2@payments"), ":11: resources[0].target: has a user or password in it: use credential.value_file"},
+		{"a password in a target that cannot be read", replace("https://payments", "ftp://u:hunter2@payments"), `:11: resources[0].target: is "ftp://…@payments.internal:8443": write https://HOST[:PORT]`},
+		{"a password in an issuer", replace("https://idp", "https://u:hunter2@idp"), `:5: agents[0].issuer: is "https://…@idp.example.com": write the issuer's exact URL, https://HOST[/PATH]`},
+		{"everything missing", "node: a", ": data: is required\n: policies: is required\n: agents: is required: name at least one issuer of access tokens, or nobody can act\n: resources: is required: name at least one target"},
+		{"several things at once", "node: \"a b\"\ndata: ./var\npolicies: .\nagents: {}\nresources:\n  - name: a\n    kind: http\n    target: x\n    nmae: b\n    listen: {address: a}\n",
+			`:1: node: is "a b": use up to 63 letters, digits, '-', '_' and '.'` + "\n" + `:4: agents: wants a list, not a mapping: write it as [value] or one "- value" a line` + "\n" +
+				`:8: resources[0].target: is "x": write https://HOST[:PORT]` + "\n" + `:9: resources[0].nmae: is not a key that is known here: did you mean "name"?` + "\n" +
+				`:10: resources[0].listen.address: is "a": write HOST:PORT or unix:PATH`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Parse(path, []byte(c.text))
+			var problems Problems
+			if !errors.As(err, &problems) {
+				t.Fatalf("no problems: %v", err)
+			}
+			got := strings.ReplaceAll(err.Error(), path+":", ":")
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if strings.Contains(got, "hunter2") {
+				t.Error("a problem shows a password")
+			}
+		})
+	}
+}
+
+// Each of these is refused above without the key that says so.
+func TestPlainTextWhereItIsAccepted(t *testing.T) {
+	path := directory(t)
+	for name, text := range map[string]string{
+		"a loopback issuer":    strings.Replace(good, "https://idp.example.com", "http://127.0.0.1:9000", 1),
+		"an insecure issuer":   strings.Replace(good, "https://idp.example.com", "http://idp.example.com\n    insecure: true", 1),
+		"a loopback target":    strings.Replace(good, "https://payments.internal:8443", "http://[::1]:8443", 1),
+		"an insecure target":   strings.Replace(good, "https://payments.internal:8443", "http://payments.internal\n    target_insecure: true", 1),
+		"an insecure listener": strings.Replace(good, `"127.0.0.1:8080"`, `"0.0.0.0:8080", insecure: true`, 1),
+		"a listener with TLS":  strings.Replace(good, `"127.0.0.1:8080"`, `"0.0.0.0:8080", tls: {certificate_file: cert.pem, key_file: key.pem}`, 1),
+		"a loopback collector": good + "evidence: {otlp: {endpoint: \"localhost:4317\", insecure: true}}\n",
+		"an insecure network":  good + "evidence: {otlp: {endpoint: \"c:4317\", insecure: true, insecure_network: true}}\n",
+		"an insecure admin":    good + "listen: {admin: \"0.0.0.0:9440\", admin_insecure: true}\n",
+		"no admin":             good + "listen: {admin: none}\n",
+		"Envoy over mTLS":      good + "listen: {envoy: \"0.0.0.0:9000\", envoy_tls: {certificate_file: cert.pem, key_file: key.pem, client_ca_file: ca.pem}}\n",
+		"a socket of 107":      good + "listen: {envoy: \"unix:/" + strings.Repeat("a", 106) + "\"}\n",
+		"a store in Redis":     good + "approvals: {store: \"rediss://redis:6379/0\"}\n",
+		"two hosts, one place": good + "  - {name: b, kind: http, listen: {address: \"127.0.0.1:8080\", host: b}, target: \"https://a\"}\n",
+	} {
+		if _, err := Parse(path, []byte(text)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestLoadSaysWhatCannotBeRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "none.yaml")
+	if _, err := Load(path); err == nil || err.Error() != path+": cannot be read: no such file or directory" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestEveryFieldHasATagAndAComment(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		s, ok := n.(*ast.StructType)
+		if !ok {
+			return true
+		}
+		for _, f := range s.Fields.List {
+			if !f.Names[0].IsExported() {
+				continue
+			}
+			name := f.Names[0].Name
+			if f.Tag == nil || reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("yaml") == "" {
+				t.Errorf("%s has no yaml tag", name)
+			}
+			if f.Doc.Text() == "" && f.Comment.Text() == "" {
+				t.Errorf("%s has no comment", name)
+			}
+		}
+		return true
+	})
+}
+
+func TestReferenceHasEveryKey(t *testing.T) {
+	found := map[string]Key{}
+	for _, k := range Keys() {
+		if k.Comment == "" || k.Type == "" {
+			t.Errorf("%s: type %q, meaning %q", k.Path, k.Type, k.Comment)
+		}
+		if _, twice := found[k.Path]; twice {
+			t.Errorf("%s stands twice", k.Path)
+		}
+		found[k.Path] = k
+		if !strings.Contains(Reference(), "| `"+k.Path+"` | "+k.Type+" | ") {
+			t.Errorf("%s is not in the reference", k.Path)
+		}
+	}
+	for path, kind := range map[string]string{
+		"data": "path", "agents": "list of mapping", "agents[].skew": "duration", "resources[].listen.tls.key_file": "path", "resources[].limits.headers": "size",
+		"evidence.otlp.header_files": "mapping of names to text", "listen.admin": "address", "envoy.concurrency": "number", "resources[].paths": "list of text", "people.insecure": "true or false",
+	} {
+		if found[path].Type != kind {
+			t.Errorf("%s is a %q, want %q", path, found[path].Type, kind)
+		}
+	}
+}
+
+// FuzzParse: nothing panics, what is refused says where, and what is accepted is accepted again with the same result.
+func FuzzParse(f *testing.F) {
+	path := directory(f)
+	for _, s := range []string{good, "", "# only a comment", "---", "a: &a [*a]", "? [a]\n: b", "\xff", "%YAML 1.1\n---\na: b", "resources: [{listen: {address: \"[::1]:1\"}}]", good + "approvals: {store: \"redis://u:p@h\"}\n", good + "evidence: {otlp: {endpoint: \"unix:x\", header_files: {a: value}}}\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		first, err := Parse(path, text)
+		if err != nil {
+			var problems Problems
+			if !errors.As(err, &problems) || len(problems) == 0 || first != nil {
+				t.Fatalf("refused without problems: %v", err)
+			}
+			return
+		}
+		d := &decoder{dir: filepath.Dir(path), file: path, lines: first.lines}
+		first.setDefaults()
+		if first.validate(d); len(d.problems) > 0 {
+			t.Fatalf("accepted, and then not: %v", d.problems)
+		}
+		second, err := Parse(path, text)
+		if err != nil || !reflect.DeepEqual(first, second) {
+			t.Fatalf("another result the second time: %v", err)
+		}
+		for i := range first.Resources {
+			if _, _, _, err := first.Resources[i].TargetAddress(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
