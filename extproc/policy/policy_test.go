@@ -216,6 +216,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"redact with neither", rego(`redact contains {"with": "mask"}`), "exactly one of path and detect"},
 		{"redact with an unknown replacement", rego(`redact contains {"path": "$.a", "with": "hide"}`), `is "hide", not one of`},
 		{"a redaction that cannot be done", rego(`redact contains {"path": "bad"}`), `redact "bad": no such path`},
+		{"a schema on the network", rego("deny contains {\"id\": \"x\"} if json.match_schema(input.http.body, {\"$ref\": \"http://127.0.0.1/\"})[0]"), "a schema can refer to the network"},
 		{"an unknown input", rego(`deny contains {"id": "x"} if input.htp.method == "GET"`), "payments.rego:3:30: rego_type_error: undefined ref: input.htp.method"},
 		{"an unknown member of the request", rego(`deny contains {"id": "x"} if input.http.verb == "GET"`), "undefined ref: input.http.verb"},
 		{"a comparison that never holds", rego(`deny contains {"id": "x"} if input.http.method == 1`), "rego_type_error"},
@@ -447,6 +448,45 @@ func TestEvaluationEndsWithItsContext(t *testing.T) {
 	quick := load(t, Options{}, rego(designPolicy))
 	if _, err := quick.Evaluate(done, operation("payments", get("v1"))); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v from a context that was done before", err)
+	}
+}
+
+// detail is a Detail of any name and any members.
+type detail struct {
+	key    string
+	object gate.Object
+}
+
+func (d detail) Key() string         { return d.key }
+func (d detail) Object() gate.Object { return d.object }
+
+func TestUncanonicalOperations(t *testing.T) {
+	s := load(t, Options{}, rego("allow contains {\"id\": \"any\"}"))
+	for _, c := range []struct {
+		name   string
+		detail gate.Detail
+	}{
+		{"a name twice", detail{"http", gate.Object{{Name: "method", Value: "GET"}, {Name: "method", Value: "DELETE"}}}},
+		{"names out of order", detail{"http", gate.Object{{Name: "path", Value: "/"}, {Name: "method", Value: "GET"}}}},
+		{"text that is not UTF-8", detail{"http", gate.Object{{Name: "path", Value: "\xff"}}}},
+		{"a value that is none", detail{"http", gate.Object{{Name: "path", Value: struct{}{}}}}},
+		{"a context of its own", detail{"context", gate.Object{{Name: "time", Value: "2000-01-01"}}}},
+		{"a principal of its own", detail{"principal", gate.Object{{Name: "subject", Value: "root"}}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if v, err := s.Evaluate(t.Context(), operation("payments", c.detail)); err == nil || v.Effect != gate.Deny {
+				t.Errorf("verdict %+v, error %v", v, err)
+			}
+		})
+	}
+}
+
+func TestPanicDenies(t *testing.T) {
+	s := load(t, Options{CheckRedaction: func(gate.Redaction) error { panic("no") }},
+		rego("allow contains {\"id\": \"any\"}\n\nredact contains {\"path\": concat(\"\", [\"$.\", input.http.host])}"))
+	v, err := s.Evaluate(t.Context(), operation("payments", get("v1")))
+	if err == nil || !strings.Contains(err.Error(), "the policy engine failed: no") || v.Effect != gate.Deny {
+		t.Errorf("verdict %+v, error %v", v, err)
 	}
 }
 
