@@ -1,0 +1,191 @@
+package extproc_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/countersign/countersign"
+
+type goPackage struct {
+	ImportPath                         string
+	Doc                                string
+	Imports, TestImports, XTestImports []string
+}
+
+// packages are those of this module, their paths without the module's.
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	out := run(t, "go", "list", "-json=ImportPath,Doc,Imports,TestImports,XTestImports", "./...")
+	var list []goPackage
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return list
+		} else if err != nil {
+			t.Fatalf("decode go list: %v", err)
+		}
+		p.ImportPath = inner(p.ImportPath)
+		list = append(list, p)
+	}
+}
+
+func inner(path string) string { return strings.TrimPrefix(path, module+"/") }
+
+// run runs a command in the module's root.
+func run(t *testing.T, name string, args ...string) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = ".."
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, stderr.Bytes())
+	}
+	return out
+}
+
+// mayImport says which packages of this module each may import. What is not named may import nothing of it. A name with
+// a slash at its end stands for all below it.
+var mayImport = map[string][]string{
+	"cmd/countersign":       {"extproc", "extproc/", "xds", "policies", "envoy"},
+	"examples/":             {"extproc/extproctest"},
+	"extproc":               {"extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/redact", "extproc/postgres"},
+	"extproc/approval/":     {"extproc/gate", "extproc/approval"},
+	"extproc/approval":      {"extproc/gate"},
+	"extproc/console":       {"extproc/gate", "extproc/approval", "extproc/identity"},
+	"extproc/evidence":      {"extproc/gate"},
+	"extproc/evidence/otlp": {"extproc/gate", "extproc/evidence"},
+	"extproc/extproctest/":  {"extproc/extproctest"},
+	"extproc/identity":      {"extproc/gate"},
+	"extproc/inspect/":      {"extproc/gate"},
+	"extproc/policy":        {"extproc/gate"},
+	"extproc/postgres":      {"extproc/gate", "extproc/inspect/postgres", "extproc/redact"},
+	"extproc/redact":        {"extproc/gate"},
+	"xds":                   {"extproc/config"},
+}
+
+// mayUse says where a library may be imported. Tests of those packages may as well.
+var mayUse = []struct {
+	library string
+	in      []string
+}{
+	{"github.com/open-policy-agent/opa", []string{"extproc/policy"}},
+	{"github.com/envoyproxy/go-control-plane", []string{"extproc", "xds", "extproc/extproctest", "extproc/extproctest/", "envoy"}},
+	{"go.opentelemetry.io/proto/otlp", []string{"extproc/evidence/otlp", "extproc/extproctest", "extproc/extproctest/"}},
+}
+
+func in(list []string, path string) bool {
+	return slices.ContainsFunc(list, func(x string) bool { return x == path || strings.HasSuffix(x, "/") && strings.HasPrefix(path, x) })
+}
+
+func allowed(path string) []string {
+	if list, ok := mayImport[path]; ok {
+		return list
+	}
+	for prefix, list := range mayImport {
+		if strings.HasSuffix(prefix, "/") && strings.HasPrefix(path, prefix) {
+			return list
+		}
+	}
+	return nil
+}
+
+func TestImportsGoOneWay(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, i := range p.Imports {
+			if strings.HasPrefix(i, module) && !in(allowed(p.ImportPath), inner(i)) {
+				t.Errorf("%s imports %s", p.ImportPath, inner(i))
+			}
+			if p.ImportPath == "extproc/gate" && strings.Contains(strings.Split(i, "/")[0], ".") {
+				t.Errorf("the gate imports %s, which is not of the standard library", i)
+			}
+		}
+		for _, i := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
+			for _, rule := range mayUse {
+				if strings.HasPrefix(i, rule.library) && !in(rule.in, p.ImportPath) {
+					t.Errorf("%s imports %s", p.ImportPath, i)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryPackageHasAComment(t *testing.T) {
+	for _, p := range packages(t) {
+		if p.Doc == "" {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+	}
+}
+
+func tracked(t *testing.T) []string {
+	t.Helper()
+	return strings.FieldsFunc(string(run(t, "git", "ls-files", "-z")), func(r rune) bool { return r == 0 })
+}
+
+func TestTopLevelIsFixed(t *testing.T) {
+	fixed := []string{"cmd", "extproc", "xds", "policies", "envoy", "examples", "go.mod", "go.sum", "Makefile", "README.md", "LICENSE", "CONTRIBUTING.md", "SECURITY.md"}
+	for _, file := range tracked(t) {
+		if top, _, _ := strings.Cut(file, "/"); !strings.HasPrefix(top, ".") && !slices.Contains(fixed, top) {
+			t.Errorf("%s: %s does not belong at the top level", file, top)
+		}
+	}
+}
+
+// rules on the text of tracked files. An exception is a file and the reason for it.
+var textRules = []struct {
+	name       string
+	files      *regexp.Regexp
+	text       *regexp.Regexp
+	exceptions map[string]string
+}{
+	{"a private key", regexp.MustCompile(`.`), regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----`), map[string]string{
+		"extproc/redact/detect_test.go": "the detector of keys is tested on their first line",
+		"extproc/redact/fuzz_test.go":   "the detector of keys is fuzzed from their first line",
+		"extproc/redact/redact_test.go": "the detector of keys is tested on their first line",
+	}},
+	{"a token (JWT)", regexp.MustCompile(`.`), regexp.MustCompile(`eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}\.`), map[string]string{
+		"extproc/redact/detect_test.go": "the detector of tokens is tested on the sample of RFC 7519",
+		"extproc/redact/fuzz_test.go":   "the detector of tokens is fuzzed from the sample of RFC 7519",
+		"extproc/redact/redact_test.go": "the detector of tokens is tested on the sample of RFC 7519",
+	}},
+	{"an access key of AWS", regexp.MustCompile(`.`), regexp.MustCompile(`\b(AKIA|ASIA)[0-9A-Z]{16}\b`), map[string]string{
+		"extproc/redact/detect_test.go": "the detector of keys is tested on the example of AWS's own manual",
+		"extproc/redact/fuzz_test.go":   "the detector of keys is fuzzed from the example of AWS's own manual",
+		"extproc/redact/redact_test.go": "the detector of keys is tested on the example of AWS's own manual",
+	}},
+	{"a test that skips", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`\b[tbf]\.Skip(Now|f)?\(`), nil},
+	{"a test that sleeps", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`\btime\.Sleep\(`), nil},
+	{"a path of somebody's machine", regexp.MustCompile(`.`), regexp.MustCompile(`(^|[\s"'=:(])/(root|home|Users|work)/`), nil},
+	{"the name of a registry's host", regexp.MustCompile(`.`), regexp.MustCompile(`(proxy\.golang|registry\.npmjs|files\.pythonhosted)\.org|\bpypi\.org/simple|\b(ghcr|docker|quay)\.io/`), nil},
+}
+
+func TestTextOfTrackedFiles(t *testing.T) {
+	for _, file := range tracked(t) {
+		text, err := os.ReadFile(filepath.Join("..", file))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // removed, and not yet committed
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		for _, rule := range textRules {
+			if rule.exceptions[file] != "" || !rule.files.MatchString(file) {
+				continue
+			}
+			if at := rule.text.FindIndex(text); at != nil {
+				t.Errorf("%s:%d: %s", file, 1+bytes.Count(text[:at[0]], []byte("\n")), rule.name)
+			}
+		}
+	}
+}
