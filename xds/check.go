@@ -48,11 +48,7 @@ func CheckFile(path string, text []byte) []Problem {
 // CheckFileFor is CheckFile with what c says: timeouts are compared with its holds, and a resource that a route names must
 // be one of c's, attached that way.
 func CheckFileFor(c *config.Config, path string, text []byte) []Problem {
-	k := &checker{file: path, config: c}
-	for i := range c.Resources {
-		k.hold = max(k.hold, hold(c, &c.Resources[i]))
-	}
-	return k.check(text)
+	return (&checker{file: path, config: c, hold: longestHold(c)}).check(text)
 }
 
 type checker struct {

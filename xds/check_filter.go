@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"slices"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -62,6 +63,12 @@ func (k *checker) processor(p *procv3.ExternalProcessor, at place) {
 	k.longer(p.GetMessageTimeout(), 200*time.Millisecond, at.at("message_timeout"), "message_timeout")
 	if p.GetMaxMessageTimeout() != nil {
 		k.longer(p.GetMaxMessageTimeout(), 0, at.at("max_message_timeout"), "max_message_timeout")
+	}
+	if !slices.Contains(p.GetRequestAttributes(), "source.address") {
+		k.problem(at.at("request_attributes"), "request_attributes lacks source.address: records would not say who connected")
+	}
+	if !slices.Contains(p.GetResponseAttributes(), "response.code_details") {
+		k.problem(at.at("response_attributes"), "response_attributes lacks response.code_details: records could not tell an answer of the target from one of Envoy")
 	}
 	k.processingMode(p.GetProcessingMode(), at.at("processing_mode"))
 }

@@ -46,12 +46,13 @@ func (k *checker) checkHost(h *routev3.VirtualHost, guards []guard, outer []leve
 		}
 		k.action(r.GetRoute(), at.at("route"))
 		levels := append(levels[:len(levels):len(levels)], level{r.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")})
-		k.guarded(guards, levels, at)
-		for j, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
-			if len(w.GetTypedPerFilterConfig()) > 0 {
-				at := at.at("route", "weighted_clusters", "clusters", j)
-				k.guarded(guards, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")}), at)
-			}
+		weighted := r.GetRoute().GetWeightedClusters().GetClusters()
+		for j, w := range weighted {
+			at := at.at("route", "weighted_clusters", "clusters", j)
+			k.guarded(guards, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")}), at)
+		}
+		if len(weighted) == 0 {
+			k.guarded(guards, levels, at)
 		}
 	}
 }
@@ -157,7 +158,7 @@ func (k *checker) action(a *routev3.RouteAction, at place) {
 			}
 		}
 	default:
-		k.problem(at, "where this route leads depends on the request (%T): name the cluster", c)
+		k.problem(at, "where this route leads depends on the request: name the cluster")
 	}
 	for _, rewrite := range []struct {
 		set  bool

@@ -50,7 +50,7 @@ func processor(l *listener, wait time.Duration) *procv3.ExternalProcessor {
 		ProcessingMode:    processingMode(true), // routes that inspect answers say so; see the package comment
 		RequestAttributes: attributes(l),
 
-		// Tells an answer of the target from one that Envoy made in its place.
+		// Tells an answer of the target (via_upstream) from one that Envoy made in its place.
 		ResponseAttributes: []string{"response.code_details"},
 
 		// The body modes that are used have no timeout of a message, so that a hold can last; these count for others.

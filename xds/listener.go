@@ -106,7 +106,7 @@ func (b *builder) manager(l *listener) *hcmv3.HttpConnectionManager {
 		Http2ProtocolOptions:      agentHTTP2(l),
 		MaxRequestHeadersKb:       number(l.headersKB()),
 		RequestHeadersTimeout:     seconds(10 * time.Second),
-		StreamIdleTimeout:         seconds(idleTimeout(longestHold(b.c, l.resources))),
+		StreamIdleTimeout:         seconds(idleTimeout(longestHold(b.c))),
 		DelayedCloseTimeout:       seconds(time.Second),
 
 		// The peer is who connected, whatever a header says, and the target is not told: an operation that is the same from

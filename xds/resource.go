@@ -213,18 +213,11 @@ func (b *builder) valid(m validated) {
 	}
 }
 
-// hold is the longest that an operation on r is held.
-func hold(c *config.Config, r *config.Resource) time.Duration {
-	if r.Hold != 0 {
-		return r.Hold.Std()
-	}
-	return c.Approvals.Hold.Std()
-}
-
-func longestHold(c *config.Config, list []*config.Resource) time.Duration {
-	var longest time.Duration
-	for _, r := range list {
-		longest = max(longest, hold(c, r))
+// longestHold is the longest that an operation on any resource is held.
+func longestHold(c *config.Config) time.Duration {
+	longest := c.Approvals.Hold.Std()
+	for i := range c.Resources {
+		longest = max(longest, c.Resources[i].Hold.Std())
 	}
 	return longest
 }

@@ -39,12 +39,12 @@ func (b *builder) routes(l *listener) *routev3.RouteConfiguration {
 		RequestHeadersToRemove:  []string{"x-envoy-external-address", "x-envoy-internal", "x-envoy-expected-rq-timeout-ms"},
 		ResponseHeadersToRemove: envoyResponseHeaders,
 	}
-	any := false
+	everywhere := false
 	for _, r := range l.resources {
-		any = any || r.Listen.Host == ""
+		everywhere = everywhere || r.Listen.Host == ""
 		out.VirtualHosts = append(out.VirtualHosts, b.virtualHost(l, r))
 	}
-	if !any {
+	if !everywhere {
 		out.VirtualHosts = append(out.VirtualHosts, nowhere())
 	}
 	b.valid(out)
@@ -96,7 +96,7 @@ func (b *builder) action(r *config.Resource) *routev3.RouteAction {
 	return &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: clusterName(r)},
 		Timeout:          seconds(r.Timeout.Std()),
-		IdleTimeout:      seconds(idleTimeout(hold(b.c, r))),
+		IdleTimeout:      seconds(idleTimeout(longestHold(b.c))),
 	}
 }
 
