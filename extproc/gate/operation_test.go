@@ -111,6 +111,17 @@ func TestDigestBindsTheOperation(t *testing.T) {
 	}
 }
 
+// In Rego null is true: `not input.principal.on_behalf_of` has to hold where nobody is acted for.
+func TestWhatIsNotThereIsLeftOut(t *testing.T) {
+	input, err := operation().Input()
+	if err != nil || bytes.Contains(input, []byte("on_behalf_of")) {
+		t.Errorf("%s, %v", input, err)
+	}
+	if _, found := (gate.Context{}).Object(nil).Get("approval"); found {
+		t.Error("the context has an approval")
+	}
+}
+
 func TestDigestIsKeyed(t *testing.T) {
 	op := operation()
 	a, _ := op.Digest(key)
@@ -128,7 +139,7 @@ func TestDigestIsKeyed(t *testing.T) {
 func TestContextIsCanonicalAndBesideTheInput(t *testing.T) {
 	c := gate.Context{Time: time.Unix(1_700_000_000, 5).In(time.FixedZone("x", 3600)), Peer: "192.0.2.1:5", RequestID: "r", Session: "s", TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 	b, err := c.Object(full()).AppendJSON(nil)
-	const want = `{"approval":null,"peer":"192.0.2.1:5","request_id":"r","session":"s","time":"2023-11-14T22:13:20.000000005Z","token_expires":"2023-11-14T22:23:20.000000000Z","token_id":"j1","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`
+	const want = `{"peer":"192.0.2.1:5","request_id":"r","session":"s","time":"2023-11-14T22:13:20.000000005Z","token_expires":"2023-11-14T22:23:20.000000000Z","token_id":"j1","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}`
 	if diff := cmp.Diff(want, string(b)); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
