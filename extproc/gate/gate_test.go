@@ -36,10 +36,10 @@ func (j *journal) Append(_ context.Context, r *gate.Record) (gate.Receipt, error
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.records = append(j.records, r) // also where it fails: a failed write may have been stored
-	if j.fail != nil || j.noReceipt {
+	if j.noReceipt {
 		return gate.Receipt{}, j.fail
 	}
-	return gate.Receipt{Seq: uint64(len(j.records))}, nil
+	return gate.Receipt{Seq: uint64(len(j.records))}, j.fail
 }
 
 func (j *journal) Post(ctx context.Context, r *gate.Record) error {
@@ -214,7 +214,8 @@ func TestNoRecordNoAccess(t *testing.T) {
 		name    string
 		journal *journal
 	}{
-		{"the journal fails", &journal{fail: errors.New("no space left on device")}},
+		{"the journal fails", &journal{fail: errors.New("no space left on device"), noReceipt: true}},
+		{"the journal fails, and gives a receipt all the same", &journal{fail: errors.New("fsync: input/output error")}},
 		{"the journal gives no receipt", &journal{noReceipt: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
