@@ -181,11 +181,12 @@ func (f *finder) findSSNs(text []byte) {
 	}
 }
 
-// isSSN leaves out the numbers that are never given: area 000, 666 and 900 to 999, group 00, serial 0000.
+// isSSN leaves out the numbers that are never given: area 000 and 666, group 00, serial 0000. Areas from 900 on are no
+// social security numbers and yet personal: taxpayer identification numbers (ITIN) have them.
 func isSSN(digits []byte) bool {
 	n, err := strconv.Atoi(string(digits))
 	area, grp, serial := n/1_000_000, n/10_000%100, n%10_000
-	return err == nil && area != 0 && area != 666 && area < 900 && grp != 0 && serial != 0
+	return err == nil && area != 0 && area != 666 && grp != 0 && serial != 0
 }
 
 func aloneInCell(text []byte, from, to int) bool {

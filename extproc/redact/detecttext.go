@@ -125,7 +125,7 @@ func domainEnd(text []byte, from int) int {
 
 // startsLabel reports whether what follows a dot can be a label, so that the dot is not the end of a sentence.
 func startsLabel(text []byte, next int) bool {
-	return next < len(text) && (wordClass[text[next]] != 0 || text[next] >= utf8.RuneSelf)
+	return next < len(text) && (wordClass[text[next]] != 0 || text[next] == '-' || text[next] >= utf8.RuneSelf)
 }
 
 func domain(from, to, label int, letter, top bool) int {
