@@ -218,7 +218,25 @@ func (a *attempt) decide(ctx context.Context) (credential web.Field, allowed boo
 		a.settle(gate.Refusal{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, and answers of this resource do not pass through the gateway, so the operation was refused. Repeating it will not help."})
 		return credential, false
 	}
+	if a.plan != nil && conditionalWrite(request) {
+		a.settle(gate.Refusal{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, so the state that If-Match or If-Unmodified-Since names cannot be known to the agent, and whether it holds must not be. Send the request without the condition."})
+		return credential, false
+	}
 	return credential, true
+}
+
+// conditionalWrite is true for a request that must not be made without its condition, and whose condition would tell of the
+// bytes before redaction.
+func conditionalWrite(r *web.Request) bool {
+	if r.Method == "GET" || r.Method == "HEAD" {
+		return false // the condition is removed: the whole answer comes
+	}
+	for _, name := range []string{"if-match", "if-unmodified-since"} {
+		if _, in := r.Headers.Get(name); in {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *attempt) refuseError(ctx context.Context, err error) bool {

@@ -25,7 +25,7 @@ import (
 // by their type are released at the first value.
 const (
 	heldBytes = 64 << 10
-	heldTime  = 50 * time.Millisecond
+	heldTime  = 200 * time.Millisecond
 )
 
 // response is the target's answer on its way to the agent.

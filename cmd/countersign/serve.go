@@ -17,6 +17,7 @@ import (
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/xds"
@@ -31,7 +32,7 @@ type gateway struct {
 	builder *builder
 	server  *extproc.Server
 	envoys  *xds.Server
-	courier interface{ Stop(context.Context) error }
+	courier *otlp.Courier
 	grpc    *grpc.Server
 
 	withEnvoy bool
@@ -120,8 +121,25 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 	if err := g.activate(ctx, first); err != nil {
 		return err
 	}
+	if err := g.gauges(); err != nil {
+		return err
+	}
 	g.journal.StartHeartbeat(c.Evidence.Heartbeat.Std(), g.heartbeat)
 	return g.startCourier(c)
+}
+
+// gauges registers what is read when the metrics are.
+func (g *gateway) gauges() error {
+	return errors.Join(
+		g.metrics.gauge("countersign.journal.records", "{record}", "Records that are durable.", func() float64 { return float64(g.journal.Durable()) }),
+		g.metrics.gauge("countersign.operations.open", "{operation}", "Allowed operations that have not ended.", func() float64 { return float64(g.journal.OpenOperations()) }),
+		g.metrics.gauge("countersign.journal.refusing", "1", "1 while the journal takes nothing, so that everything is refused.", func() float64 {
+			if g.journal.Err() != nil {
+				return 1
+			}
+			return 0
+		}),
+	)
 }
 
 // activate swaps a in, with a record of what becomes active.

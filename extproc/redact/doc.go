@@ -33,7 +33,7 @@
 //     Luhn digit. The digits in groups beside it go too.
 //   - iban: a country of the registry, its length, its check digits; spaces and dashes allowed.
 //   - ssn: US numbers as AAA-GG-SSSS with dashes, spaces or dots; nine digits that stand alone in a value or cell, or
-//     after "ssn" or "social security". Numbers that are never given (area 000, 666, 9xx) are not.
+//     after "ssn" or "social security". Numbers that are never given (area 000 and 666) are not.
 //   - key: armored private keys; keys of AWS, GitHub, GitLab, Slack, Google, Stripe, OpenAI, Anthropic, npm, PyPI and
 //     others by their form; name and password in a URL; values labelled password=, client_secret=, sig= and the like.
 //   - token: JWTs (signed, encrypted, unsigned); what follows Bearer and Basic; access_token= and the like.

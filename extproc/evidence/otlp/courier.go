@@ -67,9 +67,10 @@ type Source interface {
 type Options struct {
 	Endpoint string // host:port of an OTLP/gRPC receiver
 	TLS      TLS
-	Cursor   string // file that says how far the collector has accepted; <data>/otlp.cursor
-	Node     string // resource attribute service.instance.id
-	Version  string // resource attribute service.version
+	Headers  map[string]string // request header: the file that holds its value
+	Cursor   string            // file that says how far the collector has accepted; <data>/otlp.cursor
+	Node     string            // resource attribute service.instance.id
+	Version  string            // resource attribute service.version
 
 	BatchRecords int           // records in one request at most; default 512
 	BatchBytes   int           // size of one request at most, but for a single record over it; default 3.5 MiB, below gRPC's limit of 4

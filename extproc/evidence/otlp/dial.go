@@ -1,18 +1,22 @@
 package otlp
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 )
 
 // TLS says how the collector is recognised and how the courier shows who it is. The zero value is TLS with the
@@ -35,6 +39,7 @@ func dial(o Options) (*grpc.ClientConn, error) {
 	}
 	conn, err := grpc.NewClient(o.Endpoint,
 		grpc.WithTransportCredentials(creds),
+		grpc.WithPerRPCCredentials(headers(o.Headers)),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithUserAgent("countersign/"+o.Version),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -85,3 +90,22 @@ func (t TLS) credentials() (credentials.TransportCredentials, error) {
 	}
 	return credentials.NewTLS(config), nil
 }
+
+// headers are metadata whose values are in files, which are read for each request, so that a secret can be changed in place.
+type headers map[string]string
+
+// GetRequestMetadata reads the files.
+func (h headers) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	values := make(map[string]string, len(h))
+	for name, file := range h {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, status.Errorf(codes.Unavailable, "read the value of header %s: %v", name, err)
+		}
+		values[strings.ToLower(name)] = strings.TrimSpace(string(text))
+	}
+	return values, nil
+}
+
+// RequireTransportSecurity is false because whether there is TLS is settled before: Insecure is for loopback.
+func (h headers) RequireTransportSecurity() bool { return false }
