@@ -105,15 +105,15 @@ func (b *builder) value(v any, depth int) (*ast.Term, error) {
 	case int64:
 		return ast.InternedTerm(v), nil
 	case float64:
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return nil, fmt.Errorf("%v is not a JSON number", v)
-		}
-		return b.term(ast.Number(strconv.FormatFloat(v, 'g', -1, 64))), nil
+		return b.number(v)
 	case json.Number:
+		if isShortInteger(string(v)) {
+			return b.term(ast.Number(v)), nil
+		}
 		if err := checkNumber(string(v)); err != nil {
 			return nil, err
 		}
-		return b.term(ast.Number(v)), nil
+		return b.number(v)
 	case []string:
 		if len(v) == 0 {
 			return emptyList, nil
@@ -137,6 +137,29 @@ func (b *builder) value(v any, depth int) (*ast.Term, error) {
 	default:
 		return nil, fmt.Errorf("a %T is not a JSON value", v)
 	}
+}
+
+// number is v as the canonical input writes it. 100, 1e2 and 100.0 have one digest, so they must be one value to a rule
+// that looks at their text as well.
+func (b *builder) number(v any) (*ast.Term, error) {
+	text, err := gate.AppendJSON(nil, v)
+	if err != nil {
+		return nil, err
+	}
+	return b.term(ast.Number(text)), nil
+}
+
+// isShortInteger reports whether a number is written as the canonical input writes it, for most of those that come.
+func isShortInteger(literal string) bool {
+	if literal == "" || len(literal) > 15 || literal[0] == '0' && len(literal) > 1 {
+		return false
+	}
+	for i := range len(literal) {
+		if literal[i] < '0' || literal[i] > '9' {
+			return false
+		}
+	}
+	return true
 }
 
 // checkNumber refuses numbers far outside of what a double can hold. OPA's own parsers refuse them too ("number too big"),

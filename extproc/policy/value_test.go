@@ -19,7 +19,8 @@ func TestValueIsTheInput(t *testing.T) {
 	odd := gate.Object{
 		{Name: "", Value: ""}, {Name: "f", Value: 1.5}, {Name: "i", Value: -7}, {Name: "l", Value: int64(1) << 62},
 		{Name: "list", Value: []any{nil, true, false, []string{"a", "GET"}, []any{}, gate.Object{}}},
-		{Name: "n", Value: json.Number("12345678901234567890.5")}, {Name: "é", Value: "\x00\u2028"},
+		{Name: "n", Value: json.Number("12345678901234567890.5")},
+		{Name: "numbers", Value: []any{json.Number("1e2"), json.Number("100.0"), json.Number("-0"), json.Number("0"), json.Number("-17"), 1e21}}, {Name: "é", Value: "\x00\u2028"},
 	}
 	for _, principal := range []*gate.Principal{clerk, &expiring, {Issuer: "i", Subject: "s"}} {
 		op := operation("payments", web{method: "POST", segments: []string{"a", ""}, body: odd})
@@ -47,7 +48,7 @@ func checkValue(t *testing.T, op *gate.Operation) {
 		b := newBuilder()
 		got, err := b.input(op, principals)
 		b.release()
-		if err != nil || got.Value.Compare(want) != 0 || got.Value.Hash() != want.Hash() {
+		if err != nil || got.Value.Compare(want) != 0 || got.Value.Hash() != want.Hash() || got.String() != want.String() {
 			t.Errorf("with a principal that was %s, error %v:\n got %v\nwant %v", kept, err, got, want)
 		}
 	}
