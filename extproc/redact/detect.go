@@ -51,6 +51,7 @@ type span struct {
 type finder struct {
 	spans  []span
 	groups []group
+	noJWT  int    // no JWT begins before this in the text
 	digits []byte // the last number, written out
 	text   []byte
 	plain  []byte // a text with its escapes decoded
@@ -64,7 +65,7 @@ const fewest = 6
 // find returns what the detectors in on find in text, in order and apart: spans that overlap become one. The result is
 // good until the next call.
 func (f *finder) find(text []byte, on kindSet) []span {
-	f.spans = f.spans[:0]
+	f.spans, f.noJWT = f.spans[:0], 0
 	if len(text) < fewest {
 		return nil
 	}

@@ -196,26 +196,32 @@ func (f *finder) tokenAt(text []byte, from, to int) {
 	}
 	word := text[from:to]
 	switch {
-	case text[from] == 'e' && len(word) >= 10 && string(text[from:from+3]) == "eyJ":
-		if end := jwtEnd(text, from); end > 0 {
-			f.add(from, end, token)
+	case text[from] == 'e' && len(word) >= 10 && string(word[:3]) == "eyJ" && from >= f.noJWT:
+		end, ok := jwtEnd(text, from)
+		if !ok {
+			f.noJWT = end // what begins further in has no more parts
+			return
 		}
+		f.add(from, end, token)
 	case len(word) == 6 && bytes.EqualFold(word, []byte("bearer")):
-		at := afterBlanks(text, to)
-		if end := runOf(text, at, &token68); at > to && end-at >= 16 && looksRandom(text[at:end]) {
-			f.add(at, end, token)
+		if at := afterBlanks(text, to); at > to {
+			if end := runOf(text, at, &token68); end-at >= 16 && looksRandom(text[at:end]) {
+				f.add(at, end, token)
+			}
 		}
 	case len(word) == 5 && bytes.EqualFold(word, []byte("basic")):
-		at := afterBlanks(text, to)
-		if end := runOf(text, at, &base64Any); at > to && end-at >= 8 && isUserPass(text[at:end]) {
-			f.add(at, end, token)
+		if at := afterBlanks(text, to); at > to {
+			if end := runOf(text, at, &base64Any); end-at >= 8 && isUserPass(text[at:end]) {
+				f.add(at, end, token)
+			}
 		}
 	}
 }
 
 // jwtEnd returns where a JWT in compact form (RFC 7515, RFC 7516) ends: a header that begins like JSON in base64, then
-// two to four more parts, some of which may be empty.
-func jwtEnd(text []byte, from int) int {
+// two to four more parts, some of which may be empty. Where none
+// is, it is where the parts end.
+func jwtEnd(text []byte, from int) (end int, ok bool) {
 	end, dots := runOf(text, from, &base64URL), 0
 	for end < len(text) && text[end] == '.' && dots < 4 {
 		next := runOf(text, end+1, &base64URL)
@@ -225,10 +231,7 @@ func jwtEnd(text []byte, from int) int {
 		dots++
 		end = next
 	}
-	if dots < 2 {
-		return 0
-	}
-	return end
+	return end, dots >= 2
 }
 
 func afterBlanks(text []byte, at int) int {
