@@ -195,6 +195,9 @@ func TestServiceFailsThenRequestIsRefused(t *testing.T) {
 	check := func(when string) {
 		t.Helper()
 		for _, host := range []string{"payments.test", "authz.test", "passing.test", "streams.test", "other.test"} {
+			if got := g.do(t, "GET", "/v1/payments", host, "", "x-verdict: error"); got.status != 503 {
+				t.Errorf("%s, %s: GET: %d %s, want 503", when, host, got.status, got.body)
+			}
 			got := g.do(t, "POST", "/v1/payments", host, "a body", "x-verdict: error")
 			if got.status != 503 || got.problem.Type != "urn:countersign:problem:unavailable" || got.problem.Status != 503 {
 				t.Errorf("%s, %s: %d %s, want 503 unavailable", when, host, got.status, got.body)

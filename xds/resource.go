@@ -13,9 +13,9 @@
 //     metadata or context extensions that no client can write, so a route that was forgotten names none, and the service
 //     refuses what names no resource. There is no failure_mode_allow and no allow_mode_override.
 //   - A request that Envoy cannot put before the service is answered 503; the target does not see it.
-//   - Nothing is sent twice. There is no retry policy, and every x-envoy-* header of a client is removed before routing,
-//     because x-envoy-retry-on makes Envoy retry where no policy says so. A decision, and an approval, is for one
-//     execution.
+//   - Nothing is sent twice. There is no retry policy, and what else makes Envoy retry, x-envoy-retry-on from a client that
+//     it takes for an internal one, is stopped three times: no client is internal, every x-envoy-* header is removed before
+//     routing, and no target may have a retry outstanding. A decision, and an approval, is for one execution.
 //   - Nothing that the service decided on changes afterwards: no path is rewritten, and the host that the target sees is
 //     the configured one.
 //
@@ -34,6 +34,8 @@
 //
 //   - local_reply_config also rewrites what ext_proc (ImmediateResponse) and ext_authz (denied) answer, unless a mapper's
 //     filter leaves them alone. The only thing that tells them apart is response.code_details, which needs a CEL filter.
+//   - failure_mode_allow has no effect on a request with a body in FULL_DUPLEX_STREAMED, which fails closed all the same, and
+//     lets those without a body through: test with GET.
 //   - Envoy answers a request that it cannot parse through the filters too, and closes the connection without waiting for
 //     them. With ext_proc looking at answers the agent gets no answer at all. So the filter itself does not look at
 //     answers, and each route that wants it to does: a request that cannot be parsed has no route.

@@ -6,9 +6,18 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/xds"
@@ -151,5 +160,98 @@ func TestUpdateThatCannotBeMadeKeepsWhatWasServed(t *testing.T) {
 	}
 	if after := g.xds.State().Version; after != before {
 		t.Errorf("version %q became %q", before, after)
+	}
+}
+
+// A client of ours stands in for Envoy here, because the order of what is sent is the matter.
+func TestUpdateMakesBeforeItBreaks(t *testing.T) {
+	dir := extproctest.Dir(t)
+	before := parse(t, dir, `
+  - {name: before, kind: http, listen: {address: "127.0.0.1:8080"}, target: "http://127.0.0.1:9000"}
+`)
+	after := parse(t, dir, `
+  - {name: after, kind: http, listen: {address: "127.0.0.1:8080"}, target: "http://127.0.0.1:9000"}
+`)
+	s := startService(t, before)
+	conn, err := grpc.NewClient("unix:"+filepath.Join(dir, "envoy.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(req *discoveryv3.DiscoveryRequest) {
+		t.Helper()
+		req.Node = &corev3.Node{Id: "client"}
+		if err := stream.Send(req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// receive takes what is sent next, and accepts it.
+	receive := func() (kind string, names []string) {
+		t.Helper()
+		resp, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, packed := range resp.GetResources() {
+			m, err := packed.UnmarshalNew()
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, cache.GetResourceName(m))
+		}
+		slices.Sort(names)
+		req := &discoveryv3.DiscoveryRequest{TypeUrl: resp.GetTypeUrl(), VersionInfo: resp.GetVersionInfo(), ResponseNonce: resp.GetNonce()}
+		if resp.GetTypeUrl() == resource.RouteType {
+			req.ResourceNames = names
+		}
+		send(req)
+		return resp.GetTypeUrl(), names
+	}
+	send(&discoveryv3.DiscoveryRequest{TypeUrl: resource.ClusterType})
+	receive()
+	send(&discoveryv3.DiscoveryRequest{TypeUrl: resource.ListenerType})
+	receive()
+	send(&discoveryv3.DiscoveryRequest{TypeUrl: resource.RouteType, ResourceNames: []string{"127.0.0.1:8080"}})
+	receive()
+	if err := s.xds.Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := s.xds.Update(t.Context(), after); err != nil {
+		t.Fatal(err)
+	}
+	kind, names := receive()
+	if diff := cmp.Diff([]string{"target/after", "target/before"}, names); kind != resource.ClusterType || diff != "" {
+		t.Errorf("first came %s (-want +got):\n%s", kind, diff)
+	}
+	for range 3 { // listeners, routes, and the clusters again, without the one that nothing leads to any more
+		if k, n := receive(); k == resource.ClusterType {
+			names = n
+		}
+	}
+	if diff := cmp.Diff([]string{"target/after"}, names); diff != "" {
+		t.Errorf("in the end there are other clusters (-want +got):\n%s", diff)
+	}
+	if err := s.xds.Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCloseEndsStreamsAndEnvoyKeepsWhatItHas(t *testing.T) {
+	g := startGateway(t, both)
+	g.xds.Close()
+	extproctest.Await(t, "the stream to end", 20*time.Second, func(context.Context) error {
+		if n := g.envoy.Stats()["control_plane.connected_state"]; n != 0 {
+			return fmt.Errorf("connected_state is %d", n)
+		}
+		return nil
+	})
+	g.do(t, "GET", "/", "payments.test", "")
+	if got := g.last(t).resource; got != "payments" {
+		t.Errorf("resource %q, want payments", got)
 	}
 }

@@ -75,3 +75,40 @@ func TestBootstrapOverTCPProvesItself(t *testing.T) {
 		}
 	}
 }
+
+// Each of the three layers that keep a client from having its request sent again is enough by itself. Without any of them,
+// this client succeeds: the test would notice if Envoy had changed its mind.
+func TestClientCannotHaveItsRequestSentAgain(t *testing.T) {
+	layers := []struct{ name, on, off string }{
+		{"x-envoy-* headers are removed", "prefix: x-envoy-", "prefix: x-none-"},
+		{"nobody is internal", "address_prefix: 255.255.255.255\n                      prefix_len: 32", "address_prefix: 127.0.0.0\n                      prefix_len: 8"},
+		{"no retry may be outstanding", "max_retries: 0", "max_retries: 3"},
+	}
+	for kept := -1; kept < len(layers); kept++ {
+		g := &gateway{target: extproctest.NewTarget(t, extproctest.TargetOptions{}), address: extproctest.FreeAddress(t)}
+		g.config = parse(t, extproctest.Dir(t), fmt.Sprintf(`
+  - {name: payments, kind: http, listen: {address: %q}, target: %q}
+`, g.address, g.target.URL))
+		made, err := xds.Static(g.config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, name := string(made), "no layer"
+		for i, layer := range layers {
+			if !strings.Contains(text, layer.on) {
+				t.Fatalf("the static file has no %q", layer.on)
+			}
+			if i == kept {
+				name = layer.name
+				continue
+			}
+			text = strings.ReplaceAll(text, layer.on, layer.off)
+		}
+		g.service = startService(t, g.config)
+		g.envoy = extproctest.StartEnvoy(t, extproctest.EnvoyConfig{Bootstrap: text})
+		g.do(t, "GET", "/status/503", "any.test", "", "x-envoy-retry-on: 5xx", "x-envoy-max-retries: 2")
+		if n := len(g.target.Requests()); (n == 1) != (kept >= 0) {
+			t.Errorf("%s: the target saw %d requests", name, n)
+		}
+	}
+}
