@@ -46,7 +46,8 @@ func TestCombine(t *testing.T) {
 		{"redactions alone allow nothing", []Sets{redacts(ssn)}, gate.Verdict{}, false},
 		{"redactions go with an allowance", []Sets{allow, redacts(ssn)}, gate.Verdict{Effect: gate.Allow, Rules: allow.Allow, Redactions: []gate.Redaction{ssn}}, false},
 		{"a denial has nothing to redact", []Sets{deny, redacts(ssn)}, gate.Verdict{Rules: deny.Deny}, false},
-		{"the redaction that leaves less holds", []Sets{allow,
+		{"the redaction that leaves less holds", []Sets{
+			allow,
 			redacts(gate.Redaction{Path: "$.a", With: gate.Token}, gate.Redaction{Path: "$.a", With: gate.Mask}, gate.Redaction{Path: "$.b", With: gate.Null}),
 			redacts(gate.Redaction{Path: "$.b", With: gate.Remove}, gate.Redaction{Path: "$.a", With: gate.Token}),
 		}, gate.Verdict{Effect: gate.Allow, Rules: allow.Allow, Redactions: []gate.Redaction{{Path: "$.a", With: gate.Mask}, {Path: "$.b", With: gate.Remove}}}, false},

@@ -105,7 +105,7 @@ func checkDataPlaces(f *sourceFile, place []string, v any, roots []string, probl
 func parseJSON(text []byte) (v any, line int, err error) {
 	d := jsontext.NewDecoder(bytes.NewReader(text))
 	if v, err = decodeJSON(d); err == nil {
-		if _, err = d.ReadToken(); err == io.EOF {
+		if _, err = d.ReadToken(); errors.Is(err, io.EOF) {
 			return v, 0, nil
 		}
 		if err == nil {
@@ -124,7 +124,7 @@ func parseJSON(text []byte) (v any, line int, err error) {
 func decodeJSON(d *jsontext.Decoder) (any, error) {
 	token, err := d.ReadToken()
 	if err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, err
@@ -172,13 +172,13 @@ func parseYAML(text []byte) (v any, line int, err error) {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	var document yaml.Node
 	switch err := d.Decode(&document); {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return map[string]any{}, 0, nil
 	case err != nil:
 		return nil, 0, fmt.Errorf("not YAML: %w", err)
 	}
 	var more yaml.Node
-	if err := d.Decode(&more); err != io.EOF {
+	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
 		return nil, more.Line, errors.New("there is more than one YAML document in the file")
 	}
 	y := yamlReader{left: maxDataNodes}

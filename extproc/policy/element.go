@@ -95,7 +95,7 @@ func (e *element) set(kind setKind, name, value ast.Value) error {
 		return err
 	}
 	var err error
-	switch key {
+	switch string(key) {
 	case "id":
 		e.id, err = plainText(value, maxIDBytes)
 	case "reason":
@@ -123,8 +123,8 @@ func (e *element) mark(kind setKind, name ast.Value) error {
 	if !ok {
 		return fmt.Errorf("an element of %s has %v for a name", kind, name)
 	}
-	known := true
-	switch key {
+	var known bool
+	switch string(key) {
 	case "id":
 		e.hasID, known = true, kind != redactSet
 	case "reason":
@@ -139,8 +139,6 @@ func (e *element) mark(kind setKind, name ast.Value) error {
 		e.hasDetect, known = true, kind == redactSet
 	case "with":
 		known = kind == redactSet
-	default:
-		known = false
 	}
 	if !known {
 		return fmt.Errorf("an element of %s has the unknown name %.64q; it is %s", kind, string(key), kind.form())

@@ -210,7 +210,7 @@ func parseObject(text []byte) (gate.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.ReadToken(); err != io.EOF {
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is more after the first JSON value")
 	}
 	o, ok := v.(gate.Object)

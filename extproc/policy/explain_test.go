@@ -129,8 +129,10 @@ func TestRegoTests(t *testing.T) {
 		want       []string
 	}{
 		{"all pass", tests, true, []string{"PASS: 1/1\n"}},
-		{"one fails", tests + "\ntest_write if {\n\tprint(\"seen\", payments.allow)\n\tcount(payments.allow) == 1 with input as {\"http\": {\"method\": \"PUT\"}}\n}\n", false,
-			[]string{"payments_test.rego:7: data.rules.payments_test.test_write: FAIL", "payments_test.rego:9: count(payments.allow) == 1", "seen set()", "FAIL: 1/2\n"}},
+		{
+			"one fails", tests + "\ntest_write if {\n\tprint(\"seen\", payments.allow)\n\tcount(payments.allow) == 1 with input as {\"http\": {\"method\": \"PUT\"}}\n}\n", false,
+			[]string{"payments_test.rego:7: data.rules.payments_test.test_write: FAIL", "payments_test.rego:9: count(payments.allow) == 1", "seen set()", "FAIL: 1/2\n"},
+		},
 		{"a built-in error", tests + "\ntest_error if not to_number(\"x\") == 1\n", false, []string{"ERROR", "to_number", "FAIL: 1/2\n"}},
 		{"a skipped test is not a pass", tests + "\ntodo_test_x if true\n", false, []string{"SKIP", "FAIL: 1/2\n"}},
 		{"no test", "package rules.payments_test\n", false, []string{"FAIL: 0/0\n"}},

@@ -9,7 +9,7 @@
 // most mistakes, undefined reads as "this deny does not hold", and so a typing error in a deny rule would allow. That is
 // why there is a schema (input.htp.method does not load), why a rule called deny that is not a set does not load, why a
 // set called denies does not load, why built-in errors are errors (StrictBuiltinErrors), and why an element that cannot be
-// decoded denies.
+// decoded denies. A `not` that an agent could make vanish by leaving something out does not load either: see negation.go.
 //
 // # Names
 //
@@ -28,11 +28,15 @@
 //
 // # Learnings
 //
-// Measured on OPA 1.22.2, two cores, the policy of BenchmarkEvaluate. Running topdown's query on terms rather than
-// rego's prepared query leaves out its result sets, a transaction and a goroutine for each evaluation. The bound on time
-// is a Cancel that looks at the clock every 64th time it is asked, which costs one allocation; a timer costs three.
-// Values made once for each principal rather than each operation save what its claims weigh. BenchmarkEvaluate has
-// the numbers and holds that they do not grow with the number of packages.
+// Measured on OPA 1.22.2, two shared cores, the policy of BenchmarkEvaluate (the design's): 14 µs and 159 allocations
+// beside 10 or 1,000 other packages, 0.7 µs and none where the verdict is remembered. Beside 10,000 it is the same without
+// the garbage collector and up to twice as much with it: a compiled package weighs 8 KB in many small pieces, and an
+// evaluation leaves 10 KB behind. What made the difference, from 174 allocations and a goroutine: topdown's query on terms
+// in the place of rego's prepared query, which makes result sets; a Cancel that looks at the clock every 64th time it
+// is asked in the place of a timer; terms from blocks and a table; the principal's value kept.
+//
+// OPA's transformers (ast.TransformVars) write into the tree they are given. In a tracer that is the policy that is being
+// evaluated: the first version of Explain changed every verdict after it.
 package policy
 
 import (

@@ -72,7 +72,8 @@ var clerk = &gate.Principal{
 	OnBehalfOf: &gate.Party{Issuer: "https://idp.example.com", Subject: "alice"},
 	Actors:     []gate.Party{{Issuer: "https://idp.example.com", Subject: "agent-7"}},
 	Claims: gate.Object{
-		{Name: "aud", Value: []string{"countersign"}}, {Name: "scope", Value: "payments.read payments.refund"},
+		{Name: "aud", Value: []string{"countersign"}},
+		{Name: "scope", Value: "payments.read payments.refund"},
 		{Name: "tenant", Value: gate.Object{{Name: "id", Value: "t-1"}, {Name: "level", Value: json.Number("3")}}},
 	},
 }

@@ -134,5 +134,6 @@ func inputNames(t reflect.Type, visit func(name string)) {
 			visit(memberName(t.Field(i)))
 			inputNames(t.Field(i).Type, visit)
 		}
+	default: // text and numbers have no names
 	}
 }

@@ -117,7 +117,7 @@ func readDirectory(p string) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // it was only read from
 	d := &directory{root: root, path: p, into: &source{}}
 	switch _, err := root.Stat(".manifest"); {
 	case err == nil:
@@ -143,7 +143,7 @@ func (d *directory) walk(name string, depth int) error {
 	d.into.watch = append(d.into.watch, shown)
 	for _, entry := range entries {
 		inside := path.Join(name, entry.Name())
-		if strings.HasPrefix(entry.Name(), ".") && !(name == "." && isBundleFile(inside)) {
+		if strings.HasPrefix(entry.Name(), ".") && (name != "." || !isBundleFile(inside)) {
 			continue
 		}
 		info, err := d.root.Stat(inside)
@@ -200,7 +200,7 @@ func readArchive(p string) (*source, error) {
 	archive := tar.NewReader(io.LimitReader(packed, 2*maxTotalBytes))
 	for {
 		header, err := archive.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return s, nil
 		}
 		if err != nil {

@@ -54,9 +54,14 @@ type builder struct {
 	pairs [][2]*ast.Term // a stack: an object's own members are above its parents'
 }
 
-var builders = sync.Pool{New: func() any { return &builder{pairs: make([][2]*ast.Term, 0, 64)} }}
+var builders sync.Pool
 
-func newBuilder() *builder { return builders.Get().(*builder) }
+func newBuilder() *builder {
+	if b, ok := builders.Get().(*builder); ok {
+		return b
+	}
+	return &builder{pairs: make([][2]*ast.Term, 0, 64)}
+}
 
 // release gives b back. What it built lives on: blocks are not used twice.
 func (b *builder) release() {

@@ -17,10 +17,14 @@ func TestValueIsTheInput(t *testing.T) {
 	expiring := *clerk
 	expiring.Verified = gate.Verification{TokenID: "t-1", Expires: time.Date(2026, 11, 23, 10, 0, 0, 5, time.UTC)}
 	odd := gate.Object{
-		{Name: "", Value: ""}, {Name: "f", Value: 1.5}, {Name: "i", Value: -7}, {Name: "l", Value: int64(1) << 62},
+		{Name: "", Value: ""},
+		{Name: "f", Value: 1.5},
+		{Name: "i", Value: -7},
+		{Name: "l", Value: int64(1) << 62},
 		{Name: "list", Value: []any{nil, true, false, []string{"a", "GET"}, []any{}, gate.Object{}}},
 		{Name: "n", Value: json.Number("12345678901234567890.5")},
-		{Name: "numbers", Value: []any{json.Number("1e2"), json.Number("100.0"), json.Number("-0"), json.Number("0"), json.Number("-17"), 1e21}}, {Name: "é", Value: "\x00\u2028"},
+		{Name: "numbers", Value: []any{json.Number("1e2"), json.Number("100.0"), json.Number("-0"), json.Number("0"), json.Number("-17"), 1e21}},
+		{Name: "é", Value: "\x00\u2028"},
 	}
 	for _, principal := range []*gate.Principal{clerk, &expiring, {Issuer: "i", Subject: "s"}} {
 		op := operation("payments", web{method: "POST", segments: []string{"a", ""}, body: odd})
