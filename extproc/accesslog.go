@@ -93,7 +93,7 @@ func readTransit(e *data.HTTPAccessLogEntry) transit {
 	flags := c.GetResponseFlags()
 	t := transit{
 		op:        operationOf(c.GetMetadata()),
-		resource:  c.GetUpstreamCluster(),
+		resource:  c.GetRouteName(), // routes are named after their resource
 		requestID: req.GetRequestId(),
 		peer:      addressText(c.GetDownstreamRemoteAddress()),
 		verb:      req.GetRequestMethod().String(),

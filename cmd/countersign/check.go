@@ -81,7 +81,7 @@ func checkEnvoyFiles(c *config.Config, tell func(any)) {
 		if err != nil {
 			continue // the configuration's own check says so
 		}
-		for _, p := range xds.CheckFile(string(file), text) {
+		for _, p := range xds.CheckFileFor(c, string(file), text) {
 			tell(fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message))
 		}
 	}

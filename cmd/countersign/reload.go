@@ -13,6 +13,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/xds"
 )
 
 // settleTime is how long files must be quiet before they are read: editors and configuration tools write in steps.
@@ -62,24 +63,14 @@ func (g *gateway) watchFiles(w *fsnotify.Watcher) {
 	for _, f := range a.policies.Files() {
 		dirs[filepath.Dir(f)] = true
 	}
-	for _, f := range tlsFiles(a.config) {
-		dirs[filepath.Dir(f)] = true
+	for _, f := range xds.Files(a.config) {
+		dirs[filepath.Dir(string(f))] = true
 	}
 	for dir := range dirs {
 		if err := w.Add(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 			g.log.Warn("cannot watch for changes; send SIGHUP after a change", "path", dir, "error", err)
 		}
 	}
-}
-
-func tlsFiles(c *config.Config) []string {
-	var files []string
-	for i := range c.Resources {
-		if t := c.Resources[i].Listen.TLS; t != nil {
-			files = append(files, string(t.CertificateFile), string(t.KeyFile))
-		}
-	}
-	return files
 }
 
 // concerns reports whether a changed file can change what is active: the data directory often lies beside the
@@ -125,7 +116,7 @@ func (g *gateway) next(ctx context.Context, previous *active) (*active, error) {
 
 func unchanged(previous, next *active) bool {
 	return previous.config.Digest() == next.config.Digest() && previous.policies.Digest() == next.policies.Digest() &&
-		len(tlsFiles(next.config)) == 0 && previous.verifier == next.verifier
+		len(xds.Files(next.config)) == 0 && previous.verifier == next.verifier
 }
 
 // fixed refuses changes that only a restart can make.

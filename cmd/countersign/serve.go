@@ -303,6 +303,7 @@ func (g *gateway) stop(c *config.Config) error {
 		g.log.Warn("drain", "error", err)
 	}
 	if g.grpc != nil {
+		g.envoys.Close()
 		g.grpc.Stop()
 	}
 	if a := g.current(); a != nil {

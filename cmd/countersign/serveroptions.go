@@ -17,9 +17,13 @@ import (
 // serverOptions are those of the gRPC server that Envoy calls. Every HTTP request is a stream of its own, and one that
 // is held may be quiet for minutes, so streams are many and are not bounded by time; Envoy bounds them.
 func serverOptions(c *config.Config) ([]grpc.ServerOption, error) {
+	largest := 16 << 20
+	for i := range c.Resources { // ext_authz sends a body in one message
+		largest = max(largest, int(c.Resources[i].Limits.RequestBody)+4<<20)
+	}
 	options := []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(1 << 20),
-		grpc.MaxRecvMsgSize(16 << 20),
+		grpc.MaxRecvMsgSize(largest),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	}
 	if _, unix := c.Listen.Envoy.Unix(); unix {

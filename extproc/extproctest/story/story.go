@@ -46,10 +46,11 @@ import (
 
 // Options vary how a story is played.
 type Options struct {
-	Attach string            // the resource's attach; ext_proc unless set
-	Update bool              // write the evidence section of the file instead of holding against it
-	Target TargetOptions     // of the sample API
-	Told   func(line string) // is told what is said, as it is said; may be nil
+	Attach   string            // the resource's attach; ext_proc unless set
+	Policies string            // a directory of policies, which the files of the story come on top of
+	Update   bool              // write the evidence section of the file instead of holding against it
+	Target   TargetOptions     // of the sample API
+	Told     func(line string) // is told what is said, as it is said; may be nil
 }
 
 // TargetOptions are those of the sample API.
@@ -86,8 +87,8 @@ func Play(tb extproctest.TB, file string, o Options) {
 	}
 	want := string(section(archive, "evidence"))
 	if o.Attach == "ext_authz" {
-		if other := section(archive, "evidence-ext_authz"); other != nil {
-			want = string(other)
+		if i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == "evidence-ext_authz" }); i >= 0 {
+			want = string(archive.Files[i].Data)
 		}
 	}
 	if o.Update {
@@ -125,7 +126,14 @@ func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
 		tb.Fatalf("%v", err)
 	}
 	g.Config = filepath.Join(g.Dir, "countersign.yaml")
-	g.write("policies/payments.rego", string(section(archive, "policy.rego")))
+	if o.Policies != "" {
+		if err := os.CopyFS(filepath.Join(g.Dir, "policies"), os.DirFS(o.Policies)); err != nil {
+			tb.Fatalf("copy the policies: %v", err)
+		}
+	}
+	if text := section(archive, "policy.rego"); text != nil {
+		g.write("policies/payments.rego", string(text))
+	}
 	for _, f := range archive.Files {
 		if ext := filepath.Ext(f.Name); f.Name != "policy.rego" && f.Name != "resource.yaml" && f.Name != "config.yaml" &&
 			(ext == ".rego" || ext == ".json" || ext == ".yaml") {
@@ -267,6 +275,9 @@ func (g *Gateway) Evidence(atLeast int) string {
 		}
 		return nil
 	})
+	if len(lines) == 0 {
+		return ""
+	}
 	return strings.Join(lines, "\n") + "\n"
 }
 

@@ -1,0 +1,482 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	rpc "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+
+	"github.com/countersign/countersign/extproc/extproctest"
+)
+
+// The HTTP lane is measured against Envoy's own floor: the same Envoy with no filter, and with services that allow
+// everything at once. All lanes run in turns in one run, so that what is compared was measured within seconds of each
+// other; the ratios are what to read.
+const (
+	benchConnections = 16
+	benchRounds      = 5
+	benchTurn        = 1500 * time.Millisecond
+	benchRate        = 1000 // requests a second, for the latencies
+)
+
+// lane is one way through Envoy.
+type lane struct {
+	name    string
+	address string
+	path    string
+	floor   string // the lane that it is compared with
+	target  float64
+	rates   []float64
+}
+
+// BenchmarkHTTPLane prints a table of requests a second and of latencies.
+func BenchmarkHTTPLane(b *testing.B) {
+	lanes := startLanes(b)
+	b.ResetTimer()
+	for range benchRounds {
+		for _, l := range lanes {
+			l.rates = append(l.rates, throughput(b, l))
+		}
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "\n%d connections, %d cores, median of %d turns of %v each\n\n", benchConnections, runtime.NumCPU(), benchRounds, benchTurn)
+	fmt.Fprintf(&out, "| lane | requests/s | of Envoy alone | of its floor | target |\n| --- | ---: | ---: | ---: | ---: |\n")
+	rate := map[string]float64{}
+	for _, l := range lanes {
+		rate[l.name] = median(l.rates)
+		floor, target := "", ""
+		if l.floor != "" {
+			floor = fmt.Sprintf("%.2f", rate[l.name]/rate[l.floor])
+			target = fmt.Sprintf("≥ %.2f", l.target)
+		}
+		fmt.Fprintf(&out, "| %s | %.0f | %.2f | %s | %s |\n", l.name, rate[l.name], rate[l.name]/rate[lanes[0].name], floor, target)
+	}
+	fmt.Fprintf(&out, "\nadded latency at %d requests/s, over Envoy alone\n\n| lane | p50 | p99 | p99.9 |\n| --- | ---: | ---: | ---: |\n", benchRate)
+	var base [3]time.Duration
+	for i, l := range lanes {
+		if i > 0 && !strings.HasPrefix(l.name, "countersign") {
+			continue
+		}
+		q := latencies(b, l, 8*time.Second)
+		if i == 0 {
+			base = q
+			fmt.Fprintf(&out, "| %s (absolute) | %v | %v | %v |\n", l.name, q[0], q[1], q[2])
+			continue
+		}
+		fmt.Fprintf(&out, "| %s | %v | %v | %v |\n", l.name, q[0]-base[0], q[1]-base[1], q[2]-base[2])
+	}
+	fmt.Println(out.String())
+	b.ReportMetric(0, "ns/op")
+}
+
+func median(v []float64) float64 {
+	s := slices.Clone(v)
+	slices.Sort(s)
+	return s[len(s)/2]
+}
+
+// startLanes starts one target, one Envoy for the floors, and one gateway with its Envoy.
+func startLanes(b *testing.B) []*lane {
+	b.Helper()
+	target := benchTarget(b)
+	floor := startFloor(b, target)
+	gateway, token := startBenchGateway(b, target)
+	benchToken = token
+	return []*lane{
+		{name: "envoy alone", address: floor["alone"], path: "/1k"},
+		{name: "no-op ext_authz", address: floor["authz"], path: "/1k"},
+		{name: "countersign ext_authz", address: gateway["authz"], path: "/1k", floor: "no-op ext_authz", target: 0.85},
+		{name: "no-op ext_proc, request only", address: floor["head"], path: "/1k"},
+		{name: "countersign ext_proc, request only", address: gateway["pass"], path: "/1k", floor: "no-op ext_proc, request only", target: 0.85},
+		{name: "no-op ext_proc, duplex, 1 KB", address: floor["duplex"], path: "/1k"},
+		{name: "countersign ext_proc, inspecting 1 KB", address: gateway["inspect"], path: "/1k", floor: "no-op ext_proc, duplex, 1 KB", target: 0.80},
+		{name: "countersign ext_proc, redacting 1 KB", address: gateway["redact"], path: "/1k", floor: "no-op ext_proc, duplex, 1 KB", target: 0.80},
+		{name: "no-op ext_proc, duplex, 10 KB", address: floor["duplex"], path: "/10k"},
+		{name: "countersign ext_proc, redacting 10 KB", address: gateway["redact"], path: "/10k", floor: "no-op ext_proc, duplex, 10 KB", target: 0.80},
+	}
+}
+
+var benchToken string
+
+// benchTarget answers with JSON of two sizes.
+func benchTarget(b *testing.B) string {
+	b.Helper()
+	mux := http.NewServeMux()
+	for path, size := range map[string]int{"/1k": 1 << 10, "/10k": 10 << 10} {
+		body := benchBody(size)
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(body)
+		})
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := &http.Server{Handler: mux}
+	go func() { _ = server.Serve(l) }()
+	b.Cleanup(func() { _ = server.Close() })
+	return l.Addr().String()
+}
+
+func benchBody(size int) []byte {
+	var w bytes.Buffer
+	w.WriteString(`{"items":[`)
+	for i := 0; w.Len() < size-180; i++ {
+		if i > 0 {
+			w.WriteByte(',')
+		}
+		fmt.Fprintf(&w, `{"id":%d,"customer":{"name":"Ada Example","ssn":"219-09-9999"},"card":{"number":"4111111111111111","brand":"visa"},"amount":%d.5,"note":"paid in full"}`, i, i*7)
+	}
+	w.WriteString(`]}`)
+	return w.Bytes()
+}
+
+// noop allows everything at once.
+type noop struct {
+	ext.UnimplementedExternalProcessorServer
+	authz.UnimplementedAuthorizationServer
+}
+
+func (noop) Check(context.Context, *authz.CheckRequest) (*authz.CheckResponse, error) {
+	return &authz.CheckResponse{Status: &rpc.Status{}, HttpResponse: &authz.CheckResponse_OkResponse{OkResponse: &authz.OkHttpResponse{}}}, nil
+}
+
+func (noop) Process(stream ext.ExternalProcessor_ProcessServer) error {
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return nil
+		}
+		var r *ext.ProcessingResponse
+		switch m := m.Request.(type) {
+		case *ext.ProcessingRequest_RequestHeaders:
+			r = &ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestHeaders{RequestHeaders: &ext.HeadersResponse{}}}
+		case *ext.ProcessingRequest_ResponseHeaders:
+			r = &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{ResponseHeaders: &ext.HeadersResponse{}}}
+		case *ext.ProcessingRequest_ResponseBody:
+			r = &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseBody{ResponseBody: &ext.BodyResponse{Response: &ext.CommonResponse{
+				BodyMutation: &ext.BodyMutation{Mutation: &ext.BodyMutation_StreamedResponse{StreamedResponse: &ext.StreamedBodyResponse{
+					Body: m.ResponseBody.Body, EndOfStream: m.ResponseBody.EndOfStream,
+				}}},
+			}}}}
+		default:
+			return fmt.Errorf("unexpected %T", m)
+		}
+		if err := stream.Send(r); err != nil {
+			return err
+		}
+	}
+}
+
+// startFloor runs an Envoy with a listener for each floor, and the service that allows everything.
+func startFloor(b *testing.B, target string) map[string]string {
+	b.Helper()
+	socket := filepath.Join(extproctest.Dir(b), "noop.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.MaxConcurrentStreams(1 << 20))
+	ext.RegisterExternalProcessorServer(server, noop{})
+	authz.RegisterAuthorizationServer(server, noop{})
+	go func() { _ = server.Serve(l) }()
+	b.Cleanup(server.Stop)
+
+	host, port, _ := net.SplitHostPort(target)
+	addresses := map[string]string{}
+	var listeners strings.Builder
+	for _, name := range []string{"alone", "authz", "head", "duplex"} {
+		addresses[name] = extproctest.FreeAddress(b)
+		_, listenPort, _ := net.SplitHostPort(addresses[name])
+		fmt.Fprintf(&listeners, floorListener, name, listenPort, floorFilters[name])
+	}
+	bootstrap := fmt.Sprintf(floorBootstrap, listeners.String(), host, port, socket)
+	extproctest.StartEnvoy(b, extproctest.EnvoyConfig{Bootstrap: bootstrap, Concurrency: 2})
+	return addresses
+}
+
+const floorBootstrap = `
+static_resources:
+  listeners:
+%s
+  clusters:
+  - name: target
+    type: STATIC
+    load_assignment: {cluster_name: target, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %s, port_value: %s}}}}]}]}
+  - name: noop
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+    load_assignment: {cluster_name: noop, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: %q}}}}]}]}
+`
+
+const floorListener = `  - name: %s
+    address: {socket_address: {address: 127.0.0.1, port_value: %s}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: floor
+          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: target}}]}]}
+          http_filters:
+%s          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+`
+
+var floorFilters = map[string]string{
+	"alone": "",
+	"authz": `          - name: envoy.filters.http.ext_authz
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
+              transport_api_version: V3
+              grpc_service: {envoy_grpc: {cluster_name: noop}}
+`,
+	"head":   fmt.Sprintf(floorProc, "response_header_mode: SKIP"),
+	"duplex": fmt.Sprintf(floorProc, "response_header_mode: SEND, response_body_mode: FULL_DUPLEX_STREAMED, response_trailer_mode: SEND"),
+}
+
+const floorProc = `          - name: envoy.filters.http.ext_proc
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor
+              grpc_service: {envoy_grpc: {cluster_name: noop}}
+              processing_mode: {request_header_mode: SEND, request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND, %s}
+`
+
+// startBenchGateway runs the gateway as it ships, without the race detector.
+func startBenchGateway(b *testing.B, target string) (addresses map[string]string, token string) {
+	b.Helper()
+	dir := extproctest.Dir(b)
+	binary := filepath.Join(dir, "countersign")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		b.Fatalf("build: %v\n%s", err, out)
+	}
+	issuer := extproctest.StartIssuer(b, extproctest.IssuerOptions{})
+	token, err := issuer.AgentToken(context.Background(), "agent-1")
+	if err != nil {
+		b.Fatal(err)
+	}
+	parts, err := extproctest.NewParts(os.Getenv, io.Discard)
+	if err != nil {
+		b.Fatal(err)
+	}
+	envoy, err := parts.FindEnvoy(context.Background())
+	if err != nil {
+		b.Fatal(err)
+	}
+	admin := extproctest.FreeAddress(b)
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "node: bench\ndata: ./var\nlisten: {admin: %q}\nenvoy: {path: %q, concurrency: 2}\nagents: [{issuer: %q, audience: [%s]}]\npolicies: ./policies\nresources:\n",
+		admin, envoy, issuer.URL, extproctest.Audience)
+	addresses = map[string]string{}
+	for name, more := range map[string]string{
+		"authz": "policy: plain, attach: ext_authz", "pass": "policy: plain, response: pass", "inspect": "policy: plain", "redact": "policy: redacting",
+	} {
+		addresses[name] = extproctest.FreeAddress(b)
+		fmt.Fprintf(&conf, "  - {name: %s, kind: http, listen: {address: %q}, target: \"http://%s\", %s}\n", name, addresses[name], target, more)
+	}
+	files := map[string]string{
+		"countersign.yaml":        conf.String(),
+		"policies/plain.rego":     "package rules.plain\n" + benchRules,
+		"policies/redacting.rego": "package rules.redacting\n" + benchRules + benchRedact,
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			b.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	p := extproctest.Start(b, extproctest.Command{Name: "countersign", Path: binary, Args: []string{"serve", "--config", filepath.Join(dir, "countersign.yaml"), "--envoy"}})
+	extproctest.Await(b, "readiness", 30*time.Second, func(context.Context) error {
+		if code, text := statusOf("http://" + admin + "/readyz"); code != 200 {
+			return fmt.Errorf("%s\n%s", text, p.Log())
+		}
+		return nil
+	})
+	return addresses, token
+}
+
+const benchRules = `
+allow contains {"id": "read"} if input.http.method == "GET"
+
+ask contains {"id": "refund", "reason": "refunds need a person", "approvers": ["payments-oncall"], "quorum": 1} if {
+	input.http.method == "POST"
+	input.http.segments = ["v1", "payments", _, "refunds"]
+}
+
+deny contains {"id": "export", "reason": "no bulk export"} if input.http.segments[1] == "exports"
+`
+
+const benchRedact = `
+redact contains {"path": "$..ssn"} if not "pii-reader" in input.principal.groups
+
+redact contains {"path": "$..card.number", "with": "mask"}
+`
+
+// client is one connection that asks for one thing again and again. It parses no more than it must.
+type client struct {
+	conn    net.Conn
+	reader  *bufio.Reader
+	request []byte
+}
+
+func dialLane(l *lane) (*client, error) {
+	conn, err := net.Dial("tcp", l.address)
+	if err != nil {
+		return nil, err
+	}
+	request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nAccept: application/json\r\nAuthorization: Bearer %s\r\n\r\n", l.path, l.address, benchToken)
+	return &client{conn: conn, reader: bufio.NewReaderSize(conn, 32<<10), request: []byte(request)}, nil
+}
+
+func (c *client) once() error {
+	if _, err := c.conn.Write(c.request); err != nil {
+		return err
+	}
+	status, err := c.reader.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(status, []byte(" 200 ")) {
+		return fmt.Errorf("the answer is %q", status)
+	}
+	length, chunked := -1, false
+	for {
+		line, err := c.reader.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 {
+			break
+		}
+		if v, ok := bytes.CutPrefix(line, []byte("content-length: ")); ok {
+			if length, err = strconv.Atoi(string(v)); err != nil {
+				return err
+			}
+		}
+		chunked = chunked || bytes.Equal(line, []byte("transfer-encoding: chunked"))
+	}
+	if !chunked {
+		_, err = c.reader.Discard(length)
+		return err
+	}
+	for {
+		line, err := c.reader.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		n, err := strconv.ParseInt(string(bytes.TrimRight(line, "\r\n")), 16, 64)
+		if err != nil {
+			return err
+		}
+		if _, err := c.reader.Discard(int(n) + 2); err != nil || n == 0 {
+			return err
+		}
+	}
+}
+
+// throughput asks as fast as it can on all connections for one turn.
+func throughput(b *testing.B, l *lane) float64 {
+	b.Helper()
+	var wg sync.WaitGroup
+	counts := make([]int, benchConnections)
+	errs := make([]error, benchConnections)
+	begin := time.Now()
+	end := begin.Add(benchTurn)
+	for i := range benchConnections {
+		wg.Go(func() {
+			c, err := dialLane(l)
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer c.conn.Close()
+			for time.Now().Before(end) {
+				if err := c.once(); err != nil {
+					errs[i] = err
+					return
+				}
+				counts[i]++
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(begin)
+	total := 0
+	for i := range counts {
+		if errs[i] != nil {
+			b.Fatalf("%s: %v", l.name, errs[i])
+		}
+		total += counts[i]
+	}
+	return float64(total) / took.Seconds()
+}
+
+// latencies asks at a fixed rate, whatever the answers take, and returns p50, p99 and p99.9 from when each request was due.
+func latencies(b *testing.B, l *lane, during time.Duration) [3]time.Duration {
+	b.Helper()
+	due := make(chan time.Time, benchRate)
+	var mu sync.Mutex
+	var all []time.Duration
+	var wg sync.WaitGroup
+	for range benchConnections {
+		c, err := dialLane(l)
+		if err != nil {
+			b.Fatal(err)
+		}
+		wg.Go(func() {
+			defer c.conn.Close()
+			for at := range due {
+				if err := c.once(); err != nil {
+					b.Errorf("%s: %v", l.name, err)
+					return
+				}
+				took := time.Since(at)
+				mu.Lock()
+				all = append(all, took)
+				mu.Unlock()
+			}
+		})
+	}
+	begin := time.Now()
+	n := int(during.Seconds() * benchRate)
+	for i := range n {
+		at := begin.Add(time.Duration(i) * time.Second / benchRate)
+		if d := time.Until(at); d > 0 {
+			<-time.After(d)
+		}
+		due <- at
+	}
+	close(due)
+	wg.Wait()
+	slices.Sort(all)
+	q := func(f float64) time.Duration {
+		return all[min(len(all)-1, int(f*float64(len(all))))].Round(time.Microsecond)
+	}
+	return [3]time.Duration{q(0.5), q(0.99), q(0.999)}
+}
