@@ -92,7 +92,7 @@ func isOptional(names ast.Ref) bool {
 			return true
 		}
 		field, ok := fieldNamed(t, string(s))
-		if !ok {
+		if !ok || mayBeMissing(field) {
 			return true
 		}
 		t = field.Type

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ func (w web) Object() gate.Object {
 	if headers == nil {
 		headers = gate.Object{{Name: "accept", Value: []string{"*/*"}}, {Name: "content-type", Value: []string{"application/json"}}}
 	}
-	return gate.Object{
+	o := gate.Object{
 		{Name: "authority", Value: "payments.internal:8443"},
 		{Name: "body", Value: w.body},
 		{Name: "body_bytes", Value: int64(13)},
@@ -64,6 +65,10 @@ func (w web) Object() gate.Object {
 		{Name: "segments", Value: w.segments},
 		{Name: "trailers", Value: gate.Object{}},
 	}
+	if w.body == nil {
+		o = slices.Delete(o, 1, 2)
+	}
+	return o
 }
 
 var clerk = &gate.Principal{
@@ -233,6 +238,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"a not that an agent can make vanish", rego(allow + `deny contains {"id": "x"} if not startswith(input.http.segments[1], "a")`), "payments.rego:4:30: when there is no input.http.segments[1], this `not` does not hold"},
 		{"a not in before a claim", rego(allow + `ask contains {"id": "x", "approvers": ["a"]} if not input.principal.claims.level in {1, 2}`), "no input.principal.claims.level"},
 		{"a not before an order", rego(allow + `deny contains {"id": "x"} if not input.http.body.amount < 10`), "no input.http.body.amount"},
+		{"a not before a body that may not be there", rego(allow + `deny contains {"id": "x"} if not is_object(input.http.body)`), "no input.http.body"},
 		{"a not before a nested call", rego(allow + `deny contains {"id": "x"} if not lower(input.http.headers.a[0]) == "b"`), "no input.http.headers.a[0]"},
 		{"a not inside a comprehension", rego(allow + `redact contains {"path": "$.a"} if count([1 | not startswith(input.http.body.a, "b")]) > 0`), "no input.http.body.a"},
 		{"a not before a looked-up name", rego(allow + `deny contains {"id": "x"} if not data.known[input.http.body.name]`), "no input.http.body.name"},

@@ -12,7 +12,8 @@ import (
 
 // The input as Rego sees it. These structs exist to be a schema: the values themselves come from the operation
 // (gate.Operation and the protocol's Detail), and tests hold the two together. A pointer may be null; `any` is whatever the
-// token, the resource or the agent says. The comments become descriptions in the schema, by the doc tag.
+// token, the resource or the agent says; what is marked omitempty is not there for every operation. The doc tag becomes the
+// description in the schema.
 type (
 	inputSchema struct {
 		Principal principalSchema `json:"principal" doc:"who acts"`
@@ -55,7 +56,7 @@ type (
 		Query         map[string][]string `json:"query" doc:"every value of every parameter, decoded, in order"`
 		Headers       map[string][]string `json:"headers" doc:"every value of every header, names in lower case"`
 		Trailers      map[string][]string `json:"trailers" doc:"every value of every trailer, names in lower case"`
-		Body          any                 `json:"body" doc:"the body when it is JSON, else null"`
+		Body          any                 `json:"body,omitempty" doc:"the body when it is JSON; not there when it is not"`
 		Form          map[string][]string `json:"form" doc:"every value of every field of a form body, decoded, in order"`
 		BodySHA256    string              `json:"body_sha256" doc:"in hex; empty when there is no body or it is streamed"`
 		BodyBytes     int                 `json:"body_bytes"`
@@ -122,6 +123,10 @@ func schemaOf(t reflect.Type) map[string]any {
 func memberName(f reflect.StructField) string {
 	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 	return name
+}
+
+func mayBeMissing(f reflect.StructField) bool {
+	return strings.HasSuffix(f.Tag.Get("json"), ",omitempty")
 }
 
 // inputNames are all names that the schema knows, for interning and for finding the ones it does not.

@@ -35,20 +35,25 @@ func TestInputSchemaFile(t *testing.T) {
 
 // What an operation has and what the schema says are the same names with the same types.
 func TestInputSchemaMatchesOperation(t *testing.T) {
-	op := operation("payments", get("v1"))
-	o, err := op.Object()
-	if err != nil {
-		t.Fatal(err)
+	for _, call := range []web{get("v1"), {method: "POST", body: gate.Object{}}} {
+		op := operation("payments", call)
+		o, err := op.Object()
+		if err != nil {
+			t.Fatal(err)
+		}
+		input := append(slices.Clone(o), gate.Member{Name: "context", Value: op.Context.Object(op.Principal)})
+		compareWithSchema(t, "input", input, reflect.TypeFor[inputSchema]())
 	}
-	input := append(slices.Clone(o), gate.Member{Name: "context", Value: op.Context.Object(op.Principal)})
-	compareWithSchema(t, "input", input, reflect.TypeFor[inputSchema]())
 }
 
 // compareWithSchema reports where o and the schema differ.
 func compareWithSchema(t *testing.T, at string, o gate.Object, schema reflect.Type) {
 	t.Helper()
-	if len(o) != schema.NumField() {
-		t.Errorf("%s has %d members, its schema %d", at, len(o), schema.NumField())
+	for i := range schema.NumField() {
+		field := schema.Field(i)
+		if _, ok := o.Get(memberName(field)); !ok && !mayBeMissing(field) {
+			t.Errorf("%s has no %s", at, memberName(field))
+		}
 	}
 	for _, m := range o {
 		field, ok := fieldNamed(schema, m.Name)
@@ -71,6 +76,9 @@ func compareWithSchema(t *testing.T, at string, o gate.Object, schema reflect.Ty
 }
 
 func hasKind(v any, want reflect.Type) bool {
+	if want.Kind() == reflect.Interface {
+		return true
+	}
 	switch v.(type) {
 	case string:
 		return want.Kind() == reflect.String
@@ -83,6 +91,6 @@ func hasKind(v any, want reflect.Type) bool {
 	case gate.Object:
 		return want.Kind() == reflect.Map || want.Kind() == reflect.Struct
 	default:
-		return want.Kind() == reflect.Interface
+		return false
 	}
 }
