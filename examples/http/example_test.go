@@ -1,5 +1,3 @@
-// Package http_test holds that the example is what it says: its configuration passes countersign check, its policies pass
-// their tests, and its story goes as it is written.
 package http_test
 
 import (
@@ -44,18 +42,25 @@ func TestConfigurationPassesCheck(t *testing.T) {
 	if got := check(t, config); !strings.Contains(got, "countersign.yaml is well: 2 resource(s), 1 issuer(s)") {
 		t.Errorf("check says:\n%s", got)
 	}
+	got := countersign(t, "policy", "explain", "--config", config, "--input", "request.json")
+	if !strings.HasPrefix(got, "verdict: ask\n") || !strings.Contains(got, "refunds need a person") || !strings.Contains(got, "payments.rego:") {
+		t.Errorf("policy explain says of request.json:\n%s", got)
+	}
 }
 
-// check returns what countersign check says of a configuration.
 func check(t *testing.T, config string) string {
 	t.Helper()
-	p := extproctest.Start(t, extproctest.Command{
-		Name: "countersign check", Path: extproctest.Build(t), Args: []string{"check", "--config", config},
-	})
+	return countersign(t, "check", "--config", config)
+}
+
+// countersign returns what a command of the program writes.
+func countersign(t *testing.T, args ...string) string {
+	t.Helper()
+	p := extproctest.Start(t, extproctest.Command{Name: "countersign " + args[0], Path: extproctest.Build(t), Args: args})
 	select {
 	case <-p.Done():
 	case <-time.After(time.Minute):
-		t.Fatal("check takes more than a minute")
+		t.Fatalf("countersign %s takes more than a minute", strings.Join(args, " "))
 	}
 	return p.Log()
 }

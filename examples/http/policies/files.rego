@@ -2,7 +2,7 @@
 # title: Files
 # description: |
 #   Agents download, and upload into a folder of their own name. Bodies are streamed past the gateway, so no rule here can look
-#   at one: input.http.body is null and input.http.body_streamed is true.
+#   at one: there is no input.http.body, and input.http.body_streamed is true.
 package rules.files
 
 allow contains {"id": "download"} if input.http.method in {"GET", "HEAD"}

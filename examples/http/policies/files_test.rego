@@ -4,7 +4,7 @@ import data.rules.files
 
 request(method, segments, query) := {
 	"principal": {"subject": "agent-1"},
-	"http": {"method": method, "segments": segments, "query": query, "body": null, "body_streamed": true},
+	"http": {"method": method, "segments": segments, "query": query, "body_streamed": true},
 }
 
 ids(set) := {rule.id | some rule in set}

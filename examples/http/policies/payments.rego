@@ -6,9 +6,12 @@ package rules.payments
 
 allow contains {"id": "read"} if input.http.method == "GET"
 
+# In Rego every value has an order: null, true and false are below every number, and would be below the limit too.
 allow contains {"id": "create"} if {
 	input.http.method == "POST"
 	input.http.segments == ["v1", "payments"]
+	is_number(input.http.body.amount)
+	input.http.body.amount > 0
 	input.http.body.amount <= data.limits.create
 }
 
