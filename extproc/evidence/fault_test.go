@@ -250,12 +250,12 @@ func TestASegmentThatCannotBeStartedRefuses(t *testing.T) {
 			f := newFixture(t)
 			faults := &faultyDisk{}
 			f.opts.FS = faults
-			f.opts.SegmentBytes = 400
+			f.opts.SegmentBytes = 1000
 			j := f.open()
 			mustAppend(t, j, event(1))
 			mustAppend(t, j, event(2))
 			faults.on(c.step, always(c.err))
-			big := gate.Object{{Name: "big", Value: strings.Repeat("x", 300)}}
+			big := gate.Object{{Name: "big", Value: strings.Repeat("x", 700)}}
 			if _, err := j.Append(context.Background(), &gate.Record{Type: "alarm", Body: big}); err == nil {
 				t.Fatal("appended without a segment")
 			}

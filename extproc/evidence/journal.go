@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -109,11 +110,8 @@ func Open(ctx context.Context, opts Options) (*Journal, error) {
 		return nil, err
 	}
 	data := filepath.Dir(opts.Dir)
-	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the journal's directory: %w", err)
-	}
-	if err := os.Chmod(opts.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("keep the journal's directory to its owner: %w", err)
+	if err := makeDirectories(opts.FS, data, opts.Dir); err != nil {
+		return nil, err
 	}
 	lock, err := lockData(data)
 	if err != nil {
@@ -131,6 +129,25 @@ func Open(ctx context.Context, opts Options) (*Journal, error) {
 		return nil, errors.Join(err, j.release())
 	}
 	return j, nil
+}
+
+// makeDirectories makes the data directory, durably, and the journal's in it.
+func makeDirectories(fsys FS, data, dir string) error {
+	_, err := os.Stat(data)
+	isNew := errors.Is(err, fs.ErrNotExist)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the journal's directory: %w", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return fmt.Errorf("keep the journal's directory to its owner: %w", err)
+	}
+	if !isNew {
+		return nil
+	}
+	if err := fsys.SyncDir(filepath.Dir(data)); err != nil {
+		return fmt.Errorf("make the data directory durable: %w", err)
+	}
+	return nil
 }
 
 func defaultNow(now func() time.Time) func() time.Time {
@@ -244,8 +261,11 @@ func (j *Journal) Started(ctx context.Context, body gate.Object) error {
 }
 
 // StartHeartbeat posts a heartbeat record every interval, busy or idle, until Close: a silence in the journal that is
-// longer than the interval is a gap.
+// longer than the interval is a gap. An interval of 0 is for none.
 func (j *Journal) StartHeartbeat(interval time.Duration, body func() gate.Object) {
+	if interval <= 0 {
+		return
+	}
 	j.background.Go(func() {
 		tick := time.NewTicker(interval)
 		defer tick.Stop()

@@ -338,6 +338,9 @@ func TestVerifyTellsWhatIsIncomplete(t *testing.T) {
 	for _, x := range r.Findings {
 		found = append(found, x.Seq)
 	}
+	if !strings.Contains(r.Findings[2].String(), "belongs to no operation") {
+		t.Errorf("finding %v", r.Findings[2])
+	}
 	if !slices.Equal(found, append(bad, 3)) || r.NeverTransited != 1 || r.Transits != 5 || r.Allowed != 2 {
 		t.Errorf("completeness %+v", r.Completeness)
 	}

@@ -117,6 +117,7 @@ type Courier struct {
 	reader  *evidence.Reader
 	waiting []*item // read and not yet accepted, in order
 	joiner  joiner
+	unsaved error     // why the cursor that is on the disk is an old one; nil where it is not
 	failing time.Time // since when nothing is accepted; zero while it is
 	alarmed bool
 
@@ -232,6 +233,11 @@ func (c *Courier) round(ctx context.Context) (int, error) {
 	if err := c.fill(); err != nil {
 		c.opts.Alarm(AlarmJournal, err.Error())
 		return 0, err
+	}
+	if c.unsaved != nil { // before anything else is sent: it would be sent again after a restart
+		if err := c.save(true); err != nil {
+			return 0, err
+		}
 	}
 	waiting := len(c.waiting)
 	if waiting == 0 {
@@ -352,16 +358,16 @@ func (c *Courier) pause(ctx context.Context, d time.Duration) {
 
 // failed notes that something was not accepted, and raises an alarm when that lasts.
 func (c *Courier) failed(err error) {
-	text := err.Error()
+	text := fmt.Sprintf("%.500s", err.Error()) // a collector can say any amount
 	c.lastError.Store(&text)
 	now := c.opts.Now()
 	if c.failing.IsZero() {
 		c.failing = now
-		c.opts.Log.Warn("the collector did not accept records; they stay in the journal and are sent again", "error", err)
+		c.opts.Log.Warn("the collector did not accept records; they stay in the journal and are sent again", "error", text)
 	}
 	if !c.alarmed && now.Sub(c.failing) >= c.opts.AlarmAfter {
 		c.alarmed = true
-		c.opts.Alarm(AlarmFailing, fmt.Sprintf("nothing was accepted for %s: %v", now.Sub(c.failing).Round(time.Second), err))
+		c.opts.Alarm(AlarmFailing, fmt.Sprintf("nothing was accepted for %s: %s", now.Sub(c.failing).Round(time.Second), text))
 	}
 }
 

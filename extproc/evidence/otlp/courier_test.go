@@ -643,6 +643,74 @@ func TestARejectedAlarmRaisesNone(t *testing.T) {
 	}
 }
 
+// A hostile collector cannot make an alarm that is too large to be recorded, nor numbers that mean nothing.
+func TestWhatACollectorSaysIsBounded(t *testing.T) {
+	c := newCollector(t)
+	f := newFixture(t, c)
+	f.opts.AlarmAfter = time.Nanosecond
+	c.answers(func(r request) (int64, bool, error) {
+		if r.calls == 1 {
+			return 0, false, status.Error(codes.Unavailable, strings.Repeat("lies ", 1000))
+		}
+		return 1 << 62, true, nil
+	})
+	f.events(3)
+	f.start()
+	c.waitFor(3)
+	f.stop()
+	if s := f.courier.Stats(); s.Rejected > 4 {
+		t.Errorf("stats %+v", s)
+	}
+	for _, alarm := range f.raised() {
+		if len(alarm) > 700 {
+			t.Errorf("an alarm of %d bytes", len(alarm))
+		}
+	}
+}
+
+func TestStopGivesUpInTimeAndTheNextStartGoesOn(t *testing.T) {
+	c := newCollector(t)
+	c.down()
+	f := newFixture(t, c)
+	f.events(5)
+	f.start()
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := f.courier.Stop(ctx); err == nil || !strings.Contains(err.Error(), "5 records wait") {
+		t.Errorf("stop: %v", err)
+	}
+	c.up()
+	f.start()
+	c.waitFor(5)
+	f.stop()
+	c.wantOnce(5)
+}
+
+// The cursor is on the disk before the courier goes on: without it the same records would go out after every start.
+func TestACursorThatCannotBeSavedIsAFailure(t *testing.T) {
+	c := newCollector(t)
+	f := newFixture(t, c)
+	f.opts.Cursor = filepath.Join(f.data, "missing", "otlp.cursor")
+	f.opts.AlarmAfter = time.Nanosecond
+	alarmed := make(chan string, 100)
+	f.opts.Alarm = func(kind, _ string) { alarmed <- kind }
+	f.events(3)
+	f.start()
+	if kind := <-alarmed; kind != AlarmFailing {
+		t.Errorf("alarm %s", kind)
+	}
+	if s := f.courier.Stats(); s.LagRecords != 3 || !strings.Contains(s.LastError, "save the collector's cursor") {
+		t.Errorf("stats %+v", s)
+	}
+	if err := os.Mkdir(filepath.Dir(f.opts.Cursor), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f.stop()
+	if s := f.courier.Stats(); s.LagRecords != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
 func TestTheCollectorSaysWhenToComeBack(t *testing.T) {
 	const delay = 150 * time.Millisecond
 	later, err := status.New(codes.Unavailable, "later").WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(delay)})

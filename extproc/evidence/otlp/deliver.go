@@ -40,18 +40,16 @@ func (c *Courier) deliver(ctx context.Context) error {
 	for _, it := range logs[:d.done] {
 		c.cursor.Checkpoints = max(c.cursor.Checkpoints, it.checkpoint)
 	}
-	if err != nil {
-		return errors.Join(err, c.save())
-	}
-	if len(logs) > 0 && len(spans) > 0 {
-		if err := c.save(); err != nil {
+	if err != nil || len(logs) > 0 && len(spans) > 0 {
+		if err := errors.Join(err, c.save(d.taken)); err != nil {
 			return err
 		}
 	}
+	taken := d.taken
 	d = &delivery{courier: c, export: c.exportSpans}
 	err = d.all(ctx, spans)
 	c.cursor.Spans = max(c.cursor.Spans, d.reached(last, spans))
-	return errors.Join(err, c.save())
+	return errors.Join(err, c.save(taken || d.taken))
 }
 
 // lastRecord is the number of the last record that waits, or of the last that was accepted.
@@ -63,8 +61,9 @@ func (c *Courier) lastRecord() uint64 {
 	return last
 }
 
-// save drops what is done with from what waits, and puts the cursor on the disk.
-func (c *Courier) save() error {
+// save drops what is done with from what waits, and puts the cursor on the disk. taken says whether the collector has
+// accepted anything since the last time.
+func (c *Courier) save(taken bool) error {
 	both := c.cursor.both()
 	left := c.waiting[:0]
 	for _, it := range c.waiting {
@@ -84,8 +83,11 @@ func (c *Courier) save() error {
 			c.cursor.Open = it.decided
 		}
 	}
-	if err := c.cursor.save(c.opts.Cursor); err != nil {
-		return err
+	if c.unsaved = c.cursor.save(c.opts.Cursor); c.unsaved != nil {
+		return c.unsaved
+	}
+	if taken {
+		c.worked()
 	}
 	c.accepted.Store(both)
 	c.oldest.Store(0)
@@ -197,7 +199,6 @@ func (d *delivery) send(ctx context.Context, items []*item) error {
 
 func (d *delivery) accepted(items []*item, rejected int64, why string) {
 	c := d.courier
-	c.worked()
 	d.done += len(items)
 	d.taken = true
 	c.sent.Add(uint64(max(0, int64(len(items))-rejected)))
@@ -209,10 +210,12 @@ func (d *delivery) accepted(items []*item, rejected int64, why string) {
 	}
 }
 
-// reject counts records that the collector will not have, and raises the alarm.
+// reject counts records that the collector will not have, and raises the alarm. What a collector says is not believed to
+// be short, nor its numbers to be true: an alarm record must fit the journal.
 func (c *Courier) reject(count int64, among []*item, why string) {
+	count = min(count, int64(elements(among)))
 	c.rejected.Add(uint64(count))
-	detail := fmt.Sprintf("the collector rejected %d of %s: %s", count, name(among), why)
+	detail := fmt.Sprintf("the collector rejected %d of %s: %.500s", count, name(among), why)
 	c.opts.Log.Error(detail, "alarm", AlarmRejected)
 	for _, it := range among {
 		if !it.alarm {
@@ -220,6 +223,15 @@ func (c *Courier) reject(count int64, among []*item, why string) {
 			return
 		}
 	}
+}
+
+// elements is how many log records and spans go out for items.
+func elements(items []*item) int {
+	n := 0
+	for _, it := range items {
+		n += max(1, len(it.spans))
+	}
+	return n
 }
 
 func name(items []*item) string {
