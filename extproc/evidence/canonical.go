@@ -285,7 +285,11 @@ func decodeObject(b []byte) (gate.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v.(gate.Object), nil
+	o, ok := v.(gate.Object)
+	if !ok {
+		return nil, errors.New("it is not a JSON object")
+	}
+	return o, nil
 }
 
 func decodeValue(d *jsontext.Decoder) (any, error) {

@@ -17,7 +17,7 @@ func decodeLoosely(b []byte) (gate.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.ReadToken(); err != io.EOF {
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more follows")
 	}
 	o, ok := v.(gate.Object)

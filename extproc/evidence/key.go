@@ -120,7 +120,8 @@ func verifierOf(secret string) (string, error) {
 	if err != nil || len(raw) != 1+ed25519.SeedSize {
 		return "", errors.New("it is not an Ed25519 note signer key")
 	}
-	public := ed25519.NewKeyFromSeed(raw[1:]).Public().(ed25519.PublicKey)
+	private := ed25519.NewKeyFromSeed(raw[1:])
+	public := ed25519.PublicKey(private[ed25519.SeedSize:]) // an Ed25519 private key is the seed and then the public key
 	return note.NewEd25519VerifierKey(parts[0], public)
 }
 

@@ -39,7 +39,7 @@ func (l *lines) next() ([]byte, error) {
 			return line[:len(line)-1], nil
 		}
 		l.part = append(l.part[:0], line...)
-		if err != bufio.ErrBufferFull {
+		if !errors.Is(err, bufio.ErrBufferFull) {
 			return nil, l.wrap(err)
 		}
 	}
@@ -53,7 +53,7 @@ func (l *lines) next() ([]byte, error) {
 			l.number++
 			return line, nil
 		}
-		if err != bufio.ErrBufferFull {
+		if !errors.Is(err, bufio.ErrBufferFull) {
 			return nil, l.wrap(err)
 		}
 		if len(l.part) > maxLine {
@@ -65,7 +65,7 @@ func (l *lines) next() ([]byte, error) {
 var errLineTooLong = errors.New("that is no record")
 
 func (l *lines) wrap(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.EOF
 	}
 	return fmt.Errorf("read %s: %w", l.path, err)
@@ -100,7 +100,7 @@ func lastEntry(s segment) (Entry, error) {
 	}
 	from := max(0, info.Size()-maxLine)
 	tail := make([]byte, info.Size()-from)
-	if _, err := f.ReadAt(tail, from); err != nil && err != io.EOF {
+	if _, err := f.ReadAt(tail, from); err != nil && !errors.Is(err, io.EOF) {
 		return Entry{}, fmt.Errorf("read %s: %w", s.path, err)
 	}
 	if len(tail) == 0 || tail[len(tail)-1] != '\n' {

@@ -65,7 +65,7 @@ func collect(dir string, c Checkpoint, seq uint64, wanted []int64) (string, []tl
 	defer r.Close()
 	for uint64(t.n) < c.Size {
 		e, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return "", nil, fmt.Errorf("the journal ends with record %d, and the checkpoint covers %d", t.n, c.Size)
 		}
 		if err != nil {

@@ -3,6 +3,7 @@ package evidence
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -39,7 +40,7 @@ func Records(dir string, f Filter) iter.Seq2[Entry, error] {
 		defer r.Close()
 		for {
 			e, err := r.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			if err != nil {
@@ -64,7 +65,7 @@ func Follow(ctx context.Context, dir string, f Filter) iter.Seq2[Entry, error] {
 		for {
 			e, err := r.Next()
 			switch {
-			case err == io.EOF:
+			case errors.Is(err, io.EOF):
 				select {
 				case <-ctx.Done():
 					return
@@ -125,7 +126,7 @@ func (r *Reader) Next() (Entry, error) {
 			}
 		}
 		line, err := r.lines.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			if err := r.advance(); err != nil {
 				return Entry{}, err
 			}
@@ -232,7 +233,7 @@ func (r *Reader) grown() (bool, error) {
 		return false, err
 	}
 	_, err := r.lines.next()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return false, nil
 	}
 	if err != nil {

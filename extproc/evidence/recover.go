@@ -118,7 +118,7 @@ func (r *recovered) complete(dir string) error {
 // any has lost them.
 func (r *recovered) openCheckpoints(opts Options, keys *keyRing, fresh bool) error {
 	path := CheckpointsFile(opts.Dir)
-	if _, err := os.Stat(path); err != nil && !(fresh && errors.Is(err, fs.ErrNotExist)) {
+	if _, err := os.Stat(path); err != nil && (!fresh || !errors.Is(err, fs.ErrNotExist)) {
 		return fmt.Errorf("the journal has records and no checkpoints: put %s back: %w", path, err)
 	}
 	f, err := opts.FS.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -190,7 +190,7 @@ func lastLine(path string) (line []byte, end, size int64, err error) {
 	size = info.Size()
 	from := max(0, size-256<<10)
 	tail := make([]byte, size-from)
-	if _, err := f.ReadAt(tail, from); err != nil && err != io.EOF {
+	if _, err := f.ReadAt(tail, from); err != nil && !errors.Is(err, io.EOF) {
 		return nil, 0, 0, fmt.Errorf("read %s: %w", path, err)
 	}
 	last := bytes.LastIndexByte(tail, '\n')
@@ -255,10 +255,10 @@ func (r *recovered) scanSegment(s segment, isLast bool) error {
 	r.size = 0
 	for {
 		line, err := l.next()
-		if err == io.EOF && l.torn() == 0 {
+		if errors.Is(err, io.EOF) && l.torn() == 0 {
 			return nil
 		}
-		if err != nil && err != io.EOF && !errors.Is(err, errLineTooLong) {
+		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errLineTooLong) {
 			return err
 		}
 		var e Entry
@@ -322,7 +322,7 @@ func hasLaterRecord(path string, offset int64, seq uint64) bool {
 			continue
 		}
 		if err != nil {
-			return err != io.EOF
+			return !errors.Is(err, io.EOF)
 		}
 		if e, err := parse(line); err == nil && e.Seq > seq {
 			return true

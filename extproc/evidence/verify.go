@@ -100,7 +100,7 @@ func Verify(opts VerifyOptions) (Report, error) {
 		if err := v.segment(s, list[i+1:]); err != nil {
 			return Report{}, err
 		}
-		if v.report.Failure != nil {
+		if !v.report.Passed() {
 			break
 		}
 	}
@@ -245,12 +245,12 @@ func (v *verification) segment(s segment, later []segment) error {
 	for v.report.Failure == nil {
 		line, err := l.next()
 		switch {
-		case err == io.EOF && l.torn() == 0:
+		case errors.Is(err, io.EOF) && l.torn() == 0:
 			return nil
-		case err == io.EOF && len(later) == 0:
+		case errors.Is(err, io.EOF) && len(later) == 0:
 			v.report.InProgress = l.torn()
 			return nil
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			v.fail(file, l.number+1, v.last.Seq+1, "the line does not end, and this is not the last segment")
 			return nil
 		case errors.Is(err, errLineTooLong):
@@ -301,7 +301,7 @@ func (v *verification) chained(e *Entry, at location, l *lines, later []segment)
 // after e as it stands, e is good and the one before it was changed, unless a checkpoint covers that.
 func (v *verification) blame(e *Entry, at location, l *lines, later []segment) error {
 	next, err := l.next()
-	if err == io.EOF && len(later) > 0 {
+	if errors.Is(err, io.EOF) && len(later) > 0 {
 		further, openErr := openLines(later[0].path)
 		if openErr != nil {
 			return openErr

@@ -257,7 +257,7 @@ func (c *Courier) fill() error {
 	}
 	for len(c.waiting) < c.opts.BatchRecords && size < c.opts.BatchBytes {
 		e, err := c.reader.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

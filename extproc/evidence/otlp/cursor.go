@@ -104,7 +104,7 @@ func recordAt(dir string, seq uint64) (evidence.Entry, error) {
 	r := evidence.NewReader(dir, seq, nil)
 	defer r.Close()
 	e, err := r.Next()
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return e, fmt.Errorf("the journal has no record %d", seq)
 	}
 	return e, err

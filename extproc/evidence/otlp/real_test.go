@@ -19,8 +19,8 @@ import (
 // TestARealCollectorGetsEveryRecord runs the OpenTelemetry collector, over TLS, and stops and starts both sides.
 func TestARealCollectorGetsEveryRecord(t *testing.T) {
 	authority := extproctest.NewAuthority(t)
-	real := extproctest.StartCollector(t, extproctest.CollectorOptions{Authority: authority})
-	f := newFixture(t, &collector{address: real.Endpoint()})
+	running := extproctest.StartCollector(t, extproctest.CollectorOptions{Authority: authority})
+	f := newFixture(t, &collector{address: running.Endpoint()})
 	f.opts.TLS = TLS{CAFile: authority.CAFile}
 	f.opts.BatchRecords = 16
 	f.start()
@@ -32,12 +32,12 @@ func TestARealCollectorGetsEveryRecord(t *testing.T) {
 		}
 	}
 	operations(0, 20)
-	real.Stop()
+	running.Stop()
 	operations(20, 40)
 	f.kill()
 	operations(40, 60)
 	f.start()
-	real.Start()
+	running.Start()
 	operations(60, 80)
 	if err := f.journal.Close(); err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func TestARealCollectorGetsEveryRecord(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	real.WaitFor(ctx, "all 161 records", func(spans []extproctest.Span, logs []extproctest.LogRecord) bool {
+	running.WaitFor(ctx, "all 161 records", func(spans []extproctest.Span, logs []extproctest.LogRecord) bool {
 		for _, s := range spans {
 			check(s.Attributes)
 		}
@@ -67,7 +67,7 @@ func TestARealCollectorGetsEveryRecord(t *testing.T) {
 		return len(hashes) == 161
 	})
 	checkpoints := 0
-	for _, l := range real.Logs() {
+	for _, l := range running.Logs() {
 		if l.EventName == checkpointEvent {
 			checkpoints++
 		}
