@@ -35,12 +35,19 @@ type File interface {
 // Disk is the operating system's file system.
 type Disk struct{}
 
+// OpenFile is os.OpenFile.
 func (Disk) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
-	return os.OpenFile(name, flag, perm)
+	f, err := os.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return diskFile{f}, nil
 }
 
+// Rename is os.Rename.
 func (Disk) Rename(from, to string) error { return os.Rename(from, to) }
 
+// SyncDir opens the directory and syncs it.
 func (Disk) SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package evidence
+
+import "os"
+
+type diskFile struct{ *os.File }
