@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"net/http/pprof"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,6 +18,7 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/metric"
 
 	"github.com/countersign/countersign/extproc"
+	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -25,6 +29,24 @@ func (g *gateway) admin() http.Handler {
 	mux.HandleFunc("GET /readyz", g.ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g.metrics.registry, promhttp.HandlerOpts{}))
 	return mux
+}
+
+// listenProfile serves the runtime's profiles. They show what the process works on, so only this machine can have them.
+func (g *gateway) listenProfile(a config.Address) error {
+	if !a.Loopback() {
+		return usagef("serve: --pprof %s: only a loopback address is accepted", a)
+	}
+	l, err := net.Listen(a.Network())
+	if err != nil {
+		return fmt.Errorf("--pprof: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() { g.log.Warn("profiles are no longer served", "error", server.Serve(l)) }()
+	return nil
 }
 
 // ready answers 200 where an operation could be allowed now, and 503 where not; the body has a line for each condition.
@@ -75,6 +97,7 @@ type metrics struct {
 	deciding   metric.Float64Histogram
 	alarms     metric.Int64Counter
 	reloads    metric.Int64Counter
+	sets       sync.Map // [3]string -> metric.MeasurementOption
 }
 
 func newMetrics() (*metrics, error) {
@@ -107,17 +130,32 @@ func newMetrics() (*metrics, error) {
 }
 
 func (m *metrics) observer() extproc.Observer {
+	ctx := context.Background()
 	return extproc.Observer{
 		Decided: func(resource string, r gate.Ruling, took time.Duration) {
-			effect := r.Verdict().Effect
-			attrs := metric.WithAttributeSet(attribute.NewSet(attribute.String("resource", resource), attribute.String("effect", effect.String())))
-			m.operations.Add(context.Background(), 1, attrs)
-			m.deciding.Record(context.Background(), took.Seconds(), metric.WithAttributeSet(attribute.NewSet(attribute.String("resource", resource))))
+			m.operations.Add(ctx, 1, m.labels("effect", resource, r.Verdict().Effect.String()))
+			m.deciding.Record(ctx, took.Seconds(), m.labels("", resource, ""))
 		},
 		Finished: func(resource string, result gate.Result, _ time.Duration) {
-			m.outcomes.Add(context.Background(), 1, metric.WithAttributeSet(attribute.NewSet(attribute.String("resource", resource), attribute.String("result", string(result)))))
+			m.outcomes.Add(ctx, 1, m.labels("result", resource, string(result)))
 		},
 	}
+}
+
+// labels makes each set of attributes once: making one costs more than all the rest of counting. Resources are of the
+// configuration, so there are few sets.
+func (m *metrics) labels(name, resource, value string) metric.MeasurementOption {
+	key := [3]string{name, resource, value}
+	if o, ok := m.sets.Load(key); ok {
+		return o.(metric.MeasurementOption)
+	}
+	attrs := []attribute.KeyValue{attribute.String("resource", resource)}
+	if name != "" {
+		attrs = append(attrs, attribute.String(name, value))
+	}
+	o := metric.WithAttributeSet(attribute.NewSet(attrs...))
+	m.sets.Store(key, o)
+	return o
 }
 
 func (m *metrics) alarm(kind string) {

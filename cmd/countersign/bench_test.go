@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -37,6 +38,11 @@ const (
 	benchRate        = 1000 // requests a second, for the latencies
 )
 
+var (
+	benchLanes   = flag.String("lanes", "", "measure only lanes whose name has this, without latencies")
+	benchProfile = flag.String("lanes.profile", "", "write a CPU profile of the gateway to this file")
+)
+
 // lane is one way through Envoy.
 type lane struct {
 	name    string
@@ -45,15 +51,31 @@ type lane struct {
 	floor   string // the lane that it is compared with
 	target  float64
 	rates   []float64
+	cpu     map[string]float64 // seconds of processor time by process
+	done    int
 }
 
 // BenchmarkHTTPLane prints a table of requests a second and of latencies.
 func BenchmarkHTTPLane(b *testing.B) {
 	lanes := startLanes(b)
+	if *benchLanes != "" {
+		lanes = slices.DeleteFunc(lanes, func(l *lane) bool { return !strings.Contains(l.name, *benchLanes) })
+	}
+	if *benchProfile != "" {
+		defer profileGateway(b)()
+	}
 	b.ResetTimer()
 	for range benchRounds {
 		for _, l := range lanes {
-			l.rates = append(l.rates, throughput(b, l))
+			before := processorTime()
+			rate := throughput(b, l)
+			for name, spent := range processorTime() {
+				if l.cpu == nil {
+					l.cpu = map[string]float64{}
+				}
+				l.cpu[name] += spent - before[name]
+			}
+			l.rates = append(l.rates, rate)
 		}
 	}
 	var out strings.Builder
@@ -63,11 +85,26 @@ func BenchmarkHTTPLane(b *testing.B) {
 	for _, l := range lanes {
 		rate[l.name] = median(l.rates)
 		floor, target := "", ""
-		if l.floor != "" {
+		if rate[l.floor] > 0 {
 			floor = fmt.Sprintf("%.2f", rate[l.name]/rate[l.floor])
 			target = fmt.Sprintf("≥ %.2f", l.target)
 		}
 		fmt.Fprintf(&out, "| %s | %.0f | %.2f | %s | %s |\n", l.name, rate[l.name], rate[l.name]/rate[lanes[0].name], floor, target)
+	}
+	fmt.Fprintf(&out, "\nprocessor time, µs a request\n\n| lane | Envoy | countersign | load, target and no-op service |\n| --- | ---: | ---: | ---: |\n")
+	for _, l := range lanes {
+		each := func(name string) float64 { return l.cpu[name] / float64(l.done) * 1e6 }
+		fmt.Fprintf(&out, "| %s | %.0f | %.0f | %.0f |\n", l.name, each("floor's Envoy")+each("its Envoy"), each("countersign"), each("load, target and no-op service"))
+	}
+	if *benchLanes != "" {
+		_, metrics := get(b, "http://"+benchAdmin+"/metrics")
+		for line := range strings.Lines(metrics) {
+			if strings.Contains(line, "decision_duration") && !strings.HasPrefix(line, "#") {
+				out.WriteString(line)
+			}
+		}
+		fmt.Println(out.String())
+		return
 	}
 	fmt.Fprintf(&out, "\nadded latency at %d requests/s, over Envoy alone\n\n| lane | p50 | p99 | p99.9 |\n| --- | ---: | ---: | ---: |\n", benchRate)
 	var base [3]time.Duration
@@ -85,6 +122,30 @@ func BenchmarkHTTPLane(b *testing.B) {
 	}
 	fmt.Println(out.String())
 	b.ReportMetric(0, "ns/op")
+}
+
+// profileGateway takes a CPU profile of the gateway until the function that it returns is called.
+func profileGateway(b *testing.B) (done func()) {
+	b.Helper()
+	finished := make(chan struct{})
+	seconds := int((benchRounds * benchTurn).Seconds()) - 1
+	go func() {
+		defer close(finished)
+		resp, err := http.Get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", benchPprof, seconds))
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err == nil {
+			err = os.WriteFile(*benchProfile, text, 0o600)
+		}
+		if err != nil {
+			b.Error(err)
+		}
+	}()
+	return func() { <-finished }
 }
 
 func median(v []float64) float64 {
@@ -114,7 +175,7 @@ func startLanes(b *testing.B) []*lane {
 	}
 }
 
-var benchToken string
+var benchToken, benchPprof, benchAdmin string
 
 // benchTarget answers with JSON of two sizes.
 func benchTarget(b *testing.B) string {
@@ -210,7 +271,9 @@ func startFloor(b *testing.B, target string) map[string]string {
 		fmt.Fprintf(&listeners, floorListener, name, listenPort, floorFilters[name])
 	}
 	bootstrap := fmt.Sprintf(floorBootstrap, listeners.String(), host, port, socket)
-	extproctest.StartEnvoy(b, extproctest.EnvoyConfig{Bootstrap: bootstrap, Concurrency: 2})
+	envoy := extproctest.StartEnvoy(b, extproctest.EnvoyConfig{Bootstrap: bootstrap, Concurrency: 2})
+	benchProcesses["floor's Envoy"] = envoy.PID()
+	benchProcesses["load, target and no-op service"] = os.Getpid()
 	return addresses
 }
 
@@ -286,6 +349,7 @@ func startBenchGateway(b *testing.B, target string) (addresses map[string]string
 		b.Fatal(err)
 	}
 	admin := extproctest.FreeAddress(b)
+	benchAdmin = admin
 	var conf strings.Builder
 	fmt.Fprintf(&conf, "node: bench\ndata: ./var\nlisten: {admin: %q}\nenvoy: {path: %q, concurrency: 2}\nagents: [{issuer: %q, audience: [%s]}]\npolicies: ./policies\nresources:\n",
 		admin, envoy, issuer.URL, extproctest.Audience)
@@ -310,13 +374,17 @@ func startBenchGateway(b *testing.B, target string) (addresses map[string]string
 			b.Fatal(err)
 		}
 	}
-	p := extproctest.Start(b, extproctest.Command{Name: "countersign", Path: binary, Args: []string{"serve", "--config", filepath.Join(dir, "countersign.yaml"), "--envoy"}})
+	benchPprof = extproctest.FreeAddress(b)
+	p := extproctest.Start(b, extproctest.Command{Name: "countersign", Path: binary,
+		Args: []string{"serve", "--config", filepath.Join(dir, "countersign.yaml"), "--envoy", "--pprof", benchPprof}})
 	extproctest.Await(b, "readiness", 30*time.Second, func(context.Context) error {
 		if code, text := statusOf("http://" + admin + "/readyz"); code != 200 {
 			return fmt.Errorf("%s\n%s", text, p.Log())
 		}
 		return nil
 	})
+	benchProcesses["countersign"] = p.PID()
+	benchProcesses["its Envoy"] = childOf(b, p.PID())
 	return addresses, token
 }
 
@@ -434,7 +502,47 @@ func throughput(b *testing.B, l *lane) float64 {
 		}
 		total += counts[i]
 	}
+	l.done += total
 	return float64(total) / took.Seconds()
+}
+
+// benchProcesses are the processes whose processor time is told, by name.
+var benchProcesses = map[string]int{}
+
+// processorTime is the processor time that each process has used, in seconds (proc(5): fields 14 and 15 of stat).
+func processorTime() map[string]float64 {
+	spent := map[string]float64{}
+	for name, pid := range benchProcesses {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		user, _ := strconv.ParseFloat(fields[11], 64)
+		system, _ := strconv.ParseFloat(fields[12], 64)
+		spent[name] = (user + system) / 100
+	}
+	return spent
+}
+
+// childOf finds the process that pid started.
+func childOf(b *testing.B, pid int) int {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err == nil && len(strings.Fields(string(text))) == 0 {
+		var names []string
+		names, err = filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+		for _, name := range names {
+			more, _ := os.ReadFile(name)
+			text = append(text, more...)
+		}
+	}
+	children := strings.Fields(string(text))
+	if err != nil || len(children) == 0 {
+		return 0
+	}
+	n, _ := strconv.Atoi(children[0])
+	return n
 }
 
 // latencies asks at a fixed rate, whatever the answers take, and returns p50, p99 and p99.9 from when each request was due.

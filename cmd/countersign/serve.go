@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -48,6 +49,7 @@ func serve(ctx context.Context, c *call) error {
 	path := f.String("config", "", "the configuration `file`")
 	withEnvoy := f.Bool("envoy", false, "start and supervise Envoy too")
 	logJSON := f.Bool("log-json", false, "write the log as JSON lines")
+	profile := f.String("pprof", "", "serve net/http/pprof on this loopback `address`, for developers")
 	level := f.String("log-level", "info", "debug, info, warn or error")
 	if _, err := c.parse(f, 0); err != nil {
 		return err
@@ -64,12 +66,21 @@ func serve(ctx context.Context, c *call) error {
 	if *logJSON {
 		handler = slog.NewJSONHandler(c.stderr, &slog.HandlerOptions{Level: l})
 	}
+	if c.env.get("GOGC") == "" {
+		// Little lives long here, so a small heap would be collected hundreds of times a second for nothing.
+		debug.SetGCPercent(400)
+	}
 	g := &gateway{log: slog.New(handler), path: *path, withEnvoy: *withEnvoy}
 	if err := g.open(ctx, conf); err != nil {
 		return errors.Join(err, g.closeJournal())
 	}
 	if err := g.listen(ctx, conf); err != nil {
 		return errors.Join(err, g.closeJournal())
+	}
+	if *profile != "" {
+		if err := g.listenProfile(config.Address(*profile)); err != nil {
+			return errors.Join(err, g.stop(conf))
+		}
 	}
 	if *withEnvoy {
 		envoy, err := startEnvoy(conf, c.env, g.log, c.stderr, g.alarm)
