@@ -525,9 +525,9 @@ func TestRefusals(t *testing.T) {
 			f := newFixture(t, c)
 			f.opts.AlarmAfter = time.Nanosecond
 			var refused sync.WaitGroup
-			refused.Add(12)
+			refused.Add(60) // more often than it takes to try each record on its own, twice
 			c.answers(func(r request) (int64, bool, error) {
-				if r.calls <= 12 {
+				if r.calls <= 60 {
 					refused.Done()
 					return 0, false, refusal
 				}
@@ -805,6 +805,9 @@ func TestLogRecordsThatWereAcceptedAreNotRepeatedWithTheirSpans(t *testing.T) {
 	f.events(2)
 	f.start()
 	<-asked
+	if saved, err := loadCursor(f.opts.Cursor); err != nil || saved.Logs != 4 || saved.Spans != 0 {
+		t.Errorf("while the spans are under way the cursor is %+v (%v): a crash would repeat the log records", saved, err)
+	}
 	f.kill()
 	c.answers(nil)
 	f.start()
