@@ -9,7 +9,7 @@ import (
 	"github.com/countersign/countersign/extproc/extproctest"
 )
 
-// TestDemo plays the demo, with a binary under the race detector.
+// TestDemo plays the demo, with a binary under the race detector, and holds what README.md shows of it to what it is.
 func TestDemo(t *testing.T) {
 	var out strings.Builder
 	play(t, t.Context(), &terminal{w: &out}, extproctest.Build(t), os.Getenv) //nolint:forbidigo // $ENVOY is for whoever runs the tests
@@ -21,6 +21,7 @@ func TestDemo(t *testing.T) {
 			t.Errorf("a line is %d columns wide: %s", n-1, line)
 		}
 	}
+	readmeHas(t, "demo", excerpt(t, out.String()), func(s string) string { return varying.ReplaceAllString(s, "0") })
 	if t.Failed() {
 		t.Log(out.String())
 	}
