@@ -31,23 +31,36 @@ func Identity(name string) bool {
 	return false
 }
 
+// identityNames and identityPrefixes are the fields by which proxies and platforms tell a server who the client is, or by
+// which a client shows a server a credential of its own. Cookie is among them, and the API keys: an agent holds no
+// credential of the target, so what it sends is either not one or should not be there; the resource's own is added after
+// these are gone. What no list can know is a field that one target has made up for itself: policy can deny it by name.
 var identityNames = set(
-	"authorization", "proxy-authorization", "dpop", "cookie", "forwarded", "from",
-	"x-forwarded", "x-original-forwarded-for", "x-host", "x-original-host", "x-http-host-override",
-	"proxy-client-ip", "wl-proxy-client-ip", "x-azure-clientip", "x-azure-socketip",
-	"x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-originating-ip", "x-remote-ip", "x-remote-addr", "client-ip",
-	"true-client-ip", "cf-connecting-ip", "fastly-client-ip", "remote-user", "remote-addr", "via",
-	"x-remote-user", "x-remote-group", "x-remote-email", "x-user", "x-user-id", "x-username", "x-email",
-	"x-webauth-user", "x-authenticated-user", "x-authenticated-userid", "x-consumer-id", "x-consumer-username",
-	"x-credential-identifier", "x-anonymous-consumer", "x-api-key", "api-key", "x-auth-token", "x-access-token", "x-id-token",
-	"ocp-apim-subscription-key", "x-functions-key", "client-cert", "client-cert-chain", "ssl-client-cert", "x-ssl-client-cert",
-	"x-client-cert", "x-jwt-assertion", "x-tailscale-user",
+	"authorization", "proxy-authorization", "cookie", "cookie2", "dpop",
+	"api-key", "x-api-key", "x-api-token", "x-access-token", "x-id-token", "private-token", "x-vault-token",
+	"ocp-apim-subscription-key", "x-functions-key",
+	"client-cert", "client-cert-chain", "x-client-verify", "x-client-dn", "x-arr-clientcert",
+	"x-user", "x-userinfo", "x-username", "x-email", "x-groups", "x-roles",
+	"remote-user", "remote-groups", "remote-email", "remote-name",
+	"x-credential-identifier", "x-anonymous-consumer", // Kong
+	"x-endpoint-api-userinfo",    // Google ESP
+	"x-serverless-authorization", // Cloud Run
+
+	// where the client is, and what it asked for before a proxy changed that
+	"forwarded", "from", "via", "x-forwarded", "x-original-forwarded-for", "x-host", "x-original-host", "x-http-host-override",
+	"x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-originating-ip", "client-ip", "true-client-ip", "remote-addr",
+	"proxy-client-ip", "wl-proxy-client-ip", "x-azure-clientip", "x-azure-socketip", "cf-connecting-ip", "fastly-client-ip",
 )
 
 var identityPrefixes = []string{
-	"x-auth-request-", "x-ms-client-principal", "x-ms-token-", "x-goog-authenticated-user-", "x-goog-iap-", "x-amzn-oidc-",
-	"x-remote-extra-", "x-remote-user-", "x-ssl-client-", "ssl-client-", "impersonate-", "cf-access-", "x-pomerium-",
-	"x-vouch-", "x-authentik-", "tailscale-user-", "x-countersign-", "x-forwarded-", "x-appengine-",
+	"x-forwarded-", "x-auth-", "x-authenticated-", "x-webauth-", "x-remote-", "x-user-", "x-jwt-", "x-consumer-",
+	"ssl-client-", "x-ssl-", "x-client-cert",
+	"impersonate-",                         // Kubernetes
+	"x-ms-client-principal", "x-ms-token-", // Azure App Service
+	"x-goog-authenticated-user-", "x-goog-iap-", "x-appengine-", // Google
+	"x-amzn-oidc-", "x-amzn-mtls-", // AWS ALB
+	"cf-access-", "tailscale-", "x-tailscale-", "x-pomerium-", "x-authentik-", "x-vouch-", // proxies that log people in
+	"x-spiffe-", "x-countersign-",
 }
 
 // overrides are header fields that change the method or the path behind policy's back.
