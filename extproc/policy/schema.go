@@ -29,7 +29,7 @@ type (
 		Kind       string         `json:"kind" doc:"agent, workload or person"`
 		Groups     []string       `json:"groups"`
 		Roles      []string       `json:"roles"`
-		OnBehalfOf *partySchema   `json:"on_behalf_of" doc:"the person acted for, or null"`
+		OnBehalfOf partySchema    `json:"on_behalf_of,omitempty" doc:"the person acted for; not there when the principal acts for itself"`
 		Actors     []partySchema  `json:"actors" doc:"chain of actors (RFC 8693), the current one first"`
 		Claims     map[string]any `json:"claims" doc:"the token's own claims, less those that change with every token"`
 	}
