@@ -17,15 +17,15 @@ import (
 
 // record is a line of the journal.
 type record struct {
-	Seq  int
-	Type string
-	Op   string
+	Type string `json:"type"`
+	Op   string `json:"op"`
 	Body struct {
-		Effect, Result, Reason string
-		Rules                  []string
-		Status                 int
-		Redacted               map[string]int
-	}
+		Effect string   `json:"effect"`
+		Rules  []string `json:"rules"`
+		Reason string   `json:"reason"`
+		Result string   `json:"result"`
+		Status int      `json:"status"`
+	} `json:"body"`
 }
 
 // journal reads what `evidence show --json` prints.
@@ -124,10 +124,10 @@ func (d *demo) show() {
 	fmt.Fprintln(d.out.w)
 	for _, op := range order {
 		for _, text := range of[op] {
-			d.out.line(dim, 3, 40, text)
+			d.out.line(dim, 40, text)
 		}
 	}
-	d.out.line(dim, 3, 0, "(by operation; dates, ids and some members left out)")
+	d.out.line(dim, 0, "(by operation; dates, ids and some members left out)")
 	fmt.Fprintln(d.out.w)
 }
 
@@ -202,7 +202,7 @@ func (d *demo) told(out string) {
 		case strings.HasPrefix(line, "FAIL"):
 			s = red
 		}
-		d.out.line(s, 3, 2, strings.TrimRight(line, "\n"))
+		d.out.line(s, 2, strings.TrimRight(line, "\n"))
 	}
 }
 

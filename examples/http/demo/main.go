@@ -37,7 +37,7 @@ func run(ctx context.Context) error {
 	if _, err := os.Stat(binary); err != nil {
 		return fmt.Errorf("there is no countersign to show: %w (make demo builds it)", err)
 	}
-	out := &terminal{w: os.Stdout, colour: os.Getenv("NO_COLOR") == "" && isTerminal(os.Stdout)}
+	out := &terminal{w: os.Stdout, colour: os.Getenv("NO_COLOR") == "" && isTerminal(os.Stdout)} //nolint:misspell // the variable has its name from no-color.org
 	return extproctest.Run(os.Stderr, func(tb extproctest.TB) {
 		play(tb, ctx, out, binary, os.Getenv)
 	})

@@ -48,9 +48,9 @@ func play(tb extproctest.TB, ctx context.Context, out *terminal, binary string, 
 	d := &demo{tb: tb, ctx: ctx, out: out, binary: binary}
 	began := time.Now()
 	out.title("Countersign, between an AI agent and a payments API")
-	envoy := d.start(getenv)
+	envoy := d.start(getenv) //nolint:contextcheck // parts end with tb
 	for _, l := range strings.Split(shape, "\n") {
-		out.line(plain, 3, 0, l)
+		out.line(plain, 0, l)
 	}
 	fmt.Fprintln(out.w)
 	out.say("Started in %.1f s: OpenID provider, payments API, collector, countersign, %s", time.Since(began).Seconds(), envoyName(envoy))
@@ -87,8 +87,9 @@ func (d *demo) anonymous() {
 func (d *demo) refused(a answer, status int, problem string, words ...string) {
 	d.tb.Helper()
 	var p struct {
-		Type, Detail string
-		Rules        []string
+		Type   string   `json:"type"`
+		Detail string   `json:"detail"`
+		Rules  []string `json:"rules"`
 	}
 	if err := json.Unmarshal(a.body, &p); err != nil || a.status != status || p.Type != "urn:countersign:problem:"+problem {
 		d.failf("the answer is %d %q, and should be %d %s\n%s", a.status, p.Type, status, problem, a.body)

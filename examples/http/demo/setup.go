@@ -89,33 +89,33 @@ func (d *demo) copyExample(admin string) {
 	d.dir = extproctest.Dir(d.tb)
 	root, err := extproctest.Root()
 	d.check("find the example", err)
-	example := filepath.Join(root, "examples", "http")
-	d.check("copy the policies", os.CopyFS(filepath.Join(d.dir, "policies"), os.DirFS(filepath.Join(example, "policies"))))
+	folder := filepath.Join(root, "examples", "http")
+	d.check("copy the policies", os.CopyFS(filepath.Join(d.dir, "policies"), os.DirFS(filepath.Join(folder, "policies"))))
 	d.check("write the target's credential", os.Mkdir(filepath.Join(d.dir, "secrets"), 0o700))
 	for _, name := range []string{"payments", "files"} {
 		d.check("write the target's credential", os.WriteFile(filepath.Join(d.dir, "secrets", name), []byte(credential+"\n"), 0o600))
 	}
-	text, err := os.ReadFile(filepath.Join(example, "countersign.yaml"))
+	text, err := os.ReadFile(filepath.Join(folder, "countersign.yaml"))
 	d.check("read the configuration", err)
 	config := string(text)
-	for old, new := range map[string]string{
+	for example, ours := range map[string]string{
 		"http://127.0.0.1:9400": d.issuer.URL,
 		"http://127.0.0.1:9401": d.target.URL,
 		"127.0.0.1:9440":        admin,
 		"127.0.0.1:8080":        d.address,
 		"127.0.0.1:4317":        d.collector.Endpoint(),
 	} {
-		if !strings.Contains(config, old) {
-			d.failf("examples/http/countersign.yaml does not mention %s", old)
+		if !strings.Contains(config, example) {
+			d.failf("examples/http/countersign.yaml does not mention %s", example)
 		}
-		config = strings.ReplaceAll(config, old, new)
+		config = strings.ReplaceAll(config, example, ours)
 	}
 	d.check("write the configuration", os.WriteFile(d.config(), []byte(config), 0o600))
 }
 
 func (d *demo) awaitReady(admin string) {
 	d.tb.Helper()
-	extproctest.Await(d.tb, "countersign and Envoy to be ready\n"+d.gateway.Log(), 30*time.Second, func(context.Context) error {
+	extproctest.Await(d.tb, "countersign and Envoy to be ready", 30*time.Second, func(ctx context.Context) error {
 		select {
 		case <-d.gateway.Done():
 			d.failf("countersign ended:\n%s", d.gateway.Log())
@@ -123,7 +123,7 @@ func (d *demo) awaitReady(admin string) {
 			return nil // told below
 		default:
 		}
-		req, err := http.NewRequestWithContext(d.ctx, http.MethodGet, "http://"+admin+"/readyz", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/readyz", nil)
 		if err != nil {
 			return err
 		}
@@ -168,8 +168,8 @@ func (d *demo) send(r request) *http.Response {
 	req, err := http.NewRequestWithContext(d.ctx, r.method, "http://"+d.address+r.path, body)
 	d.check("make a request", err)
 	req.Host = r.host
-	d.out.line(bold, 3, 2, fmt.Sprintf("> %s %s HTTP/1.1", r.method, r.path))
-	show := func(name, value string) { d.out.line(dim, 3, 4, fmt.Sprintf("> %s: %s", name, value)) }
+	d.out.line(bold, 2, fmt.Sprintf("> %s %s HTTP/1.1", r.method, r.path))
+	show := func(name, value string) { d.out.line(dim, 4, fmt.Sprintf("> %s: %s", name, value)) }
 	show("Host", r.host)
 	if r.token != "" {
 		req.Header.Set("Authorization", "Bearer "+r.token)
@@ -182,7 +182,7 @@ func (d *demo) send(r request) *http.Response {
 	if r.body != "" {
 		req.Header.Set("Content-Type", "application/json")
 		show("Content-Type", "application/json")
-		d.out.line(plain, 3, 4, "> "+r.body)
+		d.out.line(plain, 4, "> "+r.body)
 	}
 	d.asked++
 	client := http.Client{Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
@@ -192,10 +192,10 @@ func (d *demo) send(r request) *http.Response {
 	if resp.StatusCode >= 300 {
 		s = red
 	}
-	d.out.line(s, 3, 2, "< HTTP/1.1 "+resp.Status)
+	d.out.line(s, 2, "< HTTP/1.1 "+resp.Status)
 	for _, name := range shownHeaders {
 		if v := resp.Header.Get(name); v != "" {
-			d.out.line(dim, 3, 4, fmt.Sprintf("< %s: %s", strings.ToLower(name), v))
+			d.out.line(dim, 4, fmt.Sprintf("< %s: %s", strings.ToLower(name), v))
 		}
 	}
 	return resp
@@ -226,9 +226,9 @@ func (d *demo) clean(got string) {
 // reached are the requests that the target saw since the last time.
 func (d *demo) reached() []extproctest.Seen {
 	all := d.target.Requests()
-	new := all[d.seen:]
+	fresh := all[d.seen:]
 	d.seen = len(all)
-	return new
+	return fresh
 }
 
 // notReached holds that the target saw nothing.

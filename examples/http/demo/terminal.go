@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// width is that of the narrowest terminal in which the demo is easy to read.
+// width is how wide lines are beside their margin: a hundred columns have room for both.
 const width = 96
 
 // terminal writes text for people.
@@ -38,9 +38,9 @@ func (t *terminal) styled(s style, text string) string {
 }
 
 // line writes a line in a style, wrapped where it is too wide. What follows the first line is indented by hang more.
-func (t *terminal) line(s style, indent, hang int, text string) {
-	for _, l := range wrap(text, width-indent, hang) {
-		fmt.Fprintf(t.w, "%s%s\n", strings.Repeat(" ", indent), t.styled(s, l))
+func (t *terminal) line(s style, hang int, text string) {
+	for _, l := range wrap(text, width, hang) {
+		fmt.Fprintf(t.w, "   %s\n", t.styled(s, l))
 	}
 }
 
@@ -48,14 +48,14 @@ func (t *terminal) title(text string) {
 	fmt.Fprintf(t.w, "\n%s\n\n", t.styled(bold, text))
 }
 
-func (t *terminal) say(format string, args ...any) { t.line(plain, 3, 0, fmt.Sprintf(format, args...)) }
+func (t *terminal) say(format string, args ...any) { t.line(plain, 0, fmt.Sprintf(format, args...)) }
 
 // well says what was checked.
 func (t *terminal) well(format string, args ...any) {
-	t.line(green, 3, 2, "✓ "+fmt.Sprintf(format, args...))
+	t.line(green, 2, "✓ "+fmt.Sprintf(format, args...))
 }
 
-func (t *terminal) command(text string) { t.line(bold, 3, 2, "$ "+text) }
+func (t *terminal) command(text string) { t.line(bold, 2, "$ "+text) }
 
 // body writes an answer's body; JSON is laid out.
 func (t *terminal) body(body []byte) {
@@ -64,7 +64,7 @@ func (t *terminal) body(body []byte) {
 		body = laid.Bytes()
 	}
 	for line := range strings.Lines(string(body)) {
-		t.line(plain, 3, 4, "  "+strings.TrimRight(line, "\n"))
+		t.line(plain, 4, "  "+strings.TrimRight(line, "\n"))
 	}
 }
 
