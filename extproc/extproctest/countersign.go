@@ -18,6 +18,7 @@ const gatewayBudget = 60 * time.Second
 
 // Countersign is how to run the gateway.
 type Countersign struct {
+	Path   string   // the binary; that of Build unless set
 	Config string   // the configuration file
 	Admin  string   // its listen.admin, host and port
 	Args   []string // more arguments of serve, such as --envoy
@@ -28,8 +29,11 @@ type Countersign struct {
 // data race in it fails the test.
 func StartCountersign(tb TB, c Countersign) *Process {
 	tb.Helper()
+	if c.Path == "" {
+		c.Path = Build(tb)
+	}
 	p := Start(tb, Command{
-		Name: "countersign", Path: Build(tb), Env: c.Env,
+		Name: "countersign", Path: c.Path, Env: c.Env,
 		Args: append([]string{"serve", "--config", c.Config}, c.Args...),
 	})
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}

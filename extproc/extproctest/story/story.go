@@ -47,6 +47,8 @@ import (
 // Options vary how a story is played.
 type Options struct {
 	Attach   string            // the resource's attach; ext_proc unless set
+	Binary   string            // the gateway; that of extproctest.Build unless set
+	Args     []string          // more arguments of serve
 	Policies string            // a directory of policies, which the files of the story come on top of
 	Update   bool              // write the evidence section of the file instead of holding against it
 	Target   TargetOptions     // of the sample API
@@ -67,7 +69,7 @@ type Gateway struct {
 	Config  string
 
 	tb      extproctest.TB
-	attach  string
+	options Options
 	envoy   string
 	archive *txtar.Archive
 }
@@ -116,7 +118,7 @@ func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
 		Address: extproctest.FreeAddress(tb),
 		Admin:   extproctest.FreeAddress(tb),
 		Dir:     extproctest.Dir(tb),
-		tb:      tb, attach: o.Attach, archive: archive,
+		tb:      tb, options: o, archive: archive,
 	}
 	parts, err := extproctest.NewParts(os.Getenv, io.Discard)
 	if err == nil {
@@ -148,7 +150,9 @@ func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
 
 // Run starts the gateway, again where it was stopped.
 func (g *Gateway) Run() {
-	g.Process = extproctest.StartCountersign(g.tb, extproctest.Countersign{Config: g.Config, Admin: g.Admin, Args: []string{"--envoy"}})
+	g.Process = extproctest.StartCountersign(g.tb, extproctest.Countersign{
+		Path: g.options.Binary, Config: g.Config, Admin: g.Admin, Args: append([]string{"--envoy"}, g.options.Args...),
+	})
 }
 
 func (g *Gateway) config() string {
@@ -161,8 +165,8 @@ func (g *Gateway) config() string {
 	if !strings.Contains(more, "credential:") {
 		b.WriteString("    credential: {value_file: ./secrets/payments}\n")
 	}
-	if g.attach != "" {
-		fmt.Fprintf(&b, "    attach: %s\n", g.attach)
+	if g.options.Attach != "" {
+		fmt.Fprintf(&b, "    attach: %s\n", g.options.Attach)
 	}
 	b.WriteString(indent(more))
 	return b.String()
