@@ -48,12 +48,12 @@ func play(tb extproctest.TB, ctx context.Context, out *terminal, binary string, 
 	d := &demo{tb: tb, ctx: ctx, out: out, binary: binary}
 	began := time.Now()
 	out.title("Countersign, between an AI agent and a payments API")
-	envoy := d.start(getenv) //nolint:contextcheck // parts end with tb
+	d.start(getenv) //nolint:contextcheck // parts end with tb
 	for _, l := range strings.Split(shape, "\n") {
 		out.line(plain, 0, l)
 	}
 	fmt.Fprintln(out.w)
-	out.say("Started in %.1f s: OpenID provider, payments API, collector, countersign, %s", time.Since(began).Seconds(), envoyName(envoy))
+	out.say("Started in %.1f s: OpenID provider, payments API, collector, countersign, Envoy 1.40", time.Since(began).Seconds())
 	for i, s := range steps {
 		d.check("play", nil)
 		out.title(fmt.Sprintf("%2d  %s", i+1, s.title))
@@ -67,13 +67,6 @@ const shape = `agent ──► Envoy ──────────────�
             ▼ │
           countersign ──► journal ──► OpenTelemetry collector
           Rego policies`
-
-func envoyName(path string) string {
-	if strings.Contains(path, ".tools") {
-		return "Envoy (from .tools)"
-	}
-	return "Envoy (" + path + ")"
-}
 
 func (d *demo) anonymous() {
 	a := d.ask(request{method: "GET", host: payments, path: "/v1/payments/7"})

@@ -54,8 +54,8 @@ func (d *demo) check(what string, err error) {
 	}
 }
 
-// start brings everything up and returns which Envoy it runs.
-func (d *demo) start(getenv func(string) string) string {
+// start brings everything up.
+func (d *demo) start(getenv func(string) string) {
 	d.tb.Helper()
 	parts, err := extproctest.NewParts(getenv, io.Discard)
 	d.check("find the parts", err)
@@ -77,7 +77,6 @@ func (d *demo) start(getenv func(string) string) string {
 	d.awaitReady(admin)
 	d.token, err = d.issuer.AgentToken(d.ctx, "agent-1")
 	d.check("get a token", err)
-	return envoy
 }
 
 func (d *demo) config() string { return filepath.Join(d.dir, "countersign.yaml") }
