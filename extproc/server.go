@@ -135,14 +135,16 @@ func (s *Server) Register(g *grpc.Server) {
 	accesslog.RegisterAccessLogServiceServer(g, s)
 }
 
-// Drain refuses what begins from now on and waits for what is under way. Its error is that of ctx, with how many
-// operations were left.
-func (s *Server) Drain(ctx context.Context) error {
+// StopAccepting refuses what begins from now on.
+func (s *Server) StopAccepting() {
 	s.mu.Lock()
-	if !s.draining {
-		s.draining = true
-	}
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.draining = true
+}
+
+// Drain refuses what begins from now on and waits for what is under way. Its error is that of ctx.
+func (s *Server) Drain(ctx context.Context) error {
+	s.StopAccepting()
 	done := make(chan struct{})
 	go func() { s.work.Wait(); s.outcomes.settle(ctx); close(done) }()
 	var err error

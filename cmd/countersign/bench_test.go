@@ -20,9 +20,6 @@ import (
 	"testing"
 	"time"
 
-	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
-	rpc "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 
 	"github.com/countersign/countersign/extproc/extproctest"
@@ -211,43 +208,6 @@ func benchBody(size int) []byte {
 	return w.Bytes()
 }
 
-// noop allows everything at once.
-type noop struct {
-	ext.UnimplementedExternalProcessorServer
-	authz.UnimplementedAuthorizationServer
-}
-
-func (noop) Check(context.Context, *authz.CheckRequest) (*authz.CheckResponse, error) {
-	return &authz.CheckResponse{Status: &rpc.Status{}, HttpResponse: &authz.CheckResponse_OkResponse{OkResponse: &authz.OkHttpResponse{}}}, nil
-}
-
-func (noop) Process(stream ext.ExternalProcessor_ProcessServer) error {
-	for {
-		m, err := stream.Recv()
-		if err != nil {
-			return nil
-		}
-		var r *ext.ProcessingResponse
-		switch m := m.Request.(type) {
-		case *ext.ProcessingRequest_RequestHeaders:
-			r = &ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestHeaders{RequestHeaders: &ext.HeadersResponse{}}}
-		case *ext.ProcessingRequest_ResponseHeaders:
-			r = &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{ResponseHeaders: &ext.HeadersResponse{}}}
-		case *ext.ProcessingRequest_ResponseBody:
-			r = &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseBody{ResponseBody: &ext.BodyResponse{Response: &ext.CommonResponse{
-				BodyMutation: &ext.BodyMutation{Mutation: &ext.BodyMutation_StreamedResponse{StreamedResponse: &ext.StreamedBodyResponse{
-					Body: m.ResponseBody.Body, EndOfStream: m.ResponseBody.EndOfStream,
-				}}},
-			}}}}
-		default:
-			return fmt.Errorf("unexpected %T", m)
-		}
-		if err := stream.Send(r); err != nil {
-			return err
-		}
-	}
-}
-
 // startFloor runs an Envoy with a listener for each floor, and the service that allows everything.
 func startFloor(b *testing.B, target string) map[string]string {
 	b.Helper()
@@ -257,8 +217,7 @@ func startFloor(b *testing.B, target string) map[string]string {
 		b.Fatal(err)
 	}
 	server := grpc.NewServer(grpc.MaxConcurrentStreams(1 << 20))
-	ext.RegisterExternalProcessorServer(server, noop{})
-	authz.RegisterAuthorizationServer(server, noop{})
+	extproctest.RegisterFloor(server)
 	go func() { _ = server.Serve(l) }()
 	b.Cleanup(server.Stop)
 

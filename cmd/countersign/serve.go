@@ -304,10 +304,11 @@ func (g *gateway) listenAdmin(c *config.Config) error {
 
 // stop drains: new work is refused, work in hand finished, the journal closed, and Envoy stopped last.
 func (g *gateway) stop(c *config.Config) error {
-	g.log.Info("draining")
 	g.mu.Lock()
 	g.draining = true
 	g.mu.Unlock()
+	g.server.StopAccepting()
+	g.log.Info("draining")
 	ctx, cancel := context.WithTimeout(context.Background(), c.Envoy.Drain.Std())
 	defer cancel()
 	if err := g.server.Drain(ctx); err != nil {
