@@ -3,7 +3,6 @@ package extproc
 import (
 	"net/http"
 	"strconv"
-	"strings"
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/web"
@@ -66,14 +65,4 @@ func render(r gate.Refusal, requestID, challenge string) answer {
 		a.fields = append(a.fields, web.Field{Name: "retry-after", Value: "5"})
 	}
 	return a
-}
-
-// quoted makes s fit to stand in a quoted-string (RFC 9110, section 5.6.4).
-func quoted(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r > 0x7E || r == '"' || r == '\\' {
-			return -1
-		}
-		return r
-	}, s)
 }
