@@ -7,6 +7,7 @@ import (
 	"hash"
 	"strconv"
 	"sync"
+	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -135,7 +136,7 @@ func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeader
 		x.request.ended, x.request.headOnly = true, true
 		return x.decide(ctx, nil)
 	}
-	if x.attempt.resource.StreamBody {
+	if x.attempt.inspector.Streams() {
 		x.request.hash = sha256.New()
 		return x.decide(ctx, nil)
 	}
@@ -151,7 +152,7 @@ func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool,
 		return x.refuse()
 	}
 	x.request.ended = m.EndOfStream
-	if x.attempt.resource.StreamBody {
+	if x.attempt.inspector.Streams() {
 		x.request.hash.Write(m.Body)
 		return false, x.sendRequestBody(m.Body, m.EndOfStream)
 	}
@@ -167,7 +168,7 @@ func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (do
 	}
 	x.request.ended = true
 	trailers := &ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestTrailers{RequestTrailers: &ext.TrailersResponse{}}}
-	if x.attempt.resource.StreamBody {
+	if x.attempt.inspector.Streams() {
 		// Policy did not see these, so they do not pass.
 		mutation := &ext.HeaderMutation{}
 		for _, f := range fieldsOf(m.Trailers) {
@@ -231,7 +232,7 @@ func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.Hea
 	if credential.Name != "" {
 		m.SetHeaders = append(m.SetHeaders, setField(credential.Name, credential.Value))
 	}
-	if x.request.ended && !x.request.headOnly && !trailers && !a.resource.StreamBody {
+	if x.request.ended && !x.request.headOnly && !trailers && !a.inspector.Streams() {
 		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.Itoa(len(a.inspector.Body()))))
 	}
 	return m
@@ -264,7 +265,12 @@ func pieces(body []byte, end bool, send func(*ext.CommonResponse) error) error {
 // refuse tells the agent no, in the place of the target's answer.
 func (x *exchange) refuse() (done bool, err error) {
 	a := x.attempt
-	x.finish(a.outcomeOfRefusal())
+	o := a.outcomeOfRefusal()
+	if p := a.ruling.Pending(); p != nil && x.stream.Context().Err() != nil {
+		o.Result, o.Status, o.BytesOut, o.BodySHA256 = gate.ClientGone, 0, 0, ""
+		o.Reason = "the client left while people were being asked; the request for approval stays open until " + p.Expires.UTC().Format(time.RFC3339)
+	}
+	x.finish(o)
 	return true, x.stream.Send(immediate(a.refused, a.op.ID))
 }
 
@@ -298,7 +304,7 @@ func (x *exchange) close() {
 		x.finish(o)
 		return
 	}
-	if x.response.whole() {
+	if x.response.whole() || x.response.switched() {
 		x.finish(x.outcome(x.result()))
 		return
 	}

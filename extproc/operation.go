@@ -203,6 +203,7 @@ func (a *attempt) decide(ctx context.Context) (credential web.Field, allowed boo
 		a.unrecorded(err)
 	}
 	a.server.decided(a.resource.Name, a.ruling, a.started)
+	a.hold(ctx)
 	if !a.ruling.Allowed() {
 		a.settle(a.ruling.Refusal())
 		return credential, false

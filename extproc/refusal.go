@@ -3,6 +3,7 @@ package extproc
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/web"
@@ -23,11 +24,15 @@ var statuses = map[gate.Problem]int{
 	gate.Unauthenticated:     http.StatusUnauthorized,
 	gate.Denied:              http.StatusForbidden,
 	gate.ApprovalUnavailable: http.StatusForbidden,
+	gate.ApprovalPending:     http.StatusForbidden,
 	gate.Unreadable:          http.StatusBadRequest,
 	gate.TooLarge:            http.StatusRequestEntityTooLarge,
 	gate.Withheld:            http.StatusBadGateway,
 	gate.Unavailable:         http.StatusServiceUnavailable,
 }
+
+// retryAfter is when an agent may try again, in seconds. People take longer than machines.
+var retryAfter = map[gate.Problem]string{gate.Unavailable: "5", gate.ApprovalPending: "15"}
 
 // render writes a refusal as application/problem+json. challenge is the WWW-Authenticate value of an unauthenticated one.
 func render(r gate.Refusal, requestID, challenge string) answer {
@@ -52,7 +57,17 @@ func render(r gate.Refusal, requestID, challenge string) answer {
 		}
 		b = gate.AppendText(b, rule)
 	}
-	b = append(b, "]}\n"...)
+	b = append(b, ']')
+	if p := r.Approval; p != nil {
+		b = append(b, `,"approval":{"id":`...)
+		b = gate.AppendText(b, p.ID)
+		b = append(b, `,"url":`...)
+		b = gate.AppendText(b, p.URL)
+		b = append(b, `,"expires":`...)
+		b = gate.AppendText(b, p.Expires.UTC().Format(time.RFC3339))
+		b = append(b, '}')
+	}
+	b = append(b, "}\n"...)
 
 	a := answer{status: code, body: b, fields: []web.Field{
 		{Name: "content-type", Value: "application/problem+json"},
@@ -61,8 +76,8 @@ func render(r gate.Refusal, requestID, challenge string) answer {
 	if r.Problem == gate.Unauthenticated {
 		a.fields = append(a.fields, web.Field{Name: "www-authenticate", Value: challenge})
 	}
-	if r.Problem == gate.Unavailable {
-		a.fields = append(a.fields, web.Field{Name: "retry-after", Value: "5"})
+	if wait := retryAfter[r.Problem]; wait != "" {
+		a.fields = append(a.fields, web.Field{Name: "retry-after", Value: wait})
 	}
 	return a
 }

@@ -36,7 +36,7 @@ func TestSchemaEqualsInput(t *testing.T) {
 		Principal: &gate.Principal{Issuer: "https://idp.example", Subject: "s", OnBehalfOf: &gate.Party{Issuer: "https://idp.example", Subject: "p"}},
 		Resource:  gate.Resource{Name: "things", Kind: "http"},
 		Detail:    request,
-		Context:   gate.Context{Time: time.Unix(0, 0)},
+		Context:   gate.Context{Time: time.Unix(0, 0), Approval: &gate.Grant{ID: "a"}},
 	}
 	input, err := op.Object()
 	if err != nil {

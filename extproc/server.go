@@ -38,11 +38,12 @@ type Credential interface {
 type Resource struct {
 	gate.Resource
 	Web          web.Options
-	Credential   Credential // nil adds nothing
-	PassResponse bool       // answers do not come by here
-	MaxAnswer    int64      // bytes of any answer; 0 is no limit
-	MaxRedacted  int64      // bytes of an answer that is redacted
-	StreamBody   bool       // policy rules on the head alone
+	Credential   Credential    // nil adds nothing
+	PassResponse bool          // answers do not come by here
+	MaxAnswer    int64         // bytes of any answer; 0 is no limit
+	MaxRedacted  int64         // bytes of an answer that is redacted
+	StreamBody   bool          // policy rules on the head alone
+	Hold         time.Duration // how long a request is held while people are asked; 0 hands over at once
 }
 
 // State is everything that a reload replaces. It is made whole, swapped in at once, and loaded once for an operation.
@@ -103,6 +104,8 @@ type Server struct {
 	work     sync.WaitGroup
 	mu       sync.RWMutex // guards draining, and a swap, against work that begins
 	draining bool
+	stopping context.Context // done when nothing new is accepted
+	stop     context.CancelFunc
 	closing  chan struct{}
 	outcomes outcomes
 }
@@ -110,6 +113,7 @@ type Server struct {
 // New returns a server without a state: it refuses everything until [Server.Swap] gives it one.
 func New(opt Options) *Server {
 	s := &Server{opt: opt, closing: make(chan struct{})}
+	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.outcomes.pending = map[string]*pendingOutcome{}
 	return s
 }
@@ -140,6 +144,7 @@ func (s *Server) StopAccepting() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.draining = true
+	s.stop()
 }
 
 // Drain refuses what begins from now on and waits for what is under way. Its error is that of ctx.

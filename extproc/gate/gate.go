@@ -38,13 +38,16 @@ type Policy interface {
 	Evaluate(ctx context.Context, op *Operation) (Verdict, error)
 }
 
-// Gate decides. Every field is required.
+// Gate decides. Every field is required, unless it says otherwise.
 type Gate struct {
 	Policy       Policy
 	Recorder     Recorder
 	DigestKey    []byte // for Operation.Digest; at least 16 bytes
 	ConfigDigest string
 	Now          func() time.Time
+
+	// Approvals is optional: without it nobody can be asked, and what wants a person is refused.
+	Approvals Approvals
 }
 
 // Decide rules on op. It returns an allowing Ruling only after policy allowed op and the decision is durable; on every
@@ -63,6 +66,9 @@ func (g *Gate) Decide(ctx context.Context, op *Operation) (Ruling, error) {
 		verdict = Verdict{PolicyDigest: verdict.PolicyDigest}
 	}
 	refusal := refusalFor(verdict, err)
+	if verdict.Effect == Ask && g.Approvals != nil {
+		verdict, refusal, err = g.ask(ctx, op, decision, verdict)
+	}
 
 	decision.Effect = verdict.Effect
 	decision.PolicyDigest = verdict.PolicyDigest
@@ -142,7 +148,7 @@ func (g *Gate) record(ctx context.Context, id string, d *Decision, v Verdict, re
 	}
 	refused.receipt = receipt
 	refused.verdict = v
-	if v.Effect == Allow && refusal.Problem == "" {
+	if v.Effect == Allow && refusal.Problem == "" { // or an Ask that people have granted: see Gate.ask
 		refused.effect = Allow
 	}
 	return refused, nil

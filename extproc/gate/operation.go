@@ -127,6 +127,7 @@ type Context struct {
 	TraceParent string // W3C traceparent, as the agent sent it; empty when it sent none or a malformed one
 	Peer        string // address of the agent's connection
 	Session     string // identifies the agent's token, so that what one session did can be told together
+	Approval    *Grant // people's yes to this operation, where policy is asked again because of it
 }
 
 // Object is the context as policy sees it.
@@ -138,15 +139,19 @@ func (c Context) Object(p *Principal) Object {
 			expires = string(AppendTime(nil, p.Verified.Expires))
 		}
 	}
-	return Object{
-		{"peer", c.Peer},
-		{"request_id", c.RequestID},
-		{"session", c.Session},
-		{"time", string(AppendTime(nil, c.Time))},
-		{"token_expires", expires},
-		{"token_id", tokenID},
-		{"traceparent", c.TraceParent},
+	o := make(Object, 0, 8)
+	if c.Approval != nil {
+		o = append(o, Member{"approval", c.Approval.object()})
 	}
+	return append(o,
+		Member{"peer", c.Peer},
+		Member{"request_id", c.RequestID},
+		Member{"session", c.Session},
+		Member{"time", string(AppendTime(nil, c.Time))},
+		Member{"token_expires", expires},
+		Member{"token_id", tokenID},
+		Member{"traceparent", c.TraceParent},
+	)
 }
 
 // Object is the canonical input as a value, made once.

@@ -7,6 +7,7 @@ const (
 	Unauthenticated     Problem = "unauthenticated"      // no credential, or one that did not verify
 	Denied              Problem = "denied"               // policy said no, or could not say yes
 	ApprovalUnavailable Problem = "approval-unavailable" // a person must approve and there is nobody to ask
+	ApprovalPending     Problem = "approval-pending"     // a person is being asked
 	Unreadable          Problem = "unreadable"           // the request could not be read without doubt
 	TooLarge            Problem = "too-large"            // the request is over a limit
 	Withheld            Problem = "withheld"             // the answer may not be shown, or not without doubt
@@ -22,6 +23,8 @@ func (p Problem) Title() string {
 		return "Policy does not allow this operation"
 	case ApprovalUnavailable:
 		return "This operation needs a person's approval, and approvals are not available here"
+	case ApprovalPending:
+		return "This operation waits for a person's approval"
 	case Unreadable:
 		return "The request could not be read without doubt"
 	case TooLarge:
@@ -40,6 +43,8 @@ type Refusal struct {
 	Problem Problem
 	Detail  string   // a sentence that a developer or a language model can act on
 	Rules   []string // the ids of the rules that refused
+
+	Approval *Pending // the request that is open, where the problem is ApprovalPending
 }
 
 // Ruling is a Gate's answer to one operation. Its zero value refuses, and only a Gate makes one that allows.

@@ -63,14 +63,21 @@ type (
 		BodyStreamed  bool                `json:"body_streamed" doc:"the body had not been read when policy was asked"`
 	}
 
+	approvalSchema struct {
+		ID        string        `json:"id"`
+		Approvers []partySchema `json:"approvers"`
+		Approved  string        `json:"approved" doc:"RFC 3339, UTC"`
+	}
+
 	contextSchema struct {
-		Time         string `json:"time" doc:"RFC 3339, UTC, nine digits of fraction"`
-		RequestID    string `json:"request_id"`
-		TraceParent  string `json:"traceparent"`
-		Peer         string `json:"peer" doc:"address of the agent's connection"`
-		Session      string `json:"session"`
-		TokenID      string `json:"token_id"`
-		TokenExpires string `json:"token_expires" doc:"RFC 3339, or empty"`
+		Approval     approvalSchema `json:"approval,omitempty" doc:"people's yes to this very operation; there when policy is asked again because of it"`
+		Time         string         `json:"time" doc:"RFC 3339, UTC, nine digits of fraction"`
+		RequestID    string         `json:"request_id"`
+		TraceParent  string         `json:"traceparent"`
+		Peer         string         `json:"peer" doc:"address of the agent's connection"`
+		Session      string         `json:"session"`
+		TokenID      string         `json:"token_id"`
+		TokenExpires string         `json:"token_expires" doc:"RFC 3339, or empty"`
 	}
 )
 

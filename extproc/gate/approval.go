@@ -1,0 +1,160 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Question is what people are asked: may this operation run, once?
+type Question struct {
+	Operation *Operation
+	Digest    string // of the operation, keyed; the answer binds to it
+	Verdict   Verdict
+}
+
+// Grant is the yes of enough people to one operation. It is good for one.
+type Grant struct {
+	ID        string // of the request that was approved
+	Approvers []Party
+	Approved  time.Time
+	Expires   time.Time
+}
+
+// Pending is a request that people have not answered yet.
+type Pending struct {
+	ID      string
+	URL     string // where a person looks at it; may be empty
+	Expires time.Time
+}
+
+// Answer is how a request ended.
+type Answer struct {
+	Rejected bool   // a person said no; anything else is for Decide to find out
+	Reason   string // the person's own words
+}
+
+// Approvals is where people are asked, as the gate needs it. With an error nothing is released.
+type Approvals interface {
+	// Granted returns the live grant for q: for the same digest, under the same policy, for the same asks. It spends nothing.
+	Granted(ctx context.Context, q *Question) (Grant, bool, error)
+	// Spend takes the grant for one operation. It is false where another operation was first, or its time is over.
+	Spend(ctx context.Context, g Grant, operation string) (bool, error)
+	// Ask opens a request for q, or joins the one that is open. Its error is an *AskRefused where a bound says no.
+	Ask(ctx context.Context, q *Question) (Pending, error)
+	// Wait returns when the request has ended. Its error is that of ctx where ctx ends first.
+	Wait(ctx context.Context, id string) (Answer, error)
+}
+
+// AskRefused says that nobody was asked, because too much is being asked already.
+type AskRefused struct{ Reason string }
+
+func (e *AskRefused) Error() string { return e.Reason }
+
+// Pending is the request that a ruling waits for, or nil.
+func (r Ruling) Pending() *Pending {
+	if r.Allowed() {
+		return nil
+	}
+	return r.refusal.Approval
+}
+
+// Resume rules again on an operation that was pending, now that its request has ended. g is the gate of now: its policy
+// may be another than the one that asked.
+func (g *Gate) Resume(ctx context.Context, op *Operation, r Ruling, answer Answer) (Ruling, error) {
+	pending := r.Pending()
+	if pending == nil || op == nil {
+		return r, fmt.Errorf("resume: the ruling waits for nobody")
+	}
+	op.Context.Time = g.Now()
+	if !answer.Rejected {
+		return g.Decide(ctx, op)
+	}
+	decision := describe(op)
+	decision.ConfigDigest, decision.PolicyDigest = g.ConfigDigest, r.verdict.PolicyDigest
+	decision.Approval = pending.ID
+	decision.Digest, _ = op.Digest(g.DigestKey) // it was made before, or nobody could have been asked
+	decision.Problem = Denied
+	decision.Rules, decision.Reasons = ids(r.verdict.Rules), []string{"rejected: " + answer.Reason}
+	detail := "A person was asked and rejected this operation."
+	if answer.Reason != "" {
+		detail = "A person was asked and rejected this operation: " + strings.TrimRight(answer.Reason, ".") + "."
+	}
+	return g.record(ctx, op.ID, decision, Verdict{PolicyDigest: r.verdict.PolicyDigest}, Refusal{Problem: Denied, Rules: decision.Rules, Detail: detail})
+}
+
+// ask is Decide's part for a verdict that asks. It returns the verdict as it is after people were, or are being, asked.
+func (g *Gate) ask(ctx context.Context, op *Operation, d *Decision, v Verdict) (Verdict, Refusal, error) {
+	q := &Question{Operation: op, Digest: d.Digest, Verdict: v}
+	grant, found, err := g.Approvals.Granted(ctx, q)
+	if err != nil {
+		return v, approvalsDown, fmt.Errorf("look for a grant: %w", err)
+	}
+	if found {
+		released, refusal, ruled, err := g.release(ctx, op, d, v, grant)
+		if ruled || err != nil {
+			return released, refusal, err
+		}
+		op.Context.Approval = nil
+	}
+	pending, err := g.Approvals.Ask(ctx, q)
+	var refused *AskRefused
+	switch {
+	case errors.As(err, &refused):
+		return v, Refusal{Problem: ApprovalUnavailable, Rules: ids(v.Rules), Detail: sentence("This operation needs a person's approval", v.Rules) + " Nobody was asked: " + strings.TrimRight(refused.Reason, ".") + "."}, nil
+	case err != nil:
+		return v, approvalsDown, fmt.Errorf("ask for approval: %w", err)
+	}
+	d.Approval = pending.ID
+	return v, Refusal{Problem: ApprovalPending, Rules: ids(v.Rules), Approval: &pending, Detail: sentence("This operation needs a person's approval", v.Rules) +
+		" People are being asked. Send the identical request again later: once it is approved it runs, once. A request that differs in anything is a new one, and they are asked anew."}, nil
+}
+
+// release evaluates policy again, now that there is a grant, and spends the grant where policy still lets it. ruled is
+// false where the grant turns out not to be for this.
+func (g *Gate) release(ctx context.Context, op *Operation, d *Decision, v Verdict, grant Grant) (again Verdict, refusal Refusal, ruled bool, err error) {
+	op.Context.Approval = &grant
+	again, err = g.evaluate(ctx, op, d)
+	switch {
+	case err != nil:
+		again = Verdict{PolicyDigest: again.PolicyDigest}
+		return again, refusalFor(again, err), true, err
+	case again.Effect == Deny:
+		return again, refusalFor(again, nil), true, nil
+	case again.Effect == Ask && !sameAsks(again.Asks, v.Asks):
+		return v, Refusal{}, false, nil
+	}
+	spent, err := g.Approvals.Spend(ctx, grant, op.ID)
+	if err != nil {
+		return v, approvalsDown, true, fmt.Errorf("spend approval %s: %w", grant.ID, err)
+	}
+	if !spent {
+		return v, Refusal{}, false, nil
+	}
+	d.Approval = grant.ID
+	again.Effect = Allow
+	return again, Refusal{}, true, nil
+}
+
+var approvalsDown = Refusal{
+	Problem: Unavailable,
+	Detail:  "This operation needs a person's approval, and the gateway cannot reach its approvals at the moment. Nothing was done. Try again later.",
+}
+
+func sameAsks(a, b []AskRule) bool {
+	return slices.EqualFunc(a, b, func(x, y AskRule) bool {
+		return x.Rule == y.Rule && x.Quorum == y.Quorum && slices.Equal(x.Approvers, y.Approvers)
+	})
+}
+
+// object is the grant as policy sees it: input.context.approval.
+func (g *Grant) object() Object {
+	return Object{
+		{"approved", string(AppendTime(nil, g.Approved))},
+		{"approvers", parties(g.Approvers)},
+		{"id", g.ID},
+	}
+}

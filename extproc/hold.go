@@ -1,0 +1,62 @@
+package extproc
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// handOver is how much of a caller's deadline is left for telling it that the operation is pending.
+const handOver = 50 * time.Millisecond
+
+// hold waits for people, for as long as the resource lets a request be held, and rules again when they have answered. What
+// is ruled on is the same operation; the configuration and policy are those of then. It returns with the ruling still
+// pending where nobody answered in time or the client left: the request stays open, and the identical operation joins it.
+func (a *attempt) hold(ctx context.Context) {
+	budget := a.resource.Hold
+	if deadline, ok := ctx.Deadline(); ok {
+		budget = min(budget, time.Until(deadline)-handOver)
+	}
+	if a.ruling.Pending() == nil || budget <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	defer context.AfterFunc(a.server.stopping, cancel)() // a gateway that stops hands over
+	for pending := a.ruling.Pending(); pending != nil; pending = a.ruling.Pending() {
+		answer, err := a.state.Gate.Approvals.Wait(ctx, pending.ID)
+		if err != nil {
+			if ctx.Err() == nil {
+				a.server.opt.Log.Error("a hold was broken off", "operation", a.op.ID, "approval", pending.ID, "error", err)
+			}
+			return
+		}
+		if !a.renew() {
+			return
+		}
+		if a.ruling, err = a.state.Gate.Resume(ctx, &a.op, a.ruling, answer); err != nil {
+			a.unrecorded(err)
+		}
+	}
+}
+
+// renew takes up the state of now. It is false where the token may no longer be good, or what the request was read by has
+// changed: then nothing is released from here, and the agent, when it sends the request again, is looked at afresh.
+func (a *attempt) renew() bool {
+	st := a.server.state.Load()
+	r, ok := st.Resources[a.resource.Name]
+	if !ok || st.Gate.Approvals == nil || st.Identity != a.state.Identity || r.Kind != a.resource.Kind || !reflect.DeepEqual(r.Web, a.resource.Web) {
+		return false
+	}
+	if expires := a.op.Principal.Verified.Expires; !expires.IsZero() && !a.server.opt.Now().Before(expires) {
+		return false
+	}
+	a.state, a.resource = st, r
+	a.op = gate.Operation{
+		ID: a.op.ID, Principal: a.op.Principal, Resource: r.Resource, Protocol: a.op.Protocol, Verb: a.op.Verb,
+		Target: a.op.Target, Detail: a.op.Detail, Context: a.op.Context,
+	}
+	return true
+}
