@@ -64,7 +64,7 @@ func (a *attempt) body(ctx context.Context, request *authz.AttributeContext_Http
 	if len(body) == 0 {
 		body = []byte(request.GetBody())
 	}
-	if a.resource.StreamBody {
+	if a.inspector.Streams() {
 		return true
 	}
 	declared, hidden := int64(0), false

@@ -58,6 +58,9 @@ func (r *response) whole() bool {
 	return r.plan == nil && r.released && r.head.Length >= 0 && (r.out == r.head.Length || !r.head.HasBody)
 }
 
+// switched reports whether the connection was given over to another protocol, which ends when either side leaves.
+func (r *response) switched() bool { return r.released && r.head.Switched() }
+
 func (r *response) outcome() gate.Outcome {
 	var o gate.Outcome
 	if r.head != nil && r.released {

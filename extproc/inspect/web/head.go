@@ -51,7 +51,13 @@ func (i *Inspector) head(fields []Field) error {
 	if err := i.classify(&h); err != nil {
 		return err
 	}
-	return i.method()
+	if err := i.method(); err != nil {
+		return err
+	}
+	if i.tunnel && (i.length > 0 || h.transfer != "" || r.Method != "GET" && r.Method != "CONNECT") {
+		return unreadable("The request asks to change the protocol and is not a GET or CONNECT without a body. Ask for the upgrade in a request of its own.")
+	}
+	return nil
 }
 
 // method rules out the methods that this package cannot answer for, and then reads the target.
@@ -65,6 +71,7 @@ func (i *Inspector) method() error {
 		if !slices.Contains(i.opt.Upgrades, "connect") {
 			return &Error{gate.Denied, "CONNECT is not accepted by this resource: what passes in a tunnel cannot be seen."}
 		}
+		i.tunnel = true
 		if r.Target == "" { // RFC 9113, section 8.5; an extended CONNECT (RFC 8441) has one
 			r.Segments = []string{}
 			return nil
@@ -189,6 +196,7 @@ func (i *Inspector) upgrade(protocol string) error {
 			return &Error{gate.Denied, fmt.Sprintf("The request asks to upgrade to %q, which is not accepted by this resource: what passes in an upgraded connection cannot be seen.", name)}
 		}
 	}
+	i.tunnel = true
 	return nil
 }
 

@@ -71,12 +71,16 @@ func (r *Response) field(f Field) error {
 	return nil
 }
 
+// Switched reports whether the bytes that follow are of another protocol: they end with the connection, and no end of them
+// is told.
+func (r *Response) Switched() bool { return r.Status == 101 || r.tunnel && r.Status/100 == 2 }
+
 // Redactable says why the body of r could not be redacted whatever is in it, or nil.
 func (r *Response) Redactable() error {
 	switch {
 	case r.Status == 206 || r.Status == 226:
 		return &Withheld{fmt.Sprintf("the target answered with a part of the content (%d), and a part cannot be redacted", r.Status)}
-	case r.Status == 101 || r.tunnel && r.Status/100 == 2:
+	case r.Switched():
 		return &Withheld{"the target switched to another protocol, and what passes there cannot be redacted"}
 	}
 	for _, f := range r.Fields {

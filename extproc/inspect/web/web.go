@@ -8,6 +8,10 @@
 // in its plain form, a method override, two Content-Types, JSON with a name twice, JSON behind a byte order mark. Forms of
 // path that a target is known to need can be accepted, one by one ([Options.Paths]).
 //
+// An upgrade or a tunnel that the resource accepts is judged by its head alone, so nothing else may pass as one: only a GET
+// without a body asks for a websocket (RFC 6455, section 4.1). Otherwise an agent could hide a JSON body from policy by
+// asking for an upgrade that the target ignores.
+//
 // A body is parsed as JSON where it says that it is, and also where it does not say so but looks like it: otherwise an
 // agent could hide a JSON body from policy by calling it text/plain or a form, and many targets would read it all the same.
 // A body that is neither JSON nor a form (multipart, XML, bytes) is not looked into: policy sees its Content-Type, its
@@ -110,6 +114,7 @@ type Inspector struct {
 	opt     Options
 	request Request
 	begun   bool // Head was called
+	tunnel  bool // the request asks to pass bytes of another protocol, which the resource accepts
 	kind    bodyKind
 	framed  bool  // says that it is gRPC
 	length  int64 // Content-Length; -1 where there is none
@@ -126,6 +131,11 @@ func (i *Inspector) Seen() *Request { return &i.request }
 
 // Remove lists the header fields that must not reach the target.
 func (i *Inspector) Remove() []string { return i.remove }
+
+// Streams reports whether the body passes unseen, so that there is nothing to wait for after the head: by the resource's
+// choice, or because the request is accepted as the beginning of an upgraded connection or a tunnel, whose bytes only end
+// with it.
+func (i *Inspector) Streams() bool { return i.opt.Stream || i.tunnel }
 
 // Body is the body that was held, all of it once Request has returned. Nil where it is streamed.
 func (i *Inspector) Body() []byte { return i.body }
@@ -144,7 +154,7 @@ func (i *Inspector) Write(chunk []byte) error {
 		return i.err
 	}
 	i.request.BodyBytes += int64(len(chunk))
-	if i.opt.Stream {
+	if i.Streams() {
 		return nil
 	}
 	if i.request.BodyBytes > i.opt.MaxBody {
@@ -184,7 +194,7 @@ func (i *Inspector) Request() (*Request, error) {
 	case !i.begun:
 		i.err = unreadable("The request has no head.")
 		return nil, i.err
-	case i.opt.Stream:
+	case i.Streams():
 		r.BodyStreamed = true
 		return r, nil
 	case i.length >= 0 && i.length != r.BodyBytes:

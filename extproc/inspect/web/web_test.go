@@ -275,6 +275,38 @@ func TestTablesOfNamesAreReachable(t *testing.T) {
 	}
 }
 
+// TestNoBodyHidesBehindAnUpgrade: an accepted upgrade is judged by its head alone, so a request with a body must not pass
+// as one.
+func TestNoBodyHidesBehindAnUpgrade(t *testing.T) {
+	opt := Options{MaxBody: 1 << 10, Upgrades: []string{"websocket", "connect"}}
+	for _, c := range []struct {
+		name   string
+		fields []Field
+	}{
+		{"a POST", post("connection: upgrade", "upgrade: websocket")},
+		{"a POST with a length", post("connection: upgrade", "upgrade: websocket", "content-length: 16")},
+		{"a GET with a length", get("/", "connection: upgrade", "upgrade: websocket", "content-length: 16")},
+		{"a chunked GET", get("/", "connection: upgrade", "upgrade: websocket", "transfer-encoding: chunked")},
+		{"a CONNECT with a length", without(head("CONNECT", "", "content-length: 16"), ":path")},
+		{"a HEAD", head("HEAD", "/", "connection: upgrade", "upgrade: websocket")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			i := New(opt)
+			wantRefused(t, i.Head(c.fields), gate.Unreadable, "request of its own")
+		})
+	}
+	i := New(opt)
+	if err := i.Head(get("/", "connection: upgrade", "upgrade: websocket")); err != nil || !i.Streams() {
+		t.Fatalf("an upgrade: %v, streams: %t", err, i.Streams())
+	}
+	if err := i.Write(make([]byte, 1<<20)); err != nil || len(i.Body()) > 0 {
+		t.Errorf("what passes in it: %v, %d bytes held", err, len(i.Body()))
+	}
+	if r, err := i.Request(); err != nil || !r.BodyStreamed {
+		t.Errorf("policy is told that it sees the body: %+v, %v", r, err)
+	}
+}
+
 func TestUpgradesThatAreAccepted(t *testing.T) {
 	opt := Options{MaxBody: 10, Upgrades: []string{"websocket", "connect"}}
 	r, _, err := read(opt, get("/chat", "connection: Upgrade", "upgrade: WebSocket"), "")
