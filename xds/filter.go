@@ -9,8 +9,10 @@ import (
 	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -21,6 +23,7 @@ import (
 const (
 	extProc  = "envoy.filters.http.ext_proc"
 	extAuthz = "envoy.filters.http.ext_authz"
+	trailers = "envoy.filters.http.header_mutation"
 	router   = "envoy.filters.http.router"
 )
 
@@ -29,6 +32,9 @@ const (
 func (b *builder) filters(l *listener) []*hcmv3.HttpFilter {
 	wait := longestHold(b.c) + holdMargin
 	var list []*hcmv3.HttpFilter
+	if l.attaches("ext_authz") {
+		list = append(list, b.filter(trailers, &headerv3.HeaderMutation{})) // routes say what it does: see withoutTrailers
+	}
 	if l.attaches("ext_proc") {
 		list = append(list, b.filter(extProc, processor(l, wait)))
 	}
@@ -109,6 +115,18 @@ func authorizer(l *listener, wait time.Duration) *authzv3.ExtAuthz {
 		ClearRouteCache:            false,
 		DecoderHeaderMutationRules: mutationRules(),
 	}
+}
+
+// withoutTrailers removes the trailers of a request. ext_authz does not show them to the service, and what was not judged
+// does not pass: a target can read them as header fields.
+func withoutTrailers() *headerv3.HeaderMutationPerRoute {
+	return &headerv3.HeaderMutationPerRoute{Mutations: &headerv3.Mutations{RequestTrailersMutations: []*mutationv3.HeaderMutation{{
+		Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
+			KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+				SafeRegex: &matcherv3.RegexMatcher{Regex: ".*"},
+			}},
+		}},
+	}}}}
 }
 
 func largestBody(l *listener) config.Size {

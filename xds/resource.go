@@ -18,6 +18,8 @@
 //     routing, and no target may have a retry outstanding. A decision, and an approval, is for one execution.
 //   - Nothing that the service decided on changes afterwards: no path is rewritten, and the host that the target sees is
 //     the configured one.
+//   - ext_authz does not show trailers to the service, and a target can read them as header fields: they are removed on
+//     routes that are attached by it.
 //
 // # Paths are left as they came
 //

@@ -120,6 +120,7 @@ func (b *builder) perRoute(l *listener, r *config.Resource) map[string]*anypb.An
 	filters := map[string]*anypb.Any{}
 	if r.Attach == "ext_authz" {
 		filters[extAuthz] = b.pack(checkOf(r))
+		filters[trailers] = b.pack(withoutTrailers())
 		if l.attaches("ext_proc") {
 			filters[extProc] = b.pack(&procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Disabled{Disabled: true}})
 		}
