@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"hash"
 	"strconv"
 	"sync"
@@ -51,8 +52,9 @@ type exchange struct {
 
 	request struct {
 		ended    bool
-		headOnly bool      // neither body nor trailers came
-		hash     hash.Hash // of a streamed body
+		headOnly bool        // neither body nor trailers came
+		hash     hash.Hash   // of a streamed body
+		late     *time.Timer // bounds the wait for the rest of the request; nil where there is none
 	}
 	response response
 }
@@ -140,12 +142,33 @@ func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeader
 		x.request.hash = sha256.New()
 		return x.decide(ctx, nil)
 	}
+	if limit := x.attempt.resource.RequestTime; limit > 0 {
+		x.request.late = time.AfterFunc(limit, x.tooLate)
+	}
 	return false, nil
+}
+
+// tooLate is the timer's: a request that trickles in is not held for ever. Envoy ends the stream after it.
+func (x *exchange) tooLate() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.request.ended || x.finished {
+		return
+	}
+	a := x.attempt
+	a.refuse(context.WithoutCancel(x.stream.Context()), gate.Refusal{Problem: gate.Unreadable, Detail: fmt.Sprintf(
+		"The request did not arrive whole within %v, so it was refused. Nothing was done. Send it faster, or in smaller parts.", a.resource.RequestTime)})
+	if _, err := x.refuse(); err != nil {
+		x.server.opt.Log.Debug("refuse a request that took too long", "operation", a.op.ID, "error", err)
+	}
 }
 
 func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool, err error) {
 	if x.attempt == nil || x.request.ended {
 		return true, outOfOrder("request body")
+	}
+	if x.attempt.isRefused {
+		return true, nil
 	}
 	if err := x.attempt.inspector.Write(m.Body); err != nil {
 		x.attempt.refuseError(ctx, err)
@@ -165,6 +188,9 @@ func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool,
 func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (done bool, err error) {
 	if x.attempt == nil || x.request.ended {
 		return true, outOfOrder("request trailers")
+	}
+	if x.attempt.isRefused {
+		return true, nil
 	}
 	x.request.ended = true
 	trailers := &ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestTrailers{RequestTrailers: &ext.TrailersResponse{}}}
@@ -188,6 +214,9 @@ func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (do
 // trailers, if there were any.
 func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse) (done bool, err error) {
 	a := x.attempt
+	if x.request.late != nil {
+		x.request.late.Stop()
+	}
 	credential, allowed := a.decide(ctx)
 	if !allowed {
 		return x.refuse()
@@ -281,6 +310,9 @@ func (x *exchange) finish(o gate.Outcome) {
 	}
 	x.finished = true
 	x.response.stop()
+	if x.request.late != nil {
+		x.request.late.Stop()
+	}
 	a := x.attempt
 	if x.decided {
 		x.server.outcomes.forget(a.op.ID)

@@ -44,6 +44,7 @@ type Resource struct {
 	MaxRedacted  int64         // bytes of an answer that is redacted
 	StreamBody   bool          // policy rules on the head alone
 	Hold         time.Duration // how long a request is held while people are asked; 0 hands over at once
+	RequestTime  time.Duration // how long a request that is inspected may take to arrive whole; 0 is no limit
 }
 
 // State is everything that a reload replaces. It is made whole, swapped in at once, and loaded once for an operation.
@@ -89,7 +90,7 @@ type Options struct {
 
 // Observer counts what happens, for metrics. A nil function is not called.
 type Observer struct {
-	Decided  func(resource string, r gate.Ruling, took time.Duration)
+	Decided  func(op *gate.Operation, r gate.Ruling, took time.Duration)
 	Finished func(resource string, result gate.Result, took time.Duration)
 }
 
@@ -193,9 +194,9 @@ func (s *Server) caught(err *error) {
 	}
 }
 
-func (s *Server) decided(resource string, r gate.Ruling, since time.Time) {
+func (s *Server) decided(op *gate.Operation, r gate.Ruling, since time.Time) {
 	if f := s.opt.Observer.Decided; f != nil {
-		f(resource, r, s.opt.Now().Sub(since))
+		f(op, r, s.opt.Now().Sub(since))
 	}
 }
 

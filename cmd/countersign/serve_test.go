@@ -31,7 +31,7 @@ allow contains {"id": "read"} if input.http.method == "GET"
 redact contains {"path": "$..ssn"}
 `
 
-func start(t *testing.T, archive string, o story.Options) *story.Gateway {
+func start(t testing.TB, archive string, o story.Options) *story.Gateway {
 	t.Helper()
 	return story.Start(t, txtar.Parse([]byte(archive)), o)
 }
@@ -56,7 +56,7 @@ func tryAsk(t *testing.T, g *story.Gateway, method, target string) (*story.Answe
 }
 
 // runCommand runs the program as a user would and returns what it printed and its exit code.
-func runCommand(t *testing.T, args ...string) (out string, code int) {
+func runCommand(t testing.TB, args ...string) (out string, code int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), extproctest.Build(t), args...)
 	var b bytes.Buffer

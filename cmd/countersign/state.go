@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -35,7 +36,9 @@ type active struct {
 type builder struct {
 	log     *slog.Logger
 	journal *evidence.Journal
-	alarm   func(kind, detail string)
+
+	approvals *approvals // nil where nobody can be asked
+	alarm     func(kind, detail string)
 }
 
 // build makes the state that c describes. What of previous can serve on is taken over: a verifier keeps its keys.
@@ -57,6 +60,7 @@ func (b *builder) build(ctx context.Context, c *config.Config, previous *active)
 			DigestKey:    b.journal.DigestKey(),
 			ConfigDigest: c.Digest(),
 			Now:          time.Now,
+			Approvals:    b.approvals.asking(c, b.journal.RedactKey()),
 		},
 		Identity:  a.verifier,
 		Resources: resourcesOf(c),
@@ -114,8 +118,10 @@ func resourcesOf(c *config.Config) map[string]*extproc.Resource {
 			Web:          web.Options{MaxBody: int64(r.Limits.RequestBody), Stream: r.Body == "stream", Paths: r.Paths, Upgrades: r.Upgrades},
 			PassResponse: r.Response == "pass" || r.Attach == "ext_authz",
 			StreamBody:   r.Body == "stream",
+			Hold:         cmp.Or(r.Hold, c.Approvals.Hold).Std(),
 			MaxAnswer:    int64(r.Limits.ResponseBody),
 			MaxRedacted:  int64(r.Limits.ResponseBody),
+			RequestTime:  r.Limits.RequestTime.Std(),
 		}
 		if out.MaxRedacted == 0 {
 			out.MaxRedacted = config.DefaultResponseBody

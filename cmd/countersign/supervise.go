@@ -94,7 +94,23 @@ func findEnvoy(c *config.Config, e env) (string, error) {
 	return "", errors.New("there is no Envoy: set envoy.path in the configuration or $ENVOY, put envoy on PATH, or run `make parts`")
 }
 
+// raiseDescriptors lets Envoy open as many files as the system allows, and every agent's connection is one. The Go runtime
+// does that for this process and hands the lower limit of the shell, often 1024, to its children, unless the program sets
+// it itself.
+func raiseDescriptors(log *slog.Logger) {
+	var limit syscall.Rlimit
+	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
+	if err == nil {
+		limit.Cur = limit.Max
+		err = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	}
+	if err != nil {
+		log.Warn("the limit of open files stays as it is, and Envoy may take fewer connections than it could", "error", err)
+	}
+}
+
 func (s *supervisor) launch() error {
+	raiseDescriptors(s.log)
 	cmd := exec.Command(s.binary, s.args...)
 	cmd.Stdout, cmd.Stderr = s.out, s.out
 	cmd.SysProcAttr = envoyProcess()

@@ -72,6 +72,9 @@ type Listen struct {
 
 	// Console serves the approvers' page and API. No default: without it there is no console.
 	Console Address `yaml:"console"`
+
+	// ConsoleTLS is required when other machines can reach Console.
+	ConsoleTLS *ServerTLS `yaml:"console_tls"`
 }
 
 // ServerTLS is the server's end of TLS.
@@ -140,6 +143,27 @@ type Approvals struct {
 	Store string   `yaml:"store"` // "embedded" (the default) or a redis:// or rediss:// URL without a password.
 	Hold  Duration `yaml:"hold"`  // how long an asked operation is held before it hands over. 50s by default.
 	TTL   Duration `yaml:"ttl"`   // how long a request, and then its grant, lives. 15m by default.
+
+	// Limits bound what people can be asked at once.
+	Limits AskLimits `yaml:"limits"`
+
+	// ConsoleURL is how people reach the console, where that is not the address that it listens on: "https://HOST[/PATH]".
+	ConsoleURL string `yaml:"console_url"`
+}
+
+// AskLimits bound what people can be asked at once. Past one, an operation that asks is refused; identical ones join the
+// request that is open, and count once.
+type AskLimits struct {
+	Total       int `yaml:"total"`        // open requests. 20000 by default.
+	PerAgent    int `yaml:"per_agent"`    // open requests of one agent. 200 by default.
+	PerResource int `yaml:"per_resource"` // open requests for one resource. 10000 by default.
+	Rate        int `yaml:"rate"`         // new requests of one agent in a minute. 60 by default.
+}
+
+// Demand is what a decision needs beyond the person who makes it.
+type Demand struct {
+	ACR    []string `yaml:"acr"`     // authentication contexts (acr) of which the approver's sign-in must have one. Any by default.
+	MaxAge Duration `yaml:"max_age"` // longest time since the approver authenticated (auth_time). Any by default.
 }
 
 // Evidence says where records go, and how often some are made.
@@ -226,6 +250,9 @@ type Resource struct {
 
 	// Hold overrides approvals.hold for this resource.
 	Hold Duration `yaml:"hold"`
+
+	// Approval is what this resource demands of those who approve, beyond what policy says of who they are.
+	Approval Demand `yaml:"approval"`
 }
 
 // ResourceListen is where Envoy listens for a resource. Resources may share an address when their hosts differ.
@@ -247,6 +274,10 @@ type Limits struct {
 	RequestBody  Size `yaml:"request_body"`  // 1MiB by default.
 	ResponseBody Size `yaml:"response_body"` // 64MiB for answers that are redacted, and no limit for others, by default.
 	Headers      Size `yaml:"headers"`       // of a request or an answer. 60KiB by default; 1MiB at most.
+
+	// RequestTime is how long a request may take to arrive whole, where its body is inspected: what came of it is held
+	// until then. 60s by default; 10m at most.
+	RequestTime Duration `yaml:"request_time"`
 }
 
 // Defaults, where they are not the zero value.
@@ -259,6 +290,7 @@ const (
 	DefaultRequestBody  = 1 << 20
 	DefaultResponseBody = 64 << 20
 	DefaultHeaders      = 60 << 10
+	DefaultRequestTime  = time.Minute
 	DefaultDrain        = 20 * time.Second
 )
 

@@ -60,7 +60,10 @@ func TestDefaultsAndRelativePaths(t *testing.T) {
 		{"evidence.heartbeat", c.Evidence.Heartbeat.Std(), 10 * time.Second},
 		{"evidence.checkpoint", c.Evidence.Checkpoint.Std(), 5 * time.Second},
 		{"evidence.segment", c.Evidence.Segment, Size(64 << 20)},
-		{"approvals", c.Approvals, Approvals{"embedded", Duration(50 * time.Second), Duration(15 * time.Minute)}},
+		{"approvals", c.Approvals, Approvals{
+			Store: "embedded", Hold: Duration(50 * time.Second), TTL: Duration(15 * time.Minute),
+			Limits: AskLimits{Total: 20_000, PerAgent: 200, PerResource: 10_000, Rate: 60},
+		}},
 		{"agents[0].algorithms", c.Agents[0].Algorithms, []string{"RS256", "ES256"}},
 		{"agents[0].kind", c.Agents[0].Kind, "oauth"},
 		{"agents[0].skew", c.Agents[0].Skew.Std(), time.Minute},
@@ -73,7 +76,7 @@ func TestDefaultsAndRelativePaths(t *testing.T) {
 		{"resources[0].attach", c.Resources[0].Attach, "ext_proc"},
 		{"resources[0].body", c.Resources[0].Body, "inspect"},
 		{"resources[0].response", c.Resources[0].Response, "inspect"},
-		{"resources[0].limits", c.Resources[0].Limits, Limits{RequestBody: 1 << 20, Headers: 60 << 10}},
+		{"resources[0].limits", c.Resources[0].Limits, Limits{RequestBody: 1 << 20, Headers: 60 << 10, RequestTime: Duration(time.Minute)}},
 	} {
 		if diff := cmp.Diff(x.want, x.got); diff != "" {
 			t.Errorf("%s: %s", x.what, diff)
@@ -109,7 +112,7 @@ func TestProblems(t *testing.T) {
 		{"not YAML", "a: [", ":1: is not YAML: did not find expected node content"},
 		{"a list", "- a", `:1: wants a mapping of keys to values, not a list`},
 		{"a key that is nearly known", replace("policies:", "polices:"), ": policies: is required\n" + `:3: polices: is not a key that is known here: did you mean "policies"?`},
-		{"a key that is not known", good + "listen: {x_y_z_1: 1}\n", ":12: listen.x_y_z_1: is not a key that is known here: known are admin, admin_insecure, console, envoy, envoy_tls"},
+		{"a key that is not known", good + "listen: {x_y_z_1: 1}\n", ":12: listen.x_y_z_1: is not a key that is known here: known are admin, admin_insecure, console, console_tls, envoy, envoy_tls"},
 		{"a key twice", good + "node: gw-2\n", ":12: node: stands here a second time: the first is on line 1"},
 		{"a second document", good + "---\nnode: b\n", ":12: a second document begins here: one file is one configuration"},
 		{"text where a list belongs", replace("[countersign]", "countersign"), `:6: agents[0].audience: wants a list, not "countersign": write it as [value] or one "- value" a line`},
@@ -122,6 +125,7 @@ func TestProblems(t *testing.T) {
 		{"a key without a value", replace("node: gw-1", "node:"), ":1: node: has no value: give it one, or remove the key"},
 		{"a label without a value", resource("labels: {a: }"), ":12: resources[0].labels.a: has no value: give it one, or remove the key"},
 		{"a size with the wrong unit", resource("limits: {request_body: 1MB}"), `:12: resources[0].limits.request_body: "1MB" is not a size: write it like 65536, 64KiB, 1MiB or 2GiB`},
+		{"a request that may take for ever", resource("limits: {request_time: 11m}"), `:12: resources[0].limits.request_time: is 11m0s: use 1s to 10m, and body: stream for requests that take longer`},
 		{"a size below zero", resource("limits: {request_body: -1}"), `:12: resources[0].limits.request_body: "-1" is not a size: write it like 65536, 64KiB, 1MiB or 2GiB`},
 		{"a size past what a number holds", resource("limits: {response_body: 9999999999GiB}"), `:12: resources[0].limits.response_body: "9999999999GiB" is not a size: write it like 65536, 64KiB, 1MiB or 2GiB`},
 		{"a duration without a unit", resource("timeout: 10"), `:12: resources[0].timeout: "10" is not a duration: write it like 10s, 5m or 1h30m`},
@@ -137,7 +141,7 @@ func TestProblems(t *testing.T) {
 		{"a plain listener", replace("127.0.0.1:8080", "0.0.0.0:8080"), ":10: resources[0].listen.address: is 0.0.0.0:8080, where agents' tokens would cross the network in the clear: set tls, or insecure: true beside it"},
 		{"a plain collector", good + "evidence: {otlp: {endpoint: \"collector:4317\", insecure: true}}\n", ":12: evidence.otlp.insecure: is true, and collector:4317 is not on loopback: use TLS, or set insecure_network: true beside it"},
 		{"a plain admin address", good + "listen: {admin: \"0.0.0.0:9440\"}\n", ":12: listen.admin: is 0.0.0.0:9440, which other machines can reach, over plain HTTP: use a loopback address, or set listen.admin_insecure: true"},
-		{"a plain console", good + "listen: {console: \"0.0.0.0:8443\"}\n", ":12: listen.console: is 0.0.0.0:8443, where approvers' sessions would cross the network in the clear: use a loopback address, behind a proxy that speaks TLS"},
+		{"a plain console", good + "listen: {console: \"0.0.0.0:8443\"}\n", ":12: listen.console: is 0.0.0.0:8443, where approvers' sessions would cross the network in the clear: set listen.console_tls, or use a loopback address"},
 		{"a TCP address for Envoy without mTLS", good + "listen: {envoy: \"127.0.0.1:9000\"}\n", ":12: listen.envoy: is a TCP address, so Envoy must prove itself: set listen.envoy_tls with certificate_file, key_file and client_ca_file, or use unix:PATH"},
 		{"a socket path that is too long", good + "listen: {envoy: \"unix:/" + strings.Repeat("a", 107) + "\"}\n", ":12: listen.envoy: is a socket path of 108 bytes, and the system takes 107: use a shorter one, such as unix:/run/countersign/envoy.sock"},
 		{"Envoy's admin interface on the network", good + "envoy: {admin: \"192.0.2.1:9901\"}\n", ":12: envoy.admin: is 192.0.2.1:9901: Envoy's admin interface can change and stop it, so only loopback or unix:PATH is accepted"},

@@ -25,6 +25,9 @@ func (c *Config) setDefaults() {
 	c.Approvals.Store = cmp.Or(c.Approvals.Store, "embedded")
 	c.Approvals.Hold = cmp.Or(c.Approvals.Hold, Duration(DefaultHold))
 	c.Approvals.TTL = cmp.Or(c.Approvals.TTL, Duration(DefaultTTL))
+	l := &c.Approvals.Limits
+	l.Total, l.PerAgent = cmp.Or(l.Total, 20_000), cmp.Or(l.PerAgent, 200)
+	l.PerResource, l.Rate = cmp.Or(l.PerResource, 10_000), cmp.Or(l.Rate, 60)
 	c.Envoy.LogLevel = cmp.Or(c.Envoy.LogLevel, "warning")
 	c.Envoy.Admin = cmp.Or(c.Envoy.Admin, Address("unix:"+filepath.Join(string(c.Data), "envoy-admin.sock")))
 	c.Envoy.Drain = cmp.Or(c.Envoy.Drain, Duration(DefaultDrain))
@@ -61,6 +64,7 @@ func (r *Resource) setDefaults() {
 	r.Response = cmp.Or(r.Response, "inspect")
 	r.Limits.RequestBody = cmp.Or(r.Limits.RequestBody, Size(DefaultRequestBody))
 	r.Limits.Headers = cmp.Or(r.Limits.Headers, Size(DefaultHeaders))
+	r.Limits.RequestTime = cmp.Or(r.Limits.RequestTime, Duration(DefaultRequestTime))
 	if r.Credential != nil {
 		r.Credential.Header = cmp.Or(r.Credential.Header, "Authorization")
 	}
@@ -162,6 +166,7 @@ func (c *Config) validateListen(k checker) {
 		}
 	}
 	c.Listen.EnvoyTLS.validate(k.at("envoy_tls"))
+	c.Listen.ConsoleTLS.validate(k.at("console_tls"))
 	if c.Listen.Admin != "none" {
 		k.at("admin").address(c.Listen.Admin)
 		if !c.Listen.Admin.Loopback() && !c.Listen.AdminInsecure {
@@ -170,8 +175,8 @@ func (c *Config) validateListen(k checker) {
 	}
 	if c.Listen.Console != "" {
 		k.at("console").address(c.Listen.Console)
-		if !c.Listen.Console.Loopback() {
-			k.at("console").fail("is %s, where approvers' sessions would cross the network in the clear: use a loopback address, behind a proxy that speaks TLS", c.Listen.Console)
+		if !c.Listen.Console.Loopback() && c.Listen.ConsoleTLS == nil {
+			k.at("console").fail("is %s, where approvers' sessions would cross the network in the clear: set listen.console_tls, or use a loopback address", c.Listen.Console)
 		}
 	}
 }
@@ -310,6 +315,14 @@ func (a *Approvals) validate(k checker) {
 			k.at("store").fail("has a password in it: secrets are files, not configuration")
 		}
 	}
+	for name, n := range map[string]int{"total": a.Limits.Total, "per_agent": a.Limits.PerAgent, "per_resource": a.Limits.PerResource, "rate": a.Limits.Rate} {
+		if n < 1 || n > 1_000_000 {
+			k.at("limits").at(name).fail("is %d: use 1 to 1000000", n)
+		}
+	}
+	if a.ConsoleURL != "" {
+		k.at("console_url").issuer(a.ConsoleURL, true)
+	}
 	if a.Hold.Std() > a.TTL.Std() {
 		k.at("hold").fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", a.Hold.Std(), a.TTL.Std())
 	}
@@ -436,6 +449,9 @@ func (r *Resource) validate(k checker) {
 	}
 	if r.Limits.Headers < 1<<10 || r.Limits.Headers > 1<<20 {
 		k.at("limits.headers").fail("is %d bytes: use 1KiB to 1MiB", r.Limits.Headers)
+	}
+	if d := r.Limits.RequestTime.Std(); d < time.Second || d > 10*time.Minute {
+		k.at("limits.request_time").fail("is %v: use 1s to 10m, and body: stream for requests that take longer", d)
 	}
 	if r.Limits.RequestBody > 1<<30 {
 		k.at("limits.request_body").fail("is %d bytes, and at most 1GiB is accepted: use body: stream for larger ones", r.Limits.RequestBody)

@@ -23,7 +23,7 @@ import (
 // test drives through [Target.Feed] and [Target.Release] · /status/{code} · /trailers · /early-hints · /headers?count=N&size=N ·
 // /echo and /upload (bodies) · /duplex (answers while it reads) · /upgrade (websocket handshake, then echo) · /hello.
 //
-// Misbehaviour: /hostile/{kind}, see [HostileKinds].
+// Misbehaviour: /hostile/{kind}, see [HostileKinds], and /endless/{kind}, see [EndlessKinds].
 func (t *Target) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/payments", t.listPayments)
@@ -48,6 +48,7 @@ func (t *Target) routes() http.Handler {
 	mux.HandleFunc("/upgrade", upgrade)
 
 	mux.HandleFunc("/hostile/{kind}", t.hostile)
+	mux.HandleFunc("/endless/{kind}", t.endless)
 	return exactPath(mux)
 }
 
