@@ -112,11 +112,14 @@ type queue struct {
 	spare  []*entry // the list that the writer had last, to be used again
 	size   int
 	bytes  int
+	waits  int // entries of list that an Append waits for
+	want   int // how many of these wake the writer while it lingers; 0 else
 	closed bool
 	wake   chan struct{} // to the writer; capacity 1
 	space  chan struct{} // closed when the writer has taken the list; nil while nobody waits for that
 	later  *time.Timer   // wakes the writer for entries that nobody waits for
 	due    bool          // later is running
+	bound  *time.Timer   // of linger
 }
 
 // postDelay is how long an entry that nobody waits for may wait for one that somebody does, and go to the disk with it. A
@@ -131,6 +134,8 @@ func (q *queue) init(size int) {
 	q.wake = make(chan struct{}, 1)
 	q.later = time.AfterFunc(time.Hour, q.nudge)
 	q.later.Stop()
+	q.bound = time.NewTimer(time.Hour)
+	q.bound.Stop()
 }
 
 func (q *queue) put(ctx context.Context, e *entry) error {
@@ -143,7 +148,10 @@ func (q *queue) put(ctx context.Context, e *entry) error {
 		if len(q.list) < q.size && q.bytes < maxBatch {
 			q.list = append(q.list, e)
 			q.bytes += len(e.head)
-			urgent := e.waits || len(q.list) >= q.size/4 || q.bytes >= maxBatch/4
+			if e.waits {
+				q.waits++
+			}
+			urgent := e.waits && q.waits >= q.want || q.full()
 			if !urgent && !q.due {
 				q.due = true
 				q.later.Reset(postDelay)
@@ -167,6 +175,9 @@ func (q *queue) put(ctx context.Context, e *entry) error {
 	}
 }
 
+// full reports whether the writer should not wait for more.
+func (q *queue) full() bool { return len(q.list) >= q.size/4 || q.bytes >= maxBatch/4 }
+
 func (q *queue) nudge() {
 	select {
 	case q.wake <- struct{}{}:
@@ -189,17 +200,49 @@ func (q *queue) gather() {
 	}
 }
 
-// take returns all that waits, and whether more can come. The list is the caller's until it calls take again.
-func (q *queue) take() ([]*entry, bool) {
+// linger waits until want callers wait for the disk, at most for as long as bound says, and reports whether it waited.
+// Entries that nobody waits for are not waited with, and a queue that is full or closed is not waited for.
+func (q *queue) linger(want int, bound time.Duration) bool {
+	q.mu.Lock()
+	if q.waits == 0 || q.waits >= want || q.closed || q.full() {
+		q.mu.Unlock()
+		return false
+	}
+	select {
+	case <-q.wake: // it told of what is in the list by now
+	default:
+	}
+	q.want = want
+	q.mu.Unlock()
+	q.bound.Reset(bound)
+	select {
+	case <-q.wake:
+		q.bound.Stop()
+	case <-q.bound.C:
+	}
+	return true
+}
+
+// callers is how many Appends wait.
+func (q *queue) callers() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	list := q.list
+	return q.waits
+}
+
+// take returns all that is in the queue, how many callers wait for it, and whether more can come. The list is the caller's
+// until it calls take again.
+func (q *queue) take() (list []*entry, callers int, more bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	list, callers = q.list, q.waits
 	q.list, q.spare, q.bytes, q.due = q.spare[:0], list, 0, false
+	q.waits, q.want = 0, 0
 	if q.space != nil {
 		close(q.space)
 		q.space = nil
 	}
-	return list, !q.closed
+	return list, callers, !q.closed
 }
 
 func (q *queue) close() {

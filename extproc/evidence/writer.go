@@ -24,6 +24,7 @@ type writer struct {
 	file    File // the last segment; nil before the first
 	size    int64
 	rolling bool // the next segment may be in the directory by now: nothing more goes into this one
+	pace    pace
 
 	buf     []byte
 	placed  []place
@@ -51,10 +52,15 @@ func (w *writer) run() {
 	for more := true; more; {
 		<-j.queue.wake
 		j.queue.gather()
+		if want := w.pace.want(); want > 0 && j.queue.linger(want, paceAhead) {
+			j.queue.gather()
+		}
 		var batch []*entry
-		batch, more = j.queue.take()
+		var callers int
+		batch, callers, more = j.queue.take()
 		if len(batch) > 0 || w.refusal.err != nil {
 			_ = w.commit(batch) // whoever waits is told; Err says it to the rest
+			w.pace.committed(time.Now(), callers, j.queue.callers())
 		}
 		if len(w.lost) > 0 && w.refusal.err == nil {
 			_ = w.commit(nil)
