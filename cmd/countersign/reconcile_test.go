@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,4 +80,102 @@ func verify(t *testing.T, g *story.Gateway) {
 	if out, code := runCommand(t, "evidence", "verify", "--data", g.Data()); code != 0 || !strings.Contains(out, "PASS") {
 		t.Errorf("verify: exit %d\n%s", code, out)
 	}
+}
+
+// load is agents that ask again and again, each time for a path of its own, until they are told to stop.
+type load struct {
+	t      *testing.T
+	stop   chan struct{}
+	work   sync.WaitGroup
+	mu     sync.Mutex
+	status map[string]int // by path; 0 where no whole answer came
+	slow   time.Duration  // the longest that an answer took
+}
+
+// startLoad has clients ask g for /v1/NAME/CLIENT/NUMBER, as agent-1.
+func startLoad(t *testing.T, g *story.Gateway, name string, clients int) *load {
+	t.Helper()
+	token, err := g.Issuer.AgentToken(t.Context(), "agent-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &load{t: t, stop: make(chan struct{}), status: map[string]int{}}
+	for i := range clients {
+		l.work.Go(func() {
+			client := &http.Client{Transport: &http.Transport{}, Timeout: 60 * time.Second}
+			defer client.CloseIdleConnections()
+			for n := 0; l.ask(client, g.Address, token, fmt.Sprintf("/v1/%s/c%d/n%d", name, i, n)); n++ {
+			}
+		})
+	}
+	t.Cleanup(func() { l.end() })
+	return l
+}
+
+// ask sends one request and reports whether to go on.
+func (l *load) ask(client *http.Client, address, token, path string) bool {
+	select {
+	case <-l.stop:
+		return false
+	default:
+	}
+	r, err := http.NewRequest(http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		l.t.Error(err)
+		return false
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	began, code := time.Now(), 0
+	resp, err := client.Do(r)
+	if err == nil {
+		if _, err = io.Copy(io.Discard, resp.Body); err == nil {
+			code = resp.StatusCode
+		}
+		_ = resp.Body.Close()
+	}
+	l.mu.Lock()
+	l.status[path] = code
+	l.slow = max(l.slow, time.Since(began))
+	l.mu.Unlock()
+	if err != nil { // nobody listens: do not spin
+		select {
+		case <-l.stop:
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return true
+}
+
+// done counts the answers so far by status.
+func (l *load) done() map[int]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	count := map[int]int{}
+	for _, code := range l.status {
+		count[code]++
+	}
+	return count
+}
+
+// reach waits until n more answers with that status came.
+func (l *load) reach(code, n int) {
+	l.t.Helper()
+	n += l.done()[code]
+	extproctest.Await(l.t, fmt.Sprintf("%d answers with status %d", n, code), 60*time.Second, func(context.Context) error {
+		if got := l.done(); got[code] < n {
+			return fmt.Errorf("the answers are %v", got)
+		}
+		return nil
+	})
+}
+
+// end stops the agents and returns what each of their requests got.
+func (l *load) end() map[string]int {
+	select {
+	case <-l.stop:
+	default:
+		close(l.stop)
+	}
+	l.work.Wait()
+	return l.status
 }
