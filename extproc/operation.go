@@ -202,7 +202,7 @@ func (a *attempt) decide(ctx context.Context) (credential web.Field, allowed boo
 	if err != nil {
 		a.unrecorded(err)
 	}
-	a.server.decided(a.resource.Name, a.ruling, a.started)
+	a.server.decided(&a.op, a.ruling, a.started)
 	a.hold(ctx)
 	if !a.ruling.Allowed() {
 		a.settle(a.ruling.Refusal())
@@ -255,7 +255,7 @@ func (a *attempt) refuse(ctx context.Context, refusal gate.Refusal) bool {
 		a.unrecorded(err)
 	}
 	a.ruling = ruling
-	a.server.decided(a.op.Resource.Name, ruling, a.started)
+	a.server.decided(&a.op, ruling, a.started)
 	a.settle(ruling.Refusal())
 	return false
 }

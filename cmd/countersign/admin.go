@@ -132,9 +132,9 @@ func newMetrics() (*metrics, error) {
 func (m *metrics) observer() extproc.Observer {
 	ctx := context.Background()
 	return extproc.Observer{
-		Decided: func(resource string, r gate.Ruling, took time.Duration) {
-			m.operations.Add(ctx, 1, m.labels("effect", resource, r.Verdict().Effect.String()))
-			m.deciding.Record(ctx, took.Seconds(), m.labels("", resource, ""))
+		Decided: func(op *gate.Operation, r gate.Ruling, took time.Duration) {
+			m.operations.Add(ctx, 1, m.labels("effect", op.Resource.Name, r.Verdict().Effect.String()))
+			m.deciding.Record(ctx, took.Seconds(), m.labels("", op.Resource.Name, ""))
 		},
 		Finished: func(resource string, result gate.Result, _ time.Duration) {
 			m.outcomes.Add(ctx, 1, m.labels("result", resource, string(result)))

@@ -40,6 +40,11 @@ const usage = `countersign decides, records and redacts what AI agents do, at th
   countersign policy test PATH                   run the Rego tests at PATH (or --config FILE)
   countersign policy explain --config F --input FILE [--resource NAME]
                                                  print the verdict on an input, and the rules that made it
+  countersign approvals list|watch [--url URL|--config FILE] [--token-file FILE] [--state STATE] [--json]
+                                                 print the requests that wait for a person
+  countersign approvals show ID                  print the card of a request
+  countersign approvals approve|reject ID [--reason WORDS] [--card DIGEST]
+                                                 answer, as the person whose token it is
   countersign evidence verify --data DIR|--config FILE [--key KEY]... [--checkpoint FILE]
                                                  verify the journal; needs only the files and a public key
   countersign evidence show --data DIR|--config FILE [--json] [--type T]... [--since TIME] [--operation ID] [--follow]
@@ -66,18 +71,23 @@ type call struct {
 }
 
 var commands = map[string]command{
-	"serve":            serve,
-	"check":            check,
-	"envoy bootstrap":  envoyBootstrap,
-	"envoy static":     envoyStatic,
-	"policy test":      policyTest,
-	"policy explain":   policyExplain,
-	"evidence verify":  evidenceVerify,
-	"evidence show":    evidenceShow,
-	"evidence export":  evidenceExport,
-	"evidence key":     evidenceKey,
-	"config reference": configReference,
-	"version":          version,
+	"serve":             serve,
+	"check":             check,
+	"envoy bootstrap":   envoyBootstrap,
+	"envoy static":      envoyStatic,
+	"policy test":       policyTest,
+	"policy explain":    policyExplain,
+	"approvals list":    approvalsList,
+	"approvals show":    approvalsShow,
+	"approvals approve": approvalsApprove,
+	"approvals reject":  approvalsReject,
+	"approvals watch":   approvalsWatch,
+	"evidence verify":   evidenceVerify,
+	"evidence show":     evidenceShow,
+	"evidence export":   evidenceExport,
+	"evidence key":      evidenceKey,
+	"config reference":  configReference,
+	"version":           version,
 }
 
 // run is the program, with everything that it touches given to it.

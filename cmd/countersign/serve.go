@@ -26,15 +26,16 @@ import (
 
 // gateway is a running `countersign serve`.
 type gateway struct {
-	log     *slog.Logger
-	path    string // of the configuration file
-	metrics *metrics
-	journal *evidence.Journal
-	builder *builder
-	server  *extproc.Server
-	envoys  *xds.Server
-	courier *otlp.Courier
-	grpc    *grpc.Server
+	log       *slog.Logger
+	path      string // of the configuration file
+	metrics   *metrics
+	journal   *evidence.Journal
+	builder   *builder
+	server    *extproc.Server
+	envoys    *xds.Server
+	courier   *otlp.Courier
+	approvals *approvals // nil where the configuration names no people
+	grpc      *grpc.Server
 
 	withEnvoy bool
 	mu        sync.Mutex  // guards what follows
@@ -112,7 +113,10 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	g.builder = &builder{log: g.log, journal: g.journal, alarm: g.alarm}
+	if err := g.openApprovals(c); err != nil {
+		return err
+	}
+	g.builder = &builder{log: g.log, journal: g.journal, approvals: g.approvals, alarm: g.alarm}
 	first, err := g.builder.build(ctx, c, nil)
 	if err != nil {
 		return err
@@ -127,7 +131,7 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 	}); err != nil {
 		return err
 	}
-	g.server = extproc.New(extproc.Options{Log: g.log, Now: time.Now, Alarm: g.alarm, Observer: g.metrics.observer()})
+	g.server = extproc.New(extproc.Options{Log: g.log, Now: time.Now, Alarm: g.alarm, Observer: g.observer()})
 	g.envoys = xds.NewServer(xds.Options{Log: g.log, Alarm: g.alarm})
 	if err := g.activate(ctx, first); err != nil {
 		return err
@@ -172,7 +176,22 @@ func (g *gateway) activate(ctx context.Context, a *active) error {
 	if fresh && previous != nil {
 		go previous.verifier.Close()
 	}
+	go g.voidOthers(context.WithoutCancel(ctx), a.policies.Digest())
 	return nil
+}
+
+// observer counts, and remembers what each session did for those who approve.
+func (g *gateway) observer() extproc.Observer {
+	o := g.metrics.observer()
+	if g.approvals == nil {
+		return o
+	}
+	count := o.Decided
+	o.Decided = func(op *gate.Operation, r gate.Ruling, took time.Duration) {
+		count(op, r, took)
+		g.approvals.history.add(op, r.Verdict().Effect, time.Now())
+	}
+	return o
 }
 
 func (g *gateway) recordActive(ctx context.Context, previous, a *active) error {
@@ -321,7 +340,7 @@ func (g *gateway) stop(c *config.Config) error {
 	if a := g.current(); a != nil {
 		a.verifier.Close()
 	}
-	err := g.closeJournal()
+	err := errors.Join(g.approvals.close(), g.closeJournal())
 	if g.envoy != nil {
 		g.envoy.stop()
 	}

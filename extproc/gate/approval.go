@@ -41,8 +41,9 @@ type Answer struct {
 type Approvals interface {
 	// Granted returns the live grant for q: for the same digest, under the same policy, for the same asks. It spends nothing.
 	Granted(ctx context.Context, q *Question) (Grant, bool, error)
-	// Spend takes the grant for one operation. It is false where another operation was first, or its time is over.
-	Spend(ctx context.Context, g Grant, operation string) (bool, error)
+	// Spend takes the grant for q's operation and no other; q has the verdict of policy now. It is false where another
+	// operation was first, the grant's time is over, or it was given to another question.
+	Spend(ctx context.Context, q *Question, g Grant) (bool, error)
 	// Ask opens a request for q, or joins the one that is open. Its error is an *AskRefused where a bound says no.
 	Ask(ctx context.Context, q *Question) (Pending, error)
 	// Wait returns when the request has ended. Its error is that of ctx where ctx ends first.
@@ -127,7 +128,7 @@ func (g *Gate) release(ctx context.Context, op *Operation, d *Decision, v Verdic
 	case again.Effect == Ask && !sameAsks(again.Asks, v.Asks):
 		return v, Refusal{}, false, nil
 	}
-	spent, err := g.Approvals.Spend(ctx, grant, op.ID)
+	spent, err := g.Approvals.Spend(ctx, &Question{Operation: op, Digest: d.Digest, Verdict: again}, grant)
 	if err != nil {
 		return v, approvalsDown, true, fmt.Errorf("spend approval %s: %w", grant.ID, err)
 	}

@@ -5,7 +5,7 @@
 //
 //	policy.rego     package rules.payments; other *.rego, *.json and *.yaml files beside it go into the policy directory too
 //	resource.yaml   more keys of the resource, at the top level of the file
-//	config.yaml     more top-level keys of the configuration
+//	config.yaml     more top-level keys of the configuration; ${ISSUER} in it is the issuer's URL
 //	conversation    what is said, a line each, as below
 //	evidence        the records of operations that it leaves, in order; go test -update writes it
 //	evidence-ext_authz  the same through ext_authz, where Envoy itself refuses some of it
@@ -159,7 +159,7 @@ func (g *Gateway) config() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node: story\ndata: ./var\nlisten: {admin: %q}\nenvoy: {path: %q, concurrency: 1}\n", g.Admin, g.envoy)
 	fmt.Fprintf(&b, "agents:\n  - {issuer: %q, audience: [%s]}\n", g.Issuer.URL, extproctest.Audience)
-	fmt.Fprintf(&b, "policies: ./policies\n%s", section(g.archive, "config.yaml"))
+	fmt.Fprintf(&b, "policies: ./policies\n%s", strings.ReplaceAll(string(section(g.archive, "config.yaml")), "${ISSUER}", g.Issuer.URL))
 	fmt.Fprintf(&b, "resources:\n  - name: payments\n    kind: http\n    listen: {address: %q}\n    target: %q\n", g.Address, g.Target.URL)
 	more := string(section(g.archive, "resource.yaml"))
 	if !strings.Contains(more, "credential:") {

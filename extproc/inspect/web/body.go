@@ -103,6 +103,10 @@ func looksLikeJSON(b []byte) bool {
 	return len(b) > 0 && (b[0] == '{' || b[0] == '[')
 }
 
+// ParseJSON reads exactly one JSON value as a request's body is read: as nil, bool, string, json.Number, []any and
+// gate.Object. Its error is an *Error.
+func ParseJSON(b []byte) (any, error) { return parseJSON(b) }
+
 // parseJSON reads exactly one JSON value (RFC 8259, as strict as RFC 7493 on names and text).
 func parseJSON(b []byte) (any, error) {
 	if bytes.HasPrefix(b, []byte("\xEF\xBB\xBF")) {

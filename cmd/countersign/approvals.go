@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/approval/embedded"
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// approvals are the parts of a gateway at which people are asked.
+type approvals struct {
+	desk    *approval.Desk
+	store   io.Closer
+	history *history
+	cancel  context.CancelFunc
+	done    chan struct{}
+}
+
+// openApprovals opens the store and the desk. It does nothing where the configuration names no people.
+func (g *gateway) openApprovals(c *config.Config) error {
+	if c.People == nil {
+		return nil
+	}
+	if c.Approvals.Store != "embedded" {
+		return fmt.Errorf("approvals.store: %s: only the embedded store is built in yet", c.Approvals.Store)
+	}
+	store, err := embedded.Open(filepath.Join(string(c.Data), "approvals.db"), embedded.Options{})
+	if err != nil {
+		return err
+	}
+	desk, err := approval.NewDesk(approval.Options{
+		Store: store, Recorder: g.journal, Node: c.Node, People: c.People.Issuer,
+		TTL: c.Approvals.TTL.Std(), Log: g.log,
+		Limits: approval.Limits{
+			Total: c.Approvals.Limits.Total, PerAgent: c.Approvals.Limits.PerAgent,
+			PerResource: c.Approvals.Limits.PerResource, Rate: c.Approvals.Limits.Rate,
+		},
+	})
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &approvals{desk: desk, store: store, history: newHistory(), cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(a.done)
+		if err := desk.Run(ctx); err != nil {
+			g.alarm("approvals_failed", err.Error())
+		}
+	}()
+	g.approvals = a
+	return nil
+}
+
+// asking is the desk for a state's gate; nil where nobody can be asked.
+func (a *approvals) asking(c *config.Config, redactKey []byte) gate.Approvals {
+	if a == nil {
+		return nil
+	}
+	demands := map[string]approval.Demand{}
+	for i := range c.Resources {
+		if d := c.Resources[i].Approval; len(d.ACR) > 0 || d.MaxAge > 0 {
+			demands[c.Resources[i].Name] = approval.Demand{ACR: d.ACR, MaxAge: d.MaxAge.Std()}
+		}
+	}
+	return &asking{
+		desk: a.desk, history: a.history, redactKey: redactKey, demands: demands,
+		consoleAt: consoleURL(c.Approvals.ConsoleURL, string(c.Listen.Console), c.Listen.ConsoleTLS != nil),
+	}
+}
+
+// voidOthers closes what was asked under another policy, so that nobody is asked in vain and holds ask anew.
+func (g *gateway) voidOthers(ctx context.Context, policyDigest string) {
+	if g.approvals == nil {
+		return
+	}
+	n, err := g.approvals.desk.VoidOthers(ctx, policyDigest)
+	if err != nil {
+		g.alarm("approvals_failed", err.Error())
+	}
+	if n > 0 {
+		g.log.Info("requests for approval were voided, because policy has changed", "requests", n)
+	}
+}
+
+func (a *approvals) close() error {
+	if a == nil {
+		return nil
+	}
+	a.cancel()
+	<-a.done
+	return a.store.Close()
+}

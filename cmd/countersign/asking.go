@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/redact"
+)
+
+// asking is the approvals desk as the gate needs it.
+type asking struct {
+	desk      *approval.Desk
+	consoleAt string // URL of the console, without a slash at the end; empty where there is none
+	redactKey []byte
+	history   *history
+	demands   map[string]approval.Demand // by resource
+}
+
+func (a *asking) Granted(ctx context.Context, q *gate.Question) (gate.Grant, bool, error) {
+	r, ok, err := a.desk.Granted(ctx, q.Digest)
+	if err != nil || !ok || r.PolicyDigest != q.Verdict.PolicyDigest {
+		return gate.Grant{}, false, err
+	}
+	g := gate.Grant{ID: r.ID, Expires: r.GrantExpires}
+	for _, d := range r.Decisions {
+		if d.Approve {
+			g.Approvers = append(g.Approvers, gate.Party{Issuer: d.By.Issuer, Subject: d.By.Subject})
+			g.Approved = d.At
+		}
+	}
+	return g, true, nil
+}
+
+func (a *asking) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (bool, error) {
+	spent, ok, err := a.desk.Spend(ctx, approval.Spending{Op: q.Operation.ID, Digest: q.Digest, Verdict: q.Verdict})
+	if err != nil || !ok {
+		return false, err
+	}
+	if !spent.For(q.Operation.ID) || spent.Request().ID != g.ID {
+		// Another grant for the same operation: policy was not evaluated with it, so it lets nothing through.
+		return false, nil
+	}
+	return true, nil
+}
+
+func (a *asking) Ask(ctx context.Context, q *gate.Question) (gate.Pending, error) {
+	shown, err := a.shown(q)
+	if err != nil {
+		return gate.Pending{}, &gate.AskRefused{Reason: "the operation cannot be shown to a person: " + err.Error()}
+	}
+	r, _, err := a.desk.Ask(ctx, approval.Asking{
+		Operation: q.Operation, Digest: q.Digest, Verdict: q.Verdict, Shown: shown,
+		History: a.history.of(q.Operation.Context.Session), Demand: a.demands[q.Operation.Resource.Name],
+	})
+	var limit *approval.LimitError
+	switch {
+	case errors.As(err, &limit):
+		return gate.Pending{}, &gate.AskRefused{Reason: limit.Error()}
+	case errors.Is(err, approval.ErrNobody):
+		return gate.Pending{}, &gate.AskRefused{Reason: err.Error()}
+	case err != nil:
+		return gate.Pending{}, err
+	}
+	p := gate.Pending{ID: r.ID, Expires: r.Deadline()}
+	if a.consoleAt != "" {
+		p.URL = a.consoleAt + "/approvals/" + r.ID
+	}
+	return p, nil
+}
+
+func (a *asking) Wait(ctx context.Context, id string) (gate.Answer, error) {
+	r, err := a.desk.Wait(ctx, id)
+	if err != nil {
+		return gate.Answer{}, err
+	}
+	return gate.Answer{Rejected: r.State == approval.Rejected, Reason: r.Reason}, nil
+}
+
+// shown is the operation's detail as an approver may see it. Every redaction masks here, also one that removes: a person
+// must see that there is a value, though not which.
+func (a *asking) shown(q *gate.Question) (gate.Object, error) {
+	detail := q.Operation.Detail.Object()
+	if len(q.Verdict.Redactions) == 0 {
+		return detail, nil
+	}
+	masks := make([]gate.Redaction, len(q.Verdict.Redactions))
+	detectors := []gate.Redaction{}
+	for i, r := range q.Verdict.Redactions {
+		r.With = gate.Mask
+		masks[i] = r
+		if r.Detect != "" {
+			detectors = append(detectors, r)
+		}
+	}
+	body, err := redact.Compile(masks, a.redactKey)
+	if err != nil {
+		return nil, err
+	}
+	rest, err := redact.Compile(detectors, a.redactKey)
+	if err != nil {
+		return nil, err
+	}
+	shown := make(gate.Object, len(detail))
+	for i, m := range detail {
+		plan := rest
+		if m.Name == "body" {
+			plan = body
+		}
+		if m.Value, err = redactValue(plan, m.Value); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Name, err)
+		}
+		shown[i] = m
+	}
+	return shown, nil
+}
+
+func redactValue(p *redact.Plan, v any) (any, error) {
+	if p.Empty() {
+		return v, nil
+	}
+	text, err := gate.AppendJSON(nil, v)
+	if err != nil {
+		return nil, err
+	}
+	s, err := p.Stream("application/json", redact.Options{MaxToken: 16 << 20})
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.Write(text)
+	if err != nil {
+		return nil, err
+	}
+	out = append([]byte(nil), out...)
+	tail, err := s.Close()
+	if err != nil {
+		return nil, err
+	}
+	return web.ParseJSON(append(out, tail...))
+}
+
+// history remembers the last operations of each session, for the card that an approver sees. It is bounded in both ways and
+// lost at a restart; the journal is what lasts.
+type history struct {
+	mu       sync.Mutex
+	sessions map[string][]approval.Past
+	order    []string // sessions, oldest first
+}
+
+const (
+	historySessions = 2000
+	historyLength   = 20
+)
+
+func newHistory() *history { return &history{sessions: map[string][]approval.Past{}} }
+
+func (h *history) add(op *gate.Operation, effect gate.Effect, at time.Time) {
+	session := op.Context.Session
+	if session == "" {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	past, known := h.sessions[session]
+	if !known {
+		h.order = append(h.order, session)
+		if len(h.order) > historySessions {
+			delete(h.sessions, h.order[0])
+			h.order = h.order[1:]
+		}
+	}
+	past = append(past, approval.Past{Time: at, Verb: op.Verb, Target: op.Target, Result: effect.String()})
+	if len(past) > historyLength {
+		past = append(past[:0:0], past[len(past)-historyLength:]...)
+	}
+	h.sessions[session] = past
+}
+
+func (h *history) of(session string) []approval.Past {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]approval.Past(nil), h.sessions[session]...)
+}
+
+// consoleURL is where people reach the console: what is configured, or the address that it listens on.
+func consoleURL(configured, address string, tls bool) string {
+	switch {
+	case configured != "":
+		return strings.TrimSuffix(configured, "/")
+	case address == "":
+		return ""
+	case tls:
+		return "https://" + address
+	default:
+		return "http://" + address
+	}
+}

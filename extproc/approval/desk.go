@@ -1,0 +1,301 @@
+package approval
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// Options are what a desk needs. Store, Recorder, Node and People are required.
+type Options struct {
+	Store    Store
+	Recorder gate.Recorder
+	Node     string // of this gateway; no other gateway on the same store has it
+	People   string // issuer of those who approve
+
+	TTL       time.Duration // of a request; 15 minutes unless set
+	GrantTTL  time.Duration // of a grant, from the last approval; as TTL unless set
+	Limits    Limits
+	CardBytes int // a card is at most this long; 64 KiB unless set
+
+	SweepEvery time.Duration // how often requests past their deadline are closed; 1 second unless set
+	AdoptAfter time.Duration // records that another gateway has left in the store are made after this long; 10 seconds unless set
+	Log        *slog.Logger
+}
+
+// Desk is where operations ask and people answer. Gateways that share a store have a desk each.
+type Desk struct {
+	store    Store
+	recorder gate.Recorder
+	node     string
+	people   string
+	ttl      time.Duration
+	grantTTL time.Duration
+	limits   Limits
+	card     int
+	sweep    time.Duration
+	adopt    time.Duration
+	log      *slog.Logger
+
+	outbox  outbox
+	memory  memory
+	waiting waiting
+
+	running sync.Mutex
+}
+
+// NewDesk returns a desk. Its Run must be running for holds to wake and requests to expire.
+func NewDesk(o Options) (*Desk, error) {
+	if o.Store == nil || o.Recorder == nil || o.Node == "" || o.People == "" {
+		return nil, errors.New("a desk needs a store, a recorder, a node and the people's issuer")
+	}
+	ttl := cmp.Or(o.TTL, 15*time.Minute)
+	d := &Desk{
+		store: o.Store, recorder: o.Recorder, node: o.Node, people: o.People,
+		ttl: ttl, grantTTL: cmp.Or(o.GrantTTL, ttl), limits: o.Limits, card: cmp.Or(o.CardBytes, 64<<10),
+		sweep: cmp.Or(o.SweepEvery, time.Second), adopt: cmp.Or(o.AdoptAfter, 10*time.Second),
+		log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
+	}
+	if d.ttl < 0 || d.grantTTL < 0 {
+		return nil, fmt.Errorf("a request cannot live for %v, nor a grant for %v", d.ttl, d.grantTTL)
+	}
+	d.limits.RateWindow = cmp.Or(d.limits.RateWindow, time.Minute)
+	d.outbox.init()
+	d.memory.init()
+	d.waiting.init()
+	return d, nil
+}
+
+// Asking is an operation that policy asks about.
+type Asking struct {
+	Operation *gate.Operation
+	Digest    string // of the operation
+	Verdict   gate.Verdict
+	Shown     gate.Object // the operation's detail as people may see it: what must not be shown is redacted
+	History   []Past      // what else was done in this session, oldest first
+	Demand    Demand
+}
+
+// Ask opens a request, or joins the one that is open for the same digest, policy and ask rules. What is open for the digest
+// under another policy or other rules is voided first. The request can be Approved already: then spend it. A *LimitError is
+// for the agent; every other error says that nobody can be asked at the moment. Its record is durable on return.
+func (d *Desk) Ask(ctx context.Context, a Asking) (r Request, joined bool, err error) {
+	if err := a.check(); err != nil {
+		return Request{}, false, err
+	}
+	asks := asksOf(a.Verdict)
+	p := a.Operation.Principal
+	opening := Opening{
+		Digest: a.Digest, Agent: Party{p.Issuer, p.Subject}, Resource: a.Operation.Resource.Name, Limits: d.limits,
+	}
+	for range 16 {
+		r, joined, err = d.store.Open(ctx, opening, func(now time.Time) (Request, error) { return d.create(now, a, asks) })
+		switch {
+		case errors.Is(err, ErrDue):
+			err = d.close(ctx, r.ID)
+		case err != nil:
+			return Request{}, false, fmt.Errorf("open a request for approval: %w", err)
+		case !joined:
+			d.memory.note(&r)
+			return r, false, d.record(ctx, &r)
+		default:
+			why := a.differs(&r, asks)
+			if why == "" {
+				return r, true, nil
+			}
+			err = d.void(ctx, r.ID, why, nil)
+		}
+		if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotFound) {
+			return Request{}, false, err
+		}
+	}
+	return Request{}, false, fmt.Errorf("open a request for approval: others keep closing it")
+}
+
+func (a *Asking) check() error {
+	switch {
+	case a.Operation == nil || !a.Operation.Principal.Known() || a.Operation.ID == "":
+		return errors.New("ask for approval: there is no operation or no agent")
+	case a.Digest == "" || a.Verdict.PolicyDigest == "":
+		return errors.New("ask for approval: the digest of the operation or of the policy is missing")
+	case a.Verdict.Effect != gate.Ask:
+		return fmt.Errorf("ask for approval: policy says %v", a.Verdict.Effect)
+	case len(a.Verdict.Asks) == 0:
+		return ErrNobody
+	}
+	for _, ask := range a.Verdict.Asks {
+		if !slices.ContainsFunc(ask.Approvers, func(name string) bool { return name != "" }) {
+			return fmt.Errorf("rule %s/%s: %w", ask.Package, ask.ID, ErrNobody)
+		}
+	}
+	return nil
+}
+
+// differs says why r is not a request for what a asks.
+func (a *Asking) differs(r *Request, asks []AskRule) string {
+	switch {
+	case r.PolicyDigest != a.Verdict.PolicyDigest:
+		return reasonPolicy
+	case !slices.EqualFunc(r.Asks, asks, func(x, y AskRule) bool { return compareAsks(x, y) == 0 }):
+		return reasonAsks
+	case r.Demand.MaxAge != a.Demand.MaxAge || !slices.Equal(r.Demand.ACR, a.Demand.ACR):
+		return reasonDemand
+	default:
+		return ""
+	}
+}
+
+const (
+	reasonPolicy     = "policy has changed since this was asked"
+	reasonAsks       = "policy now asks for other approvals of this operation"
+	reasonDemand     = "the resource now demands another sign-in"
+	reasonRolledBack = "the store has lost a change of this request that was acknowledged"
+	reasonFenced     = "the store was restarted or failed over after the approval, so that it cannot be known whether it was used"
+)
+
+func (d *Desk) create(now time.Time, a Asking, asks []AskRule) (Request, error) {
+	op, p := a.Operation, a.Operation.Principal
+	r := Request{
+		ID: gate.NewID(now), Digest: a.Digest, PolicyDigest: a.Verdict.PolicyDigest,
+		Resource: op.Resource.Name, Verb: op.Verb, Target: op.Target,
+		Agent: Party{p.Issuer, p.Subject}, Session: op.Context.Session, Op: op.ID,
+		Asks: asks, Demand: a.Demand,
+		Created: now, Expires: now.Add(d.ttl), GrantTTL: d.grantTTL, State: Pending,
+	}
+	for _, actor := range p.Actors {
+		r.Actors = append(r.Actors, Party(actor))
+	}
+	if p.OnBehalfOf != nil {
+		person := Party(*p.OnBehalfOf)
+		r.OnBehalfOf = &person
+	}
+	var err error
+	if r.Card, err = renderCard(&r, &a, d.card); err != nil {
+		return Request{}, err
+	}
+	r.CardDigest = CardDigest(r.Card)
+	return r, d.note(&r, RecordRequested, op.ID, requested(&r)...)
+}
+
+// Get returns a request with its card.
+func (d *Desk) Get(ctx context.Context, id string) (Request, error) { return d.store.Get(ctx, id) }
+
+// List returns requests, newest first, with their cards.
+func (d *Desk) List(ctx context.Context, f Filter) (Page, error) { return d.store.List(ctx, f) }
+
+// update changes a request and records the change. With an error other than ErrUnrecorded nothing was changed, or nobody
+// knows; with ErrUnrecorded the change stands and its record is still to be made. Either way nothing may be acknowledged.
+func (d *Desk) update(ctx context.Context, id string, change func(now time.Time, r *Request) error) (Request, error) {
+	seen := d.memory.rev(id) // before the store is read: what is older than this afterwards was taken back
+	r, err := d.store.Update(ctx, id, func(now time.Time, r *Request) error {
+		if r.Rev < seen {
+			return ErrRolledBack
+		}
+		d.outbox.drop(r)
+		return change(now, r)
+	})
+	if errors.Is(err, ErrRolledBack) {
+		return r, errors.Join(err, d.voidRolledBack(ctx, id, seen))
+	}
+	if err != nil {
+		return r, err
+	}
+	d.memory.note(&r)
+	return r, d.record(ctx, &r)
+}
+
+// close closes a request whose deadline has passed, and leaves any other alone.
+func (d *Desk) close(ctx context.Context, id string) error {
+	_, err := d.update(ctx, id, func(now time.Time, r *Request) error {
+		if !r.Due(now) {
+			return ErrClosed
+		}
+		return d.expire(now, r)
+	})
+	return err
+}
+
+func (d *Desk) expire(now time.Time, r *Request) error {
+	from := r.State
+	r.State, r.Closed = Expired, now
+	return d.note(r, RecordExpired, r.Op, gate.Member{Name: "from", Value: string(from)})
+}
+
+// void closes a live request because what it asks about has changed. only, where it is not nil, must agree.
+func (d *Desk) void(ctx context.Context, id, why string, only func(*Request) bool) error {
+	_, err := d.update(ctx, id, func(now time.Time, r *Request) error {
+		if !r.State.Live() || only != nil && !only(r) {
+			return ErrClosed
+		}
+		return d.voidNow(now, r, why)
+	})
+	return err
+}
+
+func (d *Desk) voidNow(now time.Time, r *Request, why string) error {
+	from := r.State
+	r.State, r.Closed, r.Reason = Voided, now, why
+	return d.note(r, RecordVoided, r.Op, because(why), gate.Member{Name: "from", Value: string(from)})
+}
+
+// VoidOthers voids what is open under any other policy than the one given: what people see in the queue can then still be
+// approved. It returns how many it voided.
+func (d *Desk) VoidOthers(ctx context.Context, policyDigest string) (int, error) {
+	voided := 0
+	filter := Filter{States: []State{Pending, Approved}, Size: 500}
+	for {
+		page, err := d.store.List(ctx, filter)
+		if err != nil {
+			return voided, fmt.Errorf("void requests of another policy: %w", err)
+		}
+		for i := range page.Requests {
+			r := &page.Requests[i]
+			if r.PolicyDigest == policyDigest {
+				continue
+			}
+			err := d.void(ctx, r.ID, reasonPolicy, func(r *Request) bool { return r.PolicyDigest != policyDigest })
+			if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotFound) {
+				return voided, fmt.Errorf("void request %s: %w", r.ID, err)
+			}
+			if err == nil {
+				voided++
+			}
+		}
+		if page.Next == "" {
+			return voided, nil
+		}
+		filter.After = page.Next
+	}
+}
+
+// Withdraw closes a request that the agent does not want any more. Only the agent that asked can.
+func (d *Desk) Withdraw(ctx context.Context, agent gate.Party, id, reason string) error {
+	_, err := d.update(ctx, id, func(now time.Time, r *Request) error {
+		if r.Agent != Party(agent) {
+			return ErrNotFound
+		}
+		if !r.State.Live() {
+			return ErrClosed
+		}
+		r.State, r.Closed, r.Reason = Withdrawn, now, valid(reason)
+		return d.note(r, RecordWithdrawn, r.Op, because(reason))
+	})
+	return err
+}
+
+// Left records that the agent of operation op went away while it was held. The request stays as it is, and the record's
+// `state` says so: it can still be approved, and the identical operation repeated can use that.
+func (d *Desk) Left(ctx context.Context, op string, r *Request) error {
+	body, err := d.body(r, "left/"+op, because("the agent left during the hold; the request stays open until it expires"))
+	if err != nil {
+		return err
+	}
+	return d.recorder.Post(ctx, &gate.Record{Type: RecordWithdrawn, Op: op, Body: line(body)})
+}

@@ -1,0 +1,294 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/countersign/countersign/extproc/approval"
+)
+
+// maxBatch is how many changes share a commit at most.
+const maxBatch = 256
+
+// job is one change that waits for the writer.
+type job struct {
+	apply func(tx *bolt.Tx, now time.Time) error
+	err   error
+	done  chan struct{}
+}
+
+// do has the writer apply a change and returns when it is durable. A ctx that ends while the job is in hand does not
+// take it back, so it is waited for: a commit takes no longer than the disk.
+func (s *Store) do(ctx context.Context, apply func(*bolt.Tx, time.Time) error) error {
+	j := &job{apply: apply, done: make(chan struct{})}
+	select {
+	case s.jobs <- j:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the approvals file: %w", ctx.Err())
+	case <-s.stop:
+		return ErrClosed
+	}
+	select {
+	case <-j.done:
+		return j.err
+	case <-s.done:
+		select {
+		case <-j.done:
+			return j.err
+		default:
+			return ErrClosed
+		}
+	}
+}
+
+func (s *Store) run() {
+	defer close(s.done)
+	for {
+		select {
+		case j := <-s.jobs:
+			s.commit(s.gather(j))
+		case <-s.stop:
+			for {
+				select {
+				case j := <-s.jobs:
+					s.commit(s.gather(j))
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *Store) gather(first *job) []*job {
+	batch := []*job{first}
+	for len(batch) < maxBatch {
+		select {
+		case j := <-s.jobs:
+			batch = append(batch, j)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// commit applies a batch in one transaction. The change in memory is visible before the commit to other changes only;
+// after a commit that failed memory and disk are in doubt, and the store is done for.
+func (s *Store) commit(batch []*job) {
+	s.mu.Lock()
+	err := s.failed
+	s.mu.Unlock()
+	if err == nil {
+		err = s.apply(batch)
+	}
+	for _, j := range batch {
+		if err != nil && j.err == nil {
+			j.err = err
+		}
+		close(j.done)
+	}
+}
+
+func (s *Store) apply(batch []*job) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := false
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		now := s.clock.now()
+		for _, j := range batch {
+			j.err = j.apply(tx, now)
+			changed = changed || j.err == nil
+			if bad := (writeError{}); errors.As(j.err, &bad) {
+				changed = true
+				return bad // half of a change must not be committed with the others
+			}
+		}
+		if !changed {
+			return errUnchanged
+		}
+		s.state.forgetRates(now)
+		if err := forget(tx, now.Add(-s.retain)); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketMeta).Put(keyClock, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())))
+	})
+	if err == nil || !changed {
+		return nil
+	}
+	s.failed = fmt.Errorf("%w: %w", ErrFailed, err)
+	for feed := range s.feeds {
+		feed.Put(approval.Change{})
+	}
+	return s.failed
+}
+
+// writeError is a change that may be half in the transaction.
+type writeError struct{ err error }
+
+func (e writeError) Error() string { return e.err.Error() }
+func (e writeError) Unwrap() error { return e.err }
+
+var errUnchanged = fmt.Errorf("nothing was changed")
+
+// forget removes a few requests that were closed before a time.
+func forget(tx *bolt.Tx, before time.Time) error {
+	c := tx.Bucket(bucketFinal).Cursor()
+	limit := uint64(before.UnixNano())
+	for range 16 {
+		key, _ := c.First()
+		if len(key) < 8 || binary.BigEndian.Uint64(key) >= limit {
+			return nil
+		}
+		id := key[8:]
+		if tx.Bucket(bucketUnrecorded).Get(id) != nil {
+			return nil
+		}
+		if err := tx.Bucket(bucketRequests).Delete(id); err != nil {
+			return err
+		}
+		if err := tx.Bucket(bucketCards).Delete(id); err != nil {
+			return err
+		}
+		if err := c.Delete(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// state is what is live, in memory.
+type state struct {
+	live       map[string]*approval.Request
+	byDigest   map[string]*approval.Request
+	byAgent    map[approval.Party]int
+	byResource map[string]int
+	rates      map[approval.Party]rate
+	forgotten  time.Time // when rates were last forgotten
+}
+
+type rate struct {
+	from   time.Time
+	window time.Duration
+	n      int
+}
+
+func (t *state) init() {
+	t.live = map[string]*approval.Request{}
+	t.byDigest = map[string]*approval.Request{}
+	t.byAgent = map[approval.Party]int{}
+	t.byResource = map[string]int{}
+	t.rates = map[approval.Party]rate{}
+}
+
+func (t *state) add(r *approval.Request) {
+	t.live[r.ID] = r
+	t.byDigest[r.Digest] = r
+	t.byAgent[r.Agent]++
+	t.byResource[r.Resource]++
+}
+
+// replace puts r, which may be final, in the place of its former self.
+func (t *state) replace(r *approval.Request) {
+	if _, ok := t.live[r.ID]; !ok {
+		return
+	}
+	if r.State.Live() {
+		t.live[r.ID], t.byDigest[r.Digest] = r, r
+		return
+	}
+	delete(t.live, r.ID)
+	delete(t.byDigest, r.Digest)
+	if t.byAgent[r.Agent]--; t.byAgent[r.Agent] == 0 {
+		delete(t.byAgent, r.Agent)
+	}
+	if t.byResource[r.Resource]--; t.byResource[r.Resource] == 0 {
+		delete(t.byResource, r.Resource)
+	}
+}
+
+// room says which bound a new request would break.
+func (t *state) room(o *approval.Opening, now time.Time) error {
+	l := &o.Limits
+	for _, bound := range []struct {
+		what        string
+		have, limit int
+	}{
+		{approval.LimitAgent, t.byAgent[o.Agent], l.PerAgent},
+		{approval.LimitResource, t.byResource[o.Resource], l.PerResource},
+		{approval.LimitTotal, len(t.live), l.Total},
+		{approval.LimitRate, t.rates[o.Agent].now(now, l.RateWindow), l.Rate},
+	} {
+		if bound.limit > 0 && bound.have >= bound.limit {
+			return &approval.LimitError{What: bound.what, Limit: bound.limit}
+		}
+	}
+	return nil
+}
+
+func (r rate) now(now time.Time, window time.Duration) int {
+	if now.Sub(r.from) >= cmp.Or(window, time.Minute) {
+		return 0
+	}
+	return r.n
+}
+
+func (t *state) count(o *approval.Opening, now time.Time) {
+	window := cmp.Or(o.Limits.RateWindow, time.Minute)
+	r := t.rates[o.Agent]
+	if r.now(now, window) == 0 {
+		r = rate{from: now, window: window}
+	}
+	r.n++
+	t.rates[o.Agent] = r
+}
+
+func (t *state) forgetRates(now time.Time) {
+	if now.Sub(t.forgotten) < time.Minute {
+		return
+	}
+	t.forgotten = now
+	for agent, r := range t.rates {
+		if now.Sub(r.from) >= r.window {
+			delete(t.rates, agent)
+		}
+	}
+}
+
+// clock is a wall clock that never goes back.
+type clock struct {
+	mu     sync.Mutex
+	wall   func() time.Time
+	anchor time.Time // with its monotonic reading
+	base   time.Time // what the clock said at anchor
+	last   time.Time
+}
+
+func (c *clock) init(wall func() time.Time, last time.Time) {
+	c.wall = wall
+	c.anchor = wall()
+	c.base = c.anchor.Round(0)
+	if last.After(c.base) {
+		c.base = last
+	}
+	c.last = c.base
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wall := c.wall()
+	for _, t := range []time.Time{c.base.Add(wall.Sub(c.anchor)), wall.Round(0)} {
+		if t.After(c.last) {
+			c.last = t
+		}
+	}
+	return c.last.UTC()
+}

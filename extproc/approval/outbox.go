@@ -1,0 +1,216 @@
+package approval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// outbox remembers which events this gateway has recorded and not yet taken out of the store.
+type outbox struct {
+	mu       sync.Mutex
+	recorded map[string]map[uint64]bool // request -> revision
+	flights  map[eventKey]*flight
+	dirty    chan struct{}
+}
+
+type eventKey struct {
+	id  string
+	rev uint64
+}
+
+// flight is an append that others can wait for.
+type flight struct {
+	done chan struct{}
+	err  error
+}
+
+func (o *outbox) init() {
+	o.recorded = map[string]map[uint64]bool{}
+	o.flights = map[eventKey]*flight{}
+	o.dirty = make(chan struct{}, 1)
+}
+
+// drop takes out of r what was recorded. It reports whether there was any.
+func (o *outbox) drop(r *Request) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	revs := o.recorded[r.ID]
+	if len(revs) == 0 {
+		return false
+	}
+	before := len(r.Outbox)
+	r.Outbox = slices.DeleteFunc(r.Outbox, func(e Event) bool { return revs[e.Rev] })
+	return len(r.Outbox) < before
+}
+
+// forget is called when the stored r does not have the events any more.
+func (o *outbox) forget(r *Request) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	left := map[uint64]bool{}
+	for _, e := range r.Outbox {
+		if o.recorded[r.ID][e.Rev] {
+			left[e.Rev] = true
+		}
+	}
+	if len(left) == 0 {
+		delete(o.recorded, r.ID)
+		return
+	}
+	o.recorded[r.ID] = left
+}
+
+func (o *outbox) ids() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ids := make([]string, 0, len(o.recorded))
+	for id := range o.recorded {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// record appends to the journal what is in r's outbox, oldest first, whichever gateway put it there.
+func (d *Desk) record(ctx context.Context, r *Request) error {
+	for _, e := range r.Outbox {
+		if err := d.recordEvent(ctx, r.ID, e); err != nil {
+			return fmt.Errorf("%w: %s of request %s: %w", ErrUnrecorded, e.Type, r.ID, err)
+		}
+	}
+	return nil
+}
+
+// recordEvent appends an event once, also when several callers find it in the store at the same time.
+func (d *Desk) recordEvent(ctx context.Context, id string, e Event) error {
+	key := eventKey{id, e.Rev}
+	o := &d.outbox
+	o.mu.Lock()
+	if o.recorded[id][e.Rev] {
+		o.mu.Unlock()
+		return nil
+	}
+	f, mine := o.flights[key], false
+	if f == nil {
+		f, mine = &flight{done: make(chan struct{})}, true
+		o.flights[key] = f
+	}
+	o.mu.Unlock()
+	if !mine {
+		<-f.done // the journal answers always
+		return f.err
+	}
+
+	// The journal's answer is waited for even where the caller has left: only then is it known what the record says.
+	receipt, err := d.recorder.Append(context.WithoutCancel(ctx), &gate.Record{Type: e.Type, Op: e.Op, Body: line(e.Body)})
+	if err == nil && receipt.Seq == 0 {
+		err = errors.New("the journal gave no receipt")
+	}
+	o.mu.Lock()
+	f.err = err
+	delete(o.flights, key)
+	if err == nil {
+		if o.recorded[id] == nil {
+			o.recorded[id] = map[uint64]bool{}
+		}
+		o.recorded[id][e.Rev] = true
+	}
+	o.mu.Unlock()
+	close(f.done)
+	select {
+	case o.dirty <- struct{}{}:
+	default:
+	}
+	return err
+}
+
+// clear takes recorded events out of the store. What fails is tried again the next time.
+func (d *Desk) clear(ctx context.Context) {
+	ids := make(chan string)
+	var workers sync.WaitGroup
+	for range 8 {
+		workers.Go(func() {
+			for id := range ids {
+				r, err := d.store.Update(ctx, id, func(_ time.Time, r *Request) error {
+					if !d.outbox.drop(r) {
+						return errDone
+					}
+					return nil
+				})
+				if err == nil || errors.Is(err, errDone) || errors.Is(err, ErrNotFound) {
+					r.ID = id
+					d.outbox.forget(&r)
+				}
+			}
+		})
+	}
+	for _, id := range d.outbox.ids() {
+		select {
+		case ids <- id:
+		case <-ctx.Done():
+		}
+	}
+	close(ids)
+	workers.Wait()
+}
+
+// adoptAll records what is in the store and was not recorded: this gateway's own events at its start, and those that
+// another has left for longer than it takes to record them.
+func (d *Desk) adoptAll(ctx context.Context, idle time.Duration, mine bool) error {
+	filter := Filter{Unrecorded: true, Idle: idle, Size: 500}
+	for {
+		page, err := d.store.List(ctx, filter)
+		if err != nil {
+			return fmt.Errorf("look for changes without a record: %w", err)
+		}
+		for i := range page.Requests {
+			r := &page.Requests[i]
+			if mine {
+				r.Outbox = slices.DeleteFunc(r.Outbox, func(e Event) bool { return e.Node != d.node })
+			}
+			if err := d.record(ctx, r); err != nil {
+				return err
+			}
+		}
+		if page.Next == "" {
+			return nil
+		}
+		filter.After = page.Next
+	}
+}
+
+// Settle closes what is past its deadline, records what was left without a record, and takes out of the store what was
+// recorded. Run does it all the time; it is here for tests and for a stop.
+func (d *Desk) Settle(ctx context.Context) error {
+	err := errors.Join(d.adoptAll(ctx, 0, true), d.adoptAll(ctx, d.adopt, false), d.Sweep(ctx))
+	d.clear(ctx)
+	return err
+}
+
+// Sweep closes what is past its deadline.
+func (d *Desk) Sweep(ctx context.Context) error {
+	for {
+		page, err := d.store.List(ctx, Filter{Due: true, Size: 500})
+		if err != nil {
+			return fmt.Errorf("look for expired requests: %w", err)
+		}
+		closed := 0
+		for i := range page.Requests {
+			err := d.close(ctx, page.Requests[i].ID)
+			if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotFound) {
+				return fmt.Errorf("close expired request %s: %w", page.Requests[i].ID, err)
+			}
+			if err == nil {
+				closed++
+			}
+		}
+		if page.Next == "" || closed == 0 {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package approval
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// The types of record. A decision that was refused is an approval.decided too, whose decision is "refused".
+const (
+	RecordRequested = "approval.requested"
+	RecordDecided   = "approval.decided"
+	RecordSpent     = "approval.spent"
+	RecordExpired   = "approval.expired"
+	RecordVoided    = "approval.voided"
+	RecordWithdrawn = "approval.withdrawn"
+)
+
+// line is the body of a record that was written when the change was made.
+type line string
+
+func (l line) AppendJSON(dst []byte) ([]byte, error) { return append(dst, l...), nil }
+
+// note adds to the outbox the record of the change that is being made to r.
+func (d *Desk) note(r *Request, kind, op string, members ...gate.Member) error {
+	rev := r.Rev + 1
+	body, err := d.body(r, strconv.FormatUint(rev, 10), members...)
+	if err != nil {
+		return err
+	}
+	r.Outbox = append(r.Outbox, Event{Rev: rev, Node: d.node, Type: kind, Op: op, Body: body})
+	return nil
+}
+
+// body is what every record of a request says, and members. It has no text of the operation but its verb and target,
+// which are fit to be recorded. event is unique among those of the request: for a change it is the revision.
+func (d *Desk) body(r *Request, event string, members ...gate.Member) (string, error) {
+	o, err := gate.MakeObject(append(members,
+		gate.Member{Name: "agent", Value: r.Agent.object()},
+		gate.Member{Name: "approval", Value: r.ID},
+		gate.Member{Name: "card_digest", Value: r.CardDigest},
+		gate.Member{Name: "digest", Value: r.Digest},
+		gate.Member{Name: "event", Value: r.ID + "/" + event},
+		gate.Member{Name: "gateway", Value: d.node},
+		gate.Member{Name: "policy_digest", Value: r.PolicyDigest},
+		gate.Member{Name: "resource", Value: valid(r.Resource)},
+		gate.Member{Name: "session", Value: valid(r.Session)},
+		gate.Member{Name: "state", Value: string(r.State)},
+	)...)
+	if err != nil {
+		return "", err
+	}
+	text, err := gate.AppendJSON(nil, o)
+	if err != nil {
+		return "", fmt.Errorf("write the record of request %s: %w", r.ID, err)
+	}
+	return string(text), nil
+}
+
+func requested(r *Request) []gate.Member {
+	asks := make([]any, len(r.Asks))
+	for i, a := range r.Asks {
+		asks[i] = gate.Object{
+			{Name: "approvers", Value: validAll(a.Approvers)},
+			{Name: "quorum", Value: a.Quorum},
+			{Name: "rule", Value: valid(a.Package + "/" + a.ID)},
+		}
+	}
+	return []gate.Member{
+		{Name: "asks", Value: asks},
+		{Name: "expires", Value: timeText(r.Expires)},
+		{Name: "on_behalf_of", Value: r.OnBehalfOf.value()},
+		{Name: "target", Value: valid(r.Target)},
+		{Name: "verb", Value: valid(r.Verb)},
+	}
+}
+
+// decided tells of a decision. card is the digest that the decision named: card_digest is the request's own.
+func decided(decision, attempted, problem string, d *Decision) []gate.Member {
+	members := []gate.Member{
+		{Name: "approver", Value: d.By.object()},
+		{Name: "card", Value: valid(d.Card)},
+		{Name: "decision", Value: decision},
+		{Name: "reason", Value: valid(d.Reason)},
+		{Name: "think", Value: seconds(d.Think)},
+	}
+	if problem != "" {
+		members = append(members, gate.Member{Name: "attempted", Value: attempted}, gate.Member{Name: "problem", Value: problem})
+	}
+	return members
+}
+
+func spentBy(r *Request) []gate.Member {
+	people := []any{}
+	for i := range r.Decisions {
+		if d := &r.Decisions[i]; d.Approve {
+			people = append(people, gate.Object{
+				{Name: "at", Value: timeText(d.At)},
+				{Name: "card", Value: valid(d.Card)},
+				{Name: "issuer", Value: valid(d.By.Issuer)},
+				{Name: "subject", Value: valid(d.By.Subject)},
+			})
+		}
+	}
+	return []gate.Member{{Name: "approvals", Value: people}, {Name: "granted_until", Value: timeText(r.GrantExpires)}}
+}
+
+func because(reason string) gate.Member { return gate.Member{Name: "reason", Value: valid(reason)} }
+
+func (p Party) object() gate.Object {
+	return gate.Object{{Name: "issuer", Value: valid(p.Issuer)}, {Name: "subject", Value: valid(p.Subject)}}
+}
+
+func (p *Party) value() any {
+	if p == nil {
+		return nil
+	}
+	return p.object()
+}
+
+func (b *Approver) object() gate.Object {
+	return gate.Object{
+		{Name: "acr", Value: valid(b.ACR)},
+		{Name: "amr", Value: validAll(b.AMR)},
+		{Name: "auth_time", Value: timeText(b.AuthTime)},
+		{Name: "issuer", Value: valid(b.Issuer)},
+		{Name: "subject", Value: valid(b.Subject)},
+	}
+}
+
+// timeText is empty for the zero time.
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return string(gate.AppendTime(nil, t))
+}
+
+// seconds is null where the time is not known.
+func seconds(d time.Duration) any {
+	if d <= 0 {
+		return nil
+	}
+	return json.Number(strconv.FormatFloat(d.Seconds(), 'f', 3, 64))
+}
+
+// valid keeps a token's or a person's odd bytes from making a record impossible.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+func validAll(list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = valid(s)
+	}
+	return out
+}

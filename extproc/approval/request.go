@@ -1,0 +1,207 @@
+package approval
+
+import (
+	"slices"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// State is where a request stands. The zero value is no state, and nothing is spent in it.
+type State string
+
+// The states. Pending and Approved are live; the others are final.
+const (
+	Pending   State = "pending"
+	Approved  State = "approved"
+	Rejected  State = "rejected"
+	Expired   State = "expired"
+	Spent     State = "spent"
+	Voided    State = "voided"
+	Withdrawn State = "withdrawn"
+)
+
+// Live reports whether a request in this state can still change.
+func (s State) Live() bool { return s == Pending || s == Approved }
+
+// Party is a [gate.Party] as it is stored.
+type Party struct {
+	Issuer  string `json:"issuer"`
+	Subject string `json:"subject"`
+}
+
+// AskRule is a [gate.AskRule] as it is stored.
+type AskRule struct {
+	Package   string   `json:"package"`
+	ID        string   `json:"id"`
+	Reason    string   `json:"reason"`
+	Approvers []string `json:"approvers"`
+	Quorum    int      `json:"quorum"`
+}
+
+// Demand is what a resource asks of a decision beyond who makes it. The zero value asks nothing.
+type Demand struct {
+	ACR    []string      `json:"acr,omitempty"`     // authentication contexts that are accepted; any when empty
+	MaxAge time.Duration `json:"max_age,omitempty"` // since the approver last authenticated; any when 0
+}
+
+// Approver is a person who decides, as their verified token says.
+type Approver struct {
+	Issuer   string    `json:"issuer"`
+	Subject  string    `json:"subject"`
+	Groups   []string  `json:"groups"`
+	ACR      string    `json:"acr"`
+	AMR      []string  `json:"amr"`
+	AuthTime time.Time `json:"auth_time"` // zero where the token has none
+}
+
+// Decision is one person's answer.
+type Decision struct {
+	By      Approver      `json:"by"`
+	Approve bool          `json:"approve"`
+	Reason  string        `json:"reason"`
+	Card    string        `json:"card"` // digest of the card that was decided on
+	At      time.Time     `json:"at"`
+	Think   time.Duration `json:"think"` // from when the card was shown; 0 where that is not known
+
+	Nonce string `json:"nonce"` // of the call that made it, so that a call that is repeated is recognised
+}
+
+// Spend says what a grant was spent by.
+type Spend struct {
+	Op    string    `json:"op"`
+	At    time.Time `json:"at"`
+	Nonce string    `json:"nonce"`
+}
+
+// Event is a record that belongs to a change and is not known to be in a journal yet.
+type Event struct {
+	Rev  uint64 `json:"rev"` // of the request, after the change
+	Node string `json:"node"`
+	Type string `json:"type"`
+	Op   string `json:"op"`
+	Body string `json:"body"` // canonical JSON
+}
+
+// Request is one question to people, and its answer.
+type Request struct {
+	ID  string `json:"id"`
+	Rev uint64 `json:"rev"` // counts the changes; the first is 1. Set by the store.
+
+	Digest       string    `json:"digest"`
+	PolicyDigest string    `json:"policy_digest"`
+	Resource     string    `json:"resource"`
+	Verb         string    `json:"verb"`
+	Target       string    `json:"target"`
+	Agent        Party     `json:"agent"`
+	Actors       []Party   `json:"actors"`
+	OnBehalfOf   *Party    `json:"on_behalf_of"`
+	Session      string    `json:"session"`
+	Op           string    `json:"op"` // id of the attempt that opened it
+	Asks         []AskRule `json:"asks"`
+	Demand       Demand    `json:"demand"`
+
+	Card       []byte `json:"-"` // canonical JSON, see [Card]; kept beside the rest and never changed
+	CardDigest string `json:"card_digest"`
+
+	Created  time.Time     `json:"created"`
+	Expires  time.Time     `json:"expires"`   // of the question
+	GrantTTL time.Duration `json:"grant_ttl"` // from the last approval
+
+	State        State      `json:"state"`
+	Decisions    []Decision `json:"decisions"`
+	GrantExpires time.Time  `json:"grant_expires"` // zero until approved
+	Spent        *Spend     `json:"spent"`
+	Closed       time.Time  `json:"closed"` // zero while live
+	Reason       string     `json:"reason"` // why it was rejected, voided or withdrawn
+	Changed      time.Time  `json:"changed"`
+
+	Outbox []Event `json:"outbox"`
+}
+
+// Deadline is when the request's state ends by itself; zero in a final state.
+func (r *Request) Deadline() time.Time {
+	switch r.State {
+	case Pending:
+		return r.Expires
+	case Approved:
+		return r.GrantExpires
+	default:
+		return time.Time{}
+	}
+}
+
+// Due reports whether the deadline has passed.
+func (r *Request) Due(now time.Time) bool { return r.State.Live() && !now.Before(r.Deadline()) }
+
+// Clone is a copy that shares nothing that is ever changed.
+func (r *Request) Clone() Request {
+	c := *r
+	c.Decisions = slices.Clone(r.Decisions)
+	c.Outbox = slices.Clone(r.Outbox)
+	if r.Spent != nil {
+		spent := *r.Spent
+		c.Spent = &spent
+	}
+	return c
+}
+
+// eligible reports whether a names by, or a group of theirs.
+func (a *AskRule) eligible(by *Approver) bool {
+	for _, name := range a.Approvers {
+		if name != "" && (name == by.Subject || slices.Contains(by.Groups, name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// met counts the distinct people who approved and whom a names.
+func (a *AskRule) met(decisions []Decision) bool {
+	people := map[Party]bool{}
+	for i := range decisions {
+		if d := &decisions[i]; d.Approve && a.eligible(&d.By) {
+			people[d.By.party()] = true
+		}
+	}
+	return len(people) >= max(1, a.Quorum)
+}
+
+func (b *Approver) party() Party { return Party{b.Issuer, b.Subject} }
+
+// quorum reports whether every rule is met. No rules are never met.
+func (r *Request) quorum() bool {
+	for i := range r.Asks {
+		if !r.Asks[i].met(r.Decisions) {
+			return false
+		}
+	}
+	return len(r.Asks) > 0
+}
+
+// asksOf is what a verdict asks, in an order of its own, so that two equal verdicts compare equal.
+func asksOf(v gate.Verdict) []AskRule {
+	asks := make([]AskRule, 0, len(v.Asks))
+	for _, a := range v.Asks {
+		approvers := slices.Clone(a.Approvers)
+		slices.Sort(approvers)
+		asks = append(asks, AskRule{a.Package, a.ID, a.Reason, slices.Compact(approvers), max(1, a.Quorum)})
+	}
+	slices.SortFunc(asks, compareAsks)
+	return slices.CompactFunc(asks, func(a, b AskRule) bool { return compareAsks(a, b) == 0 })
+}
+
+func compareAsks(a, b AskRule) int {
+	for _, pair := range [][2]string{{a.Package, b.Package}, {a.ID, b.ID}, {a.Reason, b.Reason}} {
+		if pair[0] != pair[1] {
+			if pair[0] < pair[1] {
+				return -1
+			}
+			return 1
+		}
+	}
+	if c := slices.Compare(a.Approvers, b.Approvers); c != 0 {
+		return c
+	}
+	return a.Quorum - b.Quorum
+}

@@ -1,0 +1,106 @@
+package approval
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// Grant lets one operation through. Only [Desk.Spend] makes one that does; the zero value is for no operation.
+type Grant struct {
+	op      string
+	request Request
+}
+
+// For reports whether the grant is for the operation with this id.
+func (g Grant) For(op string) bool { return op != "" && g.op == op }
+
+// Request is the request that was granted, as it was spent.
+func (g Grant) Request() Request { return g.request }
+
+// Granted returns the live grant for a digest, to evaluate policy again with. It is not spent by that.
+func (d *Desk) Granted(ctx context.Context, digest string) (Request, bool, error) {
+	if digest == "" {
+		return Request{}, false, nil
+	}
+	page, err := d.store.List(ctx, Filter{Digest: digest})
+	if err != nil {
+		return Request{}, false, fmt.Errorf("look for a grant: %w", err)
+	}
+	if len(page.Requests) != 1 || page.Requests[0].State != Approved || page.Requests[0].Digest != digest {
+		return Request{}, false, nil
+	}
+	return page.Requests[0], true, nil
+}
+
+// Spending is an operation that wants to use a grant.
+type Spending struct {
+	Op      string       // id of this attempt
+	Digest  string       // of the operation
+	Verdict gate.Verdict // of policy now, with the approval in its context
+}
+
+// Spend uses the live grant for a digest. With true the grant is this operation's alone, and the record of that is
+// durable. With false and no error there is no grant: none was made, another operation had it, it expired, or what it was
+// made under has changed, which voids it. With an error nothing may be let through.
+func (d *Desk) Spend(ctx context.Context, s Spending) (Grant, bool, error) {
+	if s.Op == "" || s.Verdict.PolicyDigest == "" || s.Verdict.Effect != gate.Ask && s.Verdict.Effect != gate.Allow {
+		return Grant{}, false, nil
+	}
+	found, ok, err := d.Granted(ctx, s.Digest)
+	if err != nil || !ok {
+		return Grant{}, false, err
+	}
+	nonce := rand.Text()
+	r, err := d.update(ctx, found.ID, func(now time.Time, r *Request) error {
+		if r.Spent != nil && r.Spent.Nonce == nonce {
+			return errDone
+		}
+		return d.spend(now, &s, nonce, r)
+	})
+	switch {
+	case errors.Is(err, errDone):
+		err = d.record(ctx, &r)
+	case errors.Is(err, ErrFenced):
+		err = d.void(ctx, found.ID, reasonFenced, nil)
+	}
+	if errors.Is(err, ErrClosed) || errors.Is(err, ErrNotFound) {
+		return Grant{}, false, nil
+	}
+	if err != nil {
+		return Grant{}, false, fmt.Errorf("spend the grant of request %s: %w", found.ID, err)
+	}
+	if r.State != Spent || r.Spent == nil || r.Spent.Nonce != nonce {
+		return Grant{}, false, nil
+	}
+	r.Card = found.Card
+	return Grant{op: s.Op, request: r}, true, nil
+}
+
+// spend makes r spent, or closes it where it cannot be.
+func (d *Desk) spend(now time.Time, s *Spending, nonce string, r *Request) error {
+	if r.State != Approved || r.Digest != s.Digest || !r.quorum() {
+		return ErrClosed
+	}
+	if r.Due(now) {
+		return d.expire(now, r)
+	}
+	if r.PolicyDigest != s.Verdict.PolicyDigest {
+		return d.voidNow(now, r, reasonPolicy)
+	}
+	// A rule may allow what was approved. One that still asks must ask for what was approved, and nothing else.
+	if s.Verdict.Effect == gate.Ask {
+		same := func(a, b AskRule) bool { return compareAsks(a, b) == 0 }
+		if !slices.EqualFunc(r.Asks, asksOf(s.Verdict), same) {
+			return d.voidNow(now, r, reasonAsks)
+		}
+	}
+	r.State, r.Closed = Spent, now
+	r.Spent = &Spend{Op: s.Op, At: now, Nonce: nonce}
+	return d.note(r, RecordSpent, s.Op, spentBy(r)...)
+}

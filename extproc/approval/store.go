@@ -1,0 +1,224 @@
+package approval
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Store keeps requests. All of its methods are atomic, also between gateways that share a store, and what they return
+// is durable to the degree that the store's package comment says. An error that is none of those named here means that
+// the store cannot be used at the moment, or that nobody knows what it did; the caller then acknowledges nothing.
+type Store interface {
+	// Open stores the request that create makes, as revision 1, unless a live one has the digest of o: that one is returned
+	// then, and joined is true. When its deadline has passed the error is ErrDue. A bound of o.Limits that the new request
+	// would break gives a *LimitError. create is told the time by the store's clock; it may be called and its result not used.
+	Open(ctx context.Context, o Opening, create func(now time.Time) (Request, error)) (r Request, joined bool, err error)
+
+	// Get returns a request with its card; ErrNotFound when there is none.
+	Get(ctx context.Context, id string) (Request, error)
+
+	// List returns the requests that f selects, newest first, with their cards.
+	List(ctx context.Context, f Filter) (Page, error)
+
+	// Update changes a request, without its card, by compare-and-swap: change may be called several times, each time with the
+	// request as it is stored then, and the time by the store's clock. Its error is returned as it is, with the request, and
+	// nothing is stored. Update sets Rev and Changed.
+	//
+	// A change that leaves the request live or spends it is stored only while the deadline of the state before has not
+	// passed; otherwise change is called again, with the later time, and when it insists the error is ErrDue. A change from Approved to Spent is refused with
+	// ErrFenced where the store may have lost an earlier one. Other than that the store knows no rules: they are the desk's.
+	Update(ctx context.Context, id string, change func(now time.Time, r *Request) error) (Request, error)
+
+	// Watch tells of every change of a state or a decision that any gateway makes after Watch has returned, until ctx ends or
+	// the channel is closed. Changes of one request may be told as one. The zero Change says that some may have been missed.
+	Watch(ctx context.Context) (<-chan Change, error)
+}
+
+// Opening is what Open needs to know before there is a request.
+type Opening struct {
+	Digest   string
+	Agent    Party
+	Resource string
+	Limits   Limits
+}
+
+// Limits bound what is open. 0 is for none.
+type Limits struct {
+	Total       int           // live requests
+	PerAgent    int           // live requests of one agent
+	PerResource int           // live requests for one resource
+	Rate        int           // new requests of one agent in a RateWindow; joining is free
+	RateWindow  time.Duration // 1 minute unless set
+}
+
+// LimitError says which bound a new request would break.
+type LimitError struct {
+	What  string // for people: "requests of this agent that wait for a person"
+	Limit int
+}
+
+func (e *LimitError) Error() string { return fmt.Sprintf("over the limit of %d %s", e.Limit, e.What) }
+
+// The bounds, as LimitError names them.
+const (
+	LimitTotal    = "open requests"
+	LimitAgent    = "open requests of this agent"
+	LimitResource = "open requests for this resource"
+	LimitRate     = "new requests of this agent in a short time"
+	LimitCard     = "bytes that a person can be shown"
+	LimitRows     = "values that a person can be shown"
+	LimitPath     = "bytes in the name of a value that a person can be shown"
+)
+
+// Filter selects requests. Its zero value selects all.
+type Filter struct {
+	States   []State
+	Digest   string // the live request of this digest; excludes the rest of the filter
+	Agent    *Party
+	Resource string
+
+	Due        bool          // live, and past its deadline; oldest deadline first
+	Unrecorded bool          // with something in its outbox
+	Idle       time.Duration // with Unrecorded: not changed for at least this long
+
+	After string // the Next of the page before
+	Size  int    // of the page; 50 unless set, 500 at most
+}
+
+// Page is a part of a list.
+type Page struct {
+	Requests []Request
+	Next     string // for Filter.After; empty on the last page
+}
+
+// Limit is the size of the page that f asks for.
+func (f *Filter) Limit() int {
+	if f.Size <= 0 {
+		return 50
+	}
+	return min(f.Size, 500)
+}
+
+// Match reports whether r is selected by the parts of f that a request alone can tell.
+func (f *Filter) Match(r *Request) bool {
+	if f.Agent != nil && *f.Agent != r.Agent || f.Resource != "" && f.Resource != r.Resource {
+		return false
+	}
+	if len(f.States) == 0 {
+		return true
+	}
+	for _, s := range f.States {
+		if s == r.State {
+			return true
+		}
+	}
+	return false
+}
+
+// OnlyLive reports whether f selects live requests only.
+func (f *Filter) OnlyLive() bool {
+	for _, s := range f.States {
+		if !s.Live() {
+			return false
+		}
+	}
+	return len(f.States) > 0
+}
+
+// Change says that a request has changed. Its zero value says that any may have.
+type Change struct {
+	ID    string
+	Rev   uint64
+	State State
+}
+
+// What a store and a desk answer. Everything else is a failure of a part.
+var (
+	ErrNotFound   = errors.New("there is no such request")
+	ErrDue        = errors.New("the request has expired and is not closed yet")
+	ErrFenced     = errors.New("the store was restarted or failed over since this was approved")
+	ErrRolledBack = errors.New("the store has lost a change that was acknowledged")
+	ErrUncertain  = errors.New("the store has not confirmed the change on enough replicas")
+
+	ErrNobody         = errors.New("policy asks for an approval and names nobody who could give it")
+	ErrClosed         = errors.New("the request is not open any more")
+	ErrOldCard        = errors.New("the decision is about another card than the request's")
+	ErrNotApprover    = errors.New("no rule of this request names this person as an approver")
+	ErrOwnOperation   = errors.New("nobody approves what they asked for themselves, or what is done for them")
+	ErrDecidedAlready = errors.New("this person has decided on this request already")
+	ErrAuthentication = errors.New("the person is not signed in as strongly or as recently as this resource demands")
+	ErrUnrecorded     = errors.New("the change could not be recorded")
+)
+
+// Feed is a queue of changes that never blocks the one who puts and never grows beyond what changed: changes of one request
+// become one, and too many become the zero Change. Stores use it for Watch.
+type Feed struct {
+	mu      sync.Mutex
+	changes map[string]Change
+	all     bool
+	wake    chan struct{}
+}
+
+const feedLimit = 50_000
+
+// NewFeed returns a feed and the channel that it fills until ctx ends; the channel is closed then.
+func NewFeed(ctx context.Context) (*Feed, <-chan Change) {
+	f := &Feed{changes: map[string]Change{}, wake: make(chan struct{}, 1)}
+	out := make(chan Change)
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-f.wake:
+			case <-ctx.Done():
+				return
+			}
+			for _, c := range f.take() {
+				select {
+				case out <- c:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return f, out
+}
+
+// Put adds a change.
+func (f *Feed) Put(c Change) {
+	f.mu.Lock()
+	switch {
+	case c.ID == "" || len(f.changes) >= feedLimit:
+		f.all = true
+		clear(f.changes)
+	case !f.all:
+		if c.Rev >= f.changes[c.ID].Rev {
+			f.changes[c.ID] = c
+		}
+	}
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *Feed) take() []Change {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all {
+		f.all = false
+		clear(f.changes)
+		return []Change{{}}
+	}
+	list := make([]Change, 0, len(f.changes))
+	for _, c := range f.changes {
+		list = append(list, c)
+	}
+	clear(f.changes)
+	return list
+}

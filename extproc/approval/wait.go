@@ -1,0 +1,232 @@
+package approval
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// waiting is who waits for which request. A change wakes those who wait for it, and one of them alone asks the store.
+type waiting struct {
+	mu     sync.Mutex
+	topics map[string]*topic
+}
+
+type topic struct {
+	waiters int
+	changed chan struct{} // closed at the next change
+}
+
+func (w *waiting) init() { w.topics = map[string]*topic{} }
+
+func (w *waiting) join(id string) *topic {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.topics[id]
+	if t == nil {
+		t = &topic{changed: make(chan struct{})}
+		w.topics[id] = t
+	}
+	t.waiters++
+	return t
+}
+
+func (w *waiting) leave(id string, t *topic) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t.waiters--; t.waiters == 0 {
+		delete(w.topics, id)
+	}
+}
+
+func (w *waiting) channel(t *topic) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return t.changed
+}
+
+func (w *waiting) wake(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t := w.topics[id]; t != nil {
+		close(t.changed)
+		t.changed = make(chan struct{})
+	}
+}
+
+func (w *waiting) wakeAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.topics {
+		close(t.changed)
+		t.changed = make(chan struct{})
+	}
+}
+
+// Held counts the operations that wait.
+func (d *Desk) Held() int {
+	d.waiting.mu.Lock()
+	defer d.waiting.mu.Unlock()
+	n := 0
+	for _, t := range d.waiting.topics {
+		n += t.waiters
+	}
+	return n
+}
+
+// Wait returns the request when it is not pending any more. When ctx ends first, or the store cannot be read, it returns
+// an error, and the operation is to be refused. It costs the caller's goroutine and reads the store once, and once more
+// for each change.
+func (d *Desk) Wait(ctx context.Context, id string) (Request, error) {
+	t := d.waiting.join(id)
+	defer d.waiting.leave(id, t)
+	for {
+		changed := d.waiting.channel(t)
+		r, err := d.store.Get(ctx, id)
+		if err != nil || r.State != Pending {
+			return r, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return r, ctx.Err()
+		}
+	}
+}
+
+// Run wakes holds, closes what expires and settles records, until ctx ends. A store that is lost is tried again.
+func (d *Desk) Run(ctx context.Context) error {
+	if !d.running.TryLock() {
+		return errors.New("the desk is running already")
+	}
+	defer d.running.Unlock()
+	var parts sync.WaitGroup
+	parts.Go(func() { d.watch(ctx) })
+	parts.Go(func() { d.tend(ctx) })
+	parts.Wait()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	d.clear(last)
+	return nil
+}
+
+func (d *Desk) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		changes, err := d.store.Watch(ctx)
+		if err != nil {
+			d.log.Error("approvals: cannot watch the store; trying again", "error", err)
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+			continue
+		}
+		d.waiting.wakeAll() // for what changed before the watch began
+		for c := range changes {
+			if c.ID == "" {
+				d.waiting.wakeAll()
+				continue
+			}
+			d.memory.change(c)
+			d.waiting.wake(c.ID)
+		}
+	}
+}
+
+func (d *Desk) tend(ctx context.Context) {
+	tick := time.NewTicker(d.sweep)
+	defer tick.Stop()
+	started := false
+	for {
+		var err error
+		if !started {
+			err = d.adoptAll(ctx, 0, true)
+			started = err == nil
+		}
+		err = errors.Join(err, d.Sweep(ctx), d.adoptAll(ctx, d.adopt, false))
+		d.memory.prune(time.Now())
+		if err != nil && ctx.Err() == nil {
+			d.log.Error("approvals: the store or the journal cannot be used; trying again", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		d.clear(ctx)
+	}
+}
+
+// memory is what this gateway has seen of requests, so that it notices when the store has forgotten some of it.
+type memory struct {
+	mu   sync.Mutex
+	seen map[string]seen
+}
+
+type seen struct {
+	rev  uint64
+	when time.Time
+}
+
+const (
+	memoryFor   = time.Hour // grants and requests live for less, or are noticed for as long
+	memoryLimit = 100_000
+)
+
+func (m *memory) init() { m.seen = map[string]seen{} }
+
+func (m *memory) note(r *Request) { m.change(Change{ID: r.ID, Rev: r.Rev}) }
+
+func (m *memory) change(c Change) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.Rev > m.seen[c.ID].rev {
+		m.seen[c.ID] = seen{c.Rev, time.Now()}
+	}
+}
+
+func (m *memory) rev(id string) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seen[id].rev
+}
+
+// accept takes the store's word: the request has been voided.
+func (m *memory) accept(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.seen, id)
+}
+
+func (m *memory) prune(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, s := range m.seen {
+		if now.Sub(s.when) > memoryFor || len(m.seen) > memoryLimit {
+			delete(m.seen, id)
+		}
+	}
+}
+
+// voidRolledBack closes a request that the store has an older revision of than this gateway has seen, and says so.
+func (d *Desk) voidRolledBack(ctx context.Context, id string, seen uint64) error {
+	r, err := d.store.Update(ctx, id, func(now time.Time, r *Request) error {
+		if r.Rev >= seen || !r.State.Live() {
+			return errDone
+		}
+		return d.voidNow(now, r, reasonRolledBack)
+	})
+	if errors.Is(err, errDone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d.memory.accept(id)
+	body := gate.Object{{Name: "approval", Value: id}, {Name: "detail", Value: reasonRolledBack}, {Name: "kind", Value: "approval_store_rolled_back"}}
+	alarm := d.recorder.Post(context.WithoutCancel(ctx), &gate.Record{Type: gate.Alarm, Body: body})
+	return errors.Join(alarm, d.record(ctx, &r))
+}
