@@ -22,6 +22,7 @@ func (a *attempt) hold(ctx context.Context) {
 	if a.ruling.Pending() == nil || budget <= 0 {
 		return
 	}
+	a.op.Context.Held = a.server.opt.Now()
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	defer context.AfterFunc(a.server.stopping, cancel)() // a gateway that stops hands over

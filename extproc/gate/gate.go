@@ -191,7 +191,12 @@ func sentence(what string, rules []Rule) string {
 }
 
 func describe(op *Operation) *Decision {
+	var held time.Duration
+	if !op.Context.Held.IsZero() {
+		held = op.Context.Time.Sub(op.Context.Held)
+	}
 	return &Decision{
+		Held:      held,
 		Principal: op.Principal,
 		Resource:  op.Resource.Name,
 		Protocol:  op.Protocol,

@@ -124,10 +124,11 @@ type Operation struct {
 type Context struct {
 	Time        time.Time
 	RequestID   string
-	TraceParent string // W3C traceparent, as the agent sent it; empty when it sent none or a malformed one
-	Peer        string // address of the agent's connection
-	Session     string // identifies the agent's token, so that what one session did can be told together
-	Approval    *Grant // people's yes to this operation, where policy is asked again because of it
+	TraceParent string    // W3C traceparent, as the agent sent it; empty when it sent none or a malformed one
+	Peer        string    // address of the agent's connection
+	Session     string    // identifies the agent's token, so that what one session did can be told together
+	Held        time.Time // when the wait for people began; zero where there is none. Policy does not see it
+	Approval    *Grant    // people's yes to this operation, where policy is asked again because of it
 }
 
 // Object is the context as policy sees it.

@@ -71,7 +71,9 @@ type Decision struct {
 	PolicyDigest string
 	ConfigDigest string
 	Redact       []Redaction
-	Approval     string // id of the approval that was spent; empty when none was
+	Approval     string // id of the request that is open, or whose grant was spent; empty when there is none
+
+	Held time.Duration // how long people were waited for before this decision; 0 where nobody was
 }
 
 // AppendJSON writes the members in canonical order.
@@ -84,7 +86,15 @@ func (d *Decision) AppendJSON(b []byte) ([]byte, error) {
 	b = AppendText(b, d.Digest)
 	b = append(b, `,"effect":"`...)
 	b = append(b, d.Effect.String()...)
-	b = append(b, `","peer":`...)
+	b = append(b, '"')
+	if d.Held > 0 {
+		b = append(b, `,"held":`...)
+		var err error
+		if b, err = appendFloat(b, d.Held.Seconds()); err != nil {
+			return b, err
+		}
+	}
+	b = append(b, `,"peer":`...)
 	b = AppendText(b, d.Context.Peer)
 	b = append(b, `,"policy_digest":`...)
 	b = AppendText(b, d.PolicyDigest)

@@ -120,7 +120,15 @@ func spansOf(e *evidence.Entry, body gate.Object, d *decision) []*tracepb.Span {
 	if d.seq == 0 || d.time.After(end) {
 		return spans // no time of a decision to tell, or a clock that stepped back
 	}
-	spans = append(spans, child(d, "decide", tracepb.Span_SPAN_KIND_INTERNAL, start, d.time))
+	decided := d.time
+	if held := seconds(d.body, "held"); held > 0 && d.time.Sub(start) >= held {
+		decided = d.time.Add(-held)
+		spans = append(spans, child(d, "hold", tracepb.Span_SPAN_KIND_INTERNAL, decided, d.time))
+	}
+	spans = append(spans, child(d, "decide", tracepb.Span_SPAN_KIND_INTERNAL, start, decided))
+	if text(d.body, "effect") == gate.Ask.String() && text(d.body, "approval") != "" {
+		spans = append(spans, child(d, "hold", tracepb.Span_SPAN_KIND_INTERNAL, d.time, end)) // and handed over
+	}
 	if text(d.body, "effect") == gate.Allow.String() && gate.Result(text(body, "result")) != gate.Refused {
 		spans = append(spans, child(d, "target", tracepb.Span_SPAN_KIND_CLIENT, d.time, end))
 	}
