@@ -23,6 +23,8 @@ func (a *attempt) hold(ctx context.Context) {
 		return
 	}
 	a.op.Context.Held = a.server.opt.Now()
+	a.server.held.Add(1)
+	defer a.server.held.Add(-1)
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	defer context.AfterFunc(a.server.stopping, cancel)() // a gateway that stops hands over

@@ -102,6 +102,7 @@ type Server struct {
 
 	opt      Options
 	state    atomic.Pointer[State]
+	held     atomic.Int64
 	work     sync.WaitGroup
 	mu       sync.RWMutex // guards draining, and a swap, against work that begins
 	draining bool
@@ -139,6 +140,9 @@ func (s *Server) Register(g *grpc.Server) {
 	authz.RegisterAuthorizationServer(g, s)
 	accesslog.RegisterAccessLogServiceServer(g, s)
 }
+
+// Held is how many operations wait for people.
+func (s *Server) Held() int { return int(s.held.Load()) }
 
 // StopAccepting refuses what begins from now on.
 func (s *Server) StopAccepting() {

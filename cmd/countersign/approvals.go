@@ -5,19 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"path/filepath"
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/approval/embedded"
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/console"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/identity"
 )
 
 // approvals are the parts of a gateway at which people are asked.
 type approvals struct {
 	desk    *approval.Desk
 	store   io.Closer
+	watch   console.Watcher
 	history *history
+	console *http.Server       // nil where there is no console
+	people  *identity.Verifier // of the console
 	cancel  context.CancelFunc
 	done    chan struct{}
 }
@@ -46,7 +52,7 @@ func (g *gateway) openApprovals(c *config.Config) error {
 		return errors.Join(err, store.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &approvals{desk: desk, store: store, history: newHistory(), cancel: cancel, done: make(chan struct{})}
+	a := &approvals{desk: desk, store: store, watch: store, history: newHistory(), cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(a.done)
 		if err := desk.Run(ctx); err != nil {
@@ -91,6 +97,12 @@ func (g *gateway) voidOthers(ctx context.Context, policyDigest string) {
 func (a *approvals) close() error {
 	if a == nil {
 		return nil
+	}
+	if a.console != nil {
+		if err := a.console.Close(); err != nil {
+			return fmt.Errorf("close the console: %w", err)
+		}
+		a.people.Close()
 	}
 	a.cancel()
 	<-a.done

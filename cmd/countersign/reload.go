@@ -129,7 +129,10 @@ func fixed(was, is *config.Config) error {
 		{"data", was.Data, is.Data},
 		{"listen", was.Listen, is.Listen},
 		{"evidence", was.Evidence, is.Evidence},
+		{"people", was.People, is.People},
 		{"approvals.store", was.Approvals.Store, is.Approvals.Store},
+		{"approvals.ttl", was.Approvals.TTL, is.Approvals.TTL},
+		{"approvals.limits", was.Approvals.Limits, is.Approvals.Limits},
 		{"envoy.path", was.Envoy.Path, is.Envoy.Path},
 		{"envoy.admin", was.Envoy.Admin, is.Envoy.Admin},
 	} {

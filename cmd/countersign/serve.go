@@ -260,6 +260,9 @@ func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 			return err
 		}
 	}
+	if err := g.listenConsole(ctx, c); err != nil {
+		return err
+	}
 	l, err := listenFor(c.Listen.Envoy)
 	if err != nil {
 		return fmt.Errorf("listen.envoy: %w", err)

@@ -218,15 +218,22 @@ func (b *builder) input(op *gate.Operation, principals *generations[*gate.Princi
 		}
 		b.pairs = append(b.pairs, [2]*ast.Term{b.text(m.Name), v})
 	}
-	b.pairs = append(b.pairs, [2]*ast.Term{terms["context"], b.context(op)})
+	around, err := b.context(op)
+	if err != nil {
+		return nil, err
+	}
+	b.pairs = append(b.pairs, [2]*ast.Term{terms["context"], around})
 	object := ast.NewObject(b.pairs[base:]...)
 	b.pairs = b.pairs[:base]
 	return b.term(object), nil
 }
 
 // context is the value of op.Context.Object, without the object in between: that is ten allocations of an evaluation.
-// TestValueIsTheInput holds the two together.
-func (b *builder) context(op *gate.Operation) *ast.Term {
+// TestValueIsTheInput holds the two together. An operation that was approved has more, and is rare.
+func (b *builder) context(op *gate.Operation) (*ast.Term, error) {
+	if op.Context.Approval != nil {
+		return b.value(op.Context.Object(op.Principal), 1)
+	}
 	var id, expires string
 	if p := op.Principal; p != nil {
 		id = p.Verified.TokenID
@@ -243,7 +250,7 @@ func (b *builder) context(op *gate.Operation) *ast.Term {
 		[2]*ast.Term{terms["token_expires"], b.text(expires)},
 		[2]*ast.Term{terms["token_id"], b.text(id)},
 		[2]*ast.Term{terms["traceparent"], b.text(c.TraceParent)},
-	))
+	)), nil
 }
 
 func timeText(t time.Time) string {

@@ -30,6 +30,8 @@ func TestValueIsTheInput(t *testing.T) {
 		op := operation("payments", web{method: "POST", segments: []string{"a", ""}, body: odd})
 		op.Principal = principal
 		checkValue(t, op)
+		op.Context.Approval = &gate.Grant{ID: "a", Approvers: []gate.Party{{Issuer: "i", Subject: "bob"}}, Approved: time.Unix(1, 2)}
+		checkValue(t, op)
 	}
 }
 

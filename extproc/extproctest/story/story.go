@@ -6,6 +6,7 @@
 //	policy.rego     package rules.payments; other *.rego, *.json and *.yaml files beside it go into the policy directory too
 //	resource.yaml   more keys of the resource, at the top level of the file
 //	config.yaml     more top-level keys of the configuration; ${ISSUER} in it is the issuer's URL
+//	listen          more keys of listen, at the top level of the file
 //	conversation    what is said, a line each, as below
 //	evidence        the records of operations that it leaves, in order; go test -update writes it
 //	evidence-ext_authz  the same through ext_authz, where Envoy itself refuses some of it
@@ -157,7 +158,7 @@ func (g *Gateway) Run() {
 
 func (g *Gateway) config() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "node: story\ndata: ./var\nlisten: {admin: %q}\nenvoy: {path: %q, concurrency: 1}\n", g.Admin, g.envoy)
+	fmt.Fprintf(&b, "node: story\ndata: ./var\nlisten:\n    admin: %q\n%senvoy: {path: %q, concurrency: 1}\n", g.Admin, indent(string(section(g.archive, "listen"))), g.envoy)
 	fmt.Fprintf(&b, "agents:\n  - {issuer: %q, audience: [%s]}\n", g.Issuer.URL, extproctest.Audience)
 	fmt.Fprintf(&b, "policies: ./policies\n%s", strings.ReplaceAll(string(section(g.archive, "config.yaml")), "${ISSUER}", g.Issuer.URL))
 	fmt.Fprintf(&b, "resources:\n  - name: payments\n    kind: http\n    listen: {address: %q}\n    target: %q\n", g.Address, g.Target.URL)
@@ -252,7 +253,7 @@ func (g *Gateway) Evidence(atLeast int) string {
 	var lines []string
 	extproctest.Await(g.tb, "the end of every operation", 20*time.Second, func(context.Context) error {
 		lines = lines[:0]
-		open := 0
+		open := map[string]bool{} // an operation that is held is decided twice, and ends once
 		var order []string
 		of := map[string][]string{}
 		for _, r := range g.Records() {
@@ -262,9 +263,9 @@ func (g *Gateway) Evidence(atLeast int) string {
 			}
 			switch r.Type {
 			case "operation.decided":
-				open++
+				open[r.Op] = true
 			case "operation.finished", "operation.unknown":
-				open--
+				delete(open, r.Op)
 			}
 			if of[r.Op] == nil {
 				order = append(order, r.Op)
@@ -274,8 +275,8 @@ func (g *Gateway) Evidence(atLeast int) string {
 		for _, op := range order {
 			lines = append(lines, strings.Join(of[op], " · "))
 		}
-		if open != 0 || len(lines) < atLeast {
-			return fmt.Errorf("%d operations are open, and %d ended", open, len(lines))
+		if len(open) != 0 || len(lines) < atLeast {
+			return fmt.Errorf("%d operations are open, and %d ended", len(open), len(lines))
 		}
 		return nil
 	})

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/console"
+	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/identity"
+)
+
+// listenConsole serves the approvers' page and API, where there are people and an address.
+func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
+	if c.Listen.Console == "" || g.approvals == nil {
+		return nil
+	}
+	p := c.People
+	people, err := identity.New(identity.Options{
+		Issuers: []identity.Issuer{{
+			Issuer: p.Issuer, Audience: p.Audience, Algorithms: p.Algorithms, CAFile: string(p.CAFile), Insecure: p.Insecure,
+			GroupsClaim: p.GroupsClaim,
+		}},
+		Log: g.log, Alarm: g.alarm,
+	})
+	if err != nil {
+		return fmt.Errorf("people: %w", err)
+	}
+	people.Start(context.WithoutCancel(ctx))
+	page, err := console.New(console.Options{
+		URL:    consoleURL(c.Approvals.ConsoleURL, string(c.Listen.Console), c.Listen.ConsoleTLS != nil),
+		Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: secretIn(string(p.ClientSecretFile)),
+		Algorithms: p.Algorithms, GroupsClaim: p.GroupsClaim, CAFile: string(p.CAFile), Insecure: p.Insecure,
+		People: people, Desk: g.approvals.desk, Watch: g.approvals.watch, Recorder: g.journal,
+		Journal: journalView{dir: g.journal.Dir(), key: g.journal.PublicKey()}, Resources: resourcesShown(c), Held: g.server.Held,
+		ConfigDigest: c.Digest(), Log: g.log,
+	})
+	if err != nil {
+		return fmt.Errorf("listen.console: %w", err)
+	}
+	l, err := net.Listen(c.Listen.Console.Network())
+	if err != nil {
+		return fmt.Errorf("listen.console: %w", err)
+	}
+	server := &http.Server{Handler: page.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10}
+	if t := c.Listen.ConsoleTLS; t != nil {
+		certificate, err := tls.LoadX509KeyPair(string(t.CertificateFile), string(t.KeyFile))
+		if err != nil {
+			return errors.Join(fmt.Errorf("read listen.console_tls: %w", err), l.Close())
+		}
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+	}
+	g.approvals.console, g.approvals.people = server, people
+	go func() {
+		if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			g.alarm("listener_failed", err.Error())
+		}
+	}()
+	return nil
+}
+
+// secretIn reads a secret from a file each time that it is needed; nil where there is no file.
+func secretIn(path string) func() string {
+	if path == "" {
+		return nil
+	}
+	return func() string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(text))
+	}
+}
+
+func resourcesShown(c *config.Config) []console.Resource {
+	list := make([]console.Resource, len(c.Resources))
+	for i := range c.Resources {
+		r := &c.Resources[i]
+		list[i] = console.Resource{
+			Name: r.Name, Kind: r.Kind, Hold: cmp.Or(r.Hold, c.Approvals.Hold).Std(),
+			Demand: approval.Demand{ACR: r.Approval.ACR, MaxAge: r.Approval.MaxAge.Std()},
+		}
+	}
+	return list
+}
+
+// journalView is the journal as the console shows it.
+type journalView struct{ dir, key string }
+
+func (j journalView) Records(ctx context.Context, op string, limit int) ([]console.Record, error) {
+	var list []console.Record
+	for e, err := range evidence.Records(j.dir, evidence.Filter{Op: op}) {
+		if err != nil {
+			return nil, err
+		}
+		if len(list) == limit || ctx.Err() != nil {
+			return list, ctx.Err()
+		}
+		list = append(list, console.Record{Seq: e.Seq, Time: e.Time, Node: e.Node, Type: e.Type, Hash: e.Hash, Body: append([]byte(nil), e.Body...)})
+	}
+	return list, nil
+}
+
+func (j journalView) Prove(_ context.Context, seq uint64) ([]byte, error) {
+	keys, err := evidence.Verifiers([]string{j.key})
+	if err != nil {
+		return nil, err
+	}
+	proof, err := evidence.Prove(j.dir, keys, seq)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := evidence.VerifyProof(proof, keys); err != nil {
+		return nil, err
+	}
+	return json.Marshal(proof)
+}

@@ -1,0 +1,351 @@
+package console
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/extproc/approval"
+)
+
+func (c *Console) functions() template.FuncMap {
+	return template.FuncMap{
+		"visible": visible,
+		"clock":   func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+		"stamp":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"left":    func(t time.Time) string { return span(t.Sub(c.now())) },
+		"ago":     func(t time.Time) string { return span(c.now().Sub(t)) },
+		"span":    span,
+		"seconds": func(n int64) string { return span(time.Duration(n) * time.Second) },
+		"state":   func(s approval.State) string { return stateWords[s] },
+		"body":    func(b []byte) cardText { return visible(string(b)) },
+	}
+}
+
+var stateWords = map[approval.State]string{
+	approval.Pending: "waiting for a person", approval.Approved: "approved, not used yet", approval.Rejected: "rejected",
+	approval.Expired: "expired", approval.Spent: "approved and used", approval.Voided: "voided", approval.Withdrawn: "withdrawn",
+}
+
+// span is a duration in words: what a screen reader reads well.
+func span(d time.Duration) string {
+	unit := func(n int64, name string) string {
+		if n == 1 {
+			return "1 " + name
+		}
+		return strconv.FormatInt(n, 10) + " " + name + "s"
+	}
+	switch {
+	case d < time.Second:
+		return "less than a second"
+	case d < 2*time.Minute:
+		return unit(int64(d/time.Second), "second")
+	case d < 2*time.Hour:
+		return unit(int64(d/time.Minute), "minute")
+	default:
+		return unit(int64(d/time.Hour), "hour")
+	}
+}
+
+const queueLimit = 500
+
+// queueView is what waits.
+type queueView struct {
+	Groups []group
+	Count  int
+	More   bool
+}
+
+// group is similar requests: one agent, one resource, one verb.
+type group struct {
+	Agent    approval.Party
+	Resource string
+	Verb     string
+	Items    []item
+}
+
+type item struct {
+	approval.Request
+	MayDecide bool
+	Own       bool // the person has decided on it already
+}
+
+func (c *Console) queue(ctx context.Context, who *person) (queueView, error) {
+	page, err := c.opt.Desk.List(ctx, approval.Filter{States: []approval.State{approval.Pending}, Size: queueLimit})
+	if err != nil {
+		return queueView{}, err
+	}
+	type key struct {
+		agent          approval.Party
+		resource, verb string
+	}
+	v := queueView{Count: len(page.Requests), More: page.Next != ""}
+	at := map[key]int{}
+	slices.SortStableFunc(page.Requests, func(a, b approval.Request) int {
+		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
+	})
+	for _, r := range page.Requests {
+		k := key{r.Agent, r.Resource, r.Verb}
+		n, ok := at[k]
+		if !ok {
+			n = len(v.Groups)
+			at[k] = n
+			v.Groups = append(v.Groups, group{Agent: r.Agent, Resource: r.Resource, Verb: r.Verb})
+		}
+		may := c.opt.Desk.MayDecide(who.Approver, &r, c.now()) == nil
+		v.Groups[n].Items = append(v.Groups[n].Items, item{Request: r, MayDecide: may, Own: decidedBy(&r, who) != nil})
+	}
+	return v, nil
+}
+
+func decidedBy(r *approval.Request, who *person) *approval.Decision {
+	for i := range r.Decisions {
+		if d := &r.Decisions[i]; d.By.Issuer == who.Issuer && d.By.Subject == who.Subject {
+			return d
+		}
+	}
+	return nil
+}
+
+func (c *Console) queuePage(w http.ResponseWriter, r *http.Request, who *person) {
+	q, err := c.queue(r.Context(), who)
+	if err != nil {
+		c.showProblem(w, r, c.failed(r.Context(), "list approvals", err))
+		return
+	}
+	c.show(w, http.StatusOK, "queue-page", view{Title: "Queue", Here: "queue", Who: who, Data: q})
+}
+
+// queueFragment is the part of the queue's page that changes.
+func (c *Console) queueFragment(w http.ResponseWriter, r *http.Request, who *person) {
+	q, err := c.queue(r.Context(), who)
+	if err != nil {
+		c.showProblem(w, r, c.failed(r.Context(), "list approvals", err))
+		return
+	}
+	c.show(w, http.StatusOK, "queue", view{Who: who, Data: q})
+}
+
+// requestView is one request.
+type requestView struct {
+	Request  approval.Request
+	Card     *cardView
+	Mine     *approval.Decision
+	MayNot   string
+	Stronger string // where to sign in again, if that would help
+	Asks     []askView
+	Reason   string // typed, and refused
+	Live     bool
+	Records  bool
+}
+
+type askView struct {
+	Rule, Reason string
+	Approvers    []string
+	Quorum, Have int
+}
+
+func (c *Console) cardPage(w http.ResponseWriter, r *http.Request, who *person) {
+	request, err := c.get(r)
+	if err != nil {
+		c.showProblem(w, r, c.failed(r.Context(), "get an approval", err))
+		return
+	}
+	c.showCard(w, http.StatusOK, who, &request, "", "")
+}
+
+func (c *Console) showCard(w http.ResponseWriter, status int, who *person, r *approval.Request, refused, typed string) {
+	card, err := readCard(r.Card)
+	if err != nil {
+		c.log.Error("a card cannot be read", "approval", r.ID, "error", err)
+		c.show(w, http.StatusServiceUnavailable, "problem", view{Title: "Unavailable", Who: who, Data: problemView{Status: 503, Detail: "The card of this request cannot be read, so nobody can decide on it here."}})
+		return
+	}
+	v := requestView{Request: *r, Card: card, Mine: decidedBy(r, who), Reason: typed, Live: r.State.Live(), Records: c.opt.Journal != nil && plainID(r.Op)}
+	if err := c.opt.Desk.MayDecide(who.Approver, r, c.now()); err != nil {
+		p, _ := problemOf(err)
+		v.MayNot = p.detail
+		if p.reason == "authentication" {
+			v.Stronger = strongerSignIn(r)
+		}
+	}
+	for i := range r.Asks {
+		a := &r.Asks[i]
+		v.Asks = append(v.Asks, askView{a.Package + "/" + a.ID, a.Reason, a.Approvers, a.Quorum, approvals(a, r.Decisions)})
+	}
+	c.shown.note(who.key(), r.CardDigest, c.now())
+	c.show(w, status, "card-page", view{Title: "Request", Here: "queue", Who: who, Error: refused, Data: v})
+}
+
+func strongerSignIn(r *approval.Request) string {
+	q := url.Values{"return": {"/approvals/" + r.ID}, "fresh": {"1"}, "acr": r.Demand.ACR}
+	return "/login?" + q.Encode()
+}
+
+// approvals counts the distinct people who approved and whom a names.
+func approvals(a *approval.AskRule, decisions []approval.Decision) int {
+	seen := map[approval.Party]bool{}
+	for i := range decisions {
+		d := &decisions[i]
+		p := person{Approver: d.By}
+		if d.Approve && p.listed(a.Approvers) {
+			seen[p.key()] = true
+		}
+	}
+	return len(seen)
+}
+
+// decidePage takes the form of a card's page.
+func (c *Console) decidePage(w http.ResponseWriter, r *http.Request, who *person) {
+	body := decisionBody{Decision: r.PostForm.Get("decision"), Reason: strings.ReplaceAll(r.PostForm.Get("reason"), "\r\n", "\n"), Card: r.PostForm.Get("card")}
+	for name, list := range r.PostForm {
+		if len(list) != 1 || !slices.Contains([]string{"csrf", "card", "decision", "reason"}, name) {
+			c.showProblem(w, r, unreadable("The form cannot be read."))
+			return
+		}
+	}
+	p := body.check()
+	if p.status == 0 {
+		request, err := c.decide(r, who, body)
+		if err == nil {
+			http.Redirect(w, r, "/approvals/"+url.PathEscape(request.ID), http.StatusSeeOther)
+			return
+		}
+		p = c.failed(r.Context(), "take a decision", err)
+	}
+	request, err := c.get(r)
+	if err != nil {
+		c.showProblem(w, r, p)
+		return
+	}
+	c.showCard(w, p.status, who, &request, p.detail, body.Reason)
+}
+
+// historyView is a page of requests in any state.
+type historyView struct {
+	Requests []approval.Request
+	States   []approval.State
+	Filter   approval.Filter
+	State    approval.State
+	Agent    approval.Party
+	Next     string
+	Names    []string // of resources
+}
+
+func (c *Console) historyPage(w http.ResponseWriter, r *http.Request, who *person) {
+	// A form sends its empty fields too.
+	q := r.URL.Query()
+	for name, list := range q {
+		if len(list) == 1 && list[0] == "" {
+			q.Del(name)
+		}
+	}
+	f, err := readFilter(q.Encode())
+	if err != nil {
+		c.showProblem(w, r, unreadable("The request cannot be read: "+err.Error()+"."))
+		return
+	}
+	page, err := c.opt.Desk.List(r.Context(), f)
+	if err != nil {
+		c.showProblem(w, r, c.failed(r.Context(), "list approvals", err))
+		return
+	}
+	v := historyView{Requests: page.Requests, States: states, Filter: f}
+	if len(f.States) == 1 {
+		v.State = f.States[0]
+	}
+	if f.Agent != nil {
+		v.Agent = *f.Agent
+	}
+	for _, x := range c.opt.Resources {
+		v.Names = append(v.Names, x.Name)
+	}
+	if page.Next != "" {
+		q.Set("after", page.Next)
+		v.Next = "/history?" + q.Encode()
+	}
+	c.show(w, http.StatusOK, "history-page", view{Title: "History", Here: "history", Who: who, Data: v})
+}
+
+type holdsView struct {
+	Held     int
+	Known    bool
+	Requests []approval.Request
+	More     bool
+	Holds    map[string]time.Duration
+}
+
+func (c *Console) holdsPage(w http.ResponseWriter, r *http.Request, who *person) {
+	page, err := c.opt.Desk.List(r.Context(), approval.Filter{States: []approval.State{approval.Pending, approval.Approved}, Size: queueLimit})
+	if err != nil {
+		c.showProblem(w, r, c.failed(r.Context(), "list approvals", err))
+		return
+	}
+	v := holdsView{Requests: page.Requests, More: page.Next != "", Holds: map[string]time.Duration{}}
+	if c.opt.Held != nil {
+		v.Held, v.Known = c.opt.Held(), true
+	}
+	for _, x := range c.opt.Resources {
+		v.Holds[x.Name] = x.Hold
+	}
+	c.show(w, http.StatusOK, "holds-page", view{Title: "Holds", Here: "holds", Who: who, Data: v})
+}
+
+// approversView says who may approve what, as far as it is known: policy says so when it asks.
+type approversView struct {
+	Rules     []ruleView
+	Resources []Resource
+}
+
+type ruleView struct {
+	Resource  string
+	Rule      string
+	Approvers []string
+	Quorum    int
+	Mine      bool
+	Seen      time.Time
+}
+
+func (c *Console) approversPage(w http.ResponseWriter, r *http.Request, who *person) {
+	page, err := c.opt.Desk.List(r.Context(), approval.Filter{Size: queueLimit})
+	if err != nil {
+		c.showProblem(w, r, c.failed(r.Context(), "list approvals", err))
+		return
+	}
+	v := approversView{Resources: c.opt.Resources}
+	seen := map[string]bool{}
+	for i := range page.Requests {
+		x := &page.Requests[i]
+		for _, a := range x.Asks {
+			rule := ruleView{x.Resource, a.Package + "/" + a.ID, a.Approvers, a.Quorum, who.listed(a.Approvers), x.Created}
+			if key := fmt.Sprint(rule.Resource, "\x00", rule.Rule, "\x00", rule.Approvers, rule.Quorum); !seen[key] {
+				seen[key] = true
+				v.Rules = append(v.Rules, rule)
+			}
+		}
+	}
+	slices.SortStableFunc(v.Rules, func(a, b ruleView) int {
+		return cmp.Or(strings.Compare(a.Resource, b.Resource), strings.Compare(a.Rule, b.Rule))
+	})
+	c.show(w, http.StatusOK, "approvers-page", view{Title: "Who may approve what", Here: "approvers", Who: who, Data: v})
+}
+
+func (c *Console) mePage(w http.ResponseWriter, _ *http.Request, who *person) {
+	c.show(w, http.StatusOK, "me-page", view{Title: "You", Here: "me", Who: who, Data: meView{sessionIdle, who.expires}})
+}
+
+type meView struct {
+	Idle time.Duration
+	End  time.Time
+}
+
+func (c *Console) helpPage(w http.ResponseWriter, _ *http.Request, who *person) {
+	c.show(w, http.StatusOK, "help-page", view{Title: "Help", Here: "help", Who: who})
+}

@@ -1,0 +1,128 @@
+package console
+
+import (
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/identity"
+)
+
+// person is who asks something of the console.
+type person struct {
+	approval.Approver
+	name    string    // for themselves to see; decides nothing
+	expires time.Time // of the token or session
+	how     string    // "bearer token" or "session"
+	session *session  // nil with a bearer token
+}
+
+// Name is what the issuer calls them, made visible.
+func (p *person) Name() string {
+	if p.name == "" {
+		return ""
+	}
+	return visible(p.name).Title()
+}
+
+func (p *person) key() approval.Party { return approval.Party{Issuer: p.Issuer, Subject: p.Subject} }
+
+// bearer is the person that a request's one bearer token is for. A token of an agent, or of anybody who acts for another,
+// is refused, however good it is.
+func (c *Console) bearer(r *http.Request) (*person, *refusal) {
+	if identity.HasQueryCredential(r.URL.RawQuery) {
+		return nil, refusalFrom(&identity.Refusal{Reason: identity.Multiple, Detail: "the request has a credential in its query; send one, as Authorization: Bearer"})
+	}
+	token, why := identity.Credential(func(name string) []string { return r.Header.Values(name) })
+	if why != nil {
+		return nil, refusalFrom(why)
+	}
+	if scheme, _, _ := strings.Cut(strings.TrimLeft(r.Header.Get("Authorization"), " "), " "); !strings.EqualFold(scheme, "Bearer") {
+		return nil, refusalFrom(&identity.Refusal{Reason: identity.Malformed, Detail: "the console takes Authorization: Bearer only"})
+	}
+	p, err := c.opt.People.Verify(r.Context(), token)
+	if err != nil {
+		if !errors.As(err, &why) {
+			why = &identity.Refusal{Reason: identity.Unavailable, Detail: err.Error()}
+		}
+		return nil, refusalFrom(why)
+	}
+	if p.Issuer != c.opt.Issuer || p.Kind != "person" || p.OnBehalfOf != nil || len(p.Actors) > 0 {
+		return nil, &refusal{
+			reason: ReasonPerson, detail: "the token is good, and not a person's own: it is of kind " + quote(p.Kind) + ", of client " + quote(p.ClientID),
+			issuer: p.Issuer, subject: p.Subject,
+			problem: denied(ReasonPerson, "Only people decide here, each with a token of their own. This token is an agent's, or of somebody who acts for another."),
+		}
+	}
+	who := &person{
+		Approver: approval.Approver{Issuer: p.Issuer, Subject: p.Subject, Groups: p.Groups}, expires: p.Verified.Expires, how: "bearer token",
+	}
+	if err := readAuthentication(token, &who.Approver); err != nil {
+		return nil, refusalFrom(&identity.Refusal{Reason: identity.Claims, Detail: err.Error(), Issuer: p.Issuer, Subject: p.Subject})
+	}
+	return who, nil
+}
+
+// authentication is how somebody signed in (OpenID Connect Core, section 2; RFC 9068, section 2.2.1).
+type authentication struct {
+	ACR      string   `json:"acr"`
+	AMR      []string `json:"amr"`
+	AuthTime float64  `json:"auth_time"`
+}
+
+var errAuthentication = errors.New("acr, amr or auth_time cannot be read")
+
+// readAuthentication reads what a verified token says of the sign-in. These claims change with each token, so package
+// identity keeps them out of a principal.
+func readAuthentication(token string, into *approval.Approver) error {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return errAuthentication
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return errAuthentication
+	}
+	var a authentication
+	if err := json.Unmarshal(payload, &a); err != nil {
+		return errAuthentication
+	}
+	return a.into(into)
+}
+
+func (a *authentication) into(who *approval.Approver) error {
+	if a.AuthTime < 0 || a.AuthTime > 253402300799 {
+		return errAuthentication
+	}
+	who.ACR, who.AMR = a.ACR, a.AMR
+	if a.AuthTime > 0 {
+		who.AuthTime = time.Unix(int64(a.AuthTime), 0).UTC()
+	}
+	return nil
+}
+
+// listed reports whether one of the names is the person's subject or a group of theirs.
+func (p *person) listed(names []string) bool {
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		if name == p.Subject {
+			return true
+		}
+		for _, group := range p.Groups {
+			if group == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var _ Verifier = (*identity.Verifier)(nil)
+var _ Desk = (*approval.Desk)(nil)
