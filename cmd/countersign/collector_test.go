@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	collogspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/extproctest/story"
+)
+
+// receiver is an OTLP collector that misbehaves as it is told.
+type receiver struct {
+	collogspb.UnimplementedLogsServiceServer
+	coltracepb.UnimplementedTraceServiceServer
+
+	mu    sync.Mutex
+	mood  string // "" takes all; "hangs", "fails", "rejects a part"
+	asked map[string]int
+	taken map[uint64]int // by seq, and how often
+	lost  map[uint64]bool
+}
+
+func startReceiver(t *testing.T, address string) *receiver {
+	t.Helper()
+	r := &receiver{asked: map[string]int{}, taken: map[uint64]int{}, lost: map[uint64]bool{}}
+	l, err := net.Listen("tcp", address)
+	must(t, err)
+	s := grpc.NewServer()
+	collogspb.RegisterLogsServiceServer(s, logsReceiver{receiver: r})
+	coltracepb.RegisterTraceServiceServer(s, tracesReceiver{receiver: r})
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
+	return r
+}
+
+func (r *receiver) is(mood string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mood = mood
+}
+
+// take takes the records, all but the first where a part is rejected, and says how many those were.
+func (r *receiver) take(ctx context.Context, seqs []uint64) (rejected int64, err error) {
+	r.mu.Lock()
+	mood := r.mood
+	r.asked[mood]++
+	r.mu.Unlock()
+	switch mood {
+	case "hangs":
+		<-ctx.Done()
+		return 0, ctx.Err()
+	case "fails":
+		return 0, status.Error(codes.Unavailable, "not now")
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, seq := range seqs {
+		if mood == "rejects a part" && i == 0 {
+			rejected++
+			r.lost[seq] = true
+			continue
+		}
+		r.taken[seq]++
+	}
+	return rejected, nil
+}
+
+type logsReceiver struct {
+	collogspb.UnimplementedLogsServiceServer
+	*receiver
+}
+
+func (r logsReceiver) Export(ctx context.Context, m *collogspb.ExportLogsServiceRequest) (*collogspb.ExportLogsServiceResponse, error) {
+	var seqs []uint64
+	for _, a := range m.ResourceLogs {
+		for _, b := range a.ScopeLogs {
+			for _, c := range b.LogRecords {
+				if c.EventName != "checkpoint" {
+					seqs = append(seqs, seqOf(c.Attributes))
+				}
+			}
+		}
+	}
+	n, err := r.take(ctx, seqs)
+	out := &collogspb.ExportLogsServiceResponse{}
+	if n > 0 {
+		out.PartialSuccess = &collogspb.ExportLogsPartialSuccess{RejectedLogRecords: n, ErrorMessage: "one too many"}
+	}
+	return out, err
+}
+
+type tracesReceiver struct {
+	coltracepb.UnimplementedTraceServiceServer
+	*receiver
+}
+
+func (r tracesReceiver) Export(ctx context.Context, m *coltracepb.ExportTraceServiceRequest) (*coltracepb.ExportTraceServiceResponse, error) {
+	var seqs []uint64
+	for _, a := range m.ResourceSpans {
+		for _, b := range a.ScopeSpans {
+			for _, c := range b.Spans {
+				if n := seqOf(c.Attributes); n > 0 { // a child has none
+					seqs = append(seqs, n)
+				}
+			}
+		}
+	}
+	n, err := r.take(ctx, seqs)
+	out := &coltracepb.ExportTraceServiceResponse{}
+	if n > 0 {
+		out.PartialSuccess = &coltracepb.ExportTracePartialSuccess{RejectedSpans: n, ErrorMessage: "one too many"}
+	}
+	return out, err
+}
+
+func seqOf(attributes []*commonpb.KeyValue) uint64 {
+	for _, a := range attributes {
+		if a.Key == "countersign.seq" {
+			return uint64(a.Value.GetIntValue())
+		}
+	}
+	return 0
+}
+
+// TestCollectorMisbehaves has a collector that is away, hangs, fails and rejects a part while agents ask. Access does not
+// depend on it, and every record comes to it in the end, but those that it said it rejected, which are counted.
+func TestCollectorMisbehaves(t *testing.T) {
+	t.Parallel()
+	address := extproctest.FreeAddress(t)
+	g := start(t, readAll+fmt.Sprintf("-- config.yaml --\nevidence: {otlp: {endpoint: %q, insecure: true}}\n", address), story.Options{})
+	l := startLoad(t, g, "otlp", 2)
+	l.reach(404, 20) // while nobody listens
+	r := startReceiver(t, address)
+	for _, mood := range []string{"", "hangs", "fails", "rejects a part", ""} {
+		r.is(mood)
+		extproctest.Await(t, fmt.Sprintf("a collector that is asked while it %q", mood), 60*time.Second, func(context.Context) error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if r.asked[mood] == 0 {
+				return fmt.Errorf("asked %v", r.asked)
+			}
+			return nil
+		})
+		l.reach(404, 20)
+	}
+	for path, code := range l.end() {
+		if code != 404 {
+			t.Errorf("%s was answered %d", path, code)
+		}
+	}
+	if l.slow > 5*time.Second {
+		t.Errorf("an answer took %v", l.slow)
+	}
+	reconcile(t, g)
+	last := uint64(len(g.Records()))
+	extproctest.Await(t, "every record", 60*time.Second, func(context.Context) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for seq := uint64(1); seq <= last; seq++ {
+			if r.taken[seq] == 0 && !r.lost[seq] {
+				return fmt.Errorf("record %d of %d has not come", seq, last)
+			}
+		}
+		return nil
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.lost); n != r.asked["rejects a part"] {
+		t.Errorf("%d records were rejected, in %d requests", n, r.asked["rejects a part"])
+	}
+	if _, text := get(t, "http://"+g.Admin+"/metrics"); !strings.Contains(text, fmt.Sprintf("\ncountersign_otlp_rejected %d\n", len(r.lost))) {
+		t.Errorf("the metrics do not tell of %d rejected records:\n%s", len(r.lost), text)
+	}
+}
