@@ -30,11 +30,12 @@ type receiver struct {
 	asked map[string]int
 	taken map[uint64]int // by seq, and how often
 	lost  map[uint64]bool
+	other chan struct{} // closed when the mood changes
 }
 
 func startReceiver(t *testing.T, address string) *receiver {
 	t.Helper()
-	r := &receiver{asked: map[string]int{}, taken: map[uint64]int{}, lost: map[uint64]bool{}}
+	r := &receiver{asked: map[string]int{}, taken: map[uint64]int{}, lost: map[uint64]bool{}, other: make(chan struct{})}
 	l, err := net.Listen("tcp", address)
 	must(t, err)
 	s := grpc.NewServer()
@@ -49,18 +50,24 @@ func (r *receiver) is(mood string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.mood = mood
+	close(r.other)
+	r.other = make(chan struct{})
 }
 
 // take takes the records, all but the first where a part is rejected, and says how many those were.
 func (r *receiver) take(ctx context.Context, seqs []uint64) (rejected int64, err error) {
 	r.mu.Lock()
-	mood := r.mood
+	mood, other := r.mood, r.other
 	r.asked[mood]++
 	r.mu.Unlock()
 	switch mood {
 	case "hangs":
-		<-ctx.Done()
-		return 0, ctx.Err()
+		select {
+		case <-other:
+			return 0, status.Error(codes.DeadlineExceeded, "too late")
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
 	case "fails":
 		return 0, status.Error(codes.Unavailable, "not now")
 	}
