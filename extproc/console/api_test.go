@@ -1,0 +1,420 @@
+package console
+
+import (
+	"bufio"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+func decision(word, reason, card string) string {
+	b, _ := json.Marshal(map[string]string{"decision": word, "reason": reason, "card": card})
+	return string(b)
+}
+
+func TestAPIApprovesAndSaysWhatCameOfIt(t *testing.T) {
+	f := newFixture(t, false)
+	r := f.ask()
+	bob := f.token("u-bob")
+
+	list := f.call("GET", "/api/approvals?state=pending", bob, "")
+	var page struct {
+		Approvals []struct {
+			ID         string
+			State      string
+			Card       json.RawMessage
+			CardDigest string `json:"card_digest"`
+			MayDecide  bool   `json:"may_decide"`
+		}
+		Next string
+	}
+	if err := json.Unmarshal([]byte(list.body), &page); err != nil || list.StatusCode != 200 {
+		t.Fatalf("%s %v: %s", list.Status, err, list.body)
+	}
+	if len(page.Approvals) != 1 || page.Approvals[0].ID != r.ID || !page.Approvals[0].MayDecide {
+		t.Fatalf("the list is %s", list.body)
+	}
+	if got := approval.CardDigest(page.Approvals[0].Card); got != r.CardDigest || got != page.Approvals[0].CardDigest {
+		t.Errorf("the card in the answer has the digest %s, want %s", got, r.CardDigest)
+	}
+
+	one := f.call("GET", "/api/approvals/"+r.ID, bob, "")
+	if one.StatusCode != 200 || one.json(t)["id"] != r.ID {
+		t.Fatalf("%s: %s", one.Status, one.body)
+	}
+	done := f.call("POST", "/api/approvals/"+r.ID+"/decisions", bob, decision("approve", "looks right", r.CardDigest))
+	if done.StatusCode != 200 || done.json(t)["state"] != "approved" {
+		t.Fatalf("%s: %s", done.Status, done.body)
+	}
+	decided := f.records(approval.RecordDecided)
+	if len(decided) != 1 {
+		t.Fatalf("there are %d decisions on record", len(decided))
+	}
+	by := decided[0]["approver"].(map[string]any)
+	if by["subject"] != "u-bob" || by["acr"] != "mfa" || by["auth_time"] == "" || fmt.Sprint(by["amr"]) != "[pwd otp]" {
+		t.Errorf("the record's approver is %v", by)
+	}
+	if decided[0]["think"] == nil {
+		t.Error("the card was shown and the record does not say for how long")
+	}
+	if got := f.call("GET", "/api/approvals?state=pending", bob, "").json(t)["approvals"].([]any); len(got) != 0 {
+		t.Errorf("an approved request is still in the queue: %v", got)
+	}
+}
+
+func TestAPIRejectsWithAReason(t *testing.T) {
+	f := newFixture(t, false)
+	r := f.ask()
+	done := f.call("POST", "/api/approvals/"+r.ID+"/decisions", f.token("u-alice"), decision("reject", "not this customer", r.CardDigest))
+	if done.StatusCode != 200 || done.json(t)["state"] != "rejected" || done.json(t)["reason"] != "not this customer" {
+		t.Fatalf("%s: %s", done.Status, done.body)
+	}
+}
+
+// decisionRefusals are refused by the desk, each with a record of its own.
+func TestDecisionsThatDoNotCount(t *testing.T) {
+	f := newFixture(t, false)
+	two := func(a *approval.Asking) { a.Verdict.Asks[0].Quorum = 2 }
+	forBob := func(a *approval.Asking) {
+		a.Operation.Principal.OnBehalfOf = &gate.Party{Issuer: f.issuer.URL, Subject: "u-bob"}
+		a.Operation.Principal.Actors = []gate.Party{{Issuer: f.issuer.URL, Subject: "agent-1"}}
+	}
+	strong := func(a *approval.Asking) { a.Demand = approval.Demand{ACR: []string{"hardware"}, MaxAge: time.Minute} }
+	for _, c := range []struct {
+		name   string
+		ask    func(*approval.Asking)
+		first  string // who decides before
+		who    string
+		card   string // the request's unless set
+		id     string // the request's unless set
+		status int
+		kind   string
+		reason string
+		record string
+	}{
+		{name: "a person whom no rule names", who: "u-carol", status: 403, kind: "denied", reason: "not-approver", record: "not-approver"},
+		{name: "the person that the agent acts for", ask: forBob, who: "u-bob", status: 403, kind: "denied", reason: "own-operation", record: "own-operation"},
+		{name: "a person who has decided already", ask: two, first: "u-bob", who: "u-bob", status: 403, kind: "denied", reason: "decided-already", record: "decided-already"},
+		{name: "a sign-in that is too weak", ask: strong, who: "u-bob", status: 403, kind: "denied", reason: "authentication", record: "authentication"},
+		{name: "an old card", who: "u-bob", card: strings.Repeat("0", 64), status: 409, kind: "old-card", record: "old-card"},
+		{name: "a replayed decision", first: "u-bob", who: "u-bob", status: 409, kind: "closed", record: "closed"},
+		{name: "a request that is decided", first: "u-alice", who: "u-bob", status: 409, kind: "closed", record: "closed"},
+		{name: "no such request", who: "u-bob", id: "0190-none", status: 404, kind: "not-found", record: "not-found"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f.t = t
+			if c.ask == nil {
+				c.ask = func(*approval.Asking) {}
+			}
+			r := f.ask(c.ask)
+			card, id := r.CardDigest, r.ID
+			if c.card != "" {
+				card = c.card
+			}
+			if c.id != "" {
+				id = c.id
+			}
+			if c.first != "" {
+				if first := f.call("POST", "/api/approvals/"+id+"/decisions", f.token(c.first), decision("approve", "", card)); first.StatusCode != 200 {
+					t.Fatalf("the first decision: %s %s", first.Status, first.body)
+				}
+			}
+			before := len(f.records(approval.RecordDecided))
+			got := f.call("POST", "/api/approvals/"+id+"/decisions", f.token(c.who), decision("approve", "", card))
+			wantProblem(t, got, c.status, c.kind, c.reason)
+			records := f.records(approval.RecordDecided)
+			if len(records) != before+1 || records[before]["decision"] != "refused" || records[before]["problem"] != c.record {
+				t.Errorf("the refusal is not on record: %v", records[before:])
+			}
+			if now, err := f.desk.Get(t.Context(), r.ID); err != nil || c.first == "" && now.State != approval.Pending {
+				t.Errorf("the request is %s, %v", now.State, err)
+			}
+		})
+	}
+}
+
+func wantProblem(t *testing.T, got reply, status int, kind, reason string) {
+	t.Helper()
+	if got.StatusCode != status || got.Header.Get("Content-Type") != "application/problem+json" {
+		t.Fatalf("the answer is %s %s: %s, want %d", got.Status, got.Header.Get("Content-Type"), got.body, status)
+	}
+	body := got.json(t)
+	if body["type"] != "urn:countersign:problem:"+kind || body["status"] != float64(status) || body["detail"] == "" {
+		t.Errorf("the problem is %s, want type %s", got.body, kind)
+	}
+	if r, _ := body["reason"].(string); r != reason {
+		t.Errorf("the problem's reason is %q, want %q", r, reason)
+	}
+}
+
+func TestBearerTokensThatAreRefusedAndRecorded(t *testing.T) {
+	f := newFixture(t, false)
+	r := f.ask()
+	agent, err := f.issuer.AgentToken(t.Context(), "agent-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := f.token("u-bob")
+	for _, c := range []struct {
+		name   string
+		header string
+		status int
+		reason string
+	}{
+		{"none", "", 401, "missing"},
+		{"an agent's own, for another audience", "Bearer " + agent, 401, "audience"},
+		{"an agent's own, for the console", "Bearer " + f.token("agent-1", extproctest.Claims{"client_id": "agent-1"}), 403, "not-a-person"},
+		{"an agent's that acts for bob", "Bearer " + f.token("u-bob", extproctest.Claims{"act": map[string]any{"sub": "agent-1"}}), 403, "not-a-person"},
+		{"bob's for another service", "Bearer " + f.token("u-bob", extproctest.Claims{"aud": "wiki"}), 401, "audience"},
+		{"bob's ID token", "Bearer " + f.issuer.Mint(extproctest.Mint{Claims: extproctest.Claims{"sub": "u-bob", "aud": clientID, "client_id": clientID, "nonce": "n"}}), 401, "type"},
+		{"bob's, expired", "Bearer " + f.token("u-bob", extproctest.Claims{"iat": time.Now().Add(-3 * time.Hour).Unix(), "nbf": nil, "exp": time.Now().Add(-2 * time.Hour).Unix()}), 401, "expired"},
+		{"bob's, unsigned", "Bearer " + f.issuer.Mint(extproctest.Mint{Claims: extproctest.Claims{"sub": "u-bob", "aud": clientID, "client_id": clientID}, Algorithm: "none"}), 401, "algorithm"},
+		{"of another issuer", "Bearer " + f.token("u-bob", extproctest.Claims{"iss": "https://elsewhere.example"}), 401, "issuer"},
+		{"as a Basic password", "Basic " + base64.StdEncoding.EncodeToString([]byte("bob:"+bob)), 401, "malformed"},
+		{"twice", "Bearer " + bob + ", Bearer " + bob, 401, "malformed"},
+		{"acr of the wrong type", "Bearer " + f.token("u-bob", extproctest.Claims{"acr": 3}), 401, "claims"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f.t = t
+			for _, method := range []string{"GET", "POST"} {
+				before := len(f.records(gate.IdentityRefused))
+				path, body := "/api/approvals", ""
+				if method == "POST" {
+					path, body = "/api/approvals/"+r.ID+"/decisions", decision("approve", "", r.CardDigest)
+				}
+				req := f.request(method, path, "", body)
+				if c.header != "" {
+					req.Header.Set("Authorization", c.header)
+				}
+				got := f.send(f.client, req)
+				kind, reason := "unauthenticated", ""
+				if c.status == 403 {
+					kind, reason = "denied", "not-a-person"
+				} else if !strings.HasPrefix(got.Header.Get("WWW-Authenticate"), "Bearer") {
+					t.Errorf("WWW-Authenticate is %q", got.Header.Get("WWW-Authenticate"))
+				}
+				wantProblem(t, got, c.status, kind, reason)
+				f.wantRefused(before, c.reason)
+			}
+			if now, err := f.desk.Get(t.Context(), r.ID); err != nil || now.State != approval.Pending {
+				t.Errorf("the request is %s, %v", now.State, err)
+			}
+		})
+	}
+}
+
+func TestATokenInTheQueryIsRefused(t *testing.T) {
+	f := newFixture(t, false)
+	bob := f.token("u-bob")
+	before := len(f.records(gate.IdentityRefused))
+	wantProblem(t, f.call("GET", "/api/approvals?access_token="+bob, bob, ""), 401, "unauthenticated", "")
+	f.wantRefused(before, "multiple")
+}
+
+func TestASessionCookieMeansNothingToTheAPI(t *testing.T) {
+	f := newFixture(t, false)
+	browser := f.signIn("bob")
+	r := f.ask()
+	before := len(f.records(gate.IdentityRefused))
+	got := f.send(browser, f.request("POST", "/api/approvals/"+r.ID+"/decisions", "", decision("approve", "", r.CardDigest)))
+	wantProblem(t, got, 401, "unauthenticated", "")
+	f.wantRefused(before, "missing")
+}
+
+func TestARefusalThatCannotBeRecordedIsUnavailable(t *testing.T) {
+	f := newFixture(t, false)
+	f.flaky.fail = errors.New("the disk is full")
+	wantProblem(t, f.call("GET", "/api/approvals", "", ""), 503, "unavailable", "")
+}
+
+func TestADecisionThatCannotBeRecordedIsNotAcknowledged(t *testing.T) {
+	f := newFixture(t, false)
+	r := f.ask()
+	f.flaky.fail = errors.New("the disk is full")
+	got := f.call("POST", "/api/approvals/"+r.ID+"/decisions", f.token("u-bob"), decision("approve", "", r.CardDigest))
+	wantProblem(t, got, 503, "unavailable", "")
+	f.flaky.fail = nil
+}
+
+func TestDecisionBodiesAreReadStrictly(t *testing.T) {
+	f := newFixture(t, false)
+	r := f.ask()
+	bob := f.token("u-bob")
+	good := decision("reject", "no", r.CardDigest)
+	for _, c := range []struct {
+		name, kind, body, encoding string
+		status                     int
+	}{
+		{name: "an unknown member", body: `{"decision":"approve","card":"` + r.CardDigest + `","force":true}`, status: 400},
+		{name: "a member twice", body: `{"decision":"reject","decision":"approve","card":"` + r.CardDigest + `"}`, status: 400},
+		{name: "a member in another case", body: `{"Decision":"approve","card":"` + r.CardDigest + `"}`, status: 400},
+		{name: "something after it", body: good + `{}`, status: 400},
+		{name: "a list", body: `[` + good + `]`, status: 400},
+		{name: "nothing", body: `{}`, status: 400},
+		{name: "null", body: `null`, status: 400},
+		{name: "another decision", body: decision("Approve", "", r.CardDigest), status: 400},
+		{name: "no card", body: decision("approve", "", ""), status: 400},
+		{name: "a rejection without a reason", body: decision("reject", " \n", r.CardDigest), status: 400},
+		{name: "a reason that would be cut", body: decision("approve", strings.Repeat("é", 1001), r.CardDigest), status: 400},
+		{name: "text that is not UTF-8", body: "{\"decision\":\"approve\",\"reason\":\"\xff\",\"card\":\"" + r.CardDigest + "\"}", status: 400},
+		{name: "too large", body: decision("approve", strings.Repeat("x", 20<<10), r.CardDigest), status: 413},
+		{name: "a form", kind: "application/x-www-form-urlencoded", body: "decision=approve&card=" + r.CardDigest, status: 415},
+		{name: "text, as a form of another site could send it", kind: "text/plain", body: good, status: 415},
+		{name: "another charset", kind: "application/json; charset=utf-16", body: good, status: 415},
+		{name: "compressed", encoding: "gzip", body: good, status: 415},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f.t = t
+			req := f.request("POST", "/api/approvals/"+r.ID+"/decisions", bob, c.body)
+			if c.kind != "" {
+				req.Header.Set("Content-Type", c.kind)
+			}
+			if c.encoding != "" {
+				req.Header.Set("Content-Encoding", c.encoding)
+			}
+			kind := "unreadable"
+			if c.status == 413 {
+				kind = "too-large"
+			}
+			wantProblem(t, f.send(f.client, req), c.status, kind, "")
+			if now, err := f.desk.Get(t.Context(), r.ID); err != nil || len(now.Decisions) > 0 {
+				t.Errorf("it counted: %v, %v", now.Decisions, err)
+			}
+		})
+	}
+}
+
+func TestFilters(t *testing.T) {
+	f := newFixture(t, false)
+	bob := f.token("u-bob")
+	first := f.ask()
+	second := f.ask(func(a *approval.Asking) { a.Operation.Resource.Name = "ledger" })
+	third := f.ask(func(a *approval.Asking) { a.Operation.Principal.Subject = "agent-2" })
+	f.call("POST", "/api/approvals/"+first.ID+"/decisions", bob, decision("reject", "no", first.CardDigest))
+	ids := func(query string) string {
+		t.Helper()
+		var got []string
+		for query != "" {
+			page := f.call("GET", "/api/approvals?"+query, bob, "").json(t)
+			for _, a := range page["approvals"].([]any) {
+				got = append(got, a.(map[string]any)["id"].(string))
+			}
+			if !strings.Contains(query, "size=1") || page["next"] == "" {
+				break
+			}
+			base, _, _ := strings.Cut(query, "&after=")
+			query = base + "&after=" + page["next"].(string)
+		}
+		return strings.Join(got, " ")
+	}
+	for _, c := range []struct{ query, want string }{
+		{"state=pending", third.ID + " " + second.ID},
+		{"state=pending&state=rejected", third.ID + " " + second.ID + " " + first.ID},
+		{"state=approved", ""},
+		{"resource=ledger", second.ID},
+		{"agent=agent-2&agent_issuer=" + f.issuer.URL, third.ID},
+		{"size=1", third.ID + " " + second.ID + " " + first.ID},
+	} {
+		if got := ids(c.query); got != c.want {
+			t.Errorf("%s gives %s, want %s", c.query, got, c.want)
+		}
+	}
+	for _, query := range []string{"status=pending", "state=open", "state=", "size=0", "size=501", "size=x", "agent=agent-2", "resource=a&resource=b", "%zz"} {
+		wantProblem(t, f.call("GET", "/api/approvals?"+query, bob, ""), 400, "unreadable", "")
+	}
+}
+
+func TestNoOtherSiteCanCallTheAPI(t *testing.T) {
+	f := newFixture(t, false)
+	req := f.request("OPTIONS", "/api/approvals", "", "")
+	req.Header.Set("Origin", "https://evil.example")
+	req.Header.Set("Access-Control-Request-Method", "POST")
+	for _, got := range []reply{f.send(f.client, req), f.call("GET", "/api/approvals", f.token("u-bob"), ""), f.call("GET", "/api/openapi.yaml", "", "")} {
+		for name := range got.Header {
+			if strings.HasPrefix(name, "Access-Control-") {
+				t.Errorf("%s %s has %s", got.Request.Method, got.Request.URL, name)
+			}
+		}
+		if got.Header.Get("Cache-Control") != "no-store" || got.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: headers %v", got.Request.URL, got.Header)
+		}
+	}
+}
+
+func TestAnotherHostIsRefusedAndRecorded(t *testing.T) {
+	f := newFixture(t, false)
+	before := len(f.records(gate.IdentityRefused))
+	req := f.request("GET", "/api/approvals", f.token("u-bob"), "")
+	req.Host = "rebound.example"
+	wantProblem(t, f.send(f.client, req), http.StatusMisdirectedRequest, "unreadable", "")
+	f.wantRefused(before, ReasonHost)
+}
+
+func TestEventsTellOfChanges(t *testing.T) {
+	f := newFixture(t, false)
+	resp, err := f.client.Do(f.request("GET", "/api/approvals/events", f.token("u-bob"), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("%s %v", resp.Status, resp.Header)
+	}
+	lines := bufio.NewScanner(resp.Body)
+	next := func(event string) string {
+		t.Helper()
+		for lines.Scan() {
+			if lines.Text() == "event: "+event && lines.Scan() {
+				return strings.TrimPrefix(lines.Text(), "data: ")
+			}
+		}
+		t.Fatalf("the events ended before %q: %v", event, lines.Err())
+		return ""
+	}
+	next("reset")
+	r := f.ask()
+	if got := next("approval"); got != fmt.Sprintf(`{"id":%q,"rev":1,"state":"pending"}`, r.ID) {
+		t.Errorf("the event says %s", got)
+	}
+	if _, err := f.desk.Decide(t.Context(), approval.Approver{Issuer: f.issuer.URL, Subject: "u-bob", Groups: []string{"payments-oncall"}}, r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
+		t.Fatal(err)
+	}
+	if got := next("approval"); got != fmt.Sprintf(`{"id":%q,"rev":2,"state":"approved"}`, r.ID) {
+		t.Errorf("the event says %s", got)
+	}
+}
+
+func TestEventsEndWithTheToken(t *testing.T) {
+	f := newFixture(t, false)
+	var late atomic.Int64
+	f.console.now = func() time.Time { return time.Now().Add(time.Duration(late.Load())) }
+	resp, err := f.client.Do(f.request("GET", "/api/approvals/events", f.token("u-bob"), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() && lines.Text() != "event: reset" {
+	}
+	late.Store(int64(2 * time.Hour))
+	f.ask()
+	var last string
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "event: ") {
+			last = lines.Text()
+		}
+	}
+	if last != "event: end" {
+		t.Errorf("the last event is %q", last)
+	}
+}

@@ -1,0 +1,311 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/approval/embedded"
+	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/identity"
+)
+
+const (
+	clientID = "countersign-console"
+	deadline = 20 * time.Second
+)
+
+// fixture is a console over a real desk, store, journal and issuer.
+type fixture struct {
+	t       *testing.T
+	issuer  *extproctest.Issuer
+	journal *evidence.Journal
+	desk    *approval.Desk
+	store   *embedded.Store
+	console *Console
+	url     string
+	trust   *tls.Config
+	client  *http.Client
+	flaky   *flaky
+}
+
+// flaky is a recorder that can fail, before the journal sees the record.
+type flaky struct {
+	*evidence.Journal
+	fail error
+}
+
+func (f *flaky) Append(ctx context.Context, r *gate.Record) (gate.Receipt, error) {
+	if f.fail != nil {
+		return gate.Receipt{}, f.fail
+	}
+	return f.Journal.Append(ctx, r)
+}
+
+// journalOf shows a journal's records, as the program does.
+type journalOf struct{ *evidence.Journal }
+
+func (j journalOf) Records(_ context.Context, op string, limit int) (list []Record, err error) {
+	for e, err := range evidence.Records(j.Dir(), evidence.Filter{Op: op}) {
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, Record{e.Seq, e.Time, e.Node, e.Type, e.Hash, bytes.Clone(e.Body)})
+		if len(list) == limit {
+			break
+		}
+	}
+	return list, nil
+}
+
+func (j journalOf) Prove(_ context.Context, seq uint64) ([]byte, error) {
+	keys, err := evidence.Verifiers([]string{j.PublicKey()})
+	if err != nil {
+		return nil, err
+	}
+	p, err := evidence.Prove(j.Dir(), keys, seq)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := evidence.VerifyProof(p, note.Verifiers(keys)); err != nil {
+		return nil, err
+	}
+	return json.Marshal(p)
+}
+
+// newFixture starts a console, over TLS unless plain.
+func newFixture(t *testing.T, plain bool, change ...func(*Options)) *fixture {
+	t.Helper()
+	f := &fixture{t: t}
+	f.startParts()
+	var authority *extproctest.Authority
+	listener, err := net.Listen("tcp", extproctest.FreeAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.url = "http://" + listener.Addr().String()
+	if !plain {
+		authority = extproctest.NewAuthority(t)
+		f.url = "https://" + listener.Addr().String()
+		f.trust = &tls.Config{RootCAs: authority.Pool, MinVersion: tls.VersionTLS12}
+	}
+	f.client = &http.Client{
+		Timeout: deadline, Transport: &http.Transport{TLSClientConfig: f.trust},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	f.issuer.AllowRedirect(clientID, f.url+"/callback")
+	f.console = f.newConsole(change...)
+	server := &http.Server{Handler: f.console.Handler(), ReadHeaderTimeout: deadline}
+	if authority != nil {
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{authority.Issue("console.test").TLS}, MinVersion: tls.VersionTLS12}
+		listener = tls.NewListener(listener, server.TLSConfig)
+	}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return f
+}
+
+func (f *fixture) startParts() {
+	t := f.t
+	t.Helper()
+	f.issuer = extproctest.StartIssuer(t, extproctest.IssuerOptions{})
+	var err error
+	dir := extproctest.Dir(t)
+	f.journal, err = evidence.Open(t.Context(), evidence.Options{Dir: filepath.Join(dir, "journal"), Node: "gw-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.flaky = &flaky{Journal: f.journal}
+	if f.store, err = embedded.Open(filepath.Join(dir, "approvals.db"), embedded.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	f.desk, err = approval.NewDesk(approval.Options{Store: f.store, Recorder: f.flaky, Node: "gw-1", People: f.issuer.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.desk.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, f.store.Close(), f.journal.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (f *fixture) newConsole(change ...func(*Options)) *Console {
+	f.t.Helper()
+	people, err := identity.New(identity.Options{Issuers: []identity.Issuer{{Issuer: f.issuer.URL, Audience: []string{clientID}}}})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(people.Close)
+	o := Options{
+		URL: f.url, Issuer: f.issuer.URL, ClientID: clientID, People: people, Desk: f.desk, Watch: f.store, Recorder: f.flaky,
+		Journal: journalOf{f.journal}, Held: f.desk.Held,
+		Resources: []Resource{{Name: "payments", Kind: "http", Hold: 50 * time.Second}},
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	c, err := New(o)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return c
+}
+
+// ask opens a request for a refund; change may make it another.
+func (f *fixture) ask(change ...func(*approval.Asking)) approval.Request {
+	f.t.Helper()
+	now := time.Now()
+	a := approval.Asking{
+		Operation: &gate.Operation{
+			ID: gate.NewID(now), Verb: "POST", Target: "/v1/payments/7/refunds", Protocol: "http",
+			Principal: &gate.Principal{Issuer: f.issuer.URL, Subject: "agent-1", ClientID: "agent-1", Kind: "agent", Groups: []string{"agents"}},
+			Resource:  gate.Resource{Name: "payments", Kind: "http"},
+			Context:   gate.Context{Session: "session-1"},
+		},
+		Digest: gate.NewID(now),
+		Verdict: gate.Verdict{Effect: gate.Ask, PolicyDigest: "policy-1", Asks: []gate.AskRule{{
+			Rule:      gate.Rule{Package: "payments", ID: "refund", Reason: "refunds need a person"},
+			Approvers: []string{"payments-oncall"}, Quorum: 1,
+		}}},
+		Shown: gate.Object{
+			{Name: "body", Value: gate.Object{{Name: "amount", Value: 10}, {Name: "reason", Value: "goods came back"}}},
+			{Name: "host", Value: "payments.agents.internal"}, {Name: "method", Value: "POST"}, {Name: "path", Value: "/v1/payments/7/refunds"},
+		},
+		History: []approval.Past{{Time: now.Add(-time.Minute), Verb: "GET", Target: "/v1/payments/7", Result: "completed"}},
+	}
+	for _, c := range change {
+		c(&a)
+	}
+	r, _, err := f.desk.Ask(f.t.Context(), a)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return r
+}
+
+var groupsOf = map[string][]string{"u-bob": {"payments-oncall"}, "u-alice": {"payments-oncall", "security"}, "u-carol": nil}
+
+// token is a person's access token.
+func (f *fixture) token(subject string, more ...extproctest.Claims) string {
+	claims := extproctest.Claims{
+		"sub": subject, "aud": clientID, "client_id": clientID, "groups": groupsOf[subject], "acr": "mfa", "amr": []string{"pwd", "otp"}, "auth_time": time.Now().Unix(),
+	}
+	for _, m := range more {
+		for name, value := range m {
+			claims[name] = value
+		}
+	}
+	return f.issuer.Mint(extproctest.Mint{Claims: claims, Type: "at+jwt"})
+}
+
+// reply is an answer whose body was read.
+type reply struct {
+	*http.Response
+	body string
+}
+
+func (r reply) json(t *testing.T) map[string]any {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal([]byte(r.body), &v); err != nil {
+		t.Fatalf("%s: not JSON: %v: %s", r.Request.URL, err, r.body)
+	}
+	return v
+}
+
+func (f *fixture) send(client *http.Client, req *http.Request) reply {
+	f.t.Helper()
+	resp, err := client.Do(req)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return reply{resp, string(b)}
+}
+
+func (f *fixture) request(method, path, token, body string) *http.Request {
+	f.t.Helper()
+	req, err := http.NewRequestWithContext(f.t.Context(), method, f.url+path, strings.NewReader(body))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return req
+}
+
+func (f *fixture) call(method, path, token, body string) reply {
+	f.t.Helper()
+	return f.send(f.client, f.request(method, path, token, body))
+}
+
+// records are those of the journal of a type, as objects.
+func (f *fixture) records(kind string) (list []map[string]any) {
+	f.t.Helper()
+	for e, err := range evidence.Records(f.journal.Dir(), evidence.Filter{Types: []string{kind}}) {
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		var body map[string]any
+		if err := json.Unmarshal(e.Body, &body); err != nil {
+			f.t.Fatal(err)
+		}
+		list = append(list, body)
+	}
+	return list
+}
+
+// wantRefused looks for one identity.refused more than before, of that reason.
+func (f *fixture) wantRefused(before int, reason string) {
+	f.t.Helper()
+	list := f.records(gate.IdentityRefused)
+	if len(list) != before+1 {
+		f.t.Fatalf("there are %d identity.refused records, want %d", len(list), before+1)
+	}
+	if got := list[before]["reason"]; got != reason {
+		f.t.Errorf("the record's reason is %v (%v), want %s", got, list[before]["detail"], reason)
+	}
+}
+
+// signIn is a browser in which name is signed in. It follows no redirects.
+func (f *fixture) signIn(name string) *http.Client {
+	f.t.Helper()
+	resp, browser, err := f.issuer.SignIn(f.t.Context(), f.url+"/login", name, name+"-password", f.trust)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(resp.Body)
+		f.t.Fatalf("sign in as %s: %s at %s: %s", name, resp.Status, resp.Request.URL, b)
+	}
+	browser.CheckRedirect = f.client.CheckRedirect
+	return browser
+}
