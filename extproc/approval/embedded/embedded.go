@@ -384,8 +384,16 @@ func finalKey(closed time.Time, id string) []byte {
 // List implements [approval.Store].
 func (s *Store) List(_ context.Context, f approval.Filter) (approval.Page, error) {
 	var page approval.Page
+	// The lock is never taken inside a transaction: a commit that holds it waits for readers when the file must grow.
+	var live func() (string, bool)
+	if f.Digest != "" || f.Due || f.OnlyLive() {
+		live = s.newestLive(f)
+	}
 	err := s.view(func(tx *bolt.Tx) error {
-		next := s.newest(tx, f)
+		next := live
+		if next == nil {
+			next = newest(tx, f)
+		}
 		for {
 			id, ok := next()
 			if !ok {
@@ -415,11 +423,8 @@ func (s *Store) List(_ context.Context, f approval.Filter) (approval.Page, error
 	return page, err
 }
 
-// newest yields the ids that f may select, newest first, or by deadline where f is for what is due.
-func (s *Store) newest(tx *bolt.Tx, f approval.Filter) func() (string, bool) {
-	if f.Digest != "" || f.Due || f.OnlyLive() {
-		return s.newestLive(f)
-	}
+// newest yields the ids that f may select, newest first.
+func newest(tx *bolt.Tx, f approval.Filter) func() (string, bool) {
 	bucket := bucketRequests
 	if f.Unrecorded {
 		bucket = bucketUnrecorded
@@ -446,6 +451,7 @@ func (s *Store) newest(tx *bolt.Tx, f approval.Filter) func() (string, bool) {
 	}
 }
 
+// newestLive yields the ids of live requests that f may select, newest first, or by deadline where f is for what is due.
 func (s *Store) newestLive(f approval.Filter) func() (string, bool) {
 	now := s.clock.now()
 	s.mu.Lock()

@@ -1,0 +1,348 @@
+package approvaltest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+func testRules(t *testing.T, open Open) {
+	ask := Verdict("p1", 1)
+	for _, c := range []struct {
+		name string
+		edit func(*approval.Options)
+		test func(t *testing.T, o *office)
+	}{
+		{"an approved operation runs once", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			r := o.approve(t, o.ask(t, op, ask), "bob")
+			if r.State != approval.Approved || !o.spend(t, op, ask) {
+				t.Fatalf("it is %s and was not spent", r.State)
+			}
+			if again := Operation(1); o.spend(t, again, ask) || o.spend(t, op, ask) {
+				t.Error("it was spent again")
+			}
+		}},
+		{"approving one operation cannot run another", nil, func(t *testing.T, o *office) {
+			o.approve(t, o.ask(t, Operation(1), ask), "bob")
+			if o.spend(t, Operation(2), ask) {
+				t.Error("refund 2 ran on the approval of refund 1")
+			}
+		}},
+		{"what is pending runs nothing", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			o.ask(t, op, ask)
+			if o.spend(t, op, ask) {
+				t.Error("a pending request was spent")
+			}
+		}},
+		{"a denied operation does not use its grant", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			o.approve(t, o.ask(t, op, ask), "bob")
+			denied := ask
+			denied.Effect = gate.Deny
+			if o.spend(t, op, denied) {
+				t.Error("policy denied it and it was spent")
+			}
+			allowed := gate.Verdict{Effect: gate.Allow, PolicyDigest: "p1"}
+			if !o.spend(t, op, allowed) {
+				t.Error("policy allows what was approved and it was not spent")
+			}
+		}},
+		{"the same operation joins, wherever it comes", nil, func(t *testing.T, o *office) {
+			r := o.ask(t, Operation(1), ask)
+			again, joined, err := o.desks[1].Ask(t.Context(), Asking(Operation(1), ask))
+			if err != nil || !joined || again.ID != r.ID {
+				t.Errorf("joined %t, %s and %s, %v", joined, again.ID, r.ID, err)
+			}
+		}},
+		{"a changed policy voids what is pending and asks anew", nil, func(t *testing.T, o *office) {
+			old := o.ask(t, Operation(1), ask)
+			anew := o.ask(t, Operation(1), Verdict("p2", 1))
+			if anew.ID == old.ID {
+				t.Fatal("joined a request of another policy")
+			}
+			if r, _ := o.desks[1].Get(t.Context(), old.ID); r.State != approval.Voided {
+				t.Errorf("the old request is %s", r.State)
+			}
+			_, err := o.desks[0].Decide(t.Context(), Oncall("bob"), old.ID, approval.Answer{Approve: true, Card: old.CardDigest})
+			wantError(t, err, approval.ErrClosed)
+		}},
+		{"a changed policy voids a grant", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			r := o.approve(t, o.ask(t, op, ask), "bob")
+			if o.spend(t, op, Verdict("p2", 1)) || o.spend(t, op, ask) {
+				t.Error("a grant of another policy was spent")
+			}
+			if r, _ = o.desks[0].Get(t.Context(), r.ID); r.State != approval.Voided {
+				t.Errorf("it is %s", r.State)
+			}
+		}},
+		{"a new policy voids the whole queue", nil, func(t *testing.T, o *office) {
+			o.ask(t, Operation(1), ask)
+			kept := o.ask(t, Operation(2), Verdict("p2", 1))
+			if n, err := o.desks[0].VoidOthers(t.Context(), "p2"); n != 1 || err != nil {
+				t.Errorf("voided %d, %v", n, err)
+			}
+			if r, _ := o.desks[0].Get(t.Context(), kept.ID); r.State != approval.Pending {
+				t.Errorf("the new one is %s", r.State)
+			}
+		}},
+		{"an approval by one does not do where policy now asks for two", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			o.approve(t, o.ask(t, op, ask), "bob")
+			if o.spend(t, op, Verdict("p1", 2)) {
+				t.Error("spent with one approval of two")
+			}
+			if r := o.ask(t, op, Verdict("p1", 2)); r.State != approval.Pending || r.Asks[0].Quorum != 2 {
+				t.Errorf("asked anew: %s, %v", r.State, r.Asks)
+			}
+		}},
+		{"a rejection refuses at once, with its reason", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			r := o.ask(t, op, Verdict("p1", 2))
+			o.approve(t, r, "bob")
+			r, err := o.desks[1].Decide(t.Context(), Oncall("dan"), r.ID, approval.Answer{Reason: "wrong customer", Card: r.CardDigest})
+			if err != nil || r.State != approval.Rejected || r.Reason != "wrong customer" {
+				t.Fatalf("%s for %q, %v", r.State, r.Reason, err)
+			}
+			_, err = o.desks[0].Decide(t.Context(), Oncall("eve"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
+			wantError(t, err, approval.ErrClosed)
+			if o.spend(t, op, Verdict("p1", 2)) {
+				t.Error("a rejected request was spent")
+			}
+		}},
+		{"a request expires, and then asks anew", func(o *approval.Options) { o.TTL = 60 * time.Millisecond }, func(t *testing.T, o *office) {
+			r := o.ask(t, Operation(1), ask)
+			got, err := o.desks[1].Wait(within(t, 10*time.Second), r.ID)
+			if err != nil || got.State != approval.Expired {
+				t.Fatalf("%s, %v", got.State, err)
+			}
+			_, err = o.desks[0].Decide(t.Context(), Oncall("bob"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
+			wantError(t, err, approval.ErrClosed)
+			if again := o.ask(t, Operation(1), ask); again.ID == r.ID {
+				t.Error("joined what had expired")
+			}
+		}},
+		{"a grant expires by its own time, from when it was approved", func(o *approval.Options) {
+			o.GrantTTL, o.SweepEvery = 50*time.Millisecond, time.Hour
+		}, func(t *testing.T, o *office) {
+			op := Operation(1)
+			r := o.approve(t, o.ask(t, op, ask), "bob")
+			await(t, "the grant to be due", func() bool {
+				page, _ := o.stores[0].List(t.Context(), approval.Filter{Due: true})
+				return len(page.Requests) == 1
+			})
+			if o.spend(t, op, ask) {
+				t.Error("an expired grant was spent")
+			}
+			if r, _ = o.desks[0].Get(t.Context(), r.ID); r.State != approval.Expired {
+				t.Errorf("it is %s", r.State)
+			}
+		}},
+		{"only the agent that asked withdraws", nil, func(t *testing.T, o *office) {
+			r := o.ask(t, Operation(1), ask)
+			err := o.desks[0].Withdraw(t.Context(), gate.Party{Issuer: People, Subject: "agent-8"}, r.ID, "")
+			wantError(t, err, approval.ErrNotFound)
+			if err := o.desks[0].Withdraw(t.Context(), gate.Party{Issuer: People, Subject: "agent-7"}, r.ID, "not needed"); err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := o.desks[1].Get(t.Context(), r.ID); got.State != approval.Withdrawn {
+				t.Errorf("it is %s", got.State)
+			}
+		}},
+		{"an agent that leaves leaves the request open", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			r := o.ask(t, op, ask)
+			if err := o.desks[0].Left(t.Context(), op.ID, &r); err != nil {
+				t.Fatal(err)
+			}
+			left := o.lines(approval.RecordWithdrawn)
+			if len(left) != 1 || left[0].Op != op.ID || left[0].Body["state"] != "pending" {
+				t.Errorf("the record is %v", left)
+			}
+			o.approve(t, r, "bob")
+			if !o.spend(t, Operation(1), ask) {
+				t.Error("the repeated operation did not get the grant")
+			}
+		}},
+		{"an agent cannot flood people", func(o *approval.Options) { o.Limits = approval.Limits{PerAgent: 2} }, func(t *testing.T, o *office) {
+			o.ask(t, Operation(1), ask)
+			o.ask(t, Operation(2), ask)
+			_, _, err := o.desks[1].Ask(t.Context(), Asking(Operation(3), ask))
+			var limit *approval.LimitError
+			if !errors.As(err, &limit) || limit.Limit != 2 {
+				t.Errorf("the error is %v", err)
+			}
+		}},
+		{"a card too large to be read is refused", func(o *approval.Options) { o.CardBytes = 4096 }, func(t *testing.T, o *office) {
+			a := Asking(Operation(1), ask)
+			a.Shown = gate.Object{{Name: "body", Value: slices.Repeat([]any{strings.Repeat("x", 100)}, 100)}}
+			_, _, err := o.desks[0].Ask(t.Context(), a)
+			var limit *approval.LimitError
+			if !errors.As(err, &limit) || limit.What != approval.LimitCard {
+				t.Errorf("the error is %v", err)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, newOffice(t, open, c.edit)) })
+	}
+	t.Run("who may approve", func(t *testing.T) { testWho(t, newOffice(t, open, nil)) })
+	t.Run("quorum", func(t *testing.T) { testQuorum(t, newOffice(t, open, nil)) })
+	t.Run("what must be asked of somebody", func(t *testing.T) { testNobody(t, newOffice(t, open, nil)) })
+	t.Run("a decision wakes the hold at the other gateway within 100 ms", func(t *testing.T) { testWake(t, newOffice(t, open, nil)) })
+}
+
+func testWho(t *testing.T, o *office) {
+	r := o.ask(t, Operation(1), Verdict("p1", 2))
+	if _, err := o.desks[0].Decide(t.Context(), Oncall("first"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
+		t.Fatal(err)
+	}
+	admin := approval.Approver{Issuer: People, Subject: "root", Groups: []string{"admin", "administrators", "*", ""}}
+	foreign := Oncall("bob")
+	foreign.Issuer = "https://people.example/"
+	nameless := Oncall("")
+	for _, c := range []struct {
+		name string
+		by   approval.Approver
+		card string
+		want error
+	}{
+		{"the agent itself", Oncall("agent-7"), r.CardDigest, approval.ErrOwnOperation},
+		{"an actor in its chain", Oncall("orchestrator"), r.CardDigest, approval.ErrOwnOperation},
+		{"the person it acts for", Oncall("alice"), r.CardDigest, approval.ErrOwnOperation},
+		{"somebody no rule names", approval.Approver{Issuer: People, Subject: "mallory", Groups: []string{"staff"}}, r.CardDigest, approval.ErrNotApprover},
+		{"an administrator", admin, r.CardDigest, approval.ErrNotApprover},
+		{"the same name at another issuer", foreign, r.CardDigest, approval.ErrNotApprover},
+		{"nobody", nameless, r.CardDigest, approval.ErrNotApprover},
+		{"the zero approver", approval.Approver{}, r.CardDigest, approval.ErrNotApprover},
+		{"who approved already", Oncall("first"), r.CardDigest, approval.ErrDecidedAlready},
+		{"with an older card", Oncall("bob"), approval.CardDigest([]byte("old")), approval.ErrOldCard},
+		{"with no card", Oncall("bob"), "", approval.ErrOldCard},
+	} {
+		for _, approve := range []bool{true, false} {
+			before := len(o.lines(approval.RecordDecided))
+			got, err := o.desks[1].Decide(t.Context(), c.by, r.ID, approval.Answer{Approve: approve, Card: c.card})
+			if !errors.Is(err, c.want) || got.State != approval.Pending {
+				t.Errorf("%s (approve %t): %s, %v", c.name, approve, got.State, err)
+			}
+			lines := o.lines(approval.RecordDecided)
+			if len(lines) != before+1 {
+				t.Errorf("%s: %d records", c.name, len(lines)-before)
+				continue
+			}
+			refused := 0
+			for _, l := range lines {
+				if l.Body["decision"] == "refused" && l.Body["problem"] != "" && l.Body["approval"] == r.ID {
+					refused++
+				}
+			}
+			if refused == 0 {
+				t.Errorf("%s: the record is %s", c.name, lines[len(lines)-1].Text)
+			}
+		}
+	}
+	_, err := o.desks[1].Decide(t.Context(), Oncall("bob"), "nothing", approval.Answer{Approve: true})
+	wantError(t, err, approval.ErrNotFound)
+	carol := approval.Approver{Issuer: People, Subject: "carol"}
+	got, err := o.desks[1].Decide(t.Context(), carol, r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
+	if err != nil || got.State != approval.Approved {
+		t.Errorf("carol, whom the rule names: %s, %v", got.State, err)
+	}
+}
+
+func testQuorum(t *testing.T, o *office) {
+	v := Verdict("p1", 2)
+	v.Asks = append(v.Asks, gate.AskRule{Rule: gate.Rule{Package: "global", ID: "audit"}, Approvers: []string{"audit"}, Quorum: 1})
+	r := o.ask(t, Operation(1), v)
+	auditor := approval.Approver{Issuer: People, Subject: "zoe", Groups: []string{"audit", "payments-oncall"}}
+	for _, step := range []struct {
+		by   approval.Approver
+		want approval.State
+	}{
+		{Oncall("bob"), approval.Pending},
+		{Oncall("dan"), approval.Pending}, // the first rule is met, the second is not
+		{auditor, approval.Approved},
+	} {
+		got, err := o.desks[1].Decide(t.Context(), step.by, r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
+		if err != nil || got.State != step.want {
+			t.Fatalf("after %s it is %s, %v", step.by.Subject, got.State, err)
+		}
+	}
+
+	strong := approval.Demand{ACR: []string{"phr"}, MaxAge: time.Minute}
+	a := Asking(Operation(2), Verdict("p1", 1))
+	a.Demand = strong
+	r, _, err := o.desks[0].Ask(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signedIn := func(acr string, ago time.Duration) approval.Approver {
+		by := Oncall("bob")
+		by.ACR, by.AuthTime = acr, time.Now().Add(-ago)
+		return by
+	}
+	unknown := signedIn("phr", 0)
+	unknown.AuthTime = time.Time{}
+	for name, by := range map[string]approval.Approver{
+		"a weaker sign-in": signedIn("pwd", 0), "none said": signedIn("", 0), "long ago": signedIn("phr", 2*time.Minute),
+		"in the future": signedIn("phr", -time.Hour), "nobody knows when": unknown,
+	} {
+		_, err := o.desks[0].Decide(t.Context(), by, r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
+		if !errors.Is(err, approval.ErrAuthentication) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := o.desks[0].Decide(t.Context(), signedIn("phr", time.Second), r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
+		t.Errorf("as demanded: %v", err)
+	}
+}
+
+func testNobody(t *testing.T, o *office) {
+	for name, edit := range map[string]func(*approval.Asking){
+		"no rules":             func(a *approval.Asking) { a.Verdict.Asks = nil },
+		"a rule without names": func(a *approval.Asking) { a.Verdict.Asks[0].Approvers = nil },
+		"a rule of no names":   func(a *approval.Asking) { a.Verdict.Asks[0].Approvers = []string{""} },
+		"an allow":             func(a *approval.Asking) { a.Verdict.Effect = gate.Allow },
+		"a deny":               func(a *approval.Asking) { a.Verdict.Effect = gate.Deny },
+		"no policy digest":     func(a *approval.Asking) { a.Verdict.PolicyDigest = "" },
+		"no digest":            func(a *approval.Asking) { a.Digest = "" },
+		"no operation":         func(a *approval.Asking) { a.Operation = nil },
+		"no agent":             func(a *approval.Asking) { a.Operation.Principal = nil },
+	} {
+		a := Asking(Operation(1), Verdict("p1", 1))
+		edit(&a)
+		if r, _, err := o.desks[0].Ask(t.Context(), a); err == nil {
+			t.Errorf("%s: opened %s", name, r.ID)
+		}
+	}
+}
+
+func testWake(t *testing.T, o *office) {
+	var slowest atomic.Int64
+	for i := range 5 {
+		r := o.ask(t, Operation(i), Verdict("p1", 1))
+		woke := make(chan time.Time, 1)
+		go func() {
+			got, err := o.desks[1].Wait(context.Background(), r.ID)
+			if err != nil || got.State != approval.Approved {
+				t.Errorf("woke to %s, %v", got.State, err)
+			}
+			woke <- time.Now()
+		}()
+		await(t, "the hold", func() bool { return o.desks[1].Held() == 1 })
+		o.approve(t, r, "bob")
+		acknowledged := time.Now()
+		slowest.Store(max(slowest.Load(), int64((<-woke).Sub(acknowledged))))
+	}
+	if d := time.Duration(slowest.Load()); d > 100*time.Millisecond {
+		t.Errorf("it took %v", d)
+	}
+}
