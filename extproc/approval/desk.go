@@ -105,6 +105,8 @@ func (d *Desk) Ask(ctx context.Context, a Asking) (r Request, joined bool, err e
 		case !joined:
 			d.memory.note(&r)
 			return r, false, d.record(ctx, &r)
+		case !r.State.Live(): // it was closed while it was being joined
+			err = ErrClosed
 		default:
 			why := a.differs(&r, asks)
 			if why == "" {

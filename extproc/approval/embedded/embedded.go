@@ -55,6 +55,8 @@ type Store struct {
 	stop   chan struct{}
 	done   chan struct{}
 
+	lastBatch int // the writer's own
+
 	mu     sync.Mutex // guards what follows; held by the writer while it applies jobs
 	state  state
 	failed error
@@ -159,7 +161,7 @@ func (s *Store) Open(
 ) (approval.Request, bool, error) {
 	// Cheap answers first: a thousand identical operations must not render a thousand cards.
 	if r, ok, err := s.joinable(o.Digest); ok || err != nil {
-		return s.joined(r, err)
+		return s.joined(ctx, r, err)
 	}
 	now := s.clock.now()
 	s.mu.Lock()
@@ -199,7 +201,7 @@ func (s *Store) Open(
 		return approval.Request{}, false, err
 	}
 	if isJoined {
-		return s.joined(r, nil)
+		return s.joined(ctx, r, nil)
 	}
 	s.tell(&r)
 	return r, false, nil
@@ -217,18 +219,24 @@ func (s *Store) joinable(digest string) (approval.Request, bool, error) {
 	return approval.Request{}, false, nil
 }
 
-func (s *Store) joined(r approval.Request, err error) (approval.Request, bool, error) {
+var errNothing = errors.New("nothing to change")
+
+func (s *Store) joined(ctx context.Context, r approval.Request, err error) (approval.Request, bool, error) {
 	if err != nil {
 		return approval.Request{}, false, err
 	}
 	if r.Due(s.clock.now()) {
 		return r, true, approval.ErrDue
 	}
-	err = s.view(func(tx *bolt.Tx) error {
-		r.Card = bytes.Clone(tx.Bucket(bucketCards).Get([]byte(r.ID)))
-		return nil
-	})
-	return r, true, err
+	// What is joined must be durable: memory can be a commit ahead of the file.
+	got, err := s.Get(ctx, r.ID)
+	if errors.Is(err, approval.ErrNotFound) {
+		if err := s.do(ctx, func(*bolt.Tx, time.Time) error { return errNothing }); !errors.Is(err, errNothing) {
+			return approval.Request{}, false, err
+		}
+		got, err = s.Get(ctx, r.ID)
+	}
+	return got, true, err
 }
 
 // Get implements [approval.Store].

@@ -17,6 +17,9 @@ import (
 // maxBatch is how many changes share a commit at most.
 const maxBatch = 256
 
+// gatherFor is how long a commit waits for those who are on their way back.
+const gatherFor = 300 * time.Microsecond
+
 // job is one change that waits for the writer.
 type job struct {
 	apply func(tx *bolt.Tx, now time.Time) error
@@ -67,21 +70,36 @@ func (s *Store) run() {
 	}
 }
 
+// gather takes what waits. After a batch of several it gives those who were answered a moment to come back: without that
+// the first one takes the disk for itself, and the others wait a whole commit longer.
 func (s *Store) gather(first *job) []*job {
 	batch := []*job{first}
+	var patience <-chan time.Time
+	if s.lastBatch > 1 {
+		patience = time.After(gatherFor)
+	}
 	for len(batch) < maxBatch {
 		select {
 		case j := <-s.jobs:
 			batch = append(batch, j)
+			continue
 		default:
-			return batch
+		}
+		if patience == nil || len(batch) >= s.lastBatch {
+			break
+		}
+		select {
+		case j := <-s.jobs:
+			batch = append(batch, j)
+		case <-patience:
+			patience = nil
 		}
 	}
+	s.lastBatch = len(batch)
 	return batch
 }
 
-// commit applies a batch in one transaction. The change in memory is visible before the commit to other changes only;
-// after a commit that failed memory and disk are in doubt, and the store is done for.
+// commit applies a batch in one transaction and answers it.
 func (s *Store) commit(batch []*job) {
 	s.mu.Lock()
 	err := s.failed
@@ -98,32 +116,49 @@ func (s *Store) commit(batch []*job) {
 }
 
 func (s *Store) apply(batch []*job) error {
+	tx, err := s.db.Begin(true)
+	if err != nil {
+		return s.fail(err)
+	}
+	s.mu.Lock()
+	changed, err := s.applyLocked(tx, batch)
+	s.mu.Unlock()
+	if err == nil && changed {
+		// Not under the lock: who reads meanwhile sees what is about to be durable, and Open and Update go through here.
+		err = tx.Commit()
+	} else {
+		err = errors.Join(err, tx.Rollback())
+	}
+	if err != nil {
+		return s.fail(err)
+	}
+	return nil
+}
+
+func (s *Store) applyLocked(tx *bolt.Tx, batch []*job) (changed bool, err error) {
+	now := s.clock.now()
+	for _, j := range batch {
+		j.err = j.apply(tx, now)
+		if bad := (writeError{}); errors.As(j.err, &bad) {
+			return false, bad // half of a change must not be committed with the others
+		}
+		changed = changed || j.err == nil
+	}
+	if !changed {
+		return false, nil
+	}
+	s.state.forgetRates(now)
+	if err := forget(tx, now.Add(-s.retain)); err != nil {
+		return false, err
+	}
+	return true, tx.Bucket(bucketMeta).Put(keyClock, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())))
+}
+
+// fail ends the store: memory and disk are in doubt.
+func (s *Store) fail(cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed := false
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		now := s.clock.now()
-		for _, j := range batch {
-			j.err = j.apply(tx, now)
-			changed = changed || j.err == nil
-			if bad := (writeError{}); errors.As(j.err, &bad) {
-				changed = true
-				return bad // half of a change must not be committed with the others
-			}
-		}
-		if !changed {
-			return errUnchanged
-		}
-		s.state.forgetRates(now)
-		if err := forget(tx, now.Add(-s.retain)); err != nil {
-			return err
-		}
-		return tx.Bucket(bucketMeta).Put(keyClock, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())))
-	})
-	if err == nil || !changed {
-		return nil
-	}
-	s.failed = fmt.Errorf("%w: %w", ErrFailed, err)
+	s.failed = fmt.Errorf("%w: %w", ErrFailed, cause)
 	for feed := range s.feeds {
 		feed.Put(approval.Change{})
 	}
@@ -135,8 +170,6 @@ type writeError struct{ err error }
 
 func (e writeError) Error() string { return e.err.Error() }
 func (e writeError) Unwrap() error { return e.err }
-
-var errUnchanged = fmt.Errorf("nothing was changed")
 
 // forget removes a few requests that were closed before a time.
 func forget(tx *bolt.Tx, before time.Time) error {
