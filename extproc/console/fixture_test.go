@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -309,3 +310,5 @@ func (f *fixture) signIn(name string) *http.Client {
 	browser.CheckRedirect = f.client.CheckRedirect
 	return browser
 }
+
+func itoa(n uint64) string { return strconv.FormatUint(n, 10) }

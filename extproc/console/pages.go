@@ -181,7 +181,7 @@ func (c *Console) showCard(w http.ResponseWriter, status int, who *person, r *ap
 		v.Asks = append(v.Asks, askView{a.Package + "/" + a.ID, a.Reason, a.Approvers, a.Quorum, approvals(a, r.Decisions)})
 	}
 	c.shown.note(who.key(), r.CardDigest, c.now())
-	c.show(w, status, "card-page", view{Title: "Request", Here: "queue", Who: who, Error: refused, Data: v})
+	c.show(w, status, "card-page", view{Title: "Request", Here: "queue", Who: who, Error: refused, Data: &v})
 }
 
 func strongerSignIn(r *approval.Request) string {
