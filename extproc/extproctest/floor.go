@@ -2,8 +2,11 @@ package extproctest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
+	accesslog "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	rpc "google.golang.org/genproto/googleapis/rpc/status"
@@ -11,16 +14,28 @@ import (
 )
 
 // RegisterFloor adds services that allow everything and do nothing, for ext_proc in FULL_DUPLEX_STREAMED modes and
-// ext_authz. What they cost is the floor that a gateway is measured against.
+// ext_authz, and one that throws an access log away. What they cost is the floor that a gateway is measured against.
 func RegisterFloor(g *grpc.Server) {
 	ext.RegisterExternalProcessorServer(g, floor{})
 	authz.RegisterAuthorizationServer(g, floor{})
+	accesslog.RegisterAccessLogServiceServer(g, floor{})
 }
 
 // floor allows everything at once.
 type floor struct {
 	ext.UnimplementedExternalProcessorServer
 	authz.UnimplementedAuthorizationServer
+	accesslog.UnimplementedAccessLogServiceServer
+}
+
+func (floor) StreamAccessLogs(stream accesslog.AccessLogService_StreamAccessLogsServer) error {
+	for {
+		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
 }
 
 func (floor) Check(context.Context, *authz.CheckRequest) (*authz.CheckResponse, error) {
