@@ -149,6 +149,17 @@ type Approvals struct {
 
 	// ConsoleURL is how people reach the console, where that is not the address that it listens on: "https://HOST[/PATH]".
 	ConsoleURL string `yaml:"console_url"`
+
+	// Webhook is told of every change of a request, so that it can fetch a person. Optional; nobody can approve through it.
+	Webhook *Webhook `yaml:"webhook"`
+}
+
+// Webhook is a receiver of signed notifications.
+type Webhook struct {
+	URL        string `yaml:"url"`         // where they are posted: https, or http on loopback. Required.
+	SecretFile Path   `yaml:"secret_file"` // the key of their HMAC-SHA-256 signatures, at least 16 bytes; read at every attempt. Required.
+	CAFile     Path   `yaml:"ca_file"`     // PEM roots for the receiver. The system's by default.
+	Insecure   bool   `yaml:"insecure"`    // accept a plain-http URL that is not on loopback.
 }
 
 // AskLimits bound what people can be asked at once. Past one, an operation that asks is refused; identical ones join the

@@ -161,6 +161,10 @@ func TestProblems(t *testing.T) {
 
 		{"a password in a store's URL", good + "approvals: {store: \"redis://:hunter2@redis:6379/0\"}\n", ":12: approvals.store: has a password in it: secrets are files, not configuration"},
 		{"a password in a store's URL that cannot be read", good + "approvals: {store: \"redis://:hunter2@redis:x/0\"}\n", `:12: approvals.store: is "redis://…@redis:x/0": use embedded, or redis://HOST:PORT/DB or rediss://HOST:PORT/DB`},
+		{"a webhook without a secret", good + "approvals: {webhook: {url: \"https://chat.example/hook\"}}\n", ":12: approvals.webhook.secret_file: is required"},
+		{"a webhook over plain http", good + "approvals: {webhook: {url: \"http://chat.example/hook\", secret_file: value}}\n", `:12: approvals.webhook.url: is "http://chat.example/hook", which is plain http to another machine: use https, or set insecure: true beside it`},
+		{"a webhook that is no URL", good + "approvals: {webhook: {url: \"ftp://u:hunter2@chat.example\", secret_file: value}}\n", `:12: approvals.webhook.url: is "ftp://…@chat.example": write https://HOST[:PORT][/PATH]`},
+		{"a password in a webhook", good + "approvals: {webhook: {url: \"https://u:hunter2@chat.example\", secret_file: value}}\n", ":12: approvals.webhook.url: has a user or password in it: the receiver knows the gateway by the signature"},
 		{"a password in a target", replace("https://payments", "https://u:hunter2@payments"), ":11: resources[0].target: has a user or password in it: use credential.value_file"},
 		{"a password in a target that cannot be read", replace("https://payments", "ftp://u:hunter2@payments"), `:11: resources[0].target: is "ftp://…@payments.internal:8443": write https://HOST[:PORT]`},
 		{"a password in an issuer", replace("https://idp", "https://u:hunter2@idp"), `:5: agents[0].issuer: is "https://…@idp.example.com": write the issuer's exact URL, https://HOST[/PATH]`},
@@ -203,6 +207,8 @@ func TestPlainTextWhereItIsAccepted(t *testing.T) {
 		"no admin":             good + "listen: {admin: none}\n",
 		"Envoy over mTLS":      good + "listen: {envoy: \"0.0.0.0:9000\", envoy_tls: {certificate_file: cert.pem, key_file: key.pem, client_ca_file: ca.pem}}\n",
 		"a socket of 107":      good + "listen: {envoy: \"unix:/" + strings.Repeat("a", 106) + "\"}\n",
+		"a loopback webhook":   good + "approvals: {webhook: {url: \"http://127.0.0.1:9/hook?a=b\", secret_file: value}}\n",
+		"an insecure webhook":  good + "approvals: {webhook: {url: \"http://chat.example\", secret_file: value, insecure: true}}\n",
 		"a store in Redis":     good + "approvals: {store: \"rediss://redis:6379/0\"}\n",
 		"two hosts, one place": good + "  - {name: b, kind: http, listen: {address: \"127.0.0.1:8080\", host: b}, target: \"https://a\"}\n",
 	} {

@@ -323,8 +323,30 @@ func (a *Approvals) validate(k checker) {
 	if a.ConsoleURL != "" {
 		k.at("console_url").issuer(a.ConsoleURL, true)
 	}
+	if a.Webhook != nil {
+		a.Webhook.validate(k.at("webhook"))
+	}
 	if a.Hold.Std() > a.TTL.Std() {
 		k.at("hold").fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", a.Hold.Std(), a.TTL.Std())
+	}
+}
+
+func (w *Webhook) validate(k checker) {
+	if k.at("secret_file").required(string(w.SecretFile)) {
+		k.at("secret_file").file(w.SecretFile)
+	}
+	k.at("ca_file").file(w.CAFile)
+	if k = k.at("url"); !k.required(w.URL) {
+		return
+	}
+	u, err := url.Parse(w.URL)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http":
+		k.fail("is %q: write https://HOST[:PORT][/PATH]", shown(w.URL))
+	case u.User != nil:
+		k.fail("has a user or password in it: the receiver knows the gateway by the signature")
+	case u.Scheme == "http" && !LoopbackHost(u.Hostname()) && !w.Insecure:
+		k.fail("is %q, which is plain http to another machine: use https, or set insecure: true beside it", w.URL)
 	}
 }
 

@@ -1,0 +1,109 @@
+package webhook
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/extproc/approval"
+)
+
+// Event is the body of a notification.
+type Event struct {
+	EventID string         `json:"event_id"`
+	Event   string         `json:"event"` // approval.requested, .decided, .spent, .expired, .voided or .withdrawn, as the record of it
+	Time    time.Time      `json:"time"`
+	Gateway string         `json:"gateway"`
+	ID      string         `json:"id"`    // of the request for approval
+	State   approval.State `json:"state"` // that the event led to
+
+	Resource   string          `json:"resource"`
+	Verb       string          `json:"verb"`
+	Agent      approval.Party  `json:"agent"`
+	OnBehalfOf *approval.Party `json:"on_behalf_of,omitempty"`
+	Asks       []Ask           `json:"asks"`
+	CardDigest string          `json:"card_digest"`
+	Expires    time.Time       `json:"expires"` // of the question
+	URL        string          `json:"url,omitempty"`
+
+	Decision *Decision `json:"decision,omitempty"` // of approval.decided
+}
+
+// Ask says which rule asks whom.
+type Ask struct {
+	Rule      string   `json:"rule"`
+	Approvers []string `json:"approvers"`
+	Quorum    int      `json:"quorum"`
+}
+
+// Decision is what one person said, without their words.
+type Decision struct {
+	Decision string         `json:"decision"` // approve or reject
+	Approver approval.Party `json:"approver"`
+}
+
+// longest text of an event that others chose: a token's subject, a method.
+const longestText = 256
+
+// told is how much of a request was made into events.
+type told struct {
+	requested bool
+	decisions int
+}
+
+// eventsOf is what happened to r that was not told yet, in order.
+func (n *Notifier) eventsOf(r *approval.Request, t told) []Event {
+	var events []Event
+	add := func(kind, id string, at time.Time, state approval.State) *Event {
+		events = append(events, n.event(r, kind, id, at, state))
+		return &events[len(events)-1]
+	}
+	if !t.requested {
+		add(approval.RecordRequested, "requested", r.Created, approval.Pending)
+	}
+	for i := t.decisions; i < len(r.Decisions); i++ {
+		d := &r.Decisions[i]
+		word, state := "approve", approval.Pending
+		switch {
+		case !d.Approve:
+			word, state = "reject", approval.Rejected
+		case i == len(r.Decisions)-1 && !r.GrantExpires.IsZero():
+			state = approval.Approved
+		}
+		e := add(approval.RecordDecided, fmt.Sprintf("decided/%d", i+1), d.At, state)
+		e.Decision = &Decision{Decision: word, Approver: short(approval.Party{Issuer: d.By.Issuer, Subject: d.By.Subject})}
+	}
+	switch r.State {
+	case approval.Spent, approval.Expired, approval.Voided, approval.Withdrawn:
+		add("approval."+string(r.State), string(r.State), r.Closed, r.State)
+	}
+	return events
+}
+
+func (n *Notifier) event(r *approval.Request, kind, id string, at time.Time, state approval.State) Event {
+	e := Event{
+		EventID: r.ID + "/" + id, Event: kind, Time: at.UTC(), Gateway: n.opt.Node, ID: r.ID, State: state,
+		Resource: text(r.Resource), Verb: text(r.Verb), Agent: short(r.Agent),
+		CardDigest: r.CardDigest, Expires: r.Expires.UTC(), URL: n.opt.Page(r.ID),
+		Asks: make([]Ask, len(r.Asks)),
+	}
+	if r.OnBehalfOf != nil {
+		person := short(*r.OnBehalfOf)
+		e.OnBehalfOf = &person
+	}
+	for i, a := range r.Asks {
+		e.Asks[i] = Ask{Rule: a.Package + "/" + a.ID, Approvers: a.Approvers, Quorum: a.Quorum}
+	}
+	return e
+}
+
+func short(p approval.Party) approval.Party {
+	return approval.Party{Issuer: text(p.Issuer), Subject: text(p.Subject)}
+}
+
+func text(s string) string {
+	if len(s) > longestText {
+		s = s[:longestText] + "…"
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}

@@ -1,0 +1,165 @@
+// Package webhook tells another system that a request for approval was opened, decided on or closed, so that it can fetch a
+// person. It only tells: nothing that a receiver answers is read but its status, and approving happens in the console or
+// its API, under the person's own login.
+//
+// # What is sent
+//
+// A POST with an [Event] as JSON, and the headers
+//
+//	Countersign-Event-Id    of the event; the same in each attempt, and from each gateway on one store
+//	Countersign-Timestamp   Unix seconds at the attempt
+//	Countersign-Signature   v1=HEX, HMAC-SHA-256 with the secret over timestamp "." body
+//
+// A receiver compares the signature in constant time over the bytes as they came, refuses a timestamp more than five minutes
+// off, and takes an event id once: examples/webhook is one. An event has neither the operation's target nor its body, nor
+// what people wrote: a chat is not where those belong. A person follows its url, signs in, and sees the card.
+//
+// # What is promised
+//
+// At least once while the gateway runs and the receiver is away for no more than [Options.RetryFor]; at least once also
+// for what is open when the gateway starts. Not more: the journal is the evidence, this is a bell. Order is not promised, as
+// an attempt that failed lets others pass.
+//
+// Nothing waits for it. It follows the store's Watch, which never blocks who makes a change; changes of one request that
+// came together are told apart again from what the request has become. The queue is bounded: what overflows is the oldest,
+// which is counted, with one alarm until a delivery succeeds again.
+//
+// # Trust
+//
+// The receiver is not trusted: its redirects are not followed, of its answer a few kilobytes are read and thrown away, and
+// it can be slow without a decision or a hold noticing. Whoever has the secret can make a receiver ring, and nothing else.
+// The secret's file is read at every attempt, so that it can be changed without a restart.
+package webhook
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/extproc/approval"
+)
+
+// Store is what the notifier needs of an [approval.Store]. It changes nothing.
+type Store interface {
+	Get(ctx context.Context, id string) (approval.Request, error)
+	List(ctx context.Context, f approval.Filter) (approval.Page, error)
+	Watch(ctx context.Context) (<-chan approval.Change, error)
+}
+
+// Options are what a notifier needs. Store, URL and SecretFile are required.
+type Options struct {
+	Store      Store
+	URL        string
+	SecretFile string              // holds at least 16 bytes; newlines at its end do not count
+	CAFile     string              // PEM roots for an https receiver; the system's unless set
+	Node       string              // of this gateway
+	Page       func(string) string // where people look at the request with this id; may be nil
+
+	Queue    int           // events that wait; 1000 unless set
+	RetryFor time.Duration // from the event; 5 minutes unless set
+	Timeout  time.Duration // of one attempt; 10 seconds unless set
+	Backoff  time.Duration // before the second attempt, doubled for each, a minute at most; 1 second unless set
+
+	Log   *slog.Logger
+	Alarm func(kind, detail string) // may be nil
+}
+
+// Stats are what came of events since the start.
+type Stats struct {
+	Waiting   int   // now
+	Delivered int64 // answered with 2xx
+	Dropped   int64 // overflowed, refused by the receiver, or not delivered in time
+}
+
+// Notifier follows a store and tells a receiver.
+type Notifier struct {
+	opt    Options
+	client *http.Client
+	queue  queue
+
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// Start begins to follow the store. An error says that the secret or the roots cannot be used.
+func Start(o Options) (*Notifier, error) {
+	o.Queue = cmp.Or(o.Queue, 1000)
+	o.RetryFor = cmp.Or(o.RetryFor, 5*time.Minute)
+	o.Timeout = cmp.Or(o.Timeout, 10*time.Second)
+	o.Backoff = cmp.Or(o.Backoff, time.Second)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	if o.Alarm == nil {
+		o.Alarm = func(string, string) {}
+	}
+	if o.Page == nil {
+		o.Page = func(string) string { return "" }
+	}
+	if o.Store == nil || o.URL == "" {
+		return nil, errors.New("a webhook needs a store and a URL")
+	}
+	if _, err := secretIn(o.SecretFile); err != nil {
+		return nil, err
+	}
+	roots, err := rootsIn(o.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	n := &Notifier{opt: o, client: newClient(roots, o.Timeout)}
+	n.queue.init(o.Queue)
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	n.done.Go(func() { n.follow(ctx) })
+	n.done.Go(n.deliver)
+	return n, nil
+}
+
+func newClient(roots *x509.CertPool, timeout time.Duration) *http.Client {
+	return &http.Client{
+		Timeout:       timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext:            (&net.Dialer{Timeout: timeout}).DialContext,
+			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout:    timeout,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConns:           2,
+			IdleConnTimeout:        time.Minute,
+			MaxResponseHeaderBytes: 16 << 10,
+		},
+	}
+}
+
+func rootsIn(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the webhook's roots: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("read the webhook's roots: %s has no certificate", path)
+	}
+	return pool, nil
+}
+
+// Stats counts.
+func (n *Notifier) Stats() Stats { return n.queue.stats() }
+
+// Close stops following, gives what waits until ctx ends, and drops the rest.
+func (n *Notifier) Close(ctx context.Context) {
+	n.cancel()
+	n.queue.drain(ctx.Done())
+	n.done.Wait()
+	n.client.CloseIdleConnections()
+}
