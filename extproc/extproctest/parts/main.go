@@ -1,4 +1,4 @@
-// Command parts brings the programs that tests and examples run beside Countersign: `parts envoy collector`. It says where
+// Command parts brings the programs that tests and examples run beside Countersign: `parts envoy collector redis`. It says where
 // each one is, and is quick when all are there.
 package main
 
@@ -31,11 +31,12 @@ func run(ctx context.Context, names []string, getenv func(string) string, stdout
 	bring := map[string]func(context.Context) (string, error){
 		"envoy":     parts.Envoy,
 		"collector": parts.Collector,
+		"redis":     parts.Redis,
 	}
 	for _, name := range names {
 		part, ok := bring[name]
 		if !ok {
-			return fmt.Errorf("there is no part %q; the parts are envoy and collector", name)
+			return fmt.Errorf("there is no part %q; the parts are envoy, collector and redis", name)
 		}
 		path, err := part(ctx)
 		if err != nil {
