@@ -9,6 +9,7 @@ SHELL := bash
 
 GO ?= go
 FUZZTIME ?= 10s
+PERSON ?= bob
 BENCH ?= .
 PACKAGES ?= ./...
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -31,8 +32,8 @@ parts: ## bring Envoy and the OpenTelemetry collector into .tools
 	@$(GO) run ./extproc/extproctest/parts envoy collector
 
 .PHONY: demo
-demo: parts build ## start everything and play a short story in the terminal
-	@$(GO) run ./examples/http/demo
+demo: parts build ## play a short story in the terminal; with PERSON=me you approve in the browser
+	@PERSON='$(PERSON)' $(GO) run ./examples/http/demo
 
 .PHONY: test
 test: parts ## everything that must pass: format, vet, tests with real parts, Rego tests

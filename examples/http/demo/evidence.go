@@ -20,11 +20,12 @@ type record struct {
 	Type string `json:"type"`
 	Op   string `json:"op"`
 	Body struct {
-		Effect string   `json:"effect"`
-		Rules  []string `json:"rules"`
-		Reason string   `json:"reason"`
-		Result string   `json:"result"`
-		Status int      `json:"status"`
+		Effect   string   `json:"effect"`
+		Rules    []string `json:"rules"`
+		Reason   string   `json:"reason"`
+		Result   string   `json:"result"`
+		Status   int      `json:"status"`
+		Decision string   `json:"decision"` // of a person
 	} `json:"body"`
 }
 
@@ -44,16 +45,41 @@ func (d *demo) journal(types string) []record {
 	return records
 }
 
-// recorded is what the journal must say of what the agent asked, in order: of the decision, and of how it ended.
-var recorded = []struct{ decided, finished string }{
-	{"identity.refused missing", ""},
-	{"allow read", "completed 200"},
-	{"deny delete", "refused 403"},
-	{"ask refund", "refused 403"},
-	{"allow read", "completed 200"},
-	{"allow upload", "completed 200"},
-	{"deny ", "refused 403"},
+// telling is what records must say: what was decided, and how the operation ended.
+type telling struct{ said, ended string }
+
+// recorded is what the journal must say of what the agent asked and people answered, in order.
+func (d *demo) recorded() []telling {
+	refund := []telling{
+		{"approval.requested", ""},
+		{"ask refund", "completed 201"},
+		{"approval.decided approve", ""},
+		{"approval.spent", ""},
+		{"allow refund", "completed 201"},
+	}
+	rejected := []telling{
+		{"approval.requested", ""},
+		{"ask refund", "refused 403"},
+		{"approval.decided reject", ""},
+		{"deny refund", "refused 403"},
+	}
+	if d.rejected {
+		refund = rejected
+	}
+	return slices.Concat([]telling{
+		{"identity.refused missing", ""},
+		{"allow read", "completed 200"},
+		{"deny delete", "refused 403"},
+	}, refund, rejected, []telling{
+		{"approval.requested", ""},
+		{"ask refund", "refused 403"},
+		{"allow read", "completed 200"},
+		{"allow upload", "completed 200"},
+		{"deny ", "refused 403"},
+	})
 }
+
+const decisions = "operation.*,approval.*,identity.refused"
 
 func (d *demo) records() {
 	// Envoy tells of each request once it has ended, a moment after the agent has its answer.
@@ -64,37 +90,71 @@ func (d *demo) records() {
 		return nil
 	})
 	d.gateway.Stop() // it drains, signs a last checkpoint and stops Envoy
-	var got []string
-	finished := map[string]string{}
-	for _, r := range d.journal("operation.*,identity.refused") {
-		switch r.Type {
-		case "identity.refused":
-			got = append(got, r.Op+" "+r.Type+" "+r.Body.Reason)
-		case "operation.decided":
-			got = append(got, r.Op+" "+r.Body.Effect+" "+strings.Join(r.Body.Rules, ","))
-		case "operation.finished":
+	got, finished := d.decided()
+	want := d.recorded()
+	for i, w := range want {
+		if i >= len(got) {
+			d.failf("the journal has %d decisions, and should have %d", len(got), len(want))
+		}
+		op, text, _ := strings.Cut(got[i], " ")
+		ended := finished[op]
+		if strings.HasPrefix(text, "approval.") {
+			ended = ""
+		}
+		if text != w.said || ended != w.ended {
+			d.failf("decision %d is %q and ended %q; it should be %q and end %q", i+1, text, ended, w.said, w.ended)
+		}
+	}
+	if len(got) > len(want) {
+		d.failf("the journal has more than it should: %q", got[len(want):])
+	}
+	d.show()
+	d.answered(got)
+	d.out.well("%d requests: each decision was written to disk, and only then carried out", d.asked)
+}
+
+// answered shows the record of the first answer of a person, whole.
+func (d *demo) answered(got []string) {
+	d.tb.Helper()
+	i := slices.IndexFunc(got, func(text string) bool { return strings.Contains(text, " approval.decided ") })
+	op, _, _ := strings.Cut(got[i], " ")
+	args := []string{"evidence", "show", "--json", "--type", "approval.decided", "--operation", op}
+	d.out.command("countersign " + strings.Join(args, " ") + " --config countersign.yaml")
+	out, code := d.countersign(append(args, "--config", d.config())...)
+	if code != 0 || strings.Count(out, "\n") != 1 || !strings.Contains(out, bob) || !strings.Contains(out, `"card_digest"`) {
+		d.failf("evidence show exits %d\n%s", code, out)
+	}
+	d.out.body([]byte(out))
+	fmt.Fprintln(d.out.w)
+	d.out.well("who answered, when they had signed in, to which card, and why")
+}
+
+// decided reads the decisions about what the agent asked, each after the id of its operation, and how the operations ended.
+func (d *demo) decided() (decided []string, finished map[string]string) {
+	d.tb.Helper()
+	finished = map[string]string{}
+	for _, r := range d.journal(decisions) {
+		switch {
+		case r.Op == "" || r.Body.Decision == "refused": // of somebody at the console, who may try what they like
+		case r.Type == "identity.refused":
+			decided = append(decided, r.Op+" "+r.Type+" "+r.Body.Reason)
+		case r.Type == "operation.decided":
+			decided = append(decided, r.Op+" "+r.Body.Effect+" "+strings.Join(r.Body.Rules, ","))
+		case r.Type == "operation.finished":
 			finished[r.Op] = fmt.Sprintf("%s %d", r.Body.Result, r.Body.Status)
+		case strings.HasPrefix(r.Type, "approval."):
+			decided = append(decided, strings.TrimSpace(r.Op+" "+r.Type+" "+r.Body.Decision))
 		default:
 			d.failf("there is a record %s", r.Type)
 		}
 	}
-	for i, want := range recorded {
-		if i >= len(got) {
-			d.failf("the journal has %d decisions, and should have %d", len(got), len(recorded))
-		}
-		op, text, _ := strings.Cut(got[i], " ")
-		if text != want.decided || finished[op] != want.finished {
-			d.failf("decision %d is %q and ended %q; it should be %q and end %q", i+1, text, finished[op], want.decided, want.finished)
-		}
-	}
-	d.show()
-	d.out.well("%d operations: decided, written to disk, and only then carried out or refused", len(recorded))
+	return decided, finished
 }
 
 // show prints `evidence show` for a narrow terminal: without dates and ids, and with what is most telling of each record.
 func (d *demo) show() {
-	d.out.command("countersign evidence show --config countersign.yaml --type 'operation.*,identity.refused'")
-	out, code := d.countersign("evidence", "show", "--config", d.config(), "--type", "operation.*,identity.refused")
+	d.out.command("countersign evidence show --config countersign.yaml --type '" + decisions + "'")
+	out, code := d.countersign("evidence", "show", "--config", d.config(), "--type", decisions)
 	if code != 0 {
 		d.failf("evidence show: %s", out)
 	}

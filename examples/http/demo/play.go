@@ -18,7 +18,7 @@ import (
 // trace is the agent's own trace, which it sends along with its first good request.
 const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 
-// patience is how long the whole story may take; it takes a few seconds.
+// patience is how long the whole story may take beside waiting for you; it takes a few seconds.
 const patience = 2 * time.Minute
 
 const payments, files = "payments.localhost", "files.localhost"
@@ -31,7 +31,9 @@ var steps = []struct {
 	{"An agent that does not say who it is", (*demo).anonymous},
 	{"A payment, read by an agent that may read payments", (*demo).read},
 	{"A payment, deleted: policy denies it", (*demo).destroy},
-	{"A refund: policy wants a person to agree first", (*demo).refund},
+	{"A refund: policy wants a person to agree, and it waits for one", (*demo).refund},
+	{"A larger refund: the person says no", (*demo).reject},
+	{"The first refund once more: nobody has answered yet", (*demo).again},
 	{"Events, redacted as they flow", (*demo).stream},
 	{"Another API, with rules of its own", (*demo).upload},
 	{"What was recorded: each decision before anything came of it", (*demo).records},
@@ -43,9 +45,14 @@ var steps = []struct {
 // play tells the whole story.
 func play(tb extproctest.TB, ctx context.Context, out *terminal, binary string, getenv func(string) string) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	me := getenv("PERSON") == "me"
+	within := patience
+	if me {
+		within += holdForYou
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
 	tb.Cleanup(cancel)
-	d := &demo{tb: tb, ctx: ctx, out: out, binary: binary}
+	d := &demo{tb: tb, ctx: ctx, out: out, binary: binary, me: me}
 	began := time.Now()
 	out.title("Countersign, between an AI agent and a payments API")
 	d.start(getenv) //nolint:contextcheck // parts end with tb
@@ -66,7 +73,7 @@ const shape = `agent ──► Envoy ──────────────�
             │ ▲ every request and answer
             ▼ │
           countersign ──► journal ──► OpenTelemetry collector
-          Rego policies`
+          Rego policies ◄── people: console, commands`
 
 func (d *demo) anonymous() {
 	a := d.ask(request{method: "GET", host: payments, path: "/v1/payments/7"})
@@ -156,14 +163,6 @@ func (d *demo) destroy() {
 	d.refused(a, http.StatusForbidden, "denied", "delete", "payments are voided by people, never deleted")
 	d.notReached()
 	d.out.well("refused with the rule's own reason, in words that an agent can act on")
-}
-
-func (d *demo) refund() {
-	a := d.ask(request{method: "POST", host: payments, path: "/v1/payments/7/refunds", token: d.token, body: `{"amount": 10}`})
-	d.out.body(a.body)
-	d.refused(a, http.StatusForbidden, "approval-unavailable", "refund", "refunds need a person")
-	d.notReached()
-	d.out.well("nobody can approve on this gateway, so nothing was done")
 }
 
 func (d *demo) stream() {

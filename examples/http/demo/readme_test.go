@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,13 +27,14 @@ func excerpt(t *testing.T, out string) string {
 	var parts []string
 	for _, p := range []struct {
 		begin, end string
-		lines      int // 0 for all
+		from, to   string // with these only the head and the lines from one that has from to one that has to
 	}{
-		{"\n 2  ", "\n 3  ", 0},
-		{"\n 3  ", "\n 4  ", 0},
-		{"\n 7  ", "\n 8  ", 12},
-		{"\n 9  ", "\n10  ", 0},
-		{"\n10  ", "\nEverything was", 0},
+		{begin: "\n 2  ", end: "\n 3  "},
+		{begin: "\n 4  ", end: "\n 5  "},
+		{begin: "\n 6  ", end: "\n 7  "},
+		{begin: "\n 9  ", end: "\n10  ", from: "approval.requested", to: "status=201"},
+		{begin: "\n11  ", end: "\n12  "},
+		{begin: "\n12  ", end: "\nEverything was"},
 	} {
 		_, rest, begins := strings.Cut(out, p.begin)
 		text, _, ends := strings.Cut(rest, p.end)
@@ -40,16 +42,24 @@ func excerpt(t *testing.T, out string) string {
 			t.Fatalf("the demo has no part between %q and %q", p.begin, p.end)
 		}
 		lines := strings.Split(strings.TrimRight(p.begin[1:]+text, "\n "), "\n")
-		if p.lines > 0 && len(lines) > p.lines {
-			lines = append(lines[:p.lines], "      …")
+		if p.from != "" {
+			has := func(text string) func(string) bool {
+				return func(line string) bool { return strings.Contains(line, text) }
+			}
+			first, head := slices.IndexFunc(lines, has(p.from)), slices.Index(lines[2:], "")+3
+			last := slices.IndexFunc(lines[max(first, 0):], has(p.to)) + first
+			if first < head || last < first {
+				t.Fatalf("part%q has no lines from %q to %q", p.begin, p.from, p.to)
+			}
+			lines = slices.Concat(lines[:head], []string{"      …"}, lines[first:last+1], []string{"      …"})
 		}
 		parts = append(parts, strings.Join(lines, "\n"))
 	}
 	return "```\n" + strings.Join(parts, "\n\n") + "\n```"
 }
 
-// varying is what differs from run to run: keys, tokens, ids, times.
-var varying = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}|tok_[0-9a-f]+|\+[0-9a-f]{8}\+\S+|\d+T?[\d:.-]*Z?`)
+// varying is what differs from run to run: keys, tokens, digests, ids, times.
+var varying = regexp.MustCompile(`[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f-]{27}|tok_[0-9a-f]+|\+[0-9a-f]{8}\+\S+|\d+T?[\d:.-]*Z?`)
 
 // readmeHas holds that the part of README.md between two markers is want, but for what varies.
 func readmeHas(t *testing.T, marker, want string, unvaried func(string) string) {

@@ -35,6 +35,11 @@ type demo struct {
 	card      string // the token that stands for the payment's card
 	asked     int    // requests of the agent
 	seen      int    // requests of the target that were looked at
+
+	console  string // URL
+	person   string // bob's access token for the console
+	me       bool   // you answer the first refund, in a browser
+	rejected bool   // and said no
 }
 
 // failf ends the demo. It does not return.
@@ -66,9 +71,15 @@ func (d *demo) start(getenv func(string) string) {
 	d.target = extproctest.NewTarget(d.tb, extproctest.TargetOptions{})
 	d.collector = extproctest.StartCollector(d.tb, extproctest.CollectorOptions{})
 	d.address = extproctest.FreeAddress(d.tb)
-	admin := extproctest.FreeAddress(d.tb)
+	admin, console := extproctest.FreeAddress(d.tb), extproctest.FreeAddress(d.tb)
 	d.check("start the parts", nil)
-	d.copyExample(admin)
+	d.console = "http://" + console
+	d.issuer.AllowRedirect("countersign-console", d.console+"/callback")
+	d.person = d.issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: extproctest.Claims{
+		"sub": bob, "aud": "countersign-console", "client_id": "countersign-cli", "groups": []string{"payments-oncall"},
+		"auth_time": time.Now().Unix(), "amr": []string{"pwd"},
+	}})
+	d.copyExample(admin, console)
 
 	d.gateway = extproctest.Start(d.tb, extproctest.Command{
 		Name: "countersign", Path: d.binary, Env: []string{"ENVOY=" + envoy},
@@ -83,7 +94,7 @@ func (d *demo) config() string { return filepath.Join(d.dir, "countersign.yaml")
 func (d *demo) data() string   { return filepath.Join(d.dir, "var") }
 
 // copyExample copies examples/http, and puts the addresses that are free here into its configuration.
-func (d *demo) copyExample(admin string) {
+func (d *demo) copyExample(admin, console string) {
 	d.tb.Helper()
 	d.dir = extproctest.Dir(d.tb)
 	root, err := extproctest.Root()
@@ -101,6 +112,8 @@ func (d *demo) copyExample(admin string) {
 		"http://127.0.0.1:9400": d.issuer.URL,
 		"http://127.0.0.1:9401": d.target.URL,
 		"127.0.0.1:9440":        admin,
+		"127.0.0.1:8443":        console,
+		"hold: 50s":             "hold: " + d.held().String(),
 		"127.0.0.1:8080":        d.address,
 		"127.0.0.1:4317":        d.collector.Endpoint(),
 	} {
@@ -155,10 +168,21 @@ type answer struct {
 }
 
 // headers of answers that are worth a line in a terminal.
-var shownHeaders = []string{"Content-Type", "Www-Authenticate"}
+var shownHeaders = []string{"Content-Type", "Www-Authenticate", "Retry-After"}
+
+var client = &http.Client{Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
 
 // send sends r through Envoy and shows both it and the head of the answer. The answer's body is open.
 func (d *demo) send(r request) *http.Response {
+	d.tb.Helper()
+	resp, err := client.Do(d.compose(r))
+	d.check(r.method+" "+r.path, err)
+	d.head(resp)
+	return resp
+}
+
+// compose makes the request r and shows it.
+func (d *demo) compose(r request) *http.Request {
 	d.tb.Helper()
 	var body io.Reader
 	if r.body != "" {
@@ -184,9 +208,11 @@ func (d *demo) send(r request) *http.Response {
 		d.out.line(plain, 4, "> "+r.body)
 	}
 	d.asked++
-	client := http.Client{Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
-	resp, err := client.Do(req)
-	d.check(r.method+" "+r.path, err)
+	return req
+}
+
+// head shows the head of an answer.
+func (d *demo) head(resp *http.Response) {
 	s := green
 	if resp.StatusCode >= 300 {
 		s = red
@@ -197,13 +223,20 @@ func (d *demo) send(r request) *http.Response {
 			d.out.line(dim, 4, fmt.Sprintf("< %s: %s", strings.ToLower(name), v))
 		}
 	}
-	return resp
 }
 
-// ask sends r and reads the whole answer, of which no protected value may be a part.
+// ask sends r and reads the whole answer.
 func (d *demo) ask(r request) answer {
 	d.tb.Helper()
-	resp := d.send(r)
+	resp, err := client.Do(d.compose(r))
+	d.check(r.method+" "+r.path, err)
+	return d.finish(resp)
+}
+
+// finish shows an answer's head and reads the whole of it, of which no protected value may be a part.
+func (d *demo) finish(resp *http.Response) answer {
+	d.tb.Helper()
+	d.head(resp)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	d.check("read the answer", err)
@@ -241,7 +274,7 @@ func (d *demo) notReached() {
 // countersign runs a command of the program to its end and returns what it wrote.
 func (d *demo) countersign(args ...string) (output string, code int) {
 	d.tb.Helper()
-	p := extproctest.Start(d.tb, extproctest.Command{Name: "countersign " + args[0], Path: d.binary, Args: args})
+	p := extproctest.Start(d.tb, extproctest.Command{Name: "countersign " + args[0], Path: d.binary, Args: args, Env: []string{"COUNTERSIGN_TOKEN=" + d.person}})
 	err := p.Wait(d.ctx)
 	d.check("run countersign "+strings.Join(args, " "), d.ctx.Err())
 	if err != nil {
