@@ -24,6 +24,7 @@ type approvals struct {
 	history *history
 	console *http.Server       // nil where there is no console
 	people  *identity.Verifier // of the console
+	signals *signals
 	cancel  context.CancelFunc
 	done    chan struct{}
 }
@@ -40,8 +41,12 @@ func (g *gateway) openApprovals(c *config.Config) error {
 	if err != nil {
 		return err
 	}
+	recorder, err := g.metrics.countDecisions(g.journal)
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
 	desk, err := approval.NewDesk(approval.Options{
-		Store: store, Recorder: g.journal, Node: c.Node, People: c.People.Issuer,
+		Store: store, Recorder: recorder, Node: c.Node, People: c.People.Issuer,
 		TTL: c.Approvals.TTL.Std(), Log: g.log,
 		Limits: approval.Limits{
 			Total: c.Approvals.Limits.Total, PerAgent: c.Approvals.Limits.PerAgent,
@@ -53,6 +58,10 @@ func (g *gateway) openApprovals(c *config.Config) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &approvals{desk: desk, store: store, watch: store, history: newHistory(), cancel: cancel, done: make(chan struct{})}
+	if a.signals, err = g.startSignals(ctx, c, store); err != nil {
+		cancel()
+		return errors.Join(err, store.Close())
+	}
 	go func() {
 		defer close(a.done)
 		if err := desk.Run(ctx); err != nil {
@@ -104,6 +113,7 @@ func (a *approvals) close() error {
 		}
 		a.people.Close()
 	}
+	a.signals.close()
 	a.cancel()
 	<-a.done
 	return a.store.Close()

@@ -133,6 +133,7 @@ func fixed(was, is *config.Config) error {
 		{"approvals.store", was.Approvals.Store, is.Approvals.Store},
 		{"approvals.ttl", was.Approvals.TTL, is.Approvals.TTL},
 		{"approvals.limits", was.Approvals.Limits, is.Approvals.Limits},
+		{"approvals.webhook", was.Approvals.Webhook, is.Approvals.Webhook},
 		{"envoy.path", was.Envoy.Path, is.Envoy.Path},
 		{"envoy.admin", was.Envoy.Admin, is.Envoy.Admin},
 	} {

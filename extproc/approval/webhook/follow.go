@@ -23,26 +23,35 @@ const endedRemembered = 4096
 func (n *Notifier) follow(ctx context.Context) {
 	f := &follower{n: n, live: map[string]told{}, ended: map[string]bool{}}
 	for ctx.Err() == nil {
-		changes, err := n.opt.Store.Watch(ctx)
-		if err == nil {
-			err = f.all(ctx) // what changed before the watch began
+		if err := f.watch(ctx); err != nil && ctx.Err() == nil {
+			n.opt.Log.Error("webhook: cannot follow the approvals; trying again", "error", err)
+		}
+		pause(ctx, time.Second)
+	}
+}
+
+// watch tells of changes until the store ends the watch.
+func (f *follower) watch(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changes, err := f.n.opt.Store.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f.all(ctx); err != nil { // what changed before the watch began
+		return err
+	}
+	for c := range changes {
+		if c.ID == "" {
+			err = f.all(ctx)
+		} else {
+			err = f.one(ctx, c)
 		}
 		if err != nil {
-			n.opt.Log.Error("webhook: cannot follow the approvals; trying again", "error", err)
-			pause(ctx, time.Second)
-			continue
-		}
-		for c := range changes {
-			if c.ID == "" {
-				err = f.all(ctx)
-			} else {
-				err = f.one(ctx, c)
-			}
-			if err != nil && ctx.Err() == nil {
-				n.opt.Log.Error("webhook: a change of a request is not told", "approval", c.ID, "error", err)
-			}
+			return err // the next watch begins with all of it
 		}
 	}
+	return nil
 }
 
 func pause(ctx context.Context, d time.Duration) {

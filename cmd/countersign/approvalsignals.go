@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/approval/webhook"
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// signals tell whoever runs the gateway, and whoever should approve, what waits for people: metrics and a webhook. Neither
+// decides anything.
+type signals struct {
+	queue    *queueMeter
+	notifier *webhook.Notifier // nil where no webhook is configured
+}
+
+// webhookDrain is how long a stop waits for notifications.
+const webhookDrain = 2 * time.Second
+
+func (g *gateway) startSignals(ctx context.Context, c *config.Config, store approval.Store) (*signals, error) {
+	s := &signals{queue: &queueMeter{log: g.log, since: map[string]time.Time{}}}
+	err := errors.Join(
+		g.metrics.gauge("countersign.approvals.pending", "{request}", "Requests that wait for people.", func() float64 { n, _ := s.queue.read(time.Now()); return float64(n) }),
+		g.metrics.gauge("countersign.approvals.oldest.age", "s", "How long the oldest of them has waited.", func() float64 { _, age := s.queue.read(time.Now()); return age.Seconds() }),
+		g.metrics.gauge("countersign.approvals.held", "{operation}", "Operations that are held until people have decided.", func() float64 { return float64(g.server.Held()) }),
+	)
+	if err != nil {
+		return nil, err
+	}
+	go s.queue.follow(ctx, store)
+	w := c.Approvals.Webhook
+	if w == nil {
+		return s, nil
+	}
+	at := consoleURL(c.Approvals.ConsoleURL, string(c.Listen.Console), c.Listen.ConsoleTLS != nil)
+	s.notifier, err = webhook.Start(webhook.Options{
+		Store: store, URL: w.URL, SecretFile: string(w.SecretFile), CAFile: string(w.CAFile), Node: c.Node,
+		Page: func(id string) string {
+			if at == "" {
+				return ""
+			}
+			return at + "/approvals/" + id
+		},
+		Log: g.log, Alarm: g.alarm,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("approvals.webhook: %w", err)
+	}
+	return s, errors.Join(
+		g.metrics.gauge("countersign.webhook.waiting", "{event}", "Notifications that wait for the receiver.", func() float64 { return float64(s.notifier.Stats().Waiting) }),
+		g.metrics.gauge("countersign.webhook.dropped", "{event}", "Notifications that were given up since the start.", func() float64 { return float64(s.notifier.Stats().Dropped) }),
+	)
+}
+
+func (s *signals) close() {
+	if s == nil || s.notifier == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), webhookDrain)
+	defer cancel()
+	s.notifier.Close(ctx)
+}
+
+// queueMeter knows how many requests wait, and since when, without asking the store at each reading.
+type queueMeter struct {
+	log   *slog.Logger
+	mu    sync.Mutex
+	since map[string]time.Time // pending requests, by id
+}
+
+func (q *queueMeter) read(now time.Time) (pending int, oldest time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, since := range q.since {
+		oldest = max(oldest, now.Sub(since))
+	}
+	return len(q.since), oldest
+}
+
+// follow keeps up with the store until ctx ends.
+func (q *queueMeter) follow(ctx context.Context, store approval.Store) {
+	for ctx.Err() == nil {
+		if err := q.watch(ctx, store); err != nil && ctx.Err() == nil {
+			q.log.Error("approvals: cannot count what waits; trying again", "error", err)
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// watch counts until the store ends the watch. After an error it begins anew: what was missed would be counted for ever.
+func (q *queueMeter) watch(ctx context.Context, store approval.Store) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changes, err := store.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	if err := q.all(ctx, store); err != nil {
+		return err
+	}
+	for c := range changes {
+		if c.ID != "" {
+			q.change(c, time.Now())
+		} else if err := q.all(ctx, store); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (q *queueMeter) change(c approval.Change, now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if c.State != approval.Pending {
+		delete(q.since, c.ID)
+	} else if _, known := q.since[c.ID]; !known {
+		q.since[c.ID] = now
+	}
+}
+
+func (q *queueMeter) all(ctx context.Context, store approval.Store) error {
+	since := map[string]time.Time{}
+	filter := approval.Filter{States: []approval.State{approval.Pending}, Size: 500}
+	for {
+		page, err := store.List(ctx, filter)
+		if err != nil {
+			return fmt.Errorf("count what waits for people: %w", err)
+		}
+		for i := range page.Requests {
+			since[page.Requests[i].ID] = page.Requests[i].Created
+		}
+		if page.Next == "" {
+			break
+		}
+		filter.After = page.Next
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.since = since
+	return nil
+}
+
+// countingRecorder counts people's decisions as they become durable. Each gateway counts those that it records, so that a
+// sum over gateways is right; what a crash left without a record is counted by the one that adopts it.
+//
+// The approver is an attribute, as there are no more of them than people who may approve: one whose median think time is
+// a second, and who never rejects, is stamping and not reading. Refused attempts name nobody, as anyone can make those.
+type countingRecorder struct {
+	gate.Recorder
+	decisions metric.Int64Counter
+	think     metric.Float64Histogram
+}
+
+func (m *metrics) countDecisions(r gate.Recorder) (gate.Recorder, error) {
+	decisions, err := m.meter.Int64Counter("countersign.approvals.decisions",
+		metric.WithDescription("People's decisions, by approve, reject or refused, and by the approver's subject."))
+	if err != nil {
+		return nil, fmt.Errorf("make the metric countersign.approvals.decisions: %w", err)
+	}
+	think, err := m.meter.Float64Histogram("countersign.approvals.think.time", metric.WithUnit("s"),
+		metric.WithDescription("From when a card was shown to the decision, by the approver's subject. A median near zero is a rubber stamp."),
+		metric.WithExplicitBucketBoundaries(1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 1800))
+	if err != nil {
+		return nil, fmt.Errorf("make the metric countersign.approvals.think.time: %w", err)
+	}
+	return &countingRecorder{r, decisions, think}, nil
+}
+
+// Append counts r once it is durable.
+func (c *countingRecorder) Append(ctx context.Context, r *gate.Record) (gate.Receipt, error) {
+	receipt, err := c.Recorder.Append(ctx, r)
+	if err == nil && r.Type == approval.RecordDecided {
+		c.count(ctx, r.Body)
+	}
+	return receipt, err
+}
+
+func (c *countingRecorder) count(ctx context.Context, body gate.Body) {
+	var d struct {
+		Decision string
+		Approver struct{ Subject string }
+		Think    *float64
+	}
+	text, err := body.AppendJSON(nil)
+	if err != nil || json.Unmarshal(text, &d) != nil {
+		return
+	}
+	attrs := []attribute.KeyValue{attribute.String("decision", d.Decision)}
+	if d.Decision == "refused" {
+		c.decisions.Add(ctx, 1, metric.WithAttributes(attrs...))
+		return
+	}
+	approver := attribute.String("approver", d.Approver.Subject)
+	c.decisions.Add(ctx, 1, metric.WithAttributes(append(attrs, approver)...))
+	if d.Think != nil {
+		c.think.Record(ctx, *d.Think, metric.WithAttributes(approver))
+	}
+}
