@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/go-json-experiment/json/jsontext"
@@ -99,9 +100,16 @@ func looksLikeJSON(b []byte) bool {
 	if bytes.HasPrefix(b, []byte("\xEF\xBB\xBF")) || bytes.HasPrefix(b, []byte("\xFF\xFE")) || bytes.HasPrefix(b, []byte("\xFE\xFF")) {
 		return true
 	}
-	b = bytes.TrimLeft(b, " \t\r\n\v\f\x00")
+	b = bytes.TrimLeftFunc(b, blank)
+	for len(b) > 0 && (b[0] == 0xA0 || b[0] == 0x85) { // the same in ISO 8859-1
+		b = bytes.TrimLeftFunc(b[1:], blank)
+	}
 	return len(b) > 0 && (b[0] == '{' || b[0] == '[')
 }
+
+// blank is true for what readers trim off a text before they parse it: white space of any kind, control characters, and
+// what has no width.
+func blank(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.C, r) }
 
 // ParseJSON reads exactly one JSON value as a request's body is read: as nil, bool, string, json.Number, []any and
 // gate.Object. Its error is an *Error.
