@@ -1,0 +1,345 @@
+package console
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// browser is a real Chromium with one page.
+type browser struct {
+	t   *testing.T
+	ctx context.Context
+	dir string // of screenshots; `go test -artifacts` keeps them
+}
+
+// findChromium fails the test where there is none.
+func findChromium(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv("CHROMIUM"); path != "" { //nolint:forbidigo // where the part is
+		return path
+	}
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Fatal("there is no Chromium: run `apt-get install -y chromium`, or set CHROMIUM to its path")
+	return ""
+}
+
+func newBrowser(t *testing.T) *browser {
+	t.Helper()
+	options := []chromedp.ExecAllocatorOption{
+		chromedp.ExecPath(findChromium(t)), chromedp.UserDataDir(extproctest.Dir(t)), chromedp.WindowSize(1200, 900), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
+	}
+	for _, flag := range []string{"disable-background-networking", "disable-component-update", "disable-sync", "disable-quic", "disable-dev-shm-usage", "disable-extensions", "no-default-browser-check", "mute-audio"} {
+		options = append(options, chromedp.Flag(flag, true))
+	}
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, cancel := chromedp.NewContext(allocator)
+	t.Cleanup(func() {
+		cancel()
+		stop()
+	})
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("start Chromium: %v", err)
+	}
+	return &browser{t: t, ctx: ctx, dir: t.ArtifactDir()}
+}
+
+func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, deadline)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		b.shoot("failed")
+		b.t.Fatalf("%s: %v\nat %v", what, err, b.eval("location.href + '\\n' + document.body.innerText"))
+	}
+}
+
+// eval evaluates an expression in the page; nil when it cannot.
+func (b *browser) eval(expression string) any {
+	ctx, cancel := context.WithTimeout(b.ctx, deadline)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[any](expression))
+	if err != nil {
+		return nil
+	}
+	return v
+}
+
+// await waits until the expression is true.
+func (b *browser) await(what, expression string) {
+	b.t.Helper()
+	extproctest.Await(b.t, what, deadline, func(context.Context) error {
+		if v := b.eval(expression); v != true {
+			return fmt.Errorf("%s is %v", expression, v)
+		}
+		return nil
+	})
+}
+
+// keys types, once the page's script is there to hear it.
+func (b *browser) keys(what, keys string) {
+	b.t.Helper()
+	b.await("the page is complete", "document.readyState === 'complete'")
+	b.do(what, chromedp.KeyEvent(keys))
+}
+
+// shoot keeps a picture of the whole page.
+func (b *browser) shoot(name string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, deadline)
+	defer cancel()
+	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	if err != nil {
+		b.t.Errorf("take a picture of %s: %v", name, err)
+		return
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, name+".png"), png, 0o600); err != nil {
+		b.t.Error(err)
+	}
+}
+
+// signIn goes to the console and signs in on the issuer's own page, with the keyboard.
+func (b *browser) signIn(f *fixture, name string) {
+	b.t.Helper()
+	b.do("open the console", chromedp.Navigate(f.url+"/"), chromedp.WaitVisible(`input[name=name]`))
+	b.keys("go to the name", kb.Tab)
+	b.keys("type the name", name)
+	b.keys("go to the password", kb.Tab)
+	b.keys("type the password", name+"-password")
+	b.keys("sign in", kb.Enter)
+	b.do("reach the queue", chromedp.WaitVisible("#queue"))
+	b.await("live updates", "document.body.dataset.updates >= 1")
+}
+
+func (f *fixture) state(id string) approval.Request {
+	f.t.Helper()
+	r, err := f.desk.Get(f.t.Context(), id)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return r
+}
+
+func TestBrowserApproveAndReject(t *testing.T) {
+	f := newFixture(t, true)
+	b := newBrowser(t)
+	b.signIn(f, "bob")
+	b.await("an empty queue", "document.querySelector('.summary').dataset.count === '0'")
+	b.shoot("queue-empty")
+	b.eval("window.sameLife = true")
+	first := f.ask()
+	b.do("the request appears by itself", chromedp.WaitVisible(fmt.Sprintf(`a.request[data-id="%s"]`, first.ID)))
+	b.await("a screen reader is told", "document.getElementById('live').textContent.startsWith('1 new request')")
+	if b.eval("window.sameLife") != true {
+		t.Error("the page was loaded anew for an update")
+	}
+	second := f.ask(func(a *approval.Asking) {
+		a.Operation.Principal.OnBehalfOf = &gate.Party{Issuer: f.issuer.URL, Subject: "u-dora"}
+		a.Operation.Principal.Actors = []gate.Party{{Issuer: f.issuer.URL, Subject: "agent-1"}}
+	})
+	f.ask(func(a *approval.Asking) {
+		a.Operation.Verb, a.Operation.Target = "DELETE", "/v1/customers/42"
+		a.Verdict.Asks[0].Approvers = []string{"security"}
+	})
+	b.await("two more", "document.querySelectorAll('a.request').length === 3")
+	b.shoot("queue")
+
+	b.do("open the card", chromedp.Click(fmt.Sprintf(`a.request[data-id="%s"]`, first.ID)), chromedp.WaitVisible("#approve"))
+	b.shoot("card")
+	b.do("approve", chromedp.Click("#approve"), chromedp.WaitVisible("#mine"))
+	if r := f.state(first.ID); r.State != approval.Approved || r.Decisions[0].By.Subject != "u-bob" || r.Decisions[0].Think <= 0 {
+		t.Errorf("the request is %s, decided by %v", r.State, r.Decisions)
+	}
+	b.shoot("approved")
+
+	b.do("open the next card", chromedp.Navigate(f.url+"/approvals/"+second.ID), chromedp.WaitVisible("#reject"))
+	b.do("reject without a reason", chromedp.Click("#reject"))
+	if r := f.state(second.ID); r.State != approval.Pending {
+		t.Errorf("rejected without a reason: %s", r.State)
+	}
+	b.do("reject", chromedp.SendKeys("#reject-reason", "not this customer"), chromedp.Click("#reject"), chromedp.WaitVisible("#mine"))
+	if r := f.state(second.ID); r.State != approval.Rejected || r.Reason != "not this customer" {
+		t.Errorf("the request is %s: %s", r.State, r.Reason)
+	}
+	if err := f.journal.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range []string{"history", "holds", "approvers", "me", "help", "operations/" + first.Op} {
+		b.do(page, chromedp.Navigate(f.url+"/"+page), chromedp.WaitVisible("h1"))
+		b.shoot(strings.Split(page, "/")[0])
+	}
+	b.do("sign out", chromedp.Click("header.site form button"), chromedp.WaitVisible(`a[href="/login"]`))
+	b.do("what was open is closed", chromedp.Navigate(f.url+"/approvals/"+second.ID), chromedp.WaitVisible(`input[name=password]`))
+}
+
+func TestBrowserSaysThatAnotherHasDecided(t *testing.T) {
+	f := newFixture(t, true)
+	b := newBrowser(t)
+	b.signIn(f, "bob")
+	r := f.ask()
+	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+	alice := approval.Approver{Issuer: f.issuer.URL, Subject: "u-alice", Groups: groupsOf["u-alice"]}
+	b.await("it listens", "performance.getEntriesByType('resource').length >= 2 && document.readyState === 'complete'")
+	if _, err := f.desk.Decide(t.Context(), alice, r.ID, approval.Answer{Reason: "mine", Card: r.CardDigest}); err != nil {
+		t.Fatal(err)
+	}
+	b.do("the page says so", chromedp.WaitVisible("#changed"))
+	b.do("approve all the same", chromedp.Click("#approve"), chromedp.WaitVisible("#error"))
+	if got := f.state(r.ID); got.State != approval.Rejected {
+		t.Errorf("the request is %s", got.State)
+	}
+	b.shoot("refused")
+}
+
+func TestBrowserWithTheKeyboardOnly(t *testing.T) {
+	f := newFixture(t, true)
+	b := newBrowser(t)
+	other, r := f.ask(), f.ask()
+	b.signIn(f, "bob")
+	b.await("both are there", "document.querySelectorAll('a.request').length === 2")
+	b.do("start anew", chromedp.Reload(), chromedp.WaitVisible("a.request"))
+	b.await("live updates", "document.body.dataset.updates >= 1")
+	b.keys("the first stop", kb.Tab)
+	b.await("it skips the navigation", "document.activeElement.className === 'skip'")
+	b.await("and can be seen", "getComputedStyle(document.activeElement).outlineStyle !== 'none' && document.activeElement.getBoundingClientRect().left >= 0")
+	b.keys("skip", kb.Enter)
+	b.keys("into the content", kb.Tab)
+	b.await("the first request", fmt.Sprintf("document.activeElement.dataset.id === %q", other.ID))
+	b.keys("the next", "j")
+	b.await("the second request", fmt.Sprintf("document.activeElement.dataset.id === %q", r.ID))
+	b.shoot("keyboard-queue")
+	b.keys("open it", kb.Enter)
+	b.do("the card", chromedp.WaitVisible("#approve"))
+	b.keys("to the button", "a")
+	b.await("it has the focus", "document.activeElement.id === 'approve'")
+	b.shoot("keyboard-card")
+	b.keys("approve", kb.Enter)
+	b.do("done", chromedp.WaitVisible("#mine"))
+	if got := f.state(r.ID); got.State != approval.Approved {
+		t.Errorf("the request is %s", got.State)
+	}
+	b.keys("back", "u")
+	b.do("the queue", chromedp.WaitVisible("#queue a.request"))
+	b.keys("the first again", "j")
+	b.keys("open it", kb.Enter)
+	b.do("the card", chromedp.WaitVisible("#reject"))
+	b.keys("to the reason", "r")
+	b.keys("letters in a field are letters", "just no")
+	b.await("they are typed", "document.getElementById('reject-reason').value === 'just no'")
+	b.keys("to the button", kb.Tab)
+	b.keys("reject", kb.Enter)
+	b.do("done", chromedp.WaitVisible("#mine"))
+	if got := f.state(other.ID); got.State != approval.Rejected || got.Reason != "just no" {
+		t.Errorf("the request is %s: %s", got.State, got.Reason)
+	}
+}
+
+func TestBrowserShowsAHostileCard(t *testing.T) {
+	f := newFixture(t, true)
+	b := newBrowser(t)
+	r := f.ask(hostile)
+	b.signIn(f, "bob")
+	b.shoot("hostile-queue")
+	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+	for _, c := range []struct{ what, expression string }{
+		{"no element of the operation's making", "document.querySelectorAll('main img, main script, main h1 h1, td h1').length === 0"},
+		{"the turned text is marked", "[...document.querySelectorAll('mark')].some(m => m.textContent === '\\\\u{202E}')"},
+		{"the card ends where it should", "document.querySelector('#decision') !== null && document.querySelectorAll('form[action$=decision]').length === 2"},
+		{"a long value has a box of its own", "[...document.querySelectorAll('.text.long')].every(e => e.clientHeight <= 220 && getComputedStyle(e).overflowY === 'auto')"},
+		{"the page is no wider than the window", "document.documentElement.scrollWidth <= innerWidth"},
+		{"characters stand in their order", "getComputedStyle(document.querySelector('.text')).unicodeBidi === 'isolate-override'"},
+	} {
+		b.await(c.what, c.expression)
+	}
+	b.shoot("hostile-card")
+}
+
+func TestBrowserDarkAndNarrow(t *testing.T) {
+	f := newFixture(t, true)
+	b := newBrowser(t)
+	b.signIn(f, "bob")
+	r := f.ask()
+	weird := f.ask(hostile)
+	light := b.eval("getComputedStyle(document.documentElement).backgroundColor")
+	dark := func(value string) {
+		b.do("set the colours", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
+			_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}})
+			return chromedp.Void{}, err
+		})
+	}
+	dark("dark")
+	if now := b.eval("getComputedStyle(document.documentElement).backgroundColor"); now == light || now == nil {
+		t.Errorf("the background in dark mode is %v", now)
+	}
+	pages := []string{"/", "/approvals/" + r.ID, "/approvals/" + weird.ID, "/history", "/holds", "/approvers", "/me", "/help", "/operations/" + r.Op}
+	names := []string{"queue", "card", "hostile", "history", "holds", "approvers", "me", "help", "operation"}
+	for i, path := range pages[:4] {
+		b.do(path, chromedp.Navigate(f.url+path), chromedp.WaitVisible("#main"))
+		b.shoot("dark-" + names[i])
+	}
+	dark("light")
+	b.do("a phone", chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile))
+	for i, path := range pages {
+		b.do(path, chromedp.Navigate(f.url+path), chromedp.WaitVisible("#main"))
+		b.await(path+" is no wider than a phone", "document.documentElement.scrollWidth <= 360")
+		b.shoot("phone-" + names[i])
+	}
+	b.do("the queue", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+	b.await("a button is as large as a thumb", "document.getElementById('approve').getBoundingClientRect().height >= 44")
+}
+
+func TestBrowserWithoutJavaScript(t *testing.T) {
+	f := newFixture(t, true)
+	b := newBrowser(t)
+	b.signIn(f, "bob")
+	r := f.ask()
+	b.do("turn scripts off", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
+		_, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+		return chromedp.Void{}, err
+	})
+	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+	b.do("approve", chromedp.Focus("#approve"), chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible("#mine"))
+	if got := f.state(r.ID); got.State != approval.Approved {
+		t.Errorf("the request is %s", got.State)
+	}
+}
+
+// TestBrowserKeepsOtherSitesOut has pages of another port (the same site to a browser, so that cookies go along) and of
+// another site post the form.
+func TestBrowserKeepsOtherSitesOut(t *testing.T) {
+	f := newFixture(t, true)
+	b := newBrowser(t)
+	b.signIn(f, "bob")
+	r := f.ask()
+	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(w, `<form method="post" action="%s/approvals/%s/decision"><input name="card" value="%s"><input name="decision" value="approve"><input name="csrf" value="x"><button id="go">A prize</button></form><iframe src="%s/"></iframe>`, f.url, r.ID, r.CardDigest, f.url)
+	}))
+	defer evil.Close()
+	before := len(f.records(gate.IdentityRefused))
+	b.do("a page of another port", chromedp.Navigate(evil.URL), chromedp.Click("#go"), chromedp.WaitVisible("p[role=alert]"))
+	f.wantRefused(before, ReasonCrossSite)
+	b.do("a page of another site", chromedp.Navigate(strings.Replace(evil.URL, "127.0.0.1", "localhost", 1)), chromedp.Click("#go"), chromedp.WaitVisible("p[role=alert]"))
+	if got := f.state(r.ID); got.State != approval.Pending {
+		t.Errorf("the request is %s", got.State)
+	}
+	b.do("bob is still signed in", chromedp.Navigate(f.url+"/me"), chromedp.WaitVisible("dl"))
+}
