@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,6 +77,9 @@ func evidenceVerify(_ context.Context, c *call) error {
 		}
 	}
 	report, err := evidence.Verify(opts)
+	if errors.Is(err, fs.ErrNotExist) && len(opts.Keys) == 0 {
+		return fmt.Errorf("%w: put it back, or give --key a key that you had before", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -22,7 +23,7 @@ func main() {
 
 // exitCode tells err to a person and returns what the process exits with: 2 for a command line that is wrong, 1 for
 // everything else.
-func exitCode(err error, stderr *os.File) int {
+func exitCode(err error, stderr io.Writer) int {
 	var usage *usageError
 	switch {
 	case err == nil:

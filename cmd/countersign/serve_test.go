@@ -37,7 +37,7 @@ func start(t testing.TB, archive string, o story.Options) *story.Gateway {
 }
 
 // ask sends a request as agent-1 and fails the test where no answer comes.
-func ask(t *testing.T, g *story.Gateway, method, target string) *story.Answer {
+func ask(t testing.TB, g *story.Gateway, method, target string) *story.Answer {
 	t.Helper()
 	a, err := tryAsk(t, g, method, target)
 	if err != nil {
@@ -46,7 +46,7 @@ func ask(t *testing.T, g *story.Gateway, method, target string) *story.Answer {
 	return a
 }
 
-func tryAsk(t *testing.T, g *story.Gateway, method, target string) (*story.Answer, error) {
+func tryAsk(t testing.TB, g *story.Gateway, method, target string) (*story.Answer, error) {
 	t.Helper()
 	token, err := g.Issuer.AgentToken(t.Context(), "agent-1")
 	if err != nil {

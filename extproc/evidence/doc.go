@@ -12,6 +12,12 @@
 // owner's. Records after the last checkpoint (a few seconds' worth) are chained and not yet signed; a report counts
 // them.
 //
+// A data directory that is put back from a backup opens like any other: nothing in it can tell that it is old, and refusing
+// would keep a gateway down after an honest disaster. What was recorded since the backup is lost here, the records that are
+// written next get numbers that were given out before, and the collector, which has both, shows two of each. So after
+// putting a backup back, hold the journal against the collector's last checkpoint; it fails at the first record that was lost.
+// To go on without a contradiction, keep the old directory for verification and start with an empty one.
+//
 // # Format
 //
 // A data directory holds

@@ -269,6 +269,9 @@ func (r *recovered) scanSegment(s segment, isLast bool) error {
 			if isLast && r.chain.seq >= r.last.Size && !hasLaterRecord(s.path, r.size, r.chain.seq) {
 				return r.cut(s.path)
 			}
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the line does not end")
+			}
 			return fmt.Errorf("%s is broken at line %d, where record %d is due (byte %d): %w", s.path, l.number, r.chain.seq+1, r.size, err)
 		}
 		if err := r.add(&e); err != nil {
