@@ -59,8 +59,9 @@ fuzz: ## run every fuzz test for FUZZTIME (10s)
 	done
 
 .PHONY: bench
-bench: parts ## run the benchmarks that match BENCH (all), without the race detector
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PACKAGES)
+bench: parts ## run the benchmarks that match BENCH (all, with the table of the HTTP lane at the end), without the race detector
+	$(GO) test -run '^$$' -bench '$(BENCH)' -skip '^BenchmarkHTTPLane$$' -benchmem -benchtime 0.5s -timeout 60m $(PACKAGES)
+	$(if $(filter . HTTPLane,$(BENCH)),$(GO) test -run '^$$' -bench '^BenchmarkHTTPLane$$' -timeout 60m ./cmd/countersign)
 
 .PHONY: soak
 soak: parts ## run the long tests, those built with the tag soak

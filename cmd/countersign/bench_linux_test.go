@@ -393,23 +393,6 @@ func startBenchGateway(b *testing.B, target string) (addresses map[string]string
 	return addresses, token
 }
 
-const benchRules = `
-allow contains {"id": "read"} if input.http.method == "GET"
-
-ask contains {"id": "refund", "reason": "refunds need a person", "approvers": ["payments-oncall"], "quorum": 1} if {
-	input.http.method == "POST"
-	input.http.segments = ["v1", "payments", _, "refunds"]
-}
-
-deny contains {"id": "export", "reason": "no bulk export"} if input.http.segments[1] == "exports"
-`
-
-const benchRedact = `
-redact contains {"path": "$..ssn"} if not "pii-reader" in input.principal.groups
-
-redact contains {"path": "$..card.number", "with": "mask"}
-`
-
 // client is one connection that asks for one thing again and again. It parses no more than it must.
 type client struct {
 	conn    net.Conn
