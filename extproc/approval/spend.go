@@ -67,7 +67,10 @@ func (d *Desk) Spend(ctx context.Context, s Spending) (Grant, bool, error) {
 	case errors.Is(err, errDone):
 		err = d.record(ctx, &r)
 	case errors.Is(err, ErrFenced):
-		err = d.void(ctx, found.ID, reasonFenced, nil)
+		// What r says now was not stored.
+		if err = d.void(ctx, found.ID, reasonFenced, nil); err == nil {
+			return Grant{}, false, nil
+		}
 	}
 	if errors.Is(err, ErrClosed) || errors.Is(err, ErrNotFound) {
 		return Grant{}, false, nil

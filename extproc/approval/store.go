@@ -24,8 +24,8 @@ type Store interface {
 	List(ctx context.Context, f Filter) (Page, error)
 
 	// Update changes a request, without its card, by compare-and-swap: change may be called several times, each time with the
-	// request as it is stored then, and the time by the store's clock. Its error is returned as it is, with the request, and
-	// nothing is stored. Update sets Rev and Changed.
+	// request as it is stored then, and the time by the store's clock. Its error is returned as it is, with the request as it is stored,
+	// and nothing is changed. Update sets Rev and Changed.
 	//
 	// A change that leaves the request live or spends it is stored only while the deadline of the state before has not
 	// passed; otherwise change is called again, with the later time, and when it insists the error is ErrDue. A change from Approved to Spent is refused with

@@ -162,7 +162,7 @@ func storeFailedChange(t *testing.T, a, b approval.Store) {
 		r.State = approval.Spent
 		return mine
 	})
-	if !errors.Is(err, mine) || got.ID != r.ID {
+	if !errors.Is(err, mine) || got.ID != r.ID || got.State != approval.Pending {
 		t.Errorf("update: %+v, %v", got, err)
 	}
 	if got, _ := a.Get(t.Context(), r.ID); got.State != approval.Pending || got.Rev != 1 {

@@ -271,10 +271,12 @@ func (s *Store) Update(
 			}
 		}
 		after = before.Clone()
-		if err := change(now, &after); err != nil {
-			return err
+		err := change(now, &after)
+		if err == nil {
+			err = allowed(&before, &after, now)
 		}
-		if err := allowed(&before, &after, now); err != nil {
+		if err != nil {
+			after = before
 			return err
 		}
 		after.Rev, after.Changed = before.Rev+1, now

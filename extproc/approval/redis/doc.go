@@ -30,7 +30,7 @@
 //
 // Whoever can write to this Redis can approve. Give it TLS and an ACL user of its own; what the user needs is
 //
-//	~{countersign}* &{countersign}* +eval +evalsha +time +info +wait +get +set +del +exists +hget +hmget +hset +incr
+//	~{countersign}* resetchannels &{countersign}* +eval +evalsha +time +info +wait +get +set +del +exists +hget +hmget +hset +incr
 //	+pexpire +sadd +srem +scard +zadd +zrem +zcard +zrangebyscore +zrevrangebylex +zremrangebylex +publish +subscribe
 //	+unsubscribe +ping +hello +auth +client|setname +client|setinfo +cluster|slots +cluster|shards +command
 package redis

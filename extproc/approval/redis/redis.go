@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -31,6 +32,7 @@ type Store struct {
 
 // New returns a store. It does not connect: a Redis that cannot be reached is an error of what is asked of it.
 func New(o Options) (*Store, error) {
+	quiet()
 	client, err := o.client()
 	if err != nil {
 		return nil, err
@@ -40,6 +42,13 @@ func New(o Options) (*Store, error) {
 		retain: cmp.Or(o.Retain, 30*24*time.Hour),
 	}, nil
 }
+
+// quiet keeps the client from writing to standard error: what goes wrong is in the errors that it returns.
+var quiet = sync.OnceFunc(func() { goredis.SetLogger(discard{}) })
+
+type discard struct{}
+
+func (discard) Printf(context.Context, string, ...any) {}
 
 // Close ends the connections.
 func (s *Store) Close() error { return s.client.Close() }
@@ -264,35 +273,35 @@ func (s *Store) Update(
 		}
 		after := before.Clone()
 		if err := change(now, &after); err != nil {
-			return after, err
+			return before, err
 		}
 		if after.ID != before.ID || after.Digest != before.Digest || after.Agent != before.Agent || after.Resource != before.Resource {
-			return after, errors.New("a change made another request of this one")
+			return before, errors.New("a change made another request of this one")
 		}
 		after.Rev, after.Changed = before.Rev+1, now
 		word, err := s.update(ctx, &before, &after)
 		if err != nil {
-			return after, failed("change request "+id, err)
+			return before, failed("change request "+id, err)
 		}
 		switch word {
 		case "ok":
 			return after, nil
 		case "gone":
-			return after, approval.ErrNotFound
+			return before, approval.ErrNotFound
 		case "fenced":
-			return after, approval.ErrFenced
+			return before, approval.ErrFenced
 		case "final":
-			return after, fmt.Errorf("a request that is %s cannot become %s", before.State, after.State)
+			return before, fmt.Errorf("a request that is %s cannot become %s", before.State, after.State)
 		case "late":
 			if late++; late > 2 {
-				return after, approval.ErrDue
+				return before, approval.ErrDue
 			}
 		case "conflict":
 			if err := pause(ctx, try); err != nil {
-				return after, err
+				return before, err
 			}
 		default:
-			return after, fmt.Errorf("redis answered %q", word)
+			return before, fmt.Errorf("redis answered %q", word)
 		}
 	}
 	return approval.Request{}, fmt.Errorf("change request %s in Redis: others keep changing it", id)
