@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
@@ -99,6 +100,23 @@ func (b *browser) keys(what, keys string) {
 	b.t.Helper()
 	b.await("the page is complete", "document.readyState === 'complete'")
 	b.do(what, chromedp.KeyEvent(keys))
+}
+
+// press is one key as a person presses it: what the page does not take becomes text. (chromedp.KeyEvent sends the text by
+// itself, whatever the page has done with the key.)
+func (b *browser) press(what, key string) {
+	b.t.Helper()
+	b.await("the page is complete", "document.readyState === 'complete'")
+	b.do(what, func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
+		down := input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyDown, Key: key, Text: key}
+		up := input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyUp, Key: key}
+		for _, p := range []input.DispatchKeyEventParams{down, up} {
+			if _, err := chromedp.Call(ctx, input.DispatchKeyEvent, p); err != nil {
+				return chromedp.Void{}, err
+			}
+		}
+		return chromedp.Void{}, nil
+	})
 }
 
 // shoot keeps a picture of the whole page.
@@ -241,7 +259,7 @@ func TestBrowserWithTheKeyboardOnly(t *testing.T) {
 	b.keys("the first again", "j")
 	b.keys("open it", kb.Enter)
 	b.do("the card", chromedp.WaitVisible("#reject"))
-	b.keys("to the reason", "r")
+	b.press("to the reason", "r")
 	b.keys("letters in a field are letters", "just no")
 	b.await("they are typed", "document.getElementById('reject-reason').value === 'just no'")
 	b.keys("to the button", kb.Tab)

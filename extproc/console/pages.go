@@ -19,6 +19,13 @@ func (c *Console) functions() template.FuncMap {
 	return template.FuncMap{
 		"visible": visible,
 		"clock":   func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+		"past": func(text string) string {
+			t, err := time.Parse(time.RFC3339Nano, text)
+			if err != nil {
+				return text
+			}
+			return t.UTC().Format("2006-01-02 15:04:05 UTC")
+		},
 		"stamp":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"left":    func(t time.Time) string { return span(t.Sub(c.now())) },
 		"ago":     func(t time.Time) string { return span(c.now().Sub(t)) },

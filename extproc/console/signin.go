@@ -131,8 +131,11 @@ func (s *signIn) config(p *oidc.Provider) *oauth2.Config {
 	c := &oauth2.Config{ClientID: s.clientID, Endpoint: p.Endpoint(), RedirectURL: s.redirect, Scopes: []string{oidc.ScopeOpenID, "profile", "groups"}}
 	c.Endpoint.AuthStyle = oauth2.AuthStyleInParams
 	if s.secret != nil {
+		c.ClientSecret = s.secret()
+	}
+	if c.ClientSecret != "" {
 		// RFC 6749, section 2.3.1. Said outright: trying both would spend the code on the first.
-		c.ClientSecret, c.Endpoint.AuthStyle = s.secret(), oauth2.AuthStyleInHeader
+		c.Endpoint.AuthStyle = oauth2.AuthStyleInHeader
 	}
 	var metadata struct {
 		Scopes []string `json:"scopes_supported"`
