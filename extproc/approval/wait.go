@@ -78,23 +78,46 @@ func (d *Desk) Held() int {
 }
 
 // Wait returns the request when it is not pending any more. When ctx ends first, or the store cannot be read, it returns
-// an error, and the operation is to be refused. It costs the caller's goroutine and reads the store once, and once more
-// for each change.
+// an error and no request, and the operation is to be refused. It costs the caller's goroutine, which keeps a small stack and
+// nothing of the request, and reads the store once, and once more for each change.
 func (d *Desk) Wait(ctx context.Context, id string) (Request, error) {
 	t := d.waiting.join(id)
 	defer d.waiting.leave(id, t)
 	for {
 		changed := d.waiting.channel(t)
-		r, err := d.store.Get(ctx, id)
-		if err != nil || r.State != Pending {
-			return r, err
+		if r, err := d.answer(ctx, id); r != nil || err != nil {
+			return deref(r), err
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return r, ctx.Err()
+			return Request{}, ctx.Err()
 		}
 	}
+}
+
+func deref(r *Request) Request {
+	if r == nil {
+		return Request{}
+	}
+	return *r
+}
+
+// answer reads a request that is not pending any more; nil while it is. A goroutine of its own has the stack that reading
+// takes: that of the waiting one would keep its size for as long as it waits, and was four fifths of what a hold took.
+func (d *Desk) answer(ctx context.Context, id string) (*Request, error) {
+	var r *Request
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		got, failure := d.store.Get(ctx, id)
+		if err = failure; err == nil && got.State != Pending {
+			r = &got
+		}
+	}()
+	<-done
+	return r, err
 }
 
 // Run wakes holds, closes what expires and settles records, until ctx ends. A store that is lost is tried again.

@@ -1,8 +1,13 @@
 package embedded
 
 import (
+	"context"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/approval/approvaltest"
@@ -25,3 +30,91 @@ func open(tb testing.TB) (approval.Store, approval.Store) {
 func TestContract(t *testing.T) { approvaltest.Run(t, open) }
 
 func BenchmarkCycles(b *testing.B) { approvaltest.BenchmarkCycles(b, open) }
+
+// countingStore counts how often the store is read.
+type countingStore struct {
+	approval.Store
+	gets atomic.Int64
+}
+
+func (s *countingStore) Get(ctx context.Context, id string) (approval.Request, error) {
+	s.gets.Add(1)
+	return s.Store.Get(ctx, id)
+}
+
+func TestTenThousandHoldsAreCheap(t *testing.T) {
+	const n = 10_000
+	file, err := Open(filepath.Join(t.TempDir(), "approvals.db"), Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	store := &countingStore{Store: file}
+	desk, err := approval.NewDesk(approval.Options{
+		Store: store, Recorder: &approvaltest.Journal{}, Node: "gw-1", People: approvaltest.People, TTL: time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var run sync.WaitGroup
+	run.Go(func() { _ = desk.Run(ctx) })
+	defer run.Wait()
+	defer cancel()
+
+	v := approvaltest.Verdict("p1", 1)
+	ids := make([]string, n)
+	var askers sync.WaitGroup
+	for w := range 64 {
+		askers.Go(func() {
+			for i := w; i < n; i += 64 {
+				r, _, err := desk.Ask(ctx, approvaltest.Asking(approvaltest.Operation(i), v))
+				if err != nil {
+					t.Errorf("ask: %v", err)
+					return
+				}
+				ids[i] = r.ID
+			}
+		})
+	}
+	askers.Wait()
+	before := inUse()
+	woke := make(chan approval.State, n)
+	for _, id := range ids {
+		go func() {
+			r, err := desk.Wait(ctx, id)
+			if err != nil {
+				t.Errorf("wait: %v", err)
+			}
+			woke <- r.State
+		}()
+	}
+	for desk.Held() < n {
+		runtime.Gosched()
+	}
+	<-time.After(2 * time.Second) // whoever polls would by now
+	each := (inUse() - before) / n
+	t.Logf("%d bytes a hold", each)
+	if each > 8<<10 {
+		t.Errorf("a hold takes %d bytes", each)
+	}
+	if gets := store.gets.Load(); gets > n+n/10 {
+		t.Errorf("the store was read %d times for %d holds that waited", gets, n)
+	}
+	if voided, err := desk.VoidOthers(ctx, "p2"); voided != n || err != nil {
+		t.Fatalf("voided %d, %v", voided, err)
+	}
+	for range n {
+		if state := <-woke; state != approval.Voided {
+			t.Fatalf("woke to %s", state)
+		}
+	}
+}
+
+func inUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse + m.StackInuse)
+}
