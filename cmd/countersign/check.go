@@ -54,7 +54,7 @@ func check(ctx context.Context, c *call) error {
 
 func tellChecked(w io.Writer, c *config.Config, p *policy.Set) error {
 	_, err := fmt.Fprintf(w, "%s is well: %d resource(s), %d issuer(s), policies %.12s in %d file(s)\n",
-		c.File(), len(c.Resources), len(c.Agents), p.Digest(), len(p.Files()))
+		c.File(), len(c.Resources), len(c.Agents), p.Digest(), p.Loaded())
 	return err
 }
 
@@ -91,6 +91,11 @@ func checkEnvoyFiles(c *config.Config, tell func(any)) {
 func checkParts(c *config.Config, tell func(any)) {
 	if _, err := identity.New(identity.Options{Issuers: issuersOf(c)}); err != nil {
 		tell(fmt.Sprintf("%s: agents: %v", c.File(), err))
+	}
+	if c.Approvals.Store != "embedded" {
+		if _, err := redisOptions(c); err != nil {
+			tell(fmt.Sprintf("%s: approvals.store: %v", c.File(), err))
+		}
 	}
 	if _, err := xds.Resources(c, "check"); err != nil {
 		tell(fmt.Sprintf("%s: the Envoy configuration that this makes: %v", c.File(), err))

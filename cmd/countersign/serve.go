@@ -119,7 +119,7 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := g.openApprovals(c); err != nil {
+	if err := g.openApprovals(ctx, c); err != nil {
 		return err
 	}
 	g.builder = &builder{log: g.log, journal: g.journal, approvals: g.approvals, alarm: g.alarm}
@@ -214,7 +214,7 @@ func (g *gateway) recordActive(ctx context.Context, previous, a *active) error {
 	if previous == nil || previous.policies.Digest() != a.policies.Digest() {
 		return g.record(ctx, gate.PolicyActivated, gate.Object{
 			{Name: "digest", Value: a.policies.Digest()},
-			{Name: "files", Value: len(a.policies.Files())},
+			{Name: "files", Value: a.policies.Loaded()},
 			{Name: "path", Value: string(a.config.Policies)},
 		})
 	}

@@ -93,6 +93,7 @@ type Set struct {
 	packages map[string]*preparedPackage
 	digest   string
 	watch    []string
+	loaded   int // files
 
 	principals *generations[*gate.Principal, *ast.Term]
 	redactions *generations[gate.Redaction, error]
@@ -159,6 +160,7 @@ func newSet(ctx context.Context, o Options, src *source, p *parsed) (*Set, error
 		packages:   map[string]*preparedPackage{},
 		digest:     src.digest(),
 		watch:      slices.Sorted(slices.Values(src.watch)),
+		loaded:     len(src.files),
 		principals: newGenerations[*gate.Principal, *ast.Term](principalsKept),
 		redactions: newGenerations[gate.Redaction, error](principalsKept),
 	}
@@ -246,3 +248,6 @@ func (s *Set) Digest() string { return s.digest }
 
 // Files are the files and directories to watch for changes, in order.
 func (s *Set) Files() []string { return s.watch }
+
+// Loaded is how many files of policies and data the set was made of.
+func (s *Set) Loaded() int { return s.loaded }
