@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/extproctest/story"
+)
+
+var (
+	holdsCount = flag.Int("holds", 10_000, "operations that are held at once")
+	holdsHeap  = flag.String("holds.heap", "", "write the heap's profile during the holds to this file")
+)
+
+// BenchmarkHolds holds operations at once, through Envoy, by a gateway as it ships; approves half of them one after another
+// and the rest from eight tabs; and prints what a hold takes and how long a release does.
+func BenchmarkHolds(b *testing.B) {
+	n := *holdsCount
+	c := startCrowded(b, "10m", story.Options{Binary: shipped(b)})
+	b.ResetTimer()
+	before := c.footprint(b)
+	began := time.Now()
+	waiters := c.hold(b, n)
+	opened := time.Since(began)
+	held := c.footprint(b)
+	if *holdsHeap != "" {
+		_, text := get(b, "http://"+c.profiles+"/debug/pprof/heap")
+		if err := os.WriteFile(*holdsHeap, []byte(text), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	requests := c.requests(b)
+	if len(requests) != n {
+		b.Fatalf("%d requests for %d operations", len(requests), n)
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "\n%d holds at once, opened in %v (%.0f/s)\n\n", n, opened.Round(time.Millisecond), float64(n)/opened.Seconds())
+	fmt.Fprintf(&out, "| bytes a hold | |\n| --- | ---: |\n")
+	for _, m := range []struct {
+		name          string
+		before, after int64
+	}{
+		{"resident, heap not collected", before.resident, held.resident},
+		{"heap and stacks in use, collected", before.heap + before.stacks, held.heap + held.stacks},
+		{"of that, heap", before.heap, held.heap},
+		{"of that, stacks", before.stacks, held.stacks},
+		{"resident, once collected", before.collected, held.collected},
+	} {
+		fmt.Fprintf(&out, "| %s | %d |\n", m.name, (m.after-m.before)/int64(n))
+	}
+	alone, rest := map[int]apiRequest{}, map[int]apiRequest{}
+	for i, r := range requests {
+		if i%2 == 0 {
+			alone[i] = r
+		} else {
+			rest[i] = r
+		}
+	}
+	approve := func(int) string { return "approve" }
+	acknowledged := c.decideAll(b, alone, 1, approve)
+	busy := c.decideAll(b, rest, 8, approve)
+	lost := 0
+	for i, w := range waiters {
+		if a := <-w.answer; a.err != nil || a.status != 201 {
+			lost++
+			b.Errorf("refund %d: %d %v", i, a.status, a.err)
+		}
+	}
+	reached := c.reached(b)
+	fmt.Fprintf(&out, "\nlost: %d\n\n| decision acknowledged to target | p50 | p99 | most |\n| --- | ---: | ---: | ---: |\n", lost)
+	for _, turn := range []struct {
+		name string
+		at   map[int]time.Time
+	}{{"one person, one after another", acknowledged}, {"eight tabs at once", busy}} {
+		var took []time.Duration
+		for i, at := range turn.at {
+			took = append(took, max(0, reached[i].Sub(at)))
+		}
+		s := sortedCopy(took)
+		fmt.Fprintf(&out, "| %s | %v | %v | %v |\n", turn.name, quantile(s, 0.5), quantile(s, 0.99), quantile(s, 1))
+	}
+	fmt.Println(out.String())
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkAsk compares what an ask and an allow take until they are answered, both alone and from 16 connections. The ask
+// is handed over at once; the allow goes to the target and back.
+func BenchmarkAsk(b *testing.B) {
+	c := startCrowded(b, "1ms", story.Options{Binary: shipped(b), Target: story.TargetOptions{Unrecorded: true}})
+	const rounds = 2000
+	var out strings.Builder
+	fmt.Fprintf(&out, "\n| operation | connections | p50 | p99 | operations/s | processor time of countersign |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
+	next := 0
+	for _, connections := range []int{1, 16} {
+		for _, kind := range []string{"allow", "ask, joining", "ask, new"} {
+			if connections == 1 && kind == "allow" {
+				c.askMany(b, kind, 1, 500, &next) // warm
+			}
+			spent := cpuOf(b, c.Process.PID())
+			began := time.Now()
+			took := sortedCopy(c.askMany(b, kind, connections, rounds, &next))
+			elapsed := time.Since(began)
+			spent = cpuOf(b, c.Process.PID()) - spent
+			fmt.Fprintf(&out, "| %s | %d | %v | %v | %.0f | %v |\n", kind, connections, quantile(took, 0.5), quantile(took, 0.99),
+				float64(len(took))/elapsed.Seconds(), (spent / time.Duration(len(took))).Round(time.Microsecond))
+		}
+	}
+	fmt.Println(out.String())
+	b.ReportMetric(0, "ns/op")
+}
+
+// askMany sends operations of one kind and returns what each took.
+func (c *crowded) askMany(b *testing.B, kind string, connections, rounds int, next *int) []time.Duration {
+	b.Helper()
+	each := rounds / connections
+	all := make(chan []time.Duration, connections)
+	for i := range connections {
+		first := *next + i*each
+		go func() { all <- c.askSome(b, kind, first, each) }()
+	}
+	*next += rounds
+	var took []time.Duration
+	for range connections {
+		took = append(took, <-all...)
+	}
+	return took
+}
+
+func (c *crowded) askSome(b *testing.B, kind string, first, rounds int) []time.Duration {
+	conn, err := net.Dial("tcp", c.Address)
+	if err != nil {
+		b.Error(err)
+		return nil
+	}
+	defer conn.Close()
+	reader := bufio.NewReader(conn)
+	var took []time.Duration
+	for n := first; n < first+rounds; n++ {
+		method, path, body, want := "POST", "/v1/payments/7/refunds", fmt.Sprintf(`{"amount": %d}`, n+1), 403
+		switch kind {
+		case "allow":
+			method, path, body, want = "GET", "/v1/payments/7", "", 200
+		case "ask, joining":
+			body = `{"amount": 1000000000}`
+		}
+		began := time.Now()
+		_, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", method, path, c.Address, c.agent, len(body), body)
+		var resp *http.Response
+		if err == nil {
+			resp, err = http.ReadResponse(reader, nil)
+		}
+		if err == nil {
+			_, err = reader.Discard(int(max(0, resp.ContentLength)))
+			if resp.ContentLength < 0 {
+				buffer := make([]byte, 4096)
+				for err == nil {
+					_, err = resp.Body.Read(buffer)
+				}
+				if err.Error() == "EOF" {
+					err = nil
+				}
+			}
+		}
+		if err != nil || resp.StatusCode != want {
+			b.Errorf("%s: %+v %v", kind, resp, err)
+			return took
+		}
+		took = append(took, time.Since(began))
+	}
+	return took
+}
+
+// footprint is what the gateway takes, in bytes.
+type footprint struct{ resident, heap, stacks, collected int64 }
+
+func (c *crowded) footprint(b *testing.B) footprint {
+	b.Helper()
+	m := footprint{resident: resident(b, c.Process.PID())}
+	_, text := get(b, "http://"+c.profiles+"/debug/pprof/heap?gc=1&debug=1")
+	for line := range strings.Lines(text) {
+		_, _ = fmt.Sscanf(line, "# HeapAlloc = %d", &m.heap)
+		_, _ = fmt.Sscanf(line, "# Stack = %d", &m.stacks)
+	}
+	m.collected = resident(b, c.Process.PID())
+	return m
+}
+
+// shipped builds the gateway as it ships, without the race detector, which takes memory and time of its own.
+func shipped(b *testing.B) string {
+	b.Helper()
+	binary := filepath.Join(extproctest.Dir(b), "countersign")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		b.Fatalf("build: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// cpuOf is the processor time that a process has spent.
+func cpuOf(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	var user, system int64
+	if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
