@@ -223,6 +223,9 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 	}
 	x.decided = true
 	x.response.plan = a.plan
+	if !a.resource.PassResponse {
+		x.response.echo = newEcho(credential.Value)
+	}
 	x.server.outcomes.expect(a)
 	head := &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: x.requestMutation(credential, trailers != nil)}}
 	err = x.stream.Send(&ext.ProcessingResponse{
@@ -256,6 +259,8 @@ func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.Hea
 				m.RemoveHeaders = append(m.RemoveHeaders, o.Name)
 			}
 		}
+	}
+	if a.plan != nil || x.response.echo != nil {
 		m.RemoveHeaders = append(m.RemoveHeaders, "accept-encoding")
 	}
 	if credential.Name != "" {

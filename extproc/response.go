@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ const (
 // response is the target's answer on its way to the agent.
 type response struct {
 	plan *redact.Plan // nil where nothing is redacted
+	echo *echo        // nil where no credential was sent to the target
 
 	head     *web.Response
 	mutation *ext.HeaderMutation
@@ -123,6 +125,9 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 // responseFields decides what becomes of the answer's header fields.
 func (x *exchange) responseFields() error {
 	r := &x.response
+	if err := r.echo.fields(r.head.Fields); err != nil {
+		return err
+	}
 	for _, f := range r.head.Fields {
 		if f.Name == "set-cookie" { // a credential of the target
 			r.mutation.RemoveHeaders = append(r.mutation.RemoveHeaders, f.Name)
@@ -227,7 +232,7 @@ func (x *exchange) redactBody(body []byte, end bool) (out []byte, err error) {
 	if limits.MaxAnswer > 0 && r.out+int64(len(r.held)+len(out)) > limits.MaxAnswer {
 		return nil, tooLong(limits.MaxAnswer)
 	}
-	return out, nil
+	return r.echo.write(out, end)
 }
 
 func tooLong(limit int64) error {
@@ -304,24 +309,34 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 		return true, outOfOrder("response trailers")
 	}
 	r.ended = true
+	fields := fieldsOf(m.Trailers)
+	var tail []byte
+	if r.stream != nil {
+		if tail, err = r.stream.Close(); err != nil {
+			return x.withhold(err)
+		}
+	}
+	if tail, err = r.echo.write(tail, true); err == nil {
+		err = r.echo.fields(fields)
+	}
+	if err != nil {
+		return x.withhold(err)
+	}
 	mutation := &ext.HeaderMutation{}
 	if r.plan != nil {
-		var tail []byte
-		if r.stream != nil {
-			if tail, err = r.stream.Close(); err != nil {
-				return x.withhold(err)
-			}
-		}
-		x.redactFields(fieldsOf(m.Trailers), mutation)
-		if r.released {
-			err = x.sendResponseBody(tail, false)
-		} else {
-			r.held = append(r.held, tail...)
-			err = x.flush(false)
-		}
-		if err != nil {
-			return true, err
-		}
+		x.redactFields(fields, mutation)
+	}
+	if slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" }) {
+		mutation.RemoveHeaders = append(mutation.RemoveHeaders, "set-cookie")
+	}
+	if r.released {
+		err = x.sendResponseBody(tail, false)
+	} else {
+		r.held = append(r.held, tail...)
+		err = x.flush(false)
+	}
+	if err != nil {
+		return true, err
 	}
 	err = x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseTrailers{ResponseTrailers: &ext.TrailersResponse{HeaderMutation: mutation}}})
 	if err != nil {

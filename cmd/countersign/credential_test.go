@@ -1,0 +1,60 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/extproctest/story"
+)
+
+// TestTheTargetsCredentialDoesNotComeBack has a target send its own credential, cut into pieces, in an answer whose head is
+// with the agent already: the answer breaks off before it, and the record says why (promise 7).
+func TestTheTargetsCredentialDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	g := start(t, "\n-- policy.rego --\npackage rules.payments\n\nallow contains {\"id\": \"all\"}\n", story.Options{})
+	token := g.Issuer.Token(nil)
+	for name, pieces := range map[string][]string{
+		"whole": {"before ", "Authorization: Bearer target-credential", " after"},
+		"cut":   {"before ", "Authorization: Bearer target-", "cred", "ential", " after"},
+		"bytes": strings.Split("before, Bearer target-credential after", ""),
+	} {
+		t.Run(name, func(t *testing.T) {
+			answered := make(chan *story.Answer, 1)
+			go func() {
+				defer close(answered)
+				a, err := g.Send(t.Context(), &story.Request{Method: "GET", Target: "/feed/" + name + "?type=text/plain", Fields: []extproctest.Field{{Name: "Authorization", Value: "Bearer " + token}}})
+				if err != nil {
+					t.Error(err)
+				}
+				answered <- a
+			}()
+			feed := g.Target.Feed(name)
+			for _, p := range pieces {
+				if feed.Send(t.Context(), p) != nil {
+					break // the gateway has left
+				}
+			}
+			_ = feed.Close(t.Context())
+			a := <-answered
+			if a != nil && a.Status == 503 && a.Problem() == "unavailable" {
+				return // it broke off before Envoy had sent the head on
+			}
+			if a == nil || a.Status != 200 || a.Broken == nil {
+				t.Fatalf("the answer is %+v", a)
+			}
+			if body := string(a.Body); strings.Contains(body, "target-") || !strings.HasPrefix("before, Authorization: Bearer ", body) && !strings.HasPrefix(body, "before") {
+				t.Errorf("the agent got %q", body)
+			}
+		})
+	}
+	withheld := 0
+	for _, o := range reconcile(t, g) {
+		if o.ended == "finished withheld" {
+			withheld++
+		}
+	}
+	if withheld != 3 {
+		t.Errorf("%d operations were withheld", withheld)
+	}
+}
