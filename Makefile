@@ -29,7 +29,7 @@ build: ## build bin/countersign, static
 
 .PHONY: parts
 parts: ## bring Envoy and the OpenTelemetry collector into .tools
-	@$(GO) run ./extproc/extproctest/parts envoy collector
+	@$(GO) run ./extproc/extproctest/parts envoy collector redis
 
 .PHONY: demo
 demo: parts build ## play a short story in the terminal; with PERSON=me you approve in the browser

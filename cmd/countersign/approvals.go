@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 
 	"github.com/countersign/countersign/extproc/approval"
-	"github.com/countersign/countersign/extproc/approval/embedded"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/console"
 	"github.com/countersign/countersign/extproc/gate"
@@ -18,26 +16,25 @@ import (
 
 // approvals are the parts of a gateway at which people are asked.
 type approvals struct {
-	desk    *approval.Desk
-	store   io.Closer
-	watch   console.Watcher
-	history *history
-	console *http.Server       // nil where there is no console
-	people  *identity.Verifier // of the console
-	signals *signals
-	cancel  context.CancelFunc
-	done    chan struct{}
+	desk *approval.Desk
+
+	digestKey []byte // of operations: gateways that share a store must agree on it
+	store     io.Closer
+	watch     console.Watcher
+	history   *history
+	console   *http.Server       // nil where there is no console
+	people    *identity.Verifier // of the console
+	signals   *signals
+	cancel    context.CancelFunc
+	done      chan struct{}
 }
 
 // openApprovals opens the store and the desk. It does nothing where the configuration names no people.
-func (g *gateway) openApprovals(c *config.Config) error {
+func (g *gateway) openApprovals(ctx context.Context, c *config.Config) error {
 	if c.People == nil {
 		return nil
 	}
-	if c.Approvals.Store != "embedded" {
-		return fmt.Errorf("approvals.store: %s: only the embedded store is built in yet", c.Approvals.Store)
-	}
-	store, err := embedded.Open(filepath.Join(string(c.Data), "approvals.db"), embedded.Options{})
+	store, key, err := openStore(ctx, c, g.journal.DigestKey())
 	if err != nil {
 		return err
 	}
@@ -56,12 +53,13 @@ func (g *gateway) openApprovals(c *config.Config) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	a := &approvals{desk: desk, store: store, watch: store, history: newHistory(), cancel: cancel, done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a := &approvals{digestKey: key, desk: desk, store: store, watch: store, history: newHistory(), cancel: cancel, done: make(chan struct{})}
 	if a.signals, err = g.startSignals(ctx, c, store); err != nil {
 		cancel()
 		return errors.Join(err, store.Close())
 	}
+	go trimHeld(ctx, desk.Held)
 	go func() {
 		defer close(a.done)
 		if err := desk.Run(ctx); err != nil {

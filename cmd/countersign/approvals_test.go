@@ -40,10 +40,15 @@ type askingGateway struct {
 
 func startAsking(t *testing.T, hold, more string) *askingGateway {
 	t.Helper()
+	return startAskingBeside(t, nil, hold, more)
+}
+
+func startAskingBeside(t *testing.T, other *story.Gateway, hold, more string) *askingGateway {
+	t.Helper()
 	g := &askingGateway{t: t, console: extproctest.FreeAddress(t)}
 	archive := fmt.Sprintf("%s-- config.yaml --\npeople: {issuer: \"${ISSUER}\", client_id: countersign-console}\napprovals: {hold: %s, console_url: \"http://%s\"%s}\n-- listen --\nconsole: %q\n",
 		refundPolicy, hold, g.console, more, g.console)
-	g.Gateway = story.Start(t, txtar.Parse([]byte(archive)), story.Options{})
+	g.Gateway = story.Start(t, txtar.Parse([]byte(archive)), story.Options{Beside: other})
 	return g
 }
 
@@ -331,5 +336,39 @@ func TestApprovalsOnTheCommandLine(t *testing.T) {
 	}
 	if a := g.refund(`{"amount": 10}`); a.Status != 201 {
 		t.Errorf("after the approval: %d %s", a.Status, a.Body)
+	}
+}
+
+// TestTwoGatewaysShareApprovals: what one gateway holds is approved at the other's console, and what was approved is spent by
+// one of them alone.
+func TestTwoGatewaysShareApprovals(t *testing.T) {
+	t.Parallel()
+	redis := extproctest.StartRedis(t, extproctest.RedisConfig{})
+	store := fmt.Sprintf(", store: \"redis://%s\"", redis.Address)
+	one := startAskingBeside(t, nil, "20s", store)
+	two := startAskingBeside(t, one.Gateway, "200ms", store)
+	bob := one.person("u-bob", "payments-oncall")
+	r, answers := one.held(`{"amount": 10}`, bob)
+	if code := two.decide(bob, "approve", "", two.pending(bob)); code != 200 {
+		t.Fatalf("approve at the other gateway: %d", code)
+	}
+	if a := <-answers; a.Status != 201 {
+		t.Fatalf("the held request: %d %s", a.Status, a.Body)
+	}
+	if a := two.refund(`{"amount": 10}`); a.Problem() != "approval-pending" {
+		t.Errorf("the same operation at the other gateway: %d %s", a.Status, a.Problem())
+	}
+	if again := two.pending(bob); again.ID == r.ID {
+		t.Error("a spent request is open")
+	}
+	redis.Stop()
+	if a := two.refund(`{"amount": 12}`); a.Status != 503 || a.Problem() != "unavailable" {
+		t.Errorf("with Redis away: %d %s", a.Status, a.Problem())
+	}
+	if a := ask(t, two.Gateway, "GET", "/v1/payments/7"); a.Status != 200 {
+		t.Errorf("what needs no approval, with Redis away: %d", a.Status)
+	}
+	if n := len(one.Target.Requests()); n != 2 {
+		t.Errorf("the target saw %d requests, and should have seen the refund and the read", n)
 	}
 }

@@ -131,6 +131,7 @@ func fixed(was, is *config.Config) error {
 		{"evidence", was.Evidence, is.Evidence},
 		{"people", was.People, is.People},
 		{"approvals.store", was.Approvals.Store, is.Approvals.Store},
+		{"approvals.redis", was.Approvals.Redis, is.Approvals.Redis},
 		{"approvals.ttl", was.Approvals.TTL, is.Approvals.TTL},
 		{"approvals.limits", was.Approvals.Limits, is.Approvals.Limits},
 		{"approvals.webhook", was.Approvals.Webhook, is.Approvals.Webhook},

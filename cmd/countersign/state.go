@@ -57,7 +57,7 @@ func (b *builder) build(ctx context.Context, c *config.Config, previous *active)
 		Gate: &gate.Gate{
 			Policy:       policies,
 			Recorder:     b.journal,
-			DigestKey:    b.journal.DigestKey(),
+			DigestKey:    b.digestKey(),
 			ConfigDigest: c.Digest(),
 			Now:          time.Now,
 			Approvals:    b.approvals.asking(c, b.journal.RedactKey()),
@@ -67,6 +67,14 @@ func (b *builder) build(ctx context.Context, c *config.Config, previous *active)
 		RedactKey: b.journal.RedactKey(),
 	}
 	return a, nil
+}
+
+// digestKey keys the digests of operations, which approvals bind to.
+func (b *builder) digestKey() []byte {
+	if b.approvals != nil {
+		return b.approvals.digestKey
+	}
+	return b.journal.DigestKey()
 }
 
 func loadPolicies(ctx context.Context, c *config.Config, log *slog.Logger) (*policy.Set, error) {

@@ -140,9 +140,15 @@ type People struct {
 
 // Approvals says how requests for approval are held and kept.
 type Approvals struct {
-	Store string   `yaml:"store"` // "embedded" (the default) or a redis:// or rediss:// URL without a password.
-	Hold  Duration `yaml:"hold"`  // how long an asked operation is held before it hands over. 50s by default.
-	TTL   Duration `yaml:"ttl"`   // how long a request, and then its grant, lives. 15m by default.
+	// Store is "embedded" (the default), or the Redis that several gateways share:
+	// "redis://[USER@]HOST:PORT[,HOST:PORT…][/DATABASE][?sentinel=NAME|cluster=true][&replicas=N]", or rediss:// for TLS.
+	Store string `yaml:"store"`
+
+	// Redis is what a Redis store needs besides its address.
+	Redis Redis `yaml:"redis"`
+
+	Hold Duration `yaml:"hold"` // how long an asked operation is held before it hands over. 50s by default.
+	TTL  Duration `yaml:"ttl"`  // how long a request, and then its grant, lives. 15m by default.
 
 	// Limits bound what people can be asked at once.
 	Limits AskLimits `yaml:"limits"`
@@ -160,6 +166,17 @@ type Webhook struct {
 	SecretFile Path   `yaml:"secret_file"` // the key of their HMAC-SHA-256 signatures, at least 16 bytes; read at every attempt. Required.
 	CAFile     Path   `yaml:"ca_file"`     // PEM roots for the receiver. The system's by default.
 	Insecure   bool   `yaml:"insecure"`    // accept a plain-http URL that is not on loopback.
+}
+
+// Redis is what a Redis store needs besides its address.
+type Redis struct {
+	PasswordFile         Path   `yaml:"password_file"`          // of the user, or of the server where there is none.
+	CAFile               Path   `yaml:"ca_file"`                // PEM, for rediss. The system's roots by default.
+	CertificateFile      Path   `yaml:"certificate_file"`       // PEM client certificate. With key_file.
+	KeyFile              Path   `yaml:"key_file"`               // PEM private key of certificate_file.
+	SentinelUsername     string `yaml:"sentinel_username"`      // of the Sentinels, where they have users.
+	SentinelPasswordFile Path   `yaml:"sentinel_password_file"` // of the Sentinels.
+	Insecure             bool   `yaml:"insecure"`               // accept plain redis:// off loopback.
 }
 
 // AskLimits bound what people can be asked at once. Past one, an operation that asks is refused; identical ones join the

@@ -313,8 +313,11 @@ func (a *Approvals) validate(k checker) {
 			k.at("store").fail("is %q: use embedded, or redis://HOST:PORT/DB or rediss://HOST:PORT/DB", shown(a.Store))
 		} else if _, has := u.User.Password(); has {
 			k.at("store").fail("has a password in it: secrets are files, not configuration")
+		} else if u.Scheme == "redis" && !a.Redis.Insecure && !loopbackHosts(u.Host) {
+			k.at("store").fail("is %q, which is plain text to another machine: use rediss, or set approvals.redis.insecure: true", shown(a.Store))
 		}
 	}
+	a.Redis.validate(k.at("redis"))
 	for name, n := range map[string]int{"total": a.Limits.Total, "per_agent": a.Limits.PerAgent, "per_resource": a.Limits.PerResource, "rate": a.Limits.Rate} {
 		if n < 1 || n > 1_000_000 {
 			k.at("limits").at(name).fail("is %d: use 1 to 1000000", n)
@@ -329,6 +332,23 @@ func (a *Approvals) validate(k checker) {
 	if a.Hold.Std() > a.TTL.Std() {
 		k.at("hold").fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", a.Hold.Std(), a.TTL.Std())
 	}
+}
+
+func (r *Redis) validate(k checker) {
+	k.at("password_file").file(r.PasswordFile)
+	k.at("sentinel_password_file").file(r.SentinelPasswordFile)
+	k.at("ca_file").file(r.CAFile)
+	k.pair(r.CertificateFile, r.KeyFile)
+}
+
+// loopbackHosts reports whether all of HOST:PORT[,HOST:PORT…] are on this machine.
+func loopbackHosts(list string) bool {
+	for host := range strings.SplitSeq(list, ",") {
+		if !Address(host).Loopback() {
+			return false
+		}
+	}
+	return true
 }
 
 func (w *Webhook) validate(k checker) {

@@ -53,6 +53,7 @@ type Options struct {
 	Policies string            // a directory of policies, which the files of the story come on top of
 	Update   bool              // write the evidence section of the file instead of holding against it
 	Target   TargetOptions     // of the sample API
+	Beside   *Gateway          // another gateway, whose target and issuer this one has too
 	Told     func(line string) // is told what is said, as it is said; may be nil
 }
 
@@ -69,6 +70,7 @@ type Gateway struct {
 	Dir     string // holds countersign.yaml, policies and the data directory, var
 	Config  string
 
+	node    string
 	tb      extproctest.TB
 	options Options
 	envoy   string
@@ -114,12 +116,17 @@ func Play(tb extproctest.TB, file string, o Options) {
 func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
 	tb.Helper()
 	g := &Gateway{
-		Target:  extproctest.NewTarget(tb, o.Target),
-		Issuer:  extproctest.StartIssuer(tb, extproctest.IssuerOptions{}),
 		Address: extproctest.FreeAddress(tb),
 		Admin:   extproctest.FreeAddress(tb),
 		Dir:     extproctest.Dir(tb),
 		tb:      tb, options: o, archive: archive,
+	}
+	g.node = "story"
+	if o.Beside != nil {
+		g.node = o.Beside.node + "-2"
+		g.Target, g.Issuer = o.Beside.Target, o.Beside.Issuer
+	} else {
+		g.Target, g.Issuer = extproctest.NewTarget(tb, o.Target), extproctest.StartIssuer(tb, extproctest.IssuerOptions{})
 	}
 	parts, err := extproctest.NewParts(os.Getenv, io.Discard)
 	if err == nil {
@@ -158,7 +165,7 @@ func (g *Gateway) Run() {
 
 func (g *Gateway) config() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "node: story\ndata: ./var\nlisten:\n    admin: %q\n%senvoy: {path: %q, concurrency: 1}\n", g.Admin, indent(string(section(g.archive, "listen"))), g.envoy)
+	fmt.Fprintf(&b, "node: %s\ndata: ./var\nlisten:\n    admin: %q\n%senvoy: {path: %q, concurrency: 1}\n", g.node, g.Admin, indent(string(section(g.archive, "listen"))), g.envoy)
 	fmt.Fprintf(&b, "agents:\n  - {issuer: %q, audience: [%s]}\n", g.Issuer.URL, extproctest.Audience)
 	fmt.Fprintf(&b, "policies: ./policies\n%s", strings.ReplaceAll(string(section(g.archive, "config.yaml")), "${ISSUER}", g.Issuer.URL))
 	fmt.Fprintf(&b, "resources:\n  - name: payments\n    kind: http\n    listen: {address: %q}\n    target: %q\n", g.Address, g.Target.URL)

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/approval/embedded"
+	"github.com/countersign/countersign/extproc/approval/redis"
+	"github.com/countersign/countersign/extproc/config"
+)
+
+// approvalStore is a store that is closed when the gateway stops.
+type approvalStore interface {
+	approval.Store
+	io.Closer
+}
+
+// openStore opens the store of requests, and returns the key that digests of operations are made with. own is this gateway's.
+func openStore(ctx context.Context, c *config.Config, own []byte) (approvalStore, []byte, error) {
+	if c.Approvals.Store == "embedded" {
+		store, err := embedded.Open(filepath.Join(string(c.Data), "approvals.db"), embedded.Options{})
+		if err != nil {
+			return nil, nil, err
+		}
+		return store, own, nil
+	}
+	options, err := redisOptions(c)
+	if err != nil {
+		return nil, nil, fmt.Errorf("approvals.store: %w", err)
+	}
+	store, err := redis.New(options)
+	if err != nil {
+		return nil, nil, fmt.Errorf("approvals.store: %w", err)
+	}
+	key, err := sharedKey(ctx, store, filepath.Join(string(c.Data), "keys", "shared-digest.key"), own)
+	if err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	return store, key, nil
+}
+
+// sharedKeyWait is how long a start waits for Redis.
+const sharedKeyWait = 5 * time.Second
+
+// sharedKey is the key that the gateways of one Redis agree on. It is kept in a file, so that a gateway can start, and do what
+// needs no approval, while Redis is away.
+func sharedKey(ctx context.Context, store *redis.Store, file string, own []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, sharedKeyWait)
+	defer cancel()
+	key, err := store.SharedKey(ctx, own)
+	if err != nil {
+		kept, readErr := os.ReadFile(file)
+		if readErr != nil || len(kept) < 16 {
+			return nil, fmt.Errorf("approvals.store: the key that gateways share cannot be had, and there is none from an earlier start: %w", err)
+		}
+		return kept, nil
+	}
+	if err := os.WriteFile(file, key, 0o600); err != nil {
+		return nil, fmt.Errorf("keep the key that gateways share: %w", err)
+	}
+	return key, nil
+}
+
+func redisOptions(c *config.Config) (redis.Options, error) {
+	o, err := redis.ParseURL(c.Approvals.Store)
+	if err != nil {
+		return o, err
+	}
+	r := c.Approvals.Redis
+	o.PasswordFile, o.SentinelUsername, o.SentinelPasswordFile = string(r.PasswordFile), r.SentinelUsername, string(r.SentinelPasswordFile)
+	if o.TLS == nil {
+		return o, nil
+	}
+	if r.CAFile != "" {
+		pem, err := os.ReadFile(string(r.CAFile))
+		if err != nil {
+			return o, fmt.Errorf("read approvals.redis.ca_file: %w", err)
+		}
+		o.TLS.RootCAs = x509.NewCertPool()
+		if !o.TLS.RootCAs.AppendCertsFromPEM(pem) {
+			return o, fmt.Errorf("approvals.redis.ca_file: %s holds no certificate", r.CAFile)
+		}
+	}
+	if r.CertificateFile != "" {
+		pair, err := tls.LoadX509KeyPair(string(r.CertificateFile), string(r.KeyFile))
+		if err != nil {
+			return o, fmt.Errorf("read approvals.redis.certificate_file: %w", err)
+		}
+		o.TLS.Certificates = []tls.Certificate{pair}
+	}
+	return o, nil
+}
