@@ -14,6 +14,7 @@ import (
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/countersign/countersign/extproc/config"
@@ -106,6 +107,7 @@ func (b *builder) manager(l *listener) *hcmv3.HttpConnectionManager {
 		Http2ProtocolOptions:      agentHTTP2(l),
 		MaxRequestHeadersKb:       number(l.headersKB()),
 		RequestHeadersTimeout:     seconds(10 * time.Second),
+		RequestTimeout:            b.requestTimeout(l),
 		StreamIdleTimeout:         seconds(idleTimeout(longestHold(b.c))),
 		DelayedCloseTimeout:       seconds(time.Second),
 
@@ -126,6 +128,19 @@ func (b *builder) manager(l *listener) *hcmv3.HttpConnectionManager {
 		MergeSlashes:                 false,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
 	}
+}
+
+// requestTimeout bounds how long a request may take to arrive and be decided on, where every resource of l inspects bodies:
+// where ext_authz is asked, Envoy alone sees a body that trickles. Where a body streams, or a connection is upgraded, nil.
+func (b *builder) requestTimeout(l *listener) *durationpb.Duration {
+	var longest time.Duration
+	for _, r := range l.resources {
+		if r.Body == "stream" || len(r.Upgrades) > 0 {
+			return nil
+		}
+		longest = max(longest, r.Limits.RequestTime.Std())
+	}
+	return seconds(longest + longestHold(b.c) + holdMargin)
 }
 
 func agentProtocol() *corev3.HttpProtocolOptions {

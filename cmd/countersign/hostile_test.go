@@ -72,6 +72,29 @@ func TestSlowClients(t *testing.T) {
 	g.unharmed(t)
 }
 
+// TestSlowBodyThroughExtAuthz: there Envoy holds the body, so Envoy is what bounds it: limits.request_time, the longest hold
+// and a margin of ten seconds. Policy was not asked, and the target saw nothing.
+func TestSlowBodyThroughExtAuthz(t *testing.T) {
+	t.Parallel()
+	g := watch(t, allowAll+"-- resource.yaml --\nlimits: {request_time: 1s}\n-- config.yaml --\napprovals: {hold: 1s}\n", story.Options{Attach: "ext_authz"})
+	g.Target.Reset()
+	w := dial(t, g.Gateway)
+	w.send(t, "%s\r\n", head(t, g.Gateway, "POST", "/echo", "Content-Length: 1000"))
+	stop := make(chan struct{})
+	defer close(stop)
+	go trickle(w.Conn, "x", stop)
+	resp := w.answer(t, "POST")
+	var problem struct{ Type string }
+	decodeJSON(t, resp.Body, &problem)
+	if resp.StatusCode != 408 || problem.Type != "urn:countersign:problem:unreadable" {
+		t.Errorf("answer %d, %+v", resp.StatusCode, problem)
+	}
+	if n := len(g.Target.Requests()); n != 0 {
+		t.Errorf("the target saw %d requests", n)
+	}
+	g.unharmed(t)
+}
+
 // trickle writes text ten times a second until it is stopped or refused.
 func trickle(w io.Writer, text string, stop <-chan struct{}) {
 	tick := time.NewTicker(100 * time.Millisecond)
