@@ -9,8 +9,10 @@
 //	            │ ▲  ext_proc or ext_authz, access log, ADS: gRPC on one socket
 //	            ▼ │
 //	          [Server] ── identity ── inspect/web ── gate ── redact
-//	                                                  │ │
-//	                                             policy evidence ──► otlp ──► collector
+//	                                                 │ │ │
+//	                         console ── approval ────┘ │ └── evidence ──► otlp ──► collector
+//	                            ▲                    policy
+//	                          people
 //
 // # Threat model
 //
@@ -19,9 +21,10 @@
 // done; to read what is redacted, or to learn of it from a length or a comparison; to act as somebody else; to act without a
 // record; and to make the gateway so slow or so large that somebody turns it off.
 //
-// Each other part is trusted with something and no more: Envoy with asking, the policy's author with what is allowed, the
-// issuer with who an agent is, the target with its own data, the collector with keeping what it was sent. SECURITY.md has
-// them one by one, what each can do if it is hostile, and which test shows where that ends.
+// Each other part is trusted with something and no more: Envoy with asking, the policy's author with what is allowed, an
+// approver with one answer to what they were shown, the issuer with who an agent is, the target with its own data, the
+// collector with keeping what it was sent. SECURITY.md has them one by one, what each can do if it is hostile, and which
+// test shows where that ends.
 //
 // The rules that follow from it hold in every package. What cannot be read without doubt is refused. The zero value
 // of every type refuses, and so does every error. Only a [gate.Gate] can make a ruling that allows, and only with a record.
@@ -41,17 +44,39 @@
 // ended; [gate.Gate.Unknown] says that nobody can tell. A Ruling's fields are unexported: TestOnlyAGateMakesAnAllowingRuling
 // reads the source to see that nothing else sets them.
 //
-// A rule that asks for a person ([gate.Ask]) is refused with approval-unavailable: there are no approvals yet. They will
-// stand inside Decide, between policy and record, and bind to the digest.
+// A rule that asks for a person ([gate.Ask]) is dealt with inside Decide, between policy and record, so that there is no
+// second way to be allowed. [gate.Approvals] is where people are asked, as the gate needs it. With a live grant for the
+// operation's digest, Decide asks policy again, with the grant in its context; where policy still lets the operation pass the
+// grant is spent, and the ruling allows. Without one a request is opened, or joined, and the ruling refuses with
+// approval-pending ([gate.Ruling.Pending] has the request). Waiting is not the gate's: whoever can wait does, and then calls
+// [gate.Gate.Resume], which refuses in the person's words where they rejected it, and otherwise is Decide once more.
+//
+// # Approvals
+//
+// Package [github.com/countersign/countersign/extproc/approval] keeps what people are asked. approval.Desk has one method for
+// each thing that can happen: Ask, Decide, Spend, Withdraw, VoidOthers, and Wait, which holds an operation without asking the
+// store again. A request is bound to the digest of the operation, the digest of the policies, the ask rules, and the
+// digest of its card; another of any of these is another request. The card (approval.CardDigest) is rendered once, when the
+// request is opened: every value of the operation in a row of its own, and what could mislead made visible
+// (approval.Visible). What people must not see is redacted in it, by the rules that redact answers.
+//
+// An approval.Store does one thing: change a request by compare-and-swap, by its own clock. There are two, a file of one
+// gateway (embedded) and a Redis that several share (redis). All rules are the desk's, so that stores cannot differ in them,
+// and package approvaltest holds every store to one contract: a model, random interleavings, a thousand identical operations
+// at once. Each change carries its record: both are stored in one write, the record goes to the journal, and only then is the
+// change acknowledged. A spend that a crash cut short let nothing through; it is spent all the same.
+//
+// Package [github.com/countersign/countersign/extproc/console] is where people answer, as pages and as an API, under their
+// own login at their own issuer; it decides nothing itself. Package webhook rings a bell elsewhere.
 //
 // # Reading requests
 //
 // Package [github.com/countersign/countersign/extproc/inspect/web] reads an HTTP request into an operation's detail. A
 // [web.Inspector] is fed the head, the chunks and the trailers, and says at the first doubt that it cannot read this: an
-// encoded slash, a dot segment, two Content-Types, a method override, JSON with a name twice. It does not tidy, because the
-// request is forwarded as it came, and a target may tidy differently. A body that looks like JSON is parsed as JSON
-// whatever it is called; one that is neither JSON nor a form is policy's to rule on by type, size and SHA-256. FuzzChunkSplit holds
-// that the result does not depend on how the bytes were cut.
+// encoded slash, a dot segment, two Content-Types, a method override, JSON with a name twice. It does not tidy, because
+// the request is forwarded as it came, and a target may tidy differently. A body that looks like JSON is parsed as JSON
+// whatever it is called; one that is neither JSON nor a form is policy's to rule on by type, size and SHA-256.
+// FuzzChunkSplit holds that the result does not depend on how the bytes were cut.
 //
 // [web.ReadResponse] reads the head of an answer and says whether it can be redacted at all: a content coding, a partial
 // answer, a charset other than UTF-8 cannot.
@@ -80,13 +105,13 @@
 //
 // # Evidence
 //
-// Package [github.com/countersign/countersign/extproc/evidence] is the journal: canonical JSON lines, each with the SHA-256 of
-// the one before, in segments, under a Merkle tree (RFC 6962) whose root is signed every few seconds. evidence.Journal is the
-// gate's Recorder; its Append returns when the line is synced. One goroutine writes for all who wait, so 64 callers share
-// a sync: 3,000 records a second with one writer, 90,000 with 64, at 0.3 to 0.6 ms a sync (BenchmarkAppend). A write that
-// fails is undone and everything is refused until one works; a sync that fails ends the journal until a restart, because
-// the kernel may have dropped the data and will not say so twice. After a crash the next start writes an operation.unknown
-// for each allowed operation without an end: a gap is visible.
+// Package [github.com/countersign/countersign/extproc/evidence] is the journal: canonical JSON lines, each with the
+// SHA-256 of the one before, in segments, under a Merkle tree (RFC 6962) whose root is signed every few seconds.
+// evidence.Journal is the gate's Recorder; its Append returns when the line is synced. One goroutine writes for all who
+// wait, so 64 callers share a sync: 3,000 records a second with one writer, 90,000 with 64, at 0.3 to 0.6 ms a sync
+// (BenchmarkAppend). A write that fails is undone and everything is refused until one works; a sync that fails ends the
+// journal until a restart, because the kernel may have dropped the data and will not say so twice. After a crash the next
+// start writes an operation.unknown for each allowed operation without an end: a gap is visible.
 //
 // evidence.Verify needs the files and a public key, and nothing of this program: the package comment has the verifier in
 // thirty lines. What it cannot show alone is that an owner of both the files and the key did not write another history. For
@@ -123,6 +148,12 @@
 // off, and the rest never passes. Streams by their type (event streams, NDJSON) go at the first value. Where policy does not
 // redact, answers pass as they come, counted and hashed.
 //
+// Where the ruling is pending, the request is held: the stream stays open, and Envoy has still sent nothing on. hold waits
+// for the desk to say that the request has ended, takes up the configuration and policy of then, and has the gate rule
+// again on the same operation; what goes on are the bytes that were judged, which never left.
+// A hold ends after approvals.hold, with the client, with the caller's deadline and with the gateway; the request for
+// approval stays open, and the agent is told to send the identical one again.
+//
 // [Server.Check] is the same for ext_authz, which sees no answers: a ruling that redacts is refused there.
 //
 // [Server.StreamAccessLogs] takes what Envoy did. Each entry becomes a transit record, so that evidence.Verify can hold what
@@ -141,10 +172,11 @@
 // # The command
 //
 // Command [github.com/countersign/countersign/cmd/countersign] wires: metrics, journal, policies, verifier, server, ADS,
-// admin interface, courier, and with --envoy an Envoy that is started again when it ends and is stopped last. With a bad
-// configuration, policy or journal it does not start; while an issuer's keys are missing it is not ready. A reload (SIGHUP, or a file that changed) builds all of the new state before it
-// replaces the old one, and keeps the old one otherwise. check, policy, envoy and evidence are the tools around it; all of
-// them work on files and none needs a running gateway.
+// admin interface, approvals and their console, courier, and with --envoy an Envoy that is started again when it ends and
+// is stopped last. With a bad configuration, policy or journal it does not start; while an issuer's keys are missing it is
+// not ready. A reload (SIGHUP, or a file that changed) builds all of the new state before it replaces the old one, and
+// keeps the old one otherwise. check, policy, envoy and evidence are the tools around it, which work on files and need no
+// running gateway; approvals is a client of the console's API.
 //
 // # Tests
 //
@@ -156,5 +188,5 @@
 //
 // # What is not here yet
 //
-// Approvals by people, PostgreSQL, Git, MCP. The configuration knows some of their keys; nothing pretends to do their work.
+// PostgreSQL, Git, MCP. The configuration knows some of their keys; nothing pretends to do their work.
 package extproc

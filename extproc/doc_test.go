@@ -17,12 +17,12 @@ var people = []string{"extproc/doc.go", "README.md", "SECURITY.md", "CONTRIBUTIN
 
 // places are the packages that the tour names by their last element.
 var places = map[string]string{
-	"config": "extproc/config", "evidence": "extproc/evidence", "gate": "extproc/gate", "identity": "extproc/identity",
+	"approval": "extproc/approval", "config": "extproc/config", "evidence": "extproc/evidence", "gate": "extproc/gate", "identity": "extproc/identity",
 	"policy": "extproc/policy", "redact": "extproc/redact", "web": "extproc/inspect/web", "xds": "xds", "Server": "extproc",
 }
 
 var (
-	symbol = regexp.MustCompile(`\b(config|evidence|gate|identity|policy|redact|web|xds)\.([A-Z]\w*)(?:\.([A-Z]\w*))?`)
+	symbol = regexp.MustCompile(`\b(approval|config|evidence|gate|identity|policy|redact|web|xds)\.([A-Z]\w*)(?:\.([A-Z]\w*))?`)
 	method = regexp.MustCompile(`\[(Server)\.([A-Z]\w*)\]`)
 	tests  = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z]\w*`)
 )
