@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
@@ -257,24 +258,40 @@ func (d *Desk) VoidOthers(ctx context.Context, policyDigest string) (int, error)
 		if err != nil {
 			return voided, fmt.Errorf("void requests of another policy: %w", err)
 		}
-		for i := range page.Requests {
-			r := &page.Requests[i]
-			if r.PolicyDigest == policyDigest {
-				continue
-			}
-			err := d.void(ctx, r.ID, reasonPolicy, func(r *Request) bool { return r.PolicyDigest != policyDigest })
-			if err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotFound) {
-				return voided, fmt.Errorf("void request %s: %w", r.ID, err)
-			}
-			if err == nil {
-				voided++
-			}
+		n, err := d.voidAll(ctx, page.Requests, policyDigest)
+		if voided += n; err != nil {
+			return voided, err
 		}
 		if page.Next == "" {
 			return voided, nil
 		}
 		filter.After = page.Next
 	}
+}
+
+// voidAll voids those of a page that are of another policy, several at a time: a store commits them together.
+func (d *Desk) voidAll(ctx context.Context, page []Request, policyDigest string) (int, error) {
+	var workers sync.WaitGroup
+	var voided atomic.Int64
+	errs := make([]error, 32)
+	for w := range errs {
+		workers.Go(func() {
+			for i := w; i < len(page) && errs[w] == nil; i += len(errs) {
+				if page[i].PolicyDigest == policyDigest {
+					continue
+				}
+				err := d.void(ctx, page[i].ID, reasonPolicy, func(r *Request) bool { return r.PolicyDigest != policyDigest })
+				switch {
+				case err == nil:
+					voided.Add(1)
+				case !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotFound):
+					errs[w] = fmt.Errorf("void request %s: %w", page[i].ID, err)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return int(voided.Load()), errors.Join(errs...)
 }
 
 // Withdraw closes a request that the agent does not want any more. Only the agent that asked can.

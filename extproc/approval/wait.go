@@ -85,39 +85,15 @@ func (d *Desk) Wait(ctx context.Context, id string) (Request, error) {
 	defer d.waiting.leave(id, t)
 	for {
 		changed := d.waiting.channel(t)
-		if r, err := d.answer(ctx, id); r != nil || err != nil {
-			return deref(r), err
+		if r, err := d.store.Get(ctx, id); err != nil || r.State != Pending {
+			return r, err
 		}
-		select {
+		select { // what was read is not kept meanwhile: thousands wait
 		case <-changed:
 		case <-ctx.Done():
 			return Request{}, ctx.Err()
 		}
 	}
-}
-
-func deref(r *Request) Request {
-	if r == nil {
-		return Request{}
-	}
-	return *r
-}
-
-// answer reads a request that is not pending any more; nil while it is. A goroutine of its own has the stack that reading
-// takes: that of the waiting one would keep its size for as long as it waits, and was four fifths of what a hold took.
-func (d *Desk) answer(ctx context.Context, id string) (*Request, error) {
-	var r *Request
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		got, failure := d.store.Get(ctx, id)
-		if err = failure; err == nil && got.State != Pending {
-			r = &got
-		}
-	}()
-	<-done
-	return r, err
 }
 
 // Run wakes holds, closes what expires and settles records, until ctx ends. A store that is lost is tried again.
@@ -162,14 +138,19 @@ func (d *Desk) watch(ctx context.Context) {
 func (d *Desk) tend(ctx context.Context) {
 	tick := time.NewTicker(d.sweep)
 	defer tick.Stop()
-	started := false
+	started, adopted := false, time.Now()
 	for {
 		var err error
 		if !started {
 			err = d.adoptAll(ctx, 0, true)
 			started = err == nil
 		}
-		err = errors.Join(err, d.Sweep(ctx), d.adoptAll(ctx, d.adopt, false))
+		d.clear(ctx)
+		err = errors.Join(err, d.Sweep(ctx))
+		if time.Since(adopted) >= d.adopt {
+			err = errors.Join(err, d.adoptAll(ctx, d.adopt, false))
+			adopted = time.Now()
+		}
 		d.memory.prune(time.Now())
 		if err != nil && ctx.Err() == nil {
 			d.log.Error("approvals: the store or the journal cannot be used; trying again", "error", err)
@@ -179,7 +160,6 @@ func (d *Desk) tend(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		d.clear(ctx)
 	}
 }
 
