@@ -23,6 +23,7 @@ func (a *attempt) hold(ctx context.Context) {
 		return
 	}
 	a.op.Context.Held = a.server.opt.Now()
+	a.again(a.op.Resource) // thousands are held: what was made of the operation is made again when it goes on
 	a.server.held.Add(1)
 	defer a.server.held.Add(-1)
 	ctx, cancel := context.WithTimeout(ctx, budget)
@@ -57,9 +58,14 @@ func (a *attempt) renew() bool {
 		return false
 	}
 	a.state, a.resource = st, r
+	a.again(r.Resource)
+	return true
+}
+
+// again makes the operation anew for a resource, without what was derived from it.
+func (a *attempt) again(r gate.Resource) {
 	a.op = gate.Operation{
-		ID: a.op.ID, Principal: a.op.Principal, Resource: r.Resource, Protocol: a.op.Protocol, Verb: a.op.Verb,
+		ID: a.op.ID, Principal: a.op.Principal, Resource: r, Protocol: a.op.Protocol, Verb: a.op.Verb,
 		Target: a.op.Target, Detail: a.op.Detail, Context: a.op.Context,
 	}
-	return true
 }
