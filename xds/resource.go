@@ -47,6 +47,23 @@
 //     every second request; clusters prefer IPv4.
 //   - Envoy does not retry, so a target that closes an idle connection just as a request is sent on it costs that request.
 //     Idle connections to targets are therefore closed after 4 s, before common servers do (5 s and up).
+//
+// # What it costs
+//
+// On Envoy 1.40.0, 2 shared cores, 16 connections, GETs of 1 KB, with a service that allows everything at once; medians of 7
+// to 15 turns of processor time a request, ± 10 µs. Envoy with nothing but the filter takes 124 µs, with this
+// configuration 155. What was left out in turn:
+//
+//	the access log                         10 to 20 µs less for Envoy, 10 to 13 for who receives it
+//	the operation's id as dynamic metadata 11 and 14
+//	the request attribute source.address   9 to 14 and 4 to 8
+//	header mutations in the answer         4 and 3
+//	all settings of the connection manager nothing that shows: limits, timers, header rules, local replies, overload
+//	a larger buffer of the access log      nothing
+//	a service that ends its stream at once nothing
+//
+// The first three are evidence: that a request was there, which operation it was, and who sent it. Two of them could be had for
+// less: the id by joining on the request id, the peer, without its port, from x-envoy-external-address.
 package xds
 
 import (

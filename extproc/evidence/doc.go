@@ -127,4 +127,15 @@
 // What counts is how many records share a sync. Without queue.gather 16 writers got 8 into each: the first one to come back
 // took the disk for itself. Encoding and checking a body takes 1.1 µs and allocates nothing, in the caller's goroutine; the
 // writer's goroutine hashes each line twice, for the chain and for the tree. Verifying runs at 230,000 records a second.
+//
+// Behind Envoy callers do not come back at once: the rest of a request takes longer than a sync. With 16 connections, and a
+// service that does nothing but Append, a sync was for 3.8 records. A sync costs 90 µs of processor time here and 60 more
+// in the kernel's own threads, whatever it is for, and those who are answered together cost Envoy and gRPC fewer wake-ups.
+// Waiting for half of those who ask (pace) makes it 6 records: Envoy's time fell from 186 to 171 µs a request, the
+// service's (with load and target) from 184 to 157, and 4,170 requests a second became 4,700. Waiting for 12 of the 16
+// saved little more and left the processors idle. At 1,000 a second nobody is waited for.
+//
+// Not done: a segment whose bytes are written beforehand. Overwriting leaves the file system's own journal out of it, so a sync
+// takes 50 µs of processor time in the place of 90, and 150 µs in the place of 220, more where others write to the same
+// file system. The end of a segment would then be zeros, which every reader would have to know from a torn tail.
 package evidence
