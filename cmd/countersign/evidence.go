@@ -202,7 +202,7 @@ func describe(e *evidence.Entry) string {
 		if !ok {
 			continue
 		}
-		if name == "principal" {
+		if name == "principal" || name == "approver" {
 			if p, ok := v.(gate.Object); ok {
 				v, _ = p.Get("subject")
 			}
@@ -243,6 +243,13 @@ var shown = map[string][]string{
 	gate.Heartbeat:         {"open"},
 	gate.Transit:           {"resource", "verb", "target", "status", "flags", "upstream"},
 	gate.Alarm:             {"kind", "detail"},
+
+	"approval.requested": {"approval", "resource", "verb", "target", "expires"},
+	"approval.decided":   {"approval", "decision", "state", "approver", "problem", "reason", "think"},
+	"approval.spent":     {"approval", "state"},
+	"approval.expired":   {"approval", "from"},
+	"approval.voided":    {"approval", "from", "reason"},
+	"approval.withdrawn": {"approval", "state", "reason"},
 }
 
 func evidenceKey(_ context.Context, c *call) error {

@@ -153,7 +153,7 @@ type Approvals struct {
 	// Limits bound what people can be asked at once.
 	Limits AskLimits `yaml:"limits"`
 
-	// ConsoleURL is how people reach the console, where that is not the address that it listens on: "https://HOST[/PATH]".
+	// ConsoleURL is how people reach the console, where that is not the address that it listens on: "https://HOST[:PORT]".
 	ConsoleURL string `yaml:"console_url"`
 
 	// Webhook is told of every change of a request, so that it can fetch a person. Optional; nobody can approve through it.

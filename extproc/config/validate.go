@@ -324,7 +324,11 @@ func (a *Approvals) validate(k checker) {
 		}
 	}
 	if a.ConsoleURL != "" {
-		k.at("console_url").issuer(a.ConsoleURL, true)
+		k := k.at("console_url")
+		k.issuer(a.ConsoleURL, true)
+		if u, err := url.Parse(a.ConsoleURL); err == nil && u.Path != "" && u.Path != "/" {
+			k.fail("is %q: write https://HOST[:PORT], without a path", shown(a.ConsoleURL))
+		}
 	}
 	if a.Webhook != nil {
 		a.Webhook.validate(k.at("webhook"))
