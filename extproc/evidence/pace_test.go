@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,7 +93,7 @@ func TestLinger(t *testing.T) {
 }
 
 func putEntry(q *queue, waits bool) {
-	if err := q.put(context.Background(), &entry{waits: waits}); err != nil && err != ErrClosed {
+	if err := q.put(context.Background(), &entry{waits: waits}); err != nil && !errors.Is(err, ErrClosed) {
 		panic(err)
 	}
 }

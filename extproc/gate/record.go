@@ -107,21 +107,7 @@ func (d *Decision) AppendJSON(b []byte) ([]byte, error) {
 	b = append(b, `,"reasons":`...)
 	b = appendTexts(b, d.Reasons)
 	b = append(b, `,"redact":[`...)
-	for i, r := range d.Redact {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		if r.Path != "" {
-			b = append(b, `{"path":`...)
-			b = AppendText(b, r.Path)
-		} else {
-			b = append(b, `{"detect":`...)
-			b = AppendText(b, r.Detect)
-		}
-		b = append(b, `,"with":`...)
-		b = AppendText(b, string(r.With))
-		b = append(b, '}')
-	}
+	b = appendRedactions(b, d.Redact)
 	b = append(b, `],"request_id":`...)
 	b = AppendText(b, d.Context.RequestID)
 	b = append(b, `,"resource":`...)
@@ -139,6 +125,25 @@ func (d *Decision) AppendJSON(b []byte) ([]byte, error) {
 	b = append(b, `,"verb":`...)
 	b = AppendText(b, d.Verb)
 	return append(b, '}'), nil
+}
+
+func appendRedactions(b []byte, rs []Redaction) []byte {
+	for i, r := range rs {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if r.Path != "" {
+			b = append(b, `{"path":`...)
+			b = AppendText(b, r.Path)
+		} else {
+			b = append(b, `{"detect":`...)
+			b = AppendText(b, r.Detect)
+		}
+		b = append(b, `,"with":`...)
+		b = AppendText(b, string(r.With))
+		b = append(b, '}')
+	}
+	return b
 }
 
 // TraceID is the trace id of the agent's traceparent, 32 hex digits, or empty.

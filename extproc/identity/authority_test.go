@@ -87,7 +87,7 @@ func newAuthority(t testing.TB) *authority {
 		}
 	})
 	a.Server = httptest.NewServer(mux)
-	t.Cleanup(a.Server.Close)
+	t.Cleanup(a.Close)
 	return a
 }
 

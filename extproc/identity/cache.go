@@ -54,8 +54,8 @@ func (c *cache) getLocked(digest [sha256.Size]byte, now time.Time) *gate.Princip
 	if e == nil {
 		return nil
 	}
-	r := e.Value.(*remembered)
-	if !r.valid(now) {
+	r, ok := e.Value.(*remembered)
+	if !ok || !r.valid(now) {
 		c.removeLocked(e)
 		return nil
 	}
@@ -79,6 +79,7 @@ func (c *cache) put(digest [sha256.Size]byte, r remembered, now time.Time) *gate
 }
 
 func (c *cache) removeLocked(e *list.Element) {
-	delete(c.byHash, e.Value.(*remembered).digest)
-	c.recent.Remove(e)
+	if r, ok := c.recent.Remove(e).(*remembered); ok {
+		delete(c.byHash, r.digest)
+	}
 }

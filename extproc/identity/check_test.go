@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"strings"
 	"testing"
@@ -454,7 +455,10 @@ func TestRefusalIsFitForTheRecord(t *testing.T) {
 	v := verifier(t, a, c)
 	token := sign(t, standard, with(good(a, c), object{"iss": "https://evil.example", "sub": strings.Repeat("x", 3000) + "\n"}), keyRSA())
 	_, err := v.Verify(t.Context(), token)
-	refusal := err.(*Refusal)
+	refusal, ok := errors.AsType[*Refusal](err)
+	if !ok {
+		t.Fatalf("got %v, want a refusal", err)
+	}
 	if refusal.Issuer != "https://evil.example" || len(refusal.Subject) != 256 {
 		t.Errorf("issuer %q, subject of %d bytes", refusal.Issuer, len(refusal.Subject))
 	}

@@ -255,7 +255,11 @@ func (i *issuer) client(given *http.Client) (*http.Client, error) {
 	if given != nil {
 		base = cmp.Or(given.Transport, http.DefaultTransport)
 	} else {
-		t := http.DefaultTransport.(*http.Transport).Clone()
+		standard, ok := http.DefaultTransport.(*http.Transport)
+		if !ok {
+			return nil, fmt.Errorf("the default HTTP transport of this program is a %T", http.DefaultTransport)
+		}
+		t := standard.Clone()
 		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 		t.ResponseHeaderTimeout = fetchTimeout
 		t.MaxResponseHeaderBytes = 64 << 10

@@ -252,7 +252,7 @@ func cutSPIFFE(id string) (domain, path string, ok bool) {
 }
 
 func notInSPIFFEPath(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_')
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
 }
 
 // volatile claims change when the same token is issued again.

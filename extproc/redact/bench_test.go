@@ -2,6 +2,7 @@ package redact
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -63,7 +64,7 @@ func BenchmarkJSONText(b *testing.B) {
 		d, e := jsontext.NewDecoder(bytes.NewReader(body)), jsontext.NewEncoder(io.Discard)
 		for {
 			token, err := d.ReadToken()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

@@ -2,6 +2,7 @@ package redact
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -136,7 +137,7 @@ func parse(body []byte) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.ReadToken(); err != io.EOF {
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("data after the value: %w", err)
 	}
 	return root, nil
@@ -199,6 +200,7 @@ func (n *node) write(b *strings.Builder) {
 	case null:
 		b.WriteString("null")
 		return
+	default: // kept, or removed by what it is in
 	}
 	b.WriteString(n.raw + n.open)
 	first := true

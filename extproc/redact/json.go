@@ -152,7 +152,7 @@ func (m *machine) end() error {
 func (m *machine) run(data []byte, final bool) (used int, err error) {
 	at := 0
 	for at < len(data) {
-		n := 0
+		var n int
 		switch c := data[at]; {
 		case m.inString:
 			n, err = m.stringToken(data[at:])
@@ -179,10 +179,10 @@ var isSpace = [' ' + 1]bool{' ': true, '\n': true, '\r': true, '\t': true}
 
 // token begins or goes on with a name or a value.
 func (m *machine) token(data []byte, final bool) (int, error) {
-	switch m.expect {
-	case aName, aNameOrEnd:
+	if m.expect == aName || m.expect == aNameOrEnd {
 		return m.stringToken(data)
-	case aValueOrEnd:
+	}
+	if m.expect == aValueOrEnd {
 		m.expect = aValue
 	}
 	return m.value(data, final)

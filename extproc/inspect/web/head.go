@@ -272,7 +272,7 @@ func (i *Inspector) authority(host string) error {
 // information, no percent-encoding, nothing that two parsers of URLs could disagree on.
 func hostOnly(authority string) (string, bool) {
 	host := strings.ToLower(authority)
-	port := ""
+	var port string
 	if end := strings.IndexByte(host, ']'); end >= 0 {
 		host, port = host[:end+1], host[end+1:]
 		ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
@@ -318,7 +318,7 @@ func newGroups(n int) groups {
 func (g *groups) add(name, value string) {
 	for i := range g.members {
 		if g.members[i].Name == name {
-			g.members[i].Value = append(g.members[i].Value.([]string), value)
+			g.members[i].Value = append(g.members[i].Value.([]string), value) //nolint:forcetypeassert // nothing but add puts values here
 			return
 		}
 	}

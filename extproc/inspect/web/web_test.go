@@ -350,8 +350,9 @@ func TestBodyLimit(t *testing.T) {
 		{"a body where none is accepted", 0, []int{1}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			i, err := New(Options{MaxBody: c.max}), error(nil)
-			if err = i.Head(post()); err != nil {
+			i := New(Options{MaxBody: c.max})
+			err := i.Head(post())
+			if err != nil {
 				t.Fatal(err)
 			}
 			for _, n := range c.pieces {
