@@ -2,6 +2,7 @@ package extproc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -54,7 +55,7 @@ func (s *Server) StreamAccessLogs(stream accesslog.AccessLogService_StreamAccess
 				s.transit(stream.Context(), e)
 			}
 		case err := <-failed:
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err

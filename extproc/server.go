@@ -66,8 +66,9 @@ func (st *State) plan(rs []gate.Redaction) (*redact.Plan, error) {
 	for _, r := range rs {
 		key = fmt.Appendf(key, "%q %q %q\n", r.Path, r.Detect, r.With)
 	}
-	if p, ok := st.plans.Load(string(key)); ok {
-		return p.(*redact.Plan), nil
+	known, _ := st.plans.Load(string(key))
+	if p, ok := known.(*redact.Plan); ok {
+		return p, nil
 	}
 	p, err := redact.Compile(rs, st.RedactKey)
 	if err != nil {

@@ -179,7 +179,7 @@ func (k *checker) violations(err error, at place) {
 		}
 		return
 	}
-	v, ok := err.(violation)
+	v, ok := errors.AsType[violation](err)
 	if !ok {
 		k.problem(at, "%v", err)
 		return

@@ -51,11 +51,11 @@ func TestCheckAcceptsWhatIsMade(t *testing.T) {
 `,
 	} {
 		c := parse(t, extproctest.Dir(t), resources)
-		for name, make := range map[string]func() ([]byte, error){
+		for name, generate := range map[string]func() ([]byte, error){
 			"static":    func() ([]byte, error) { return xds.Static(c) },
 			"bootstrap": func() ([]byte, error) { return xds.Bootstrap(c) },
 		} {
-			text, err := make()
+			text, err := generate()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -237,7 +237,7 @@ func (s *Server) Wait(ctx context.Context) error {
 		s.mu.Unlock()
 		for _, n := range state.Nodes {
 			for _, r := range n.Refused {
-				return fmt.Errorf("Envoy %s refused %s of version %s: %s", n.ID, r.Type, r.Version, r.Message)
+				return fmt.Errorf("an Envoy, %s, refused %s of version %s: %s", n.ID, r.Type, r.Version, r.Message)
 			}
 		}
 		if acked {

@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"path/filepath"
@@ -133,7 +134,7 @@ func (s *service) Process(stream procv3.ExternalProcessor_ProcessServer) error {
 	a := asked{by: "ext_proc", resource: strings.Join(md.Get(xds.ResourceMetadata), ",")}
 	for {
 		in, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
@@ -242,7 +243,7 @@ func (s *service) StreamAccessLogs(stream accesslogv3.AccessLogService_StreamAcc
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // Envoy has left
 		}
 		s.update(func() { s.logged = append(s.logged, m.GetHttpLogs().GetLogEntry()...) })
 	}

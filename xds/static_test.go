@@ -69,8 +69,8 @@ func TestBootstrapOverTCPProvesItself(t *testing.T) {
 		if problems := xds.CheckFile("x", made); len(problems) > 0 {
 			t.Errorf("%s: %v", address, problems)
 		}
-		real := strings.NewReplacer("/etc/envoy/countersign-client.pem", issued.CertFile, "/etc/envoy/countersign-client-key.pem", issued.KeyFile, "/etc/envoy/countersign-ca.pem", authority.CAFile).Replace(text)
-		if err := extproctest.ValidateEnvoy(t, extproctest.EnvoyConfig{Bootstrap: real}); err != nil {
+		local := strings.NewReplacer("/etc/envoy/countersign-client.pem", issued.CertFile, "/etc/envoy/countersign-client-key.pem", issued.KeyFile, "/etc/envoy/countersign-ca.pem", authority.CAFile).Replace(text)
+		if err := extproctest.ValidateEnvoy(t, extproctest.EnvoyConfig{Bootstrap: local}); err != nil {
 			t.Errorf("%s: %v", address, err)
 		}
 	}

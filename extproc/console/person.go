@@ -124,5 +124,7 @@ func (p *person) listed(names []string) bool {
 	return false
 }
 
-var _ Verifier = (*identity.Verifier)(nil)
-var _ Desk = (*approval.Desk)(nil)
+var (
+	_ Verifier = (*identity.Verifier)(nil)
+	_ Desk     = (*approval.Desk)(nil)
+)

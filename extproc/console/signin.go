@@ -63,7 +63,7 @@ type flow struct {
 
 func newSignIn(o Options, base *url.URL) (*signIn, error) {
 	u, err := url.Parse(o.Issuer)
-	if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && (o.Insecure || loopback(u.Hostname()))) {
+	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !o.Insecure && !loopback(u.Hostname())) {
 		return nil, fmt.Errorf("the people's issuer %q is not https://HOST", o.Issuer)
 	}
 	key := make([]byte, 32)
@@ -282,7 +282,7 @@ func (c *idClaims) check(s *signIn, f flow, authTime time.Time) error {
 		return fmt.Errorf("the ID token is of issuer %s", quote(c.Issuer))
 	case c.Subject == "" || len(c.Subject) > 512 || strings.ContainsFunc(c.Subject, func(r rune) bool { return r < ' ' || r == 0x7F }):
 		return errors.New("the ID token names nobody (sub)")
-	case c.Audience != s.clientID && !(several && slices.Contains(audience, any(s.clientID))):
+	case c.Audience != s.clientID && (!several || !slices.Contains(audience, any(s.clientID))):
 		return errors.New("the ID token is for another client (aud)")
 	case several && len(audience) > 1 && c.Party == "" || c.Party != "" && c.Party != s.clientID:
 		return errors.New("the ID token was issued to another client (azp)")
@@ -304,7 +304,7 @@ func (s *signIn) groupsOf(claims, left map[string]any) ([]string, error) {
 	if _, out := left[s.groups]; out || claims["hasgroups"] == true {
 		return nil, errors.New("the issuer left the groups out of the ID token because they are too many; have it issue fewer")
 	}
-	var v any = claims[s.groups]
+	v := claims[s.groups]
 	if path, pointer := strings.CutPrefix(s.groups, "/"); pointer {
 		v = any(claims)
 		for step := range strings.SplitSeq(path, "/") {
@@ -366,7 +366,8 @@ func (c *Console) beginSignIn(w http.ResponseWriter, r *http.Request) {
 func (c *Console) endSignIn(w http.ResponseWriter, r *http.Request) {
 	sealed, there, one := cookie(r, signInCookie)
 	setCookie(w, signInCookie, "", 0)
-	f, err := flow{}, error(nil)
+	var f flow
+	var err error
 	switch {
 	case !there:
 		err = errors.New("this browser has begun no sign-in")

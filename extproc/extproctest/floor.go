@@ -46,7 +46,7 @@ func (floor) Process(stream ext.ExternalProcessor_ProcessServer) error {
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // Envoy has left
 		}
 		var r *ext.ProcessingResponse
 		switch m := m.Request.(type) {

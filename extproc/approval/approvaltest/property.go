@@ -29,7 +29,7 @@ func testCrowd(t *testing.T, open Open) {
 				return
 			}
 			joined.Add(1)
-			if r, err = desk.Wait(t.Context(), r.ID); err != nil {
+			if _, err = desk.Wait(t.Context(), r.ID); err != nil {
 				t.Errorf("wait: %v", err)
 				return
 			}

@@ -344,7 +344,7 @@ func storeWatch(t *testing.T, a, b approval.Store) {
 		expect(r.ID, state)
 	}
 	cancel()
-	for range changes { //nolint:revive // until it is closed
+	for range changes { // until it is closed
 	}
 }
 

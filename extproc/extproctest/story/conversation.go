@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/countersign/countersign/extproc/extproctest"
 )
 
@@ -353,8 +351,8 @@ func (r *Request) Bytes(host string) []byte {
 }
 
 func (g *Gateway) sendHTTP2(ctx context.Context, r *Request) (*Answer, error) {
-	t := &http2.Transport{AllowHTTP: true, DisableCompression: true}
-	t.DialTLSContext = dialPlain
+	t := &http.Transport{DisableCompression: true, Protocols: new(http.Protocols)}
+	t.Protocols.SetUnencryptedHTTP2(true) // with prior knowledge (RFC 9113, section 3.3)
 	defer t.CloseIdleConnections()
 	var body io.Reader
 	if len(r.Body) > 0 {

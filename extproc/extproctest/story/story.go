@@ -128,7 +128,7 @@ func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
 	} else {
 		g.Target, g.Issuer = extproctest.NewTarget(tb, o.Target), extproctest.StartIssuer(tb, extproctest.IssuerOptions{})
 	}
-	parts, err := extproctest.NewParts(os.Getenv, io.Discard)
+	parts, err := extproctest.NewParts(os.Getenv, io.Discard) //nolint:forbidigo // $ENVOY is for whoever runs the tests
 	if err == nil {
 		g.envoy, err = parts.FindEnvoy(context.Background())
 	}
