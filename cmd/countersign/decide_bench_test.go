@@ -25,13 +25,15 @@ func BenchmarkDecide(b *testing.B) {
 		g := &gate.Gate{Policy: policies, Recorder: &forgetful{}, DigestKey: bytes.Repeat([]byte{1}, 32), ConfigDigest: policies.Digest(), Now: time.Now}
 		principal := &gate.Principal{Issuer: "https://idp.test", Subject: "agent-1", Kind: "agent", Groups: []string{"agents"}}
 		resource := gate.Resource{Name: "p7", Kind: "http", Policy: "p7"}
+		asked := 0
 		for _, kind := range []string{"new", "again"} {
 			b.Run(fmt.Sprintf("resources=%d/%s", resources, kind), func(b *testing.B) {
 				b.ReportAllocs()
-				for i := 0; b.Loop(); i++ {
+				for b.Loop() {
 					path := "/v1/payments/7"
 					if kind == "new" {
-						path = "/v1/payments/" + strconv.Itoa(i)
+						asked++
+						path = "/v1/payments/" + strconv.Itoa(asked)
 					}
 					decideOnce(b, g, &gate.Operation{ID: "0192f0c1-7a5e-7000-8000-000000000000", Principal: principal, Resource: resource, Protocol: "http", Verb: "GET", Target: path}, path)
 				}
