@@ -72,6 +72,9 @@ func (r *response) outcome() gate.Outcome {
 	if r.hash != nil {
 		o.BodySHA256 = hex.EncodeToString(r.hash.Sum(nil))
 	}
+	if !r.released {
+		return o // the agent got nothing of it, so nothing of what it got was redacted
+	}
 	o.Redacted = r.counts
 	if r.stream != nil {
 		o.Redacted = addCounts(o.Redacted, r.stream.Counts())
