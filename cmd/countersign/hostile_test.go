@@ -34,25 +34,30 @@ func TestSlowClients(t *testing.T) {
 	g := watch(t, allowAll+"-- resource.yaml --\nlimits: {request_time: 2s}\n", story.Options{})
 	g.Target.Reset()
 	token := head(t, g.Gateway, "POST", "/echo")
-	for _, c := range []struct {
+	type slow struct {
 		name, begin, again string
 		status             int
 		within             time.Duration
-	}{
-		{"a head that trickles", "GET /v1/payments/7 HTTP/1.1\r\nHost: a\r\n", "X-More: 1\r\n", 408, 15 * time.Second},
-		{"a body that trickles", token + "Content-Length: 1000\r\n\r\n", "x", 400, 6 * time.Second},
-		{"a chunked body that trickles", token + "Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n", 400, 6 * time.Second},
-		{"a body of which nothing comes", token + "Content-Length: 1000\r\n\r\n", "", 400, 6 * time.Second},
-		{"trailers that trickle", token + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", "X-More: 1\r\n", 400, 6 * time.Second},
-	} {
+		wire               *wire
+	}
+	all := []slow{
+		{"a body that trickles", token + "Content-Length: 1000\r\n\r\n", "x", 400, 8 * time.Second, nil},
+		{"a chunked body that trickles", token + "Transfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n", 400, 8 * time.Second, nil},
+		{"a body of which nothing comes", token + "Content-Length: 1000\r\n\r\n", "", 400, 8 * time.Second, nil},
+		{"trailers that trickle", token + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", "X-More: 1\r\n", 400, 8 * time.Second, nil},
+		{"a head that trickles", "GET /v1/payments/7 HTTP/1.1\r\nHost: a\r\n", "X-More: 1\r\n", 408, 15 * time.Second, nil},
+	}
+	stop := make(chan struct{})
+	defer close(stop)
+	began := time.Now()
+	for i := range all {
+		all[i].wire = dial(t, g.Gateway)
+		all[i].wire.send(t, "%s", all[i].begin)
+		go trickle(all[i].wire.Conn, all[i].again, stop)
+	}
+	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) {
-			w := dial(t, g.Gateway)
-			w.send(t, "%s", c.begin)
-			began := time.Now()
-			stop := make(chan struct{})
-			defer close(stop)
-			go trickle(w.Conn, c.again, stop)
-			resp := w.answer(t, "POST")
+			resp := c.wire.answer(t, "POST")
 			if resp.StatusCode != c.status || time.Since(began) > c.within {
 				t.Errorf("answer %d after %v", resp.StatusCode, time.Since(began))
 			}
@@ -423,6 +428,7 @@ limits: {request_body: 1KiB}
 				t.Errorf("answer %d", resp.StatusCode)
 			}
 			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = w.Conn.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, w) // until the gateway closes
 			if seen := g.Target.Requests(); len(seen) > 0 {
 				t.Errorf("the target saw %s %s", seen[0].Method, seen[0].Path)
@@ -570,7 +576,7 @@ func TestEndlessTargets(t *testing.T) {
 	for name, archive := range map[string]string{"passed": allowAll, "redacted": redactAll} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := watch(t, archive+"-- resource.yaml --\ntimeout: 5s\nlimits: {response_body: 16MiB}\n", story.Options{})
+			g := watch(t, archive+"-- resource.yaml --\ntimeout: 2s\nlimits: {response_body: 16MiB}\n", story.Options{})
 			g.Target.Reset()
 			for _, kind := range extproctest.EndlessKinds() {
 				a, err := g.ask(t, "GET", "/endless/"+kind)
