@@ -19,7 +19,7 @@ func (a *attempt) hold(ctx context.Context) {
 	if deadline, ok := ctx.Deadline(); ok {
 		budget = min(budget, time.Until(deadline)-handOver)
 	}
-	if a.ruling.Pending() == nil || budget <= 0 {
+	if a.pendingID() == "" || budget <= 0 {
 		return
 	}
 	a.op.Context.Held = a.server.opt.Now()
@@ -29,21 +29,39 @@ func (a *attempt) hold(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	defer context.AfterFunc(a.server.stopping, cancel)() // a gateway that stops hands over
-	for pending := a.ruling.Pending(); pending != nil; pending = a.ruling.Pending() {
-		answer, err := a.state.Gate.Approvals.Wait(ctx, pending.ID)
-		if err != nil {
-			if ctx.Err() == nil {
-				a.server.opt.Log.Error("a hold was broken off", "operation", a.op.ID, "approval", pending.ID, "error", err)
-			}
-			return
+	for id := a.pendingID(); id != ""; id = a.pendingID() {
+		answer, err := a.state.Gate.Approvals.Wait(ctx, id)
+		if err != nil && ctx.Err() == nil {
+			a.server.opt.Log.Error("a hold was broken off", "operation", a.op.ID, "approval", id, "error", err)
 		}
-		if !a.renew() {
+		if err != nil || !a.resume(ctx, answer) {
 			return
-		}
-		if a.ruling, err = a.state.Gate.Resume(ctx, &a.op, a.ruling, answer); err != nil {
-			a.unrecorded(err)
 		}
 	}
+}
+
+// pendingID is the request that the ruling waits for, or nothing.
+//
+//go:noinline
+func (a *attempt) pendingID() string {
+	if p := a.ruling.Pending(); p != nil {
+		return p.ID
+	}
+	return ""
+}
+
+// resume rules again with the state of now. It is false where nothing can be released from here.
+//
+//go:noinline
+func (a *attempt) resume(ctx context.Context, answer gate.Answer) bool {
+	if !a.renew() {
+		return false
+	}
+	var err error
+	if a.ruling, err = a.state.Gate.Resume(ctx, &a.op, a.ruling, answer); err != nil {
+		a.unrecorded(err)
+	}
+	return true
 }
 
 // renew takes up the state of now. It is false where the token may no longer be good, or what the request was read by has
@@ -63,6 +81,8 @@ func (a *attempt) renew() bool {
 }
 
 // again makes the operation anew for a resource, without what was derived from it.
+//
+//go:noinline
 func (a *attempt) again(r gate.Resource) {
 	a.op = gate.Operation{
 		ID: a.op.ID, Principal: a.op.Principal, Resource: r, Protocol: a.op.Protocol, Verb: a.op.Verb,

@@ -184,6 +184,18 @@ func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 // decide asks the gate about the whole request. It returns the credential to forward with and true where the operation
 // is allowed.
 func (a *attempt) decide(ctx context.Context) (credential web.Field, allowed bool) {
+	credential, ruled := a.rule(ctx)
+	if !ruled {
+		return credential, false
+	}
+	a.hold(ctx)
+	return credential, a.released()
+}
+
+// rule asks the gate. It is false where the request is refused without it.
+//
+//go:noinline
+func (a *attempt) rule(ctx context.Context) (credential web.Field, ruled bool) {
 	request, err := a.inspector.Request()
 	if err != nil {
 		return credential, a.refuseError(ctx, err)
@@ -203,27 +215,34 @@ func (a *attempt) decide(ctx context.Context) (credential web.Field, allowed boo
 		a.unrecorded(err)
 	}
 	a.server.decided(&a.op, a.ruling, a.started)
-	a.hold(ctx)
+	return credential, true
+}
+
+// released makes ready what the ruling allows, and the refusal where it allows nothing.
+//
+//go:noinline
+func (a *attempt) released() bool {
 	if !a.ruling.Allowed() {
 		a.settle(a.ruling.Refusal())
-		return credential, false
+		return false
 	}
+	var err error
 	a.plan, err = a.state.plan(a.ruling.Redactions())
 	if err != nil {
 		// The decision stands in the journal, and nothing of it is carried out.
 		a.server.opt.Log.Error("a redaction cannot be applied", "resource", a.resource.Name, "error", err)
 		a.settle(gate.Refusal{Problem: gate.Unavailable, Detail: "Policy asks for a redaction that this gateway cannot apply, so the operation was refused. Nothing was done."})
-		return credential, false
+		return false
 	}
 	if a.plan != nil && a.resource.PassResponse {
 		a.settle(gate.Refusal{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, and answers of this resource do not pass through the gateway, so the operation was refused. Repeating it will not help."})
-		return credential, false
+		return false
 	}
-	if a.plan != nil && conditionalWrite(request) {
+	if request, ok := a.op.Detail.(*web.Request); a.plan != nil && (!ok || conditionalWrite(request)) {
 		a.settle(gate.Refusal{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, so the state that If-Match or If-Unmodified-Since names cannot be known to the agent, and whether it holds must not be. Send the request without the condition."})
-		return credential, false
+		return false
 	}
-	return credential, true
+	return true
 }
 
 // conditionalWrite is true for a request that must not be made without its condition, and whose condition would tell of the

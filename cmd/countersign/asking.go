@@ -76,7 +76,17 @@ func (a *asking) Ask(ctx context.Context, q *gate.Question) (gate.Pending, error
 }
 
 func (a *asking) Wait(ctx context.Context, id string) (gate.Answer, error) {
-	r, err := a.desk.Wait(ctx, id)
+	if err := a.desk.Await(ctx, id); err != nil {
+		return gate.Answer{}, err
+	}
+	return a.answer(ctx, id)
+}
+
+// answer is apart for the sake of the stack that waits.
+//
+//go:noinline
+func (a *asking) answer(ctx context.Context, id string) (gate.Answer, error) {
+	r, err := a.desk.Get(ctx, id)
 	if err != nil {
 		return gate.Answer{}, err
 	}

@@ -81,19 +81,33 @@ func (d *Desk) Held() int {
 // an error and no request, and the operation is to be refused. It costs the caller's goroutine, which keeps a small stack and
 // nothing of the request, and reads the store once, and once more for each change.
 func (d *Desk) Wait(ctx context.Context, id string) (Request, error) {
+	if err := d.Await(ctx, id); err != nil {
+		return Request{}, err
+	}
+	return d.store.Get(ctx, id)
+}
+
+// Await is Wait for those who ask for the request afterwards: its frame is small.
+func (d *Desk) Await(ctx context.Context, id string) error {
 	t := d.waiting.join(id)
 	defer d.waiting.leave(id, t)
 	for {
 		changed := d.waiting.channel(t)
-		if r, err := d.store.Get(ctx, id); err != nil || r.State != Pending {
-			return r, err
+		if pending, err := d.isPending(ctx, id); err != nil || !pending {
+			return err
 		}
-		select { // what was read is not kept meanwhile: thousands wait
+		select {
 		case <-changed:
 		case <-ctx.Done():
-			return Request{}, ctx.Err()
+			return ctx.Err()
 		}
 	}
+}
+
+//go:noinline
+func (d *Desk) isPending(ctx context.Context, id string) (bool, error) {
+	r, err := d.store.Get(ctx, id)
+	return r.State == Pending, err
 }
 
 // Run wakes holds, closes what expires and settles records, until ctx ends. A store that is lost is tried again.
