@@ -133,7 +133,7 @@ func (d *Desk) recordEvent(ctx context.Context, id string, e Event) error {
 func (d *Desk) clear(ctx context.Context) {
 	ids := make(chan string)
 	var workers sync.WaitGroup
-	for range 8 {
+	for range 32 { // a store commits those that come together
 		workers.Go(func() {
 			for id := range ids {
 				r, err := d.store.Update(ctx, id, func(_ time.Time, r *Request) error {

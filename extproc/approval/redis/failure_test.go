@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -296,7 +297,7 @@ func TestSentinelFailover(t *testing.T) {
 	}
 
 	// The only replica is the primary now: nothing counts until there is another.
-	second := extproctest.StartRedis(t, extproctest.RedisConfig{ReplicaOf: newPrimary(t, sentinel)})
+	second := extproctest.StartRedis(t, extproctest.RedisConfig{ReplicaOf: newPrimary(t, sentinel, primary.Port)})
 	extproctest.Await(t, "the new replica", 20*time.Second, func(context.Context) error {
 		if info := second.Do("INFO", "replication"); !strings.Contains(info, "master_link_status:up") {
 			return errors.New(info)
@@ -317,18 +318,20 @@ func TestSentinelFailover(t *testing.T) {
 	}
 }
 
-func newPrimary(t *testing.T, sentinel *extproctest.RedisProcess) int {
+// newPrimary waits until Sentinel names another primary than the old one: it promotes a replica before it says so.
+func newPrimary(t *testing.T, sentinel *extproctest.RedisProcess, old int) int {
 	t.Helper()
-	info := sentinel.Do("INFO", "sentinel")
-	_, address, ok := strings.Cut(info, "address=127.0.0.1:")
-	digits, _, _ := strings.Cut(address, ",")
 	port := 0
-	for _, c := range digits {
-		port = port*10 + int(c-'0')
-	}
-	if !ok || port == 0 {
-		t.Fatalf("no primary in %s", info)
-	}
+	extproctest.Await(t, "Sentinel to name the new primary", 20*time.Second, func(context.Context) error {
+		info := sentinel.Do("INFO", "sentinel")
+		_, address, _ := strings.Cut(info, "address=127.0.0.1:")
+		digits, _, _ := strings.Cut(address, ",")
+		var err error
+		if port, err = strconv.Atoi(digits); err == nil && port == old {
+			err = errors.New(info)
+		}
+		return err
+	})
 	return port
 }
 
