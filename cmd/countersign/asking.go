@@ -97,6 +97,9 @@ func (a *asking) answer(ctx context.Context, id string) (gate.Answer, error) {
 // must see that there is a value, though not which.
 func (a *asking) shown(q *gate.Question) (gate.Object, error) {
 	detail := q.Operation.Detail.Object()
+	if why := unseen(detail); why != "" {
+		return nil, errors.New(why)
+	}
 	if len(q.Verdict.Redactions) == 0 {
 		return detail, nil
 	}
@@ -129,6 +132,22 @@ func (a *asking) shown(q *gate.Question) (gate.Object, error) {
 		shown[i] = m
 	}
 	return shown, nil
+}
+
+// unseen says why a person could not see all that would run; empty where they can. What is streamed past is not in the digest
+// that an approval binds to, and of a body that is neither JSON nor a form only the digest could be shown.
+func unseen(detail gate.Object) string {
+	if streamed, _ := detail.Get("body_streamed"); streamed == true {
+		return "this resource streams bodies past, so that an approval could not bind to one; set body: inspect for what needs approval"
+	}
+	bytes, _ := detail.Get("body_bytes")
+	_, isJSON := detail.Get("body")
+	form, _ := detail.Get("form")
+	fields, _ := form.(gate.Object)
+	if n, ok := bytes.(int64); ok && n > 0 && !isJSON && len(fields) == 0 {
+		return "its body is neither JSON nor a form, and a person would approve what they cannot see"
+	}
+	return ""
 }
 
 func redactValue(p *redact.Plan, v any) (any, error) {
