@@ -19,8 +19,11 @@ import (
 func TestSchemaEqualsInput(t *testing.T) {
 	in := web.New(web.Options{MaxBody: 1 << 10})
 	err := in.Head([]web.Field{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "api.example:443"},
-		{Name: ":path", Value: "/v1/things?a=1"}, {Name: "content-type", Value: "application/json"},
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: "api.example:443"},
+		{Name: ":path", Value: "/v1/things?a=1"},
+		{Name: "content-type", Value: "application/json"},
 	})
 	if err == nil {
 		err = in.Write([]byte(`{"a":1}`))

@@ -121,7 +121,7 @@ func TestWhatIsNotTaken(t *testing.T) {
 // tried again.
 func TestOnceEach(t *testing.T) {
 	posted := 0
-	var chatSays error = errors.New("away")
+	chatSays := errors.New("away")
 	rec := newReceiver([]byte(secret), func(context.Context, string) error {
 		posted++
 		return chatSays

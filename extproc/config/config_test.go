@@ -169,10 +169,12 @@ func TestProblems(t *testing.T) {
 		{"a password in a target that cannot be read", replace("https://payments", "ftp://u:hunter2@payments"), `:11: resources[0].target: is "ftp://…@payments.internal:8443": write https://HOST[:PORT]`},
 		{"a password in an issuer", replace("https://idp", "https://u:hunter2@idp"), `:5: agents[0].issuer: is "https://…@idp.example.com": write the issuer's exact URL, https://HOST[/PATH]`},
 		{"everything missing", "node: a", ": data: is required\n: policies: is required\n: agents: is required: name at least one issuer of access tokens, or nobody can act\n: resources: is required: name at least one target"},
-		{"several things at once", "node: \"a b\"\ndata: ./var\npolicies: .\nagents: {}\nresources:\n  - name: a\n    kind: http\n    target: x\n    nmae: b\n    listen: {address: a}\n",
+		{
+			"several things at once", "node: \"a b\"\ndata: ./var\npolicies: .\nagents: {}\nresources:\n  - name: a\n    kind: http\n    target: x\n    nmae: b\n    listen: {address: a}\n",
 			`:1: node: is "a b": use up to 63 letters, digits, '-', '_' and '.'` + "\n" + `:4: agents: wants a list, not a mapping: write it as [value] or one "- value" a line` + "\n" +
 				`:8: resources[0].target: is "x": write https://HOST[:PORT]` + "\n" + `:9: resources[0].nmae: is not a key that is known here: did you mean "name"?` + "\n" +
-				`:10: resources[0].listen.address: is "a": write HOST:PORT or unix:PATH`},
+				`:10: resources[0].listen.address: is "a": write HOST:PORT or unix:PATH`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Parse(path, []byte(c.text))

@@ -299,7 +299,7 @@ func TestBrowserDarkAndNarrow(t *testing.T) {
 	light := b.eval("getComputedStyle(document.documentElement).backgroundColor")
 	dark := func(value string) {
 		b.do("set the colours", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
-			_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}})
+			_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}}) //nolint:misspell // as CSS spells it
 			return chromedp.Void{}, err
 		})
 	}

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/approval/embedded"
 	"github.com/countersign/countersign/extproc/evidence"
@@ -82,7 +80,7 @@ func (j journalOf) Prove(_ context.Context, seq uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := evidence.VerifyProof(p, note.Verifiers(keys)); err != nil {
+	if _, err := evidence.VerifyProof(p, keys); err != nil {
 		return nil, err
 	}
 	return json.Marshal(p)
@@ -189,7 +187,9 @@ func (f *fixture) ask(change ...func(*approval.Asking)) approval.Request {
 		}}},
 		Shown: gate.Object{
 			{Name: "body", Value: gate.Object{{Name: "amount", Value: 10}, {Name: "reason", Value: "goods came back"}}},
-			{Name: "host", Value: "payments.agents.internal"}, {Name: "method", Value: "POST"}, {Name: "path", Value: "/v1/payments/7/refunds"},
+			{Name: "host", Value: "payments.agents.internal"},
+			{Name: "method", Value: "POST"},
+			{Name: "path", Value: "/v1/payments/7/refunds"},
 		},
 		History: []approval.Past{{Time: now.Add(-time.Minute), Verb: "GET", Target: "/v1/payments/7", Result: "completed"}},
 	}

@@ -589,9 +589,17 @@ func TestPlainHTTPIsForLoopback(t *testing.T) {
 		url string
 		ok  bool
 	}{
-		{"http://127.0.0.1:8443", true}, {"http://localhost:8443", true}, {"http://[::1]:8443", true}, {"https://console.example", true},
-		{"http://console.example", false}, {"http://10.0.0.1:8443", false}, {"https://console.example/path", false}, {"https://u@console.example", false},
-		{"ftp://localhost", false}, {"", false}, {"//localhost", false},
+		{"http://127.0.0.1:8443", true},
+		{"http://localhost:8443", true},
+		{"http://[::1]:8443", true},
+		{"https://console.example", true},
+		{"http://console.example", false},
+		{"http://10.0.0.1:8443", false},
+		{"https://console.example/path", false},
+		{"https://u@console.example", false},
+		{"ftp://localhost", false},
+		{"", false},
+		{"//localhost", false},
 	} {
 		if _, err := readBase(c.url); (err == nil) != c.ok {
 			t.Errorf("%q: %v", c.url, err)

@@ -95,7 +95,11 @@ func readObject(b []byte) (gate.Object, error) {
 	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("something follows the JSON object")
 	}
-	return v.(gate.Object), nil
+	o, ok := v.(gate.Object)
+	if !ok {
+		return nil, errors.New("not a JSON object")
+	}
+	return o, nil
 }
 
 func plain(err error) error {

@@ -218,7 +218,7 @@ func (p *Plan) Text(s string) (string, []gate.Count) {
 	if p.on == 0 || len(s) < fewest {
 		return s, nil
 	}
-	f := finders.Get().(*finder)
+	f := finders.Get().(*finder) //nolint:forcetypeassert // the pool makes nothing else
 	defer finders.Put(f)
 	f.text = append(f.text[:0], s...)
 	text, spans := f.findText(f.text, p.on)

@@ -118,7 +118,7 @@ func (f *finder) formAt(text []byte, from int, forms []secretForm, k kind) {
 		if at+form.least > len(text) || (text[from+1]^form.prefix[1])&^0x20 != 0 {
 			continue
 		}
-		if string(text[from:at]) != form.prefix && !(form.label && bytes.EqualFold(text[from:at], []byte(form.prefix))) {
+		if string(text[from:at]) != form.prefix && (!form.label || !bytes.EqualFold(text[from:at], []byte(form.prefix))) {
 			continue
 		}
 		to := runOf(text, at, form.set)

@@ -79,7 +79,7 @@ func parseName(s string) (segment, string, error) {
 	for i, r := range s {
 		digit := r >= '0' && r <= '9'
 		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_' || r >= 0x80
-		if !letter && !(digit && i > 0) {
+		if !letter && (!digit || i == 0) {
 			break
 		}
 		end = i + utf8.RuneLen(r)

@@ -107,8 +107,9 @@ func (d *demo) again() {
 	d.refused(a, http.StatusForbidden, "approval-pending", "refund", "refunds need a person")
 	var p struct {
 		Approval struct {
-			ID, URL string
-			Expires time.Time
+			ID      string    `json:"id"`
+			URL     string    `json:"url"`
+			Expires time.Time `json:"expires"`
 		} `json:"approval"`
 	}
 	d.check("read the refusal", json.Unmarshal(a.body, &p))
@@ -173,10 +174,12 @@ func (d *demo) pending() (id string) {
 	d.tb.Helper()
 	extproctest.Await(d.tb, "a request for approval", 20*time.Second, func(context.Context) error {
 		out := d.approvalsUntold("list", "--json")
-		var r struct{ ID string }
+		var r struct {
+			ID string `json:"id"`
+		}
 		switch n := strings.Count(out, "\n"); {
 		case d.ctx.Err() != nil:
-			return nil // told below
+			return nil //nolint:nilerr // told below
 		case n != 1:
 			return fmt.Errorf("%d are open", n)
 		}

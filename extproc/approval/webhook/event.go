@@ -74,6 +74,7 @@ func (n *Notifier) eventsOf(r *approval.Request, t told) []Event {
 		e.Decision = &Decision{Decision: word, Approver: short(approval.Party{Issuer: d.By.Issuer, Subject: d.By.Subject})}
 	}
 	switch r.State {
+	case approval.Pending, approval.Approved, approval.Rejected: // told above
 	case approval.Spent, approval.Expired, approval.Voided, approval.Withdrawn:
 		add("approval."+string(r.State), string(r.State), r.Closed, r.State)
 	}

@@ -61,7 +61,7 @@ func listen(t *testing.T, answer func(n int, w http.ResponseWriter, r *http.Requ
 			answer(n, w, r)
 		}
 	}))
-	t.Cleanup(rec.Server.Close)
+	t.Cleanup(rec.Close)
 	return rec
 }
 

@@ -75,7 +75,7 @@ func (i *Inspector) readBody() (err error) {
 			return err
 		}
 	}
-	if i.kind == asJSON || looksLikeJSON(i.body) && !(i.framed && isGRPC(i.body)) {
+	if i.kind == asJSON || looksLikeJSON(i.body) && (!i.framed || !isGRPC(i.body)) {
 		r.Body, err = parseJSON(i.body)
 		r.JSON = err == nil
 	}

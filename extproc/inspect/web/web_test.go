@@ -239,9 +239,11 @@ func TestHeadersOfTheInput(t *testing.T) {
 
 // Promise 7: the target never sees the agent's token, nor what the agent says of itself.
 func TestIdentityHeadersAreRemoved(t *testing.T) {
-	names := []string{"x-auth-request-user", "x-ms-client-principal", "x-ms-client-principal-id", "x-ms-token-aad-access-token", "x-goog-authenticated-user-email", "x-goog-iap-jwt-assertion",
+	names := []string{
+		"x-auth-request-user", "x-ms-client-principal", "x-ms-client-principal-id", "x-ms-token-aad-access-token", "x-goog-authenticated-user-email", "x-goog-iap-jwt-assertion",
 		"x-amzn-oidc-identity", "x-remote-extra-scopes", "x-remote-user-id", "x-ssl-client-verify", "ssl-client-subject", "impersonate-user", "cf-access-jwt-assertion",
-		"x-pomerium-claim-email", "x-vouch-user", "x-authentik-username", "tailscale-user-login", "x-countersign-principal", "x-forwarded-groups", "x-forwarded-anything", "x-appengine-user-id"}
+		"x-pomerium-claim-email", "x-vouch-user", "x-authentik-username", "tailscale-user-login", "x-countersign-principal", "x-forwarded-groups", "x-forwarded-anything", "x-appengine-user-id",
+	}
 	for name := range identityNames {
 		names = append(names, name)
 	}
@@ -426,8 +428,19 @@ func TestTrailers(t *testing.T) {
 		t.Error(diff, err)
 	}
 	for _, f := range []Field{
-		{":path", "/admin"}, {"content-type", "text/plain"}, {"content-length", "1"}, {"transfer-encoding", "chunked"}, {"host", "x"}, {"connection", "x"}, {"upgrade", "h2c"},
-		{"authorization", "Bearer x"}, {"x-http-method-override", "DELETE"}, {"content_type", "x"}, {"Authorization", "x"}, {"x-a", "\n"}, {"x-a", "\xff"},
+		{":path", "/admin"},
+		{"content-type", "text/plain"},
+		{"content-length", "1"},
+		{"transfer-encoding", "chunked"},
+		{"host", "x"},
+		{"connection", "x"},
+		{"upgrade", "h2c"},
+		{"authorization", "Bearer x"},
+		{"x-http-method-override", "DELETE"},
+		{"content_type", "x"},
+		{"Authorization", "x"},
+		{"x-a", "\n"},
+		{"x-a", "\xff"},
 	} {
 		_, i, err := read(limits, post(), "abc", f)
 		wantRefused(t, err, gate.Unreadable, "")
