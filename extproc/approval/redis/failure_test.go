@@ -174,12 +174,12 @@ func TestRestartedRedisVoidsGrantsAndKeepsRequests(t *testing.T) {
 	a.approve(t, granted)
 	server.Kill()
 
-	_, _, err := a.Ask(within(t, 20*time.Second), approvaltest.Asking(approvaltest.Operation(3), approvaltest.Verdict("p1", 1)))
+	_, _, err := a.Ask(within(t, 60*time.Second), approvaltest.Asking(approvaltest.Operation(3), approvaltest.Verdict("p1", 1)))
 	var limit *approval.LimitError
 	if err == nil || errors.As(err, &limit) {
 		t.Errorf("asked a Redis that is gone: %v", err)
 	}
-	if ok, err := a.spend(within(t, 20*time.Second), 1); ok || err == nil {
+	if ok, err := a.spend(within(t, 60*time.Second), 1); ok || err == nil {
 		t.Errorf("spent without a store: %t, %v", ok, err)
 	}
 	held := make(chan approval.State, 1)
@@ -189,7 +189,7 @@ func TestRestartedRedisVoidsGrantsAndKeepsRequests(t *testing.T) {
 		return err
 	})
 	go func() {
-		r, _ := b.Wait(within(t, 20*time.Second), pending.ID)
+		r, _ := b.Wait(within(t, 60*time.Second), pending.ID)
 		held <- r.State
 	}()
 	if ok, err := b.spend(t.Context(), 1); ok || err != nil {
@@ -298,7 +298,7 @@ func TestSentinelFailover(t *testing.T) {
 
 	// The only replica is the primary now: nothing counts until there is another.
 	second := extproctest.StartRedis(t, extproctest.RedisConfig{ReplicaOf: newPrimary(t, sentinel, primary.Port)})
-	extproctest.Await(t, "the new replica", 20*time.Second, func(context.Context) error {
+	extproctest.Await(t, "the new replica", 60*time.Second, func(context.Context) error {
 		if info := second.Do("INFO", "replication"); !strings.Contains(info, "master_link_status:up") {
 			return errors.New(info)
 		}
@@ -322,7 +322,7 @@ func TestSentinelFailover(t *testing.T) {
 func newPrimary(t *testing.T, sentinel *extproctest.RedisProcess, old int) int {
 	t.Helper()
 	port := 0
-	extproctest.Await(t, "Sentinel to name the new primary", 20*time.Second, func(context.Context) error {
+	extproctest.Await(t, "Sentinel to name the new primary", 60*time.Second, func(context.Context) error {
 		info := sentinel.Do("INFO", "sentinel")
 		_, address, _ := strings.Cut(info, "address=127.0.0.1:")
 		digits, _, _ := strings.Cut(address, ",")
