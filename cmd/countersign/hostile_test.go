@@ -248,7 +248,8 @@ func TestManyConnections(t *testing.T) {
 // crowd has that many clients wait for the target at once, each on a connection of its own, and then be answered.
 func crowd(t testing.TB, g *watched, clients int) {
 	t.Helper()
-	text := head(t, g.Gateway, "GET", "/hold/crowd") + "\r\n"
+	gate := fmt.Sprintf("crowd-%d", time.Now().UnixNano())
+	text := head(t, g.Gateway, "GET", "/hold/"+gate) + "\r\n"
 	conns := make([]*wire, clients)
 	for i := range conns {
 		conns[i] = dial(t, g.Gateway)
@@ -262,7 +263,7 @@ func crowd(t testing.TB, g *watched, clients int) {
 	})
 	held := g.vitals(t)
 	t.Logf("%d at once: %+v, before %+v: %d bytes each", clients, held, g.before, (held.resident-g.before.resident)/int64(clients))
-	g.Target.Release("crowd")
+	g.Target.Release(gate)
 	var wg sync.WaitGroup
 	var failed sync.Map
 	for i, w := range conns {
@@ -635,8 +636,10 @@ func TestDescriptorsAreRaised(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.Process.Stop()
-	p := extproctest.Start(t, extproctest.Command{Name: "countersign", Path: "/bin/bash", Args: []string{"-c",
-		fmt.Sprintf("ulimit -S -n 256; exec %q serve --config %q --envoy", extproctest.Build(t), g.Config)}})
+	p := extproctest.Start(t, extproctest.Command{Name: "countersign", Path: "/bin/bash", Args: []string{
+		"-c",
+		fmt.Sprintf("ulimit -S -n 256; exec %q serve --config %q --envoy", extproctest.Build(t), g.Config),
+	}})
 	if err := p.WaitLog(t.Context(), "Envoy started"); err != nil {
 		t.Fatal(err)
 	}
