@@ -124,6 +124,10 @@ func TestDamagedJournals(t *testing.T) {
 		}, "records are missing at the end", false},
 		{"the last lines cut off", func(c *copied) int {
 			last := len(c.segments()) - 1
+			if path := c.segments()[last]; bytes.Count(c.read(path), []byte("\n")) == 1 { // it begins where a batch did not fit
+				c.remove(path)
+				last--
+			}
 			c.lines(last, func(l [][]byte) [][]byte { return l[:1] })
 			return c.firstOf(last) + 1
 		}, "records are missing at the end", false},
