@@ -3,9 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -15,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
@@ -390,10 +386,10 @@ func TestBothDirectionsAtOnce(t *testing.T) {
 	}
 }
 
-func plainHTTP2() *http2.Transport {
-	p := new(http2.Transport)
-	p.AllowHTTP = true
-	p.DialTLSContext = dialPlain
+// plainHTTP2 goes without TLS, with prior knowledge (RFC 9113, section 3.3).
+func plainHTTP2() *http.Transport {
+	p := &http.Transport{Protocols: new(http.Protocols)}
+	p.Protocols.SetUnencryptedHTTP2(true)
 	return p
 }
 
@@ -404,7 +400,9 @@ func TestAnswerPastTheLimitIsBrokenOff(t *testing.T) {
 	g := start(t, redactAll+"-- resource.yaml --\nlimits: {response_body: 256KiB}\n", story.Options{})
 	for _, path := range []string{"/stream/ndjson?count=5000", "/stream/array?count=5000"} {
 		a := ask(t, g, "GET", path)
-		if a.Status != 200 || a.Broken == nil || len(a.Body) > 256<<10 || bytes.Contains(a.Body, []byte("987-65")) {
+		// Broken off, or refused where Envoy had not passed the head on yet: how far it got is a matter of timing.
+		cut := a.Status == 200 && a.Broken != nil || a.Status >= 500 && a.Problem() != ""
+		if !cut || len(a.Body) > 256<<10 || bytes.Contains(a.Body, []byte("987-65")) {
 			t.Errorf("%s: %d, %d bytes, broken: %v", path, a.Status, len(a.Body), a.Broken)
 		}
 	}
@@ -436,9 +434,4 @@ func TestContinueComesFromTheGateway(t *testing.T) {
 		t.Errorf("the target saw %+v", seen)
 	}
 	outcomes(t, g, 1)
-}
-
-// dialPlain is how HTTP/2 goes without TLS, with prior knowledge (RFC 9113, section 3.3).
-func dialPlain(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
-	return (&net.Dialer{}).DialContext(ctx, network, address)
 }
