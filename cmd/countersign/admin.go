@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"strings"
@@ -32,11 +32,11 @@ func (g *gateway) admin() http.Handler {
 }
 
 // listenProfile serves the runtime's profiles. They show what the process works on, so only this machine can have them.
-func (g *gateway) listenProfile(a config.Address) error {
+func (g *gateway) listenProfile(ctx context.Context, a config.Address) error {
 	if !a.Loopback() {
 		return usagef("serve: --pprof %s: only a loopback address is accepted", a)
 	}
-	l, err := net.Listen(a.Network())
+	l, err := listenOn(ctx, a)
 	if err != nil {
 		return fmt.Errorf("--pprof: %w", err)
 	}
@@ -50,7 +50,7 @@ func (g *gateway) listenProfile(a config.Address) error {
 }
 
 // ready answers 200 where an operation could be allowed now, and 503 where not; the body has a line for each condition.
-func (g *gateway) ready(w http.ResponseWriter, _ *http.Request) {
+func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 	var b strings.Builder
 	well := true
 	line := func(name string, err error) {
@@ -77,9 +77,9 @@ func (g *gateway) ready(w http.ResponseWriter, _ *http.Request) {
 	line("journal", g.journal.Err())
 	switch {
 	case envoy != nil:
-		line("envoy", envoy.ready())
+		line("envoy", envoy.ready(r.Context()))
 	case g.withEnvoy:
-		line("envoy", fmt.Errorf("Envoy is not started yet"))
+		line("envoy", errors.New("not started yet"))
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if !well {
@@ -146,8 +146,9 @@ func (m *metrics) observer() extproc.Observer {
 // configuration, so there are few sets.
 func (m *metrics) labels(name, resource, value string) metric.MeasurementOption {
 	key := [3]string{name, resource, value}
-	if o, ok := m.sets.Load(key); ok {
-		return o.(metric.MeasurementOption)
+	known, _ := m.sets.Load(key)
+	if o, ok := known.(metric.MeasurementOption); ok {
+		return o
 	}
 	attrs := []attribute.KeyValue{attribute.String("resource", resource)}
 	if name != "" {

@@ -96,7 +96,10 @@ func (a *apiClient) do(ctx context.Context, method, path string, body, out any) 
 		return fmt.Errorf("read the console's answer: %w", err)
 	}
 	if resp.StatusCode/100 != 2 {
-		var p struct{ Title, Detail string }
+		var p struct {
+			Title  string `json:"title"`
+			Detail string `json:"detail"`
+		}
 		if json.Unmarshal(text, &p) == nil && p.Title != "" {
 			return fmt.Errorf("%s: %s", p.Title, p.Detail)
 		}
@@ -146,25 +149,32 @@ type cardText struct {
 	Notes []string `json:"notes"`
 }
 
+type cardPerson struct {
+	Subject cardText `json:"subject"`
+}
+
 type cardView struct {
 	Created string `json:"created"`
 	Expires string `json:"expires"`
 	Who     struct {
-		Agent      struct{ Subject cardText }
-		OnBehalfOf *struct{ Subject cardText } `json:"on_behalf_of"`
+		Agent      cardPerson  `json:"agent"`
+		OnBehalfOf *cardPerson `json:"on_behalf_of"`
 	} `json:"who"`
 	What struct {
-		Verb, Target, Resource cardText
-		Detail                 []struct {
-			Path  cardText
-			Type  string
-			Value cardText
-		}
+		Verb     cardText `json:"verb"`
+		Target   cardText `json:"target"`
+		Resource cardText `json:"resource"`
+		Detail   []struct {
+			Path  cardText `json:"path"`
+			Type  string   `json:"type"`
+			Value cardText `json:"value"`
+		} `json:"detail"`
 	} `json:"what"`
 	Why []struct {
-		Rule, Reason cardText
-		Approvers    []cardText
-		Quorum       int
+		Rule      cardText   `json:"rule"`
+		Reason    cardText   `json:"reason"`
+		Approvers []cardText `json:"approvers"`
+		Quorum    int        `json:"quorum"`
 	} `json:"why"`
 }
 
@@ -382,7 +392,7 @@ func approvalsWatch(ctx context.Context, c *call) error {
 		}
 		if err := client.do(ctx, http.MethodGet, "/api/approvals?state=pending", nil, &page); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // whoever watched has stopped
 			}
 			return err
 		}

@@ -191,9 +191,11 @@ func (c *countingRecorder) Append(ctx context.Context, r *gate.Record) (gate.Rec
 
 func (c *countingRecorder) count(ctx context.Context, body gate.Body) {
 	var d struct {
-		Decision string
-		Approver struct{ Subject string }
-		Think    *float64
+		Decision string `json:"decision"`
+		Approver struct {
+			Subject string `json:"subject"`
+		} `json:"approver"`
+		Think *float64 `json:"think"`
 	}
 	text, err := body.AppendJSON(nil)
 	if err != nil || json.Unmarshal(text, &d) != nil {

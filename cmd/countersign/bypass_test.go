@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -211,7 +212,7 @@ func exchangeRaw(g *story.Gateway, text string) string {
 			statuses = append(statuses, fmt.Sprint(resp.StatusCode))
 			_, err = io.Copy(io.Discard, resp.Body)
 		}
-		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+		if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 			statuses = append(statuses, "and the connection stays open")
 		}
 		if err != nil {

@@ -91,8 +91,10 @@ func makeRecords(data string) (err error) {
 	}
 	decide := func(op, verb, effect string) {
 		r := add(gate.OperationDecided, op, gate.Object{
-			{Name: "effect", Value: effect}, {Name: "resource", Value: "payments"},
-			{Name: "target", Value: "/v1/payments/7"}, {Name: "verb", Value: verb},
+			{Name: "effect", Value: effect},
+			{Name: "resource", Value: "payments"},
+			{Name: "target", Value: "/v1/payments/7"},
+			{Name: "verb", Value: verb},
 		})
 		add(gate.OperationFinished, op, gate.Object{{Name: "decided", Value: int64(r.Seq)}, {Name: "result", Value: "completed"}, {Name: "status", Value: 200}})
 	}

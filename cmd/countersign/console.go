@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -48,7 +47,7 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("listen.console: %w", err)
 	}
-	l, err := net.Listen(c.Listen.Console.Network())
+	l, err := listenOn(ctx, c.Listen.Console)
 	if err != nil {
 		return fmt.Errorf("listen.console: %w", err)
 	}

@@ -46,8 +46,13 @@ func decideOnce(b *testing.B, g *gate.Gate, op *gate.Operation, path string) {
 	b.Helper()
 	inspector := web.New(web.Options{MaxBody: 1 << 20})
 	err := inspector.Head([]web.Field{
-		{Name: ":authority", Value: "payments.test"}, {Name: ":path", Value: path}, {Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"},
-		{Name: "user-agent", Value: "bench"}, {Name: "accept", Value: "application/json"}, {Name: "x-request-id", Value: "f3a4b0c2-8f3f-4a0e-9d0e-0d6c6a0f0b11"},
+		{Name: ":authority", Value: "payments.test"},
+		{Name: ":path", Value: path},
+		{Name: ":method", Value: "GET"},
+		{Name: ":scheme", Value: "http"},
+		{Name: "user-agent", Value: "bench"},
+		{Name: "accept", Value: "application/json"},
+		{Name: "x-request-id", Value: "f3a4b0c2-8f3f-4a0e-9d0e-0d6c6a0f0b11"},
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -148,7 +148,7 @@ func serveOn(t *testing.T, g *story.Gateway, disk evidence.FS) (stop func() erro
 	service := grpc.NewServer(options...)
 	server.Register(service)
 	envoys.Register(service)
-	l, err := listenFor(c.Listen.Envoy)
+	l, err := listenFor(t.Context(), c.Listen.Envoy)
 	must(t, err)
 	served := make(chan error, 1)
 	go func() { served <- service.Serve(l) }()

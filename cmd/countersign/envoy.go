@@ -13,7 +13,7 @@ func envoyBootstrap(_ context.Context, c *call) error {
 
 func envoyStatic(_ context.Context, c *call) error { return c.printEnvoy("envoy static", xds.Static) }
 
-func (c *call) printEnvoy(name string, make func(*config.Config) ([]byte, error)) error {
+func (c *call) printEnvoy(name string, write func(*config.Config) ([]byte, error)) error {
 	f := c.flags(name)
 	path := f.String("config", "", "the configuration `file`")
 	if _, err := c.parse(f, 0); err != nil {
@@ -23,7 +23,7 @@ func (c *call) printEnvoy(name string, make func(*config.Config) ([]byte, error)
 	if err != nil {
 		return err
 	}
-	text, err := make(conf)
+	text, err := write(conf)
 	if err != nil {
 		return err
 	}

@@ -172,7 +172,7 @@ func (c frames) send(g *story.Gateway, values *strings.Replacer) (string, error)
 	r.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	for {
 		f, err := r.ReadFrame()
-		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+		if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 			return "", err
 		}
 		if err != nil {

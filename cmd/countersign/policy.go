@@ -61,7 +61,11 @@ func policyExplain(ctx context.Context, c *call) error {
 		return fmt.Errorf("read the input: %w", err)
 	}
 	if *name == "" {
-		var named struct{ Resource struct{ Name string } }
+		var named struct {
+			Resource struct {
+				Name string `json:"name"`
+			} `json:"resource"`
+		}
 		if err := json.Unmarshal(text, &named); err != nil {
 			return fmt.Errorf("read the input's resource.name: %w", err)
 		}

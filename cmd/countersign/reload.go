@@ -26,7 +26,11 @@ func (g *gateway) watch(ctx context.Context, hangup <-chan os.Signal) {
 		g.alarm("watch_failed", err.Error())
 		w = &fsnotify.Watcher{}
 	} else {
-		defer w.Close()
+		defer func() {
+			if err := w.Close(); err != nil {
+				g.log.Warn("stop watching files", "error", err)
+			}
+		}()
 		g.watchFiles(w)
 	}
 	settled := time.NewTimer(time.Hour)

@@ -124,8 +124,8 @@ func (c *call) flags(name string) *flag.FlagSet {
 	return f
 }
 
-// parse parses the call's flags and returns the arguments that are none; at most max of them.
-func (c *call) parse(f *flag.FlagSet, max int) ([]string, error) {
+// parse parses the call's flags and returns the arguments that are none; at most most of them.
+func (c *call) parse(f *flag.FlagSet, most int) ([]string, error) {
 	var rest []string
 	args := c.args
 	for {
@@ -144,8 +144,8 @@ func (c *call) parse(f *flag.FlagSet, max int) ([]string, error) {
 		rest = append(rest, f.Arg(0))
 		args = f.Args()[1:]
 	}
-	if len(rest) > max {
-		return nil, usagef("%s: %q is one argument too many", f.Name(), rest[max])
+	if len(rest) > most {
+		return nil, usagef("%s: %q is one argument too many", f.Name(), rest[most])
 	}
 	return rest, nil
 }

@@ -85,7 +85,7 @@ func serve(ctx context.Context, c *call) error {
 		return errors.Join(err, g.closeJournal())
 	}
 	if *profile != "" {
-		if err := g.listenProfile(config.Address(*profile)); err != nil {
+		if err := g.listenProfile(ctx, config.Address(*profile)); err != nil {
 			return errors.Join(err, g.stop(conf))
 		}
 	}
@@ -262,14 +262,14 @@ func (g *gateway) heartbeat() gate.Object {
 // listen starts the gRPC services and the admin interface.
 func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 	if c.Listen.Admin != "none" {
-		if err := g.listenAdmin(c); err != nil {
+		if err := g.listenAdmin(ctx, c); err != nil {
 			return err
 		}
 	}
 	if err := g.listenConsole(ctx, c); err != nil {
 		return err
 	}
-	l, err := listenFor(c.Listen.Envoy)
+	l, err := listenFor(ctx, c.Listen.Envoy)
 	if err != nil {
 		return fmt.Errorf("listen.envoy: %w", err)
 	}
@@ -290,10 +290,10 @@ func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 
 // listenFor listens on a TCP address, or on a unix socket that only this user can reach. A socket that a dead process
 // left is replaced; the lock on the data directory has shown by now that no living one has it.
-func listenFor(a config.Address) (net.Listener, error) {
+func listenFor(ctx context.Context, a config.Address) (net.Listener, error) {
 	network, address := a.Network()
 	if network != "unix" {
-		return net.Listen(network, address)
+		return listenOn(ctx, a)
 	}
 	if err := os.MkdirAll(filepath.Dir(address), 0o700); err != nil {
 		return nil, err
@@ -306,7 +306,7 @@ func listenFor(a config.Address) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	l, err := net.Listen(network, address)
+	l, err := listenOn(ctx, a)
 	if err != nil {
 		return nil, err
 	}
@@ -316,8 +316,14 @@ func listenFor(a config.Address) (net.Listener, error) {
 	return l, nil
 }
 
-func (g *gateway) listenAdmin(c *config.Config) error {
-	l, err := net.Listen(c.Listen.Admin.Network())
+// listenOn listens also where the gateway has been told to stop by now: it stops in order once it has started.
+func listenOn(ctx context.Context, a config.Address) (net.Listener, error) {
+	network, address := a.Network()
+	return (&net.ListenConfig{}).Listen(context.WithoutCancel(ctx), network, address)
+}
+
+func (g *gateway) listenAdmin(ctx context.Context, c *config.Config) error {
+	l, err := listenOn(ctx, c.Listen.Admin)
 	if err != nil {
 		return fmt.Errorf("listen.admin: %w", err)
 	}

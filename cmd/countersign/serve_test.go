@@ -351,8 +351,10 @@ func TestNoRecordNoAccess(t *testing.T) {
 	g.Process.Stop()
 	size := journalSize(t, g)
 	// RLIMIT_FSIZE makes a write past the bound fail with EFBIG, as a full disk fails it with ENOSPC.
-	p := extproctest.Start(t, extproctest.Command{Name: "countersign", Path: "/bin/bash", Args: []string{"-c",
-		fmt.Sprintf("ulimit -S -f %d; trap '' XFSZ; exec %q serve --config %q --envoy", size/1024+60, extproctest.Build(t), g.Config)}})
+	p := extproctest.Start(t, extproctest.Command{Name: "countersign", Path: "/bin/bash", Args: []string{
+		"-c",
+		fmt.Sprintf("ulimit -S -f %d; trap '' XFSZ; exec %q serve --config %q --envoy", size/1024+60, extproctest.Build(t), g.Config),
+	}})
 	extproctest.Await(t, "readiness", 30*time.Second, func(context.Context) error {
 		if code, text := statusOf("http://" + g.Admin + "/readyz"); code != 200 {
 			return fmt.Errorf("%s\n%s", text, p.Log())

@@ -27,7 +27,6 @@ func serverOptions(c *config.Config) ([]grpc.ServerOption, error) {
 		// Each request is a stream, and a goroutine that is used again has its stack already: growing it anew was 6 % of
 		// the time. A stream that finds no worker free, because they hold, gets a goroutine of its own.
 		grpc.NumStreamWorkers(128),
-		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	}
 	if _, unix := c.Listen.Envoy.Unix(); unix {

@@ -22,17 +22,16 @@ import (
 
 // supervisor runs Envoy and starts it again when it ends by itself.
 type supervisor struct {
-	binary    string
-	args      []string
-	admin     config.Address
-	log       *slog.Logger
-	out       io.Writer
-	alarm     func(kind, detail string)
-	cancel    context.CancelFunc
-	done      chan struct{}
-	mu        sync.Mutex
-	process   *os.Process
-	lastDeath error
+	binary  string
+	args    []string
+	admin   config.Address
+	log     *slog.Logger
+	out     io.Writer
+	alarm   func(kind, detail string)
+	cancel  context.CancelFunc
+	done    chan struct{}
+	mu      sync.Mutex
+	process *os.Process
 }
 
 // Delays between two starts of an Envoy that ends by itself.
@@ -111,7 +110,7 @@ func raiseDescriptors(log *slog.Logger) {
 
 func (s *supervisor) launch() error {
 	raiseDescriptors(s.log)
-	cmd := exec.Command(s.binary, s.args...)
+	cmd := exec.Command(s.binary, s.args...) //nolint:noctx // a context would kill Envoy, and stop asks it to end first
 	cmd.Stdout, cmd.Stderr = s.out, s.out
 	cmd.SysProcAttr = envoyProcess()
 	if err := cmd.Start(); err != nil {
@@ -186,7 +185,7 @@ func (s *supervisor) stop() {
 }
 
 // ready asks Envoy's admin interface.
-func (s *supervisor) ready() error {
+func (s *supervisor) ready(ctx context.Context) error {
 	network, address := s.admin.Network()
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -194,13 +193,17 @@ func (s *supervisor) ready() error {
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		},
 	}}
-	resp, err := client.Get("http://envoy/ready")
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy/ready", nil)
 	if err != nil {
-		return fmt.Errorf("Envoy's admin interface does not answer: %w", err)
+		return fmt.Errorf("ask Envoy's admin interface: %w", err)
+	}
+	resp, err := client.Do(request)
+	if err != nil {
+		return fmt.Errorf("the admin interface of Envoy does not answer: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("Envoy is not ready (%s)", resp.Status)
+		return fmt.Errorf("not ready (%s)", resp.Status)
 	}
 	return nil
 }
