@@ -21,7 +21,7 @@ import (
 )
 
 // How long an operation whose stream broke off waits for Envoy's access log to say why, and how long one that only the
-// access log can end waits once Envoy is gone.
+// access log can end waits once Envoy's connection is gone.
 const (
 	accessLogWait = 5 * time.Second
 	envoyGoneWait = 10 * time.Second
@@ -180,7 +180,6 @@ type outcomes struct {
 	mu      sync.Mutex
 	pending map[string]*pendingOutcome
 	envoys  int // access log streams that are open
-	gone    *time.Timer
 }
 
 type pendingOutcome struct {
@@ -196,6 +195,9 @@ func (o *outcomes) expect(a *attempt) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pending[a.op.ID] = &pendingOutcome{attempt: a}
+	if a.connection != nil && a.connection.ended { // while it was decided
+		o.giveUpSoon(a.connection)
+	}
 }
 
 // forget drops an operation whose end was seen.
@@ -288,28 +290,40 @@ func (p *pendingOutcome) record(out gate.Outcome) {
 	a.server.finish(a.state.Gate, a.op.Resource.Name, a.ruling, out)
 }
 
-// connected counts access log streams. When the last one goes, Envoy may be gone, and with it the end of what it carried.
+// connected counts access log streams.
 func (o *outcomes) connected(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.envoys += n
-	if o.gone != nil {
-		o.gone.Stop()
-		o.gone = nil
-	}
-	if o.envoys == 0 {
-		o.gone = time.AfterFunc(envoyGoneWait, func() {
-			o.giveUp(fmt.Sprintf("Envoy's access log ended %v ago without telling how the operation ended", envoyGoneWait))
-		})
+}
+
+// lost is told that a connection of Envoy has ended. Envoy may have told already how what came by it ended, or tell it by
+// another one; where it does not, the outcome is unknown. An Envoy that was started again knows nothing of what it carried.
+func (o *outcomes) lost(c *connection) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c.ended = true
+	for _, p := range o.pending {
+		if p.attempt.connection == c {
+			o.giveUpSoon(c)
+			return
+		}
 	}
 }
 
-// giveUp records an unknown outcome for all that wait.
-func (o *outcomes) giveUp(reason string) {
+func (o *outcomes) giveUpSoon(c *connection) {
+	time.AfterFunc(envoyGoneWait, func() {
+		o.giveUp(func(p *pendingOutcome) bool { return p.attempt.connection == c },
+			fmt.Sprintf("Envoy's connection ended %v ago, and its access log did not tell how the operation ended", envoyGoneWait))
+	})
+}
+
+// giveUp records an unknown outcome for those that wait and for which which is true.
+func (o *outcomes) giveUp(which func(*pendingOutcome) bool, reason string) {
 	o.mu.Lock()
 	var waiting []*pendingOutcome
 	for id, p := range o.pending {
-		if p.waiting {
+		if p.waiting && which(p) {
 			waiting = append(waiting, p)
 			delete(o.pending, id)
 		}

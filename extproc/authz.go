@@ -33,6 +33,7 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 	request := attrs.GetRequest().GetHttp()
 	fields := requestFields(request)
 	a := s.newAttempt(st, attrs.GetContextExtensions()[ResourceExtension], addressText(attrs.GetSource().GetAddress()), fields)
+	a.connection = connectionOf(ctx)
 	if !a.head(ctx, fields) || !a.body(ctx, request) {
 		return a.deny(), nil
 	}

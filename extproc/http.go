@@ -131,6 +131,7 @@ func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeader
 	}
 	fields := fieldsOf(m.Headers)
 	x.attempt = x.server.newAttempt(st, name, attributes["source.address"].GetStringValue(), fields)
+	x.attempt.connection = connectionOf(ctx)
 	if !x.attempt.head(ctx, fields) {
 		return x.refuse()
 	}

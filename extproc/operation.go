@@ -20,6 +20,8 @@ type attempt struct {
 	resource *Resource
 	started  time.Time
 
+	connection *connection // that it came by; nil where that is not watched
+
 	op        gate.Operation
 	inspector *web.Inspector
 	ruling    gate.Ruling

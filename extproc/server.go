@@ -169,7 +169,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	default:
 		close(s.closing)
 	}
-	s.outcomes.giveUp("the gateway stopped before Envoy told how the operation ended")
+	s.outcomes.giveUp(func(*pendingOutcome) bool { return true }, "the gateway stopped before Envoy told how the operation ended")
 	return err
 }
 

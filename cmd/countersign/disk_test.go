@@ -143,7 +143,7 @@ func serveOn(t *testing.T, g *story.Gateway, disk evidence.FS) (stop func() erro
 	envoys := xds.NewServer(xds.Options{Log: log, Alarm: alarm})
 	must(t, envoys.Update(t.Context(), c))
 	must(t, server.Swap(a.state, nil))
-	options, err := serverOptions(c)
+	options, err := serverOptions(c, server)
 	must(t, err)
 	service := grpc.NewServer(options...)
 	server.Register(service)

@@ -73,7 +73,17 @@ func killsUnderLoad(t *testing.T, kills int) {
 // breaks, the operation ends, the alarm is recorded, and Envoy is started again.
 func TestEnvoyIsKilled(t *testing.T) {
 	t.Parallel()
-	g := start(t, readAll, story.Options{})
+	for _, attach := range []string{"ext_proc", "ext_authz"} {
+		t.Run(attach, func(t *testing.T) {
+			t.Parallel()
+			envoyIsKilled(t, attach)
+		})
+	}
+}
+
+func envoyIsKilled(t *testing.T, attach string) {
+	t.Helper()
+	g := start(t, readAll, story.Options{Attach: attach})
 	broken := make(chan error, 1)
 	go func() {
 		_, err := tryAsk(t, g, "GET", "/hold/x")

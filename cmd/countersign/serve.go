@@ -273,7 +273,7 @@ func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("listen.envoy: %w", err)
 	}
-	options, err := serverOptions(c)
+	options, err := serverOptions(c, g.server)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}

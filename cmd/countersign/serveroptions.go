@@ -9,14 +9,16 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
 )
 
 // serverOptions are those of the gRPC server that Envoy calls. Every HTTP request is a stream of its own, and one that
 // is held may be quiet for minutes, so streams are many and are not bounded by time; Envoy bounds them.
-func serverOptions(c *config.Config) ([]grpc.ServerOption, error) {
+func serverOptions(c *config.Config, server *extproc.Server) ([]grpc.ServerOption, error) {
 	largest := 16 << 20
 	for i := range c.Resources { // ext_authz sends a body in one message
 		largest = max(largest, int(c.Resources[i].Limits.RequestBody)+4<<20)
@@ -30,7 +32,7 @@ func serverOptions(c *config.Config) ([]grpc.ServerOption, error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	}
 	if _, unix := c.Listen.Envoy.Unix(); unix {
-		return options, nil
+		return append(options, grpc.Creds(server.Watch(insecure.NewCredentials()))), nil
 	}
 	t := c.Listen.EnvoyTLS
 	pem, err := os.ReadFile(string(t.ClientCAFile))
@@ -45,11 +47,11 @@ func serverOptions(c *config.Config) ([]grpc.ServerOption, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read listen.envoy_tls: %w", err)
 	}
-	return append(options, grpc.Creds(credentials.NewTLS(&tls.Config{
+	return append(options, grpc.Creds(server.Watch(credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{certificate},
 		ClientCAs:    pool,
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		MinVersion:   tls.VersionTLS13,
 		NextProtos:   []string{"h2"},
-	}))), nil
+	})))), nil
 }

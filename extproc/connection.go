@@ -1,0 +1,64 @@
+package extproc
+
+import (
+	"context"
+	"net"
+	"sync"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+)
+
+// connection is one of Envoy's connections to this service; each worker thread of an Envoy has one. When it ends, nobody is
+// left who could tell how the operations ended that were decided over it and that only the access log can end.
+type connection struct {
+	credentials.AuthInfo
+	ended bool // guarded by outcomes.mu
+}
+
+// Watch returns credentials that do what inner does, and tell the server when a connection ends. Without them an operation
+// whose answer does not come by here (ext_authz, response: pass) stays open when its Envoy dies, until the gateway stops.
+func (s *Server) Watch(inner credentials.TransportCredentials) credentials.TransportCredentials {
+	return &watch{inner, s}
+}
+
+type watch struct {
+	credentials.TransportCredentials
+	server *Server
+}
+
+// ServerHandshake is that of the inner credentials.
+func (w *watch) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := w.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		return conn, info, err
+	}
+	c := &connection{AuthInfo: info}
+	return &watchedConn{Conn: conn, closed: sync.OnceFunc(func() { w.server.outcomes.lost(c) })}, c, nil
+}
+
+// Clone copies the credentials.
+func (w *watch) Clone() credentials.TransportCredentials {
+	return &watch{w.TransportCredentials.Clone(), w.server}
+}
+
+type watchedConn struct {
+	net.Conn
+	closed func()
+}
+
+// Close is called by gRPC at the end of every connection, whoever ended it.
+func (c *watchedConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
+}
+
+// connectionOf is the connection that a call came by; nil where it is not watched.
+func connectionOf(ctx context.Context) *connection {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	c, _ := p.AuthInfo.(*connection)
+	return c
+}
