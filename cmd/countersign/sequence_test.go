@@ -48,7 +48,7 @@ func TestAnySequenceReconciles(t *testing.T) {
 func playSequence(t *testing.T, seed uint64, steps int) {
 	t.Helper()
 	address := extproctest.FreeAddress(t)
-	g := start(t, readAll+fmt.Sprintf("-- config.yaml --\nevidence: {otlp: {endpoint: %q, insecure: true}, segment: 64KiB, checkpoint: 300ms}\n", address), story.Options{})
+	g := start(t, readAll+fmt.Sprintf("-- config.yaml --\nevidence: {otlp: {endpoint: %q, insecure: true}, segment: 64KiB, checkpoint: 300ms}\n", address), story.Options{Attach: []string{"ext_proc", "ext_authz"}[seed%2]})
 	s := &sequence{
 		t: t, random: rand.New(rand.NewPCG(seed, 0)), gateway: g, receiver: startReceiver(t, address), answers: map[string]int{},
 		token: g.Issuer.Token(nil),
