@@ -66,7 +66,7 @@ func TestPortsAreGivenOutOnce(t *testing.T) {
 	locks := t.TempDir()
 	seen := map[int]bool{}
 	for range 200 {
-		port, release, err := reservePort(locks)
+		port, release, err := reservePort(locks, lastPort, func(int) bool { return true })
 		if err != nil {
 			t.Fatal(err)
 		}

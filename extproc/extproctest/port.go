@@ -16,6 +16,10 @@ import (
 const (
 	firstPort = 20000
 	lastPort  = 29999
+
+	// A node of a Redis cluster also listens at its port plus clusterBus, so that has to be below 32768 too.
+	clusterBus      = 10000
+	lastClusterPort = 32767 - clusterBus
 )
 
 // FreePort reserves a TCP port of the loopback interface until the test ends, for a part that is told its port rather than
@@ -25,7 +29,18 @@ const (
 // file that is named after the port, which the kernel drops with the process.
 func FreePort(tb TB) int {
 	tb.Helper()
-	port, release, err := reservePort(filepath.Join(os.TempDir(), fmt.Sprintf("countersign-ports-%d", os.Getuid())))
+	return freePort(tb, lastPort, func(port int) bool { return !portInUse(port) })
+}
+
+// freeClusterPort is FreePort for a node of a Redis cluster.
+func freeClusterPort(tb TB) int {
+	tb.Helper()
+	return freePort(tb, lastClusterPort, func(port int) bool { return !portInUse(port) && !portInUse(port+clusterBus) })
+}
+
+func freePort(tb TB, last int, isFree func(port int) bool) int {
+	tb.Helper()
+	port, release, err := reservePort(filepath.Join(os.TempDir(), fmt.Sprintf("countersign-ports-%d", os.Getuid())), last, isFree)
 	if err != nil {
 		tb.Fatalf("reserve a port: %v", err)
 	}
@@ -39,12 +54,12 @@ func FreeAddress(tb TB) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(FreePort(tb)))
 }
 
-func reservePort(locks string) (port int, release func(), err error) {
+func reservePort(locks string, last int, isFree func(port int) bool) (port int, release func(), err error) {
 	if err := os.MkdirAll(locks, 0o700); err != nil {
 		return 0, nil, err
 	}
 	for range 1000 {
-		port := firstPort + rand.IntN(lastPort-firstPort+1)
+		port := firstPort + rand.IntN(last-firstPort+1)
 		lock, err := lockFile(filepath.Join(locks, strconv.Itoa(port)), syscall.LOCK_EX|syscall.LOCK_NB)
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			continue
@@ -52,13 +67,13 @@ func reservePort(locks string) (port int, release func(), err error) {
 		if err != nil {
 			return 0, nil, err
 		}
-		if portInUse(port) {
+		if !isFree(port) {
 			lock.Close()
 			continue
 		}
 		return port, func() { lock.Close() }, nil
 	}
-	return 0, nil, fmt.Errorf("no free port from %d to %d after 1000 tries", firstPort, lastPort)
+	return 0, nil, fmt.Errorf("no free port from %d to %d after 1000 tries", firstPort, last)
 }
 
 func portInUse(port int) bool {

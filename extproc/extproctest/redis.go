@@ -158,7 +158,7 @@ func StartRedisCluster(tb TB, n int) []*RedisProcess {
 	var nodes []*RedisProcess
 	const slots = 16384
 	for i := range n {
-		node := StartRedis(tb, RedisConfig{Lines: []string{"cluster-enabled yes", fmt.Sprintf("cluster-config-file nodes-%d.conf", i)}})
+		node := StartRedis(tb, RedisConfig{Port: freeClusterPort(tb), Lines: []string{"cluster-enabled yes", fmt.Sprintf("cluster-config-file nodes-%d.conf", i)}})
 		args := []string{"CLUSTER", "ADDSLOTS"}
 		for slot := i * slots / n; slot < (i+1)*slots/n; slot++ {
 			args = append(args, strconv.Itoa(slot))
