@@ -26,6 +26,10 @@ import (
 // that no client can choose it.
 const ResourceMetadata = "countersign-resource"
 
+// PeerMetadata is the gRPC metadata key in which Envoy says who connected. The filter's attribute source.address says the
+// same, and costs both sides 15 µs a request more.
+const PeerMetadata = "countersign-peer"
+
 // MetadataNamespace is the namespace of the dynamic metadata that tells Envoy's access log the operation's id (`op`).
 const MetadataNamespace = "countersign"
 
@@ -123,14 +127,12 @@ func attributesOf(m *ext.ProcessingRequest) map[string]*structpb.Value {
 func isLocal(details string) bool { return details != "" && details != "via_upstream" }
 
 func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeaders, attributes map[string]*structpb.Value) (done bool, err error) {
-	var name string
-	if md, ok := metadata.FromIncomingContext(ctx); ok {
-		if values := md.Get(ResourceMetadata); len(values) == 1 {
-			name = values[0]
-		}
+	peer := told(ctx, PeerMetadata)
+	if peer == "" {
+		peer = attributes["source.address"].GetStringValue()
 	}
 	fields := fieldsOf(m.Headers)
-	x.attempt = x.server.newAttempt(st, name, attributes["source.address"].GetStringValue(), fields)
+	x.attempt = x.server.newAttempt(st, told(ctx, ResourceMetadata), peer, fields)
 	x.attempt.connection = connectionOf(ctx)
 	if !x.attempt.head(ctx, fields) {
 		return x.refuse()
@@ -147,6 +149,14 @@ func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeader
 		x.request.late = time.AfterFunc(limit, x.tooLate)
 	}
 	return false, nil
+}
+
+// told is what Envoy says of a stream in its gRPC metadata, once; empty where it says nothing or several things.
+func told(ctx context.Context, key string) string {
+	if values := metadata.ValueFromIncomingContext(ctx, key); len(values) == 1 {
+		return values[0]
+	}
+	return ""
 }
 
 // tooLate is the timer's: a request that trickles in is not held for ever. Envoy ends the stream after it.
@@ -300,12 +310,7 @@ func pieces(body []byte, end bool, send func(*ext.CommonResponse) error) error {
 // refuse tells the agent no, in the place of the target's answer.
 func (x *exchange) refuse() (done bool, err error) {
 	a := x.attempt
-	o := a.outcomeOfRefusal()
-	if p := a.ruling.Pending(); p != nil && x.stream.Context().Err() != nil {
-		o.Result, o.Status, o.BytesOut, o.BodySHA256 = gate.ClientGone, 0, 0, ""
-		o.Reason = "the client left while people were being asked; the request for approval stays open until " + p.Expires.UTC().Format(time.RFC3339)
-	}
-	x.finish(o)
+	x.finish(a.outcomeOfHold(x.stream.Context()))
 	return true, x.stream.Send(immediate(a.refused, a.op.ID))
 }
 

@@ -64,8 +64,8 @@ func (k *checker) processor(p *procv3.ExternalProcessor, at place) {
 	if p.GetMaxMessageTimeout() != nil {
 		k.longer(p.GetMaxMessageTimeout(), 0, at.at("max_message_timeout"), "max_message_timeout")
 	}
-	if !slices.Contains(p.GetRequestAttributes(), "source.address") {
-		k.problem(at.at("request_attributes"), "request_attributes lacks source.address: records would not say who connected")
+	if !slices.Contains(p.GetRequestAttributes(), "source.address") && metadataOf(p.GetGrpcService().GetInitialMetadata(), PeerMetadata) != peerFormat {
+		k.problem(at.at("grpc_service.initial_metadata"), "initial_metadata lacks %s: records would not say who connected; add {key: %s, value: %q} to grpc_service.initial_metadata", PeerMetadata, PeerMetadata, peerFormat)
 	}
 	if !slices.Contains(p.GetResponseAttributes(), "response.code_details") {
 		k.problem(at.at("response_attributes"), "response_attributes lacks response.code_details: records could not tell an answer of the target from one of Envoy")
@@ -116,6 +116,9 @@ func (k *checker) processorOnRoute(p *procv3.ExtProcPerRoute, at place) {
 	}
 	if o.GetProcessingMode() != nil {
 		k.processingMode(o.GetProcessingMode(), at.at("processing_mode"))
+	}
+	if said := metadataOf(o.GetGrpcInitialMetadata(), PeerMetadata); said != "" && said != peerFormat {
+		k.problem(at.at("grpc_initial_metadata"), "grpc_initial_metadata says who connected: %s is %q; remove it here, and leave it to the filter's grpc_service", PeerMetadata, said)
 	}
 }
 

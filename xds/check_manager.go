@@ -106,9 +106,11 @@ func guardOf(f *hcmv3.HttpFilter, inner proto.Message) (guard, bool) {
 	return guard{}, false
 }
 
-func namedIn(metadata []*corev3.HeaderValue) string {
+func namedIn(metadata []*corev3.HeaderValue) string { return metadataOf(metadata, ResourceMetadata) }
+
+func metadataOf(metadata []*corev3.HeaderValue, key string) string {
 	for _, h := range metadata {
-		if strings.EqualFold(h.GetKey(), ResourceMetadata) {
+		if strings.EqualFold(h.GetKey(), key) {
 			return h.GetValue() + string(h.GetRawValue())
 		}
 	}

@@ -213,6 +213,7 @@ func TestCheckAgreesWithEnvoyOnOverrides(t *testing.T) {
 		off     = `{"@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute, disabled: true}`
 		named   = `{"@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute, overrides: {grpc_initial_metadata: [{key: Countersign-Resource, value: payments}]}}`
 		other   = `{"@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute, overrides: {grpc_initial_metadata: [{key: countersign-resource, value: other}]}}`
+		posing  = `{"@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute, overrides: {grpc_initial_metadata: [{key: countersign-resource, value: payments}, {key: countersign-peer, value: "192.0.2.1:7"}]}}`
 		none    = `{"@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute, overrides: {processing_mode: {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND, response_header_mode: SKIP}}}`
 		wrapped = `{"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}`
 		within  = `{"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: ` + off + `}`
@@ -225,6 +226,7 @@ func TestCheckAgreesWithEnvoyOnOverrides(t *testing.T) {
 	g := &gateway{service: startService(t, c), target: target, config: c}
 	for _, c := range []struct{ name, table, host, route, cluster, resource, want string }{
 		{"the route names it", "", "", named, "", "payments", ""},
+		{"the route names the peer too", "", "", posing, "", "payments", "who connected"},
 		{"the route names it in a wrapper", "", "", wrapper, "", "payments", ""},
 		{"the virtual host names it", "", named, "", "", "payments", ""},
 		{"the route configuration names it", named, "", "", "", "payments", ""},

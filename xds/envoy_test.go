@@ -151,17 +151,22 @@ func TestRequestsReachTheirResource(t *testing.T) {
 		if a.by != c.by || a.resource != c.resource || a.body != c.body {
 			t.Errorf("%s: asked by %s for %q with body %q, want %s, %q, %q", c.host, a.by, a.resource, a.body, c.by, c.resource, c.body)
 		}
-		if c.by == "ext_proc" && !strings.HasPrefix(a.attributes["source.address"], "127.0.0.1:") {
-			t.Errorf("%s: attributes %v do not have the peer", c.host, a.attributes)
+		if c.by == "ext_proc" && !strings.HasPrefix(a.peer, "127.0.0.1:") {
+			t.Errorf("%s: the peer is %q", c.host, a.peer)
 		}
 	}
 }
 
-func TestClientCannotChooseTheResource(t *testing.T) {
+func TestClientCannotChooseTheResourceOrItsAddress(t *testing.T) {
 	g := startGateway(t, both)
-	g.do(t, "GET", "/", "payments.test", "", "countersign-resource: other", "Grpc-Metadata-countersign-resource: other")
-	if got := g.last(t).resource; got != "payments" {
-		t.Errorf("the resource is %q, want payments", got)
+	g.do(t, "GET", "/", "payments.test", "", "countersign-resource: other", "Grpc-Metadata-countersign-resource: other",
+		"countersign-peer: 192.0.2.1:7", "X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.1", "X-Real-IP: 192.0.2.1")
+	a := g.last(t)
+	if a.resource != "payments" {
+		t.Errorf("the resource is %q, want payments", a.resource)
+	}
+	if host, port, err := net.SplitHostPort(a.peer); err != nil || host != "127.0.0.1" || port == "7" {
+		t.Errorf("the peer is %q: %v", a.peer, err)
 	}
 }
 

@@ -49,8 +49,10 @@ func (b *builder) filter(name string, m validated) *hcmv3.HttpFilter {
 }
 
 func processor(l *listener, wait time.Duration) *procv3.ExternalProcessor {
+	streams := service(nil)
+	streams.InitialMetadata = []*corev3.HeaderValue{{Key: PeerMetadata, Value: peerFormat}}
 	return &procv3.ExternalProcessor{
-		GrpcService:       service(nil),
+		GrpcService:       streams,
 		FailureModeAllow:  false,
 		AllowModeOverride: false,
 		ProcessingMode:    processingMode(true), // routes that inspect answers say so; see the package comment
@@ -75,9 +77,9 @@ func processor(l *listener, wait time.Duration) *procv3.ExternalProcessor {
 	}
 }
 
-// attributes are what the service is told of a request besides the request. They cost space in every stream.
+// attributes are what the service is told of a request besides the request. They cost time in every stream.
 func attributes(l *listener) []string {
-	list := []string{"source.address"}
+	var list []string
 	if l.tls != nil && l.tls.ClientCAFile != "" {
 		list = append(list, "connection.sha256_peer_certificate_digest") // for tokens that are bound to a certificate (RFC 8705)
 	}

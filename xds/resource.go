@@ -56,14 +56,13 @@
 //
 //	the access log                         10 to 20 µs less for Envoy, 10 to 13 for who receives it
 //	the operation's id as dynamic metadata 11 and 14
-//	the request attribute source.address   9 to 14 and 4 to 8
+//	the request attribute source.address   9 to 14 and 4 to 8, so that the peer comes as gRPC metadata, for 1 to 2
 //	header mutations in the answer         4 and 3
 //	all settings of the connection manager nothing that shows: limits, timers, header rules, local replies, overload
 //	a larger buffer of the access log      nothing
 //	a service that ends its stream at once nothing
 //
-// The first three are evidence: that a request was there, which operation it was, and who sent it. Two of them could be had for
-// less: the id by joining on the request id, the peer, without its port, from x-envoy-external-address.
+// The first two are evidence: that a request was there, and which operation it was.
 package xds
 
 import (
@@ -92,6 +91,11 @@ const (
 
 	// ResourceMetadata is the gRPC metadata key of an ext_proc stream that names the resource.
 	ResourceMetadata = "countersign-resource"
+
+	// PeerMetadata is the gRPC metadata key of an ext_proc stream that says who connected, as an address and a port.
+	PeerMetadata = "countersign-peer"
+
+	peerFormat = "%DOWNSTREAM_REMOTE_ADDRESS%"
 
 	// ResourceExtension is the context extension of an ext_authz check that names the resource.
 	ResourceExtension = "resource"

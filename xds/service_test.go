@@ -49,6 +49,7 @@ type service struct {
 type asked struct {
 	by         string // ext_proc or ext_authz
 	resource   string
+	peer       string
 	headers    map[string]string
 	attributes map[string]string
 	body       string
@@ -131,7 +132,7 @@ func (s *service) count() int {
 // Process lets every part of a request and of its answer pass as it came.
 func (s *service) Process(stream procv3.ExternalProcessor_ProcessServer) error {
 	md, _ := metadata.FromIncomingContext(stream.Context())
-	a := asked{by: "ext_proc", resource: strings.Join(md.Get(xds.ResourceMetadata), ",")}
+	a := asked{by: "ext_proc", resource: strings.Join(md.Get(xds.ResourceMetadata), ","), peer: strings.Join(md.Get(xds.PeerMetadata), ",")}
 	for {
 		in, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
