@@ -35,11 +35,11 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 	a := s.newAttempt(st, attrs.GetContextExtensions()[ResourceExtension], addressText(attrs.GetSource().GetAddress()), fields)
 	a.connection = connectionOf(ctx)
 	if !a.head(ctx, fields) || !a.body(ctx, request) {
-		return a.deny(), nil
+		return a.deny(ctx), nil
 	}
 	credential, allowed := a.decide(ctx)
 	if !allowed {
-		return a.deny(), nil
+		return a.deny(ctx), nil
 	}
 	s.outcomes.expect(a)
 	s.outcomes.await(a, gate.Outcome{}, true)
@@ -114,8 +114,8 @@ func requestFields(r *authz.AttributeContext_HttpRequest) []web.Field {
 }
 
 // deny ends a refused attempt.
-func (a *attempt) deny() *authz.CheckResponse {
-	a.server.finish(a.state.Gate, a.op.Resource.Name, a.ruling, a.outcomeOfRefusal())
+func (a *attempt) deny(ctx context.Context) *authz.CheckResponse {
+	a.server.finish(a.state.Gate, a.op.Resource.Name, a.ruling, a.outcomeOfHold(ctx))
 	denied := &authz.DeniedHttpResponse{
 		Status: &httptype.HttpStatus{Code: httptype.StatusCode(a.refused.status)},
 		Body:   string(a.refused.body),

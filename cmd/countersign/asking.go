@@ -82,6 +82,8 @@ func (a *asking) Wait(ctx context.Context, id string) (gate.Answer, error) {
 	return a.answer(ctx, id)
 }
 
+func (a *asking) Left(ctx context.Context, op, id string) error { return a.desk.Left(ctx, op, id) }
+
 // answer is apart for the sake of the stack that waits.
 //
 //go:noinline

@@ -294,25 +294,16 @@ func (d *Desk) voidAll(ctx context.Context, page []Request, policyDigest string)
 	return int(voided.Load()), errors.Join(errs...)
 }
 
-// Withdraw closes a request that the agent does not want any more. Only the agent that asked can.
-func (d *Desk) Withdraw(ctx context.Context, agent gate.Party, id, reason string) error {
-	_, err := d.update(ctx, id, func(now time.Time, r *Request) error {
-		if r.Agent != Party(agent) {
-			return ErrNotFound
-		}
-		if !r.State.Live() {
-			return ErrClosed
-		}
-		r.State, r.Closed, r.Reason = Withdrawn, now, valid(reason)
-		return d.note(r, RecordWithdrawn, r.Op, because(reason))
-	})
-	return err
-}
-
-// Left records that the agent of operation op went away while it was held. The request stays as it is, and the record's
-// `state` says so: it can still be approved, and the identical operation repeated can use that.
-func (d *Desk) Left(ctx context.Context, op string, r *Request) error {
-	body, err := d.body(r, "left/"+op, because("the agent left during the hold; the request stays open until it expires"))
+// Left records that operation op, which waited for the request with this id, was given up by its agent. The request stays
+// as it is, and the record's `state` says so: it can still be approved, and the identical operation repeated can use that.
+// Nobody else closes a request that an agent has turned away from: a client that gives up after a minute is as a rule one
+// that comes back, and a person may be reading the card.
+func (d *Desk) Left(ctx context.Context, op, id string) error {
+	r, err := d.store.Get(ctx, id)
+	if err != nil {
+		return fmt.Errorf("record that the agent of operation %s left: %w", op, err)
+	}
+	body, err := d.body(&r, "left/"+op, because("the agent left during the hold; the request stays open until it expires"))
 	if err != nil {
 		return err
 	}

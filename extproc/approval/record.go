@@ -10,7 +10,8 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// The types of record. A decision that was refused is an approval.decided too, whose decision is "refused".
+// The types of record. A decision that was refused is an approval.decided too, whose decision is "refused". An
+// approval.withdrawn changes nothing: the agent of one operation left, and the request is in the state that it says.
 const (
 	RecordRequested = "approval.requested"
 	RecordDecided   = "approval.decided"

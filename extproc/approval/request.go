@@ -12,13 +12,12 @@ type State string
 
 // The states. Pending and Approved are live; the others are final.
 const (
-	Pending   State = "pending"
-	Approved  State = "approved"
-	Rejected  State = "rejected"
-	Expired   State = "expired"
-	Spent     State = "spent"
-	Voided    State = "voided"
-	Withdrawn State = "withdrawn"
+	Pending  State = "pending"
+	Approved State = "approved"
+	Rejected State = "rejected"
+	Expired  State = "expired"
+	Spent    State = "spent"
+	Voided   State = "voided"
 )
 
 // Live reports whether a request in this state can still change.
@@ -113,7 +112,7 @@ type Request struct {
 	GrantExpires time.Time  `json:"grant_expires"` // zero until approved
 	Spent        *Spend     `json:"spent"`
 	Closed       time.Time  `json:"closed"` // zero while live
-	Reason       string     `json:"reason"` // why it was rejected, voided or withdrawn
+	Reason       string     `json:"reason"` // why it was rejected or voided
 	Changed      time.Time  `json:"changed"`
 
 	Outbox []Event `json:"outbox"`

@@ -156,7 +156,7 @@ func instant(t time.Time) *time.Time {
 }
 
 var states = []approval.State{
-	approval.Pending, approval.Approved, approval.Rejected, approval.Expired, approval.Spent, approval.Voided, approval.Withdrawn,
+	approval.Pending, approval.Approved, approval.Rejected, approval.Expired, approval.Spent, approval.Voided,
 }
 
 // readFilter reads a list's parameters: state (repeatable), resource, agent with agent_issuer, after, size. Whatever else

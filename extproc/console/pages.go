@@ -38,7 +38,7 @@ func (c *Console) functions() template.FuncMap {
 
 var stateWords = map[approval.State]string{
 	approval.Pending: "waiting for a person", approval.Approved: "approved, not used yet", approval.Rejected: "rejected",
-	approval.Expired: "expired", approval.Spent: "approved and used", approval.Voided: "voided", approval.Withdrawn: "withdrawn",
+	approval.Expired: "expired", approval.Spent: "approved and used", approval.Voided: "voided",
 }
 
 // span is a duration in words: what a screen reader reads well.

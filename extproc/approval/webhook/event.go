@@ -11,7 +11,7 @@ import (
 // Event is the body of a notification.
 type Event struct {
 	EventID string         `json:"event_id"`
-	Event   string         `json:"event"` // approval.requested, .decided, .spent, .expired, .voided or .withdrawn, as the record of it
+	Event   string         `json:"event"` // approval.requested, .decided, .spent, .expired or .voided, as the record of it
 	Time    time.Time      `json:"time"`
 	Gateway string         `json:"gateway"`
 	ID      string         `json:"id"`    // of the request for approval
@@ -75,7 +75,7 @@ func (n *Notifier) eventsOf(r *approval.Request, t told) []Event {
 	}
 	switch r.State {
 	case approval.Pending, approval.Approved, approval.Rejected: // told above
-	case approval.Spent, approval.Expired, approval.Voided, approval.Withdrawn:
+	case approval.Spent, approval.Expired, approval.Voided:
 		add("approval."+string(r.State), string(r.State), r.Closed, r.State)
 	}
 	return events

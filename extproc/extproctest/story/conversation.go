@@ -26,8 +26,11 @@ type conversation struct {
 	line    int
 	who     string
 	request *Request // being written; sent at the next line that is not its own
+	hold    bool     // it is to be held
+	held    *held    // the one that is held; nil where its answer has come
 	answer  *Answer
-	seen    int // requests of the target that were looked at
+	awaited uint64 // seq of the record that was awaited last
+	seen    int    // requests of the target that were looked at
 	last    *extproctest.Seen
 }
 
@@ -96,11 +99,13 @@ func (c *conversation) say(mark, rest string) {
 	switch mark {
 	case "@":
 		c.who = rest
-	case ">":
+	case ">", ">>":
 		c.begin(rest)
+		c.hold = mark == ">>"
 	case "|":
 		c.field(rest)
 	case "<", "<:", "<!", "<=", "<~", "<^":
+		c.release()
 		if c.answer == nil {
 			c.failf("nothing was asked yet")
 			return
@@ -177,6 +182,10 @@ func (c *conversation) send() {
 	c.request = nil
 	if token := c.token(); token != "" {
 		r.Fields = append([]extproctest.Field{{Name: "Authorization", Value: "Bearer " + token}}, r.Fields...)
+	}
+	if c.hold {
+		c.wait(r)
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -279,12 +288,18 @@ func (c *conversation) command(rest string) {
 		before := len(c.gateway.Records())
 		c.gateway.write("policies/payments.rego", string(section(c.gateway.archive, argument)))
 		c.gateway.AwaitRecord("policy.activated", func(r Record) bool { return r.Type == "policy.activated" && r.Seq > uint64(before) })
+	case "approve", "reject":
+		c.decide(name, argument)
+	case "leave":
+		c.leave()
+	case "await":
+		c.awaited = c.gateway.AwaitRecord(argument, func(r Record) bool { return r.Type == argument && r.Seq > c.awaited }).Seq
 	default:
 		c.failf("there is no command %q", name)
 	}
 }
 
-// Send sends r to the gateway's listener, on a connection of its own.
+// Send sends r to the gateway's listener, on a connection of its own, which is closed when ctx ends.
 func (g *Gateway) Send(ctx context.Context, r *Request) (*Answer, error) {
 	if r.HTTP2 {
 		return g.sendHTTP2(ctx, r)
@@ -294,11 +309,7 @@ func (g *Gateway) Send(ctx context.Context, r *Request) (*Answer, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return nil, err
-		}
-	}
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	// A gateway that refuses early may close before all is written; what it said is read all the same.
 	written := make(chan error, 1)
 	go func() {

@@ -6,7 +6,7 @@
 //	policy.rego     package rules.payments; other *.rego, *.json and *.yaml files beside it go into the policy directory too
 //	resource.yaml   more keys of the resource, at the top level of the file
 //	config.yaml     more top-level keys of the configuration; ${ISSUER} in it is the issuer's URL
-//	listen          more keys of listen, at the top level of the file
+//	listen          more keys of listen, at the top level of the file; with people and without a console here there is one
 //	conversation    what is said, a line each, as below
 //	evidence        the records of operations that it leaves, in order; go test -update writes it
 //	evidence-ext_authz  the same through ext_authz, where Envoy itself refuses some of it
@@ -16,6 +16,7 @@
 //	@ agent-2                       who asks from here on: an agent of the issuer, "nobody", or claims as JSON
 //	> POST /v1/payments {"a":1}     a request; a body of *N is N bytes of x, and of <NAME the file of that name
 //	| Name: value                   a header field of it, sent as written; "| chunked" and "| h2" choose how it goes
+//	>> POST /v1/payments/7/refunds  a request that is held: the conversation goes on when people are asked, "<" waits for the answer
 //	< 403 denied                    the answer's status and, where it is a refusal, the problem type
 //	<: Name: value                  a header field that it has
 //	<! Name                         a header field that it has not
@@ -26,6 +27,11 @@
 //	=: Name: value                  a header field of the last request that the target saw
 //	=! Name                         a header field that it had not
 //	! policy NAME                   the file becomes the policy, and is active before the next line
+//	! approve bob                   the issuer's bob approves what was asked about last, by the console's API;
+//	! approve bob 403 own-operation or is told this status and this problem type or reason
+//	! reject bob WORDS              he rejects it, in these words
+//	! leave                         whoever made the request that is held closes the connection, and that is recorded
+//	! await approval.expired        such a record comes, after the one that was awaited before
 package story
 
 import (
@@ -67,6 +73,7 @@ type Gateway struct {
 	Process *extproctest.Process
 	Address string // of the resource's listener
 	Admin   string
+	Console string // "" where the story has no people
 	Dir     string // holds countersign.yaml, policies and the data directory, var
 	Config  string
 
@@ -136,6 +143,9 @@ func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
 		tb.Fatalf("%v", err)
 	}
 	g.Config = filepath.Join(g.Dir, "countersign.yaml")
+	if strings.Contains(string(section(archive, "config.yaml")), "people:") && !strings.Contains(string(section(archive, "listen")), "console:") {
+		g.Console = extproctest.FreeAddress(tb)
+	}
 	if o.Policies != "" {
 		if err := os.CopyFS(filepath.Join(g.Dir, "policies"), os.DirFS(o.Policies)); err != nil {
 			tb.Fatalf("copy the policies: %v", err)
@@ -165,7 +175,11 @@ func (g *Gateway) Run() {
 
 func (g *Gateway) config() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "node: %s\ndata: ./var\nlisten:\n    admin: %q\n%senvoy: {path: %q, concurrency: 1}\n", g.node, g.Admin, indent(string(section(g.archive, "listen"))), g.envoy)
+	fmt.Fprintf(&b, "node: %s\ndata: ./var\nlisten:\n    admin: %q\n%s", g.node, g.Admin, indent(string(section(g.archive, "listen"))))
+	if g.Console != "" {
+		fmt.Fprintf(&b, "    console: %q\n", g.Console)
+	}
+	fmt.Fprintf(&b, "envoy: {path: %q, concurrency: 1}\n", g.envoy)
 	fmt.Fprintf(&b, "agents:\n  - {issuer: %q, audience: [%s]}\n", g.Issuer.URL, extproctest.Audience)
 	fmt.Fprintf(&b, "policies: ./policies\n%s", strings.ReplaceAll(string(section(g.archive, "config.yaml")), "${ISSUER}", g.Issuer.URL))
 	fmt.Fprintf(&b, "resources:\n  - name: payments\n    kind: http\n    listen: {address: %q}\n    target: %q\n", g.Address, g.Target.URL)
@@ -311,11 +325,22 @@ func Describe(r Record) string {
 			add(b["problem"])
 		}
 	case "operation.finished":
-		add(r.Type, b["result"], b["status"], b["redacted"])
+		add(r.Type, b["result"])
+		if b["status"] != 0.0 { // nobody was answered
+			add(b["status"])
+		}
+		add(b["redacted"])
 	case "operation.unknown":
 		add(r.Type)
 	case "identity.refused":
 		add(r.Type, b["reason"])
+	case "approval.decided":
+		add(r.Type, b["decision"], b["problem"])
+		if approver, ok := b["approver"].(map[string]any); ok {
+			add(approver["subject"])
+		}
+	case "approval.withdrawn":
+		add(r.Type, b["state"])
 	default:
 		if strings.HasPrefix(r.Type, "approval.") {
 			add(r.Type)
