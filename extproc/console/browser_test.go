@@ -204,6 +204,16 @@ func TestBrowserApproveAndReject(t *testing.T) {
 		b.do(page, chromedp.Navigate(f.url+"/"+page), chromedp.WaitVisible("h1"))
 		b.shoot(strings.Split(page, "/")[0])
 	}
+	b.do("prove a record", chromedp.Click(`a[href*="prove="]`), chromedp.WaitVisible("#proof"))
+	b.shoot("proof")
+	b.do("filter the history", chromedp.Navigate(f.url+"/history?state=rejected"), chromedp.WaitVisible("table"))
+	b.await("only what was rejected", "document.querySelectorAll('tbody tr').length === 1")
+	b.shoot("history-filtered")
+	b.do("an agent of no issuer is asked about again, in the form", chromedp.Navigate(f.url+"/history?agent=nobody"), chromedp.WaitVisible("#error"))
+	b.await("what was typed is still there", "document.getElementById('f-agent').value === 'nobody'")
+	b.shoot("history-error")
+	b.do("filter for nothing", chromedp.Navigate(f.url+"/history?state=expired"), chromedp.WaitVisible("p.nothing"))
+	b.shoot("history-empty")
 	b.do("sign out", chromedp.Click("header.site form button"), chromedp.WaitVisible(`a[href="/login"]`))
 	b.do("what was open is closed", chromedp.Navigate(f.url+"/approvals/"+second.ID), chromedp.WaitVisible(`input[name=password]`))
 }
@@ -307,9 +317,9 @@ func TestBrowserDarkAndNarrow(t *testing.T) {
 	if now := b.eval("getComputedStyle(document.documentElement).backgroundColor"); now == light || now == nil {
 		t.Errorf("the background in dark mode is %v", now)
 	}
-	pages := []string{"/", "/approvals/" + r.ID, "/approvals/" + weird.ID, "/history", "/holds", "/approvers", "/me", "/help", "/operations/" + r.Op}
-	names := []string{"queue", "card", "hostile", "history", "holds", "approvers", "me", "help", "operation"}
-	for i, path := range pages[:4] {
+	pages := []string{"/", "/approvals/" + r.ID, "/approvals/" + weird.ID, "/history", "/operations/" + r.Op, "/holds", "/approvers", "/me", "/help"}
+	names := []string{"queue", "card", "hostile", "history", "operation", "holds", "approvers", "me", "help"}
+	for i, path := range pages[:5] {
 		b.do(path, chromedp.Navigate(f.url+path), chromedp.WaitVisible("#main"))
 		b.shoot("dark-" + names[i])
 	}

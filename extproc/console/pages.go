@@ -32,7 +32,7 @@ func (c *Console) functions() template.FuncMap {
 		"span":    span,
 		"seconds": func(n int64) string { return span(time.Duration(n) * time.Second) },
 		"state":   func(s approval.State) string { return stateWords[s] },
-		"body":    func(b []byte) cardText { return visible(string(b)) },
+		"body":    bodyRows,
 	}
 }
 
@@ -256,7 +256,8 @@ func (c *Console) historyPage(w http.ResponseWriter, r *http.Request, who *perso
 	}
 	f, err := readFilter(q.Encode())
 	if err != nil {
-		c.showProblem(w, r, unreadable("The request cannot be read: "+err.Error()+"."))
+		v := historyView{States: states, Filter: approval.Filter{Resource: q.Get("resource")}, Agent: approval.Party{Issuer: q.Get("agent_issuer"), Subject: q.Get("agent")}, State: approval.State(q.Get("state"))}
+		c.show(w, http.StatusBadRequest, "history-page", view{Title: "History", Here: "history", Who: who, Error: err.Error(), Data: v})
 		return
 	}
 	page, err := c.opt.Desk.List(r.Context(), f)
