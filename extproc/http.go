@@ -11,6 +11,7 @@ import (
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	filter "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	httptype "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/grpc/codes"
@@ -94,7 +95,7 @@ func (x *exchange) handle(st *State, all *ext.ProcessingRequest) (done bool, err
 		if x.attempt != nil {
 			return true, status.Error(codes.InvalidArgument, "countersign: a second request on one stream")
 		}
-		return x.requestHead(ctx, st, m.RequestHeaders, attributesOf(all))
+		return x.requestHead(ctx, st, m.RequestHeaders, all)
 	case *ext.ProcessingRequest_RequestBody:
 		return x.requestBody(ctx, m.RequestBody)
 	case *ext.ProcessingRequest_RequestTrailers:
@@ -126,15 +127,19 @@ func attributesOf(m *ext.ProcessingRequest) map[string]*structpb.Value {
 // isLocal reports whether an answer is Envoy's own, in the place of one that the target did not give.
 func isLocal(details string) bool { return details != "" && details != "via_upstream" }
 
-func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeaders, attributes map[string]*structpb.Value) (done bool, err error) {
+func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeaders, all *ext.ProcessingRequest) (done bool, err error) {
 	peer := told(ctx, PeerMetadata)
 	if peer == "" {
-		peer = attributes["source.address"].GetStringValue()
+		peer = attributesOf(all)["source.address"].GetStringValue()
 	}
 	fields := fieldsOf(m.Headers)
 	x.attempt = x.server.newAttempt(st, told(ctx, ResourceMetadata), peer, fields)
 	x.attempt.connection = connectionOf(ctx)
 	if !x.attempt.head(ctx, fields) {
+		return x.refuse()
+	}
+	if mode := all.GetProtocolConfig().GetResponseBodyMode(); mode != filter.ProcessingMode_FULL_DUPLEX_STREAMED && !x.attempt.resource.PassResponse {
+		x.attempt.refuse(ctx, gate.Refusal{Problem: gate.Unavailable, Detail: "The answers of this resource do not come by the gateway, as its configuration says that they do, so the operation was refused. Nothing was done. Whoever runs Envoy has to change its configuration."})
 		return x.refuse()
 	}
 	if m.EndOfStream {

@@ -38,15 +38,17 @@ func (p Problem) String() string {
 // problem rather than a pass. Timeouts are compared with the default hold. path is what problems are told by; it is not read.
 //
 // The rules, in short: every HTTP connection manager asks the cluster "countersign", by ext_proc or ext_authz, before its
-// router, and on every route; nothing turns that off, lets requests pass when it fails, hides a part of the request, or
-// changes it afterwards; nothing sends it twice; the access log goes to countersign; no timeout is shorter than a hold;
-// certificates of targets are verified; no other listener leads around all this.
+// router, and on every route; nothing turns that off, lets requests pass when it fails, hides a part of the request or passes
+// one that countersign does not see, or changes it afterwards; nothing sends it twice, or elsewhere; the access log goes to
+// countersign and tells it which operation it was; who connected is not what a header says; no timeout is shorter than a
+// hold; certificates of targets are verified, and nothing crosses the network in the clear; no other listener leads around all
+// this.
 func CheckFile(path string, text []byte) []Problem {
 	return (&checker{file: path, hold: config.DefaultHold}).check(text)
 }
 
 // CheckFileFor is CheckFile with what c says: timeouts are compared with its holds, and a resource that a route names must
-// be one of c's, attached that way.
+// be one of c's, attached that way, with its answers sent where c inspects them.
 func CheckFileFor(c *config.Config, path string, text []byte) []Problem {
 	return (&checker{file: path, config: c, hold: longestHold(c)}).check(text)
 }

@@ -37,6 +37,16 @@ func (k *checker) rules(m proto.Message, at place) {
 		k.checkListener(m, at)
 	case *tlsv3.UpstreamTlsContext:
 		k.verifies(m.GetCommonTlsContext(), at)
+	case *clusterv3.Cluster:
+		k.targetCluster(m, at)
+	case *upstreamv3.HttpProtocolOptions:
+		k.upstreamFilters(m.GetHttpFilters(), at.at("http_filters"))
+	case *corev3.Http2ProtocolOptions:
+		if m.GetAllowMetadata() {
+			k.problem(at.at("allow_metadata"), "allow_metadata lets frames through that countersign does not see: remove it")
+		}
+	case *routev3.InternalRedirectPolicy:
+		k.problem(at, "an internal redirect has Envoy go where a target's answer sends it, and a decision is for one request: remove it")
 	case *routev3.RetryPolicy:
 		k.problem(at, "a retry policy sends a request again, and a decision is for one execution: remove it")
 	case *routev3.HedgePolicy:
@@ -47,6 +57,40 @@ func (k *checker) rules(m proto.Message, at place) {
 	if name := m.ProtoReflect().Descriptor().FullName(); name.Name() == "TypedStruct" {
 		k.problem(at, "%s carries configuration that this check cannot see into: write its own type", name)
 	}
+}
+
+// targetCluster wants to know where the target's credential goes, and that nobody reads it on the way.
+func (k *checker) targetCluster(c *clusterv3.Cluster, at place) {
+	if c.GetType() == clusterv3.Cluster_ORIGINAL_DST {
+		k.problem(at.at("type"), "an ORIGINAL_DST cluster lets the client choose where the target's credential is sent: name the target's address")
+	}
+	if kind := c.GetClusterType().GetTypedConfig(); strings.Contains(kind.GetTypeUrl(), "dynamic_forward_proxy") {
+		k.problem(at.at("cluster_type"), "a dynamic_forward_proxy cluster lets the client choose where the target's credential is sent: name the target's address")
+	}
+	if c.GetName() == ServiceCluster || c.GetTransportSocket() != nil || len(c.GetTransportSocketMatches()) > 0 || k.accepts(func(r *config.Resource) bool { return r.TargetInsecure }) {
+		return
+	}
+	for _, locality := range c.GetLoadAssignment().GetEndpoints() {
+		for _, e := range locality.GetLbEndpoints() {
+			if a := e.GetEndpoint().GetAddress(); a != nil && !nearby(a) {
+				k.problem(at, "requests and the target's credential would cross the network in the clear: set transport_socket, or target_insecure for the resource")
+				return
+			}
+		}
+	}
+}
+
+// accepts reports whether a resource of the configuration says that it accepts something insecure.
+func (k *checker) accepts(what func(*config.Resource) bool) bool {
+	if k.config == nil {
+		return false
+	}
+	for i := range k.config.Resources {
+		if what(&k.config.Resources[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // besideNetwork are the network filters that refuse, count or name connections and carry none.
@@ -61,6 +105,14 @@ var besideNetwork = []string{
 }
 
 func (k *checker) checkListener(l *listenerv3.Listener, at place) {
+	chains := l.GetFilterChains()
+	if c := l.GetDefaultFilterChain(); c != nil {
+		chains = append(chains[:len(chains):len(chains)], c)
+	}
+	if l.GetAddress() != nil && !nearby(l.GetAddress()) && !k.accepts(func(r *config.Resource) bool { return r.Listen.Insecure }) &&
+		slices.ContainsFunc(chains, func(c *listenerv3.FilterChain) bool { return c.GetTransportSocket() == nil }) {
+		k.problem(at, "agents' tokens would cross the network in the clear: set transport_socket in every filter chain, or insecure in a resource's listen")
+	}
 	for i, c := range l.GetFilterChains() {
 		k.networkFilters(c.GetFilters(), at.at("filter_chains", i, "filters"))
 	}

@@ -60,6 +60,8 @@ func (k *checker) processor(p *procv3.ExternalProcessor, at place) {
 	if rules := p.GetMutationRules(); rules.GetAllowAllRouting().GetValue() || rules.GetAllowExpression() != nil {
 		k.problem(at.at("mutation_rules"), "mutation_rules let the route change after it was judged: remove allow_all_routing and allow_expression")
 	}
+	k.mutable(p.GetMutationRules(), at.at("mutation_rules"))
+	k.told(p.GetMetadataOptions(), at.at("metadata_options"))
 	k.longer(p.GetMessageTimeout(), 200*time.Millisecond, at.at("message_timeout"), "message_timeout")
 	if p.GetMaxMessageTimeout() != nil {
 		k.longer(p.GetMaxMessageTimeout(), 0, at.at("max_message_timeout"), "max_message_timeout")
@@ -71,6 +73,13 @@ func (k *checker) processor(p *procv3.ExternalProcessor, at place) {
 		k.problem(at.at("response_attributes"), "response_attributes lacks response.code_details: records could not tell an answer of the target from one of Envoy")
 	}
 	k.processingMode(p.GetProcessingMode(), at.at("processing_mode"))
+}
+
+// told wants what the service says of an operation kept for the access log.
+func (k *checker) told(m *procv3.MetadataOptions, at place) {
+	if !slices.Contains(m.GetReceivingNamespaces().GetUntyped(), MetadataNamespace) {
+		k.problem(at, "metadata_options does not take what countersign says of a request, so that the access log could not be compared with the records: add receiving_namespaces {untyped: [%s]}", MetadataNamespace)
+	}
 }
 
 // processingMode wants the whole request sent, and the whole answer or nothing of it.
@@ -113,6 +122,9 @@ func (k *checker) processorOnRoute(p *procv3.ExtProcPerRoute, at place) {
 	}
 	if o.GetProcessingRequestModifier() != nil {
 		k.problem(at.at("processing_request_modifier"), "processing_request_modifier changes what countersign sees: remove it")
+	}
+	if o.GetMetadataOptions() != nil {
+		k.told(o.GetMetadataOptions(), at.at("metadata_options"))
 	}
 	if o.GetProcessingMode() != nil {
 		k.processingMode(o.GetProcessingMode(), at.at("processing_mode"))
@@ -157,6 +169,7 @@ func (k *checker) authorizer(a *authzv3.ExtAuthz, at place) {
 	if s := a.GetStatusOnError(); s.GetCode() < 500 {
 		k.problem(at.at("status_on_error"), "status_on_error is not a 5xx: without it a failure is a 403, which is taken for a decision")
 	}
+	k.mutable(a.GetDecoderHeaderMutationRules(), at.at("decoder_header_mutation_rules"))
 	k.wholeBody(a.GetWithRequestBody(), at.at("with_request_body"))
 	k.longer(a.GetGrpcService().GetTimeout(), 200*time.Millisecond, at.at("grpc_service", "timeout"), "the timeout of grpc_service")
 }

@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
@@ -19,6 +20,9 @@ type guard struct {
 	name     string // that per-route configuration has it under
 	attach   string // ext_proc or ext_authz
 	resource string // that it names where a route does not
+
+	mode     *procv3.ProcessingMode // of ext_proc, where a route does not set another
+	cleaners []cleaner              // of ext_authz: the filters beside it that can remove trailers
 }
 
 // harmless are the HTTP filters that may stand between the decision and the router: they refuse, count or add, and do not
@@ -48,6 +52,13 @@ func (k *checker) manager(m *hcmv3.HttpConnectionManager, at place) {
 	if !removesEnvoyHeaders(m) {
 		k.problem(at.at("early_header_mutation_extensions"), "x-envoy-retry-on of an agent makes Envoy send a request again, and a decision is for one execution: remove x-envoy-* in early_header_mutation_extensions (remove_on_match, prefix x-envoy-)")
 	}
+	if !m.GetUseRemoteAddress().GetValue() && len(m.GetOriginalIpDetectionExtensions()) == 0 {
+		k.problem(at.at("use_remote_address"), "use_remote_address is not true, so that records and policy would take who connected from X-Forwarded-For, which an agent can write: set it, with xff_num_trusted_hops where proxies stand before Envoy")
+	}
+	if o := m.GetAccessLogOptions(); o.GetAccessLogFlushInterval() != nil || o.GetFlushAccessLogOnNewRequest() || o.GetFlushLogOnTunnelSuccessfullyEstablished() ||
+		m.GetAccessLogFlushInterval() != nil || m.GetFlushAccessLogOnNewRequest() { //nolint:staticcheck // Envoy still reads them
+		k.problem(at.at("access_log_options"), "the access log tells of requests that have not ended, which countersign would take for their end: remove the options that flush it early")
+	}
 	for i, u := range m.GetUpgradeConfigs() {
 		if len(u.GetFilters()) > 0 {
 			k.problem(at.at("upgrade_configs", i, "filters"), "upgrade_configs has filters of its own, which this check does not follow: remove them")
@@ -72,6 +83,7 @@ func (k *checker) fromService(s *corev3.ConfigSource, at place, what string) {
 
 func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []guard {
 	var guards []guard
+	var cleaners []cleaner
 	for i, f := range filters {
 		at := at.at(i)
 		if f.GetConfigDiscovery() != nil {
@@ -88,7 +100,13 @@ func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []guard {
 			}
 			continue
 		}
+		if m, ok := inner.(*headerv3.HeaderMutation); ok {
+			cleaners = append(cleaners, cleaner{f.GetName(), f.GetDisabled(), removesTrailers(m.GetMutations())})
+		}
 		k.beside(f, inner, len(guards) > 0, at)
+	}
+	for i := range guards {
+		guards[i].cleaners = cleaners
 	}
 	if len(guards) == 0 {
 		k.problem(at, "no filter asks countersign before the router, so that requests go through unseen: add ext_proc or ext_authz with envoy_grpc cluster_name: %s", ServiceCluster)
@@ -99,9 +117,9 @@ func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []guard {
 func guardOf(f *hcmv3.HttpFilter, inner proto.Message) (guard, bool) {
 	switch inner := inner.(type) {
 	case *procv3.ExternalProcessor:
-		return guard{f.GetName(), "ext_proc", namedIn(inner.GetGrpcService().GetInitialMetadata())}, asksService(inner.GetGrpcService())
+		return guard{name: f.GetName(), attach: "ext_proc", resource: namedIn(inner.GetGrpcService().GetInitialMetadata()), mode: inner.GetProcessingMode()}, asksService(inner.GetGrpcService())
 	case *authzv3.ExtAuthz:
-		return guard{f.GetName(), "ext_authz", ""}, asksService(inner.GetGrpcService())
+		return guard{name: f.GetName(), attach: "ext_authz"}, asksService(inner.GetGrpcService())
 	}
 	return guard{}, false
 }
@@ -130,7 +148,10 @@ func (k *checker) alwaysOn(f *hcmv3.HttpFilter, at place) bool {
 // beside is about a filter that does not ask this service.
 func (k *checker) beside(f *hcmv3.HttpFilter, inner proto.Message, judged bool, at place) {
 	kind := string(inner.ProtoReflect().Descriptor().FullName())
-	_, isRouter := inner.(*routerv3.Router)
+	r, isRouter := inner.(*routerv3.Router)
+	if isRouter {
+		k.upstreamFilters(r.GetUpstreamHttpFilters(), at.at("typed_config", "upstream_http_filters"))
+	}
 	switch {
 	case isRouter || judged && slices.Contains(harmless, kind):
 	case judged:

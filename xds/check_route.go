@@ -22,6 +22,7 @@ func (k *checker) routeConfiguration(c *routev3.RouteConfiguration, guards []gua
 	if len(c.GetRouteSpecifiers()) > 0 {
 		k.problem(at.at("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
 	}
+	k.routeHeaders(c.GetRequestHeadersToAdd(), c.GetRequestHeadersToRemove(), at)
 	outer := []level{{c.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")}}
 	for i, h := range c.GetVirtualHosts() {
 		k.checkHost(h, guards, outer, at.at("virtual_hosts", i))
@@ -35,6 +36,7 @@ func (k *checker) checkHost(h *routev3.VirtualHost, guards []guard, outer []leve
 	if len(h.GetRouteSpecifiers()) > 0 {
 		k.problem(at.at("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
 	}
+	k.routeHeaders(h.GetRequestHeadersToAdd(), h.GetRequestHeadersToRemove(), at)
 	levels := append(outer[:len(outer):len(outer)], level{h.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")})
 	for i, r := range h.GetRoutes() {
 		at := at.at("routes", i)
@@ -44,11 +46,13 @@ func (k *checker) checkHost(h *routev3.VirtualHost, guards []guard, outer []leve
 		if r.GetRoute() == nil {
 			continue // redirects and direct responses reach no target
 		}
+		k.routeHeaders(r.GetRequestHeadersToAdd(), r.GetRequestHeadersToRemove(), at)
 		k.action(r.GetRoute(), at.at("route"))
 		levels := append(levels[:len(levels):len(levels)], level{r.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")})
 		weighted := r.GetRoute().GetWeightedClusters().GetClusters()
 		for j, w := range weighted {
 			at := at.at("route", "weighted_clusters", "clusters", j)
+			k.routeHeaders(w.GetRequestHeadersToAdd(), w.GetRequestHeadersToRemove(), at)
 			k.guarded(guards, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")}), at)
 		}
 		if len(weighted) == 0 {
@@ -62,7 +66,7 @@ func (k *checker) guarded(guards []guard, levels []level, at place) {
 	var on int
 	var named bool
 	for _, g := range guards {
-		disabled, resource, where := k.effective(g, levels)
+		disabled, resource, mode, where := k.effective(g, levels)
 		if where.node != nil && len(guards) == 1 {
 			at = where
 		}
@@ -70,9 +74,15 @@ func (k *checker) guarded(guards []guard, levels []level, at place) {
 			continue
 		}
 		on++
+		if ok, where := trailersRemoved(g.cleaners, levels); g.attach == "ext_authz" && !ok {
+			if where.node == nil {
+				where = at
+			}
+			k.problem(where, "ext_authz does not show the trailers of requests to countersign, and targets can read them as header fields: remove them, with a filter envoy.filters.http.header_mutation before ext_authz whose request_trailers_mutations has remove_on_match {key_matcher: {safe_regex: {regex: .*}}}")
+		}
 		if resource != "" {
 			named = true
-			k.resource(g, resource, where)
+			k.resource(g, resource, mode, where)
 		}
 	}
 	switch {
@@ -85,49 +95,52 @@ func (k *checker) guarded(guards []guard, levels []level, at place) {
 }
 
 // effective is what the levels, from the outermost, make of a filter: the innermost that speaks of it decides whether it
-// is on, and of names the innermost counts.
-func (k *checker) effective(g guard, levels []level) (disabled bool, resource string, where place) {
-	resource = g.resource
+// is on, and of names and modes the innermost counts.
+func (k *checker) effective(g guard, levels []level) (disabled bool, resource string, mode *procv3.ProcessingMode, where place) {
+	resource, mode = g.resource, g.mode
 	for _, l := range levels {
 		packed, ok := l.filters[g.name]
 		if !ok {
 			continue
 		}
 		where = l.at.at(g.name)
-		off, name := overridden(packed)
+		off, name, m := overridden(packed)
 		disabled = off
+		if m != nil {
+			mode = m
+		}
 		if name != "" {
 			resource = name
 		}
 	}
-	return disabled, resource, where
+	return disabled, resource, mode, where
 }
 
 // overridden reads per-route configuration of one of the two filters.
-func overridden(packed *anypb.Any) (disabled bool, resource string) {
+func overridden(packed *anypb.Any) (disabled bool, resource string, mode *procv3.ProcessingMode) {
 	inner, err := packed.UnmarshalNew()
 	if err != nil {
-		return false, "" // reported by walk
+		return false, "", nil // reported by walk
 	}
 	switch c := inner.(type) {
 	case *routev3.FilterConfig:
 		if c.GetConfig() == nil {
-			return c.GetDisabled(), ""
+			return c.GetDisabled(), "", nil
 		}
-		off, name := overridden(c.GetConfig())
-		return off || c.GetDisabled(), name
+		off, name, mode := overridden(c.GetConfig())
+		return off || c.GetDisabled(), name, mode
 	case *procv3.ExtProcPerRoute:
-		return c.GetDisabled(), namedIn(c.GetOverrides().GetGrpcInitialMetadata())
+		return c.GetDisabled(), namedIn(c.GetOverrides().GetGrpcInitialMetadata()), c.GetOverrides().GetProcessingMode()
 	case *authzv3.ExtAuthzPerRoute:
-		return c.GetDisabled(), c.GetCheckSettings().GetContextExtensions()[ResourceExtension]
+		return c.GetDisabled(), c.GetCheckSettings().GetContextExtensions()[ResourceExtension], nil
 	}
-	return false, ""
+	return false, "", nil
 }
 
 var resourceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 
 // resource is about the name that a route gives. Envoy fills %REQ(…)% in with what the client sent, so a name is plain.
-func (k *checker) resource(g guard, name string, at place) {
+func (k *checker) resource(g guard, name string, mode *procv3.ProcessingMode, at place) {
 	if !resourceName.MatchString(name) {
 		k.problem(at, "the resource %q is not a plain name: a client could choose what is put in", name)
 		return
@@ -141,6 +154,8 @@ func (k *checker) resource(g guard, name string, at place) {
 		k.problem(at, "the resource %q is not in %s", name, k.config.File())
 	case r.Attach != g.attach:
 		k.problem(at, "the resource %q is attached by %s here, and by %s in %s", name, g.attach, r.Attach, k.config.File())
+	case g.attach == "ext_proc" && r.Response != "pass" && mode.GetResponseBodyMode() != procv3.ProcessingMode_FULL_DUPLEX_STREAMED:
+		k.problem(at, "the answers of resource %q do not come by countersign here, and could not be redacted: set processing_mode with response_body_mode FULL_DUPLEX_STREAMED and the response's header and trailer modes SEND, or response: pass in %s", name, k.config.File())
 	}
 }
 
@@ -175,6 +190,9 @@ func (k *checker) action(a *routev3.RouteAction, at place) {
 		if rewrite.set {
 			k.problem(at.at(rewrite.name), "%s changes a request after it was judged: have agents ask for what the target is to get", rewrite.name)
 		}
+	}
+	if a.GetInternalRedirectAction() != routev3.RouteAction_PASS_THROUGH_INTERNAL_REDIRECT { //nolint:staticcheck // Envoy still reads it
+		k.problem(at.at("internal_redirect_action"), "internal_redirect_action has Envoy go where a target's answer sends it, and a decision is for one request: remove it")
 	}
 	if d := a.GetIdleTimeout(); d.AsDuration() != 0 {
 		k.longer(d, 0, at.at("idle_timeout"), "idle_timeout")

@@ -49,6 +49,9 @@ func TestCheckAcceptsWhatIsMade(t *testing.T) {
   - {name: v6, kind: http, listen: {address: "[::1]:8080", host: V6.test}, target: "https://v6.test", target_http2: true, body: stream, response: pass, timeout: 30s}
   - {name: big, kind: http, listen: {address: "127.0.0.1:8081"}, target: "http://localhost", attach: ext_authz, body: stream, limits: {headers: 1MiB}}
 `,
+		`
+  - {name: plain, kind: http, listen: {address: "0.0.0.0:8080", insecure: true}, target: "http://192.0.2.1", target_insecure: true}
+`,
 	} {
 		c := parse(t, extproctest.Dir(t), resources)
 		for name, generate := range map[string]func() ([]byte, error){
@@ -188,6 +191,8 @@ func TestCheckReportsWhatComesFromElsewhere(t *testing.T) {
 		{"an admin interface for all", text + "admin: {address: {socket_address: {address: 0.0.0.0, port_value: 9901}}}\n", "admin interface"},
 		{"an admin interface for this machine", text + "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}\n", ""},
 		{"the service across the network in the clear", strings.Replace(text, "pipe: {path: /tmp/x}", "socket_address: {address: 192.0.2.1, port_value: 9}", 1), "in the clear"},
+		{"agents across the network in the clear", strings.Replace(text, "address: 127.0.0.1, port_value: 10000", "address: 0.0.0.0, port_value: 10000", 1), "agents' tokens"},
+		{"a target across the network in the clear", strings.Replace(text, "address: 127.0.0.1, port_value: 9999", "address: 192.0.2.1, port_value: 9999", 1), "the target's credential"},
 	} {
 		problems := xds.CheckFile("x", []byte(c.text))
 		if c.want != "" {
@@ -307,6 +312,7 @@ static_resources:
               typed_config:
                 "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
                 stat_prefix: x
+                use_remote_address: true
                 access_log:
                   - name: log
                     typed_config:
@@ -325,6 +331,7 @@ static_resources:
                       message_timeout: 60s
                       request_attributes: [source.address]
                       response_attributes: [response.code_details]
+                      metadata_options: {receiving_namespaces: {untyped: [countersign]}}
                       processing_mode:
                         {request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND, response_header_mode: SKIP}
                   - name: router
@@ -359,6 +366,13 @@ func TestCheckForAConfigurationKnowsItsResources(t *testing.T) {
 	c.Resources[0].Body, c.Resources[1].Body = "inspect", "inspect"
 	streamed := strings.Replace(text, "context_extensions:", "disable_request_body_buffering: true\n                                context_extensions:", 1)
 	streamed = strings.Replace(streamed, "                                with_request_body:\n                                  max_request_bytes: 1048576\n                                  pack_as_bytes: true\n", "", 1)
+	passed := strings.Replace(text, "response_body_mode: FULL_DUPLEX_STREAMED", "response_body_mode: NONE", 1)
+	want(t, "answers do not come by", xds.CheckFileFor(c, "x", []byte(passed)), 0, "could not be redacted")
+	unsaid := strings.Replace(text, "                                processing_mode:\n", "                                async_mode: false\n                                x:\n", 1)
+	_, rest, _ := strings.Cut(unsaid, "                                x:\n")
+	_, after, _ := strings.Cut(rest, "grpc_initial_metadata")
+	before, _, _ := strings.Cut(unsaid, "                                x:\n")
+	want(t, "a route does not say that answers come by", xds.CheckFileFor(c, "x", []byte(before+"                                grpc_initial_metadata"+after)), 0, "could not be redacted")
 	want(t, "a body is hidden", xds.CheckFileFor(c, "x", []byte(streamed)), 0, "inspects bodies")
 }
 

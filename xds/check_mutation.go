@@ -1,0 +1,111 @@
+package xds
+
+import (
+	"slices"
+	"strings"
+
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// The rules about what becomes of a request between the decision and the target.
+
+// mutable wants the service able to take the agent's token away and to put the target's credential in its place.
+func (k *checker) mutable(r *mutationv3.HeaderMutationRules, at place) {
+	if r.GetDisallowAll().GetValue() || r.GetDisallowExpression() != nil {
+		k.problem(at, "disallow_all and disallow_expression keep countersign from taking the agent's token out of what goes to the target: remove them")
+	}
+}
+
+// routeHeaders is about what a route, or what it stands in, changes of header fields: Envoy does so in the router, after the
+// decision.
+func (k *checker) routeHeaders(add []*corev3.HeaderValueOption, remove []string, at place) {
+	if len(add) > 0 {
+		k.problem(at.at("request_headers_to_add"), "request_headers_to_add changes a request after it was judged: add the header in early_header_mutation_extensions, where countersign sees it")
+	}
+	for _, name := range remove {
+		if !strings.HasPrefix(strings.ToLower(name), "x-envoy-") {
+			k.problem(at.at("request_headers_to_remove"), "request_headers_to_remove takes %s away after it was judged: remove it in early_header_mutation_extensions", name)
+		}
+	}
+}
+
+// upstreamFilters is about filters that run when the router has sent a request on its way, for a router or a cluster.
+func (k *checker) upstreamFilters(filters []*hcmv3.HttpFilter, at place) {
+	for i, f := range filters {
+		at := at.at(i)
+		if f.GetConfigDiscovery() != nil {
+			k.problem(at, "filter %s comes from elsewhere (config_discovery), so that it cannot be checked", f.GetName())
+			continue
+		}
+		inner, err := f.GetTypedConfig().UnmarshalNew()
+		if err != nil {
+			continue // reported by walk
+		}
+		if !slices.Contains(harmless, string(inner.ProtoReflect().Descriptor().FullName())) {
+			k.problem(at, "filter %s comes after the decision and can change what was judged: put it before the filter that asks countersign", f.GetName())
+		}
+	}
+}
+
+// cleaner is a header_mutation filter, which can remove the trailers of requests.
+type cleaner struct {
+	name   string // that per-route configuration has it under
+	off    bool   // where a route does not turn it on
+	cleans bool   // wherever it is on
+}
+
+// removesTrailers reports whether m removes every trailer of a request.
+func removesTrailers(m *headerv3.Mutations) bool {
+	return slices.ContainsFunc(m.GetRequestTrailersMutations(), func(h *mutationv3.HeaderMutation) bool {
+		switch h.GetRemoveOnMatch().GetKeyMatcher().GetSafeRegex().GetRegex() {
+		case ".*", ".+", "^.*$", "^.+$":
+			return true
+		}
+		return false
+	})
+}
+
+// trailersRemoved reports whether one of the filters removes the trailers of what the levels, from the outermost, are about,
+// and if not, where it could. Envoy applies what every level says, and the innermost decides whether a filter is on.
+func trailersRemoved(cleaners []cleaner, levels []level) (ok bool, where place) {
+	for _, c := range cleaners {
+		cleans, off := c.cleans, c.off
+		for _, l := range levels {
+			packed, ok := l.filters[c.name]
+			if !ok {
+				continue
+			}
+			var here bool
+			off, here = cleaning(packed)
+			where = l.at.at(c.name)
+			cleans = cleans || here
+		}
+		if cleans && !off {
+			return true, where
+		}
+	}
+	return false, where
+}
+
+// cleaning reads per-route configuration of a header_mutation filter.
+func cleaning(packed *anypb.Any) (off, cleans bool) {
+	inner, err := packed.UnmarshalNew()
+	if err != nil {
+		return false, false // reported by walk
+	}
+	switch c := inner.(type) {
+	case *routev3.FilterConfig:
+		if c.GetConfig() != nil {
+			off, cleans = cleaning(c.GetConfig())
+		}
+		return off || c.GetDisabled(), cleans
+	case *headerv3.HeaderMutationPerRoute:
+		return false, removesTrailers(c.GetMutations())
+	}
+	return false, false
+}
