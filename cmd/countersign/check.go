@@ -110,6 +110,9 @@ func checkParts(c *config.Config, tell func(any)) {
 }
 
 func configReference(_ context.Context, c *call) error {
+	if _, err := c.parse(c.flags("config reference"), 0); err != nil {
+		return err
+	}
 	_, err := fmt.Fprint(c.stdout, config.Reference())
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -31,7 +32,7 @@ func exitCode(err error, stderr io.Writer) int {
 	case errors.Is(err, errSilent):
 		return 1
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "countersign: %v\nRun 'countersign help' for the commands and their flags.\n", err)
+		fmt.Fprintf(stderr, "countersign: %v\nRun '%s' for how to call it.\n", err, strings.TrimSpace("countersign help "+usage.command))
 		return 2
 	default:
 		fmt.Fprintf(stderr, "countersign: %v\n", err)

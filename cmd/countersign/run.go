@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/countersign/countersign/extproc/config"
@@ -22,47 +23,25 @@ type env struct {
 }
 
 // usageError is a command line that is wrong, so that nothing was done.
-type usageError struct{ text string }
+type usageError struct {
+	text    string
+	command string // whose; empty where there is no such command
+}
 
 func (e *usageError) Error() string { return e.text }
 
-func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+func usagef(format string, args ...any) error { return &usageError{text: fmt.Sprintf(format, args...)} }
 
 // errSilent is a failure that was told already.
 var errSilent = errors.New("failed")
 
-const usage = `countersign decides, records and redacts what AI agents do, at the point where they do it.
-
-  countersign serve --config FILE [--envoy]      run the service; with --envoy, run Envoy too
-  countersign check --config FILE                report everything that is wrong with config, policies and Envoy files
-  countersign envoy bootstrap --config FILE      print a bootstrap for Envoy that takes the rest over xDS
-  countersign envoy static --config FILE         print the whole configuration for an Envoy without xDS
-  countersign policy test PATH                   run the Rego tests at PATH (or --config FILE)
-  countersign policy explain --config F --input FILE [--resource NAME]
-                                                 print the verdict on an input, and the rules that made it
-  countersign approvals list|watch [--url URL|--config FILE] [--token-file FILE] [--state STATE] [--json]
-                                                 print the requests that wait for a person
-  countersign approvals show ID                  print the card of a request
-  countersign approvals approve|reject ID [--reason WORDS] [--card DIGEST]
-                                                 answer, as the person whose token it is
-  countersign evidence verify --data DIR|--config FILE [--key KEY]... [--checkpoint FILE]
-                                                 verify the journal; needs only the files and a public key
-  countersign evidence show --data DIR|--config FILE [--json] [--type T]... [--since TIME] [--operation ID] [--follow]
-  countersign evidence export --data DIR|--config FILE --to FILE
-                                                 copy the journal, its checkpoints and the public key into one archive
-  countersign evidence key --data DIR|--config FILE
-                                                 print the public key that verifies the checkpoints
-  countersign config reference                   print every configuration key
-  countersign version
-
-Exit codes: 0 well, 1 failed or found something wrong, 2 the command line is wrong.
-`
-
-// command is one of the program's commands. It is given the arguments after its name.
-type command func(ctx context.Context, c *call) error
+// errHelped says that help was wanted, and given.
+var errHelped = errors.New("help was given")
 
 // call is one run of a command.
 type call struct {
+	command *command
+
 	args   []string
 	env    env
 	stdin  io.Reader
@@ -70,51 +49,51 @@ type call struct {
 	stderr io.Writer
 }
 
-var commands = map[string]command{
-	"serve":             serve,
-	"check":             check,
-	"envoy bootstrap":   envoyBootstrap,
-	"envoy static":      envoyStatic,
-	"policy test":       policyTest,
-	"policy explain":    policyExplain,
-	"approvals list":    approvalsList,
-	"approvals show":    approvalsShow,
-	"approvals approve": approvalsApprove,
-	"approvals reject":  approvalsReject,
-	"approvals watch":   approvalsWatch,
-	"evidence verify":   evidenceVerify,
-	"evidence show":     evidenceShow,
-	"evidence export":   evidenceExport,
-	"evidence key":      evidenceKey,
-	"config reference":  configReference,
-	"version":           version,
-}
-
 // run is the program, with everything that it touches given to it.
 func run(ctx context.Context, args []string, e env, stdin io.Reader, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		fmt.Fprint(stderr, usage)
+		help(stderr)
 		return usagef("no command was given")
 	}
 	switch args[0] {
 	case "help", "-h", "-help", "--help":
-		fmt.Fprint(stdout, usage)
-		return nil
+		args = append(slices.Clone(args[1:]), "--help")
 	case "--version", "-version":
 		args = []string{"version"}
 	}
-	c := &call{env: e, stdin: stdin, stdout: stdout, stderr: stderr}
-	if f, ok := commands[args[0]]; ok {
-		c.args = args[1:]
-		return f(ctx, c)
-	}
-	if len(args) > 1 {
-		if f, ok := commands[args[0]+" "+args[1]]; ok {
-			c.args = args[2:]
-			return f(ctx, c)
+	for i := range commands {
+		cmd := &commands[i]
+		name := strings.Fields(cmd.name)
+		if len(args) < len(name) || !slices.Equal(args[:len(name)], name) {
+			continue
 		}
+		err := cmd.run(ctx, &call{command: cmd, args: args[len(name):], env: e, stdin: stdin, stdout: stdout, stderr: stderr})
+		if errors.Is(err, errHelped) {
+			return nil
+		}
+		var wrong *usageError
+		if errors.As(err, &wrong) {
+			wrong.command = cmd.name
+		}
+		return err
 	}
-	return usagef("%q is not a command", strings.Join(args[:min(2, len(args))], " "))
+	return notCommand(args, stdout, stderr)
+}
+
+// notCommand helps whoever named no command, or only the first word of one.
+func notCommand(args []string, stdout, stderr io.Writer) error {
+	last := args[len(args)-1]
+	if asked := last == "-h" || last == "-help" || last == "--help"; asked {
+		if help(stdout, args[:len(args)-1]...) {
+			return nil
+		}
+		args = args[:len(args)-1]
+	}
+	name := strings.Join(args[:min(2, len(args))], " ")
+	if len(args) == 1 && help(stderr, args[0]) {
+		return usagef("%s wants a second word", name)
+	}
+	return usagef("%q is not a command", name)
 }
 
 // flags returns a flag set that reports through errors.
@@ -131,10 +110,8 @@ func (c *call) parse(f *flag.FlagSet, most int) ([]string, error) {
 	for {
 		if err := f.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
-				var text strings.Builder
-				f.SetOutput(&text)
-				f.PrintDefaults()
-				return nil, usagef("the flags of %q are:\n%s", f.Name(), text.String())
+				c.command.help(c.stdout, f)
+				return nil, errHelped
 			}
 			return nil, usagef("%s: %v", f.Name(), err)
 		}
@@ -169,8 +146,8 @@ func (t *texts) Set(s string) error {
 }
 
 func version(_ context.Context, c *call) error {
-	if len(c.args) > 0 {
-		return usagef("version takes no arguments")
+	if _, err := c.parse(c.flags("version"), 0); err != nil {
+		return err
 	}
 	_, err := fmt.Fprintln(c.stdout, "countersign", Version)
 	return err

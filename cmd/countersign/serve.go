@@ -52,7 +52,7 @@ func serve(ctx context.Context, c *call) error {
 	withEnvoy := f.Bool("envoy", false, "start and supervise Envoy too")
 	logJSON := f.Bool("log-json", false, "write the log as JSON lines")
 	profile := f.String("pprof", "", "serve net/http/pprof on this loopback `address`, for developers")
-	level := f.String("log-level", "info", "debug, info, warn or error")
+	level := f.String("log-level", "info", "the least `level` that is logged: debug, info, warn or error")
 	if _, err := c.parse(f, 0); err != nil {
 		return err
 	}
