@@ -50,29 +50,29 @@ func (a *asking) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (boo
 	return true, nil
 }
 
-func (a *asking) Ask(ctx context.Context, q *gate.Question) (gate.Pending, error) {
+func (a *asking) Ask(ctx context.Context, q *gate.Question) (p gate.Pending, recorded func() error, err error) {
 	shown, err := a.shown(q)
 	if err != nil {
-		return gate.Pending{}, &gate.AskRefused{Reason: "the operation cannot be shown to a person: " + err.Error()}
+		return gate.Pending{}, nil, &gate.AskRefused{Reason: "the operation cannot be shown to a person: " + err.Error()}
 	}
-	r, _, err := a.desk.Ask(ctx, approval.Asking{
+	r, _, recorded, err := a.desk.Begin(ctx, approval.Asking{
 		Operation: q.Operation, Digest: q.Digest, Verdict: q.Verdict, Shown: shown,
 		History: a.history.of(q.Operation.Context.Session), Demand: a.demands[q.Operation.Resource.Name],
 	})
 	var limit *approval.LimitError
 	switch {
 	case errors.As(err, &limit):
-		return gate.Pending{}, &gate.AskRefused{Reason: limit.Error()}
+		return gate.Pending{}, nil, &gate.AskRefused{Reason: limit.Error()}
 	case errors.Is(err, approval.ErrNobody):
-		return gate.Pending{}, &gate.AskRefused{Reason: err.Error()}
+		return gate.Pending{}, nil, &gate.AskRefused{Reason: err.Error()}
 	case err != nil:
-		return gate.Pending{}, err
+		return gate.Pending{}, nil, err
 	}
-	p := gate.Pending{ID: r.ID, Expires: r.Deadline()}
+	p = gate.Pending{ID: r.ID, Expires: r.Deadline()}
 	if a.consoleAt != "" {
 		p.URL = a.consoleAt + "/approvals/" + r.ID
 	}
-	return p, nil
+	return p, recorded, nil
 }
 
 func (a *asking) Wait(ctx context.Context, id string) (gate.Answer, error) {

@@ -114,6 +114,11 @@ func (m *forgetful) Append(_ context.Context, r *gate.Record) (gate.Receipt, err
 	return gate.Receipt{Seq: m.seq}, err
 }
 
+func (m *forgetful) Begin(ctx context.Context, r *gate.Record) func() (gate.Receipt, error) {
+	receipt, err := m.Append(ctx, r)
+	return func() (gate.Receipt, error) { return receipt, err }
+}
+
 func (m *forgetful) Post(ctx context.Context, r *gate.Record) error {
 	_, err := m.Append(ctx, r)
 	return err

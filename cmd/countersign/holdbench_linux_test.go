@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"flag"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,93 +89,6 @@ func BenchmarkHolds(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkAsk compares what an ask and an allow take until they are answered, both alone and from 16 connections. The ask
-// is handed over at once; the allow goes to the target and back.
-func BenchmarkAsk(b *testing.B) {
-	c := startCrowded(b, "1ms", story.Options{Binary: shipped(b), Target: story.TargetOptions{Unrecorded: true}})
-	const rounds = 2000
-	var out strings.Builder
-	fmt.Fprintf(&out, "\n| operation | connections | p50 | p99 | operations/s | processor time of countersign |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
-	next := 0
-	for _, connections := range []int{1, 16} {
-		for _, kind := range []string{"allow", "ask, joining", "ask, new"} {
-			if connections == 1 && kind == "allow" {
-				c.askMany(b, kind, 1, 500, &next) // warm
-			}
-			spent := cpuOf(b, c.Process.PID())
-			began := time.Now()
-			took := sortedCopy(c.askMany(b, kind, connections, rounds, &next))
-			elapsed := time.Since(began)
-			spent = cpuOf(b, c.Process.PID()) - spent
-			fmt.Fprintf(&out, "| %s | %d | %v | %v | %.0f | %v |\n", kind, connections, quantile(took, 0.5), quantile(took, 0.99),
-				float64(len(took))/elapsed.Seconds(), (spent / time.Duration(len(took))).Round(time.Microsecond))
-		}
-	}
-	fmt.Fprintln(os.Stdout, out.String()) // b.Log keeps ten lines
-	b.ReportMetric(0, "ns/op")
-}
-
-// askMany sends operations of one kind and returns what each took.
-func (c *crowded) askMany(b *testing.B, kind string, connections, rounds int, next *int) []time.Duration {
-	b.Helper()
-	each := rounds / connections
-	all := make(chan []time.Duration, connections)
-	for i := range connections {
-		first := *next + i*each
-		go func() { all <- c.askSome(b, kind, first, each) }()
-	}
-	*next += rounds
-	var took []time.Duration
-	for range connections {
-		took = append(took, <-all...)
-	}
-	return took
-}
-
-func (c *crowded) askSome(b *testing.B, kind string, first, rounds int) []time.Duration {
-	conn, err := net.Dial("tcp", c.Address)
-	if err != nil {
-		b.Error(err)
-		return nil
-	}
-	defer conn.Close()
-	reader := bufio.NewReader(conn)
-	var took []time.Duration
-	for n := first; n < first+rounds; n++ {
-		method, path, body, want := "POST", "/v1/payments/7/refunds", fmt.Sprintf(`{"amount": %d}`, n+1), 403
-		switch kind {
-		case "allow":
-			method, path, body, want = "GET", "/v1/payments/7", "", 200
-		case "ask, joining":
-			body = `{"amount": 1000000000}`
-		}
-		began := time.Now()
-		_, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", method, path, c.Address, c.agent, len(body), body)
-		var resp *http.Response
-		if err == nil {
-			resp, err = http.ReadResponse(reader, nil)
-		}
-		if err == nil {
-			_, err = reader.Discard(int(max(0, resp.ContentLength)))
-			if resp.ContentLength < 0 {
-				buffer := make([]byte, 4096)
-				for err == nil {
-					_, err = resp.Body.Read(buffer)
-				}
-				if err.Error() == "EOF" {
-					err = nil
-				}
-			}
-		}
-		if err != nil || resp.StatusCode != want {
-			b.Errorf("%s: %+v %v", kind, resp, err)
-			return took
-		}
-		took = append(took, time.Since(began))
-	}
-	return took
-}
-
 // footprint is what the gateway takes, in bytes.
 type footprint struct{ resident, heap, stacks int64 }
 
@@ -218,19 +128,4 @@ func shipped(b *testing.B) string {
 		b.Fatalf("build: %v\n%s", err, out)
 	}
 	return binary
-}
-
-// cpuOf is the processor time that a process has spent.
-func cpuOf(b *testing.B, pid int) time.Duration {
-	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	var user, system int64
-	if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(user+system) * 10 * time.Millisecond
 }

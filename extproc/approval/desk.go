@@ -88,6 +88,25 @@ type Asking struct {
 // under another policy or other rules is voided first. The request can be Approved already: then spend it. A *LimitError is
 // for the agent; every other error says that nobody can be asked at the moment. Its record is durable on return.
 func (d *Desk) Ask(ctx context.Context, a Asking) (r Request, joined bool, err error) {
+	r, joined, recorded, err := d.Begin(ctx, a)
+	if err == nil {
+		err = recorded()
+	}
+	return r, joined, err
+}
+
+// Begin is Ask for a caller that has a record of its own to make, which then goes to the disk together with the request's: on
+// return the store has the request, and its record is in the journal's queue. Where there is no error recorded must be called,
+// and until it has returned nil nothing may be acknowledged. It answers for what this gateway records, also when another
+// operation has opened the request.
+func (d *Desk) Begin(ctx context.Context, a Asking) (r Request, joined bool, recorded func() error, err error) {
+	if r, joined, err = d.open(ctx, a); err != nil {
+		return r, joined, nil, err
+	}
+	return r, joined, d.begin(ctx, &r), nil
+}
+
+func (d *Desk) open(ctx context.Context, a Asking) (r Request, joined bool, err error) {
 	if err := a.check(); err != nil {
 		return Request{}, false, err
 	}
@@ -105,7 +124,7 @@ func (d *Desk) Ask(ctx context.Context, a Asking) (r Request, joined bool, err e
 			return Request{}, false, fmt.Errorf("open a request for approval: %w", err)
 		case !joined:
 			d.memory.note(&r)
-			return r, false, d.record(ctx, &r)
+			return r, false, nil
 		case !r.State.Live(): // it was closed while it was being joined
 			err = ErrClosed
 		default:

@@ -26,6 +26,7 @@ type eventKey struct {
 
 // flight is an append that others can wait for.
 type flight struct {
+	key  eventKey
 	done chan struct{}
 	err  error
 }
@@ -88,37 +89,88 @@ func (d *Desk) record(ctx context.Context, r *Request) error {
 
 // recordEvent appends an event once, also when several callers find it in the store at the same time.
 func (d *Desk) recordEvent(ctx context.Context, id string, e Event) error {
-	key := eventKey{id, e.Rev}
-	o := &d.outbox
-	o.mu.Lock()
-	if o.recorded[id][e.Rev] {
-		o.mu.Unlock()
-		return nil
-	}
-	f, mine := o.flights[key], false
-	if f == nil {
-		f, mine = &flight{done: make(chan struct{})}, true
-		o.flights[key] = f
-	}
-	o.mu.Unlock()
+	f, mine := d.outbox.board(eventKey{id, e.Rev})
 	if !mine {
-		<-f.done // the journal answers always
-		return f.err
+		return f.wait()
 	}
-
 	// The journal's answer is waited for even where the caller has left: only then is it known what the record says.
-	receipt, err := d.recorder.Append(context.WithoutCancel(ctx), &gate.Record{Type: e.Type, Op: e.Op, Body: line(e.Body)})
+	return d.land(f, func() (gate.Receipt, error) { return d.recorder.Append(context.WithoutCancel(ctx), e.record()) })
+}
+
+// begin puts what is in r's outbox, and is this gateway's own, into the journal's queue. What it returns waits until all of it
+// is durable, and must be called: others may wait for the same records.
+func (d *Desk) begin(ctx context.Context, r *Request) (recorded func() error) {
+	var flights []func() error
+	for _, e := range r.Outbox {
+		if e.Node != d.node {
+			continue
+		}
+		f, mine := d.outbox.board(eventKey{r.ID, e.Rev})
+		if !mine {
+			flights = append(flights, f.wait)
+			continue
+		}
+		durable := d.recorder.Begin(context.WithoutCancel(ctx), e.record())
+		flights = append(flights, func() error { return d.land(f, durable) })
+	}
+	id := r.ID
+	return func() error {
+		var errs []error
+		for _, landed := range flights {
+			if err := landed(); err != nil {
+				errs = append(errs, fmt.Errorf("%w: request %s: %w", ErrUnrecorded, id, err))
+			}
+		}
+		return errors.Join(errs...)
+	}
+}
+
+func (e *Event) record() *gate.Record {
+	return &gate.Record{Type: e.Type, Op: e.Op, Body: line(e.Body)}
+}
+
+// landed is the flight of what is recorded already.
+var landed = func() *flight {
+	f := &flight{done: make(chan struct{})}
+	close(f.done)
+	return f
+}()
+
+func (f *flight) wait() error {
+	<-f.done // the journal answers always
+	return f.err
+}
+
+// board returns the flight of an event. Where it is the caller's, the caller must land it.
+func (o *outbox) board(key eventKey) (f *flight, mine bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.recorded[key.id][key.rev] {
+		return landed, false
+	}
+	if f := o.flights[key]; f != nil {
+		return f, false
+	}
+	f = &flight{key: key, done: make(chan struct{})}
+	o.flights[key] = f
+	return f, true
+}
+
+// land waits for the journal and tells who waits for the same.
+func (d *Desk) land(f *flight, durable func() (gate.Receipt, error)) error {
+	receipt, err := durable()
 	if err == nil && receipt.Seq == 0 {
 		err = errors.New("the journal gave no receipt")
 	}
+	o := &d.outbox
 	o.mu.Lock()
 	f.err = err
-	delete(o.flights, key)
+	delete(o.flights, f.key)
 	if err == nil {
-		if o.recorded[id] == nil {
-			o.recorded[id] = map[uint64]bool{}
+		if o.recorded[f.key.id] == nil {
+			o.recorded[f.key.id] = map[uint64]bool{}
 		}
-		o.recorded[id][e.Rev] = true
+		o.recorded[f.key.id][f.key.rev] = true
 	}
 	o.mu.Unlock()
 	close(f.done)

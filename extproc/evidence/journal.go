@@ -232,6 +232,29 @@ func (j *Journal) Append(ctx context.Context, r *gate.Record) (gate.Receipt, err
 	return receipt, err
 }
 
+// Begin puts r in the queue that Append uses and returns what waits as Append does, for as long as the disk takes. Until then the
+// record is in no hurry: it goes to the disk with the next Append, and on its own only when it is waited for first.
+func (j *Journal) Begin(ctx context.Context, r *gate.Record) (durable func() (gate.Receipt, error)) {
+	e, err := encode(j.opts.Node, r)
+	if err != nil {
+		return func() (gate.Receipt, error) { return gate.Receipt{}, err }
+	}
+	e.waits, e.patient = true, true
+	if err := j.put(ctx, e); err != nil {
+		e.free()
+		return func() (gate.Receipt, error) { return gate.Receipt{}, err }
+	}
+	return func() (gate.Receipt, error) {
+		if len(e.done) == 0 {
+			j.queue.nudge()
+		}
+		<-e.done
+		receipt, err := e.receipt, e.err
+		e.free()
+		return receipt, err
+	}
+}
+
 // Post puts r in the queue that Append uses, keeps its order, and returns without waiting for the disk. It waits while
 // the queue is full, and an ended ctx matters only then. An error says that the journal takes nothing at the moment.
 // A record that was taken and could not be written afterwards is counted in the alarm record that follows.

@@ -18,7 +18,8 @@ type entry struct {
 	op   string
 	outcome
 
-	waits   bool         // an Append waits for it
+	waits   bool         // an Append waits for it, or a Begin is going to
+	patient bool         // it is a Begin's, and hurries nobody
 	state   atomic.Int32 // waiting, then answered or abandoned
 	done    chan struct{}
 	receipt gate.Receipt
@@ -41,7 +42,7 @@ func encode(node string, r *gate.Record) (*entry, error) {
 		return nil, fmt.Errorf("record %q: not a type of record", r.Type)
 	}
 	e := entries.Get().(*entry) //nolint:forcetypeassert // the pool holds nothing else
-	e.kind, e.op, e.waits, e.err, e.receipt = r.Type, r.Op, false, nil, gate.Receipt{}
+	e.kind, e.op, e.waits, e.patient, e.err, e.receipt = r.Type, r.Op, false, false, nil, gate.Receipt{}
 	e.state.Store(waiting)
 	b := append(e.head[:0], `{"body":`...)
 	from := len(b)
@@ -148,10 +149,11 @@ func (q *queue) put(ctx context.Context, e *entry) error {
 		if len(q.list) < q.size && q.bytes < maxBatch {
 			q.list = append(q.list, e)
 			q.bytes += len(e.head)
-			if e.waits {
+			hurries := e.waits && !e.patient
+			if hurries {
 				q.waits++
 			}
-			urgent := e.waits && q.waits >= q.want || q.full()
+			urgent := hurries && q.waits >= q.want || q.full()
 			if !urgent && !q.due {
 				q.due = true
 				q.later.Reset(postDelay)

@@ -44,8 +44,10 @@ type Approvals interface {
 	// Spend takes the grant for q's operation and no other; q has the verdict of policy now. It is false where another
 	// operation was first, the grant's time is over, or it was given to another question.
 	Spend(ctx context.Context, q *Question, g Grant) (bool, error)
-	// Ask opens a request for q, or joins the one that is open. Its error is an *AskRefused where a bound says no.
-	Ask(ctx context.Context, q *Question) (Pending, error)
+	// Ask opens a request for q, or joins the one that is open. Its error is an *AskRefused where a bound says no. Without an
+	// error recorded is to be called: it waits until the request's own record is durable, and nobody is told of the request
+	// before it has returned nil.
+	Ask(ctx context.Context, q *Question) (p Pending, recorded func() error, err error)
 	// Wait returns when the request has ended. Its error is that of ctx where ctx ends first.
 	Wait(ctx context.Context, id string) (Answer, error)
 	// Left records that whoever waited with operation op for the request with this id is gone. The request stays as it is.
@@ -89,31 +91,32 @@ func (g *Gate) Resume(ctx context.Context, op *Operation, r Ruling, answer Answe
 	return g.record(ctx, op.ID, decision, Verdict{PolicyDigest: r.verdict.PolicyDigest}, Refusal{Problem: Denied, Rules: decision.Rules, Detail: detail})
 }
 
-// ask is Decide's part for a verdict that asks. It returns the verdict as it is after people were, or are being, asked.
-func (g *Gate) ask(ctx context.Context, op *Operation, d *Decision, v Verdict) (Verdict, Refusal, error) {
+// ask is Decide's part for a verdict that asks. It returns the verdict as it is after people were, or are being, asked. recorded
+// is nil where nobody is.
+func (g *Gate) ask(ctx context.Context, op *Operation, d *Decision, v Verdict) (after Verdict, refusal Refusal, recorded func() error, err error) {
 	q := &Question{Operation: op, Digest: d.Digest, Verdict: v}
 	grant, found, err := g.Approvals.Granted(ctx, q)
 	if err != nil {
-		return v, approvalsDown, fmt.Errorf("look for a grant: %w", err)
+		return v, approvalsDown, nil, fmt.Errorf("look for a grant: %w", err)
 	}
 	if found {
 		released, refusal, ruled, err := g.release(ctx, op, d, v, grant)
 		if ruled || err != nil {
-			return released, refusal, err
+			return released, refusal, nil, err
 		}
 		op.Context.Approval = nil
 	}
-	pending, err := g.Approvals.Ask(ctx, q)
+	pending, recorded, err := g.Approvals.Ask(ctx, q)
 	var refused *AskRefused
 	switch {
 	case errors.As(err, &refused):
-		return v, Refusal{Problem: ApprovalUnavailable, Rules: ids(v.Rules), Detail: sentence("This operation needs a person's approval", v.Rules) + " Nobody was asked: " + strings.TrimRight(refused.Reason, ".") + "."}, nil
+		return v, Refusal{Problem: ApprovalUnavailable, Rules: ids(v.Rules), Detail: sentence("This operation needs a person's approval", v.Rules) + " Nobody was asked: " + strings.TrimRight(refused.Reason, ".") + "."}, nil, nil
 	case err != nil:
-		return v, approvalsDown, fmt.Errorf("ask for approval: %w", err)
+		return v, approvalsDown, nil, fmt.Errorf("ask for approval: %w", err)
 	}
 	d.Approval = pending.ID
 	return v, Refusal{Problem: ApprovalPending, Rules: ids(v.Rules), Approval: &pending, Detail: sentence("This operation needs a person's approval", v.Rules) +
-		" People are being asked. Send the identical request again later: once it is approved it runs, once. A request that differs in anything is a new one, and they are asked anew."}, nil
+		" People are being asked. Send the identical request again later: once it is approved it runs, once. A request that differs in anything is a new one, and they are asked anew."}, recorded, nil
 }
 
 // release evaluates policy again, now that there is a grant, and spends the grant where policy still lets it. ruled is

@@ -25,6 +25,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -66,8 +67,9 @@ func (g *Gate) Decide(ctx context.Context, op *Operation) (Ruling, error) {
 		verdict = Verdict{PolicyDigest: verdict.PolicyDigest}
 	}
 	refusal := refusalFor(verdict, err)
+	var recorded func() error
 	if verdict.Effect == Ask && g.Approvals != nil {
-		verdict, refusal, err = g.ask(ctx, op, decision, verdict)
+		verdict, refusal, recorded, err = g.ask(ctx, op, decision, verdict)
 	}
 
 	decision.Effect = verdict.Effect
@@ -79,7 +81,17 @@ func (g *Gate) Decide(ctx context.Context, op *Operation) (Ruling, error) {
 		decision.Reasons = []string{err.Error()}
 	}
 	decision.Redact = verdict.Redactions
-	return g.record(ctx, op.ID, decision, verdict, refusal)
+	ruling, err := g.record(ctx, op.ID, decision, verdict, refusal)
+	if recorded == nil {
+		return ruling, err
+	}
+	// The request's record stands before the decision's, and both are durable by one sync. Where only the decision's could be
+	// written, it says that people are asked, and the operation.finished says what the agent was told.
+	if unmade := recorded(); unmade != nil {
+		ruling.refusal = unrecorded
+		err = errors.Join(err, fmt.Errorf("record the request for approval: %w", unmade))
+	}
+	return ruling, err
 }
 
 // Refuse records that op was refused before policy could be asked: it could not be read, it was too large, the gateway

@@ -42,6 +42,11 @@ func (j *journal) Append(_ context.Context, r *gate.Record) (gate.Receipt, error
 	return gate.Receipt{Seq: uint64(len(j.records))}, j.fail
 }
 
+func (j *journal) Begin(ctx context.Context, r *gate.Record) func() (gate.Receipt, error) {
+	receipt, err := j.Append(ctx, r)
+	return func() (gate.Receipt, error) { return receipt, err }
+}
+
 func (j *journal) Post(ctx context.Context, r *gate.Record) error {
 	_, err := j.Append(ctx, r)
 	return err

@@ -50,6 +50,10 @@ type Recorder interface {
 	// Append writes r and returns when it is durable. After an error the record may or may not be there, and the
 	// caller must refuse.
 	Append(ctx context.Context, r *Record) (Receipt, error)
+	// Begin puts r in the queue that Append uses, keeps its order, and returns at once what waits until r is durable and answers
+	// as Append does. The record goes to the disk with the next Append, or when it is waited for: two records cost one sync.
+	// durable is called once, or not at all where the answer does not matter.
+	Begin(ctx context.Context, r *Record) (durable func() (Receipt, error))
 	// Post puts r in the queue that Append uses, keeps its order, and returns without waiting for the disk. It waits
 	// while the queue is full. An error says that the journal takes nothing more.
 	Post(ctx context.Context, r *Record) error

@@ -64,6 +64,12 @@ func (j *Journal) Append(_ context.Context, r *gate.Record) (gate.Receipt, error
 	return gate.Receipt{Seq: uint64(len(j.lines))}, nil
 }
 
+// Begin implements [gate.Recorder].
+func (j *Journal) Begin(ctx context.Context, r *gate.Record) func() (gate.Receipt, error) {
+	receipt, err := j.Append(ctx, r)
+	return func() (gate.Receipt, error) { return receipt, err }
+}
+
 // Post implements [gate.Recorder].
 func (j *Journal) Post(ctx context.Context, r *gate.Record) error {
 	_, err := j.Append(ctx, r)

@@ -21,6 +21,7 @@ func testEvidence(t *testing.T, open Open) {
 	t.Run("what a dead gateway left is recorded by another", func(t *testing.T) {
 		testAdoption(t, newOffice(t, open, func(o *approval.Options) { o.AdoptAfter = 50 * time.Millisecond }))
 	})
+	t.Run("who joins answers for the record of who opened", func(t *testing.T) { testJoinedRecord(t, newOffice(t, open, nil)) })
 	t.Run("what is recorded leaves the store", func(t *testing.T) { testOutboxEmpties(t, newOffice(t, open, nil)) })
 	t.Run("a card says all and hides nothing", func(t *testing.T) { testCard(t, newOffice(t, open, nil)) })
 }
@@ -112,11 +113,62 @@ func testFailingJournal(t *testing.T, o *office) {
 	}
 }
 
+// testJoinedRecord: whoever joins a request answers for its record as well as who opened it.
+func testJoinedRecord(t *testing.T, o *office) {
+	op, v := Operation(1), Verdict("p1", 1)
+	_, joined, opened, err := o.desks[0].Begin(t.Context(), Asking(op, v))
+	if err != nil || joined {
+		t.Fatalf("joined %t, %v", joined, err)
+	}
+	_, joined, recorded, err := o.desks[0].Begin(t.Context(), Asking(op, v))
+	if err != nil || !joined {
+		t.Fatalf("joined %t, %v", joined, err)
+	}
+	told := make(chan error, 1)
+	go func() { told <- recorded() }()
+	select {
+	case err := <-told:
+		t.Errorf("who joined was told before the record was waited for: %v", err)
+	default:
+	}
+	if err := errors.Join(opened(), <-told); err != nil {
+		t.Error(err)
+	}
+	if n := len(o.lines(approval.RecordRequested)); n != 1 {
+		t.Errorf("%d records of the request", n)
+	}
+
+	o.journals[0].Fail(errors.New("disk full"))
+	op = Operation(2)
+	_, _, opened, err = o.desks[0].Begin(t.Context(), Asking(op, v))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, recorded, err = o.desks[0].Begin(t.Context(), Asking(op, v))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, opened(), approval.ErrUnrecorded)
+	wantError(t, recorded(), approval.ErrUnrecorded)
+	// It is made good when the journal works again, by who asks next.
+	o.journals[0].Fail(nil)
+	if _, joined, err := o.desks[0].Ask(t.Context(), Asking(op, v)); err != nil || !joined {
+		t.Errorf("joined %t, %v", joined, err)
+	}
+	if n := len(o.lines(approval.RecordRequested)); n != 2 {
+		t.Errorf("%d records of two requests", n)
+	}
+}
+
 // deadJournal is of a gateway that dies before it writes.
 type deadJournal struct{}
 
 func (deadJournal) Append(context.Context, *gate.Record) (gate.Receipt, error) {
 	return gate.Receipt{}, errors.New("dead")
+}
+
+func (deadJournal) Begin(context.Context, *gate.Record) func() (gate.Receipt, error) {
+	return func() (gate.Receipt, error) { return gate.Receipt{}, errors.New("dead") }
 }
 
 func (deadJournal) Post(context.Context, *gate.Record) error { return errors.New("dead") }

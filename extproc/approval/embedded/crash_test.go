@@ -80,6 +80,17 @@ func (r killingRecorder) Append(ctx context.Context, record *gate.Record) (gate.
 	return r.Recorder.Append(ctx, record)
 }
 
+func (r killingRecorder) Begin(ctx context.Context, record *gate.Record) func() (gate.Receipt, error) {
+	r.k.point()
+	durable := r.Recorder.Begin(ctx, record)
+	r.k.point()
+	return func() (gate.Receipt, error) {
+		r.k.point()
+		defer r.k.point()
+		return durable()
+	}
+}
+
 // reopen opens what is in dir: a real journal and a real store.
 func reopen(dir string, k *killer) (*approval.Desk, *Store, *evidence.Journal, error) {
 	journal, err := evidence.Open(context.Background(), evidence.Options{Dir: filepath.Join(dir, "journal"), Node: "gw-1"})

@@ -1,0 +1,87 @@
+package evidence
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+func TestWhatIsBegunGoesToTheDiskWithTheNextAppend(t *testing.T) {
+	f := newFixture(t)
+	disk := &faultyDisk{}
+	f.opts.FS = disk
+	j := f.open()
+	mustAppend(t, j, event(0))
+	var syncs atomic.Int64
+	disk.on("sync", segmentsOnly(func(call) error { syncs.Add(1); return nil }))
+	durable := j.Begin(t.Context(), event(1))
+	second := mustAppend(t, j, event(2))
+	first, err := durable()
+	if err != nil || first.Seq+1 != second.Seq || first.Hash == "" {
+		t.Errorf("begun is %+v, %v; appended is %+v", first, err, second)
+	}
+	if n := syncs.Load(); n != 1 {
+		t.Errorf("%d syncs for two records", n)
+	}
+	if j.Durable() != second.Seq {
+		t.Errorf("durable up to %d", j.Durable())
+	}
+}
+
+func TestWhatIsBegunIsDurableWhenItWasWaitedFor(t *testing.T) {
+	f := newFixture(t)
+	j := f.open()
+	for range 50 { // alone, so that nothing but the wait wakes the writer
+		r, err := j.Begin(t.Context(), event(1))()
+		if err != nil || j.Durable() < r.Seq || r.Seq == 0 {
+			t.Fatalf("%+v, %v, durable up to %d", r, err, j.Durable())
+		}
+	}
+	// Nobody has to wait for it.
+	j.Begin(t.Context(), event(2))
+	f.crash(j)
+	if got := f.story(); got[len(got)-1] != "policy.activated n=2" {
+		t.Errorf("the journal ends with %s", got[len(got)-1])
+	}
+}
+
+func TestWhatIsBegunAndCannotBeWrittenIsAnError(t *testing.T) {
+	for _, c := range []struct {
+		step string
+		err  error
+		want error
+	}{
+		{"write", syscall.ENOSPC, ErrRefusing},
+		{"sync", syscall.EIO, ErrFailed},
+	} {
+		f := newFixture(t)
+		disk := &faultyDisk{}
+		f.opts.FS = disk
+		j := f.open()
+		mustAppend(t, j, event(0))
+		disk.on(c.step, segmentsOnly(always(c.err)))
+		durable := j.Begin(t.Context(), event(1))
+		_, err := j.Append(t.Context(), event(2))
+		begun, begunErr := durable()
+		if !errors.Is(err, c.want) || !errors.Is(begunErr, c.want) || !cmp.Equal(begun, gate.Receipt{}) {
+			t.Errorf("%s fails: begun %+v, %v; appended %v", c.step, begun, begunErr, err)
+		}
+	}
+	f := newFixture(t)
+	j := f.open()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := j.Begin(context.Background(), event(1))(); !errors.Is(err, ErrClosed) || r.Seq != 0 {
+		t.Errorf("closed: %+v, %v", r, err)
+	}
+	if _, err := j.Begin(context.Background(), &gate.Record{Type: "No Type"})(); err == nil {
+		t.Error("a record that cannot be encoded was begun")
+	}
+}

@@ -1,0 +1,74 @@
+package gate_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// people is an Approvals that opens a request for everything and never answers.
+type people struct {
+	gate.Approvals
+	recorded func() error
+}
+
+func (p *people) Granted(context.Context, *gate.Question) (gate.Grant, bool, error) {
+	return gate.Grant{}, false, nil
+}
+
+func (p *people) Ask(context.Context, *gate.Question) (gate.Pending, func() error, error) {
+	return gate.Pending{ID: "request-1"}, p.recorded, nil
+}
+
+var asks = gate.Verdict{Effect: gate.Ask, Rules: []gate.Rule{{ID: "refund"}}, Asks: []gate.AskRule{{Approvers: []string{"bob"}}}}
+
+// Nobody is told of a request, and no hold begins, before both its record and the decision's are durable.
+func TestNothingIsPendingWithoutBothRecords(t *testing.T) {
+	lost := errors.New("no space left on device")
+	for _, c := range []struct {
+		name              string
+		journal, recorded error
+		pending           bool
+	}{
+		{"both are durable", nil, nil, true},
+		{"the request's is not", nil, lost, false},
+		{"the decision's is not", lost, nil, false},
+		{"neither is", lost, lost, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			waited := 0
+			g := newGate(rule{verdict: asks}, &journal{fail: c.journal, noReceipt: c.journal != nil})
+			g.Approvals = &people{recorded: func() error { waited++; return c.recorded }}
+			r, err := g.Decide(t.Context(), operation())
+			if waited != 1 {
+				t.Errorf("the request's record was waited for %d times", waited)
+			}
+			if r.Allowed() || (r.Pending() != nil) != c.pending || (err == nil) != c.pending {
+				t.Errorf("allowed %t, pending %+v, error %v", r.Allowed(), r.Pending(), err)
+			}
+			want := gate.Unavailable
+			if c.pending {
+				want = gate.ApprovalPending
+			}
+			if got := r.Refusal().Problem; got != want {
+				t.Errorf("the agent is told %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// A ruling that refuses because the request has no record is one that can be finished: what the agent was told is in the journal.
+func TestARefusalForWantOfARequestsRecordIsFinished(t *testing.T) {
+	j := &journal{}
+	g := newGate(rule{verdict: asks}, j)
+	g.Approvals = &people{recorded: func() error { return errors.New("disk") }}
+	r, err := g.Decide(t.Context(), operation())
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if err := g.Finish(t.Context(), r, gate.Outcome{Result: gate.Refused, Problem: r.Refusal().Problem}); err != nil || len(j.records) != 2 {
+		t.Errorf("%d records, %v", len(j.records), err)
+	}
+}
