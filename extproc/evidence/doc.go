@@ -101,6 +101,9 @@
 //   - A caller that was told an error has refused its operation. If its record is found all the same (the sync
 //     failed and yet the line is there, or the caller stopped waiting), it is a decision that allowed and was not acted on.
 //     It gets an operation.unknown, which is true: nothing reached the target, and the journal cannot tell.
+//   - A file of the journal that somebody else deleted, replaced, cut or wrote is noticed at the next commit, or at the next
+//     heartbeat where there is none, and ends the journal too: a sync of a file without a name proves nothing. Older segments
+//     are not looked at; [Verify] finds what is missing of them.
 //   - A full disk that is only noticed at the sync (some network file systems) counts as a failed sync.
 //
 // Only decisions that allow get an operation.unknown. One that denies or asks let nothing through; what it lacks

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -171,8 +172,11 @@ func (j *Journal) start(ctx context.Context, data string) error {
 	}
 	j.chain, j.open = found.chain, found.open
 	j.durable.Store(found.chain.seq)
-	j.writer = writer{journal: j, file: found.file, size: found.size, lost: map[uint64]string{}}
+	j.writer = writer{journal: j, file: found.file, held: found.held, size: found.size, lost: map[uint64]string{}}
 	j.signing.file, j.signing.offset, j.signing.size = found.notes, found.notesSize, found.last.Size
+	if j.signing.held, err = hold(CheckpointsFile(j.opts.Dir)); err != nil {
+		return err
+	}
 	if err := j.settle(found); err != nil {
 		return err
 	}
@@ -323,7 +327,8 @@ func (j *Journal) finish() error {
 		return *err
 	}
 	left := sortedKeys(j.open)
-	batch := j.unknown(left, "the gateway stopped before the outcome was recorded")
+	told := func(seq uint64) bool { _, lost := j.writer.lost[seq]; return lost } // commit adds these itself
+	batch := j.unknown(slices.DeleteFunc(slices.Clone(left), told), "the gateway stopped before the outcome was recorded")
 	batch = append(batch, own(j.opts.Node, gate.GatewayStopped, "", gate.Object{{Name: "open", Value: len(left)}}))
 	j.writer.refusal.retry = time.Time{} // the last chance
 	if err := j.writer.commit(batch); err != nil {

@@ -22,6 +22,7 @@ type recovered struct {
 	open  map[uint64]string
 
 	file File // last segment; nil when there is none
+	held held // file
 	size int64
 
 	torn     int64 // bytes cut off the end
@@ -370,7 +371,8 @@ func (r *recovered) repair(opts Options, last segment) error {
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync %s: %w", last.path, err)
 	}
-	return nil
+	r.held, err = hold(last.path)
+	return err
 }
 
 func rewrite(fsys FS, s stretch) error {

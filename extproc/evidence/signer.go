@@ -3,6 +3,7 @@ package evidence
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/bits"
 	"os"
@@ -26,6 +27,7 @@ type snapshot struct {
 type signing struct {
 	mu     sync.Mutex
 	file   File
+	held   held // file
 	offset int64
 	size   uint64 // of the last checkpoint
 }
@@ -116,6 +118,11 @@ func (j *Journal) sign(s snapshot) error {
 
 func (j *Journal) addCheckpointLocked(c Checkpoint) error {
 	line := c.line()
+	if err := j.signing.held.check(j.signing.offset); errors.Is(err, errNotOurs) {
+		return j.fail(err)
+	} else if err != nil {
+		return err
+	}
 	n, err := j.signing.file.WriteAt(line, j.signing.offset)
 	if err == nil && n != len(line) {
 		err = fmt.Errorf("wrote %d of %d bytes", n, len(line))

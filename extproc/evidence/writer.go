@@ -22,6 +22,7 @@ import (
 type writer struct {
 	journal *Journal
 	file    File // the last segment; nil before the first
+	held    held // file
 	size    int64
 	rolling bool // the next segment may be in the directory by now: nothing more goes into this one
 	pace    pace
@@ -169,8 +170,8 @@ func (w *writer) place(next *chain, now time.Time, e *entry) {
 	w.placed = append(w.placed, place{entry: e, seq: next.seq, hash: next.hash})
 }
 
-// write puts w.buf behind the last durable byte and syncs it. After an error the file is again as long as it was, and
-// that is durable; or the journal has failed.
+// write puts w.buf behind the last durable byte of a file that is still in its place, and syncs it. After an error the file
+// is again as long as it was, and that is durable; or the journal has failed.
 func (w *writer) write() error {
 	j := w.journal
 	if w.rolling || w.file == nil || w.size > 0 && w.size+int64(len(w.buf)) > j.opts.SegmentBytes {
@@ -178,6 +179,9 @@ func (w *writer) write() error {
 		if err := w.roll(); err != nil {
 			return err
 		}
+	}
+	if err := w.inPlace(w.size); err != nil {
+		return err
 	}
 	n, err := w.file.WriteAt(w.buf, w.size)
 	if err == nil && n != len(w.buf) {
@@ -192,8 +196,20 @@ func (w *writer) write() error {
 		_ = w.file.Truncate(w.size)
 		return j.fail(fmt.Errorf("sync the journal: %w", err))
 	}
+	if err := w.inPlace(w.size + int64(len(w.buf))); err != nil {
+		return w.undo(err)
+	}
 	w.size += int64(len(w.buf))
 	return nil
+}
+
+// inPlace wants the segment where it was made, with size bytes. One that somebody else touched cannot be gone on with.
+func (w *writer) inPlace(size int64) error {
+	err := w.held.check(size)
+	if errors.Is(err, errNotOurs) {
+		return w.journal.fail(err)
+	}
+	return err
 }
 
 // undo takes back a write that failed, whatever part of it is in the file: also all of it.
@@ -226,6 +242,11 @@ func (w *writer) roll() error {
 		}
 		return j.fail(fmt.Errorf("sync the journal's directory: %w", err))
 	}
+	where, err := hold(path)
+	if err != nil {
+		_ = f.Close()
+		return fmt.Errorf("start a segment: %w", err)
+	}
 	if w.file != nil {
 		if err := w.file.Close(); err != nil {
 			j.opts.Log.Warn("close a segment that is durable", "error", err)
@@ -235,7 +256,7 @@ func (w *writer) roll() error {
 		j.mu.Unlock()
 		j.nudgeSigner()
 	}
-	w.file, w.size, w.rolling = f, 0, false
+	w.file, w.held, w.size, w.rolling = f, where, 0, false
 	return nil
 }
 

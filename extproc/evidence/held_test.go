@@ -1,0 +1,104 @@
+package evidence
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// TestAJournalThatSomebodyChangesTakesNothingMore is promise 1 on a disk that others can write too: a record in a file that
+// is no longer there, or no longer what the journal left, is no record.
+func TestAJournalThatSomebodyChangesTakesNothingMore(t *testing.T) {
+	segment := func(f *fixture) string { return segmentPath(f.opts.Dir, 1) }
+	for _, c := range []struct {
+		name   string
+		change func(f *fixture) error
+	}{
+		{"the segment is deleted", func(f *fixture) error { return os.Remove(segment(f)) }},
+		{"the whole directory is deleted", func(f *fixture) error { return os.RemoveAll(f.opts.Dir) }},
+		{"the directory is moved away", func(f *fixture) error { return os.Rename(f.opts.Dir, f.opts.Dir+".old") }},
+		{"a copy takes the segment's place", func(f *fixture) error {
+			text, err := os.ReadFile(segment(f))
+			return errors.Join(err, os.WriteFile(segment(f)+".new", text, 0o600), os.Rename(segment(f)+".new", segment(f)))
+		}},
+		{"the segment is cut", func(f *fixture) error { return os.Truncate(segment(f), 10) }},
+		{"something is written behind the journal's end", func(f *fixture) error { return os.Truncate(segment(f), 1<<20) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t)
+			j := f.open()
+			mustAppend(t, j, event(1))
+			if err := c.change(f); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if r, err := j.Append(context.Background(), decided("op-1", gate.Allow)); !errors.Is(err, ErrFailed) || r.Seq != 0 {
+					t.Errorf("append: receipt %+v and error %v, want %v", r, err, ErrFailed)
+				}
+			}
+			if !errors.Is(j.Err(), ErrFailed) {
+				t.Errorf("ready: %v", j.Err())
+			}
+			_ = j.Close()
+		})
+	}
+}
+
+// Deleting what stands while a sync runs: the record is refused although its sync worked.
+func TestASegmentThatIsDeletedDuringASyncTakesNothing(t *testing.T) {
+	f := newFixture(t)
+	faults := &faultyDisk{}
+	f.opts.FS = faults
+	j := f.open()
+	mustAppend(t, j, event(1))
+	faults.on("sync", segmentsOnly(func(c call) error { return os.Remove(c.name) }))
+	if _, err := j.Append(context.Background(), decided("op-1", gate.Allow)); !errors.Is(err, ErrFailed) {
+		t.Errorf("append: %v", err)
+	}
+	_ = j.Close()
+}
+
+func TestCheckpointsThatSomebodyDeletesFailTheJournal(t *testing.T) {
+	f := newFixture(t)
+	j := f.open()
+	mustAppend(t, j, event(1))
+	if err := os.Remove(filepath.Join(f.opts.Dir, checkpointsName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Checkpoint(); !errors.Is(err, ErrFailed) {
+		t.Errorf("checkpoint: %v", err)
+	}
+	if _, err := j.Append(context.Background(), event(2)); !errors.Is(err, ErrFailed) {
+		t.Errorf("append: %v", err)
+	}
+	_ = j.Close()
+}
+
+// A stop while the disk refuses leaves one operation.unknown for an operation, once the disk takes it.
+func TestALostOutcomeIsToldOnceAtAStop(t *testing.T) {
+	f := newFixture(t)
+	faults := &faultyDisk{}
+	f.opts.FS = faults
+	f.opts.RetryEvery = time.Hour // the stop is the next try
+	j := f.open()
+	r := mustAppend(t, j, decided("op-1", gate.Allow))
+	faults.on("write", segmentsOnly(always(syscall.ENOSPC)))
+	if err := j.Post(context.Background(), finished("op-1", r.Seq)); err != nil {
+		t.Fatalf("post takes before it writes: %v", err)
+	}
+	if _, err := j.Append(context.Background(), event(1)); !errors.Is(err, ErrRefusing) {
+		t.Fatalf("append: %v", err)
+	}
+	faults.on("write", nil)
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.wantStory("operation.decided effect=allow", "alarm kind=journal_refused refused=2", "operation.unknown decided=1", "gateway.stopped open=1")
+	f.mustVerify()
+}
