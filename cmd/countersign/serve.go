@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -76,6 +77,11 @@ func serve(ctx context.Context, c *call) error {
 		// Envoy, beside us, does more than half of the work. On its cores our threads find little to run and wake each
 		// other for it: with all of two cores a request took 390 µs of processor time, with one 340.
 		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
+	}
+	if *withEnvoy {
+		if _, err := findEnvoy(conf, c.env); err != nil {
+			return err // before anything is started and recorded
+		}
 	}
 	g := &gateway{log: slog.New(handler), path: *path, withEnvoy: *withEnvoy}
 	if err := g.open(ctx, conf); err != nil {
@@ -281,7 +287,7 @@ func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 	g.server.Register(g.grpc)
 	g.envoys.Register(g.grpc)
 	go func() {
-		if err := g.grpc.Serve(l); err != nil {
+		if err := g.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			g.alarm("listener_failed", err.Error())
 		}
 	}()
@@ -319,7 +325,11 @@ func listenFor(ctx context.Context, a config.Address) (net.Listener, error) {
 // listenOn listens also where the gateway has been told to stop by now: it stops in order once it has started.
 func listenOn(ctx context.Context, a config.Address) (net.Listener, error) {
 	network, address := a.Network()
-	return (&net.ListenConfig{}).Listen(context.WithoutCancel(ctx), network, address)
+	l, err := (&net.ListenConfig{}).Listen(context.WithoutCancel(ctx), network, address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%w: stop the program that has it, or use another address", err)
+	}
+	return l, err
 }
 
 func (g *gateway) listenAdmin(ctx context.Context, c *config.Config) error {

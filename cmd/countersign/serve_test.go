@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/tools/txtar"
 
+	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
 )
@@ -418,4 +419,16 @@ func journalSize(t *testing.T, g *story.Gateway) int64 {
 		most = max(most, info.Size())
 	}
 	return most
+}
+
+func TestAnAddressThatIsTakenSaysWhatToDo(t *testing.T) {
+	l, err := listenOn(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = listenOn(t.Context(), config.Address(l.Addr().String()))
+	if err == nil || !strings.Contains(err.Error(), "address already in use: stop the program that has it, or use another address") {
+		t.Errorf("listening twice says %v", err)
+	}
 }

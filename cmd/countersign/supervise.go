@@ -60,7 +60,8 @@ func startEnvoy(c *config.Config, e env, log *slog.Logger, out io.Writer, alarm 
 			return nil, fmt.Errorf("remove Envoy's old admin socket: %w", err)
 		}
 	}
-	args := []string{"-c", bootstrap, "--log-level", c.Envoy.LogLevel, "--use-dynamic-base-id", "--skip-hot-restart-parent-stats"}
+	// Hot restart is not used, and the shared memory that it leaves behind, a file for each start, would stay for ever.
+	args := []string{"-c", bootstrap, "--log-level", c.Envoy.LogLevel, "--disable-hot-restart"}
 	if c.Envoy.Concurrency > 0 {
 		args = append(args, "--concurrency", strconv.Itoa(c.Envoy.Concurrency))
 	}
@@ -76,11 +77,11 @@ func startEnvoy(c *config.Config, e env, log *slog.Logger, out io.Writer, alarm 
 
 // findEnvoy looks where the manual of envoy.path says.
 func findEnvoy(c *config.Config, e env) (string, error) {
-	if c.Envoy.Path != "" {
-		return string(c.Envoy.Path), nil
+	if path := string(c.Envoy.Path); path != "" {
+		return path, runnable("envoy.path", path)
 	}
 	if path := e.get("ENVOY"); path != "" {
-		return path, nil
+		return path, runnable("$ENVOY", path)
 	}
 	if path, err := exec.LookPath("envoy"); err == nil {
 		return path, nil
@@ -91,6 +92,13 @@ func findEnvoy(c *config.Config, e env) (string, error) {
 		}
 	}
 	return "", errors.New("there is no Envoy: set envoy.path in the configuration or $ENVOY, put envoy on PATH, or run `make parts`")
+}
+
+func runnable(named, path string) error {
+	if _, err := exec.LookPath(path); err != nil {
+		return fmt.Errorf("%s is %s, which cannot be run: %w", named, path, err)
+	}
+	return nil
 }
 
 // raiseDescriptors lets Envoy open as many files as the system allows, and every agent's connection is one. The Go runtime

@@ -109,7 +109,11 @@ func TestProblems(t *testing.T) {
 	}
 	for _, c := range []struct{ name, text, want string }{
 		{"an empty file", "", ":1: is empty"},
-		{"not YAML", "a: [", ":1: is not YAML: did not find expected node content"},
+		{"not YAML", "a: [", ":1: is not YAML: did not find expected node content, here or in what begins here"},
+		{"a bracket that is not closed", "a: 1\nb: [1,2\n\n\nc: 4", ":2: is not YAML: did not find expected ',' or ']', here or in what begins here"},
+		{"a value with a colon", "a: 1\nb: c: d\n", ":2: is not YAML: mapping values are not allowed in this context: a key is indented further than the one above it, or a value with a colon needs quotes"},
+		{"a tab", "a: 1\n\tb: 2\n", ":2: is not YAML: found a tab character that violates indentation, here or below: indent with spaces"},
+		{"a sign on the first line", "a: @x", ":1: is not YAML: found character that cannot start any token: indent with spaces and not with tabs, and put quotes around a value that begins with @, ` or %"},
 		{"a list", "- a", `:1: wants a mapping of keys to values, not a list`},
 		{"a key that is nearly known", replace("policies:", "polices:"), ": policies: is required\n" + `:3: polices: is not a key that is known here: did you mean "policies"?`},
 		{"a key that is not known", good + "listen: {x_y_z_1: 1}\n", ":12: listen.x_y_z_1: is not a key that is known here: known are admin, admin_insecure, console, console_tls, envoy, envoy_tls"},
@@ -143,6 +147,8 @@ func TestProblems(t *testing.T) {
 		{"a plain admin address", good + "listen: {admin: \"0.0.0.0:9440\"}\n", ":12: listen.admin: is 0.0.0.0:9440, which other machines can reach, over plain HTTP: use a loopback address, or set listen.admin_insecure: true"},
 		{"a plain console", good + "listen: {console: \"0.0.0.0:8443\"}\n", ":12: listen.console: is 0.0.0.0:8443, where approvers' sessions would cross the network in the clear: set listen.console_tls, or use a loopback address"},
 		{"a TCP address for Envoy without mTLS", good + "listen: {envoy: \"127.0.0.1:9000\"}\n", ":12: listen.envoy: is a TCP address, so Envoy must prove itself: set listen.envoy_tls with certificate_file, key_file and client_ca_file, or use unix:PATH"},
+		{"one address for two", good + "listen: {console: \"127.0.0.1:9440\"}\n", ":12: listen.console: is 127.0.0.1:9440, and so is listen.admin: give each an address of its own"},
+		{"an address of ours for Envoy", good + "listen: {admin: \"127.0.0.1:8080\"}\n", ":10: resources[0].listen.address: is 127.0.0.1:8080, and so is listen.admin: Envoy listens here, and needs an address of its own"},
 		{"a socket path that is too long", good + "listen: {envoy: \"unix:/" + strings.Repeat("a", 107) + "\"}\n", ":12: listen.envoy: is a socket path of 108 bytes, and the system takes 107: use a shorter one, such as unix:/run/countersign/envoy.sock"},
 		{"Envoy's admin interface on the network", good + "envoy: {admin: \"192.0.2.1:9901\"}\n", ":12: envoy.admin: is 192.0.2.1:9901: Envoy's admin interface can change and stop it, so only loopback or unix:PATH is accepted"},
 		{"a symmetric algorithm", replace("[countersign]", "[countersign]\n    algorithms: [HS256]"), `:7: agents[0].algorithms[0]: is "HS256", and must be one of RS256, RS384, RS512, ES256, ES384, ES512, PS256, PS384, PS512, EdDSA`},

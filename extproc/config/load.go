@@ -115,24 +115,43 @@ func (d *decoder) document(text []byte) *yaml.Node {
 		d.problem(1, "", "is empty")
 		return nil
 	} else if err != nil {
-		d.syntax(err)
+		d.syntax(text, err)
 		return nil
 	}
 	if err := dec.Decode(&more); err == nil {
 		d.problem(more.Line, "", "a second document begins here: one file is one configuration")
 	} else if !errors.Is(err, io.EOF) {
-		d.syntax(err)
+		d.syntax(text, err)
 	}
 	return doc.Content[0]
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
-func (d *decoder) syntax(err error) {
+// syntax reports what the YAML library found. Its parser counts lines from 0, and its scanner from 1; what the parser says
+// begins with "did not find expected".
+func (d *decoder) syntax(file []byte, err error) {
 	text, line := err.Error(), 0
 	if m := yamlLine.FindStringSubmatch(text); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		text = strings.TrimPrefix(text, m[0])
+	}
+	named := line > 0
+	if !named && !strings.HasPrefix(text, "unknown anchor") {
+		line = 1 // the library does not name the first line
+	}
+	switch {
+	case strings.HasPrefix(text, "did not find expected"):
+		if last := 1 + bytes.Count(bytes.TrimRight(file, "\n"), []byte("\n")); named && line < last {
+			line++
+		}
+		text += ", here or in what begins here"
+	case strings.Contains(text, "a tab character"):
+		text += ", here or below: indent with spaces"
+	case strings.Contains(text, "cannot start any token"):
+		text += ": indent with spaces and not with tabs, and put quotes around a value that begins with @, ` or %"
+	case strings.Contains(text, "mapping values are not allowed"):
+		text += ": a key is indented further than the one above it, or a value with a colon needs quotes"
 	}
 	d.problem(line, "", "is not YAML: %s", text)
 }

@@ -156,6 +156,28 @@ func (c *Config) validate(d *decoder) {
 	c.Evidence.validate(k.at("evidence"))
 	c.Envoy.validate(k.at("envoy"))
 	c.validateResources(k.at("resources"))
+	c.validatePlaces(k)
+}
+
+// validatePlaces wants an address for each that listens. Resources may share one: they are told apart by their hosts.
+func (c *Config) validatePlaces(k checker) {
+	taken := map[string]string{}
+	for _, x := range []struct{ key, address string }{
+		{"listen.envoy", string(c.Listen.Envoy)}, {"listen.admin", string(c.Listen.Admin)}, {"listen.console", string(c.Listen.Console)}, {"envoy.admin", string(c.Envoy.Admin)},
+	} {
+		if x.address == "" || x.address == "none" {
+			continue
+		}
+		if other := taken[x.address]; other != "" {
+			k.at(x.key).fail("is %s, and so is %s: give each an address of its own", x.address, other)
+		}
+		taken[x.address] = x.key
+	}
+	for i := range c.Resources {
+		if other := taken[c.Resources[i].Listen.Address]; other != "" {
+			k.at("resources").index(i).at("listen.address").fail("is %s, and so is %s: Envoy listens here, and needs an address of its own", c.Resources[i].Listen.Address, other)
+		}
+	}
 }
 
 func (c *Config) validateListen(k checker) {

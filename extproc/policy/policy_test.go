@@ -247,6 +247,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"a not before a comparison", rego(allow + `deny contains {"id": "x"} if not input.http.body.name == "a"`), ""},
 		{"a not in an allow, where the old meaning refuses", rego(`allow contains {"id": "x"} if not startswith(input.http.segments[1], "a")`), ""},
 		{"a missing package", rego("package rules.other\n\n" + allow), `no rules for policy "payments": nothing defines allow, ask, deny or redact in package rules.payments`},
+		{"a misspelled package", map[string]string{"payment.rego": "package rules.payment\n\n" + allow}, `no rules for policy "payments": nothing defines allow, ask, deny or redact in package rules.payments; there are rules for "payment"`},
 		{"a package without sets", rego("x := 1"), `no rules for policy "payments"`},
 		{"a rule in the place of a package", rego("package rules\n\npayments := {\"allow\": [{\"id\": \"x\"}]}"), "data.rules.payments is a rule where a package belongs"},
 		{"a set by a computed package", rego("package rules\n\n[x].deny contains {\"id\": \"x\"} if some x in [\"payments\"]"), "rego_parse_error"},

@@ -76,6 +76,9 @@ func opaMessage(e *ast.Error) string {
 	if e.Details != nil {
 		message += " (" + strings.Join(strings.Fields(strings.Join(e.Details.Lines(), " ")), " ") + ")"
 	}
+	if e.Code == ast.UnsafeVarErr {
+		message += ": nothing gives it a value; is it misspelt, or is `input.`, an import or a `some` missing?"
+	}
 	if name, ok := strings.CutPrefix(e.Message, "undefined function "); ok {
 		if why, removed := removedBuiltin(name); removed {
 			message += ": " + why

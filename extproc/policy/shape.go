@@ -256,6 +256,24 @@ func isCollection(v ast.Value) bool {
 	}
 }
 
+// others says for which policies there are rules, for whoever misspelt one.
+func (s shape) others() string {
+	var names []string
+	for pkg, rules := range s {
+		if pkg != global && len(rules) > 0 {
+			names = append(names, strconv.Quote(pkg))
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	slices.Sort(names)
+	if len(names) > 10 {
+		names = append(names[:10], "…")
+	}
+	return "; there are rules for " + strings.Join(names, ", ")
+}
+
 // checkPackages reports the resources' packages that are not there, and packages that were probably meant to be global.
 func (s shape) checkPackages(packages []string, where string, problems *Problems) {
 	for _, pkg := range packages {
@@ -266,7 +284,7 @@ func (s shape) checkPackages(packages []string, where string, problems *Problems
 		case strings.Contains(pkg, ".") && len(s[strings.Split(pkg, ".")[0]]) > 0:
 			problems.add(where, 0, 0, "no rules for policy %q: it is one name, so its package is rules[%s], not rules.%s", pkg, strconv.Quote(pkg), pkg)
 		default:
-			problems.add(where, 0, 0, "no rules for policy %q: nothing defines allow, ask, deny or redact in %s", pkg, packageClause(pkg))
+			problems.add(where, 0, 0, "no rules for policy %q: nothing defines allow, ask, deny or redact in %s%s", pkg, packageClause(pkg), s.others())
 		}
 	}
 	for pkg, rules := range s {
