@@ -45,9 +45,15 @@ func startAsking(t *testing.T, hold, more string) *askingGateway {
 
 func startAskingBeside(t *testing.T, other *story.Gateway, hold, more string) *askingGateway {
 	t.Helper()
+	return startAskingAs(t, other, hold, more, "")
+}
+
+// startAskingAs takes more sections of a story.
+func startAskingAs(t *testing.T, other *story.Gateway, hold, more, sections string) *askingGateway {
+	t.Helper()
 	g := &askingGateway{t: t, console: extproctest.FreeAddress(t)}
-	archive := fmt.Sprintf("%s-- config.yaml --\npeople: {issuer: \"${ISSUER}\", client_id: countersign-console}\napprovals: {hold: %s, console_url: \"http://%s\"%s}\n-- listen --\nconsole: %q\n",
-		refundPolicy, hold, g.console, more, g.console)
+	archive := fmt.Sprintf("%s%s-- config.yaml --\npeople: {issuer: \"${ISSUER}\", client_id: countersign-console}\napprovals: {hold: %s, console_url: \"http://%s\"%s}\n-- listen --\nconsole: %q\n",
+		refundPolicy, sections, hold, g.console, more, g.console)
 	g.Gateway = story.Start(t, txtar.Parse([]byte(archive)), story.Options{Beside: other})
 	return g
 }

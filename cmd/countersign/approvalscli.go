@@ -91,24 +91,55 @@ func (a *apiClient) do(ctx context.Context, method, path string, body, out any) 
 		return err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return refusalIn(resp)
+	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
 		return fmt.Errorf("read the console's answer: %w", err)
-	}
-	if resp.StatusCode/100 != 2 {
-		var p struct {
-			Title  string `json:"title"`
-			Detail string `json:"detail"`
-		}
-		if json.Unmarshal(text, &p) == nil && p.Title != "" {
-			return fmt.Errorf("%s: %s", p.Title, p.Detail)
-		}
-		return fmt.Errorf("the console answered %s", resp.Status)
 	}
 	if err := json.Unmarshal(text, out); err != nil {
 		return fmt.Errorf("read the console's answer: %w", err)
 	}
 	return nil
+}
+
+// refusedError is what the console answered in the place of what was asked for.
+type refusedError struct {
+	status int
+	text   string
+}
+
+func (e *refusedError) Error() string { return e.text }
+
+func refusalIn(resp *http.Response) error {
+	var p struct {
+		Title  string `json:"title"`
+		Detail string `json:"detail"`
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err == nil && json.Unmarshal(text, &p) == nil && p.Title != "" {
+		return &refusedError{resp.StatusCode, safe(p.Title) + ": " + safe(p.Detail)}
+	}
+	return &refusedError{resp.StatusCode, "the console answered " + safe(resp.Status)}
+}
+
+// listed is a page of requests, newest first.
+type listed struct {
+	Approvals []json.RawMessage `json:"approvals"`
+	Next      string            `json:"next"`
+}
+
+// list asks for those in a state, or all.
+func (a *apiClient) list(ctx context.Context, state, after string) (page listed, err error) {
+	query := url.Values{}
+	if state != "all" {
+		query.Set("state", state)
+	}
+	if after != "" {
+		query.Set("after", after)
+	}
+	return page, a.do(ctx, http.MethodGet, "/api/approvals?"+query.Encode(), nil, &page)
 }
 
 func (a *apiClient) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
@@ -135,49 +166,6 @@ func (a *apiClient) send(ctx context.Context, method, path string, body any) (*h
 	return resp, nil
 }
 
-// shownRequest is what the commands need of a request. The rest is printed as the API gave it.
-type shownRequest struct {
-	ID         string          `json:"id"`
-	State      string          `json:"state"`
-	Card       json.RawMessage `json:"card"`
-	CardDigest string          `json:"card_digest"`
-}
-
-// cardText is a T of a card: text that was made visible.
-type cardText struct {
-	Text  string   `json:"text"`
-	Notes []string `json:"notes"`
-}
-
-type cardPerson struct {
-	Subject cardText `json:"subject"`
-}
-
-type cardView struct {
-	Created string `json:"created"`
-	Expires string `json:"expires"`
-	Who     struct {
-		Agent      cardPerson  `json:"agent"`
-		OnBehalfOf *cardPerson `json:"on_behalf_of"`
-	} `json:"who"`
-	What struct {
-		Verb     cardText `json:"verb"`
-		Target   cardText `json:"target"`
-		Resource cardText `json:"resource"`
-		Detail   []struct {
-			Path  cardText `json:"path"`
-			Type  string   `json:"type"`
-			Value cardText `json:"value"`
-		} `json:"detail"`
-	} `json:"what"`
-	Why []struct {
-		Rule      cardText   `json:"rule"`
-		Reason    cardText   `json:"reason"`
-		Approvers []cardText `json:"approvers"`
-		Quorum    int        `json:"quorum"`
-	} `json:"why"`
-}
-
 func approvalsList(ctx context.Context, c *call) error {
 	f := c.flags("approvals list")
 	flags := approvalsFlags(f)
@@ -192,22 +180,12 @@ func approvalsList(ctx context.Context, c *call) error {
 	}
 	after := ""
 	for {
-		query := url.Values{}
-		if *state != "all" {
-			query.Set("state", *state)
-		}
-		if after != "" {
-			query.Set("after", after)
-		}
-		var page struct {
-			Approvals []json.RawMessage `json:"approvals"`
-			Next      string            `json:"next"`
-		}
-		if err := client.do(ctx, http.MethodGet, "/api/approvals?"+query.Encode(), nil, &page); err != nil {
+		page, err := client.list(ctx, *state, after)
+		if err != nil {
 			return err
 		}
 		for _, raw := range page.Approvals {
-			if err := printLine(c.stdout, raw, *asJSON); err != nil {
+			if err := printLine(c.stdout, raw, *asJSON, time.Now()); err != nil {
 				return err
 			}
 		}
@@ -216,36 +194,6 @@ func approvalsList(ctx context.Context, c *call) error {
 		}
 		after = page.Next
 	}
-}
-
-// printLine tells a request on one line.
-func printLine(w io.Writer, raw json.RawMessage, asJSON bool) error {
-	if asJSON {
-		_, err := fmt.Fprintf(w, "%s\n", raw)
-		return err
-	}
-	r, card, err := readRequest(raw)
-	if err != nil {
-		return err
-	}
-	who := card.Who.Agent.Subject.Text
-	if p := card.Who.OnBehalfOf; p != nil {
-		who += " for " + p.Subject.Text
-	}
-	_, err = fmt.Fprintf(w, "%s  %-8s  %s  %s %s on %s  until %s\n", r.ID, r.State, who, card.What.Verb.Text, card.What.Target.Text, card.What.Resource.Text, card.Expires)
-	return err
-}
-
-func readRequest(raw json.RawMessage) (shownRequest, cardView, error) {
-	var r shownRequest
-	var card cardView
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return r, card, fmt.Errorf("read a request: %w", err)
-	}
-	if err := json.Unmarshal(r.Card, &card); err != nil {
-		return r, card, fmt.Errorf("read the card of request %s: %w", r.ID, err)
-	}
-	return r, card, nil
 }
 
 func approvalsShow(ctx context.Context, c *call) error {
@@ -268,41 +216,13 @@ func approvalsShow(ctx context.Context, c *call) error {
 		return err
 	}
 	if *asJSON {
-		_, err := fmt.Fprintf(c.stdout, "%s\n", raw)
-		return err
+		return printJSON(c.stdout, raw)
 	}
-	r, card, err := readRequest(raw)
+	r, err := readRequest(raw)
 	if err != nil {
 		return err
 	}
-	return printCard(c.stdout, r, card)
-}
-
-func printCard(w io.Writer, r shownRequest, card cardView) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "request   %s  (%s)\ncard      %s\nasked     %s, open until %s\n", r.ID, r.State, r.CardDigest, card.Created, card.Expires)
-	fmt.Fprintf(&b, "who       %s\n", card.Who.Agent.Subject.Text)
-	if p := card.Who.OnBehalfOf; p != nil {
-		fmt.Fprintf(&b, "for       %s\n", p.Subject.Text)
-	}
-	fmt.Fprintf(&b, "what      %s %s on %s\n", card.What.Verb.Text, card.What.Target.Text, card.What.Resource.Text)
-	for _, row := range card.What.Detail {
-		fmt.Fprintf(&b, "            %s = %s", row.Path.Text, row.Value.Text)
-		if len(row.Value.Notes) > 0 {
-			fmt.Fprintf(&b, "   (%s)", strings.Join(row.Value.Notes, ", "))
-		}
-		b.WriteByte('\n')
-	}
-	for _, why := range card.Why {
-		var approvers []string
-		for _, a := range why.Approvers {
-			approvers = append(approvers, a.Text)
-		}
-		fmt.Fprintf(&b, "why       %s: %s (%d of %s)\n", why.Rule.Text, why.Reason.Text, why.Quorum, strings.Join(approvers, ", "))
-	}
-	fmt.Fprintf(&b, "\nTo answer: countersign approvals approve %s --card %s\n", r.ID, r.CardDigest)
-	_, err := io.WriteString(w, b.String())
-	return err
+	return printRequest(c.stdout, r, time.Now())
 }
 
 func approvalsApprove(ctx context.Context, c *call) error {
@@ -320,6 +240,7 @@ func (c *call) decideApproval(ctx context.Context, name, decision string) error 
 	flags := approvalsFlags(f)
 	reason := f.String("reason", "", "why, in your own `words`; the agent is told when you reject")
 	card := f.String("card", "", "the `digest` of the card that you saw")
+	asJSON := f.Bool("json", false, "print what the API answers")
 	rest, err := c.parse(f, 1)
 	if err != nil {
 		return err
@@ -345,11 +266,14 @@ func (c *call) decideApproval(ctx context.Context, name, decision string) error 
 	if err := client.do(ctx, http.MethodPost, path+"/decisions", body, &raw); err != nil {
 		return err
 	}
-	var r shownRequest
+	if *asJSON {
+		return printJSON(c.stdout, raw)
+	}
+	var r shownRequest // without its card: it is printed before an answer, and not after it
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return fmt.Errorf("read the console's answer: %w", err)
 	}
-	_, err = fmt.Fprintf(c.stdout, "request %s is %s\n", r.ID, r.State)
+	_, err = fmt.Fprintln(c.stdout, r.outcome(decision))
 	return err
 }
 
@@ -358,12 +282,15 @@ func (c *call) confirm(ctx context.Context, client *apiClient, path, decision st
 	if err := client.do(ctx, http.MethodGet, path, nil, &raw); err != nil {
 		return "", err
 	}
-	r, view, err := readRequest(raw)
+	r, err := readRequest(raw)
 	if err != nil {
 		return "", err
 	}
-	if err := printCard(c.stdout, r, view); err != nil {
+	if err := printRequest(c.stdout, r, time.Now()); err != nil {
 		return "", err
+	}
+	if !r.MayDecide {
+		return "", errors.New("this is not yours to answer: " + safe(r.MayNot))
 	}
 	fmt.Fprintf(c.stdout, "\n%s this? Type yes: ", decision)
 	var answer string
@@ -371,45 +298,4 @@ func (c *call) confirm(ctx context.Context, client *apiClient, path, decision st
 		return "", errors.New("nothing was sent")
 	}
 	return r.CardDigest, nil
-}
-
-// approvalsWatch prints pending requests as they come.
-func approvalsWatch(ctx context.Context, c *call) error {
-	f := c.flags("approvals watch")
-	flags := approvalsFlags(f)
-	asJSON := f.Bool("json", false, "print requests as JSON lines")
-	if _, err := c.parse(f, 0); err != nil {
-		return err
-	}
-	client, err := c.apiClient(flags)
-	if err != nil {
-		return err
-	}
-	told := map[string]bool{}
-	for ctx.Err() == nil {
-		var page struct {
-			Approvals []json.RawMessage `json:"approvals"`
-		}
-		if err := client.do(ctx, http.MethodGet, "/api/approvals?state=pending", nil, &page); err != nil {
-			if ctx.Err() != nil {
-				return nil //nolint:nilerr // whoever watched has stopped
-			}
-			return err
-		}
-		for _, raw := range page.Approvals {
-			var r shownRequest
-			if err := json.Unmarshal(raw, &r); err != nil || told[r.ID] {
-				continue
-			}
-			told[r.ID] = true
-			if err := printLine(c.stdout, raw, *asJSON); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-	}
-	return nil
 }

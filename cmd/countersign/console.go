@@ -41,7 +41,7 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 		Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: secretIn(string(p.ClientSecretFile)),
 		Algorithms: p.Algorithms, GroupsClaim: p.GroupsClaim, CAFile: string(p.CAFile), Insecure: p.Insecure,
 		People: people, Desk: g.approvals.desk, Watch: g.approvals.watch, Recorder: g.journal,
-		Journal: journalView{dir: g.journal.Dir(), key: g.journal.PublicKey()}, Resources: resourcesShown(c), Held: g.server.Held,
+		Journal: journalView{g.journal.Dir(), g.journal.PublicKey(), quietAfter(c.Approvals.TTL.Std())}, Resources: resourcesShown(c), Held: g.server.Held,
 		ConfigDigest: c.Digest(), Log: g.log,
 	})
 	if err != nil {
@@ -95,18 +95,22 @@ func resourcesShown(c *config.Config) []console.Resource {
 }
 
 // journalView is the journal as the console shows it.
-type journalView struct{ dir, key string }
+type journalView struct {
+	dir, key string
+	quiet    time.Duration // after its end nothing more comes of an operation that asked
+}
+
+// quietAfter is how long a request, and then its grant, can outlive its operation, and what a busy machine may add.
+func quietAfter(ttl time.Duration) time.Duration { return 2*ttl + time.Hour }
 
 func (j journalView) Records(ctx context.Context, op string, limit int) ([]console.Record, error) {
-	var list []console.Record
-	for e, err := range evidence.Records(j.dir, evidence.Filter{Op: op}) {
-		if err != nil {
-			return nil, err
-		}
-		if len(list) == limit || ctx.Err() != nil {
-			return list, ctx.Err()
-		}
-		list = append(list, console.Record{Seq: e.Seq, Time: e.Time, Node: e.Node, Type: e.Type, Hash: e.Hash, Body: append([]byte(nil), e.Body...)})
+	entries, err := evidence.Operation(ctx, j.dir, op, j.quiet, limit)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]console.Record, len(entries))
+	for i, e := range entries {
+		list[i] = console.Record{Seq: e.Seq, Time: e.Time, Node: e.Node, Type: e.Type, Hash: e.Hash, Body: e.Body}
 	}
 	return list, nil
 }

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -58,17 +57,13 @@ func (f *flaky) Append(ctx context.Context, r *gate.Record) (gate.Receipt, error
 // journalOf shows a journal's records, as the program does.
 type journalOf struct{ *evidence.Journal }
 
-func (j journalOf) Records(_ context.Context, op string, limit int) (list []Record, err error) {
-	for e, err := range evidence.Records(j.Dir(), evidence.Filter{Op: op}) {
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, Record{e.Seq, e.Time, e.Node, e.Type, e.Hash, bytes.Clone(e.Body)})
-		if len(list) == limit {
-			break
-		}
+func (j journalOf) Records(ctx context.Context, op string, limit int) ([]Record, error) {
+	entries, err := evidence.Operation(ctx, j.Dir(), op, time.Hour, limit)
+	list := make([]Record, len(entries))
+	for i, e := range entries {
+		list[i] = Record{e.Seq, e.Time, e.Node, e.Type, e.Hash, e.Body}
 	}
-	return list, nil
+	return list, err
 }
 
 func (j journalOf) Prove(_ context.Context, seq uint64) ([]byte, error) {

@@ -116,7 +116,7 @@ func (d *demo) again() {
 	if p.Approval.ID == "" || p.Approval.URL != d.console+"/approvals/"+p.Approval.ID || !p.Approval.Expires.After(time.Now()) || a.header.Get("Retry-After") == "" {
 		d.failf("the refusal does not say where the request is, until when, or when to try again: %v\n%s", a.header, a.body)
 	}
-	d.holds(d.approvalsUntold("show", p.Approval.ID), "(pending)")
+	d.holds(d.approvalsUntold("show", p.Approval.ID), "(pending, ")
 	d.notReached()
 	d.out.well("an approval is good for one: the identical request is asked about anew. After a short hold the agent knows what to repeat, and when")
 }

@@ -1,0 +1,376 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/countersign/countersign/extproc/approval"
+)
+
+// shownRequest is a request as the API answers it, as far as the commands print it.
+type shownRequest struct {
+	ID         string          `json:"id"`
+	State      string          `json:"state"`
+	Created    time.Time       `json:"created"`
+	Expires    time.Time       `json:"expires"`
+	Grant      *time.Time      `json:"grant_expires"`
+	Reason     string          `json:"reason"`
+	Decisions  []shownDecision `json:"decisions"`
+	MayDecide  bool            `json:"may_decide"`
+	MayNot     string          `json:"may_not"`
+	URL        string          `json:"url"`
+	Card       json.RawMessage `json:"card"`
+	CardDigest string          `json:"card_digest"`
+
+	card cardView
+}
+
+type shownDecision struct {
+	By struct {
+		Subject string `json:"subject"`
+	} `json:"by"`
+	Decision string    `json:"decision"`
+	Reason   string    `json:"reason"`
+	At       time.Time `json:"at"`
+}
+
+// cardText is a T of a card: text that was made visible.
+type cardText struct {
+	Text   string   `json:"text"`
+	Notes  []string `json:"notes"`
+	Bytes  int      `json:"bytes"`
+	SHA256 string   `json:"sha256"`
+}
+
+type cardPerson struct {
+	Issuer  cardText `json:"issuer"`
+	Subject cardText `json:"subject"`
+}
+
+type cardView struct {
+	Who struct {
+		Agent      cardPerson   `json:"agent"`
+		Kind       cardText     `json:"kind"`
+		ClientID   cardText     `json:"client_id"`
+		OnBehalfOf *cardPerson  `json:"on_behalf_of"`
+		Actors     []cardPerson `json:"actors"`
+		Groups     []cardText   `json:"groups"`
+		Session    cardText     `json:"session"`
+	} `json:"who"`
+	What struct {
+		Verb         cardText  `json:"verb"`
+		Target       cardText  `json:"target"`
+		Protocol     cardText  `json:"protocol"`
+		Resource     cardText  `json:"resource"`
+		ResourceKind cardText  `json:"resource_kind"`
+		Labels       []cardRow `json:"labels"`
+		Detail       []cardRow `json:"detail"`
+	} `json:"what"`
+	Why []struct {
+		Rule      cardText   `json:"rule"`
+		Reason    cardText   `json:"reason"`
+		Approvers []cardText `json:"approvers"`
+		Quorum    int        `json:"quorum"`
+	} `json:"why"`
+	History struct {
+		Operations []struct {
+			Time   time.Time `json:"time"`
+			Verb   cardText  `json:"verb"`
+			Target cardText  `json:"target"`
+			Result cardText  `json:"result"`
+		} `json:"operations"`
+		LeftOut int `json:"left_out"`
+	} `json:"history"`
+	Demand struct {
+		ACR    []cardText `json:"acr"`
+		MaxAge int64      `json:"max_age"` // seconds
+	} `json:"demand"`
+}
+
+type cardRow struct {
+	Path  cardText `json:"path"`
+	Type  string   `json:"type"`
+	Value cardText `json:"value"`
+}
+
+// readRequest reads a request and its card, which must be the one that its digest names: that digest is what an answer is
+// about, and the card is what is printed.
+func readRequest(raw json.RawMessage) (*shownRequest, error) {
+	var r shownRequest
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return nil, fmt.Errorf("read a request: %w", err)
+	}
+	sum := sha256.Sum256(r.Card)
+	if got := hex.EncodeToString(sum[:]); got != r.CardDigest {
+		return nil, fmt.Errorf("the card of request %s has the digest %s, and the console says %s: do not answer it", safe(r.ID), got, safe(r.CardDigest))
+	}
+	if err := json.Unmarshal(r.Card, &r.card); err != nil {
+		return nil, fmt.Errorf("read the card of request %s: %w", safe(r.ID), err)
+	}
+	return &r, nil
+}
+
+// printJSON prints what the API answered on one line. What a terminal could act on, or show in another place than it stands,
+// is escaped; it is the same JSON, and a card, in which no such character is, keeps the bytes that its digest is of.
+func printJSON(w io.Writer, raw json.RawMessage) error {
+	var b strings.Builder
+	for _, r := range string(raw) {
+		if r >= 0x7F && unfit(r) {
+			for _, unit := range utf16.AppendRune(nil, r) {
+				fmt.Fprintf(&b, `\u%04x`, unit)
+			}
+			continue
+		}
+		b.WriteRune(r)
+	}
+	_, err := fmt.Fprintf(w, "%s\n", strings.TrimRight(b.String(), "\n"))
+	return err
+}
+
+// unfit reports whether a terminal could take r for something other than a character at its place.
+func unfit(r rune) bool {
+	return !unicode.IsGraphic(r) || unicode.Is(unicode.Bidi_Control, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) || r == utf8.RuneError
+}
+
+// safe makes text that was made visible elsewhere safe for a terminal, should it not have been.
+func safe(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unfit(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, s)
+}
+
+// plainly makes text that is not of a card fit for a terminal, in the way of cards.
+func plainly(s string) string { return approval.Visible(s).Text }
+
+// String is the text with what is odd about it.
+func (t cardText) String() string {
+	s := safe(t.Text)
+	if s == "" {
+		s = "(empty)"
+	}
+	if len(t.Notes) > 0 {
+		s += "   (" + safe(strings.Join(t.Notes, ", ")) + ")"
+	}
+	if t.SHA256 != "" {
+		s += fmt.Sprintf("   (%d bytes in all, SHA-256 %s)", t.Bytes, safe(t.SHA256))
+	}
+	return s
+}
+
+// short is the text where there is no room for all of it.
+func (t cardText) short() string {
+	s := []rune(safe(t.Text))
+	if len(s) > 100 {
+		return string(s[:99]) + "…"
+	}
+	return string(s)
+}
+
+func (p *cardPerson) String() string { return p.Subject.String() + " of " + p.Issuer.String() }
+
+func allOf(list []cardText) string {
+	all := make([]string, len(list))
+	for i, t := range list {
+		all[i] = t.String()
+	}
+	return strings.Join(all, ", ")
+}
+
+// clock is a time as people read it: UTC, to the second.
+func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// left is how long it is until t.
+func left(t, now time.Time) string {
+	d := t.Sub(now).Round(time.Second)
+	switch {
+	case d <= 0:
+		return "over"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds left", d/time.Second)
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%dm left", d/time.Minute)
+	default:
+		return fmt.Sprintf("%dh left", d/time.Hour)
+	}
+}
+
+// standing is the state, and for how long it is so.
+func (r *shownRequest) standing(now time.Time) string {
+	switch {
+	case r.State == "pending":
+		return "pending, " + left(r.Expires, now)
+	case r.State == "approved" && r.Grant != nil:
+		return "approved, not used yet, " + left(*r.Grant, now)
+	default:
+		return safe(r.State)
+	}
+}
+
+// printLine tells a request on one line.
+func printLine(w io.Writer, raw json.RawMessage, asJSON bool, now time.Time) error {
+	if asJSON {
+		return printJSON(w, raw)
+	}
+	r, err := readRequest(raw)
+	if err != nil {
+		return err
+	}
+	who := r.card.Who.Agent.Subject.short()
+	if p := r.card.Who.OnBehalfOf; p != nil {
+		who += " for " + p.Subject.short()
+	}
+	what := r.card.What
+	end := ""
+	if r.State == "pending" && !r.MayDecide {
+		end = "  (not yours to answer)"
+	}
+	_, err = fmt.Fprintf(w, "%s  %s  %s %s on %s  by %s%s\n", safe(r.ID), r.standing(now), what.Verb.short(), what.Target.short(), what.Resource.short(), who, end)
+	return err
+}
+
+// lines are printed with a word before each.
+type lines struct{ strings.Builder }
+
+func (l *lines) add(label, format string, args ...any) {
+	fmt.Fprintf(l, "%-10s%s\n", label, fmt.Sprintf(format, args...))
+}
+
+// printRequest prints the card, and what came of it: what, who and why first, then all that was judged.
+func printRequest(w io.Writer, r *shownRequest, now time.Time) error {
+	var l lines
+	card := &r.card
+	what := &card.What
+	l.add("request", "%s  (%s)", safe(r.ID), r.standing(now))
+	l.add("asked", "%s, open until %s", clock(r.Created), clock(r.Expires))
+	l.add("card", "%s", safe(r.CardDigest))
+	l.WriteByte('\n')
+	l.add("what", "%s %s on %s (%s)", what.Verb, what.Target, what.Resource, safe(what.ResourceKind.Text))
+	l.who(card)
+	l.why(card)
+	for i, row := range bodyFirst(what.Detail) {
+		label := ""
+		if i == 0 {
+			label = "values"
+		}
+		l.add(label, "%s = %s", row.Path, row.Value)
+	}
+	for _, row := range what.Labels {
+		l.add("label", "%s = %s", row.Path, row.Value)
+	}
+	l.before(card)
+	l.answers(r)
+	_, err := io.WriteString(w, l.String())
+	return err
+}
+
+func (l *lines) who(card *cardView) {
+	who := &card.Who
+	l.add("who", "%s", &who.Agent)
+	if who.ClientID.Text != "" || who.Kind.Text != "" {
+		l.add("", "  client %s (%s)", who.ClientID, safe(who.Kind.Text))
+	}
+	if len(who.Groups) > 0 {
+		l.add("", "  groups %s", allOf(who.Groups))
+	}
+	for i := range who.Actors {
+		if p := &who.Actors[i]; p.String() != who.Agent.String() {
+			l.add("", "  through %s", p)
+		}
+	}
+	if who.OnBehalfOf != nil {
+		l.add("for", "%s", who.OnBehalfOf)
+	}
+}
+
+func (l *lines) why(card *cardView) {
+	for _, why := range card.Why {
+		l.add("why", "%s: %s (%d of %s)", why.Rule, why.Reason, why.Quorum, allOf(why.Approvers))
+	}
+	if d := card.Demand; len(d.ACR) > 0 || d.MaxAge > 0 {
+		var demands []string
+		if len(d.ACR) > 0 {
+			demands = append(demands, "an acr of "+allOf(d.ACR))
+		}
+		if d.MaxAge > 0 {
+			demands = append(demands, fmt.Sprintf("an age of at most %v (auth_time)", time.Duration(d.MaxAge)*time.Second))
+		}
+		l.add("sign-in", "must have %s", strings.Join(demands, " and "))
+	}
+}
+
+// bodyFirst has what people look for before what belongs to every request. Nothing is left out.
+func bodyFirst(rows []cardRow) []cardRow {
+	rows = slices.Clone(rows)
+	rank := func(r cardRow) int {
+		for i, prefix := range []string{"body", "form", "query", "path", "method"} {
+			rest, ok := strings.CutPrefix(r.Path.Text, prefix)
+			if ok && (rest == "" || rest[0] == '.' || rest[0] == '[') && r.Type != "object" {
+				return i
+			}
+		}
+		return 9
+	}
+	slices.SortStableFunc(rows, func(a, b cardRow) int { return rank(a) - rank(b) })
+	return rows
+}
+
+// before is what else the agent did in this session.
+func (l *lines) before(card *cardView) {
+	h := &card.History
+	if len(h.Operations) == 0 {
+		l.add("before", "nothing else in this session (%s)", card.Who.Session)
+		return
+	}
+	l.add("before", "in this session (%s):", card.Who.Session)
+	if h.LeftOut > 0 {
+		l.add("", "  %d operations that are not shown", h.LeftOut)
+	}
+	for _, p := range h.Operations {
+		l.add("", "  %s  %s %s: %s", clock(p.Time), p.Verb, p.Target, p.Result)
+	}
+}
+
+func (l *lines) answers(r *shownRequest) {
+	for _, d := range r.Decisions {
+		word := "approved"
+		if d.Decision != "approve" {
+			word = "rejected"
+		}
+		reason := ""
+		if d.Reason != "" {
+			reason = ": " + plainly(d.Reason)
+		}
+		l.add("answer", "%s by %s, %s%s", word, plainly(d.By.Subject), clock(d.At), reason)
+	}
+	if r.State == "voided" && r.Reason != "" {
+		l.add("voided", "%s", plainly(r.Reason))
+	}
+	l.WriteByte('\n')
+	switch {
+	case r.MayDecide:
+		fmt.Fprintf(l, "To answer: countersign approvals approve %s --card %s\n", safe(r.ID), safe(r.CardDigest))
+		fmt.Fprintf(l, "       or: %s\n", safe(r.URL))
+	case r.State == "pending":
+		fmt.Fprintf(l, "Not yours to answer: %s\n", safe(r.MayNot))
+	}
+}
+
+// outcome is what an answer has led to.
+func (r *shownRequest) outcome(decision string) string {
+	if decision == "approve" && r.State == "pending" {
+		return fmt.Sprintf("request %s is still pending: you approved it, and others have to, too", safe(r.ID))
+	}
+	return fmt.Sprintf("request %s is %s", safe(r.ID), safe(r.State))
+}
