@@ -44,6 +44,7 @@ const (
 var (
 	benchLanes   = flag.String("lanes", "", "measure only lanes whose name matches this regular expression")
 	benchLatency = flag.Bool("lanes.latency", true, "measure latencies too")
+	benchData    = flag.String("lanes.data", "", "keep the gateway's data in this directory; in one of tmpfs a sync costs nothing")
 	benchProfile = flag.String("lanes.profile", "", "write a CPU profile of the gateway to this file")
 )
 
@@ -363,8 +364,13 @@ func startBenchGateway(b *testing.B, target string) (addresses map[string]string
 	}
 	admin := extproctest.FreeAddress(b)
 	resources, addresses := benchResources(b, target)
-	conf := fmt.Sprintf("node: bench\ndata: ./var\nlisten: {admin: %q}\nenvoy: {path: %q, concurrency: 2}\nagents: [{issuer: %q, audience: [%s]}]\npolicies: ./policies\nresources:\n%s",
-		admin, envoy, issuer.URL, extproctest.Audience, resources)
+	data := "./var"
+	if *benchData != "" {
+		data = filepath.Join(*benchData, "countersign-bench-"+strconv.Itoa(os.Getpid()))
+		b.Cleanup(func() { _ = os.RemoveAll(data) })
+	}
+	conf := fmt.Sprintf("node: bench\ndata: %q\nlisten: {admin: %q}\nenvoy: {path: %q, concurrency: 2}\nagents: [{issuer: %q, audience: [%s]}]\npolicies: ./policies\nresources:\n%s",
+		data, admin, envoy, issuer.URL, extproctest.Audience, resources)
 	files := map[string]string{
 		"countersign.yaml":        conf,
 		"policies/plain.rego":     "package rules.plain\n" + benchRules,
@@ -516,7 +522,7 @@ func processorTime() map[string]float64 {
 }
 
 // childOf finds the process that pid started.
-func childOf(b *testing.B, pid int) int {
+func childOf(b testing.TB, pid int) int {
 	b.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err == nil && len(strings.Fields(string(text))) == 0 {
