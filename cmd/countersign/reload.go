@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -35,25 +37,53 @@ func (g *gateway) watch(ctx context.Context, hangup <-chan os.Signal) {
 	}
 	settled := time.NewTimer(time.Hour)
 	settled.Stop()
+	var read string // what the last reload found
+	reload := func() {
+		read = g.fingerprint()
+		g.reload(ctx)
+		g.watchFiles(w)
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hangup:
-			g.reload(ctx)
-			g.watchFiles(w)
+			reload()
 		case e := <-w.Events:
 			if g.concerns(e.Name) {
 				settled.Reset(settleTime)
 			}
 		case err := <-w.Errors:
 			g.alarm("watch_failed", err.Error())
+			read = "" // events may be missing
 			settled.Reset(settleTime)
 		case <-settled.C:
-			g.reload(ctx)
-			g.watchFiles(w)
+			if g.fingerprint() != read {
+				reload()
+			}
 		}
 	}
+}
+
+// fingerprint is a digest of the files that a reload reads, by which it is told whether any of them changed. Something else
+// often lies beside them and changes all the time: a log that this process writes, say, which a reload would make longer
+// again.
+func (g *gateway) fingerprint() string {
+	a := g.current()
+	h := sha256.New()
+	note := func(path string) {
+		text, err := os.ReadFile(path)
+		fmt.Fprintf(h, "%q %v %d\n", path, err, len(text))
+		h.Write(text)
+	}
+	note(g.path)
+	for _, f := range xds.Files(a.config) {
+		note(string(f))
+	}
+	for _, f := range policy.Sources(string(a.config.Policies)) {
+		note(f)
+	}
+	return string(h.Sum(nil))
 }
 
 // watchFiles watches the directories of everything that a reload reads. A directory is watched rather than a file,
