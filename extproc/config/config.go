@@ -61,19 +61,19 @@ type Listen struct {
 	// or "HOST:PORT", which needs EnvoyTLS. "unix:DATA/envoy.sock" by default.
 	Envoy Address `yaml:"envoy"`
 
-	// EnvoyTLS is required when Envoy is a TCP address: Envoy proves itself with a certificate of ClientCAFile.
+	// EnvoyTLS is required when listen.envoy is a TCP address: Envoy proves itself with a certificate of ClientCAFile.
 	EnvoyTLS *ServerTLS `yaml:"envoy_tls"`
 
 	// Admin serves /healthz, /readyz and /metrics as plain HTTP. "127.0.0.1:9440" by default; "none" turns it off.
 	Admin Address `yaml:"admin"`
 
-	// AdminInsecure allows Admin to be off loopback. It shows counts and states, no operation's content.
+	// AdminInsecure allows listen.admin to be off loopback. It shows counts and states, no operation's content.
 	AdminInsecure bool `yaml:"admin_insecure"`
 
 	// Console serves the approvers' page and API. No default: without it there is no console.
 	Console Address `yaml:"console"`
 
-	// ConsoleTLS is required when other machines can reach Console.
+	// ConsoleTLS is required when other machines can reach listen.console.
 	ConsoleTLS *ServerTLS `yaml:"console_tls"`
 }
 
@@ -122,18 +122,18 @@ type Agent struct {
 	Subjects []string `yaml:"subjects"` // when set, only these subjects are registered.
 	Revoked  []string `yaml:"revoked"`  // subjects, client ids and token ids (jti) that are refused.
 
-	GroupsClaim string `yaml:"groups_claim"` // "groups" by default.
-	RolesClaim  string `yaml:"roles_claim"`  // "roles" by default.
+	GroupsClaim string `yaml:"groups_claim"` // the claim that has the groups. "groups" by default.
+	RolesClaim  string `yaml:"roles_claim"`  // the claim that has the roles. "roles" by default.
 }
 
 // People is the OpenID provider of those who approve.
 type People struct {
-	Issuer           string   `yaml:"issuer"`             // as Agent.Issuer. Required.
+	Issuer           string   `yaml:"issuer"`             // as agents[].issuer. Required.
 	ClientID         string   `yaml:"client_id"`          // of the console. Required.
 	ClientSecretFile Path     `yaml:"client_secret_file"` // for a confidential client. Optional: PKCE is always used.
 	Audience         []string `yaml:"audience"`           // of bearer tokens for the API. The client id by default.
-	Algorithms       []string `yaml:"algorithms"`         // as Agent.Algorithms.
-	GroupsClaim      string   `yaml:"groups_claim"`       // "groups" by default.
+	Algorithms       []string `yaml:"algorithms"`         // as agents[].algorithms.
+	GroupsClaim      string   `yaml:"groups_claim"`       // the claim that has the groups. "groups" by default.
 	CAFile           Path     `yaml:"ca_file"`            // PEM roots for the issuer. The system's by default.
 	Insecure         bool     `yaml:"insecure"`           // accept a plain-http issuer that is not on loopback.
 }
@@ -210,7 +210,7 @@ type OTLP struct {
 	KeyFile         Path              `yaml:"key_file"`         // PEM private key of CertificateFile.
 	HeaderFiles     map[string]string `yaml:"header_files"`     // request header: file that holds its value.
 	Insecure        bool              `yaml:"insecure"`         // plain gRPC, without TLS; on loopback only, unless InsecureNetwork.
-	InsecureNetwork bool              `yaml:"insecure_network"` // allows Insecure off loopback.
+	InsecureNetwork bool              `yaml:"insecure_network"` // allows plain gRPC off loopback.
 }
 
 // Envoy says how Envoy is run.
@@ -287,7 +287,7 @@ type Resource struct {
 type ResourceListen struct {
 	Address  string     `yaml:"address"`  // "HOST:PORT" with an IP address as the host. Required.
 	Host     string     `yaml:"host"`     // the Host that agents ask for. Any host by default.
-	TLS      *ServerTLS `yaml:"tls"`      // required off loopback, unless Insecure.
+	TLS      *ServerTLS `yaml:"tls"`      // required off loopback, unless insecure is true.
 	Insecure bool       `yaml:"insecure"` // accept plain HTTP off loopback.
 }
 

@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 )
@@ -88,13 +89,35 @@ func typeName(t reflect.Type) string {
 	}
 }
 
+// goName is a Go name of several words: one that is no word of the language as well.
+var goName = regexp.MustCompile(`\b(?:[A-Z][a-z]+|[A-Z]{2,})(?:[A-Z]\w+)\b`)
+
+// inFile is a field's comment as one that speaks of the file: a field's name becomes its key's.
+func inFile(comment, field string, keys map[string]string) string {
+	if rest, ok := strings.CutPrefix(comment, field); ok && rest != "" && strings.ContainsAny(rest[:1], " :") {
+		comment = "`" + keys[field] + "`" + rest
+	}
+	return goName.ReplaceAllStringFunc(comment, func(name string) string {
+		if key := keys[name]; key != "" {
+			return "`" + key + "`"
+		}
+		return name
+	})
+}
+
 // comments are those of every field of every struct of config.go, "Struct.Field" to one line of text.
 func comments() map[string]string {
 	file, err := parser.ParseFile(token.NewFileSet(), "config.go", source, parser.ParseComments)
 	if err != nil {
 		panic("parse the embedded config.go: " + err.Error()) // it was compiled
 	}
-	found := map[string]string{}
+	found, keys := map[string]string{}, map[string]string{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if f, ok := n.(*ast.Field); ok && f.Tag != nil && len(f.Names) == 1 {
+			keys[f.Names[0].Name] = reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("yaml")
+		}
+		return true
+	})
 	for _, decl := range file.Decls {
 		d, ok := decl.(*ast.GenDecl)
 		if !ok || d.Tok != token.TYPE {
@@ -111,7 +134,7 @@ func comments() map[string]string {
 			}
 			for _, f := range fields.Fields.List {
 				for _, name := range f.Names {
-					found[s.Name.Name+"."+name.Name] = oneLine(f.Doc.Text() + " " + f.Comment.Text())
+					found[s.Name.Name+"."+name.Name] = inFile(oneLine(f.Doc.Text()+" "+f.Comment.Text()), name.Name, keys)
 				}
 			}
 		}

@@ -29,9 +29,11 @@ func TestDemo(t *testing.T) {
 			t.Errorf("a line is %d columns wide: %s", n-1, line)
 		}
 	}
-	readmeHas(t, "demo", excerpt(t, out.String()), func(s string) string {
+	unvaried := func(s string) string {
 		return strings.Join(strings.Fields(varying.ReplaceAllString(s, "0")), "\n") // lines break where numbers are longer
-	})
+	}
+	readmeHas(t, "demo", excerpt(t, out.String()), unvaried)
+	readmeHas(t, "demo refusal", refusal(t, out.String()), unvaried)
 	if t.Failed() {
 		t.Log(out.String())
 	}

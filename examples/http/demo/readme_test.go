@@ -31,7 +31,6 @@ func excerpt(t *testing.T, out string) string {
 	}{
 		{begin: "\n 2  ", end: "\n 3  "},
 		{begin: "\n 4  ", end: "\n 5  "},
-		{begin: "\n 6  ", end: "\n 7  "},
 		{begin: "\n 9  ", end: "\n10  ", from: "approval.requested", to: "status=201"},
 		{begin: "\n11  ", end: "\n12  "},
 		{begin: "\n12  ", end: "\nEverything was"},
@@ -56,6 +55,18 @@ func excerpt(t *testing.T, out string) string {
 		parts = append(parts, strings.Join(lines, "\n"))
 	}
 	return "```\n" + strings.Join(parts, "\n\n") + "\n```"
+}
+
+// refusal is what an agent is told of a refund that nobody has answered, in the demo.
+func refusal(t *testing.T, out string) string {
+	t.Helper()
+	_, rest, begins := strings.Cut(out, "\n 6  ")
+	_, rest, refused := strings.Cut(rest, "   < HTTP/1.1 403 Forbidden\n")
+	text, _, ends := strings.Cut(rest, "\n   ✓")
+	if !begins || !refused || !ends {
+		t.Fatal("the demo has no refusal in part 6")
+	}
+	return "```\n   < HTTP/1.1 403 Forbidden\n" + text + "\n```"
 }
 
 // varying is what differs from run to run: keys, tokens, digests, ids, times.
