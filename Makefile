@@ -1,5 +1,5 @@
-# `make help` says what there is. Only Go, git and Python 3 are needed beforehand; parts that are fetched or built go
-# into .tools, results into bin.
+# `make help` says what there is. Only Go, git and Python 3 are needed beforehand, and Chromium for `make test`; parts that are
+# fetched or built go into .tools, results into bin.
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -28,11 +28,12 @@ build: ## build bin/countersign, static
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.Version=$(VERSION)' -o bin/countersign ./cmd/countersign
 
 .PHONY: parts
-parts: ## bring Envoy and the OpenTelemetry collector into .tools
+parts: ## bring Envoy, the OpenTelemetry collector and Redis into .tools
 	@$(GO) run ./extproc/extproctest/parts envoy collector redis
 
 .PHONY: demo
-demo: parts build ## play a short story in the terminal; with PERSON=me you approve in the browser
+demo: build ## play a short story in the terminal; with PERSON=me you approve in the browser
+	@$(GO) run ./extproc/extproctest/parts envoy collector
 	@PERSON='$(PERSON)' $(GO) run ./examples/http/demo
 
 .PHONY: test
