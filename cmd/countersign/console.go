@@ -69,16 +69,16 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 }
 
 // secretIn reads a secret from a file each time that it is needed; nil where there is no file.
-func secretIn(path string) func() string {
+func secretIn(path string) func() (string, error) {
 	if path == "" {
 		return nil
 	}
-	return func() string {
+	return func() (string, error) {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return ""
+			return "", fmt.Errorf("read people.client_secret_file: %w", err)
 		}
-		return strings.TrimSpace(string(text))
+		return strings.TrimRight(string(text), "\r\n"), nil
 	}
 }
 

@@ -117,13 +117,13 @@ type Options struct {
 	// as the client's redirect URI.
 	URL string
 
-	Issuer       string        // of the people, exactly
-	ClientID     string        // of the console at the issuer
-	ClientSecret func() string // for a confidential client; may be nil
-	Algorithms   []string      // of ID tokens; RS256 and ES256 unless set
-	GroupsClaim  string        // "groups" unless set; a name or a JSON pointer
-	CAFile       string        // PEM roots for the issuer; the system's unless set
-	Insecure     bool          // accept a plain-http issuer that is not on loopback
+	Issuer       string                 // of the people, exactly
+	ClientID     string                 // of the console at the issuer
+	ClientSecret func() (string, error) // for a confidential client; asked at every sign-in; may be nil
+	Algorithms   []string               // of ID tokens; RS256 and ES256 unless set
+	GroupsClaim  string                 // "groups" unless set; a name or a JSON pointer
+	CAFile       string                 // PEM roots for the issuer; the system's unless set
+	Insecure     bool                   // accept a plain-http issuer that is not on loopback
 
 	People   Verifier
 	Desk     Desk

@@ -84,7 +84,13 @@ func (j journalOf) Prove(_ context.Context, seq uint64) ([]byte, error) {
 // newFixture starts a console, over TLS unless plain.
 func newFixture(t *testing.T, plain bool, change ...func(*Options)) *fixture {
 	t.Helper()
-	f := &fixture{t: t}
+	return newFixtureAt(t, extproctest.IssuerOptions{}, plain, change...)
+}
+
+// newFixtureAt has people sign in at an issuer like that.
+func newFixtureAt(t *testing.T, issuer extproctest.IssuerOptions, plain bool, change ...func(*Options)) *fixture {
+	t.Helper()
+	f := &fixture{t: t, issuer: extproctest.StartIssuer(t, issuer)}
 	f.startParts()
 	var authority *extproctest.Authority
 	listener, err := net.Listen("tcp", extproctest.FreeAddress(t))
@@ -116,7 +122,6 @@ func newFixture(t *testing.T, plain bool, change ...func(*Options)) *fixture {
 func (f *fixture) startParts() {
 	t := f.t
 	t.Helper()
-	f.issuer = extproctest.StartIssuer(t, extproctest.IssuerOptions{})
 	var err error
 	dir := extproctest.Dir(t)
 	f.journal, err = evidence.Open(t.Context(), evidence.Options{Dir: filepath.Join(dir, "journal"), Node: "gw-1"})

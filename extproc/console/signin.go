@@ -37,7 +37,7 @@ const (
 // signIn is the client of the people's issuer.
 type signIn struct {
 	issuer, clientID string
-	secret           func() string
+	secret           func() (string, error)
 	redirect         string
 	algorithms       []string
 	groups           string
@@ -127,30 +127,47 @@ func (s *signIn) discover(ctx context.Context) (*oidc.Provider, error) {
 	return p, nil
 }
 
-func (s *signIn) config(p *oidc.Provider) *oauth2.Config {
+// config is the client as the issuer wants it. A confidential client is never taken for a public one: without its secret
+// there is no sign-in.
+func (s *signIn) config(p *oidc.Provider) (*oauth2.Config, error) {
 	c := &oauth2.Config{ClientID: s.clientID, Endpoint: p.Endpoint(), RedirectURL: s.redirect, Scopes: []string{oidc.ScopeOpenID, "profile", "groups"}}
-	c.Endpoint.AuthStyle = oauth2.AuthStyleInParams
-	if s.secret != nil {
-		c.ClientSecret = s.secret()
-	}
-	if c.ClientSecret != "" {
-		// RFC 6749, section 2.3.1. Said outright: trying both would spend the code on the first.
-		c.Endpoint.AuthStyle = oauth2.AuthStyleInHeader
-	}
 	var metadata struct {
-		Scopes []string `json:"scopes_supported"`
+		Scopes  []string `json:"scopes_supported"`
+		Methods []string `json:"token_endpoint_auth_methods_supported"`
 	}
-	if err := p.Claims(&metadata); err == nil && len(metadata.Scopes) > 0 {
+	if err := p.Claims(&metadata); err != nil {
+		return nil, fmt.Errorf("read the metadata of the people's issuer: %w", err)
+	}
+	if len(metadata.Scopes) > 0 {
 		c.Scopes = slices.DeleteFunc(c.Scopes, func(scope string) bool {
 			return scope != oidc.ScopeOpenID && !slices.Contains(metadata.Scopes, scope)
 		})
 	}
-	return c
+	c.Endpoint.AuthStyle = oauth2.AuthStyleInParams
+	if s.secret == nil {
+		return c, nil
+	}
+	var err error
+	if c.ClientSecret, err = s.secret(); err != nil {
+		return nil, err
+	}
+	if c.ClientSecret == "" {
+		return nil, errors.New("the console's client secret is empty")
+	}
+	// RFC 6749, section 2.3.1; OpenID Connect Discovery, section 3. Said outright: trying both would spend the code on the first.
+	if len(metadata.Methods) == 0 || slices.Contains(metadata.Methods, "client_secret_basic") {
+		c.Endpoint.AuthStyle = oauth2.AuthStyleInHeader
+	}
+	return c, nil
 }
 
 // begin returns where to send the browser, and what it must bring back.
 func (s *signIn) begin(ctx context.Context, f flow) (address, sealed string, err error) {
 	p, err := s.discover(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	client, err := s.config(p)
 	if err != nil {
 		return "", "", err
 	}
@@ -167,7 +184,7 @@ func (s *signIn) begin(ctx context.Context, f flow) (address, sealed string, err
 		options = append(options, oauth2.SetAuthURLParam("acr_values", strings.Join(f.ACR, " ")))
 	}
 	sealed = base64.RawURLEncoding.EncodeToString(s.seal.Seal(nil, nil, plain, []byte(signInCookie)))
-	return s.config(p).AuthCodeURL(f.State, options...), sealed, nil
+	return client.AuthCodeURL(f.State, options...), sealed, nil
 }
 
 // errIssuer is the issuer's failure and nobody's attack.
@@ -212,8 +229,12 @@ func (s *signIn) end(ctx context.Context, f flow, q url.Values) (person, error) 
 	if err != nil {
 		return person{}, fmt.Errorf("%w: %w", errIssuer, err)
 	}
+	client, err := s.config(p)
+	if err != nil {
+		return person{}, fmt.Errorf("%w: %w", errIssuer, err)
+	}
 	ctx = oidc.ClientContext(ctx, s.client)
-	token, err := s.config(p).Exchange(ctx, q.Get("code"), oauth2.VerifierOption(f.Verifier))
+	token, err := client.Exchange(ctx, q.Get("code"), oauth2.VerifierOption(f.Verifier))
 	if err != nil {
 		return person{}, fmt.Errorf("%w: exchange the code: %w", errIssuer, err)
 	}

@@ -1,14 +1,19 @@
 package console
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/extproctest"
@@ -66,6 +71,79 @@ func TestSignInSaysWhoAndHow(t *testing.T) {
 	by := decided[len(decided)-1]["approver"].(map[string]any)
 	if by["subject"] != "u-alice" || fmt.Sprint(by["amr"]) != "[pwd]" || by["auth_time"] == "" || decided[len(decided)-1]["think"] == nil {
 		t.Errorf("the record is %v", decided[len(decided)-1])
+	}
+}
+
+// TestAConfidentialClient: the issuer gives a person's ID token to nobody without the client's secret. The secret is read at
+// every sign-in; without one that can be read there is no sign-in, and never one of a public client.
+func TestAConfidentialClient(t *testing.T) {
+	const right = "a secret: with % and : and ä"
+	given, failure := right, error(nil)
+	f := newFixtureAt(t, extproctest.IssuerOptions{Applications: []extproctest.Application{{ID: clientID, Secret: right}}}, false, func(o *Options) {
+		o.ClientSecret = func() (string, error) { return given, failure }
+	})
+	me := f.send(f.signIn("bob"), f.request("GET", "/me", "", ""))
+	if me.StatusCode != http.StatusOK || !strings.Contains(me.body, "u-bob") {
+		t.Fatalf("signed in with the secret: %s\n%s", me.Status, me.body)
+	}
+	given = "another one, which is wrong"
+	before := len(f.records(gate.IdentityRefused))
+	resp, _, err := f.issuer.SignIn(t.Context(), f.url+"/login", "bob", "bob-password", f.trust)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusUnauthorized {
+		t.Errorf("with a wrong secret: %s", resp.Status)
+	}
+	f.wantRefused(before, ReasonSignIn)
+	for _, c := range []struct {
+		name   string
+		secret string
+		err    error
+	}{
+		{"the secret cannot be read", "", errors.New("permission denied")},
+		{"the secret is empty", "", nil},
+	} {
+		given, failure = c.secret, c.err
+		if got := f.get(f.url + "/login"); got.StatusCode != http.StatusServiceUnavailable || got.Header.Get("Location") != "" {
+			t.Errorf("%s: %s, %s", c.name, got.Status, got.Header.Get("Location"))
+		}
+	}
+	given, failure = right, nil
+	f.signIn("alice")
+}
+
+// TestHowAConfidentialClientShowsItsSecret: as the issuer's metadata says.
+func TestHowAConfidentialClientShowsItsSecret(t *testing.T) {
+	f := newFixture(t, false, func(o *Options) { o.ClientSecret = func() (string, error) { return "secret", nil } })
+	for _, c := range []struct {
+		name, methods string
+		want          oauth2.AuthStyle
+	}{
+		{"an issuer that does not say", "", oauth2.AuthStyleInHeader},
+		{"an issuer that takes both", `"client_secret_post","client_secret_basic"`, oauth2.AuthStyleInHeader},
+		{"an issuer that takes it in the form only", `"client_secret_post","private_key_jwt"`, oauth2.AuthStyleInParams},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			methods := ""
+			if c.methods != "" {
+				methods = `"token_endpoint_auth_methods_supported":[` + c.methods + `],`
+			}
+			var issuer *httptest.Server
+			issuer = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				fmt.Fprintf(w, `{%s"issuer":%q,"authorization_endpoint":"%s/a","token_endpoint":"%[3]s/t","jwks_uri":"%[3]s/k"}`, methods, issuer.URL, issuer.URL)
+			}))
+			defer issuer.Close()
+			p, err := oidc.NewProvider(t.Context(), issuer.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := f.console.signIn.config(p); err != nil || got.Endpoint.AuthStyle != c.want {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
 	}
 }
 

@@ -59,12 +59,16 @@ type Options struct {
 	Policies string            // a directory of policies, which the files of the story come on top of
 	Update   bool              // write the evidence section of the file instead of holding against it
 	Target   TargetOptions     // of the sample API
+	Issuer   IssuerOptions     // of the issuer of agents and people
 	Beside   *Gateway          // another gateway, whose target and issuer this one has too
 	Told     func(line string) // is told what is said, as it is said; may be nil
 }
 
 // TargetOptions are those of the sample API.
 type TargetOptions = extproctest.TargetOptions
+
+// IssuerOptions are those of the OpenID provider.
+type IssuerOptions = extproctest.IssuerOptions
 
 // Gateway is what a story runs against. Its parts are for tests that go on from here.
 type Gateway struct {
@@ -133,7 +137,7 @@ func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
 		g.node = o.Beside.node + "-2"
 		g.Target, g.Issuer = o.Beside.Target, o.Beside.Issuer
 	} else {
-		g.Target, g.Issuer = extproctest.NewTarget(tb, o.Target), extproctest.StartIssuer(tb, extproctest.IssuerOptions{})
+		g.Target, g.Issuer = extproctest.NewTarget(tb, o.Target), extproctest.StartIssuer(tb, o.Issuer)
 	}
 	parts, err := extproctest.NewParts(os.Getenv, io.Discard) //nolint:forbidigo // $ENVOY is for whoever runs the tests
 	if err == nil {
