@@ -100,6 +100,9 @@ func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 
 func shown(s string) gate.Object {
 	t := Visible(s)
+	if t.Bytes == 0 && len(t.Notes) == 0 {
+		return gate.Object{{Name: "text", Value: t.Text}}
+	}
 	o := make(gate.Object, 0, 4)
 	if t.Bytes > 0 {
 		o = append(o, gate.Member{Name: "bytes", Value: t.Bytes})
@@ -197,6 +200,12 @@ func (c *cardWriter) rows(o gate.Object) ([]any, error) {
 
 // step adds a member to a path as RFC 9535 writes it normalised, so that two names never give one path.
 func step(path, name string) string {
+	if plain(name) {
+		if path == "" {
+			return name
+		}
+		return path + "." + name
+	}
 	quoted := make([]byte, 0, len(name)+4)
 	for i := range len(name) {
 		switch name[i] {
@@ -204,12 +213,6 @@ func step(path, name string) string {
 			quoted = append(quoted, '\\')
 		}
 		quoted = append(quoted, name[i])
-	}
-	if plain(name) {
-		if path == "" {
-			return name
-		}
-		return path + "." + name
 	}
 	return path + "['" + string(quoted) + "']"
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -106,11 +108,14 @@ func unescape(t *testing.T, s string) string {
 
 // The oracle: what is shown has nothing in it that could hide, and gives back the one text that it came from.
 func FuzzVisible(f *testing.F) {
-	for _, s := range []string{"a", "\u202e", `\u{20}`, "a  b", "\xff\xfe", "p\u0430y", "\U0001f468\u200d\U0001f469", strings.Repeat("x ", 3000)} {
+	for _, s := range []string{"a", " a", "a ", "a b", "<b>", "a\\b", "\u202e", `\u{20}`, "a  b", "\xff\xfe", "p\u0430y", "\U0001f468\u200d\U0001f469", strings.Repeat("x ", 3000)} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		v := Visible(s)
+		if diff := cmp.Diff(examine(s), v); diff != "" {
+			t.Fatalf("%q is evident and is shown as something else (-examined +shown):\n%s", s, diff)
+		}
 		if !utf8.ValidString(v.Text) {
 			t.Fatalf("%q is shown as bytes that are no text", s)
 		}
@@ -214,5 +219,24 @@ func TestCardHidesNoKey(t *testing.T) {
 	}
 	if _, err := (&cardWriter{}).rows(gate.Object{{Name: "a", Value: deep}}); err == nil {
 		t.Error("too deep, and shown")
+	}
+}
+
+// BenchmarkCard renders a card with the most history that one has, which is what a new request takes beyond its writes.
+func BenchmarkCard(b *testing.B) {
+	body := gate.Object{{Name: "body", Value: gate.Object{{Name: "amount", Value: json.Number("10")}, {Name: "note", Value: "for the broken lamp"}}}}
+	a := Asking{Operation: &gate.Operation{
+		ID: "op", Principal: &gate.Principal{Issuer: "https://idp.example.com", Subject: "agent-1"}, Resource: gate.Resource{Name: "payments", Kind: "http"},
+		Verb: "POST", Target: "/v1/payments/7/refunds", Detail: shownDetail(body),
+	}, Digest: "d", Shown: body}
+	for range maxHistory {
+		a.History = append(a.History, Past{Time: time.Unix(1, 0), Verb: "POST", Target: "/v1/payments/7/refunds", Result: "ask"})
+	}
+	r := &Request{ID: "id", Digest: "d", Asks: []AskRule{{ID: "refund", Reason: "refunds need a person", Approvers: []string{"payments-oncall"}}}, Created: time.Unix(1, 0)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := renderCard(r, &a, 1<<20); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -47,6 +47,32 @@ const (
 
 // Visible makes s fit to be shown.
 func Visible(s string) Text {
+	if evident(s) {
+		return Text{Text: s}
+	}
+	return examine(s)
+}
+
+// evident reports whether s is shown as it is because nothing in it could be anything else: most texts of a card are, and a
+// card has a hundred.
+func evident(s string) bool {
+	if len(s) > shownRunes {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == ' ':
+			if i == 0 || i == len(s)-1 || s[i-1] == ' ' {
+				return false
+			}
+		case c < 0x20 || c >= 0x7F || c == '\\' || c == '<':
+			return false
+		}
+	}
+	return true
+}
+
+func examine(s string) Text {
 	var t Text
 	notes := map[string]bool{}
 	shown := s
