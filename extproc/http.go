@@ -240,7 +240,7 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 	x.decided = true
 	x.response.plan = a.plan
 	if !a.resource.PassResponse {
-		x.response.echo = newEcho(credential.Value)
+		x.response.echo = newEcho(a.resource.credentialForms(credential.Value))
 	}
 	x.server.outcomes.expect(a)
 	head := &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: x.requestMutation(credential, trailers != nil)}}

@@ -45,6 +45,8 @@ type Resource struct {
 	StreamBody   bool          // policy rules on the head alone
 	Hold         time.Duration // how long a request is held while people are asked; 0 hands over at once
 	RequestTime  time.Duration // how long a request that is inspected may take to arrive whole; 0 is no limit
+
+	forms atomic.Pointer[needles] // of the credential that was sent last
 }
 
 // State is everything that a reload replaces. It is made whole, swapped in at once, and loaded once for an operation.

@@ -161,6 +161,13 @@ var hostileAnswers = map[string]func(http.ResponseWriter, Protected){
 		w.Header().Set("Set-Cookie", "last="+p.SSN+"; Path=/")
 		answer(w, jsonType, "{}")
 	},
+	"set-cookie-trailer": func(w http.ResponseWriter, p Protected) {
+		w.Header().Set("Content-Type", jsonType)
+		_, _ = io.WriteString(w, "{}")
+		_ = http.NewResponseController(w).Flush()
+		w.Header().Set(http.TrailerPrefix+"Set-Cookie", "session=target-session; Path=/")
+		w.Header().Set(http.TrailerPrefix+"X-Sum", "7")
+	},
 	"location": func(w http.ResponseWriter, p Protected) {
 		w.Header().Set("Location", "/customers/"+p.Email)
 		w.WriteHeader(http.StatusFound)
@@ -192,6 +199,17 @@ var hostileAnswers = map[string]func(http.ResponseWriter, Protected){
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	},
+	"cut-off-in-a-value": func(w http.ResponseWriter, p Protected) {
+		w.Header().Set("Content-Type", jsonType)
+		_, _ = fmt.Fprintf(w, `{"id":7,"ssn":"%s`, p.SSN[:6])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	},
+	"cut-off-at-once": func(w http.ResponseWriter, _ Protected) {
+		w.Header().Set("Content-Type", jsonType)
+		_ = http.NewResponseController(w).Flush() // the head alone
+		panic(http.ErrAbortHandler)
+	},
 	"no-answer": func(http.ResponseWriter, Protected) { panic(http.ErrAbortHandler) },
 }
 
@@ -212,6 +230,9 @@ var hostileBytes = map[string]func(Protected) string{
 	},
 	"bad-chunk": func(p Protected) string {
 		return "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n" + p.SSN
+	},
+	"no-last-chunk": func(p Protected) string {
+		return "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n{\"ssn\":\"" + fmt.Sprintf("%-11.11s", p.SSN) + "\"}\r\n"
 	},
 	"until-close": func(p Protected) string {
 		return "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{\"ssn\":\"" + p.SSN + "\"}"
