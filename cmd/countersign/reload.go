@@ -166,6 +166,7 @@ func fixed(was, is *config.Config) error {
 		{"people", was.People, is.People},
 		{"approvals.store", was.Approvals.Store, is.Approvals.Store},
 		{"approvals.redis", was.Approvals.Redis, is.Approvals.Redis},
+		{"approvals.console_url", was.Approvals.ConsoleURL, is.Approvals.ConsoleURL},
 		{"approvals.ttl", was.Approvals.TTL, is.Approvals.TTL},
 		{"approvals.limits", was.Approvals.Limits, is.Approvals.Limits},
 		{"approvals.webhook", was.Approvals.Webhook, is.Approvals.Webhook},

@@ -131,11 +131,11 @@ type Options struct {
 	Recorder gate.Recorder
 	Journal  Journal // without one, an operation's records are not shown
 
-	Resources    []Resource       // may be empty
-	Held         func() int       // operations that are held now; may be nil
-	ConfigDigest string           // for records
-	Log          *slog.Logger     // may be nil
-	Now          func() time.Time // time.Now unless set
+	Resources    func() []Resource // of now; may be nil
+	Held         func() int        // operations that are held now; may be nil
+	ConfigDigest func() string     // of now, for records; may be nil
+	Log          *slog.Logger      // may be nil
+	Now          func() time.Time  // time.Now unless set
 }
 
 // Console serves the pages and the API.
@@ -171,6 +171,12 @@ func New(o Options) (*Console, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Resources == nil {
+		o.Resources = func() []Resource { return nil }
+	}
+	if o.ConfigDigest == nil {
+		o.ConfigDigest = func() string { return "" }
 	}
 	if o.GroupsClaim == "" {
 		o.GroupsClaim = "groups"

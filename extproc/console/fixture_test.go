@@ -157,7 +157,7 @@ func (f *fixture) newConsole(change ...func(*Options)) *Console {
 	o := Options{
 		URL: f.url, Issuer: f.issuer.URL, ClientID: clientID, People: people, Desk: f.desk, Watch: f.store, Recorder: f.flaky,
 		Journal: journalOf{f.journal}, Held: f.desk.Held,
-		Resources: []Resource{{Name: "payments", Kind: "http", Hold: 50 * time.Second}},
+		Resources: func() []Resource { return []Resource{{Name: "payments", Kind: "http", Hold: 50 * time.Second}} },
 	}
 	for _, c := range change {
 		c(&o)

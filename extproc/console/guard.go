@@ -135,7 +135,7 @@ func (c *Console) recordRefusal(r *http.Request, why *refusal) error {
 	body := gate.Object{
 		{Name: "claimed_issuer", Value: excerpt(why.issuer)},
 		{Name: "claimed_subject", Value: excerpt(why.subject)},
-		{Name: "config_digest", Value: c.opt.ConfigDigest},
+		{Name: "config_digest", Value: c.opt.ConfigDigest()},
 		{Name: "detail", Value: excerpt(why.detail)},
 		{Name: "peer", Value: excerpt(peer)},
 		{Name: "protocol", Value: "http"},

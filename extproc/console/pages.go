@@ -272,7 +272,7 @@ func (c *Console) historyPage(w http.ResponseWriter, r *http.Request, who *perso
 	if f.Agent != nil {
 		v.Agent = *f.Agent
 	}
-	for _, x := range c.opt.Resources {
+	for _, x := range c.opt.Resources() {
 		v.Names = append(v.Names, x.Name)
 	}
 	if page.Next != "" {
@@ -300,7 +300,7 @@ func (c *Console) holdsPage(w http.ResponseWriter, r *http.Request, who *person)
 	if c.opt.Held != nil {
 		v.Held, v.Known = c.opt.Held(), true
 	}
-	for _, x := range c.opt.Resources {
+	for _, x := range c.opt.Resources() {
 		v.Holds[x.Name] = x.Hold
 	}
 	c.show(w, http.StatusOK, "holds-page", view{Title: "Holds", Here: "holds", Who: who, Data: v})
@@ -310,6 +310,7 @@ func (c *Console) holdsPage(w http.ResponseWriter, r *http.Request, who *person)
 type approversView struct {
 	Rules     []ruleView
 	Resources []Resource
+	Of        int // requests, from which the rules are
 }
 
 type ruleView struct {
@@ -327,7 +328,7 @@ func (c *Console) approversPage(w http.ResponseWriter, r *http.Request, who *per
 		c.showProblem(w, r, c.failed(r.Context(), "list approvals", err))
 		return
 	}
-	v := approversView{Resources: c.opt.Resources}
+	v := approversView{Resources: c.opt.Resources(), Of: len(page.Requests)}
 	seen := map[string]bool{}
 	for i := range page.Requests {
 		x := &page.Requests[i]

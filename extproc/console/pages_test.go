@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/gate"
@@ -131,5 +132,27 @@ func TestAnOperationsRecordsAndTheirProof(t *testing.T) {
 func TestACardThatHasMoreThanThePageShowsIsNotShown(t *testing.T) {
 	if _, err := readCard([]byte(`{"v":1,"id":"x","hidden":true}`)); err == nil {
 		t.Error("a card with a member that the page does not know was read")
+	}
+}
+
+// TestApproversPageSaysWhatItKnows: the rules that asked lately, of how many requests; the resources as they are now, also
+// after a reload.
+func TestApproversPageSaysWhatItKnows(t *testing.T) {
+	hold := 50 * time.Second
+	f := newFixture(t, false, func(o *Options) {
+		o.Resources = func() []Resource { return []Resource{{Name: "payments", Kind: "http", Hold: hold}} }
+	})
+	bob := f.signIn("bob")
+	f.ask()
+	f.ask()
+	page := f.send(bob, f.request("GET", "/approvers", "", ""))
+	for _, want := range []string{"the latest 2 requests", "payments/refund", "payments-oncall", "50 seconds"} {
+		if !strings.Contains(page.body, want) {
+			t.Errorf("the page does not say %q\n%s", want, page.body)
+		}
+	}
+	hold = 20 * time.Second
+	if page := f.send(bob, f.request("GET", "/approvers", "", "")); !strings.Contains(page.body, "20 seconds") || strings.Contains(page.body, "50 seconds") {
+		t.Errorf("after a reload\n%s", page.body)
 	}
 }
