@@ -60,6 +60,7 @@ type answer struct {
 		Status    int    `json:"status"`
 		Detail    string `json:"detail"`
 		RequestID string `json:"request_id"`
+		Rules     []string
 	}
 }
 
@@ -230,10 +231,10 @@ func TestEnvoysOwnRefusalsAreProblems(t *testing.T) {
 	}{
 		{"bad header name", "GET /" + head + "a b: c\r\n\r\n", 400, "unreadable"},
 		{"both lengths", "POST /" + head + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "unreadable"},
-		{"too many headers", "GET /" + head + strings.Repeat("a: b\r\n", 300) + "\r\n", 431, "unreadable"},
-		{"too large headers", "GET /" + head + "a: " + strings.Repeat("b", 64<<10) + "\r\n\r\n", 431, "unreadable"},
-		{"absolute form", "GET http://payments.test/" + head + "\r\n", 404, "denied"},
-		{"asterisk form", "OPTIONS *" + head + "\r\n", 404, "denied"},
+		{"too many headers", "GET /" + head + strings.Repeat("a: b\r\n", 300) + "\r\n", 413, "too-large"},
+		{"too large headers", "GET /" + head + "a: " + strings.Repeat("b", 64<<10) + "\r\n\r\n", 413, "too-large"},
+		{"absolute form", "GET http://payments.test/" + head + "\r\n", 403, "denied"},
+		{"asterisk form", "OPTIONS *" + head + "\r\n", 403, "denied"},
 		{"websocket", "GET /" + " HTTP/1.1\r\nHost: payments.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 403, "denied"},
 		{"CONNECT", "CONNECT payments.test:80" + head + "\r\n", 403, "denied"},
 		{"too large for ext_authz", "POST / HTTP/1.1\r\nHost: authz.test\r\nConnection: close\r\nContent-Length: 20\r\n\r\n" + strings.Repeat("x", 20), 413, "too-large"},
@@ -242,10 +243,27 @@ func TestEnvoysOwnRefusalsAreProblems(t *testing.T) {
 		if got.status != c.status || c.kind != "" && got.problem.Type != "urn:countersign:problem:"+c.kind {
 			t.Errorf("%s: %d %v %s, want %d %s", c.name, got.status, got.header, got.body, c.status, c.kind)
 		}
+		if theService := got.problem.Detail == ""; !theService && (got.problem.Status != got.status || got.problem.Rules == nil) {
+			t.Errorf("%s: %s, want the status %d and rules in it", c.name, got.body, got.status)
+		}
+	}
+}
+
+// TestATargetThatMayHaveActedIsNotCalledUnavailable: unavailable says that nothing was done, and an agent repeats its request.
+func TestATargetThatMayHaveActedIsNotCalledUnavailable(t *testing.T) {
+	g := startGateway(t, both)
+	for _, host := range []string{"payments.test", "authz.test"} {
+		got := g.do(t, "POST", "/hostile/two-lengths", host, "")
+		if got.status != 502 || got.problem.Type != "urn:countersign:problem:withheld" || got.header.Get("Retry-After") != "" || !strings.Contains(got.problem.Detail, "not known") {
+			t.Errorf("%s breaks off: %d %v %s", host, got.status, got.header, got.body)
+		}
 	}
 	g.target.Stop()
-	if got := g.do(t, "GET", "/", "payments.test", ""); got.status != 503 || got.problem.Type != "urn:countersign:problem:unavailable" || !strings.Contains(got.problem.Detail, "target") {
-		t.Errorf("target is down: %d %s, want 503 and a word on the target", got.status, got.body)
+	for _, host := range []string{"payments.test", "authz.test"} {
+		got := g.do(t, "POST", "/", host, "")
+		if got.status != 503 || got.problem.Type != "urn:countersign:problem:unavailable" || got.header.Get("Retry-After") == "" || !strings.Contains(got.problem.Detail, "target") {
+			t.Errorf("%s is down: %d %v %s", host, got.status, got.header, got.body)
+		}
 	}
 }
 

@@ -6,40 +6,53 @@ import (
 	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// reply is what Envoy says when it is the one to refuse.
+// reply is what Envoy says when it is the one to refuse. Each type of problem has one status, as in the service's own words.
 type reply struct {
 	when   string // CEL, on Envoy's attributes
 	kind   string // of problem
+	status uint32
 	title  string
 	detail string
 }
 
+// notReached is true where Envoy never had a connection to the target, so that the target cannot have acted.
+const notReached = `(response.code_details.contains("connection_failure") || response.code_details.contains("{overflow}") || ` +
+	`response.code_details.startsWith("no_healthy_upstream") || response.code_details.startsWith("cluster_not_found"))`
+
 // replies are looked at in order. Details name what failed in words that help, and nothing of the inside.
 var replies = []reply{
 	{
-		when: `response.code == 413`, kind: "too-large", title: "The request is too large",
+		when: `response.code == 413`, kind: "too-large", status: 413, title: "The request is too large",
 		detail: "The body is larger than this resource accepts.",
 	}, {
-		when: `response.code == 404`, kind: "denied", title: "No resource is served here",
+		when: `response.code == 431`, kind: "too-large", status: 413, title: "The request is too large",
+		detail: "The request's headers are more or larger than this resource accepts. Nothing was sent to the target.",
+	}, {
+		when: `response.code == 404`, kind: "denied", status: 403, title: "No resource is served here",
 		detail: "No resource has this host and path form. Check the host, and ask with a path that begins with a slash.",
 	}, {
-		when: `response.code == 403`, kind: "denied", title: "The request is not allowed",
+		when: `response.code == 403`, kind: "denied", status: 403, title: "The request is not allowed",
 		detail: "This resource does not let connections be upgraded or tunnelled.",
 	}, {
-		when: `response.code >= 400 && response.code < 500`, kind: "unreadable", title: "The request could not be read",
+		when: `response.code >= 400 && response.code < 500`, kind: "unreadable", status: 400, title: "The request could not be read",
 		detail: "The request is not valid HTTP, has too many or too large headers, or did not arrive in time. Nothing was sent to the target.",
 	}, {
 		when: `response.code >= 500 && (response.code_details.startsWith("ext_proc") || response.code_details.startsWith("ext_authz"))`,
-		kind: "unavailable", title: "No decision could be made",
+		kind: "unavailable", status: 503, title: "No decision could be made",
 		detail: "The gateway could not decide on this request, so it was not let through, or its answer was withheld. Try again later.",
 	}, {
-		when: `response.code_details.startsWith("overload")`, kind: "unavailable", title: "The gateway is overloaded",
+		when: `response.code_details.startsWith("overload")`, kind: "unavailable", status: 503, title: "The gateway is overloaded",
 		detail: "Nothing was sent to the target. Try again later.",
 	}, {
-		when: `response.code >= 500`, kind: "unavailable", title: "The target is unavailable",
-		detail: "The target could not be reached, broke the connection off, or took too long. Whether it acted on the request is not known.",
+		when: `response.code >= 500 && ` + notReached, kind: "unavailable", status: 503, title: "The target is unavailable",
+		detail: "The target could not be reached. Nothing was sent to it. Try again later.",
+	}, {
+		when: `response.code >= 500`, kind: "withheld", status: 502, title: "The target gave no answer that can be passed on",
+		detail: "The target broke the connection off, took too long, or did not speak HTTP. Whether it acted on the request is not known, " +
+			"so do not repeat it blindly.",
 	},
 }
 
@@ -48,14 +61,22 @@ var replies = []reply{
 const notOurs = `response.code_details != "" && response.code_details != "ext_authz_denied" && !response.code_details.startsWith("` +
 	DetailsPrefix + `")`
 
+// retryAfter is in seconds, as in the service's own refusals.
+const retryAfter = "5"
+
 // localReplies has Envoy refuse in the form that the service does: application/problem+json (RFC 9457).
 func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 	out := &hcmv3.LocalReplyConfig{}
 	for _, r := range replies {
-		out.Mappers = append(out.Mappers, &hcmv3.ResponseMapper{
+		m := &hcmv3.ResponseMapper{
 			Filter:             b.when("(" + notOurs + ") && (" + r.when + ")"),
+			StatusCode:         wrapperspb.UInt32(r.status),
 			BodyFormatOverride: r.problem(),
-		})
+		}
+		if r.kind == "unavailable" {
+			m.HeadersToAdd = []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: "retry-after", Value: retryAfter}}}
+		}
+		out.Mappers = append(out.Mappers, m)
 	}
 	return out
 }
@@ -82,6 +103,7 @@ func (r reply) problem() *corev3.SubstitutionFormatString {
 			"status":     text("%RESPONSE_CODE%"),
 			"detail":     text(r.detail),
 			"request_id": text("%REQ(X-REQUEST-ID)%"),
+			"rules":      structpb.NewListValue(&structpb.ListValue{}),
 		}}},
 	}
 }

@@ -608,7 +608,7 @@ func TestEndlessTargets(t *testing.T) {
 func TestTargetThatNeverAnswers(t *testing.T) {
 	t.Parallel()
 	g := watch(t, allowAll+"-- resource.yaml --\ntimeout: 1s\n", story.Options{})
-	if a, err := g.ask(t, "GET", "/hold/never"); err != nil || a.Status != 504 || a.Problem() != "unavailable" {
+	if a, err := g.ask(t, "GET", "/hold/never"); err != nil || a.Status != 502 || a.Problem() != "withheld" {
 		t.Errorf("answer %+v, %v", a, err)
 	}
 	if got := g.ended(t); got["target_failed"] != 1 {
