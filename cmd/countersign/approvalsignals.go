@@ -157,13 +157,20 @@ func (q *queueMeter) all(ctx context.Context, store approval.Store) error {
 // countingRecorder counts people's decisions as they become durable. Each gateway counts those that it records, so that a
 // sum over gateways is right; what a crash left without a record is counted by the one that adopts it.
 //
-// The approver is an attribute, as there are no more of them than people who may approve: one whose median think time is
-// a second, and who never rejects, is stamping and not reading. Refused attempts name nobody, as anyone can make those.
+// The approver is an attribute: one whose median think time is a second, and who never rejects, is stamping and not reading.
+// Only people whose answer a rule asked for are named, and no more than maxApprovers of them, since an issuer can have as
+// many subjects as it likes; the rest are "other" together. Refused attempts name nobody, as anyone can make those.
 type countingRecorder struct {
 	gate.Recorder
 	decisions metric.Int64Counter
 	think     metric.Float64Histogram
+
+	mu    sync.Mutex
+	named map[string]bool // approvers
 }
+
+// maxApprovers is how many time series of approvers a gateway makes between two starts.
+const maxApprovers = 500
 
 func (m *metrics) countDecisions(r gate.Recorder) (gate.Recorder, error) {
 	decisions, err := m.meter.Int64Counter("countersign.approvals.decisions",
@@ -177,7 +184,7 @@ func (m *metrics) countDecisions(r gate.Recorder) (gate.Recorder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the metric countersign.approvals.think.time: %w", err)
 	}
-	return &countingRecorder{r, decisions, think}, nil
+	return &countingRecorder{Recorder: r, decisions: decisions, think: think, named: map[string]bool{}}, nil
 }
 
 // Append counts r once it is durable.
@@ -187,6 +194,34 @@ func (c *countingRecorder) Append(ctx context.Context, r *gate.Record) (gate.Rec
 		c.count(ctx, r.Body)
 	}
 	return receipt, err
+}
+
+// Begin counts r once it was waited for.
+func (c *countingRecorder) Begin(ctx context.Context, r *gate.Record) func() (gate.Receipt, error) {
+	durable := c.Recorder.Begin(ctx, r)
+	if r.Type != approval.RecordDecided {
+		return durable
+	}
+	return func() (gate.Receipt, error) {
+		receipt, err := durable()
+		if err == nil {
+			c.count(ctx, r.Body)
+		}
+		return receipt, err
+	}
+}
+
+// label is the approver's name among those of the metrics.
+func (c *countingRecorder) label(subject string) attribute.KeyValue {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.named[subject] {
+		if len(c.named) >= maxApprovers || len(subject) > 256 {
+			return attribute.String("approver", "other")
+		}
+		c.named[subject] = true
+	}
+	return attribute.String("approver", subject)
 }
 
 func (c *countingRecorder) count(ctx context.Context, body gate.Body) {
@@ -206,7 +241,7 @@ func (c *countingRecorder) count(ctx context.Context, body gate.Body) {
 		c.decisions.Add(ctx, 1, metric.WithAttributes(attrs...))
 		return
 	}
-	approver := attribute.String("approver", d.Approver.Subject)
+	approver := c.label(d.Approver.Subject)
 	c.decisions.Add(ctx, 1, metric.WithAttributes(append(attrs, approver)...))
 	if d.Think != nil {
 		c.think.Record(ctx, *d.Think, metric.WithAttributes(approver))
