@@ -115,7 +115,7 @@ type Agent struct {
 	Insecure bool `yaml:"insecure"`  // accept a plain-http issuer that is not on loopback.
 
 	MaxLifetime Duration `yaml:"max_lifetime"` // longest exp - iat accepted. 24h by default.
-	Skew        Duration `yaml:"skew"`         // clock difference tolerated. 60s by default, and at most.
+	Skew        Duration `yaml:"skew"`         // clock difference tolerated. 60s by default, and at most; 0s for none.
 	KeysMaxAge  Duration `yaml:"keys_max_age"` // how long keys serve while the issuer cannot be reached. 24h by default.
 
 	Tenants  []string `yaml:"tenants"`  // accepted `tid` of an entra issuer. Required for kind entra.
@@ -147,7 +147,7 @@ type Approvals struct {
 	// Redis is what a Redis store needs besides its address.
 	Redis Redis `yaml:"redis"`
 
-	Hold Duration `yaml:"hold"` // how long an asked operation is held before it hands over. 50s by default.
+	Hold Duration `yaml:"hold"` // how long an asked operation is held before it hands over. 50s by default; 0s hands over at once.
 	TTL  Duration `yaml:"ttl"`  // how long a request, and then its grant, lives. 15m by default.
 
 	// Limits bound what people can be asked at once.
@@ -220,7 +220,7 @@ type Envoy struct {
 	LogLevel    string   `yaml:"log_level"`   // Envoy's --log-level. "warning" by default.
 	Admin       Address  `yaml:"admin"`       // Envoy's admin interface. "unix:DATA/envoy-admin.sock" by default; loopback only.
 	Files       []Path   `yaml:"files"`       // your own static Envoy files, for `check` to hold fail-closed.
-	Drain       Duration `yaml:"drain"`       // how long a stop waits for work in hand. 20s by default.
+	Drain       Duration `yaml:"drain"`       // how long a stop waits for work in hand. 20s by default; 0s does not wait.
 }
 
 // Resource is one target.

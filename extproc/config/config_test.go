@@ -134,6 +134,10 @@ func TestProblems(t *testing.T) {
 		{"a size past what a number holds", resource("limits: {response_body: 9999999999GiB}"), `:12: resources[0].limits.response_body: "9999999999GiB" is not a size: write it like 65536, 64KiB, 1MiB or 2GiB`},
 		{"a duration without a unit", resource("timeout: 10"), `:12: resources[0].timeout: "10" is not a duration: write it like 10s, 5m or 1h30m`},
 		{"a duration below zero", resource("timeout: -1s"), `:12: resources[0].timeout: "-1s" is negative`},
+		{"a heartbeat of nothing", good + "evidence: {heartbeat: 0s}\n", ":12: evidence.heartbeat: is 0, which cannot work: leave the key out for the default"},
+		{"a size of nothing", resource("limits: {request_body: 0}"), ":12: resources[0].limits.request_body: is 0, which cannot work: leave the key out for the default"},
+		{"a count of nothing", good + "approvals: {limits: {rate: 0}}\n", ":12: approvals.limits.rate: is 0, which cannot work: leave the key out for the default"},
+		{"a list of no subjects", replace("[countersign]", "[countersign]\n    subjects: []"), ":7: agents[0].subjects: is empty: name at least one, or leave the key out"},
 		{"headers that are too small", resource("limits: {headers: 100}"), ":12: resources[0].limits.headers: is 100 bytes: use 1KiB to 1MiB"},
 		{"a hold longer than a request lives", resource("hold: 1h"), ":12: resources[0].hold: is 1h0m0s, longer than approvals.ttl, 15m0s: a request would expire while it is held"},
 		{"a kind that is not known", replace("kind: http", "kind: htp"), `:9: resources[0].kind: is "htp", and must be one of http`},
@@ -196,6 +200,21 @@ func TestProblems(t *testing.T) {
 				t.Error("a problem shows a password")
 			}
 		})
+	}
+}
+
+// A duration of nothing that means something is not the default.
+func TestADurationOfNothing(t *testing.T) {
+	text := strings.Replace(good, "[countersign]", "[countersign]\n    skew: 0s\n    revoked: []", 1) +
+		"    hold: 0s\n    timeout: 0s\napprovals: {hold: 0s}\nenvoy: {drain: 0s, concurrency: 0}\n"
+	c, err := Parse(directory(t), []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, d := range map[string]Duration{"skew": c.Agents[0].Skew, "hold": c.Approvals.Hold, "the resource's hold": c.Resources[0].Hold, "drain": c.Envoy.Drain} {
+		if d.Std() != time.Nanosecond {
+			t.Errorf("%s is %v, want as good as nothing", name, d.Std())
+		}
 	}
 }
 

@@ -1,11 +1,13 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -107,6 +109,9 @@ func (d *decoder) sequence(n *yaml.Node, key string, v reflect.Value) {
 	for i, item := range n.Content {
 		d.decode(item, key+"["+strconv.Itoa(i)+"]", list.Index(i))
 	}
+	if len(n.Content) == 0 && (key == "people.audience" || slices.Contains(neverEmpty, lastOf(key))) {
+		d.problem(n.Line, key, "is empty: name at least one, or leave the key out")
+	}
 	v.Set(list)
 }
 
@@ -141,9 +146,13 @@ func (d *decoder) scalar(n *yaml.Node, key string, v reflect.Value) {
 	case *Address:
 		*p = resolveAddress(d.dir, n.Value)
 	case *Duration:
-		*p, err = parseDuration(n.Value)
+		if *p, err = parseDuration(n.Value); err == nil && *p == 0 {
+			*p, err = zeroDuration(key)
+		}
 	case *Size:
-		*p, err = parseSize(n.Value)
+		if *p, err = parseSize(n.Value); err == nil && *p == 0 {
+			err = errZero
+		}
 	case *bool:
 		if n.Tag != "!!bool" || !strings.EqualFold(n.Value, "true") && !strings.EqualFold(n.Value, "false") {
 			err = fmt.Errorf("wants true or false, not %q", n.Value)
@@ -152,6 +161,8 @@ func (d *decoder) scalar(n *yaml.Node, key string, v reflect.Value) {
 	case *int:
 		if *p, err = strconv.Atoi(n.Value); err != nil {
 			err = fmt.Errorf("wants a whole number, not %q", n.Value)
+		} else if *p == 0 && lastOf(key) != "concurrency" {
+			err = errZero
 		}
 	default:
 		err = fmt.Errorf("has a type (%s) that this decoder does not know", v.Type())
@@ -160,6 +171,32 @@ func (d *decoder) scalar(n *yaml.Node, key string, v reflect.Value) {
 		d.problem(n.Line, key, "%s", err)
 	}
 }
+
+// A key that is left out has its default. What is written out as nothing is not the same, and is taken at its word: it works
+// where it means something, and is a problem where it can only be a mistake.
+var (
+	errZero = errors.New("is 0, which cannot work: leave the key out for the default")
+
+	// noTime are the durations that may be none; of "timeout" that is the default.
+	noTime = []string{"hold", "skew", "drain", "timeout"}
+	// neverEmpty are the lists whose absence means any, and of which nobody knows what an empty one was to mean.
+	neverEmpty = []string{"subjects", "types", "tenants", "acr"}
+)
+
+// zeroDuration is a duration of 0 for key: the least there is, so that it is told from one that was left out.
+func zeroDuration(key string) (Duration, error) {
+	switch name := lastOf(key); {
+	case !slices.Contains(noTime, name):
+		return 0, errZero
+	case name == "timeout":
+		return 0, nil
+	default:
+		return Duration(time.Nanosecond), nil
+	}
+}
+
+// lastOf is the last name of a key: "hold" of "resources[0].hold".
+func lastOf(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
 
 func fieldsOf(t reflect.Type) (index map[string]int, names []string) {
 	index = map[string]int{}
