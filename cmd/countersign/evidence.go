@@ -46,8 +46,10 @@ func (d dataFlags) dir() (string, error) {
 		}
 		dir = string(c.Data)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "journal")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "journal")); errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("%s holds no journal: %w", dir, err)
+	} else if err != nil {
+		return "", fmt.Errorf("read the journal: %w", err)
 	}
 	return dir, nil
 }

@@ -67,6 +67,9 @@ func play(tb extproctest.TB, ctx context.Context, out *terminal, binary string, 
 		s.play(d)
 	}
 	out.title("Everything was as it should be. The same configuration and policies are in examples/http.")
+	if !d.me {
+		out.say("To answer the refund yourself, in a browser: make demo PERSON=me")
+	}
 }
 
 const shape = `agent ──► Envoy ───────────────────────► payments API

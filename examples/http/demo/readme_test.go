@@ -69,8 +69,8 @@ func refusal(t *testing.T, out string) string {
 	return "```\n   < HTTP/1.1 403 Forbidden\n" + text + "\n```"
 }
 
-// varying is what differs from run to run: keys, tokens, digests, ids, times.
-var varying = regexp.MustCompile(`[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f-]{27}|tok_[0-9a-f]+|\+[0-9a-f]{8}\+\S+|\d+T?[\d:.-]*Z?`)
+// varying is what differs from run to run: keys, tokens, digests, ids, sessions, times.
+var varying = regexp.MustCompile(`[0-9a-f]{64}|[A-Z2-7]{26}|[0-9a-f]{8}-[0-9a-f-]{27}|tok_[0-9a-f]+|\+[0-9a-f]{8}\+\S+|\d+T?[\d:.-]*Z?`)
 
 // readmeHas holds that the part of README.md between two markers is want, but for what varies.
 func readmeHas(t *testing.T, marker, want string, unvaried func(string) string) {
