@@ -2,12 +2,14 @@ package evidence
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,8 +24,8 @@ type VerifyOptions struct {
 	Dir  string   // <data>/journal
 	Keys []string // verifier keys of the checkpoints; none means <data>/keys/evidence.pub, which proves less: it lies beside the journal
 
-	// Checkpoint is a signed checkpoint that was seen elsewhere, at the collector say. A journal that was rolled back or
-	// written anew contradicts it.
+	// Checkpoint is a signed checkpoint that was seen elsewhere, at the collector say, or a copy of a checkpoints file. A
+	// journal that was rolled back or written anew contradicts it. Nil is for none; one that is empty is an error.
 	Checkpoint []byte
 
 	// MaxUncovered is the longest time that the records after the last checkpoint may span. A gateway signs every few
@@ -155,12 +157,19 @@ func (v *verification) fail(file string, line int, seq uint64, reason string) {
 }
 
 func (v *verification) readCheckpoints(keys note.Verifiers) error {
-	if len(v.opts.Checkpoint) > 0 {
-		c, err := OpenCheckpoint(v.opts.Checkpoint, keys)
+	if v.opts.Checkpoint != nil {
+		notes, err := givenNotes(v.opts.Checkpoint)
 		if err != nil {
 			return fmt.Errorf("the checkpoint to hold the journal against: %w", err)
 		}
-		v.checkpoints = append(v.checkpoints, numbered{Checkpoint: c, file: "the checkpoint given"})
+		for _, signed := range notes {
+			c, err := OpenCheckpoint(signed, keys)
+			if err != nil {
+				return fmt.Errorf("the checkpoint to hold the journal against: %w", err)
+			}
+			v.checkpoints = append(v.checkpoints, numbered{Checkpoint: c, file: "the checkpoint given"})
+		}
+		slices.SortStableFunc(v.checkpoints, func(a, b numbered) int { return cmp.Compare(a.Size, b.Size) })
 	}
 	data, err := os.ReadFile(CheckpointsFile(v.opts.Dir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -174,7 +183,29 @@ func (v *verification) readCheckpoints(keys note.Verifiers) error {
 	return nil
 }
 
-// parseCheckpoints merges the file's checkpoints, which grow, with the one given.
+// givenNotes reads the signed note, or the lines of a checkpoints file, that somebody kept elsewhere. What copying a text
+// takes off its end is put back.
+func givenNotes(data []byte) ([][]byte, error) {
+	if text := bytes.TrimSpace(data); len(text) == 0 {
+		return nil, errors.New("there is none: it is empty")
+	} else if text[0] != '{' {
+		return [][]byte{append(bytes.Clone(text), '\n')}, nil
+	}
+	var notes [][]byte
+	for n, line := range bytes.Split(data, []byte("\n")) {
+		signed, err := noteOf(line)
+		switch {
+		case err == nil:
+			notes = append(notes, signed)
+		case len(notes) > 0 && bytes.HasSuffix(data, line) && isUnfinished(line): // it was copied while it grew
+		default:
+			return nil, fmt.Errorf("line %d: %w", n+1, err)
+		}
+	}
+	return notes, nil
+}
+
+// parseCheckpoints merges the file's checkpoints, which grow, with those given.
 func (v *verification) parseCheckpoints(data []byte, keys note.Verifiers) {
 	given := v.checkpoints
 	v.checkpoints = nil
@@ -202,7 +233,7 @@ func (v *verification) parseCheckpoints(data []byte, keys note.Verifiers) {
 			break
 		}
 		for len(given) > 0 && given[0].Size <= c.Size {
-			v.checkpoints, given = append(v.checkpoints, given[0]), nil
+			v.checkpoints, given = append(v.checkpoints, given[0]), given[1:]
 		}
 		size = c.Size
 		v.checkpoints = append(v.checkpoints, numbered{c, checkpointsName, count})

@@ -268,8 +268,26 @@ func TestVerifyHoldsAJournalAgainstACheckpointSeenElsewhere(t *testing.T) {
 	if r, err := verify(old, seen); err != nil || r.Passed() || !strings.Contains(r.Failure.Error(), "the checkpoint given") {
 		t.Errorf("a forked journal: %v %v", r.Failure, err)
 	}
-	if _, err := verify(old, []byte("no checkpoint")); err == nil {
-		t.Error("a checkpoint that is none was taken")
+	kept, err := os.ReadFile(CheckpointsFile(f.dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, given := range map[string][]byte{
+		"a note without the end of its last line":  bytes.TrimSpace(seen),
+		"a copy of the checkpoints file":           kept,
+		"a copy that was made while the file grew": append(bytes.Clone(kept), `{"note":"count`...),
+	} {
+		if r, err := verify(filepath.Dir(f.dir), given); err != nil || !r.Passed() {
+			t.Errorf("%s, and the journal itself: %v %v", name, r.Failure, err)
+		}
+		if r, err := verify(old, given); err != nil || r.Passed() {
+			t.Errorf("%s, and a forked journal: passed, %v", name, err)
+		}
+	}
+	for _, none := range []string{"no checkpoint", "", "\n", "{}", string(kept) + "{}\n" + string(kept)} {
+		if _, err := verify(old, []byte(none)); err == nil {
+			t.Errorf("%.20q, which is no checkpoint, was taken", none)
+		}
 	}
 }
 
