@@ -53,6 +53,11 @@ func (g *gateway) openApprovals(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
+	if c.Approvals.Store == "embedded" {
+		if err := g.holdApprovalsAgainst(ctx, desk); err != nil {
+			return errors.Join(err, store.Close())
+		}
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	a := &approvals{digestKey: key, desk: desk, store: store, watch: store, history: newHistory(), cancel: cancel, done: make(chan struct{})}
 	if a.signals, err = g.startSignals(ctx, c, store); err != nil {
