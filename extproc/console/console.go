@@ -244,6 +244,7 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("GET /me", c.page(c.mePage))
 	mux.HandleFunc("GET /help", c.page(c.helpPage))
 	mux.Handle("GET /static/", http.FileServerFS(files))
+	mux.HandleFunc("/", c.pageNothing)
 	return c.guard(mux)
 }
 

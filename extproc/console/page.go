@@ -141,6 +141,10 @@ type problemView struct {
 	SignIn bool
 }
 
+func (c *Console) pageNothing(w http.ResponseWriter, r *http.Request) {
+	c.showProblem(w, r, problem{kind: "not-found", title: "Not found", status: http.StatusNotFound, detail: "The console has no such page. The address may be cut off, or mistyped."})
+}
+
 func (c *Console) signedOut(w http.ResponseWriter, _ *http.Request) {
 	c.show(w, http.StatusOK, "signed-out", view{Title: "Signed out"})
 }

@@ -129,6 +129,18 @@ func TestAnOperationsRecordsAndTheirProof(t *testing.T) {
 	}
 }
 
+func TestAPageThatIsNotThereSaysSo(t *testing.T) {
+	f := newFixture(t, false)
+	for name, who := range map[string]*http.Client{"signed in": f.signIn("bob"), "a stranger": f.client} {
+		for method, path := range map[string]string{"GET": "/nothing", "POST": "/history", "DELETE": "/"} {
+			got := f.send(who, f.request(method, path, "", ""))
+			if got.StatusCode != http.StatusNotFound || !strings.Contains(got.body, "<h1>Not found</h1>") || who == f.client && strings.Contains(got.body, "/history") {
+				t.Errorf("%s, %s %s: %s\n%s", name, method, path, got.Status, got.body)
+			}
+		}
+	}
+}
+
 func TestACardThatHasMoreThanThePageShowsIsNotShown(t *testing.T) {
 	if _, err := readCard([]byte(`{"v":1,"id":"x","hidden":true}`)); err == nil {
 		t.Error("a card with a member that the page does not know was read")
