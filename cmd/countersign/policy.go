@@ -45,7 +45,7 @@ func policyExplain(ctx context.Context, c *call) error {
 	f := c.flags("policy explain")
 	path := f.String("config", "", "the configuration `file`")
 	input := f.String("input", "", "the `file` with the input as JSON; - for standard input")
-	name := f.String("resource", "", "the resource's `name`; that of the input by default")
+	name := f.String("resource", "", "the resource's `name`; that of the input, or the only one there is, by default")
 	if _, err := c.parse(f, 0); err != nil {
 		return err
 	}
@@ -70,6 +70,9 @@ func policyExplain(ctx context.Context, c *call) error {
 			return fmt.Errorf("read the input's resource.name: %w", err)
 		}
 		*name = named.Resource.Name
+		if *name == "" && len(conf.Resources) == 1 {
+			*name = conf.Resources[0].Name
+		}
 	}
 	r, ok := conf.Resource(*name)
 	if !ok {

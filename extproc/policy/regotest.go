@@ -45,7 +45,11 @@ func Test(ctx context.Context, path string, w io.Writer, verbose bool) (passed b
 	if good < len(results) || len(results) == 0 || skipped {
 		verdict = "FAIL"
 	}
-	_, err = fmt.Fprintf(w, "%s: %d/%d\n", verdict, good, len(results))
+	why := ""
+	if len(results) == 0 {
+		why = ": " + path + " has no tests, which are rules whose names begin with test_"
+	}
+	_, err = fmt.Fprintf(w, "%s: %d/%d%s\n", verdict, good, len(results), why)
 	return verdict == "PASS", err
 }
 
