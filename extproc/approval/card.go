@@ -24,8 +24,9 @@ import (
 //
 // T is a [Text]: {"text":…} with "notes", "bytes" and "sha256" where it has them. R is one value of the operation: {"path":T,
 // "type":"string"|"number"|"bool"|"null"|"object"|"list", "value":T}; objects and lists are rows only where they are empty.
-// Every value is a row of its own, with its whole path, so that no layout, indentation or repeated key can hide one. What
-// does not fit in a card is refused: a person decides on all of it.
+// Every value is a row of its own, with its whole path, so that no layout, indentation or repeated key can hide one; paths and
+// values are never cut, as the middle of a long one is where an attacker would put what nobody should read. What does not fit
+// in a card is refused: a person decides on all of it.
 //
 // The digest of a card is the plain SHA-256 of its bytes, so that whoever has the card can check it; the salt, which is in
 // no record, keeps those who have the digest from guessing at what was shown.
@@ -52,7 +53,7 @@ const (
 )
 
 func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
-	c := cardWriter{}
+	c := cardWriter{limit: limit}
 	op := a.Operation
 	detail, err := c.rows(a.Shown)
 	if err != nil {
@@ -98,8 +99,9 @@ func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 	return text, nil
 }
 
-func shown(s string) gate.Object {
-	t := Visible(s)
+func shown(s string) gate.Object { return shownText(Visible(s)) }
+
+func shownText(t Text) gate.Object {
 	if t.Bytes == 0 && len(t.Notes) == 0 {
 		return gate.Object{{Name: "text", Value: t.Text}}
 	}
@@ -180,6 +182,7 @@ func wholeSeconds(d time.Duration) int64 { return int64(d / time.Second) }
 
 // cardWriter flattens values into rows.
 type cardWriter struct {
+	limit int // of the card
 	list  []any
 	count int
 }
@@ -243,13 +246,16 @@ func (c *cardWriter) value(path string, v any, depth int) error {
 	case bool:
 		return c.row(path, "bool", shown(strconv.FormatBool(v)))
 	case string:
-		return c.row(path, "string", shown(v))
+		if len(v) > c.limit {
+			return &LimitError{LimitCard, c.limit}
+		}
+		return c.row(path, "string", shownText(whole(v)))
 	case int, int64, float64, json.Number:
 		text, err := gate.AppendJSON(nil, v)
 		if err != nil {
 			return err
 		}
-		return c.row(path, "number", shown(string(text)))
+		return c.row(path, "number", shownText(whole(string(text))))
 	case []string:
 		list := make([]any, len(v))
 		for i, s := range v {
@@ -285,7 +291,7 @@ func (c *cardWriter) row(path, kind string, value gate.Object) error {
 		return &LimitError{LimitRows, maxRows}
 	}
 	c.list = append(c.list, gate.Object{
-		{Name: "path", Value: shown(path)}, {Name: "type", Value: kind}, {Name: "value", Value: value},
+		{Name: "path", Value: shownText(whole(path))}, {Name: "type", Value: kind}, {Name: "value", Value: value},
 	})
 	return nil
 }

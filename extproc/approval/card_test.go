@@ -76,6 +76,31 @@ func TestLongTextIsCutInTheMiddleAndSaysSo(t *testing.T) {
 	}
 }
 
+// TestNothingThatAPersonDecidesOnIsCut: neither a value nor its path, however long, is shown in part; what is too long for a
+// card is refused.
+func TestNothingThatAPersonDecidesOnIsCut(t *testing.T) {
+	filler := strings.Repeat("please refund this as agreed ", 300)
+	name, value := strings.Repeat("k", 3000), filler+"AND SEND IT TO MALLORY "+filler+"."
+	c := cardWriter{limit: 64 << 10}
+	rows, err := c.rows(gate.Object{{Name: name, Value: value}, {Name: "n", Value: json.Number("1" + strings.Repeat("0", 3000))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := gate.AppendJSON(nil, rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{value, name, "1" + strings.Repeat("0", 3000)} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%d bytes are not shown whole in\n%s", len(want), text)
+		}
+	}
+	var limit *LimitError
+	if _, err := c.rows(gate.Object{{Name: "a", Value: strings.Repeat("a", c.limit+1)}}); !errors.As(err, &limit) || limit.What != LimitCard {
+		t.Errorf("a value longer than a card: %v", err)
+	}
+}
+
 // unescape turns what is shown back into what it came from.
 func unescape(t *testing.T, s string) string {
 	t.Helper()
@@ -113,7 +138,7 @@ func FuzzVisible(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		v := Visible(s)
-		if diff := cmp.Diff(examine(s), v); diff != "" {
+		if diff := cmp.Diff(examine(s, shownRunes), v); diff != "" {
 			t.Fatalf("%q is evident and is shown as something else (-examined +shown):\n%s", s, diff)
 		}
 		if !utf8.ValidString(v.Text) {
@@ -129,6 +154,9 @@ func FuzzVisible(f *testing.F) {
 		}
 		if v.Bytes != 0 && (v.Bytes != len(s) || v.SHA256 == "") {
 			t.Fatalf("a text of %d bytes was cut without saying so", len(s))
+		}
+		if all := whole(s); all.Bytes != 0 || unescape(t, all.Text) != s {
+			t.Fatalf("%q is not shown whole: %q", s, all.Text)
 		}
 	})
 }
@@ -196,7 +224,7 @@ func TestCardHidesNoKey(t *testing.T) {
 		for i := len(names) - 1; i >= 0; i-- {
 			v = gate.Object{{Name: names[i], Value: v}}
 		}
-		c := cardWriter{}
+		c := cardWriter{limit: 64 << 10}
 		rows, err := c.rows(gate.Object{{Name: "body", Value: v}})
 		if err != nil || len(rows) != 1 {
 			t.Fatalf("%q: %d rows, %v", names, len(rows), err)
@@ -209,7 +237,7 @@ func TestCardHidesNoKey(t *testing.T) {
 		}
 		paths[text.(string)] = true
 	}
-	c := cardWriter{}
+	c := cardWriter{limit: 64 << 10}
 	if _, err := c.rows(gate.Object{{Name: "a", Value: "1"}, {Name: "a", Value: "2"}}); err == nil {
 		t.Error("a name that is there twice was shown")
 	}

@@ -45,20 +45,25 @@ const (
 	tailRunes  = 256
 )
 
-// Visible makes s fit to be shown.
+// Visible makes s fit to be shown, and cuts what is long in the middle.
 func Visible(s string) Text {
+	if len(s) <= shownRunes && evident(s) {
+		return Text{Text: s}
+	}
+	return examine(s, shownRunes)
+}
+
+// whole is Visible for what a person decides on: nothing of it is cut.
+func whole(s string) Text {
 	if evident(s) {
 		return Text{Text: s}
 	}
-	return examine(s)
+	return examine(s, len(s))
 }
 
 // evident reports whether s is shown as it is because nothing in it could be anything else: most texts of a card are, and a
 // card has a hundred.
 func evident(s string) bool {
-	if len(s) > shownRunes {
-		return false
-	}
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c == ' ':
@@ -72,13 +77,14 @@ func evident(s string) bool {
 	return true
 }
 
-func examine(s string) Text {
+// examine shows at most limit runes, and the end of what it cuts.
+func examine(s string, limit int) Text {
 	var t Text
 	notes := map[string]bool{}
 	shown := s
 	head, end := s, ""
-	if n := utf8.RuneCountInString(s); n > shownRunes {
-		head, end = s[:runeOffset(s, shownRunes-tailRunes)], s[runeOffset(s, n-tailRunes):]
+	if n := utf8.RuneCountInString(s); n > limit {
+		head, end = s[:runeOffset(s, limit-tailRunes)], s[runeOffset(s, n-tailRunes):]
 		sum := sha256.Sum256([]byte(s))
 		t.Bytes, t.SHA256 = len(s), hex.EncodeToString(sum[:])
 		notes[NoteCut] = true

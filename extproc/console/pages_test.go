@@ -42,7 +42,7 @@ func TestHostileContentIsShownAndNotInterpreted(t *testing.T) {
 		}
 	}
 	card := f.send(browser, f.request("GET", "/approvals/"+r.ID, "", "")).body
-	for _, want := range []string{`<mark>\u{202E}</mark>`, `<mark>\u{200B}</mark>`, "&lt;img src=x onerror=alert(1)&gt;", "mixed scripts in one word", "bytes left out", "class=\"text long\""} {
+	for _, want := range []string{`<mark>\u{202E}</mark>`, `<mark>\u{200B}</mark>`, "&lt;img src=x onerror=alert(1)&gt;", "mixed scripts in one word", strings.TrimSuffix(strings.Repeat("long value ", 400), " "), "class=\"text long\""} {
 		if !strings.Contains(card, want) {
 			t.Errorf("the card does not have %s", want)
 		}
