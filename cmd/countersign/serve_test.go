@@ -278,9 +278,17 @@ func TestCredentialIsReadAgain(t *testing.T) {
 	if got := fmt.Sprint(seen[0].Get("Authorization"), seen[1].Get("Authorization")); got != "[Bearer target-credential] [Bearer rotated]" {
 		t.Errorf("the target saw %s", got)
 	}
-	g.Write("secrets/payments", "\n")
-	if a := ask(t, g, "GET", "/v1/payments/7"); a.Status != 503 || a.Problem() != "unavailable" {
-		t.Errorf("without a credential: %d %s", a.Status, a.Problem())
+	for _, none := range []string{"\n", "  \n", "Bearer \x01\n", "Bearer a\nBearer b\n"} {
+		g.Write("secrets/payments", none)
+		if a := ask(t, g, "GET", "/v1/payments/7"); a.Status != 503 || a.Problem() != "unavailable" {
+			t.Errorf("with %q for a credential: %d %s", none, a.Status, a.Problem())
+		}
+	}
+	records := g.Records()
+	for _, r := range records[len(records)-3:] {
+		if r.Type == "operation.decided" && r.Body["effect"] == "allow" {
+			t.Errorf("allowed without a credential: %v", r.Body)
+		}
 	}
 	if n := len(g.Target.Requests()); n != 2 {
 		t.Errorf("the target saw %d requests", n)

@@ -146,10 +146,9 @@ func resourcesOf(c *config.Config) map[string]*extproc.Resource {
 type credentialFile struct {
 	header, path string
 
-	mu       sync.Mutex
-	modified time.Time
-	size     int64
-	value    string
+	mu    sync.Mutex
+	read  os.FileInfo // of the file that value is from
+	value string
 }
 
 // Field returns the header field. A file that is gone, empty or not a header's value is an error.
@@ -160,16 +159,18 @@ func (f *credentialFile) Field() (web.Field, error) {
 	if err != nil {
 		return web.Field{}, err
 	}
-	if f.value == "" || !info.ModTime().Equal(f.modified) || info.Size() != f.size {
+	if f.read == nil || !info.ModTime().Equal(f.read.ModTime()) || info.Size() != f.read.Size() || !os.SameFile(info, f.read) {
 		text, err := os.ReadFile(f.path)
 		if err != nil {
 			return web.Field{}, err
 		}
 		value := strings.TrimRight(string(text), "\r\n")
-		if value == "" || strings.ContainsAny(value, "\r\n\x00") {
+		// Envoy answers a control character with an error of its own, after the operation has been allowed.
+		control := func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7F }
+		if strings.TrimSpace(value) == "" || strings.ContainsFunc(value, control) {
 			return web.Field{}, fmt.Errorf("%s does not hold one line with a header's value", f.path)
 		}
-		f.value, f.modified, f.size = value, info.ModTime(), info.Size()
+		f.read, f.value = info, value
 	}
 	return web.Field{Name: f.header, Value: f.value}, nil
 }
