@@ -125,7 +125,7 @@ func spansOf(e *evidence.Entry, body gate.Object, d *decision) []*tracepb.Span {
 		decided = d.time.Add(-held)
 		spans = append(spans, child(d, "hold", tracepb.Span_SPAN_KIND_INTERNAL, decided, d.time))
 	}
-	spans = append(spans, child(d, "decide", tracepb.Span_SPAN_KIND_INTERNAL, start, decided))
+	spans = append(spans, child(d, "policy", tracepb.Span_SPAN_KIND_INTERNAL, start, decided))
 	if text(d.body, "effect") == gate.Ask.String() && text(d.body, "approval") != "" {
 		spans = append(spans, child(d, "hold", tracepb.Span_SPAN_KIND_INTERNAL, d.time, end)) // and handed over
 	}

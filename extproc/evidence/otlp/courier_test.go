@@ -217,7 +217,7 @@ func TestAnOperationIsOneSpanInTheAgentsTrace(t *testing.T) {
 			t.Errorf("%s is %s, want %s", key, got[key], want)
 		}
 	}
-	for i, name := range []string{"decide", "target"} {
+	for i, name := range []string{"policy", "target"} {
 		child := c.spans[i+1]
 		if child.Name != name || string(child.ParentSpanId) != string(s.SpanId) || string(child.TraceId) != string(s.TraceId) || child.StartTimeUnixNano > child.EndTimeUnixNano {
 			t.Errorf("child span %v", child)
