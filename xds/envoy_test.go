@@ -258,6 +258,9 @@ func TestATargetThatMayHaveActedIsNotCalledUnavailable(t *testing.T) {
 			t.Errorf("%s breaks off: %d %v %s", host, got.status, got.header, got.body)
 		}
 	}
+	if got := g.do(t, "POST", "/status/200", "payments.test", "", "x-verdict: error at the answer"); got.status != 502 || got.problem.Type != "urn:countersign:problem:withheld" || got.header.Get("Retry-After") != "" {
+		t.Errorf("the service fails when the target has answered: %d %v %s", got.status, got.header, got.body)
+	}
 	g.target.Stop()
 	for _, host := range []string{"payments.test", "authz.test"} {
 		got := g.do(t, "POST", "/", host, "")

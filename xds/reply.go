@@ -40,9 +40,14 @@ var replies = []reply{
 		when: `response.code >= 400 && response.code < 500`, kind: "unreadable", status: 400, title: "The request could not be read",
 		detail: "The request is not valid HTTP, has too many or too large headers, or did not arrive in time. Nothing was sent to the target.",
 	}, {
+		when: `response.code >= 500 && response.code_details.startsWith("ext_proc") && upstream.address != ""`,
+		kind: "withheld", status: 502, title: "The target's answer was withheld",
+		detail: "The gateway could not look at the target's answer, so it was not passed on. The operation itself may have been carried out, " +
+			"so do not repeat it blindly.",
+	}, {
 		when: `response.code >= 500 && (response.code_details.startsWith("ext_proc") || response.code_details.startsWith("ext_authz"))`,
 		kind: "unavailable", status: 503, title: "No decision could be made",
-		detail: "The gateway could not decide on this request, so it was not let through, or its answer was withheld. Try again later.",
+		detail: "The gateway could not decide on this request, so it was not let through. Nothing was done. Try again later.",
 	}, {
 		when: `response.code_details.startsWith("overload")`, kind: "unavailable", status: 503, title: "The gateway is overloaded",
 		detail: "Nothing was sent to the target. Try again later.",

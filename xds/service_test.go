@@ -175,6 +175,9 @@ func (s *service) answer(in *procv3.ProcessingRequest, a *asked) (*procv3.Proces
 	case *procv3.ProcessingRequest_RequestTrailers:
 		return &procv3.ProcessingResponse{Response: &procv3.ProcessingResponse_RequestTrailers{RequestTrailers: &procv3.TrailersResponse{}}}, nil
 	case *procv3.ProcessingRequest_ResponseHeaders:
+		if a.headers["x-verdict"] == "error at the answer" {
+			return nil, io.ErrUnexpectedEOF
+		}
 		return &procv3.ProcessingResponse{Response: &procv3.ProcessingResponse_ResponseHeaders{ResponseHeaders: &procv3.HeadersResponse{}}}, nil
 	case *procv3.ProcessingRequest_ResponseBody:
 		return &procv3.ProcessingResponse{Response: &procv3.ProcessingResponse_ResponseBody{ResponseBody: same(m.ResponseBody)}}, nil

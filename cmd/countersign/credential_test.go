@@ -37,7 +37,7 @@ func TestTheTargetsCredentialDoesNotComeBack(t *testing.T) {
 			}
 			_ = feed.Close(t.Context())
 			a := <-answered
-			if a != nil && a.Status == 503 && a.Problem() == "unavailable" {
+			if a != nil && a.Status == 502 && a.Problem() == "withheld" {
 				return // it broke off before Envoy had sent the head on
 			}
 			if a == nil || a.Status != 200 || a.Broken == nil {

@@ -62,7 +62,7 @@ func killsUnderLoad(t *testing.T, kills int) {
 		if o := byTarget[path]; code == 404 && (o == nil || o.effect != "allow") {
 			t.Errorf("%s was answered by the target, and the journal says %+v", path, o)
 		}
-		if code != 404 && code != 503 && code != 0 {
+		if code != 404 && code != 502 && code != 503 && code != 0 { // 502: the target may have acted
 			t.Errorf("%s was answered %d", path, code)
 		}
 	}
