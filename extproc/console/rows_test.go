@@ -12,8 +12,12 @@ func TestBodyRows(t *testing.T) {
 		want       [][3]string
 	}{
 		{"each value has its whole path", `{"approver":{"subject":"u-bob","amr":["pwd","otp"]},"think":0.2,"left":null,"ok":true}`, [][3]string{
-			{"approver.subject", "string", "u-bob"}, {"approver.amr[0]", "string", "pwd"}, {"approver.amr[1]", "string", "otp"},
-			{"think", "number", "0.2"}, {"left", "null", "null"}, {"ok", "bool", "true"},
+			{"approver.subject", "string", "u-bob"},
+			{"approver.amr[0]", "string", "pwd"},
+			{"approver.amr[1]", "string", "otp"},
+			{"think", "number", "0.2"},
+			{"left", "null", "null"},
+			{"ok", "bool", "true"},
 		}},
 		{"what is empty is a row", `{"rules":[],"redacted":{},"a":[{}]}`, [][3]string{{"rules", "list", "[]"}, {"redacted", "object", "{}"}, {"a[0]", "object", "{}"}}},
 		{"a name that is no name stands in brackets", `{"redacted":{"$..ssn":1,"a/b~c":2}}`, [][3]string{{`redacted["$..ssn"]`, "number", "1"}, {`redacted["a/b~c"]`, "number", "2"}}},
