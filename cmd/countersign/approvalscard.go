@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -259,7 +258,7 @@ func printRequest(w io.Writer, r *shownRequest, now time.Time) error {
 	l.add("what", "%s %s on %s (%s)", what.Verb, what.Target, what.Resource, safe(what.ResourceKind.Text))
 	l.who(card)
 	l.why(card)
-	for i, row := range bodyFirst(what.Detail) {
+	for i, row := range what.Detail {
 		label := ""
 		if i == 0 {
 			label = "values"
@@ -308,22 +307,6 @@ func (l *lines) why(card *cardView) {
 		}
 		l.add("sign-in", "must have %s", strings.Join(demands, " and "))
 	}
-}
-
-// bodyFirst has what people look for before what belongs to every request. Nothing is left out.
-func bodyFirst(rows []cardRow) []cardRow {
-	rows = slices.Clone(rows)
-	rank := func(r cardRow) int {
-		for i, prefix := range []string{"body", "form", "query", "path", "method"} {
-			rest, ok := strings.CutPrefix(r.Path.Text, prefix)
-			if ok && (rest == "" || rest[0] == '.' || rest[0] == '[') && r.Type != "object" {
-				return i
-			}
-		}
-		return 9
-	}
-	slices.SortStableFunc(rows, func(a, b cardRow) int { return rank(a) - rank(b) })
-	return rows
 }
 
 // before is what else the agent did in this session.

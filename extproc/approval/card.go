@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -193,12 +194,27 @@ func (c *cardWriter) rows(o gate.Object) ([]any, error) {
 		return nil, err
 	}
 	c.list = []any{}
-	for _, m := range o {
+	for _, m := range byInterest(o) {
 		if err := c.value(step("", m.Name), m.Value, 1); err != nil {
 			return nil, err
 		}
 	}
 	return c.list, nil
+}
+
+// byInterest has what an operation carries before what every operation has: a person with ten seconds begins at the top.
+// Nothing is left out.
+func byInterest(o gate.Object) gate.Object {
+	rank := func(m gate.Member) int {
+		i := slices.Index([]string{"body", "form", "query"}, m.Name)
+		if fields, ok := m.Value.(gate.Object); i < 0 || ok && len(fields) == 0 {
+			return 3
+		}
+		return i
+	}
+	o = slices.Clone(o)
+	slices.SortStableFunc(o, func(a, b gate.Member) int { return rank(a) - rank(b) })
+	return o
 }
 
 // step adds a member to a path as RFC 9535 writes it normalised, so that two names never give one path.

@@ -215,6 +215,27 @@ func FuzzCard(f *testing.F) {
 	})
 }
 
+// TestWhatAnOperationCarriesComesFirst, and the rest after it, in its own order.
+func TestWhatAnOperationCarriesComesFirst(t *testing.T) {
+	c := cardWriter{limit: 64 << 10}
+	rows, err := c.rows(gate.Object{
+		{Name: "authority", Value: "a"}, {Name: "body", Value: gate.Object{{Name: "amount", Value: 10}}}, {Name: "body_bytes", Value: 14},
+		{Name: "form", Value: gate.Object{}}, {Name: "path", Value: "/"}, {Name: "query", Value: gate.Object{{Name: "q", Value: []string{"x"}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var paths []string
+	for _, row := range rows {
+		path, _ := row.(gate.Object).Get("path")
+		text, _ := path.(gate.Object).Get("text")
+		paths = append(paths, text.(string))
+	}
+	if diff := cmp.Diff([]string{"body.amount", "query.q[0]", "authority", "body_bytes", "form", "path"}, paths); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestCardHidesNoKey(t *testing.T) {
 	paths := map[string]bool{}
 	for _, names := range [][]string{
