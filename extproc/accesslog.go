@@ -27,6 +27,9 @@ const (
 	envoyGoneWait = 10 * time.Second
 )
 
+// accessLogLag is how long Envoy may keep an entry: twice the flush interval that package xds sets.
+const accessLogLag = 400 * time.Millisecond
+
 // StreamAccessLogs takes Envoy's access log: each entry becomes a transit record, and ends the operation that waits for it.
 func (s *Server) StreamAccessLogs(stream accesslog.AccessLogService_StreamAccessLogsServer) (err error) {
 	defer s.caught(&err)
@@ -179,7 +182,8 @@ func (t *transit) object() gate.Object {
 type outcomes struct {
 	mu      sync.Mutex
 	pending map[string]*pendingOutcome
-	envoys  int // access log streams that are open
+	envoys  int       // access log streams that are open
+	ended   time.Time // when the last was seen to end, of which Envoy has yet to tell
 }
 
 type pendingOutcome struct {
@@ -205,6 +209,7 @@ func (o *outcomes) forget(id string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.pending, id)
+	o.ended = time.Now()
 }
 
 // await leaves the end of an operation to the access log. known is what is known already. open says that the answer may
@@ -337,15 +342,15 @@ func (o *outcomes) giveUp(which func(*pendingOutcome) bool, reason string) {
 	}
 }
 
-// settle waits until nothing waits for the access log, or ctx is done.
+// settle waits until nothing waits for the access log and Envoy has had the time to tell of what ended, or ctx is done.
 func (o *outcomes) settle(ctx context.Context) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		o.mu.Lock()
-		n, envoys := len(o.pending), o.envoys
+		n, envoys, told := len(o.pending), o.envoys, time.Since(o.ended) > accessLogLag
 		o.mu.Unlock()
-		if n == 0 || envoys == 0 {
+		if told && (n == 0 || envoys == 0) { // Envoy opens its log when it has something to tell
 			return
 		}
 		select {

@@ -265,6 +265,16 @@ func TestDrainFinishesWorkInHand(t *testing.T) {
 	if last := records[len(records)-1]; last.Type != "gateway.stopped" {
 		t.Errorf("the last record is %s", last.Type)
 	}
+	// Envoy tells of what ended last a moment later: a stop waits for it.
+	transits := 0
+	for _, r := range g.Records() {
+		if r.Type == "transit" && r.Body["target"] == "/feed/slow" {
+			transits++
+		}
+	}
+	if transits != 1 {
+		t.Errorf("the work in hand has %d transit records", transits)
+	}
 }
 
 // TestCredentialIsReadAgain changes the target's credential in place, and takes it away.
