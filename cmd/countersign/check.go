@@ -55,7 +55,38 @@ func check(ctx context.Context, c *call) error {
 func tellChecked(w io.Writer, c *config.Config, p *policy.Set) error {
 	_, err := fmt.Fprintf(w, "%s is well: %d resource(s), %d issuer(s), policies %.12s in %d file(s)\n",
 		c.File(), len(c.Resources), len(c.Agents), p.Digest(), p.Loaded())
+	for _, note := range notes(c, p) {
+		if err == nil {
+			_, err = fmt.Fprintln(w, "note:", note)
+		}
+	}
 	return err
+}
+
+// notes are what is right and may not be what was meant: rules that can only ever refuse, and secrets that others can read.
+func notes(c *config.Config, p *policy.Set) (list []string) {
+	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	if c.People != nil && c.Listen.Console == "" {
+		add("there are people and no listen.console: nobody can answer at this gateway")
+	}
+	for i := range c.Resources {
+		r := &c.Resources[i]
+		if c.People == nil && p.MayAsk(r.Policy) {
+			add("resource %q: its rules may ask for a person, and without people that refuses with approval-unavailable", r.Name)
+		}
+		if (r.Response == "pass" || r.Attach == "ext_authz") && p.MayRedact(r.Policy) {
+			add("resource %q: its rules may redact, and its answers do not come by here, so that such a ruling refuses: set response: inspect and attach: ext_proc", r.Name)
+		}
+		if r.Body == "stream" && p.NeedsBody(r.Policy) {
+			add("resource %q: its rules read the body, and with body: stream there is none to see", r.Name)
+		}
+		if cr := r.Credential; cr != nil {
+			if info, err := os.Stat(string(cr.ValueFile)); err == nil && info.Mode()&0o004 != 0 {
+				add("resource %q: everybody on this machine can read its credential: chmod o-r %s", r.Name, cr.ValueFile)
+			}
+		}
+	}
+	return list
 }
 
 func checkPolicies(ctx context.Context, c *config.Config, tell func(any)) *policy.Set {

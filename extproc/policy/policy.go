@@ -220,6 +220,11 @@ func (s *Set) prepare(name string) (*preparedPackage, error) {
 	return p, nil
 }
 
+// MayAsk reports whether package pkg or global has a rule that asks for a person.
+func (s *Set) MayAsk(pkg string) bool {
+	return s.shape.has(pkg, askSet) || s.shape.has(global, askSet)
+}
+
 // MayRedact reports whether a verdict on a resource of policy pkg can have redactions: its answers must then be such that
 // they can be read. It is true also of a package that is not there.
 func (s *Set) MayRedact(pkg string) bool {

@@ -546,8 +546,12 @@ func TestStaticHints(t *testing.T) {
 		}
 	}
 	with := load(t, Options{}, map[string]string{"a.rego": "package rules.payments\n\nallow contains {\"id\": \"x\"}", "g.rego": "package rules.global\n\nredact contains {\"path\": \"$.a\"}"})
-	if !with.MayRedact("payments") {
-		t.Error("a redact rule of global may redact every answer")
+	if !with.MayRedact("payments") || with.MayAsk("payments") {
+		t.Error("a redact rule of global may redact every answer, and asks nobody")
+	}
+	asks := load(t, Options{}, map[string]string{"a.rego": "package rules.payments\n\nallow contains {\"id\": \"x\"}", "g.rego": "package rules.global\n\nask contains {\"id\": \"y\", \"approvers\": [\"a\"]}"})
+	if !asks.MayAsk("payments") || asks.MayRedact("payments") {
+		t.Error("an ask rule of global may ask about every operation, and redacts nothing")
 	}
 }
 
