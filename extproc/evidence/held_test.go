@@ -102,3 +102,18 @@ func TestALostOutcomeIsToldOnceAtAStop(t *testing.T) {
 	f.wantStory("operation.decided effect=allow", "alarm kind=journal_refused refused=2", "operation.unknown decided=1", "gateway.stopped open=1")
 	f.mustVerify()
 }
+
+// A journal that is removed between two runs leaves its key behind. The new one begins with a word on that.
+func TestAJournalThatIsRemovedBetweenRunsIsMissed(t *testing.T) {
+	f := newFixture(t)
+	j := f.open()
+	mustAppend(t, j, event(1))
+	if err := errors.Join(j.Close(), os.RemoveAll(f.opts.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.open().Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.wantStory("alarm kind=journal_missing", "gateway.stopped open=0")
+	f.mustVerify()
+}

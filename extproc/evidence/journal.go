@@ -51,6 +51,7 @@ type Options struct {
 // The kinds of alarm that a journal raises.
 const (
 	AlarmTornTail         = "torn_tail"
+	AlarmMissing          = "journal_missing" // a key that was here before, and nothing that it signed
 	AlarmClock            = "clock_stepped_back"
 	AlarmRefusing         = "journal_refusing"  // not recorded: there is no writing it
 	AlarmRefused          = "journal_refused"   // after it: how many, since when, why
@@ -163,6 +164,8 @@ func (j *Journal) start(ctx context.Context, data string) error {
 	if err != nil {
 		return err
 	}
+	_, err = os.Stat(PublicKeyFile(data))
+	missing := fresh && err == nil
 	if j.keys, err = loadKeys(j.opts.FS, data, j.opts.Node, fresh); err != nil {
 		return err
 	}
@@ -177,7 +180,7 @@ func (j *Journal) start(ctx context.Context, data string) error {
 	if j.signing.held, err = hold(CheckpointsFile(j.opts.Dir)); err != nil {
 		return err
 	}
-	if err := j.settle(found); err != nil {
+	if err := j.settle(found, missing); err != nil {
 		return err
 	}
 	if err := j.Checkpoint(); err != nil {
@@ -190,8 +193,15 @@ func (j *Journal) start(ctx context.Context, data string) error {
 
 // settle records what the start found: before anything else can be appended, so that all that stands before a
 // gateway.started record is settled.
-func (j *Journal) settle(found *recovered) error {
+func (j *Journal) settle(found *recovered, missing bool) error {
 	var batch []*entry
+	if missing {
+		const detail = "the evidence key was here before, and no journal: a new one begins; if there was one, it has been removed"
+		j.alarm(AlarmMissing, detail)
+		batch = append(batch, own(j.opts.Node, gate.Alarm, "", gate.Object{
+			{Name: "detail", Value: detail}, {Name: "key", Value: j.keys.verifier}, {Name: "kind", Value: AlarmMissing},
+		}))
+	}
 	if found.torn > 0 {
 		j.alarm(AlarmTornTail, fmt.Sprintf("cut %d bytes of an unfinished write off the end of the journal", found.torn))
 		batch = append(batch, own(j.opts.Node, gate.Alarm, "", gate.Object{
