@@ -43,17 +43,20 @@ func BenchmarkHolds(b *testing.B) {
 	var out strings.Builder
 	fmt.Fprintf(&out, "\n%d holds at once, opened in %v (%.0f/s)\n\n", n, opened.Round(time.Millisecond), float64(n)/opened.Seconds())
 	fmt.Fprintf(&out, "| bytes a hold | |\n| --- | ---: |\n")
-	for _, m := range []struct {
-		name          string
-		before, after int64
-	}{
-		{"resident", before.resident, held.resident},
-		{"heap and stacks in use", before.heap + before.stacks, held.heap + held.stacks},
-		{"of that, heap", before.heap, held.heap},
-		{"of that, stacks", before.stacks, held.stacks},
-	} {
-		fmt.Fprintf(&out, "| %s | %d |\n", m.name, (m.after-m.before)/int64(n))
+	each := func(name string, of func(footprint) int64) {
+		fmt.Fprintf(&out, "| %s | %d |\n", name, (of(held)-of(before))/int64(n))
 	}
+	each("resident", func(f footprint) int64 { return f.anonymous + f.mapped })
+	each("of that, private", func(f footprint) int64 { return f.anonymous })
+	each("of that, pages of files", func(f footprint) int64 { return f.mapped })
+	each("heap and stacks in use", func(f footprint) int64 { return f.heap + f.stacks })
+	each("of that, heap", func(f footprint) int64 { return f.heap })
+	each("of that, stacks", func(f footprint) int64 { return f.stacks })
+	each("heap, free between objects", func(f footprint) int64 { return f.scattered })
+	each("heap, not given back", func(f footprint) int64 { return f.idle })
+	each("of the runtime: spans", func(f footprint) int64 { return f.spans })
+	each("of the runtime: collector", func(f footprint) int64 { return f.collector })
+	each("of the runtime: rest", func(f footprint) int64 { return f.remaining })
 	alone, rest := map[int]apiRequest{}, map[int]apiRequest{}
 	for i, r := range requests {
 		if i%2 == 0 {
@@ -89,34 +92,62 @@ func BenchmarkHolds(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// footprint is what the gateway takes, in bytes.
-type footprint struct{ resident, heap, stacks int64 }
+// footprint is what the gateway takes, in bytes: resident memory as Linux tells of it, by kind, and the private part of it as
+// the Go runtime does.
+type footprint struct {
+	anonymous, mapped           int64 // mapped: pages of files (the program, the approvals), which are the page cache's
+	heap, stacks                int64 // in use
+	scattered, idle             int64 // of the heap: free in spans that are in use; spans that are free and not given back
+	spans, collector, remaining int64 // the runtime's own
+}
 
 func (c *crowded) footprint(b *testing.B) footprint {
 	b.Helper()
-	m := footprint{resident: resident(b, c.Process.PID())}
 	_, text := get(b, "http://"+c.profiles+"/debug/pprof/heap?gc=1&debug=1")
-	for line := range strings.Lines(text) {
-		_, _ = fmt.Sscanf(line, "# HeapAlloc = %d", &m.heap)
-		_, _ = fmt.Sscanf(line, "# Stack = %d", &m.stacks)
+	in := func(name string) (n int64) {
+		_, rest, ok := strings.Cut(text, "# "+name+" = ")
+		if _, err := fmt.Sscan(rest, &n); !ok || err != nil {
+			b.Fatalf("the heap's profile has no %s: %v", name, err)
+		}
+		return n
 	}
+	m := footprint{
+		heap: in("HeapAlloc"), stacks: in("Stack"), scattered: in("HeapInuse") - in("HeapAlloc"), idle: in("HeapIdle") - in("HeapReleased"),
+		spans: in("MSpan"), collector: in("GCSys"), remaining: in("OtherSys") + in("BuckHashSys"),
+	}
+	m.anonymous, m.mapped = c.resident(b)
 	return m
+}
+
+// resident memory: private, and mapped from files.
+func (c *crowded) resident(b *testing.B) (anonymous, mapped int64) {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Process.PID()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		_, _ = fmt.Sscanf(line, "RssAnon: %d kB", &anonymous)
+		_, _ = fmt.Sscanf(line, "RssFile: %d kB", &mapped)
+	}
+	return anonymous << 10, mapped << 10
 }
 
 // settled is the footprint when it has stopped shrinking, see trimHeld.
 func (c *crowded) settled(b *testing.B) footprint {
 	b.Helper()
-	best := footprint{resident: 1 << 62}
+	var best, mapped int64 = 1 << 62, 0
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for range 8 {
 		<-tick.C
-		if r := resident(b, c.Process.PID()); r < best.resident {
-			best.resident = r
+		a, f := c.resident(b)
+		if a < best {
+			best, mapped = a, f
 		}
 	}
 	m := c.footprint(b)
-	m.resident = best.resident
+	m.anonymous, m.mapped = best, mapped
 	return m
 }
 

@@ -9,10 +9,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/countersign/countersign/extproc/extproctest"
@@ -257,6 +260,67 @@ func TestManyHolds(t *testing.T) {
 	t.Logf("answers by status: %v", counts)
 	c.client.CloseIdleConnections()
 	c.unharmed(t)
+}
+
+// TestHoldMemory: each line is a second.
+func TestHoldMemory(t *testing.T) {
+	var m holdMemory
+	for i, s := range []struct {
+		name    string
+		held    int
+		percent int
+		trim    bool
+	}{
+		{"few are held", trimStep - 1, servePercent, false},
+		{"many are", trimStep, growingPercent, true},
+		{"more, though not by a step", trimStep + 1, growingPercent, true},
+		{"as many", trimStep + 1, growingPercent, true},
+		{"a step more begins anew", 2 * trimStep, growingPercent, true},
+		{"the second after it", 2 * trimStep, growingPercent, true},
+		{"the third", 2 * trimStep, growingPercent, true},
+		{"the last", 2 * trimStep, growingPercent, true},
+		{"all are settled", 2 * trimStep, heldPercent, false},
+		{"some were answered", trimStep, heldPercent, false},
+		{"as many have come", 2 * trimStep, growingPercent, true},
+		{"nearly all were answered", 1, servePercent, true},
+	} {
+		if percent, trim := m.next(s.held); percent != s.percent || trim != s.trim {
+			t.Errorf("second %d, %s: %d %%, trim %v, want %d %%, %v", i+1, s.name, percent, trim, s.percent, s.trim)
+		}
+	}
+}
+
+// TestTrimHeld: GOGC follows what is held, and is left alone where whoever runs the gateway has set it.
+func TestTrimHeld(t *testing.T) {
+	for _, c := range []struct {
+		name               string
+		set                int
+		growing, held, few int
+	}{
+		{"as serve sets it", servePercent, growingPercent, heldPercent, servePercent},
+		{"as the operator sets it", 150, 150, 150, 150},
+		{"off", -1, -1, -1, -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			defer debug.SetGCPercent(debug.SetGCPercent(c.set))
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var held atomic.Int64
+				go trimHeld(ctx, func() int { return int(held.Load()) })
+				for _, step := range []struct {
+					held, after, want int
+				}{{trimStep, 1, c.growing}, {trimStep, trimTimes, c.held}, {0, 1, c.few}} {
+					held.Store(int64(step.held))
+					<-time.After(time.Duration(step.after)*time.Second + time.Millisecond)
+					synctest.Wait()
+					if got := collectsAt(); got != step.want {
+						t.Errorf("%d held: GOGC is %d, want %d", step.held, got, step.want)
+					}
+				}
+			})
+		})
+	}
 }
 
 // quantile of sorted durations.

@@ -71,7 +71,7 @@ func serve(ctx context.Context, c *call) error {
 	}
 	if c.env.get("GOGC") == "" {
 		// Little lives long here, so a small heap would be collected hundreds of times a second for nothing.
-		debug.SetGCPercent(400)
+		debug.SetGCPercent(servePercent) // less where many operations are held, see holdMemory
 	}
 	if *withEnvoy && c.env.get("GOMAXPROCS") == "" {
 		// Envoy, beside us, does more than half of the work. On its cores our threads find little to run and wake each
