@@ -257,7 +257,11 @@ func (c *call) decideApproval(ctx context.Context, name, decision string) error 
 	}
 	path := "/api/approvals/" + url.PathEscape(rest[0])
 	if *card == "" {
-		if *card, err = c.confirm(ctx, client, path, decision); err != nil {
+		ask := c.stdout
+		if *asJSON {
+			ask = c.stderr
+		}
+		if *card, err = confirm(ctx, client, path, decision, c.stdin, ask); err != nil {
 			return err
 		}
 	}
@@ -277,7 +281,8 @@ func (c *call) decideApproval(ctx context.Context, name, decision string) error 
 	return err
 }
 
-func (c *call) confirm(ctx context.Context, client *apiClient, path, decision string) (card string, err error) {
+// confirm shows a request and asks whether its reader means it. It returns the digest of the card that was shown.
+func confirm(ctx context.Context, client *apiClient, path, decision string, in io.Reader, out io.Writer) (card string, err error) {
 	var raw json.RawMessage
 	if err := client.do(ctx, http.MethodGet, path, nil, &raw); err != nil {
 		return "", err
@@ -286,15 +291,15 @@ func (c *call) confirm(ctx context.Context, client *apiClient, path, decision st
 	if err != nil {
 		return "", err
 	}
-	if err := printRequest(c.stdout, r, time.Now()); err != nil {
+	if err := printRequest(out, r, time.Now()); err != nil {
 		return "", err
 	}
 	if !r.MayDecide {
 		return "", errors.New("this is not yours to answer: " + safe(r.MayNot))
 	}
-	fmt.Fprintf(c.stdout, "\n%s this? Type yes: ", decision)
+	fmt.Fprintf(out, "\n%s this? Type yes: ", decision)
 	var answer string
-	if _, err := fmt.Fscanln(c.stdin, &answer); err != nil || answer != "yes" {
+	if _, err := fmt.Fscanln(in, &answer); err != nil || answer != "yes" {
 		return "", errors.New("nothing was sent")
 	}
 	return r.CardDigest, nil

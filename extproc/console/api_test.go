@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/identity"
 )
 
 func decision(word, reason, card string) string {
@@ -416,5 +419,59 @@ func TestEventsEndWithTheToken(t *testing.T) {
 	}
 	if last != "event: end" {
 		t.Errorf("the last event is %q", last)
+	}
+}
+
+// TestGroupsAreReadAlikeAtBothDoors: what an issuer can say of groups lets the same people decide with a bearer token and
+// with a session, and nobody by an oddity.
+func TestGroupsAreReadAlikeAtBothDoors(t *testing.T) {
+	for _, c := range []struct {
+		name, claim string
+		groups      any // of the token; claim is what it is called
+		in, refused bool
+		more        map[string]any
+	}{
+		{"a list", "groups", []any{"other", "payments-oncall"}, true, false, nil},
+		{"one text", "groups", "payments-oncall", true, false, nil},
+		{"several in one text are one", "groups", "other payments-oncall", false, false, nil},
+		{"several in one text, with commas", "groups", "other,payments-oncall", false, false, nil},
+		{"another case", "groups", []any{"Payments-Oncall"}, false, false, nil},
+		{"a longer name", "groups", []any{"payments-oncall-readers"}, false, false, nil},
+		{"a list in a list", "groups", []any{[]any{"payments-oncall"}}, false, true, nil},
+		{"an object", "groups", map[string]any{"payments-oncall": true}, false, true, nil},
+		{"a number", "groups", []any{7}, false, true, nil},
+		{"true", "groups", true, false, true, nil},
+		{"nothing", "groups", nil, false, false, nil},
+		{"an empty list", "groups", []any{}, false, false, nil},
+		{"nested, by a pointer", "/realm/roles", map[string]any{"roles": []any{"payments-oncall"}}, true, false, nil},
+		{"nested, and not there", "/realm/roles", map[string]any{}, false, false, nil},
+		{"nested, by a name with a slash", "realm/roles", map[string]any{"roles": []any{"payments-oncall"}}, false, false, nil},
+		{"left out, as Entra says it", "groups", nil, false, true, map[string]any{"hasgroups": true}},
+		{"left out, as text", "groups", nil, false, true, map[string]any{"hasgroups": "true"}},
+		{"left out, and somewhere else", "groups", nil, false, true, map[string]any{"_claim_names": map[string]any{"groups": "src1"}}},
+		{"not left out", "groups", "payments-oncall", true, false, map[string]any{"hasgroups": false}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t, false, func(o *Options) {
+				people, err := identity.New(identity.Options{Issuers: []identity.Issuer{{Issuer: o.Issuer, Audience: []string{clientID}, GroupsClaim: c.claim}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(people.Close)
+				o.People, o.GroupsClaim = people, c.claim
+			})
+			r := f.ask()
+			claims := map[string]any{strings.Split(strings.TrimPrefix(c.claim, "/"), "/")[0]: c.groups}
+			maps.Copy(claims, c.more)
+			left, _ := c.more["_claim_names"].(map[string]any)
+			groups, err := f.console.signIn.groupsOf(claims, left)
+			if (err != nil) != c.refused || slices.Contains(groups, "payments-oncall") != c.in {
+				t.Errorf("with a session: %q, %v", groups, err)
+			}
+			got := f.call("GET", "/api/approvals/"+r.ID, f.token("u-erin", claims), "")
+			if (got.StatusCode == 401) != c.refused || !c.refused && got.json(t)["may_decide"] != c.in {
+				t.Errorf("with a token: %d %v", got.StatusCode, got.body)
+			}
+		})
 	}
 }

@@ -322,7 +322,8 @@ func (c *idClaims) check(s *signIn, f flow, authTime time.Time) error {
 
 // groupsOf reads the groups claim: a name, or a JSON pointer. Groups that the issuer left out are an error.
 func (s *signIn) groupsOf(claims, left map[string]any) ([]string, error) {
-	if _, out := left[s.groups]; out || claims["hasgroups"] == true {
+	overage, there := claims["hasgroups"]
+	if _, out := left[s.groups]; out || there && overage != false && overage != "false" {
 		return nil, errors.New("the issuer left the groups out of the ID token because they are too many; have it issue fewer")
 	}
 	v := claims[s.groups]
