@@ -19,6 +19,10 @@ import (
 // the name of this service's cluster.
 func clusterName(r *config.Resource) string { return "target/" + r.Name }
 
+// mostAtTarget bounds the requests that wait for one target at once; more are refused with a 503. It leaves room beside ten
+// thousand agents, and is below what Envoy takes of connections (see overload).
+const mostAtTarget = 16384
+
 // cluster is the target of r.
 func (b *builder) cluster(r *config.Resource) {
 	host, port, tls, err := r.TargetAddress()
@@ -31,7 +35,7 @@ func (b *builder) cluster(r *config.Resource) {
 		ConnectTimeout:                seconds(connectTimeout),
 		PerConnectionBufferLimitBytes: number(bufferLimit),
 		LoadAssignment:                endpoint(clusterName(r), socketAddress(host, port)),
-		CircuitBreakers:               circuitBreakers(8192),
+		CircuitBreakers:               circuitBreakers(mostAtTarget),
 		TypedExtensionProtocolOptions: b.upstreamProtocol(&upstreamv3.HttpProtocolOptions{
 			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 				IdleTimeout:          seconds(targetIdle),
@@ -67,6 +71,10 @@ func targetProtocol(r *config.Resource) *upstreamv3.HttpProtocolOptions_Explicit
 				InitialStreamWindowSize:     number(256 << 10),
 				InitialConnectionWindowSize: number(16 << 20),
 				AllowConnect:                len(r.Upgrades) > 0,
+
+				// A server allows at least 100 as a rule (RFC 9113, section 5.1.2). With more on a connection whose settings have not
+				// come yet it refuses some, and nothing is sent again here.
+				MaxConcurrentStreams: number(100),
 			},
 		}
 	}

@@ -236,13 +236,19 @@ func accounted(g *story.Gateway) int {
 	return len(ids)
 }
 
-// TestManyConnections holds a thousand requests at the target at once.
+// TestManyConnections holds a thousand requests at the target at once, each on a connection of its own or, over HTTP/2, on as
+// many as it takes to stay below what a server lets onto one. Ten thousand are TestSoakConnections.
 func TestManyConnections(t *testing.T) {
 	t.Parallel()
 	const clients = 1000
-	g := watch(t, allowAll, story.Options{})
-	crowd(t, g, clients)
-	g.unharmed(t)
+	for name, archive := range map[string]string{"HTTP/1.1": allowAll, "HTTP/2": allowAll + "-- resource.yaml --\ntarget_http2: true\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := watch(t, archive, story.Options{})
+			crowd(t, g, clients)
+			g.unharmed(t)
+		})
+	}
 }
 
 // crowd has that many clients wait for the target at once, each on a connection of its own, and then be answered.

@@ -39,7 +39,7 @@
 //
 // The store is trusted with the requests: whoever can write to it can approve. It is not trusted with remembering: what
 // a failover or a restored backup takes back is noticed by the gateways that saw it ([ErrRolledBack]), at a start by what the
-// journal tells of it ([Desk.HoldAgainst]), and a store says of
-// a grant when it cannot be sure that it was not spent ([ErrFenced]); both void the request. Callers are trusted to have
-// verified the [Approver] and the operation's principal; what the card shows of the operation is redacted by the caller.
+// journal tells of it ([Desk.HoldAgainst]), and a store says of a grant when it cannot be sure that it was not spent
+// ([ErrFenced]); all of these void the request. Callers are trusted to have verified the [Approver] and the operation's
+// principal; what the card shows of the operation is redacted by the caller.
 package approval
