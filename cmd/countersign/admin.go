@@ -20,6 +20,7 @@ import (
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/xds"
 )
 
 // admin serves /healthz, /readyz and /metrics.
@@ -77,7 +78,7 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 	line("journal", g.journal.Err())
 	switch {
 	case envoy != nil:
-		line("envoy", envoy.ready(r.Context()))
+		line("envoy", errors.Join(envoy.ready(r.Context()), servesNothing(g.envoys.State())))
 	case g.withEnvoy:
 		line("envoy", errors.New("not started yet"))
 	}
@@ -86,6 +87,18 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	fmt.Fprint(w, b.String())
+}
+
+// servesNothing says what an Envoy refused that has nothing in its place. After a reload it has what it took before.
+func servesNothing(state xds.State) error {
+	for _, n := range state.Nodes {
+		for _, r := range n.Refused {
+			if n.Accepted[r.Type] == "" {
+				return fmt.Errorf("%s refused: %s", r.Type, strings.TrimSpace(r.Message))
+			}
+		}
+	}
+	return nil
 }
 
 // metrics are the service's own, made with the OpenTelemetry SDK and read by Prometheus.

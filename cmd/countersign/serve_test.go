@@ -439,6 +439,26 @@ func journalSize(t *testing.T, g *story.Gateway) int64 {
 	return most
 }
 
+// TestNotReadyWhereEnvoyCannotListen has another program on the address that agents ask.
+func TestNotReadyWhereEnvoyCannotListen(t *testing.T) {
+	t.Parallel()
+	g := start(t, readOnly, story.Options{})
+	g.Process.Stop()
+	l, err := listenOn(t.Context(), config.Address(g.Address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	extproctest.Start(t, extproctest.Command{Path: extproctest.Build(t), Args: []string{"serve", "--config", g.Config, "--envoy"}})
+	extproctest.Await(t, "a word on the listener", 30*time.Second, func(context.Context) error {
+		if code, text := statusOf("http://" + g.Admin + "/readyz"); code != 503 || !strings.Contains(text, "envoy: Listener refused: ") || !strings.Contains(text, "Address already in use") {
+			return fmt.Errorf("readyz: %d\n%s", code, text)
+		}
+		return nil
+	})
+	g.AwaitRecord("an alarm", func(r story.Record) bool { return r.Type == "alarm" && r.Body["kind"] == "xds_nack" })
+}
+
 func TestAnAddressThatIsTakenSaysWhatToDo(t *testing.T) {
 	l, err := listenOn(t.Context(), "127.0.0.1:0")
 	if err != nil {
