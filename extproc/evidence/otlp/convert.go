@@ -89,8 +89,8 @@ func checkpointItem(note evidence.SignedNote, now time.Time) *item {
 	}}
 }
 
-// spansOf makes an operation's spans: the gateway's own, which is the record, and below it how long it took to decide
-// and how long the target took. d is nil where the decision is not to be found; the record is sent all the same.
+// spansOf makes an operation's spans: the gateway's own, which is the record, and below it how long policy, people and the
+// target took. d is nil where the decision is not to be found; the record is sent all the same.
 func spansOf(e *evidence.Entry, body gate.Object, d *decision) []*tracepb.Span {
 	if d == nil {
 		d = &decision{op: e.Op, time: e.Time, hash: e.Hash, ids: idsOf(e, "")}
@@ -120,14 +120,16 @@ func spansOf(e *evidence.Entry, body gate.Object, d *decision) []*tracepb.Span {
 	if d.seq == 0 || d.time.After(end) {
 		return spans // no time of a decision to tell, or a clock that stepped back
 	}
-	decided := d.time
+	decided, released := d.time, d.time
 	if held := seconds(d.body, "held"); held > 0 && d.time.Sub(start) >= held {
 		decided = d.time.Add(-held)
-		spans = append(spans, child(d, "hold", tracepb.Span_SPAN_KIND_INTERNAL, decided, d.time))
+	}
+	if text(d.body, "effect") == gate.Ask.String() && text(d.body, "approval") != "" {
+		released = end // handed over, or the client left; perhaps after people were asked anew
 	}
 	spans = append(spans, child(d, "policy", tracepb.Span_SPAN_KIND_INTERNAL, start, decided))
-	if text(d.body, "effect") == gate.Ask.String() && text(d.body, "approval") != "" {
-		spans = append(spans, child(d, "hold", tracepb.Span_SPAN_KIND_INTERNAL, d.time, end)) // and handed over
+	if released.After(decided) {
+		spans = append(spans, child(d, "hold", tracepb.Span_SPAN_KIND_INTERNAL, decided, released))
 	}
 	if text(d.body, "effect") == gate.Allow.String() && gate.Result(text(body, "result")) != gate.Refused {
 		spans = append(spans, child(d, "target", tracepb.Span_SPAN_KIND_CLIENT, d.time, end))

@@ -104,6 +104,48 @@ func TestAFinishedRecordWithoutItsDecisionIsStillASpan(t *testing.T) {
 	}
 }
 
+// TestAHoldIsAChildOfItsOperation, from the first decision until it was released or handed over, once.
+func TestAHoldIsAChildOfItsOperation(t *testing.T) {
+	at := func(seconds int) time.Time { return time.Unix(1000+int64(seconds), 0) }
+	for _, c := range []struct {
+		name    string
+		decided int    // when the last decision was, after the request came
+		body    string // of it
+		ended   int
+		want    string
+	}{
+		{"nobody was asked", 1, `{"effect":"allow"}`, 3, "policy 0-1, target 1-3"},
+		{"approved during the hold", 11, `{"approval":"r1","effect":"allow","held":10}`, 13, "policy 0-1, hold 1-11, target 11-13"},
+		{"rejected during the hold", 11, `{"approval":"r1","effect":"deny","held":10}`, 11, "policy 0-1, hold 1-11"},
+		{"handed over", 1, `{"approval":"r1","effect":"ask"}`, 51, "policy 0-1, hold 1-51"},
+		{"asked anew during the hold, and handed over", 21, `{"approval":"r2","effect":"ask","held":20}`, 51, "policy 0-1, hold 1-51"},
+		{"nobody could be asked", 1, `{"effect":"ask"}`, 1, "policy 0-1"},
+		{"a hold that is longer than the operation", 1, `{"approval":"r1","effect":"allow","held":10}`, 3, "policy 0-1, target 1-3"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := &evidence.Entry{Seq: 7, Op: "op-1", Hash: "aa", Time: at(c.decided), Type: gate.OperationDecided, Body: []byte(c.body)}
+			body, err := e.Object()
+			if err != nil {
+				t.Fatal(err)
+			}
+			end := &evidence.Entry{Seq: 9, Op: "op-1", Hash: "bb", Time: at(c.ended), Type: gate.OperationFinished}
+			spans := spansOf(end, gate.Object{{Name: "decided", Value: json.Number("7")}, {Name: "duration", Value: json.Number(fmt.Sprint(c.ended))}}, newDecision(e, body))
+			var got []string
+			ids := map[string]bool{}
+			for _, s := range spans[1:] {
+				if string(s.ParentSpanId) != string(spans[0].SpanId) || ids[string(s.SpanId)] {
+					t.Errorf("%s is no child of the operation, or there twice", s.Name)
+				}
+				ids[string(s.SpanId)] = true
+				got = append(got, fmt.Sprintf("%s %d-%d", s.Name, s.StartTimeUnixNano/1e9-1000, s.EndTimeUnixNano/1e9-1000))
+			}
+			if all := strings.Join(got, ", "); all != c.want {
+				t.Errorf("the children are %s, want %s", all, c.want)
+			}
+		})
+	}
+}
+
 func TestHost(t *testing.T) {
 	for in, want := range map[string]string{"10.0.0.1:80": "10.0.0.1", "[::1]:80": "::1", "::1": "::1", "10.0.0.1": "10.0.0.1", "": ""} {
 		if got := host(in); got != want {
