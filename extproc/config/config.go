@@ -106,8 +106,8 @@ type Agent struct {
 	// Kind says how claims are read: "oauth" (RFC 9068, the default), "entra", "kubernetes", "github" or "spiffe".
 	Kind string `yaml:"kind"`
 
-	// Types are the `typ` header values accepted. By default at+jwt, application/at+jwt, JWT and none, and ID tokens
-	// are refused whatever their typ.
+	// Types are the `typ` header values accepted. By default at+jwt, application/at+jwt, JWT and none. What has a claim of
+	// ID tokens alone (nonce, at_hash) is refused, unless its typ is at+jwt.
 	Types []string `yaml:"types"`
 
 	CAFile   Path `yaml:"ca_file"`   // PEM roots for the issuer. The system's by default.
