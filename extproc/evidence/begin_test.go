@@ -3,6 +3,7 @@ package evidence
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -20,17 +21,24 @@ func TestWhatIsBegunGoesToTheDiskWithTheNextAppend(t *testing.T) {
 	mustAppend(t, j, event(0))
 	var syncs atomic.Int64
 	disk.on("sync", segmentsOnly(func(call) error { syncs.Add(1); return nil }))
-	durable := j.Begin(t.Context(), event(1))
-	second := mustAppend(t, j, event(2))
-	first, err := durable()
-	if err != nil || first.Seq+1 != second.Seq || first.Hash == "" {
-		t.Errorf("begun is %+v, %v; appended is %+v", first, err, second)
+	shared := 0
+	for range 20 { // on a machine that is busy what is begun can go alone, after postDelay
+		syncs.Store(0)
+		durable := j.Begin(t.Context(), event(1))
+		for range 1000 {
+			runtime.Gosched()
+		}
+		second := mustAppend(t, j, event(2))
+		first, err := durable()
+		if err != nil || first.Seq+1 != second.Seq || first.Hash == "" || j.Durable() != second.Seq {
+			t.Fatalf("begun is %+v, %v; appended is %+v; durable up to %d", first, err, second, j.Durable())
+		}
+		if syncs.Load() == 1 {
+			shared++
+		}
 	}
-	if n := syncs.Load(); n != 1 {
-		t.Errorf("%d syncs for two records", n)
-	}
-	if j.Durable() != second.Seq {
-		t.Errorf("durable up to %d", j.Durable())
+	if shared == 0 {
+		t.Error("what was begun never shared a sync")
 	}
 }
 

@@ -1,15 +1,24 @@
-// Package embedded is the approvals of one gateway, in one file (bbolt).
+// Package embedded is the approvals of one gateway, in one file (bbolt) with a log before it.
 //
-// A change is durable when it returns: bbolt syncs its pages, then the page that makes them current, and changes that wait
-// at the same time share one commit. The file has mode 0600 and is locked, so that a second process cannot open it. What is
-// live is also in memory; what is final is kept for a while (Options.Retain) and then forgotten: the journal is the evidence.
+// A change is durable when it returns: it is one frame of the log, written and synced once, and changes that wait at the same
+// time share it. Every second, and at a stop, what is in the log is folded into the file; a start folds what a crash left. What was
+// changed since the last fold is answered from memory. A commit of bbolt is two syncs and a dozen pages, and an agent would wait
+// for that: with the log a new ask takes half the processor time that it took without, and half as long again through the whole
+// gateway as an allow, in the place of more than twice as long (BenchmarkAsk); cycles of request, approval and spend
+// are 1.5 to 1.8 times as many (BenchmarkCycles).
 //
-// A commit that fails leaves the disk in doubt, so the store takes nothing more until a restart reads it again.
+// The files have mode 0600, and the one is locked, so that a second process cannot open it. What is live is also in memory; what
+// is final is kept for a while (Options.Retain) and then forgotten: the journal is the evidence. After a clean stop the
+// file alone is everything; a copy of a running store needs its logs (FILE-log0, FILE-log1) too. A log that does not go on where
+// the file ends is an error at the start, as is one that is damaged before its end: changes would be missing, and a
+// spend among them could be made again.
+//
+// A write that fails leaves the disk in doubt, so the store takes nothing more until a restart reads it again.
 //
 // # Clock
 //
 // The store's clock never goes back, whatever the machine's does: it runs with the monotonic clock, follows the wall clock
-// where that is ahead (a machine that slept), and is stored with every commit, so that a clock set back while the gateway
+// where that is ahead (a machine that slept), and is stored with every change, so that a clock set back while the gateway
 // was down extends nothing by more than the time that it was down.
 package embedded
 
@@ -21,6 +30,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -44,6 +54,10 @@ type Options struct {
 	Retain time.Duration    // how long a final request is kept; 30 days unless set
 	Now    func() time.Time // the wall clock
 	NoSync bool             // do not sync; only for tests of something else
+
+	foldEvery time.Duration // foldEvery unless set
+	foldBytes int64         // foldBytes unless set
+	point     func()        // is called where a crash could come between two writes
 }
 
 // Store implements [approval.Store].
@@ -55,10 +69,21 @@ type Store struct {
 	stop   chan struct{}
 	done   chan struct{}
 
-	lastBatch int // the writer's own
+	foldEvery time.Duration
+	foldBytes int64
+	point     func()
 
-	mu     sync.Mutex // guards what follows; held by the writer while it applies jobs
-	state  state
+	// The writer's own:
+	log       log
+	lastBatch int
+	batch     []*version // what the batch in hand changes, in order
+	due       *time.Timer
+	folding   bool
+	folded    chan error
+
+	mu     sync.Mutex          // guards what follows; held by the writer while it applies jobs
+	state  state               // with what is about to be durable
+	recent map[string]*version // what is durable in the log and may not be in the file
 	failed error
 	feeds  map[*approval.Feed]struct{}
 
@@ -74,10 +99,12 @@ var (
 	bucketMeta       = []byte("meta")
 	keyClock         = []byte("clock")
 	keyVersion       = []byte("version")
+	keyTurn          = []byte("turn") // of the log, up to which all is in the file
 	buckets          = [][]byte{bucketRequests, bucketCards, bucketLive, bucketUnrecorded, bucketFinal, bucketMeta}
 )
 
-const version = "1"
+// formatVersion is what this program writes. It reads a file of version 1, which has no log.
+const formatVersion = "2"
 
 // Open opens or makes the file at path.
 func Open(path string, o Options) (*Store, error) {
@@ -93,12 +120,19 @@ func Open(path string, o Options) (*Store, error) {
 	s := &Store{
 		db: db, retain: cmp.Or(o.Retain, 30*24*time.Hour), jobs: make(chan *job, maxBatch),
 		stop: make(chan struct{}), done: make(chan struct{}), feeds: map[*approval.Feed]struct{}{},
+		log: log{noSync: o.NoSync}, recent: map[string]*version{}, folded: make(chan error, 1),
+		foldEvery: cmp.Or(o.foldEvery, foldEvery), foldBytes: cmp.Or(o.foldBytes, foldBytes), point: o.point,
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.point == nil {
+		s.point = func() {}
+	}
+	s.due = time.NewTimer(time.Hour)
+	s.due.Stop()
 	if err := s.load(path, o.Now); err != nil {
-		return nil, errors.Join(fmt.Errorf("read the approvals file %s: %w", path, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("read the approvals file %s: %w", path, err), s.log.close(), db.Close())
 	}
 	go s.run()
 	return s, nil
@@ -115,12 +149,18 @@ func (s *Store) load(path string, now func() time.Time) error {
 			}
 		}
 		meta := tx.Bucket(bucketMeta)
-		if v := meta.Get(keyVersion); v != nil && string(v) != version {
-			return fmt.Errorf("it has version %q and this program reads %q", v, version)
+		if v := meta.Get(keyVersion); v != nil && string(v) != formatVersion && string(v) != "1" {
+			return fmt.Errorf("it has version %q and this program reads %q", v, formatVersion)
 		}
-		return meta.Put(keyVersion, []byte(version))
+		return meta.Put(keyVersion, []byte(formatVersion))
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.log.open(path); err != nil {
+		return err
+	}
+	if err := s.recover(); err != nil {
 		return err
 	}
 	s.state.init()
@@ -131,10 +171,11 @@ func (s *Store) load(path string, now func() time.Time) error {
 		}
 		s.clock.init(now, last)
 		return tx.Bucket(bucketLive).ForEach(func(id, _ []byte) error {
-			r, err := read(tx, string(id))
+			r, err := read(tx, nil, string(id))
 			if err != nil {
 				return err
 			}
+			r.Card = nil
 			s.state.add(&r)
 			return nil
 		})
@@ -147,7 +188,7 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		close(s.stop)
 		<-s.done
-		err = s.db.Close()
+		err = errors.Join(s.log.close(), s.db.Close())
 	})
 	return err
 }
@@ -178,7 +219,7 @@ func (s *Store) Open(
 		return approval.Request{}, false, fmt.Errorf("the new request is not the one that is opened")
 	}
 	var isJoined bool
-	err = s.do(ctx, func(tx *bolt.Tx, now time.Time) error {
+	err = s.do(ctx, func(now time.Time) error {
 		if found, ok := s.state.byDigest[o.Digest]; ok {
 			r, isJoined = found.Clone(), true
 			return nil
@@ -187,13 +228,11 @@ func (s *Store) Open(
 			return err
 		}
 		r.Rev, r.Changed = 1, now
-		err := errors.Join(tx.Bucket(bucketCards).Put([]byte(r.ID), r.Card), write(tx, nil, &r))
+		kept, err := s.put(&r)
 		if err != nil {
-			return writeError{err}
+			return err
 		}
-		kept := r.Clone()
-		kept.Card = nil
-		s.state.add(&kept)
+		s.state.add(kept)
 		s.state.count(&o, now)
 		return nil
 	})
@@ -228,10 +267,10 @@ func (s *Store) joined(ctx context.Context, r approval.Request, err error) (appr
 	if r.Due(s.clock.now()) {
 		return r, true, approval.ErrDue
 	}
-	// What is joined must be durable: memory can be a commit ahead of the file.
+	// What is joined must be durable: the state in memory can be a write ahead of the log.
 	got, err := s.Get(ctx, r.ID)
 	if errors.Is(err, approval.ErrNotFound) {
-		if err := s.do(ctx, func(*bolt.Tx, time.Time) error { return errNothing }); !errors.Is(err, errNothing) {
+		if err := s.do(ctx, func(time.Time) error { return errNothing }); !errors.Is(err, errNothing) {
 			return approval.Request{}, false, err
 		}
 		got, err = s.Get(ctx, r.ID)
@@ -241,16 +280,36 @@ func (s *Store) joined(ctx context.Context, r approval.Request, err error) (appr
 
 // Get implements [approval.Store].
 func (s *Store) Get(_ context.Context, id string) (approval.Request, error) {
-	var r approval.Request
-	err := s.view(func(tx *bolt.Tx) error {
-		var err error
-		if r, err = read(tx, id); err != nil {
-			return err
-		}
-		r.Card = bytes.Clone(tx.Bucket(bucketCards).Get([]byte(id)))
-		return nil
-	})
-	return r, err
+	s.mu.Lock()
+	v := s.recent[id]
+	if v != nil && v.card != nil {
+		defer s.mu.Unlock()
+		return v.whole(), nil
+	}
+	tx, err := s.viewLocked()
+	s.mu.Unlock()
+	if err != nil {
+		return approval.Request{}, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	return read(tx, v, id)
+}
+
+// viewLocked begins a look at the file, which has all that is not in s.recent at this moment. The lock is never taken while one
+// is open: a fold waits for those when the file must grow, and who holds the lock may wait for the fold.
+func (s *Store) viewLocked() (*bolt.Tx, error) {
+	tx, err := s.db.Begin(false)
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		return nil, ErrClosed
+	}
+	return tx, err
+}
+
+// whole is the request with its card.
+func (v *version) whole() approval.Request {
+	r := v.request.Clone()
+	r.Card = v.card
+	return r
 }
 
 // Update implements [approval.Store].
@@ -259,19 +318,13 @@ func (s *Store) Update(
 ) (approval.Request, error) {
 	var after approval.Request
 	var tell bool
-	err := s.do(ctx, func(tx *bolt.Tx, now time.Time) error {
-		live, isLive := s.state.live[id]
-		var before approval.Request
-		if isLive {
-			before = live.Clone()
-		} else {
-			var err error
-			if before, err = read(tx, id); err != nil {
-				return err
-			}
+	err := s.do(ctx, func(now time.Time) error {
+		before, err := s.latestLocked(id)
+		if err != nil {
+			return err
 		}
 		after = before.Clone()
-		err := change(now, &after)
+		err = change(now, &after)
 		if err == nil {
 			err = allowed(&before, &after, now)
 		}
@@ -280,18 +333,57 @@ func (s *Store) Update(
 			return err
 		}
 		after.Rev, after.Changed = before.Rev+1, now
-		if err := write(tx, &before, &after); err != nil {
-			return writeError{err}
+		kept, err := s.put(&after)
+		if err != nil {
+			return err
 		}
 		tell = before.State != after.State || len(before.Decisions) != len(after.Decisions)
-		kept := after.Clone()
-		s.state.replace(&kept)
+		s.state.replace(kept)
 		return nil
 	})
 	if err == nil && tell {
 		s.tell(&after)
 	}
 	return after, err
+}
+
+// latestLocked is the request as the last change left it, durable or about to be. It is the writer's own.
+func (s *Store) latestLocked(id string) (approval.Request, error) {
+	if live, ok := s.state.live[id]; ok {
+		return live.Clone(), nil
+	}
+	for _, v := range slices.Backward(s.batch) {
+		if v.request.ID == id {
+			return v.request.Clone(), nil
+		}
+	}
+	if v := s.recent[id]; v != nil {
+		return v.request.Clone(), nil
+	}
+	tx, err := s.viewLocked()
+	if err != nil {
+		return approval.Request{}, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	r, err := read(tx, nil, id)
+	r.Card = nil
+	return r, err
+}
+
+// put adds a request to the batch in hand, and returns what to keep of it in memory.
+func (s *Store) put(r *approval.Request) (*approval.Request, error) {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("write request %s: %w", r.ID, err)
+	}
+	v := &version{request: r.Clone(), text: text}
+	v.request.Card = nil
+	if r.Rev == 1 && len(r.Card) > 0 {
+		v.card = r.Card
+	}
+	s.batch = append(s.batch, v)
+	kept := v.request.Clone()
+	return &kept, nil
 }
 
 // allowed holds a change to the store's part of the rules. Change was told the time that it is held to.
@@ -339,52 +431,24 @@ func (s *Store) tell(r *approval.Request) {
 	}
 }
 
-func (s *Store) view(f func(tx *bolt.Tx) error) error {
-	err := s.db.View(f)
-	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
-		return ErrClosed
-	}
-	return err
-}
-
-func read(tx *bolt.Tx, id string) (approval.Request, error) {
-	text := tx.Bucket(bucketRequests).Get([]byte(id))
-	if text == nil {
-		return approval.Request{}, approval.ErrNotFound
-	}
+// read is a request with its card: v, where it is not nil, and else what the file has.
+func read(tx *bolt.Tx, v *version, id string) (approval.Request, error) {
 	var r approval.Request
-	if err := json.Unmarshal(text, &r); err != nil {
-		return approval.Request{}, fmt.Errorf("read request %s: %w", id, err)
+	if v != nil {
+		r = v.whole()
+	} else {
+		text := tx.Bucket(bucketRequests).Get([]byte(id))
+		if text == nil {
+			return r, approval.ErrNotFound
+		}
+		if err := json.Unmarshal(text, &r); err != nil {
+			return r, fmt.Errorf("read request %s: %w", id, err)
+		}
+	}
+	if r.Card == nil {
+		r.Card = bytes.Clone(tx.Bucket(bucketCards).Get([]byte(id)))
 	}
 	return r, nil
-}
-
-// write stores r and keeps the indexes; before is nil for a new request.
-func write(tx *bolt.Tx, before, r *approval.Request) error {
-	id := []byte(r.ID)
-	text, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("write request %s: %w", r.ID, err)
-	}
-	if err := tx.Bucket(bucketRequests).Put(id, text); err != nil {
-		return err
-	}
-	wasLive := before != nil && before.State.Live()
-	if r.State.Live() && !wasLive {
-		err = tx.Bucket(bucketLive).Put(id, nil)
-	} else if !r.State.Live() && wasLive {
-		err = errors.Join(tx.Bucket(bucketLive).Delete(id), tx.Bucket(bucketFinal).Put(finalKey(r.Closed, r.ID), nil))
-	}
-	if err != nil {
-		return err
-	}
-	wasUnrecorded := before != nil && len(before.Outbox) > 0
-	if len(r.Outbox) > 0 && !wasUnrecorded {
-		return tx.Bucket(bucketUnrecorded).Put(id, nil)
-	} else if len(r.Outbox) == 0 && wasUnrecorded {
-		return tx.Bucket(bucketUnrecorded).Delete(id)
-	}
-	return nil
 }
 
 func finalKey(closed time.Time, id string) []byte {
@@ -392,49 +456,98 @@ func finalKey(closed time.Time, id string) []byte {
 }
 
 // List implements [approval.Store].
-func (s *Store) List(_ context.Context, f approval.Filter) (approval.Page, error) {
-	var page approval.Page
-	// The lock is never taken inside a transaction: a commit that holds it waits for readers when the file must grow.
-	var live func() (string, bool)
-	if f.Digest != "" || f.Due || f.OnlyLive() {
-		live = s.newestLive(f)
+func (s *Store) List(ctx context.Context, f approval.Filter) (approval.Page, error) {
+	if f.Digest != "" {
+		return s.listDigest(ctx, f.Digest)
 	}
-	err := s.view(func(tx *bolt.Tx) error {
-		next := live
-		if next == nil {
-			next = newest(tx, f)
-		}
-		for {
-			id, ok := next()
-			if !ok {
-				return nil
-			}
-			r, err := read(tx, id)
-			if errors.Is(err, approval.ErrNotFound) {
-				continue // an index in memory can be ahead of the file
-			}
-			if err != nil {
-				return err
-			}
-			if f.Digest == "" && !f.Match(&r) || f.Unrecorded && (len(r.Outbox) == 0 || s.clock.now().Sub(r.Changed) < f.Idle) {
-				continue
-			}
-			if f.Digest != "" && (r.Digest != f.Digest || !r.State.Live()) {
-				continue
-			}
-			if len(page.Requests) == f.Limit() {
-				page.Next = page.Requests[len(page.Requests)-1].ID
-				return nil
-			}
-			r.Card = bytes.Clone(tx.Bucket(bucketCards).Get([]byte(id)))
-			page.Requests = append(page.Requests, r)
-		}
-	})
-	return page, err
+	s.mu.Lock()
+	var next func() (string, bool)
+	if f.Due || f.OnlyLive() {
+		next = s.newestLiveLocked(f)
+	}
+	recent := maps.Clone(s.recent)
+	tx, err := s.viewLocked()
+	s.mu.Unlock()
+	if err != nil {
+		return approval.Page{}, err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if next == nil {
+		next = newest(tx, recent, f)
+	}
+	return s.page(tx, recent, f, next)
 }
 
-// newest yields the ids that f may select, newest first.
-func newest(tx *bolt.Tx, f approval.Filter) func() (string, bool) {
+// listDigest lists the live request of a digest.
+func (s *Store) listDigest(ctx context.Context, digest string) (approval.Page, error) {
+	s.mu.Lock()
+	live := s.state.byDigest[digest]
+	s.mu.Unlock()
+	if live == nil {
+		return approval.Page{}, nil
+	}
+	r, err := s.Get(ctx, live.ID)
+	if errors.Is(err, approval.ErrNotFound) || err == nil && (r.Digest != digest || !r.State.Live()) {
+		return approval.Page{}, nil // the state in memory can be a write ahead
+	}
+	return approval.Page{Requests: []approval.Request{r}}, err
+}
+
+func (s *Store) page(tx *bolt.Tx, recent map[string]*version, f approval.Filter, next func() (string, bool)) (approval.Page, error) {
+	var page approval.Page
+	for {
+		id, ok := next()
+		if !ok {
+			return page, nil
+		}
+		r, err := read(tx, recent[id], id)
+		if errors.Is(err, approval.ErrNotFound) {
+			continue // the state in memory can be a write ahead
+		}
+		if err != nil {
+			return page, err
+		}
+		if !f.Match(&r) || f.Unrecorded && (len(r.Outbox) == 0 || s.clock.now().Sub(r.Changed) < f.Idle) {
+			continue
+		}
+		if len(page.Requests) == f.Limit() {
+			page.Next = page.Requests[len(page.Requests)-1].ID
+			return page, nil
+		}
+		page.Requests = append(page.Requests, r)
+	}
+}
+
+// newest yields the ids that f may select, newest first, of the file and of what is recent.
+func newest(tx *bolt.Tx, recent map[string]*version, f approval.Filter) func() (string, bool) {
+	var ids []string
+	for id := range recent {
+		if f.After == "" || id < f.After {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	inFile := newestInFile(tx, f)
+	id, more := inFile()
+	return func() (string, bool) {
+		last := len(ids) - 1
+		if last < 0 || more && id > ids[last] {
+			answer, ok := id, more
+			if more {
+				id, more = inFile()
+			}
+			return answer, ok
+		}
+		answer := ids[last]
+		ids = ids[:last]
+		if more && id == answer {
+			id, more = inFile()
+		}
+		return answer, true
+	}
+}
+
+func newestInFile(tx *bolt.Tx, f approval.Filter) func() (string, bool) {
 	bucket := bucketRequests
 	if f.Unrecorded {
 		bucket = bucketUnrecorded
@@ -461,28 +574,19 @@ func newest(tx *bolt.Tx, f approval.Filter) func() (string, bool) {
 	}
 }
 
-// newestLive yields the ids of live requests that f may select, newest first, or by deadline where f is for what is due.
-func (s *Store) newestLive(f approval.Filter) func() (string, bool) {
+// newestLiveLocked yields the ids of live requests that f may select, newest first, or by deadline where f is for what is due.
+func (s *Store) newestLiveLocked(f approval.Filter) func() (string, bool) {
 	now := s.clock.now()
-	s.mu.Lock()
 	var ids []string
 	due := map[string]time.Time{}
-	switch {
-	case f.Digest != "":
-		if r, ok := s.state.byDigest[f.Digest]; ok {
-			ids = []string{r.ID}
-		}
-	default:
-		for id, r := range s.state.live {
-			if f.Due && r.Due(now) {
-				due[id] = r.Deadline()
-				ids = append(ids, id)
-			} else if !f.Due && (f.After == "" || id < f.After) {
-				ids = append(ids, id)
-			}
+	for id, r := range s.state.live {
+		if f.Due && r.Due(now) {
+			due[id] = r.Deadline()
+			ids = append(ids, id)
+		} else if !f.Due && (f.After == "" || id < f.After) {
+			ids = append(ids, id)
 		}
 	}
-	s.mu.Unlock()
 	slices.SortFunc(ids, func(a, b string) int {
 		return cmp.Or(due[a].Compare(due[b]), cmp.Compare(b, a))
 	})

@@ -15,7 +15,12 @@ import (
 
 func open(tb testing.TB) (approval.Store, approval.Store) {
 	tb.Helper()
-	s, err := Open(filepath.Join(tb.TempDir(), "approvals.db"), Options{})
+	return openWith(tb, Options{})
+}
+
+func openWith(tb testing.TB, o Options) (approval.Store, approval.Store) {
+	tb.Helper()
+	s, err := Open(filepath.Join(tb.TempDir(), "approvals.db"), o)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -28,6 +33,11 @@ func open(tb testing.TB) (approval.Store, approval.Store) {
 }
 
 func TestContract(t *testing.T) { approvaltest.Run(t, open) }
+
+// What is in the log, what is being folded and what is in the file read alike.
+func TestContractWhileFolding(t *testing.T) {
+	approvaltest.Run(t, func(tb testing.TB) (approval.Store, approval.Store) { return openWith(tb, Options{foldBytes: 1}) })
+}
 
 func BenchmarkCycles(b *testing.B) { approvaltest.BenchmarkCycles(b, open) }
 

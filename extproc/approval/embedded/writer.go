@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -22,14 +21,14 @@ const gatherFor = 300 * time.Microsecond
 
 // job is one change that waits for the writer.
 type job struct {
-	apply func(tx *bolt.Tx, now time.Time) error
+	apply func(now time.Time) error
 	err   error
 	done  chan struct{}
 }
 
 // do has the writer apply a change and returns when it is durable. A ctx that ends while the job is in hand does not
-// take it back, so it is waited for: a commit takes no longer than the disk.
-func (s *Store) do(ctx context.Context, apply func(*bolt.Tx, time.Time) error) error {
+// take it back, so it is waited for: a write takes no longer than the disk.
+func (s *Store) do(ctx context.Context, apply func(time.Time) error) error {
 	j := &job{apply: apply, done: make(chan struct{})}
 	select {
 	case s.jobs <- j:
@@ -57,16 +56,32 @@ func (s *Store) run() {
 		select {
 		case j := <-s.jobs:
 			s.commit(s.gather(j))
+		case <-s.due.C:
+			s.rotate()
+		case err := <-s.folded:
+			s.hasFolded(err)
 		case <-s.stop:
-			for {
-				select {
-				case j := <-s.jobs:
-					s.commit(s.gather(j))
-				default:
-					return
-				}
-			}
+			s.finish()
+			return
 		}
+	}
+}
+
+// finish answers those who wait, and folds what is in the log.
+func (s *Store) finish() {
+	for more := true; more; {
+		select {
+		case j := <-s.jobs:
+			s.commit(s.gather(j))
+		default:
+			more = false
+		}
+	}
+	for range 2 { // the fold that may be under way, and one of what came meanwhile
+		if s.folding {
+			s.hasFolded(<-s.folded)
+		}
+		s.rotate()
 	}
 }
 
@@ -99,11 +114,9 @@ func (s *Store) gather(first *job) []*job {
 	return batch
 }
 
-// commit applies a batch in one transaction and answers it.
+// commit applies a batch in one write and answers it.
 func (s *Store) commit(batch []*job) {
-	s.mu.Lock()
-	err := s.failed
-	s.mu.Unlock()
+	err := s.err()
 	if err == nil {
 		err = s.apply(batch)
 	}
@@ -115,43 +128,49 @@ func (s *Store) commit(batch []*job) {
 	}
 }
 
-func (s *Store) apply(batch []*job) error {
-	tx, err := s.db.Begin(true)
-	if err != nil {
-		return s.fail(err)
-	}
+func (s *Store) err() error {
 	s.mu.Lock()
-	changed, err := s.applyLocked(tx, batch)
-	s.mu.Unlock()
-	if err == nil && changed {
-		// Not under the lock: who reads meanwhile sees what is about to be durable, and Open and Update go through here.
-		err = tx.Commit()
-	} else {
-		err = errors.Join(err, tx.Rollback())
-	}
-	if err != nil {
-		return s.fail(err)
-	}
-	return nil
+	defer s.mu.Unlock()
+	return s.failed
 }
 
-func (s *Store) applyLocked(tx *bolt.Tx, batch []*job) (changed bool, err error) {
+func (s *Store) apply(batch []*job) error {
+	if s.folding && s.log.size >= logBytes {
+		s.hasFolded(<-s.folded)
+	}
+	s.mu.Lock()
+	s.batch = s.batch[:0]
 	now := s.clock.now()
 	for _, j := range batch {
-		j.err = j.apply(tx, now)
-		if bad := (writeError{}); errors.As(j.err, &bad) {
-			return false, bad // half of a change must not be committed with the others
-		}
-		changed = changed || j.err == nil
-	}
-	if !changed {
-		return false, nil
+		j.err = j.apply(now)
 	}
 	s.state.forgetRates(now)
-	if err := forget(tx, now.Add(-s.retain)); err != nil {
-		return false, err
+	s.mu.Unlock()
+	if len(s.batch) == 0 {
+		return nil
 	}
-	return true, tx.Bucket(bucketMeta).Put(keyClock, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())))
+	first := s.log.size == 0
+	s.point()
+	// Not under the lock: Open and Update go through here, and who reads meanwhile does not see what is not durable.
+	if err := s.log.append(now.UnixNano(), s.batch); err != nil {
+		return s.fail(err)
+	}
+	s.point()
+	s.mu.Lock()
+	for _, v := range s.batch {
+		if before := s.recent[v.request.ID]; v.card == nil && before != nil {
+			v.card = before.card
+		}
+		s.recent[v.request.ID] = v
+	}
+	s.mu.Unlock()
+	if first {
+		s.due.Reset(s.foldEvery)
+	}
+	if s.log.size >= s.foldBytes {
+		s.rotate()
+	}
+	return nil
 }
 
 // fail ends the store: memory and disk are in doubt.
@@ -164,12 +183,6 @@ func (s *Store) fail(cause error) error {
 	}
 	return s.failed
 }
-
-// writeError is a change that may be half in the transaction.
-type writeError struct{ err error }
-
-func (e writeError) Error() string { return e.err.Error() }
-func (e writeError) Unwrap() error { return e.err }
 
 // forget removes a few requests that were closed before a time.
 func forget(tx *bolt.Tx, before time.Time) error {
