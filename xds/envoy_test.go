@@ -231,6 +231,7 @@ func TestEnvoysOwnRefusalsAreProblems(t *testing.T) {
 	}{
 		{"bad header name", "GET /" + head + "a b: c\r\n\r\n", 400, "unreadable"},
 		{"both lengths", "POST /" + head + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "unreadable"},
+		{"a coding of the transfer that is not known", "POST /" + head + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400, "unreadable"},
 		{"too many headers", "GET /" + head + strings.Repeat("a: b\r\n", 300) + "\r\n", 413, "too-large"},
 		{"too large headers", "GET /" + head + "a: " + strings.Repeat("b", 64<<10) + "\r\n\r\n", 413, "too-large"},
 		{"absolute form", "GET http://payments.test/" + head + "\r\n", 403, "denied"},

@@ -40,6 +40,9 @@ var replies = []reply{
 		when: `response.code >= 400 && response.code < 500`, kind: "unreadable", status: 400, title: "The request could not be read",
 		detail: "The request is not valid HTTP, has too many or too large headers, or did not arrive in time. Nothing was sent to the target.",
 	}, {
+		when: `response.code == 501`, kind: "unreadable", status: 400, title: "The request could not be read",
+		detail: "The request has a Transfer-Encoding other than chunked. Send it chunked, or with a Content-Length. Nothing was sent to the target.",
+	}, {
 		when: `response.code >= 500 && response.code_details.startsWith("ext_proc") && upstream.address != ""`,
 		kind: "withheld", status: 502, title: "The target's answer was withheld",
 		detail: "The gateway could not look at the target's answer, so it was not passed on. The operation itself may have been carried out, " +
@@ -54,6 +57,9 @@ var replies = []reply{
 	}, {
 		when: `response.code >= 500 && ` + notReached, kind: "unavailable", status: 503, title: "The target is unavailable",
 		detail: "The target could not be reached. Nothing was sent to it. Try again later.",
+	}, {
+		when: `response.code >= 500 && upstream.address == ""`, kind: "unavailable", status: 503, title: "The request could not be passed on",
+		detail: "Nothing was sent to the target. Try again later.",
 	}, {
 		when: `response.code >= 500`, kind: "withheld", status: 502, title: "The target gave no answer that can be passed on",
 		detail: "The target broke the connection off, took too long, or did not speak HTTP. Whether it acted on the request is not known, " +
