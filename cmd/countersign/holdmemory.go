@@ -17,8 +17,9 @@ import (
 // An ask leaves 180 KB of garbage, and what is kept of it lies in between. With GOGC=400 the heap grows to five times what is
 // in use before it is collected; objects are not moved, so those that remain keep most of its pages: of 10,000 holds each
 // took 41 KB, and 20 of those were nothing. So garbage is collected at growingPercent while holds grow, and at Go's own
-// default while many wait: 27 KB each, 6 of them nothing. Under one GOGC throughout it was 29 KB with 100 and 25 with 30,
-// and opening 900 a second spent 8 % of the gateway's processor time on collection with 400, 13 with 100 and 26 with 30.
+// default while many wait: 27 to 29 KB each, 6 or 7 of them nothing. Under one GOGC throughout it was 29 KB with 100 and 25
+// with 30, and while 900 a second were opened, collection took 8 % of the gateway's processor time with 400, 13 with 100 and
+// 26 with 30.
 //
 // A stack stays at 8 KB, because 1.4 KB of it are gRPC's own frames, and the runtime halves one only where no more than a
 // quarter is in use. With all deep work moved to other goroutines the stacks that wait were 4 KB; of a burst the pages took
