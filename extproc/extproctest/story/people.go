@@ -88,15 +88,20 @@ type asked struct {
 func (c *conversation) decide(decision, rest string) {
 	c.tb.Helper()
 	name, rest, _ := strings.Cut(rest, " ")
+	name, acr, _ := strings.Cut(name, "/")
 	people := extproctest.DefaultPeople()
 	i := slices.IndexFunc(people, func(p extproctest.Person) bool { return p.Name == name })
 	if i < 0 {
 		c.failf("the issuer knows no %q", name)
 		return
 	}
-	token := c.gateway.Issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: extproctest.Claims{
+	claims := extproctest.Claims{
 		"sub": people[i].Subject, "aud": "countersign-console", "client_id": "countersign-cli", "groups": people[i].Groups,
-	}})
+	}
+	if acr != "" {
+		claims["acr"], claims["auth_time"] = acr, time.Now().Unix()
+	}
+	token := c.gateway.Issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: claims})
 	var list struct {
 		Approvals []asked `json:"approvals"`
 	}

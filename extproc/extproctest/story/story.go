@@ -29,6 +29,7 @@
 //	! policy NAME                   the file becomes the policy, and is active before the next line
 //	! approve bob                   the issuer's bob approves what was asked about last, by the console's API;
 //	! approve bob 403 own-operation or is told this status and this problem type or reason
+//	! approve bob/phr               he does so as one who has signed in just now, with this acr
 //	! reject bob WORDS              he rejects it, in these words
 //	! leave                         whoever made the request that is held closes the connection, and that is recorded
 //	! await approval.expired        such a record comes, after the one that was awaited before
