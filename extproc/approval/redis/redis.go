@@ -135,23 +135,26 @@ func (s *Store) Open(
 		s.key("digest", o.Digest), s.prefix + "live", s.key("agent", agent), s.key("resource", o.Resource), s.key("rate", agent),
 	}
 	for range 8 {
-		found, err := s.run(ctx, scriptFind, false, keys)
+		found, err := s.run(ctx, scriptFind, false, keys, s.key("request", ""))
 		if err != nil {
 			return approval.Request{}, false, failed("look for the request", err)
 		}
 		list, ok := found.([]any)
-		if !ok || len(list) != 6 {
-			return approval.Request{}, false, fmt.Errorf("redis answered %v", found)
+		if !ok || len(list) != 8 {
+			return approval.Request{}, false, fmt.Errorf("redis answered %d values", len(list))
 		}
 		now := micros(list[0])
 		if id, ok := list[1].(string); ok && id != "" {
-			r, err := s.join(ctx, id, now)
+			r, err := decode(id, list[6:])
+			if err == nil && r.Due(now) {
+				err = approval.ErrDue
+			}
 			if errors.Is(err, approval.ErrNotFound) || err == nil && !r.State.Live() {
 				continue // closed in between
 			}
 			return r, true, err
 		}
-		if err := room(&o.Limits, list[2:]); err != nil {
+		if err := room(&o.Limits, list[2:6]); err != nil {
 			return approval.Request{}, false, err
 		}
 		r, err := create(now)
@@ -200,14 +203,6 @@ func (s *Store) open(ctx context.Context, keys []string, o *approval.Opening, r 
 func oldest(t time.Time) string {
 	id := gate.NewID(t)
 	return id[:14]
-}
-
-func (s *Store) join(ctx context.Context, id string, now time.Time) (approval.Request, error) {
-	r, err := s.Get(ctx, id)
-	if err == nil && r.Due(now) {
-		err = approval.ErrDue
-	}
-	return r, err
 }
 
 func room(l *approval.Limits, counts []any) error {
@@ -363,8 +358,32 @@ func (s *Store) update(ctx context.Context, before, after *approval.Request) (st
 	return word, nil
 }
 
+// listDigest lists the live request of a digest, which is asked for by every operation that needs approval.
+func (s *Store) listDigest(ctx context.Context, digest string) (approval.Page, error) {
+	result, err := s.run(ctx, scriptLive, false, []string{s.key("digest", digest)}, s.key("request", ""))
+	if err != nil {
+		return approval.Page{}, failed("list requests", err)
+	}
+	list, ok := result.([]any)
+	if !ok || len(list) != 0 && len(list) != 3 {
+		return approval.Page{}, fmt.Errorf("redis answered %d values", len(list))
+	}
+	if len(list) == 0 {
+		return approval.Page{}, nil
+	}
+	id, _ := list[0].(string)
+	r, err := decode(id, list[1:])
+	if errors.Is(err, approval.ErrNotFound) || err == nil && (r.Digest != digest || !r.State.Live()) {
+		return approval.Page{}, nil
+	}
+	return approval.Page{Requests: []approval.Request{r}}, err
+}
+
 // List implements [approval.Store].
 func (s *Store) List(ctx context.Context, f approval.Filter) (approval.Page, error) {
+	if f.Digest != "" {
+		return s.listDigest(ctx, f.Digest)
+	}
 	next, err := s.ids(ctx, &f)
 	if err != nil {
 		return approval.Page{}, failed("list requests", err)
@@ -381,8 +400,7 @@ func (s *Store) List(ctx context.Context, f approval.Filter) (approval.Page, err
 		}
 		for i := range requests {
 			r := &requests[i]
-			if r.ID == "" || f.Digest == "" && !f.Match(r) || f.Digest != "" && (r.Digest != f.Digest || !r.State.Live()) ||
-				f.Unrecorded && len(r.Outbox) == 0 {
+			if r.ID == "" || !f.Match(r) || f.Unrecorded && len(r.Outbox) == 0 {
 				continue
 			}
 			if len(page.Requests) == f.Limit() {
@@ -399,12 +417,6 @@ func (s *Store) ids(ctx context.Context, f *approval.Filter) (func() ([]string, 
 	var result any
 	var err error
 	switch {
-	case f.Digest != "":
-		result, err = s.client.Get(ctx, s.key("digest", f.Digest)).Result()
-		if errors.Is(err, goredis.Nil) {
-			return chunks(nil), nil
-		}
-		result = []any{result}
 	case f.Due:
 		result, err = s.run(ctx, scriptDue, false, []string{s.prefix + "live"}, f.Limit()+1)
 	case f.Unrecorded:

@@ -14,10 +14,23 @@ local r = redis.call('HMGET', KEYS[1], 'r', 'v', 's', 'd')
 return {now, r[1], r[2], r[3], r[4]}
 `)
 
-// scriptFind returns the time, the id of the live request of a digest, and what counts towards the bounds.
+// scriptFind returns the time, the id of the live request of a digest, what counts towards the bounds, and the request and its
+// card. An agent waits for each round trip, so the request comes with its id: its key, which ARGV[1] begins, cannot be among KEYS,
+// and is on the same server, as all of a store's are.
 var scriptFind = goredis.NewScript(prelude + `
-return {now, redis.call('GET', KEYS[1]), redis.call('ZCARD', KEYS[2]), redis.call('SCARD', KEYS[3]),
-	redis.call('SCARD', KEYS[4]), tonumber(redis.call('GET', KEYS[5]) or '0')}
+local id = redis.call('GET', KEYS[1])
+local found = {false, false}
+if id then found = redis.call('HMGET', ARGV[1] .. id, 'r', 'c') end
+return {now, id, redis.call('ZCARD', KEYS[2]), redis.call('SCARD', KEYS[3]),
+	redis.call('SCARD', KEYS[4]), tonumber(redis.call('GET', KEYS[5]) or '0'), found[1], found[2]}
+`)
+
+// scriptLive returns the id of the live request of a digest, the request and its card, or nothing.
+var scriptLive = goredis.NewScript(`
+local id = redis.call('GET', KEYS[1])
+if not id then return {} end
+local found = redis.call('HMGET', ARGV[1] .. id, 'r', 'c')
+return {id, found[1], found[2]}
 `)
 
 // scriptOpen stores a new request, or says which one has its digest, or which bound is in the way.
