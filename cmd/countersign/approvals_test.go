@@ -378,3 +378,33 @@ func TestTwoGatewaysShareApprovals(t *testing.T) {
 		t.Errorf("the target saw %d requests, and should have seen the refund and the read", n)
 	}
 }
+
+// TestAStopHandsOver: a gateway that is stopped does not wait for people. The agent is told at once what to repeat, what was asked
+// outlives the restart, and the identical operation then uses the approval.
+func TestAStopHandsOver(t *testing.T) {
+	t.Parallel()
+	g := startAsking(t, "10m", "")
+	bob := g.person("u-bob", "payments-oncall")
+	r, answers := g.held(`{"amount": 10}`, bob)
+	began := time.Now()
+	g.Process.Stop()
+	if a := <-answers; a.Status != 403 || a.Problem() != "approval-pending" || a.Header.Get("Retry-After") == "" || !strings.Contains(string(a.Body), r.ID) {
+		t.Fatalf("the held request: %d %s", a.Status, a.Body)
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("the stop took %v", took)
+	}
+	g.Run()
+	if again := g.pending(bob); again != r {
+		t.Fatalf("after the restart %+v is open, and was %+v", again, r)
+	}
+	if code := g.decide(bob, "approve", "", r); code != 200 {
+		t.Fatalf("approve: %d", code)
+	}
+	if a := g.refund(`{"amount": 10}`); a.Status != 201 {
+		t.Errorf("the identical operation: %d %s", a.Status, a.Body)
+	}
+	if a := g.Evidence(2); !strings.HasPrefix(a, "approval.requested · operation.decided ask refund · operation.finished refused 403") {
+		t.Errorf("the records are\n%s", a)
+	}
+}

@@ -243,7 +243,9 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("GET /operations/{op}/proofs/{seq}", c.page(c.proof))
 	mux.HandleFunc("GET /me", c.page(c.mePage))
 	mux.HandleFunc("GET /help", c.page(c.helpPage))
-	mux.Handle("GET /static/", http.FileServerFS(files))
+	for _, name := range []string{"console.css", "console.js"} { // and no list of files
+		mux.Handle("GET /static/"+name, http.FileServerFS(files))
+	}
 	mux.HandleFunc("/", c.pageNothing)
 	return c.guard(mux)
 }

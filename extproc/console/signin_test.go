@@ -204,6 +204,19 @@ func TestHeadersOfPages(t *testing.T) {
 	}
 }
 
+// TestOnlyWhatIsMeantToBeServedIs: two files, and neither a list of them nor what lies beside them.
+func TestOnlyWhatIsMeantToBeServedIs(t *testing.T) {
+	f := newFixture(t, false)
+	for path, want := range map[string]int{
+		"/static/console.css": 200, "/static/console.js": 200, "/static/": 404, "/static": 404, "/static/..%2fopenapi.yaml": 404,
+		"/static/%2e%2e/templates/card.html": 404, "/templates/card.html": 404, "/openapi.yaml": 404, "/api/openapi.yaml": 200,
+	} {
+		if got := f.get(f.url + path); got.StatusCode != want {
+			t.Errorf("%s: %s", path, got.Status)
+		}
+	}
+}
+
 func TestOpenRedirectsAreRefusedAndRecorded(t *testing.T) {
 	f := newFixture(t, false)
 	for _, c := range []struct {
