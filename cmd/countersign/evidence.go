@@ -124,8 +124,15 @@ func tellReport(w io.Writer, r *evidence.Report, ownKey bool) error {
 		fmt.Fprintln(w, "FAIL: the chain is whole, and what it records is not complete")
 		return errSilent
 	}
-	fmt.Fprintf(w, "PASS: %d records, %d checkpoints, from %s to %s\n", r.Records, r.Checkpoints, r.From.Format(time.RFC3339Nano), r.To.Format(time.RFC3339Nano))
+	fmt.Fprintf(w, "PASS: %d records, %d checkpoints%s\n", r.Records, r.Checkpoints, period(r))
 	return nil
+}
+
+func period(r *evidence.Report) string {
+	if r.Records == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", from %s to %s", r.From.Format(time.RFC3339Nano), r.To.Format(time.RFC3339Nano))
 }
 
 func evidenceShow(ctx context.Context, c *call) error {
