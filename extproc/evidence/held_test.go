@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -116,4 +117,31 @@ func TestAJournalThatIsRemovedBetweenRunsIsMissed(t *testing.T) {
 	}
 	f.wantStory("alarm kind=journal_missing", "gateway.stopped open=0")
 	f.mustVerify()
+}
+
+// A start reads the last segment and little more, and all the others must be there.
+func TestAStartMissesASegmentInTheMiddle(t *testing.T) {
+	f := newFixture(t)
+	f.opts.SegmentBytes = 600
+	j := f.open()
+	for n := range 12 {
+		mustAppend(t, j, event(n))
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	list, err := segments(f.opts.Dir)
+	if err != nil || len(list) < 4 {
+		t.Fatalf("%d segments, %v", len(list), err)
+	}
+	if err := f.open().Close(); err != nil {
+		t.Fatalf("with all of them: %v", err)
+	}
+	if err := os.Remove(list[1].path); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(t.Context(), f.opts)
+	if err == nil || !strings.Contains(err.Error(), list[2].path+" begins where record ") {
+		t.Errorf("without the second: %v", err)
+	}
 }

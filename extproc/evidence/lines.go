@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -98,10 +99,15 @@ func lastEntry(s segment) (Entry, error) {
 	if err != nil {
 		return Entry{}, fmt.Errorf("read %s: %w", s.path, err)
 	}
-	from := max(0, info.Size()-maxLine)
-	tail := make([]byte, info.Size()-from)
-	if _, err := f.ReadAt(tail, from); err != nil && !errors.Is(err, io.EOF) {
-		return Entry{}, fmt.Errorf("read %s: %w", s.path, err)
+	var tail []byte
+	for _, most := range []int64{16 << 10, maxLine} { // few records are longer than the first
+		tail = make([]byte, min(info.Size(), most))
+		if _, err := f.ReadAt(tail, info.Size()-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
+			return Entry{}, fmt.Errorf("read %s: %w", s.path, err)
+		}
+		if bytes.Count(tail, []byte("\n")) > 1 {
+			break
+		}
 	}
 	if len(tail) == 0 || tail[len(tail)-1] != '\n' {
 		return Entry{}, fmt.Errorf("%s does not end with a whole record, and it is not the last segment", s.path)

@@ -217,10 +217,13 @@ func (r *recovered) scan(ctx context.Context, opts Options, list []segment) erro
 	} else if r.last.Size > 0 {
 		opts.Log.Warn("reading the whole journal", "dir", opts.Dir, "segments", len(list))
 	}
-	if begin > 0 {
-		before, err := lastEntry(list[begin-1])
+	for i, s := range list[:begin] { // these are not read, and all of them must be there
+		before, err := lastEntry(s)
 		if err != nil {
 			return err
+		}
+		if before.Seq+1 != list[i+1].first {
+			return missingBefore(list[i+1], before.Seq+1)
 		}
 		r.chain.seq, r.chain.time = before.Seq, before.Time
 		if _, err := hex.Decode(r.chain.hash[:], []byte(before.Hash)); err != nil {
@@ -232,13 +235,17 @@ func (r *recovered) scan(ctx context.Context, opts Options, list []segment) erro
 			return fmt.Errorf("read the journal: %w", err)
 		}
 		if s.first != r.chain.seq+1 {
-			return fmt.Errorf("%s begins where record %d is due: a segment is missing or was put in", s.path, r.chain.seq+1)
+			return missingBefore(s, r.chain.seq+1)
 		}
 		if err := r.scanSegment(s, begin+i == len(list)-1); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func missingBefore(s segment, due uint64) error {
+	return fmt.Errorf("%s begins where record %d is due: a segment is missing or was put in", s.path, due)
 }
 
 func (r *recovered) scanSegment(s segment, isLast bool) error {
