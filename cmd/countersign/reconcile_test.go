@@ -90,16 +90,24 @@ type load struct {
 	mu     sync.Mutex
 	status map[string]int // by path; 0 where no whole answer came
 	slow   time.Duration  // the longest that an answer took
+
+	body func() io.Reader // of requests; nil for GETs without one
 }
 
 // startLoad has clients ask g for /v1/NAME/CLIENT/NUMBER, as agent-1.
 func startLoad(t *testing.T, g *story.Gateway, name string, clients int) *load {
 	t.Helper()
+	return startLoadOf(t, g, name, clients, nil)
+}
+
+// startLoadOf is startLoad with POSTs that have a body, where body is not nil.
+func startLoadOf(t *testing.T, g *story.Gateway, name string, clients int, body func() io.Reader) *load {
+	t.Helper()
 	token, err := g.Issuer.AgentToken(t.Context(), "agent-1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &load{t: t, stop: make(chan struct{}), status: map[string]int{}}
+	l := &load{t: t, stop: make(chan struct{}), status: map[string]int{}, body: body}
 	for i := range clients {
 		l.work.Go(func() {
 			client := &http.Client{Transport: &http.Transport{}, Timeout: 60 * time.Second}
@@ -123,6 +131,9 @@ func (l *load) ask(client *http.Client, address, token, path string) bool {
 	if err != nil {
 		l.t.Error(err)
 		return false
+	}
+	if l.body != nil {
+		r.Method, r.Body, r.ContentLength = http.MethodPost, io.NopCloser(l.body()), -1
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
 	began, code := time.Now(), 0

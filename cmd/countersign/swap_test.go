@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"strings"
 	"syscall"
@@ -58,7 +60,10 @@ func noHalfState(t *testing.T, lasts time.Duration) {
 	g.Process.Signal(syscall.SIGHUP)
 	g.AwaitRecord("the first of the two", func(r story.Record) bool { return r.Type == "policy.activated" && r.Seq > first })
 
-	l := startLoad(t, g, "swap", 16)
+	// Requests whose body comes in two parts are read under one state, and would be judged under the next.
+	l, slow := startLoad(t, g, "swap", 16), startLoadOf(t, g, "slow", 8, func() io.Reader {
+		return io.MultiReader(strings.NewReader("{"), after(100*time.Millisecond), strings.NewReader("}"))
+	})
 	every := time.NewTicker(50 * time.Millisecond)
 	defer every.Stop()
 	for end, n := time.After(lasts), 0; ; n++ {
@@ -71,7 +76,8 @@ func noHalfState(t *testing.T, lasts time.Duration) {
 		}
 		break
 	}
-	answers := l.end()
+	answers, late := l.end(), slow.end()
+	maps.Copy(answers, late)
 	reconcile(t, g)
 	decided, swaps := checkStates(t, g, first)
 	credential := map[string]string{}
@@ -87,10 +93,18 @@ func noHalfState(t *testing.T, lasts time.Duration) {
 			t.Errorf("%s was answered %d, was allowed by %q, and went to the target with %q", path, code, rule, credential)
 		}
 	}
-	if swaps < 4 || len(answers) < 20 {
-		t.Errorf("%d swaps and %d requests tell nothing", swaps, len(answers))
+	if swaps < 4 || len(answers) < 20 || len(late) < 20 {
+		t.Errorf("%d swaps and %d requests, %d of them slow, tell nothing", swaps, len(answers), len(late))
 	}
 	t.Logf("%d requests, %d swaps, answers %v", len(answers), swaps, l.done())
+}
+
+// after is a reader that has nothing, and takes its time to say so.
+type after time.Duration
+
+func (a after) Read([]byte) (int, error) {
+	<-time.After(time.Duration(a))
+	return 0, io.EOF
 }
 
 // checkStates holds every decision after the record first against what was active. It returns, by path, the rule that
