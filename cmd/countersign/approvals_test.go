@@ -169,7 +169,7 @@ func TestApprovedWhileHeld(t *testing.T) {
 	if len(seen) != 1 || string(seen[0].Body) != `{"amount": 10}` {
 		t.Errorf("the target saw %+v", seen)
 	}
-	if got := g.Evidence(1); !strings.Contains(got, "approval.requested · operation.decided ask refund · approval.decided · approval.spent · operation.decided allow refund · operation.finished completed 201") {
+	if got := g.Evidence(1); !strings.Contains(got, "approval.requested · operation.decided ask refund · approval.decided approve u-bob · approval.spent · operation.decided allow refund · operation.finished completed 201") {
 		t.Errorf("the records are\n%s", got)
 	}
 	g.Process.Stop()

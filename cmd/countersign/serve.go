@@ -360,7 +360,7 @@ func (g *gateway) stop(c *config.Config) error {
 	}
 	if g.grpc != nil {
 		g.envoys.Close()
-		g.grpc.Stop()
+		stopServing(g.grpc)
 	}
 	if a := g.current(); a != nil {
 		a.verifier.Close()
@@ -371,6 +371,16 @@ func (g *gateway) stop(c *config.Config) error {
 	}
 	g.log.Info("stopped")
 	return err
+}
+
+// lastWords is how long answers that were given may take to reach Envoy. Every stream has ended by then.
+const lastWords = 2 * time.Second
+
+// stopServing lets what was answered reach Envoy: a hold that a stop has ended must tell the agent what to repeat.
+func stopServing(s *grpc.Server) {
+	late := time.AfterFunc(lastWords, s.Stop)
+	defer late.Stop()
+	s.GracefulStop()
 }
 
 // closeJournal closes the journal and gives the courier what time there is to send the rest of it.
