@@ -69,7 +69,8 @@ func TestApproverLabelsAreBounded(t *testing.T) {
 		t.Helper()
 		body := gate.Object{
 			{Name: "approver", Value: gate.Object{{Name: "subject", Value: subject}}},
-			{Name: "decision", Value: decision}, {Name: "think", Value: 1},
+			{Name: "decision", Value: decision},
+			{Name: "think", Value: 1},
 		}
 		if _, err := r.Begin(t.Context(), &gate.Record{Type: approval.RecordDecided, Body: body})(); err != nil {
 			t.Fatal(err)

@@ -219,8 +219,12 @@ func FuzzCard(f *testing.F) {
 func TestWhatAnOperationCarriesComesFirst(t *testing.T) {
 	c := cardWriter{limit: 64 << 10}
 	rows, err := c.rows(gate.Object{
-		{Name: "authority", Value: "a"}, {Name: "body", Value: gate.Object{{Name: "amount", Value: 10}}}, {Name: "body_bytes", Value: 14},
-		{Name: "form", Value: gate.Object{}}, {Name: "path", Value: "/"}, {Name: "query", Value: gate.Object{{Name: "q", Value: []string{"x"}}}},
+		{Name: "authority", Value: "a"},
+		{Name: "body", Value: gate.Object{{Name: "amount", Value: 10}}},
+		{Name: "body_bytes", Value: 14},
+		{Name: "form", Value: gate.Object{}},
+		{Name: "path", Value: "/"},
+		{Name: "query", Value: gate.Object{{Name: "q", Value: []string{"x"}}}},
 	})
 	if err != nil {
 		t.Fatal(err)
