@@ -9,9 +9,9 @@
 //
 // The files have mode 0600, and the one is locked, so that a second process cannot open it. What is live is also in memory; what
 // is final is kept for a while (Options.Retain) and then forgotten: the journal is the evidence. After a clean stop the
-// file alone is everything; a copy of a running store needs its logs (FILE-log0, FILE-log1) too. A log that does not go on where
-// the file ends is an error at the start, as is one that is damaged before its end: changes would be missing, and a
-// spend among them could be made again.
+// file alone is everything and the logs are empty; a copy of a running store needs its logs (FILE-log0, FILE-log1) too. A log that
+// does not go on where the file ends is an error at the start, as is one that is damaged before its end: changes would be
+// missing, and a spend among them could be made again.
 //
 // A write that fails leaves the disk in doubt, so the store takes nothing more until a restart reads it again.
 //

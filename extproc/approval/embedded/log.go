@@ -84,6 +84,21 @@ func (l *log) close() error {
 	return errors.Join(errs...)
 }
 
+// forget makes the log empty. All of it is in the file, durably, so that a file that is put back in the place of that one does
+// not have to fit to it.
+func (l *log) forget() error {
+	var errs []error
+	for _, f := range l.files {
+		if info, err := f.Stat(); err != nil || info.Size() == 0 {
+			errs = append(errs, err)
+			continue
+		}
+		_, err := f.WriteAt(make([]byte, frameStart), 0)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 // begin starts a turn. The file whose turn it is has nothing any more that is not folded.
 func (l *log) begin(turn uint64) {
 	l.turn, l.size = turn, 0

@@ -83,6 +83,9 @@ func (s *Store) finish() {
 		}
 		s.rotate()
 	}
+	if s.err() == nil {
+		_ = s.log.forget() // what stays is of turns that are in the file
+	}
 }
 
 // gather takes what waits. After a batch of several it gives those who were answered a moment to come back: without that
