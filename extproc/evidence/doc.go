@@ -115,8 +115,9 @@
 // of the last segment, and from the oldest decision that had no outcome; cuts off a torn last line, which becomes an alarm
 // record; and writes an operation.unknown for each allowed operation without an outcome. All of that stands before the
 // gateway.started record, so a verifier finds nothing open there. Damage that a crash cannot explain is an error
-// that names file, line and record, and changes nothing: a line that is bad while a good one follows, a journal that ends before
-// its last checkpoint, a key that is missing. The whole journal is read only when resume.json does not fit.
+// that names file, line and record, and changes nothing: a line that is bad while a good one follows, a segment that is missing
+// between others, a journal that ends before its last checkpoint, a key that is missing. Where the whole journal is missing
+// beside its key, an alarm record is the first of the new one. The whole journal is read only when resume.json does not fit.
 //
 // # Measured
 //
