@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
@@ -29,7 +31,12 @@ func TestAnswersThatAreCutOff(t *testing.T) {
 			}
 			for _, c := range all {
 				for range 3 {
-					a, err := g.Send(t.Context(), &story.Request{Method: c.method, Target: "/hostile/" + c.kind, Fields: []extproctest.Field{{Name: "Authorization", Value: "Bearer " + token}}})
+					ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+					a, err := g.Send(ctx, &story.Request{Method: c.method, Target: "/hostile/" + c.kind, Fields: []extproctest.Field{{Name: "Authorization", Value: "Bearer " + token}}})
+					if ctx.Err() != nil {
+						t.Errorf("%s %s: no end after 30 s", c.method, c.kind)
+					}
+					cancel()
 					if err != nil {
 						continue // broken off before its head
 					}
