@@ -192,7 +192,7 @@ var errIssuer = errors.New("the people's issuer cannot be reached, or refused th
 
 // open returns the sign-in that a browser brings back.
 func (s *signIn) open(sealed string) (f flow, err error) {
-	b, err := base64.RawURLEncoding.DecodeString(sealed)
+	b, err := base64.RawURLEncoding.Strict().DecodeString(sealed)
 	if err != nil {
 		return f, errors.New("what this browser remembers of its sign-in is not ours")
 	}

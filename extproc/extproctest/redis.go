@@ -111,10 +111,27 @@ func StartRedis(tb TB, c RedisConfig) *RedisProcess {
 		}
 		return err
 	})
+	if c.ReplicaOf != 0 {
+		r.awaitReplication(c.ReplicaOf)
+	}
 	if c.Authority != nil {
 		r.TLSAddress = terminate(tb, c.Authority.Issue("redis.internal").TLS, r.Address)
 	}
 	return r
+}
+
+// awaitReplication waits until the primary counts r: what it acknowledges with a replica (WAIT) can fail before that, also
+// where r itself says that it has all.
+func (r *RedisProcess) awaitReplication(primary int) {
+	r.tb.Helper()
+	of := &RedisProcess{Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(primary)), auth: r.auth}
+	r.awaitReady(redisBudget, func(ctx context.Context) error {
+		info, err := of.ask(ctx, "INFO", "replication")
+		if err != nil || !strings.Contains(info, fmt.Sprintf("port=%d,state=online", r.Port)) {
+			return fmt.Errorf("the primary does not count the replica: %s: %w", info, err)
+		}
+		return nil
+	})
 }
 
 func startRedis(tb TB, name, dir string, port int, lines []string, args ...string) *Process {
