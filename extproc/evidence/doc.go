@@ -139,6 +139,9 @@
 // service's (with load and target) from 184 to 157, and 4,170 requests a second became 4,700. Waiting for 12 of the 16
 // saved little more and left the processors idle. At 1,000 a second nobody is waited for.
 //
+// What the sync is in all of it: with the journal on tmpfs, where one costs nothing, the gateway decides a quarter to a third more
+// requests a second from 16 connections, and adds 0.5 ms in the place of 1.1 at the median of 1,000 a second.
+//
 // Not done: a segment whose bytes are written beforehand. Overwriting leaves the file system's own journal out of it, so a sync
 // takes 50 µs of processor time in the place of 90, and 150 µs in the place of 220, more where others write to the same
 // file system. The end of a segment would then be zeros, which every reader would have to know from a torn tail.
