@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -55,8 +56,18 @@ type cardPerson struct {
 	Subject cardText `json:"subject"`
 }
 
+// cardView is all that a card says. What stands above Who is the request's too, or is there for the digest, and is not printed
+// from here.
 type cardView struct {
-	Who struct {
+	Version      int       `json:"v"`
+	ID           string    `json:"id"`
+	Salt         string    `json:"salt"`
+	Created      time.Time `json:"created"`
+	Expires      time.Time `json:"expires"`
+	GrantSeconds int64     `json:"grant_seconds"`
+	Digest       string    `json:"digest"`
+	PolicyDigest string    `json:"policy_digest"`
+	Who          struct {
 		Agent      cardPerson   `json:"agent"`
 		Kind       cardText     `json:"kind"`
 		ClientID   cardText     `json:"client_id"`
@@ -112,8 +123,11 @@ func readRequest(raw json.RawMessage) (*shownRequest, error) {
 	if got := hex.EncodeToString(sum[:]); got != r.CardDigest {
 		return nil, fmt.Errorf("the card of request %s has the digest %s, and the console says %s: do not answer it", safe(r.ID), got, safe(r.CardDigest))
 	}
-	if err := json.Unmarshal(r.Card, &r.card); err != nil {
-		return nil, fmt.Errorf("read the card of request %s: %w", safe(r.ID), err)
+	// A member that is not known here is one that nobody would see before they answer.
+	d := json.NewDecoder(bytes.NewReader(r.Card))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r.card); err != nil {
+		return nil, fmt.Errorf("read the card of request %s, which this version of countersign cannot show whole: %w", safe(r.ID), err)
 	}
 	return &r, nil
 }

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -80,25 +82,34 @@ func mustRun(t *testing.T, args ...string) string {
 	return out
 }
 
-// TestACardThatIsNotTheDigests: what is printed and what an answer is about are one; a console that says otherwise is not
-// believed.
-func TestACardThatIsNotTheDigests(t *testing.T) {
+// TestACardThatCannotBeAnswered: what is printed, all of the card and what an answer is about are one. A console that says
+// otherwise is not believed, and a card that says more than is printed is not answered here.
+func TestACardThatCannotBeAnswered(t *testing.T) {
 	t.Parallel()
-	posted := false
-	console := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		posted = posted || r.Method == http.MethodPost
-		_, _ = io.WriteString(w, `{"id":"r1","state":"pending","may_decide":true,"card":{"v":1},"card_digest":"`+strings.Repeat("0", 64)+`"}`)
-	}))
-	t.Cleanup(console.Close)
-	for _, command := range []string{"show", "approve"} {
-		var out bytes.Buffer
-		err := run(t.Context(), []string{"approvals", command, "r1", "--url", console.URL}, withToken("t"), strings.NewReader("yes\n"), &out, &out)
-		if err == nil || !strings.Contains(err.Error(), "do not answer it") {
-			t.Errorf("%s: %v\n%s", command, err, &out)
-		}
-	}
-	if posted {
-		t.Error("it was answered")
+	more := `{"v":1,"who":{"hidden":true}}`
+	sum := sha256.Sum256([]byte(more))
+	for _, c := range []struct{ name, card, digest, want string }{
+		{"a card that is not the digest's", `{"v":1}`, strings.Repeat("0", 64), "do not answer it"},
+		{"a card with a member that is not shown", more, hex.EncodeToString(sum[:]), "cannot show whole"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			posted := false
+			console := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				posted = posted || r.Method == http.MethodPost
+				_, _ = io.WriteString(w, `{"id":"r1","state":"pending","may_decide":true,"card":`+c.card+`,"card_digest":"`+c.digest+`"}`)
+			}))
+			defer console.Close()
+			for _, command := range []string{"show", "approve"} {
+				var out bytes.Buffer
+				err := run(t.Context(), []string{"approvals", command, "r1", "--url", console.URL}, withToken("t"), strings.NewReader("yes\n"), &out, &out)
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%s: %v\n%s", command, err, &out)
+				}
+			}
+			if posted {
+				t.Error("it was answered")
+			}
+		})
 	}
 }
 
