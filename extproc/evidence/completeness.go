@@ -34,12 +34,13 @@ const maxRemembered = 1 << 20
 type completeness struct {
 	Completeness
 	open    map[uint64]string // allowed without an outcome: seq -> operation
+	redacts map[uint64]bool   // those of open whose answer is to be redacted
 	allowed map[string]bool   // operation -> it has transited
 	order   []string          // of allowed
 }
 
 func newCompleteness() *completeness {
-	return &completeness{open: map[uint64]string{}, allowed: map[string]bool{}}
+	return &completeness{open: map[uint64]string{}, redacts: map[uint64]bool{}, allowed: map[string]bool{}}
 }
 
 func (c *completeness) add(e *Entry) {
@@ -50,24 +51,62 @@ func (c *completeness) add(e *Entry) {
 		if o.allows {
 			c.Allowed++
 			c.open[e.Seq] = e.Op
+			if redacts(e.Body) {
+				c.redacts[e.Seq] = true
+			}
 			c.remember(e.Op)
 		}
 	case gate.OperationFinished:
 		c.Finished++
-		delete(c.open, o.settles)
+		if c.redacts[o.settles] && passedAround(e.Body) {
+			c.find(e.Seq, e.Op, fmt.Sprintf("record %d has the answer redacted, and it went to the agent without coming by the gateway", o.settles))
+		}
+		c.settle(o.settles)
 	case gate.OperationUnknown:
 		c.Unknown++
-		delete(c.open, o.settles)
+		c.settle(o.settles)
 	case gate.GatewayStarted:
 		// The start before this record has settled all that stands before it.
 		for _, seq := range sortedKeys(c.open) {
 			c.find(seq, c.open[seq], "it was allowed and has neither an outcome nor an operation.unknown")
 		}
 		clear(c.open)
+		clear(c.redacts)
 	case gate.Transit:
 		c.Transits++
 		c.transit(e)
 	}
+}
+
+func (c *completeness) settle(seq uint64) {
+	delete(c.open, seq)
+	delete(c.redacts, seq)
+}
+
+// redacts reports whether a decision wants something taken out of the answer.
+func redacts(decision []byte) bool {
+	found := false
+	_ = scanObject(decision, func(name, value []byte) {
+		found = found || string(name) == "redact" && string(value) != "[]"
+	})
+	return found
+}
+
+// passedAround reports whether, by its outcome, an answer went to the agent that the gateway did not see: an answer that comes
+// by is hashed from its head on, also one without a body.
+func passedAround(outcome []byte) bool {
+	unseen, sent := false, false
+	_ = scanObject(outcome, func(name, value []byte) {
+		switch string(name) {
+		case "body_sha256":
+			unseen = string(value) == `""`
+		case "bytes_out":
+			sent = sent || string(value) != "0"
+		case "result":
+			sent = sent || string(value) == `"`+string(gate.Completed)+`"`
+		}
+	})
+	return unseen && sent
 }
 
 func (c *completeness) remember(op string) {

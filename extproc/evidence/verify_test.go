@@ -364,6 +364,45 @@ func TestVerifyTellsWhatIsIncomplete(t *testing.T) {
 	}
 }
 
+// TestVerifyFindsAnswersThatPassedAround: a decision that redacts is carried out only where the answer comes by the gateway.
+func TestVerifyFindsAnswersThatPassedAround(t *testing.T) {
+	hash := strings.Repeat("ab", 32)
+	for _, c := range []struct {
+		name    string
+		plain   bool // nothing is redacted
+		outcome gate.Outcome
+		found   bool
+	}{
+		{"it came by", false, gate.Outcome{Result: gate.Completed, Status: 200, BytesOut: 9, BodySHA256: hash}, false},
+		{"it passed around", false, gate.Outcome{Result: gate.Completed, Status: 200, BytesOut: 9}, true},
+		{"one without a body passed around", false, gate.Outcome{Result: gate.Completed, Status: 204}, true},
+		{"a part passed around", false, gate.Outcome{Result: gate.ClientGone, Status: 200, BytesOut: 9}, true},
+		{"a part passed around, then the target broke off", false, gate.Outcome{Result: gate.TargetFailed, Status: 200, BytesOut: 9}, true},
+		{"a part came by", false, gate.Outcome{Result: gate.ClientGone, Status: 200, BytesOut: 9, BodySHA256: hash}, false},
+		{"the agent left before there was any", false, gate.Outcome{Result: gate.ClientGone}, false},
+		{"it was refused after it was decided", false, gate.Outcome{Result: gate.Refused, Status: 403, BytesOut: 9, BodySHA256: hash}, false},
+		{"nothing is redacted", true, gate.Outcome{Result: gate.Completed, Status: 200, BytesOut: 9}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t)
+			j := f.open()
+			d := decided("op-a", gate.Allow)
+			if body, ok := d.Body.(*gate.Decision); ok && !c.plain {
+				body.Redact = []gate.Redaction{{Path: "$.ssn", With: gate.Mask}}
+			}
+			c.outcome.Decided = mustAppend(t, j, d).Seq
+			end := mustAppend(t, j, &gate.Record{Type: gate.OperationFinished, Op: "op-a", Body: &c.outcome}).Seq
+			if err := j.Close(); err != nil {
+				t.Fatal(err)
+			}
+			r := f.mustVerify()
+			if (len(r.Findings) == 1 && r.Findings[0].Seq == end) != c.found || len(r.Findings) > 1 {
+				t.Errorf("findings %v", r.Findings)
+			}
+		})
+	}
+}
+
 // TestAnyChangedByteIsFound is the oracle of FuzzReader over every byte of a small journal.
 func TestAnyChangedByteIsFound(t *testing.T) {
 	f := newFixture(t)
