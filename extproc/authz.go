@@ -19,6 +19,14 @@ import (
 // ResourceExtension is the ext_authz context extension in which Envoy names the resource.
 const ResourceExtension = "resource"
 
+// BodyExtension is the ext_authz context extension in which Envoy's configuration says, with [WholeBody], that it shows the
+// bodies of a route's requests. Envoy does not say so by itself, nor that a body follows which it does not show: it takes
+// Transfer-Encoding away before it asks, and over HTTP/2 no header field need tell (RFC 9113, section 8.1).
+const (
+	BodyExtension = "body"
+	WholeBody     = "whole"
+)
+
 // Check rules on one request for Envoy's ext_authz filter. It sees no answer, so a ruling that redacts is refused, and
 // how the operation ended comes from Envoy's access log.
 func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.CheckResponse, err error) {
@@ -34,7 +42,7 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 	fields := requestFields(request)
 	a := s.newAttempt(st, attrs.GetContextExtensions()[ResourceExtension], addressText(attrs.GetSource().GetAddress()), fields)
 	a.connection = connectionOf(ctx)
-	if !a.head(ctx, fields) || !a.body(ctx, request) {
+	if !a.head(ctx, fields) || !a.body(ctx, attrs) {
 		return a.deny(ctx), nil
 	}
 	credential, allowed := a.decide(ctx)
@@ -60,7 +68,8 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 }
 
 // body reads the body that Envoy sent along. One that it did not send, or not all of, is unseen.
-func (a *attempt) body(ctx context.Context, request *authz.AttributeContext_HttpRequest) bool {
+func (a *attempt) body(ctx context.Context, attrs *authz.AttributeContext) bool {
+	request := attrs.GetRequest().GetHttp()
 	body := request.GetRawBody()
 	if len(body) == 0 {
 		body = []byte(request.GetBody())
@@ -68,19 +77,20 @@ func (a *attempt) body(ctx context.Context, request *authz.AttributeContext_Http
 	if a.inspector.Streams() {
 		return true
 	}
-	declared, hidden := int64(0), false
+	declared, cut := int64(-1), false
 	for _, f := range requestFields(request) {
 		switch f.Name {
 		case "content-length":
 			declared, _ = strconv.ParseInt(f.Value, 10, 64)
-		case "transfer-encoding":
-			hidden = len(body) == 0
 		case "x-envoy-auth-partial-body":
-			hidden = hidden || f.Value == "true"
+			cut = cut || f.Value == "true"
 		}
 	}
-	if hidden || declared > int64(len(body)) {
+	if cut || declared > int64(len(body)) {
 		return a.refuse(ctx, gate.Refusal{Problem: gate.TooLarge, Detail: "The request's body did not reach the gateway whole, so it was refused. Send less at a time."})
+	}
+	if len(body) == 0 && declared < 0 && attrs.GetContextExtensions()[BodyExtension] != WholeBody {
+		return a.refuse(ctx, gate.Refusal{Problem: gate.Unavailable, Detail: "Envoy does not say that it shows the bodies of requests to the gateway, and this one could have a body that was not seen, so it was refused. Nothing was done. Whoever runs Envoy has to change its configuration (countersign check says how)."})
 	}
 	if err := a.inspector.Write(body); err != nil {
 		return a.refuseError(ctx, err)

@@ -23,6 +23,7 @@ type guard struct {
 
 	mode     *procv3.ProcessingMode // of ext_proc, where a route does not set another
 	cleaners []cleaner              // of ext_authz: the filters beside it that can remove trailers
+	buffers  bool                   // of ext_authz: it sends bodies along, where a route says nothing
 }
 
 // harmless are the HTTP filters that may stand between the decision and the router: they refuse, count or add, and do not
@@ -119,7 +120,7 @@ func guardOf(f *hcmv3.HttpFilter, inner proto.Message) (guard, bool) {
 	case *procv3.ExternalProcessor:
 		return guard{name: f.GetName(), attach: "ext_proc", resource: namedIn(inner.GetGrpcService().GetInitialMetadata()), mode: inner.GetProcessingMode()}, asksService(inner.GetGrpcService())
 	case *authzv3.ExtAuthz:
-		return guard{name: f.GetName(), attach: "ext_authz"}, asksService(inner.GetGrpcService())
+		return guard{name: f.GetName(), attach: "ext_authz", buffers: inner.GetWithRequestBody() != nil}, asksService(inner.GetGrpcService())
 	}
 	return guard{}, false
 }

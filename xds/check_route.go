@@ -80,6 +80,9 @@ func (k *checker) guarded(guards []guard, levels []level, at place) {
 			}
 			k.problem(where, "ext_authz does not show the trailers of requests to countersign, and targets can read them as header fields: remove them, with a filter envoy.filters.http.header_mutation before ext_authz whose request_trailers_mutations has remove_on_match {key_matcher: {safe_regex: {regex: .*}}}")
 		}
+		if g.attach == "ext_authz" {
+			k.bodies(g, levels, at)
+		}
 		if resource != "" {
 			named = true
 			k.resource(g, resource, mode, where)
@@ -135,6 +138,57 @@ func overridden(packed *anypb.Any) (disabled bool, resource string, mode *procv3
 		return c.GetDisabled(), c.GetCheckSettings().GetContextExtensions()[ResourceExtension], nil
 	}
 	return false, "", nil
+}
+
+// bodies wants a route of ext_authz to say whether bodies are sent along, and what it says to be so.
+func (k *checker) bodies(g guard, levels []level, at place) {
+	sends, says, where := bodiesSent(g, levels)
+	if where.node == nil {
+		where = at
+	}
+	switch {
+	case says && !sends:
+		k.problem(where, "context_extensions say %s: %s, and bodies are not sent to countersign on this route: set with_request_body, and no disable_request_body_buffering; or remove that", BodyExtension, WholeBody)
+	case sends && !says:
+		k.problem(where, "nothing tells countersign that bodies are sent to it on this route, so that it refuses what could have one unseen: set context_extensions {%s: %s} in typed_per_filter_config", BodyExtension, WholeBody)
+	}
+}
+
+// bodiesSent reports whether ext_authz sends bodies along for what the levels, from the outermost, are about, and whether it
+// tells the service so. Envoy takes settings from the innermost level and each context extension from the innermost that has
+// it.
+func bodiesSent(g guard, levels []level) (sends, says bool, where place) {
+	sends = g.buffers
+	for _, l := range levels {
+		s, ok := checkSettings(l.filters[g.name])
+		if !ok {
+			continue
+		}
+		where = l.at.at(g.name)
+		sends = (g.buffers || s.GetWithRequestBody() != nil) && !s.GetDisableRequestBodyBuffering()
+		if said, in := s.GetContextExtensions()[BodyExtension]; in {
+			says = said == WholeBody
+		}
+	}
+	return sends, says, where
+}
+
+// checkSettings reads per-route configuration of ext_authz, wrapped or not.
+func checkSettings(packed *anypb.Any) (*authzv3.CheckSettings, bool) {
+	if packed == nil {
+		return nil, false
+	}
+	inner, err := packed.UnmarshalNew()
+	if err != nil {
+		return nil, false // reported by walk
+	}
+	switch c := inner.(type) {
+	case *routev3.FilterConfig:
+		return checkSettings(c.GetConfig())
+	case *authzv3.ExtAuthzPerRoute:
+		return c.GetCheckSettings(), true
+	}
+	return nil, false
 }
 
 var resourceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)

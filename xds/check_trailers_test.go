@@ -31,6 +31,7 @@ func TestCheckAgreesWithEnvoyOnTrailers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	made = unmeasured(t, made)
 	replace := func(pairs ...string) string {
 		text := string(made)
 		for i := 0; i < len(pairs); i += 2 {

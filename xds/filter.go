@@ -7,6 +7,7 @@ import (
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
@@ -24,6 +25,7 @@ const (
 	extProc  = "envoy.filters.http.ext_proc"
 	extAuthz = "envoy.filters.http.ext_authz"
 	trailers = "envoy.filters.http.header_mutation"
+	lengths  = "envoy.filters.http.buffer"
 	router   = "envoy.filters.http.router"
 )
 
@@ -34,6 +36,9 @@ func (b *builder) filters(l *listener) []*hcmv3.HttpFilter {
 	var list []*hcmv3.HttpFilter
 	if l.attaches("ext_authz") {
 		list = append(list, b.filter(trailers, &headerv3.HeaderMutation{})) // routes say what it does: see withoutTrailers
+		measure := b.filter(lengths, &bufferv3.Buffer{MaxRequestBytes: number(int(largestBody(l)))})
+		measure.Disabled = true // but where a route turns it on: see measured
+		list = append(list, measure)
 	}
 	if l.attaches("ext_proc") {
 		list = append(list, b.filter(extProc, processor(l, wait)))
@@ -129,6 +134,14 @@ func withoutTrailers() *headerv3.HeaderMutationPerRoute {
 			}},
 		}},
 	}}}}
+}
+
+// measured has Envoy take the whole body in and say its Content-Length before the service is asked: a body that is not sent
+// along, because somebody has changed the rest, is missed by its length. What is streamed or upgraded has no end to wait for.
+func measured(r *config.Resource) *bufferv3.BufferPerRoute {
+	return &bufferv3.BufferPerRoute{Override: &bufferv3.BufferPerRoute_Buffer{
+		Buffer: &bufferv3.Buffer{MaxRequestBytes: number(int(r.Limits.RequestBody))},
+	}}
 }
 
 func largestBody(l *listener) config.Size {

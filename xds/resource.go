@@ -18,6 +18,8 @@
 //     routing, and no target may have a retry outstanding. A decision, and an approval, is for one execution.
 //   - Nothing that the service decided on changes afterwards: no path is rewritten, and the host that the target sees is
 //     the configured one.
+//   - ext_authz does not tell a request without a body from one whose body is not sent along: the service wants a route to say
+//     that it sends them. And Envoy itself measures each body first, so that a length stands beside a body that is not there.
 //   - ext_authz does not show trailers to the service, and a target can read them as header fields: they are removed on
 //     routes that are attached by it.
 //
@@ -99,6 +101,11 @@ const (
 
 	// ResourceExtension is the context extension of an ext_authz check that names the resource.
 	ResourceExtension = "resource"
+
+	// BodyExtension is the context extension of an ext_authz check that says, with WholeBody, that the body is sent along. The
+	// service believes nothing else, because Envoy does not say that a body follows which it does not send.
+	BodyExtension = "body"
+	WholeBody     = "whole"
 
 	// MetadataNamespace is the dynamic metadata that the service may set, so that the access log can name the operation.
 	MetadataNamespace = "countersign"

@@ -121,6 +121,9 @@ func (b *builder) perRoute(l *listener, r *config.Resource) map[string]*anypb.An
 	if r.Attach == "ext_authz" {
 		filters[extAuthz] = b.pack(checkOf(r))
 		filters[trailers] = b.pack(withoutTrailers())
+		if r.Body != "stream" && len(r.Upgrades) == 0 {
+			filters[lengths] = b.pack(measured(r))
+		}
 		if l.attaches("ext_proc") {
 			filters[extProc] = b.pack(&procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Disabled{Disabled: true}})
 		}
@@ -146,6 +149,7 @@ func checkOf(r *config.Resource) *authzv3.ExtAuthzPerRoute {
 		check.DisableRequestBodyBuffering = true
 	} else {
 		check.WithRequestBody = wholeBody(r.Limits.RequestBody)
+		check.ContextExtensions[BodyExtension] = WholeBody
 	}
 	return &authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: check}}
 }

@@ -53,6 +53,7 @@ type asked struct {
 	headers    map[string]string
 	attributes map[string]string
 	body       string
+	whole      bool // ext_authz was told that bodies are sent along
 }
 
 // startService serves c to Envoy, at c.Listen.Envoy.
@@ -224,6 +225,7 @@ func (s *service) Check(_ context.Context, in *authv3.CheckRequest) (*authv3.Che
 	a := asked{
 		by: "ext_authz", resource: in.GetAttributes().GetContextExtensions()[xds.ResourceExtension],
 		headers: headersOf(request.GetHeaderMap()), body: string(request.GetRawBody()),
+		whole: in.GetAttributes().GetContextExtensions()[xds.BodyExtension] == xds.WholeBody,
 	}
 	s.update(func() { s.asked = append(s.asked, a) })
 	if a.headers["x-verdict"] == "error" {

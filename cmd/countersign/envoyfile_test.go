@@ -56,3 +56,59 @@ func TestEnvoyThatDoesNotShowAnswers(t *testing.T) {
 	g.Process = extproctest.StartCountersign(t, extproctest.Countersign{Config: g.Config, Admin: g.Admin})
 	reconcile(t, g)
 }
+
+// TestEnvoyThatDoesNotShowBodies runs an Envoy of a team's own whose ext_authz does not send bodies to the gateway. Over
+// HTTP/2 nothing tells of a body that is not sent, so what could have one is refused: the check is not the only guard.
+func TestEnvoyThatDoesNotShowBodies(t *testing.T) {
+	t.Parallel()
+	g := start(t, allowAll, story.Options{Attach: "ext_authz"})
+	g.Process.Stop()
+	made, code := runCommand(t, "envoy", "static", "--config", g.Config)
+	if code != 0 {
+		t.Fatal(made)
+	}
+	const (
+		filter = "                      with_request_body:\n                        max_request_bytes: 1048576\n                        pack_as_bytes: true\n"
+		route  = "                                with_request_body:\n                                  max_request_bytes: 1048576\n                                  pack_as_bytes: true\n"
+		says   = "                                  body: whole\n"
+		length = "                            envoy.filters.http.buffer:\n                              '@type': type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute\n                              buffer:\n                                max_request_bytes: 1048576\n"
+	)
+	for _, part := range []string{filter, route, says, length} {
+		if !strings.Contains(made, part) {
+			t.Fatalf("the file has no %q:\n%s", part, made)
+		}
+	}
+	for _, file := range []struct {
+		name, text string
+		want       [4]int // of HTTP/1.1 and then HTTP/2, each without and with a body that has no length
+	}{
+		{"as-made", made, [4]int{200, 200, 200, 200}},
+		{"bodies-are-not-sent", strings.NewReplacer(filter, "", route, "").Replace(made), [4]int{200, 413, 200, 413}},
+		{"nothing-says-that-they-are", strings.NewReplacer(says, "", length, "").Replace(made), [4]int{503, 200, 503, 200}},
+		{"they-are-not-and-nothing-says-so", strings.NewReplacer(filter, "", route, "", says, "", length, "").Replace(made), [4]int{503, 503, 503, 503}},
+	} {
+		t.Run(file.name, func(t *testing.T) {
+			g.Process = extproctest.StartCountersign(t, extproctest.Countersign{Config: g.Config, Admin: g.Admin})
+			defer g.Process.Stop()
+			envoy := extproctest.StartEnvoy(t, extproctest.EnvoyConfig{Bootstrap: file.text, Dir: g.Dir})
+			defer envoy.Stop()
+			for n, want := range file.want {
+				g.Target.Reset()
+				r := &story.Request{Method: "GET", Target: "/v1/payments/7", HTTP2: n >= 2, Chunked: n%2 == 1, Fields: fields("Authorization", "Bearer "+g.Issuer.Token(nil))}
+				if n%2 == 1 {
+					r.Body = []byte(`{"amount":1}`)
+				}
+				a, err := g.Send(t.Context(), r)
+				must(t, err)
+				if a.Status != want {
+					t.Errorf("request %d: answer %d %s, want %d", n, a.Status, a.Body, want)
+				}
+				if reached := len(g.Target.Requests()) > 0; reached != (want == 200) {
+					t.Errorf("request %d: the target saw it: %v", n, reached)
+				}
+			}
+		})
+	}
+	g.Process = extproctest.StartCountersign(t, extproctest.Countersign{Config: g.Config, Admin: g.Admin})
+	reconcile(t, g)
+}

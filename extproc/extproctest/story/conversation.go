@@ -369,6 +369,9 @@ func (g *Gateway) sendHTTP2(ctx context.Context, r *Request) (*Answer, error) {
 	if len(r.Body) > 0 {
 		body = bytes.NewReader(r.Body)
 	}
+	if r.Chunked {
+		body = io.MultiReader(body) // of no length that is known, so that no field tells of it
+	}
 	request, err := http.NewRequestWithContext(ctx, r.Method, "http://"+g.Address+r.Target, body)
 	if err != nil {
 		return nil, err
