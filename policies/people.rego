@@ -3,12 +3,12 @@
 # description: |
 #   A library: who approves is a label of the resource, so that one rule serves them all. In the gateway's configuration:
 #
-#     labels: {approvers: "payments-oncall, payments-leads"}
+#     labels: {approvers: "payments-oncall, payments-leads, subject:u-7"}
 package countersign.people
 
 import future.keywords.not
 
-# The groups that the resource's label names, or "approvers" where there is no such label.
+# The groups, and the people (subject:ID), that the resource's label names, or "approvers" where there is no such label.
 default approvers := ["approvers"]
 
 approvers := named if {

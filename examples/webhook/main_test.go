@@ -66,7 +66,7 @@ func TestFromRequestToChat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"text":"POST on payments by agent-7 waits for carol, payments-oncall: https://console.example/approvals/` + r.ID + `"}`
+	want := `{"text":"POST on payments by agent-7 waits for payments-oncall, subject:carol: https://console.example/approvals/` + r.ID + `"}`
 	if diff := cmp.Diff(want, <-lines); diff != "" {
 		t.Error(diff)
 	}

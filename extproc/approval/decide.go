@@ -91,7 +91,7 @@ func (d *Desk) may(now time.Time, x *Decision, r *Request) error {
 		return ErrNotApprover
 	case who == r.Agent || slices.Contains(r.Actors, who) || r.OnBehalfOf != nil && who == *r.OnBehalfOf:
 		return ErrOwnOperation
-	case !slices.ContainsFunc(r.Asks, func(a AskRule) bool { return a.eligible(by) }):
+	case !slices.ContainsFunc(r.Asks, func(a AskRule) bool { return a.Names(by) }):
 		return ErrNotApprover
 	case slices.ContainsFunc(r.Decisions, func(x Decision) bool { return x.By.party() == who }):
 		return ErrDecidedAlready

@@ -153,7 +153,7 @@ func (a *Asking) check() error {
 		return ErrNobody
 	}
 	for _, ask := range a.Verdict.Asks {
-		if !slices.ContainsFunc(ask.Approvers, func(name string) bool { return name != "" }) {
+		if !slices.ContainsFunc(ask.Approvers, func(name string) bool { return name != "" && name != "subject:" }) {
 			return fmt.Errorf("rule %s/%s: %w", ask.Package, ask.ID, ErrNobody)
 		}
 	}

@@ -145,21 +145,21 @@ func (r *Request) Clone() Request {
 	return c
 }
 
-// eligible reports whether a names by, or a group of theirs.
-func (a *AskRule) eligible(by *Approver) bool {
-	for _, name := range a.Approvers {
-		if name != "" && (name == by.Subject || slices.Contains(by.Groups, name)) {
-			return true
+// Names reports whether a names by ("subject:ID"), or a group of theirs.
+func (a *AskRule) Names(by *Approver) bool {
+	return slices.ContainsFunc(a.Approvers, func(name string) bool {
+		if subject, person := gate.CutSubject(name); person {
+			return subject != "" && subject == by.Subject
 		}
-	}
-	return false
+		return name != "" && slices.Contains(by.Groups, name)
+	})
 }
 
 // met counts the distinct people who approved and whom a names.
 func (a *AskRule) met(decisions []Decision) bool {
 	people := map[Party]bool{}
 	for i := range decisions {
-		if d := &decisions[i]; d.Approve && a.eligible(&d.By) {
+		if d := &decisions[i]; d.Approve && a.Names(&d.By) {
 			people[d.By.party()] = true
 		}
 	}

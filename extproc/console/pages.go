@@ -201,9 +201,8 @@ func approvals(a *approval.AskRule, decisions []approval.Decision) int {
 	seen := map[approval.Party]bool{}
 	for i := range decisions {
 		d := &decisions[i]
-		p := person{Approver: d.By}
-		if d.Approve && p.listed(a.Approvers) {
-			seen[p.key()] = true
+		if d.Approve && a.Names(&d.By) {
+			seen[approval.Party{Issuer: d.By.Issuer, Subject: d.By.Subject}] = true
 		}
 	}
 	return len(seen)
@@ -333,7 +332,7 @@ func (c *Console) approversPage(w http.ResponseWriter, r *http.Request, who *per
 	for i := range page.Requests {
 		x := &page.Requests[i]
 		for _, a := range x.Asks {
-			rule := ruleView{x.Resource, a.Package + "/" + a.ID, a.Approvers, a.Quorum, who.listed(a.Approvers), x.Created}
+			rule := ruleView{x.Resource, a.Package + "/" + a.ID, a.Approvers, a.Quorum, a.Names(&who.Approver), x.Created}
 			if key := fmt.Sprint(rule.Resource, "\x00", rule.Rule, "\x00", rule.Approvers, rule.Quorum); !seen[key] {
 				seen[key] = true
 				v.Rules = append(v.Rules, rule)

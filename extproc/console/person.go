@@ -106,24 +106,6 @@ func (a *authentication) into(who *approval.Approver) error {
 	return nil
 }
 
-// listed reports whether one of the names is the person's subject or a group of theirs.
-func (p *person) listed(names []string) bool {
-	for _, name := range names {
-		if name == "" {
-			continue
-		}
-		if name == p.Subject {
-			return true
-		}
-		for _, group := range p.Groups {
-			if group == name {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 var (
 	_ Verifier = (*identity.Verifier)(nil)
 	_ Desk     = (*approval.Desk)(nil)

@@ -1,6 +1,9 @@
 package gate
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Effect is what policy says of an operation. The zero value refuses.
 type Effect int
@@ -34,8 +37,14 @@ type Rule struct {
 // AskRule is a rule that wants people to approve.
 type AskRule struct {
 	Rule
-	Approvers []string // groups or subjects of the people's issuer
+	Approvers []string // names of groups of the people's issuer, or "subject:ID" for one person; see [CutSubject]
 	Quorum    int      // distinct approvers needed; at least 1
+}
+
+// CutSubject returns the subject of the one person whom an approver of "subject:ID" names. Every other approver is a group, so
+// that nobody is taken for a group whose name is their subject; a group whose own name begins with "subject:" cannot be named.
+func CutSubject(approver string) (subject string, ok bool) {
+	return strings.CutPrefix(approver, "subject:")
 }
 
 // Replacement is what stands in the place of a value that was redacted.

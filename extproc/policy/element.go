@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -227,12 +228,28 @@ func approvers(v ast.Value) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("has an entry that %w", err)
 		}
+		if err := checkApprover(name); err != nil {
+			return nil, err
+		}
 		if slices.Contains(names[:i], name) {
 			return nil, fmt.Errorf("has %.64q twice", name)
 		}
 		names[i] = name
 	}
 	return names, nil
+}
+
+// checkApprover refuses what was meant to name a person and does not.
+func checkApprover(name string) error {
+	before, _, colon := strings.Cut(name, ":")
+	subject, person := gate.CutSubject(name)
+	switch {
+	case person && (subject == "" || subject != strings.TrimSpace(subject)):
+		return fmt.Errorf("has %.64q, which names nobody: a person is subject:ID, with the ID as the people's issuer writes it", name)
+	case !person && colon && strings.EqualFold(strings.TrimSpace(before), "subject"):
+		return fmt.Errorf("has %.64q, which is the name of a group: a person is subject:ID, without spaces and in lower case", name)
+	}
+	return nil
 }
 
 func quorum(v ast.Value) (int, error) {

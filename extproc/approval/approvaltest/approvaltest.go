@@ -117,12 +117,12 @@ func Operation(n int) *gate.Operation {
 	}
 }
 
-// Verdict asks for people of payments-oncall under a policy with the given digest.
+// Verdict asks for people of payments-oncall, or carol, under a policy with the given digest.
 func Verdict(policy string, quorum int) gate.Verdict {
 	rule := gate.Rule{Package: "payments", ID: "refund", Reason: "refunds need a person"}
 	return gate.Verdict{
 		Effect: gate.Ask, PolicyDigest: policy, Rules: []gate.Rule{rule},
-		Asks: []gate.AskRule{{Rule: rule, Approvers: []string{"payments-oncall", "carol"}, Quorum: quorum}},
+		Asks: []gate.AskRule{{Rule: rule, Approvers: []string{"payments-oncall", "subject:carol"}, Quorum: quorum}},
 	}
 }
 

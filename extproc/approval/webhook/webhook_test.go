@@ -226,7 +226,7 @@ func TestEvent(t *testing.T) {
 		"id": r.ID, "state": "pending", "resource": "payments", "verb": "POST", "card_digest": r.CardDigest,
 		"agent":        map[string]any{"issuer": approvaltest.People, "subject": "agent-7"},
 		"on_behalf_of": map[string]any{"issuer": approvaltest.People, "subject": "alice"},
-		"asks":         []any{map[string]any{"rule": "payments/refund", "approvers": []any{"carol", "payments-oncall"}, "quorum": 1.0}},
+		"asks":         []any{map[string]any{"rule": "payments/refund", "approvers": []any{"payments-oncall", "subject:carol"}, "quorum": 1.0}},
 		"expires":      r.Expires.UTC().Format(time.RFC3339Nano), "url": "https://console.example/approvals/" + r.ID,
 	}
 	var body map[string]any
