@@ -11,6 +11,7 @@ GO ?= go
 FUZZTIME ?= 10s
 PERSON ?= bob
 BENCH ?= .
+ONLY ?=
 PACKAGES ?= ./...
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
@@ -64,8 +65,12 @@ bench: parts ## run the benchmarks that match BENCH (all, with the table of the 
 	$(GO) test -run '^$$' -bench '$(BENCH)' -skip '^BenchmarkHTTPLane$$' -benchmem -benchtime 0.5s -timeout 60m $(PACKAGES)
 	$(if $(filter . HTTPLane,$(BENCH)),$(GO) test -run '^$$' -bench '^BenchmarkHTTPLane$$' -timeout 60m ./cmd/countersign)
 
+.PHONY: mutate
+mutate: parts ## take the line away that keeps each promise, and expect its test to fail; ONLY=PATTERN for some
+	@$(GO) run ./extproc/extproctest/mutate '$(ONLY)'
+
 .PHONY: soak
-soak: parts ## run the long tests, those built with the tag soak
+soak: parts mutate ## run the long tests, those built with the tag soak, and mutate
 	$(GO) test -tags soak -run '^TestSoak' -count 1 -v -timeout 0 $(PACKAGES)
 
 .PHONY: clean

@@ -9,7 +9,9 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
@@ -23,16 +25,16 @@ type journal struct {
 	fail      error
 	noReceipt bool
 	hold      chan struct{} // when set, Append waits until it is closed
-	began     chan struct{} // when set, closed once Append was called
 }
 
 func (j *journal) Append(_ context.Context, r *gate.Record) (gate.Receipt, error) {
-	if j.began != nil {
-		close(j.began)
-	}
 	if j.hold != nil {
 		<-j.hold
 	}
+	return j.put(r)
+}
+
+func (j *journal) put(r *gate.Record) (gate.Receipt, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.records = append(j.records, r) // also where it fails: a failed write may have been stored
@@ -47,8 +49,9 @@ func (j *journal) Begin(ctx context.Context, r *gate.Record) func() (gate.Receip
 	return func() (gate.Receipt, error) { return receipt, err }
 }
 
-func (j *journal) Post(ctx context.Context, r *gate.Record) error {
-	_, err := j.Append(ctx, r)
+// Post does not wait.
+func (j *journal) Post(_ context.Context, r *gate.Record) error {
+	_, err := j.put(r)
 	return err
 }
 
@@ -239,22 +242,23 @@ func TestNoRecordNoAccess(t *testing.T) {
 }
 
 func TestRecordIsDurableBeforeTheAnswer(t *testing.T) {
-	j := &journal{hold: make(chan struct{}), began: make(chan struct{})}
-	answered := make(chan gate.Ruling, 1)
-	go func() {
-		r, _ := newGate(rule{verdict: allow}, j).Decide(t.Context(), operation())
-		answered <- r
-	}()
-	<-j.began
-	select {
-	case r := <-answered:
-		t.Fatalf("answered before the record was durable: %+v", r)
-	default:
-	}
-	close(j.hold)
-	if r := <-answered; !r.Allowed() {
-		t.Errorf("not allowed: %+v", r.Refusal())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		j := &journal{hold: make(chan struct{})}
+		var answered atomic.Pointer[gate.Ruling]
+		go func() {
+			r, _ := newGate(rule{verdict: allow}, j).Decide(t.Context(), operation())
+			answered.Store(&r)
+		}()
+		synctest.Wait() // for all that can go on while the record is not durable
+		if r := answered.Load(); r != nil {
+			t.Fatalf("answered before the record was durable: %+v", r)
+		}
+		close(j.hold)
+		synctest.Wait()
+		if r := answered.Load(); r == nil || !r.Allowed() {
+			t.Errorf("not allowed: %+v", r)
+		}
+	})
 }
 
 func TestRefuseNeverAllows(t *testing.T) {

@@ -1,0 +1,59 @@
+// Command mutate holds the tests to the promises: for each promise of SECURITY.md it takes the line away that keeps it, runs
+// the test that is named there, and expects it to fail. A promise whose test passes without the line is not tested.
+//
+// The list is mutations.yaml. The working tree is not touched: all of it happens in a copy, .tools/mutate, so that an interrupt
+// leaves nothing behind. What cannot fail is an error too: code that is not found, a change that does not compile, a name that
+// no test has.
+//
+// `make mutate` plays all of it, which takes a while; with ONLY=PATTERN only those whose promise, file or test matches.
+// `make test` checks that the list is whole and current (TestEachPromiseHasAMutation), without playing it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+
+	"github.com/countersign/countersign/extproc/extproctest"
+)
+
+// listFile is where the mutations are, from the root of the repository.
+const listFile = "extproc/extproctest/mutate/mutations.yaml"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutate:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	pattern := ""
+	if len(args) > 0 {
+		pattern = args[0]
+	}
+	only, err := regexp.Compile(pattern)
+	if err != nil {
+		return err
+	}
+	root, err := extproctest.Root()
+	if err != nil {
+		return err
+	}
+	list, err := readMutations(filepath.Join(root, listFile))
+	if err != nil {
+		return err
+	}
+	tree := filepath.Join(root, ".tools", "mutate")
+	if err := copyTree(ctx, root, tree); err != nil {
+		return fmt.Errorf("copy the repository: %w", err)
+	}
+	return playAll(ctx, tree, list, only, os.Stdout)
+}
