@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -159,20 +160,21 @@ func addressText(a *core.Address) string {
 	}
 }
 
+// object bounds every text as a stranger's: Envoy tells of refused requests too, and what an agent asked for is in the decision.
 func (t *transit) object() gate.Object {
 	return gate.Object{
-		{Name: "authority", Value: text(t.authority)},
+		{Name: "authority", Value: claimed(t.authority)},
 		{Name: "bytes_in", Value: int64(t.bytesIn)},
 		{Name: "bytes_out", Value: int64(t.bytesOut)},
-		{Name: "details", Value: text(t.details)},
+		{Name: "details", Value: claimed(t.details)},
 		{Name: "duration", Value: t.duration.Seconds()},
 		{Name: "flags", Value: t.flags},
-		{Name: "peer", Value: text(t.peer)},
-		{Name: "request_id", Value: text(t.requestID)},
-		{Name: "resource", Value: text(t.resource)},
+		{Name: "peer", Value: claimed(t.peer)},
+		{Name: "request_id", Value: claimed(t.requestID)},
+		{Name: "resource", Value: claimed(t.resource)},
 		{Name: "status", Value: int64(t.status)},
-		{Name: "target", Value: text(t.target)},
-		{Name: "upstream", Value: text(t.upstream)},
+		{Name: "target", Value: claimed(t.target)},
+		{Name: "upstream", Value: claimed(t.upstream)},
 		{Name: "verb", Value: t.verb},
 	}
 }
@@ -182,6 +184,7 @@ func (t *transit) object() gate.Object {
 type outcomes struct {
 	mu      sync.Mutex
 	pending map[string]*pendingOutcome
+	most    int       // that pending may have before room is made; maxPending where that is more
 	envoys  int       // access log streams that are open
 	ended   time.Time // when the last was seen to end, of which Envoy has yet to tell
 }
@@ -194,11 +197,19 @@ type pendingOutcome struct {
 	timer   *time.Timer
 }
 
+// maxPending is how many operations can wait for Envoy's access log. An Envoy that keeps none, by a mistake in its
+// configuration, ends none of them.
+const maxPending = 1 << 16
+
 // expect notes an operation that was allowed and released.
 func (o *outcomes) expect(a *attempt) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pending[a.op.ID] = &pendingOutcome{attempt: a}
+	if len(o.pending) >= max(o.most, maxPending) {
+		o.most = 2 * len(o.pending) // until some have been given up
+		go o.giveUpOldest()
+	}
 	if a.connection != nil && a.connection.ended { // while it was decided
 		o.giveUpSoon(a.connection)
 	}
@@ -340,6 +351,27 @@ func (o *outcomes) giveUp(which func(*pendingOutcome) bool, reason string) {
 			a.server.opt.Log.Error("an unknown outcome could not be recorded", "operation", a.op.ID, "error", err)
 		}
 	}
+}
+
+// giveUpOldest makes room: a quarter of those that wait goes, by when they began.
+func (o *outcomes) giveUpOldest() {
+	o.mu.Lock()
+	var began []time.Time
+	for _, p := range o.pending {
+		if p.waiting {
+			began = append(began, p.attempt.started)
+		}
+	}
+	o.mu.Unlock()
+	if len(began) > 0 {
+		slices.SortFunc(began, time.Time.Compare)
+		last := began[len(began)/4]
+		o.giveUp(func(p *pendingOutcome) bool { return !p.attempt.started.After(last) },
+			fmt.Sprintf("more than %d operations waited for Envoy's access log, and it did not tell how this one ended", maxPending))
+	}
+	o.mu.Lock()
+	o.most = len(o.pending) + maxPending/4
+	o.mu.Unlock()
 }
 
 // settle waits until nothing waits for the access log and Envoy has had the time to tell of what ended, or ctx is done.

@@ -44,7 +44,7 @@ func (s *Server) newAttempt(st *State, name, peer string, fields []web.Field) *a
 		a.resource = r
 		a.op.Resource = r.Resource
 	} else {
-		a.op.Resource.Name = name
+		a.op.Resource.Name = claimed(name)
 	}
 	return a
 }
@@ -55,7 +55,7 @@ func contextOf(fields []web.Field, peer string, now time.Time) gate.Context {
 	for _, f := range fields {
 		switch f.Name {
 		case "x-request-id":
-			c.RequestID = f.Value
+			c.RequestID = gate.Recorded(f.Value, gate.MaxClaimed)
 		case "traceparent":
 			if c.TraceParent != "" || !validTraceParent(f.Value) {
 				c.TraceParent = ""
@@ -64,7 +64,7 @@ func contextOf(fields []web.Field, peer string, now time.Time) gate.Context {
 			c.TraceParent = f.Value
 		case "x-forwarded-for":
 			if peer == "" { // Envoy appends the address that it sees
-				c.Peer = strings.TrimSpace(f.Value[strings.LastIndexByte(f.Value, ',')+1:])
+				c.Peer = gate.Recorded(strings.TrimSpace(f.Value[strings.LastIndexByte(f.Value, ',')+1:]), gate.MaxClaimed)
 			}
 		}
 	}
@@ -104,8 +104,8 @@ func (a *attempt) head(ctx context.Context, fields []web.Field) bool {
 // describe tells the operation what is known of the request by now, fit for a record.
 func (a *attempt) describe() {
 	seen := a.inspector.Seen()
-	a.op.Verb = seen.Method
-	a.op.Target = redact.MaskText(seen.Path)
+	a.op.Verb = gate.Recorded(seen.Method, gate.MaxClaimed)
+	a.op.Target = gate.Recorded(redact.MaskText(seen.Path), gate.MaxRecorded)
 }
 
 func (a *attempt) identify(ctx context.Context, fields []web.Field) bool {
@@ -150,20 +150,20 @@ func (a *attempt) refuseIdentity(ctx context.Context, fields []web.Field, why *i
 			path, _, _ = strings.Cut(f.Value, "?")
 		}
 	}
-	a.op.Verb, a.op.Target = method, redact.MaskText(path)
+	a.op.Verb, a.op.Target = claimed(method), claimed(redact.MaskText(path))
 	body := gate.Object{
-		{Name: "claimed_issuer", Value: text(why.Issuer)},
-		{Name: "claimed_subject", Value: text(why.Subject)},
+		{Name: "claimed_issuer", Value: claimed(why.Issuer)},
+		{Name: "claimed_subject", Value: claimed(why.Subject)},
 		{Name: "config_digest", Value: a.state.Gate.ConfigDigest},
-		{Name: "detail", Value: text(why.Detail)},
-		{Name: "peer", Value: text(a.op.Context.Peer)},
+		{Name: "detail", Value: gate.Recorded(why.Detail, 2*gate.MaxClaimed)}, // quotes what is claimed
+		{Name: "peer", Value: claimed(a.op.Context.Peer)},
 		{Name: "protocol", Value: a.op.Protocol},
 		{Name: "reason", Value: why.Reason},
-		{Name: "request_id", Value: text(a.op.Context.RequestID)},
-		{Name: "resource", Value: text(a.op.Resource.Name)},
-		{Name: "target", Value: text(a.op.Target)},
+		{Name: "request_id", Value: a.op.Context.RequestID},
+		{Name: "resource", Value: claimed(a.op.Resource.Name)},
+		{Name: "target", Value: a.op.Target},
 		{Name: "trace_id", Value: a.op.Context.TraceID()},
-		{Name: "verb", Value: text(method)},
+		{Name: "verb", Value: a.op.Verb},
 	}
 	refusal := gate.Refusal{Problem: gate.Unauthenticated, Detail: fmt.Sprintf("The credential was not accepted (%s): %s.", why.Reason, strings.TrimSuffix(why.Detail, "."))}
 	if why.Reason == identity.Unavailable {
@@ -180,8 +180,8 @@ func (a *attempt) refuseIdentity(ctx context.Context, fields []web.Field, why *i
 	return false
 }
 
-// text makes what a client wrote fit for a canonical value.
-func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+// claimed is what a stranger chose, as a record has it: what a refused request can add to the journal does not grow with it.
+func claimed(s string) string { return gate.Recorded(s, gate.MaxClaimed) }
 
 // decide asks the gate about the whole request. It returns the credential to forward with and true where the operation
 // is allowed.

@@ -19,7 +19,6 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/web"
-	"github.com/countersign/countersign/extproc/redact"
 )
 
 // Verifier turns an agent's token into a principal.
@@ -56,31 +55,7 @@ type State struct {
 	Resources map[string]*Resource
 	RedactKey []byte
 
-	plans sync.Map // text of the redactions -> *redact.Plan
-}
-
-// plan compiles redactions once for a state.
-func (st *State) plan(rs []gate.Redaction) (*redact.Plan, error) {
-	if len(rs) == 0 {
-		return nil, nil
-	}
-	var key []byte
-	for _, r := range rs {
-		key = fmt.Appendf(key, "%q %q %q\n", r.Path, r.Detect, r.With)
-	}
-	known, _ := st.plans.Load(string(key))
-	if p, ok := known.(*redact.Plan); ok {
-		return p, nil
-	}
-	p, err := redact.Compile(rs, st.RedactKey)
-	if err != nil {
-		return nil, err
-	}
-	if p.Empty() {
-		p = nil
-	}
-	st.plans.Store(string(key), p)
-	return p, nil
+	plans plans
 }
 
 // Options are what a Server is made of. Every field but Observer is required.

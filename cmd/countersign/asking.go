@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/gate"
@@ -57,7 +55,7 @@ func (a *asking) Ask(ctx context.Context, q *gate.Question) (p gate.Pending, rec
 	}
 	r, _, recorded, err := a.desk.Begin(ctx, approval.Asking{
 		Operation: q.Operation, Digest: q.Digest, Verdict: q.Verdict, Shown: shown,
-		History: a.history.of(q.Operation.Context.Session), Demand: a.demands[q.Operation.Resource.Name],
+		History: a.history.of(q.Operation), Demand: a.demands[q.Operation.Resource.Name],
 	})
 	var limit *approval.LimitError
 	switch {
@@ -174,49 +172,6 @@ func redactValue(p *redact.Plan, v any) (any, error) {
 		return nil, err
 	}
 	return web.ParseJSON(append(out, tail...))
-}
-
-// history remembers the last operations of each session, for the card that an approver sees. It is bounded in both ways and
-// lost at a restart; the journal is what lasts.
-type history struct {
-	mu       sync.Mutex
-	sessions map[string][]approval.Past
-	order    []string // sessions, oldest first
-}
-
-const (
-	historySessions = 2000
-	historyLength   = 20
-)
-
-func newHistory() *history { return &history{sessions: map[string][]approval.Past{}} }
-
-func (h *history) add(op *gate.Operation, effect gate.Effect, at time.Time) {
-	session := op.Context.Session
-	if session == "" {
-		return
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	past, known := h.sessions[session]
-	if !known {
-		h.order = append(h.order, session)
-		if len(h.order) > historySessions {
-			delete(h.sessions, h.order[0])
-			h.order = h.order[1:]
-		}
-	}
-	past = append(past, approval.Past{Time: at, Verb: op.Verb, Target: op.Target, Result: effect.String()})
-	if len(past) > historyLength {
-		past = append(past[:0:0], past[len(past)-historyLength:]...)
-	}
-	h.sessions[session] = past
-}
-
-func (h *history) of(session string) []approval.Past {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return append([]approval.Past(nil), h.sessions[session]...)
 }
 
 // consoleURL is where people reach the console: what is configured, or the address that it listens on.

@@ -136,7 +136,7 @@ func (c *Console) recordRefusal(r *http.Request, why *refusal) error {
 		{Name: "claimed_issuer", Value: excerpt(why.issuer)},
 		{Name: "claimed_subject", Value: excerpt(why.subject)},
 		{Name: "config_digest", Value: c.opt.ConfigDigest()},
-		{Name: "detail", Value: excerpt(why.detail)},
+		{Name: "detail", Value: gate.Recorded(why.detail, 2*gate.MaxClaimed)}, // quotes what is claimed
 		{Name: "peer", Value: excerpt(peer)},
 		{Name: "protocol", Value: "http"},
 		{Name: "reason", Value: why.reason},
@@ -150,14 +150,8 @@ func (c *Console) recordRefusal(r *http.Request, why *refusal) error {
 	return err
 }
 
-// excerpt makes what a stranger wrote fit for a record.
-func excerpt(s string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if len(s) > 256 {
-		s = strings.ToValidUTF8(s[:256], "")
-	}
-	return s
-}
+// excerpt is what a stranger wrote, as a record has it.
+func excerpt(s string) string { return gate.Recorded(s, gate.MaxClaimed) }
 
 func quote(s string) string { return "\"" + excerpt(s) + "\"" }
 

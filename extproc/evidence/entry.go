@@ -15,8 +15,8 @@ import (
 // Version is the version of the line format that this program writes. It reads every version up to this one.
 const Version = 1
 
-// maxBody bounds one record's body, and maxLine one line. What a record tells is bounded by the limits on requests;
-// a record over this is a mistake of the caller, and refused.
+// maxBody bounds one record's body, and maxLine one line. Each text in a body is bounded by [gate.MaxRecorded] ([shorten]), and
+// lists by who makes them; a record over this is a mistake of the caller, and refused.
 const (
 	maxBody = 1 << 20
 	maxLine = maxBody + 4096
@@ -191,4 +191,30 @@ func outcomeOf(kind string, body []byte) (outcome, error) {
 	}
 	err := scanObject(body, visit)
 	return o, err
+}
+
+// shorten bounds every text of the body that begins at b[from:]. Whoever makes a record bounds what others chose of it; this
+// is for the one that was forgotten. It is called for bodies that can have such a text, which nearly none can.
+func shorten(b []byte, from int) ([]byte, error) {
+	body, err := decodeObject(b[from:])
+	if err != nil {
+		return b, err
+	}
+	return gate.AppendJSON(b[:from], shortened(body))
+}
+
+func shortened(v any) any {
+	switch v := v.(type) {
+	case string:
+		return gate.Recorded(v, gate.MaxRecorded)
+	case []any:
+		for i := range v {
+			v[i] = shortened(v[i])
+		}
+	case gate.Object:
+		for i := range v {
+			v[i].Value = shortened(v[i].Value)
+		}
+	}
+	return v
 }

@@ -257,7 +257,7 @@ func TestARecordThatIsNotCanonicalIsRefused(t *testing.T) {
 		"a body with more after":   {Type: "alarm", Body: raw(`{},"seq":9`)},
 		"members out of order":     {Type: "alarm", Body: raw(`{"b":1,"a":1}`)},
 		"a name twice":             {Type: "alarm", Body: raw(`{"a":1,"a":1}`)},
-		"a body over the limit":    {Type: "alarm", Body: raw(`{"a":"` + strings.Repeat("x", maxBody) + `"}`)},
+		"a body over the limit":    {Type: "alarm", Body: raw(`{"a":[` + strings.Repeat("0,", maxBody/2) + `0]}`)},
 		"a body nested too deeply": {Type: "alarm", Body: raw(`{"a":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `}`)},
 	} {
 		if receipt, err := j.Append(context.Background(), r); err == nil {
@@ -480,5 +480,36 @@ func TestKeys(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// Whoever forgets to bound a text writes a record all the same, with the text's beginning and its digest.
+func TestEveryTextOfARecordIsBounded(t *testing.T) {
+	f := newFixture(t)
+	j := f.open()
+	long := strings.Repeat("x", 3*gate.MaxRecorded)
+	whole := strings.Repeat("y", gate.MaxRecorded)
+	decision := &gate.Decision{Reasons: []string{long, "short"}, Target: long, Context: gate.Context{Session: whole}}
+	op := gate.NewID(f.clock.Now())
+	if _, err := j.Append(t.Context(), &gate.Record{Type: gate.OperationDecided, Op: op, Body: decision}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	list, err := Operation(t.Context(), f.dir, op, time.Hour, 10)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%d records, %v", len(list), err)
+	}
+	body, err := list[0].Object()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := gate.Recorded(long, gate.MaxRecorded)
+	target, _ := body.Get("target")
+	reasons, _ := body.Get("reasons")
+	session, _ := body.Get("session")
+	if diff := cmp.Diff([]any{want, []any{want, "short"}, whole}, []any{target, reasons, session}); diff != "" {
+		t.Error(diff)
 	}
 }

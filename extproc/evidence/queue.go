@@ -53,6 +53,12 @@ func encode(node string, r *gate.Record) (*entry, error) {
 		e.free()
 		return nil, fmt.Errorf("record %s: write the body: %w", r.Type, err)
 	}
+	if len(b)-from > gate.MaxRecorded {
+		if b, err = shorten(b, from); err != nil {
+			e.free()
+			return nil, fmt.Errorf("record %s: the body is not canonical JSON: %w", r.Type, err)
+		}
+	}
 	body := b[from:]
 	if len(body) > maxBody {
 		e.free()

@@ -9,12 +9,17 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// cacheSize is how many verified tokens are remembered: about 30 MB of principals when full.
-const cacheSize = 10_000
+// cacheSize is how many verified tokens are remembered, and cacheBytes how many bytes these may have together: about 30 MB of
+// principals when full of tokens of 700 bytes, and 70 MB when full of large ones, of which each byte becomes four or five.
+const (
+	cacheSize  = 10_000
+	cacheBytes = 16 << 20
+)
 
 // remembered is a token that was verified with one generation of its issuer's keys.
 type remembered struct {
 	digest     [sha256.Size]byte
+	size       int // of the token
 	principal  *gate.Principal
 	keys       *keyring
 	generation uint64
@@ -35,6 +40,7 @@ func (r *remembered) valid(now time.Time) bool {
 type cache struct {
 	mu     sync.Mutex
 	size   int
+	bytes  int // of the tokens that are remembered
 	byHash map[[sha256.Size]byte]*list.Element
 	recent *list.List // of *remembered, latest use first
 }
@@ -72,7 +78,8 @@ func (c *cache) put(digest [sha256.Size]byte, r remembered, now time.Time) *gate
 	}
 	r.digest = digest
 	c.byHash[digest] = c.recent.PushFront(&r)
-	for c.recent.Len() > c.size {
+	c.bytes += r.size
+	for c.recent.Len() > c.size || c.bytes > cacheBytes {
 		c.removeLocked(c.recent.Back())
 	}
 	return r.principal
@@ -81,5 +88,6 @@ func (c *cache) put(digest [sha256.Size]byte, r remembered, now time.Time) *gate
 func (c *cache) removeLocked(e *list.Element) {
 	if r, ok := c.recent.Remove(e).(*remembered); ok {
 		delete(c.byHash, r.digest)
+		c.bytes -= r.size
 	}
 }

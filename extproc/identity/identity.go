@@ -234,6 +234,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*gate.Principal, e
 		return nil, refusal
 	}
 	return v.cache.put(digest, remembered{
+		size:       len(token),
 		principal:  t.principal,
 		keys:       t.issuer.keys,
 		generation: t.generation,

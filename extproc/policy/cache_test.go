@@ -1,9 +1,13 @@
 package policy
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/countersign/countersign/extproc/gate"
 )
@@ -118,5 +122,50 @@ func TestPrincipalsAreKeptApart(t *testing.T) {
 	}
 	if n := len(s.principals.young) + len(s.principals.old); n > 2*principalsKept {
 		t.Errorf("%d principals are kept", n)
+	}
+}
+
+// What is remembered is bounded in bytes too: a verdict can be computed of what an agent sends, and claims are the issuer's.
+func TestCachesAreBounded(t *testing.T) {
+	g := newGenerations(1000, weighVerdict)
+	verdict := gate.Verdict{Redactions: make([]gate.Redaction, 100)}
+	for i := range verdict.Redactions {
+		verdict.Redactions[i].Path = strings.Repeat("x", 1000)
+	}
+	most := 0
+	for n := range 2000 {
+		key := verdictKey{pkg: strconv.Itoa(n)}
+		g.put(key, verdict)
+		if _, ok := g.get(key); !ok {
+			t.Fatal("a verdict is not remembered")
+		}
+		most = max(most, (len(g.young)+len(g.old))*weighVerdict(key, verdict))
+	}
+	if most > 2*maxWeight || most < maxWeight {
+		t.Errorf("verdicts of %d bytes are remembered", most)
+	}
+	huge := gate.Verdict{Rules: []gate.Rule{{Reason: strings.Repeat("x", maxWeight/8)}}}
+	g.put(verdictKey{pkg: "huge"}, huge)
+	if _, ok := g.get(verdictKey{pkg: "huge"}); ok {
+		t.Error("one verdict that is most of the cache is remembered")
+	}
+	claims := gate.Object{{Name: "groups", Value: []any{strings.Repeat("x", 1000), []string{strings.Repeat("y", 1000)}}}}
+	if n := weighValue(claims); n < 2000 || n > 3000 {
+		t.Errorf("claims of 2,000 bytes weigh %d", n)
+	}
+}
+
+// A verdict that quotes a few bytes of a large body does not keep the body.
+func TestAVerdictKeepsNothingOfTheInput(t *testing.T) {
+	body := strings.Repeat("x", 1<<20)
+	reason, err := shortText(ast.String(body[:10]))
+	if err != nil || reason != body[:10] || unsafe.StringData(reason) == unsafe.StringData(body) {
+		t.Errorf("reason %q shares the body's memory, or error %v", reason, err)
+	}
+	b := newBuilder()
+	b.pairs = make([][2]*ast.Term, maxPairs+1)
+	b.release()
+	if cap(b.pairs) > maxPairs {
+		t.Errorf("a builder that is not used keeps room for %d members", cap(b.pairs))
 	}
 }

@@ -98,7 +98,7 @@ func FuzzElements(f *testing.F) {
 }
 
 func checkDecoded(t *testing.T, kind setKind, allowed, other ast.Value) {
-	s := &Set{options: Options{CheckRedaction: anyRedaction}, redactions: newGenerations[gate.Redaction, error](1)}
+	s := &Set{options: Options{CheckRedaction: anyRedaction}, redactions: newGenerations[gate.Redaction, error](1, nil)}
 	var sets Sets
 	a, errA := decodeElement(allowSet, allowed)
 	if errA != nil {

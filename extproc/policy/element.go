@@ -209,7 +209,7 @@ func text(v ast.Value, most int) (string, error) {
 	case !utf8.ValidString(string(s)):
 		return "", errors.New("is not valid UTF-8")
 	}
-	return string(s), nil
+	return strings.Clone(string(s)), nil // it can be ten bytes of a body of megabytes, and is kept for longer
 }
 
 func approvers(v ast.Value) ([]string, error) {
@@ -267,7 +267,7 @@ func quorum(v ast.Value) (int, error) {
 func replacement(v ast.Value) (string, error) {
 	s, ok := v.(ast.String)
 	if ok && strength(gate.Replacement(s)) > 0 {
-		return string(s), nil
+		return strings.Clone(string(s)), nil
 	}
 	return "", fmt.Errorf("is %.64v, not one of %q, %q, %q and %q", v, gate.Mask, gate.Remove, gate.Null, gate.Token)
 }

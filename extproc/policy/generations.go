@@ -1,19 +1,29 @@
 package policy
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
 
 // generations is a bounded cache of two maps. What is put goes into the young one; when that is full it becomes the old
-// one and the old one is dropped; what is found in the old one moves up. It holds at most twice its size, forgets what was
-// not asked for in the last size puts, and a hit costs one read lock and one look-up.
+// one and the old one is dropped; what is found in the old one moves up. It holds at most twice its size and twice
+// maxWeight, forgets what was not asked for in the last size puts, and a hit costs one read lock and one look-up.
 type generations[K comparable, V any] struct {
-	size int
+	size  int
+	weigh func(K, V) int // bytes that an entry takes, about; nil where an entry is small whatever an agent does
 
 	mu         sync.RWMutex
 	young, old map[K]V
+	weight     int // of young
 }
 
-func newGenerations[K comparable, V any](size int) *generations[K, V] {
-	return &generations[K, V]{size: size, young: make(map[K]V)}
+// maxWeight is how many bytes a generation may have, and an eighth of it an entry. Agents choose what is remembered: what a
+// token claims, and what a rule's reason or path is computed of.
+const maxWeight = 8 << 20
+
+func newGenerations[K comparable, V any](size int, weigh func(K, V) int) *generations[K, V] {
+	return &generations[K, V]{size: size, weigh: weigh, young: make(map[K]V)}
 }
 
 func (g *generations[K, V]) get(k K) (V, bool) {
@@ -32,10 +42,60 @@ func (g *generations[K, V]) get(k K) (V, bool) {
 }
 
 func (g *generations[K, V]) put(k K, v V) {
+	weight := 0
+	if g.weigh != nil {
+		if weight = g.weigh(k, v); weight > maxWeight/8 {
+			return
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.young) >= g.size {
-		g.old, g.young = g.young, make(map[K]V)
+	if len(g.young) >= g.size || g.weight+weight > maxWeight {
+		g.old, g.young, g.weight = g.young, make(map[K]V), 0
+	}
+	if _, known := g.young[k]; !known {
+		g.weight += weight
 	}
 	g.young[k] = v
+}
+
+// weighVerdict adds up what a verdict was computed to.
+func weighVerdict(_ verdictKey, v gate.Verdict) int {
+	n := 256
+	rule := func(r *gate.Rule) { n += 64 + len(r.ID) + len(r.Reason) }
+	for i := range v.Rules {
+		rule(&v.Rules[i])
+	}
+	for i := range v.Asks {
+		rule(&v.Asks[i].Rule)
+		for _, name := range v.Asks[i].Approvers {
+			n += 16 + len(name)
+		}
+	}
+	for _, r := range v.Redactions {
+		n += 64 + len(r.Path) + len(r.Detect)
+	}
+	return n
+}
+
+// weighValue is about what a JSON value takes as one of OPA's.
+func weighValue(v any) int {
+	n := 100
+	switch v := v.(type) {
+	case string:
+		n += len(v)
+	case []string:
+		for _, s := range v {
+			n += 100 + len(s)
+		}
+	case []any:
+		for _, e := range v {
+			n += weighValue(e)
+		}
+	case gate.Object:
+		for _, m := range v {
+			n += 200 + len(m.Name) + weighValue(m.Value)
+		}
+	}
+	return n
 }

@@ -161,11 +161,11 @@ func newSet(ctx context.Context, o Options, src *source, p *parsed) (*Set, error
 		digest:     src.digest(),
 		watch:      slices.Sorted(slices.Values(src.watch)),
 		loaded:     len(src.files),
-		principals: newGenerations[*gate.Principal, *ast.Term](principalsKept),
-		redactions: newGenerations[gate.Redaction, error](principalsKept),
+		principals: newGenerations(principalsKept, func(p *gate.Principal, _ *ast.Term) int { return weighValue(p.Claims) }),
+		redactions: newGenerations[gate.Redaction, error](principalsKept, nil),
 	}
 	if o.CacheSize > 0 {
-		s.verdicts = newGenerations[verdictKey, gate.Verdict](o.CacheSize)
+		s.verdicts = newGenerations(o.CacheSize, weighVerdict)
 	}
 	var err error
 	if s.txn, err = s.store.NewTransaction(ctx); err != nil {

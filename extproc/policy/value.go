@@ -56,6 +56,9 @@ type builder struct {
 
 var builders sync.Pool
 
+// maxPairs is how many members a builder keeps room for while it is not used. An object can have very many more.
+const maxPairs = 4096
+
 func newBuilder() *builder {
 	if b, ok := builders.Get().(*builder); ok {
 		return b
@@ -66,6 +69,9 @@ func newBuilder() *builder {
 // release gives b back. What it built lives on: blocks are not used twice.
 func (b *builder) release() {
 	b.block = nil
+	if cap(b.pairs) > maxPairs {
+		b.pairs = make([][2]*ast.Term, 0, 64)
+	}
 	clear(b.pairs[:cap(b.pairs)])
 	b.pairs = b.pairs[:0]
 	builders.Put(b)

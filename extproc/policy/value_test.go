@@ -49,7 +49,7 @@ func checkValue(t *testing.T, op *gate.Operation) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	principals := newGenerations[*gate.Principal, *ast.Term](1)
+	principals := newGenerations[*gate.Principal, *ast.Term](1, nil)
 	for _, kept := range []string{"made", "kept"} {
 		b := newBuilder()
 		got, err := b.input(op, principals)

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// history remembers the last operations of each session, for the card that an approver sees. It is lost at a restart; the
+// journal is what lasts. An agent chooses how often it acts, what is remembered of that and how many tokens it uses, so each
+// has a bound: 20 MB when full, of which no agent has more than 200 KB.
+type history struct {
+	mu       sync.Mutex
+	sessions map[sessionKey][]approval.Past
+	order    []sessionKey // oldest first
+}
+
+// sessionKey is a session of an agent.
+type sessionKey struct {
+	agent approval.Party
+	name  string
+}
+
+const (
+	historySessions = 2000
+	historyPerAgent = 20  // sessions
+	historyLength   = 20  // operations of a session
+	historyText     = 256 // bytes of a target: the card has the whole of the one that is asked about
+)
+
+func newHistory() *history { return &history{sessions: map[sessionKey][]approval.Past{}} }
+
+func sessionOf(op *gate.Operation) (key sessionKey, known bool) {
+	if op.Context.Session == "" || !op.Principal.Known() {
+		return key, false
+	}
+	return sessionKey{approval.Party{Issuer: op.Principal.Issuer, Subject: op.Principal.Subject}, op.Context.Session}, true
+}
+
+func (h *history) add(op *gate.Operation, effect gate.Effect, at time.Time) {
+	key, known := sessionOf(op)
+	if !known {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	past, known := h.sessions[key]
+	if !known {
+		h.makeRoomLocked(key.agent)
+		h.order = append(h.order, key)
+	}
+	past = append(past, approval.Past{Time: at, Verb: op.Verb, Target: gate.Recorded(op.Target, historyText), Result: effect.String()})
+	if len(past) > historyLength {
+		past = slices.Clone(past[len(past)-historyLength:])
+	}
+	h.sessions[key] = past
+}
+
+// makeRoomLocked forgets the oldest session of an agent that has its share of them, or else the oldest of all.
+func (h *history) makeRoomLocked(agent approval.Party) {
+	own, oldest := 0, -1
+	for i := len(h.order) - 1; i >= 0; i-- {
+		if h.order[i].agent == agent {
+			own, oldest = own+1, i
+		}
+	}
+	if own < historyPerAgent {
+		oldest = 0
+	}
+	if own >= historyPerAgent || len(h.order) >= historySessions {
+		delete(h.sessions, h.order[oldest])
+		h.order = slices.Delete(h.order, oldest, oldest+1)
+	}
+}
+
+// of is what was done in the session of op before.
+func (h *history) of(op *gate.Operation) []approval.Past {
+	key, _ := sessionOf(op)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.sessions[key])
+}
