@@ -12,6 +12,12 @@
 // changes between two attempts at the same operation is [Context] and is not in it. We depart from RFC 8785 in one
 // place, described at [AppendJSON].
 //
+// # What a record quotes
+//
+// Agents, strangers and targets choose much of what a record tells, and with it how fast the journal grows. So each text is
+// bounded where the record is made ([Recorded]): 2 KiB of one who is known, 256 bytes of a stranger; a longer one is its
+// beginning, its length and its SHA-256. The journal does it again for what was forgotten.
+//
 // # Failing
 //
 // The zero value of every type here refuses. An error of any part refuses. A decision that could not be made durable
