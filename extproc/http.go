@@ -271,7 +271,7 @@ func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.Hea
 	m := &ext.HeaderMutation{RemoveHeaders: a.inspector.Remove()}
 	if a.plan != nil {
 		for _, o := range a.inspector.Seen().Headers {
-			if web.Partial(o.Name) {
+			if web.RemovedForRedaction(a.op.Verb, o.Name) {
 				m.RemoveHeaders = append(m.RemoveHeaders, o.Name)
 			}
 		}

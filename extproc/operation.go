@@ -205,7 +205,7 @@ func (a *attempt) rule(ctx context.Context) (credential web.Field, ruled bool) {
 	if _, in := request.Form.Get("access_token"); in {
 		return credential, a.refuse(ctx, gate.Refusal{Problem: gate.Unreadable, Detail: "The request has an access token in its body beside the one in its header. Send one, as Authorization: Bearer."})
 	}
-	a.op.Detail = request
+	a.op.Detail, a.op.Fits = request, a.fits
 	if a.resource.Credential != nil {
 		if credential, err = a.resource.Credential.Field(); err != nil {
 			a.server.opt.Log.Error("the target's credential cannot be read", "resource", a.resource.Name, "error", err)
@@ -236,29 +236,26 @@ func (a *attempt) released() bool {
 		a.settle(gate.Refusal{Problem: gate.Unavailable, Detail: "Policy asks for a redaction that this gateway cannot apply, so the operation was refused. Nothing was done."})
 		return false
 	}
-	if a.plan != nil && a.resource.PassResponse {
-		a.settle(gate.Refusal{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, and answers of this resource do not pass through the gateway, so the operation was refused. Repeating it will not help."})
-		return false
-	}
-	if request, ok := a.op.Detail.(*web.Request); a.plan != nil && (!ok || conditionalWrite(request)) {
-		a.settle(gate.Refusal{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, so the state that If-Match or If-Unmodified-Since names cannot be known to the agent, and whether it holds must not be. Send the request without the condition."})
-		return false
-	}
 	return true
 }
 
-// conditionalWrite is true for a request that must not be made without its condition, and whose condition would tell of the
-// bytes before redaction.
-func conditionalWrite(r *web.Request) bool {
-	if r.Method == "GET" || r.Method == "HEAD" {
-		return false // the condition is removed: the whole answer comes
+// fits is the gate's question before it allows an operation or asks people: can it be carried out as policy wants it?
+func (a *attempt) fits(v gate.Verdict) error {
+	if len(v.Redactions) == 0 {
+		return nil
 	}
-	for _, name := range []string{"if-match", "if-unmodified-since"} {
-		if _, in := r.Headers.Get(name); in {
-			return true
-		}
+	if a.resource.PassResponse {
+		return &gate.Unfit{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, and answers of this resource do not pass through the gateway, so the operation was refused. Repeating it will not help."}
 	}
-	return false
+	request, ok := a.op.Detail.(*web.Request)
+	if !ok {
+		return &gate.Unfit{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, which cannot be done, so it was refused."}
+	}
+	if name, found := request.Condition(); found {
+		return &gate.Unfit{Problem: gate.Denied, Detail: fmt.Sprintf(
+			"Policy redacts the answer to this operation, so whether the condition in the field %q holds must not show, and without it the request would be another. Nothing was done. Send the request without the condition.", name)}
+	}
+	return nil
 }
 
 func (a *attempt) refuseError(ctx context.Context, err error) bool {

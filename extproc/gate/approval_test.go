@@ -72,3 +72,44 @@ func TestARefusalForWantOfARequestsRecordIsFinished(t *testing.T) {
 		t.Errorf("%d records, %v", len(j.records), err)
 	}
 }
+
+// granting is an Approvals that has a grant for everything.
+type granting struct{ gate.Approvals }
+
+func (granting) Granted(context.Context, *gate.Question) (gate.Grant, bool, error) {
+	return gate.Grant{ID: "request-1"}, true, nil
+}
+
+// An operation that cannot be carried out as policy wants it is refused before it is allowed, before people are asked, and
+// before what they granted is spent: each would fail the test by being called.
+func TestWhatDoesNotFitIsRefusedBeforeAnybodyIsAsked(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		verdict   gate.Verdict
+		approvals gate.Approvals
+	}{
+		{"allowed", allow, nil},
+		{"asked", asks, struct{ gate.Approvals }{}},
+		{"granted", asks, granting{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			j := &journal{}
+			g := newGate(rule{verdict: c.verdict}, j)
+			g.Approvals = c.approvals
+			op := operation()
+			op.Fits = func(gate.Verdict) error {
+				if _, spending := c.approvals.(granting); spending && op.Context.Approval == nil {
+					return nil // it does not fit what policy says with the grant
+				}
+				return &gate.Unfit{Problem: gate.Denied, Detail: "without the condition"}
+			}
+			r, err := g.Decide(t.Context(), op)
+			if err != nil || r.Allowed() || r.Pending() != nil || r.Refusal().Problem != gate.Denied || r.Refusal().Detail != "without the condition" {
+				t.Errorf("allowed %t, refusal %+v, error %v", r.Allowed(), r.Refusal(), err)
+			}
+			if d := j.last(); d.Effect != gate.Deny || d.Problem != gate.Denied || len(d.Reasons) != 1 || d.Reasons[0] != "without the condition" {
+				t.Errorf("recorded %+v", d)
+			}
+		})
+	}
+}

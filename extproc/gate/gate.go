@@ -149,6 +149,9 @@ func (g *Gate) evaluate(ctx context.Context, op *Operation, d *Decision) (Verdic
 	if err == nil && verdict.Effect != Deny && verdict.Effect != Ask && verdict.Effect != Allow {
 		err = fmt.Errorf("policy gave an effect that is not known: %v", verdict.Effect)
 	}
+	if err == nil && verdict.Effect != Deny && op.Fits != nil {
+		err = op.Fits(verdict)
+	}
 	return verdict, err
 }
 
@@ -182,6 +185,9 @@ var (
 
 // refusalFor is the table of section 1.2: only a clean Allow refuses nothing.
 func refusalFor(v Verdict, err error) Refusal {
+	if unfit, ok := errors.AsType[*Unfit](err); ok {
+		return Refusal(*unfit)
+	}
 	if err != nil {
 		return Refusal{Problem: Denied, Detail: "Policy could not be evaluated for this operation, so it was refused. Repeating it will not help; whoever runs the gateway finds the reason in its records."}
 	}

@@ -115,9 +115,18 @@ type Operation struct {
 	Detail    Detail
 	Context   Context
 
+	// Fits is asked of a verdict that does not deny, before it is recorded, before people are asked and again before a
+	// grant is spent. Its error, which may be an [*Unfit], refuses. Optional.
+	Fits func(Verdict) error
+
 	input  []byte
 	object Object
 }
+
+// Unfit refuses an operation that cannot be carried out as policy wants it.
+type Unfit Refusal
+
+func (e *Unfit) Error() string { return e.Detail }
 
 // Context is what changes between two attempts at the same operation. Policy sees it as input.context; no approval
 // binds to it.

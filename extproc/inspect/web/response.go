@@ -108,11 +108,41 @@ var original = []string{
 
 var originalPrefixes = []string{"x-checksum-", "x-amz-checksum-", "x-goog-stored-content-", "x-ms-content-", "x-ms-blob-content-"}
 
-// Partial reports whether a request field asks for less than the whole answer, or for one that cannot be read. They are
-// removed from a request whose answer is redacted.
-func Partial(name string) bool { return slices.Contains(partial, name) }
+// What a request asks of an answer that is redacted. A field is removed only where that makes a read more complete, or
+// changes how the answer is written: what is done must stay what was judged.
+//
+//   - coded fields have the answer written in a way that cannot be read, or ask for what describes it. Without them the
+//     same is done.
+//   - conditional fields have it depend on the bytes before redaction whether, or how much of, something comes or is done,
+//     and so tell of them. Without them a read is whole. A write would be another write.
+var coded = set("accept-encoding", "want-digest", "want-content-digest", "want-repr-digest", "a-im")
 
-var partial = []string{
-	"accept-encoding", "range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since",
-	"want-digest", "want-content-digest", "want-repr-digest", "a-im",
+// conditional is true for the conditions of HTTP (RFC 9110, section 13), WebDAV (If), CalDAV and the object stores
+// (x-amz-copy-source-if-match, x-ms-if-tags, x-goog-if-generation-match), by their shape, and for ranges.
+func conditional(name string) bool {
+	return name == "if" || name == "range" || strings.HasPrefix(name, "if-") || strings.Contains(name, "-if-")
 }
+
+// RemovedForRedaction reports whether a field is removed from a request of that method whose answer is redacted.
+func RemovedForRedaction(method, name string) bool {
+	return coded[name] || reads(method) && (conditional(name) || name == "x-ms-range")
+}
+
+// Condition returns a field without which r would be another request, and whose outcome would tell of an answer that is
+// redacted. Trailers are not removed, so there it is any condition.
+func (r *Request) Condition() (name string, found bool) {
+	for _, m := range r.Headers {
+		if conditional(m.Name) && !reads(r.Method) {
+			return m.Name, true
+		}
+	}
+	for _, m := range r.Trailers {
+		if conditional(m.Name) {
+			return m.Name, true
+		}
+	}
+	return "", false
+}
+
+// reads is true for the methods that ask for a representation and do nothing else (RFC 9110, section 9.3).
+func reads(method string) bool { return method == "GET" || method == "HEAD" }

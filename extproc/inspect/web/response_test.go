@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign/countersign/extproc/gate"
 )
 
 func answer(status string, more ...string) []Field {
@@ -115,12 +117,36 @@ func TestFieldsThatTellOfTheOriginal(t *testing.T) {
 			t.Errorf("%s is dropped", name)
 		}
 	}
-	for _, name := range []string{"accept-encoding", "range", "if-range", "if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "a-im"} {
-		if !Partial(name) {
-			t.Errorf("%s is sent on", name)
-		}
+}
+
+// A condition goes from a read, which is then whole, and ends a write, which would be another without it.
+func TestConditionsAndRedaction(t *testing.T) {
+	conditions := []string{
+		"range", "if-range", "if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if", "if-schedule-tag-match",
+		"x-amz-copy-source-if-match", "x-amz-if-match-size", "x-ms-if-tags", "x-ms-source-if-none-match", "x-goog-if-generation-match",
 	}
-	if Partial("accept") {
-		t.Error("accept is not sent on")
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "QUERY", "PROPFIND", "OPTIONS"} {
+		read := method == "GET" || method == "HEAD"
+		for _, name := range conditions {
+			r := &Request{Method: method, Headers: gate.Object{{Name: name, Value: []string{"*"}}}}
+			if _, found := r.Condition(); found == read || RemovedForRedaction(method, name) != read {
+				t.Errorf("%s with %s: refused %t, removed %t", method, name, found, RemovedForRedaction(method, name))
+			}
+			r = &Request{Method: method, Trailers: gate.Object{{Name: name, Value: []string{"*"}}}}
+			if _, found := r.Condition(); !found {
+				t.Errorf("%s with the trailer %s is not refused", method, name)
+			}
+		}
+		for _, name := range []string{"accept-encoding", "want-digest", "want-repr-digest", "a-im"} {
+			if !RemovedForRedaction(method, name) {
+				t.Errorf("%s with %s: it is sent on", method, name)
+			}
+		}
+		for _, name := range []string{"accept", "prefer", "expect", "content-range", "x-iffy", "notify"} {
+			r := &Request{Method: method, Headers: gate.Object{{Name: name, Value: []string{"*"}}}}
+			if _, found := r.Condition(); found || RemovedForRedaction(method, name) {
+				t.Errorf("%s with %s: refused %t, removed %t", method, name, found, RemovedForRedaction(method, name))
+			}
+		}
 	}
 }
