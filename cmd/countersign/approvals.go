@@ -10,6 +10,7 @@ import (
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/console"
+	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/identity"
 )
@@ -73,6 +74,18 @@ func (g *gateway) openApprovals(ctx context.Context, c *config.Config) error {
 	}()
 	g.approvals = a
 	return nil
+}
+
+// kind is what gateway.started says of where requests are kept: verifying asks a journal for all of them, or for its part.
+func (a *approvals) kind(c *config.Config) string {
+	switch {
+	case a == nil:
+		return "none"
+	case c.Approvals.Store == "embedded":
+		return "embedded"
+	default:
+		return evidence.SharedApprovals
+	}
 }
 
 // asking is the desk for a state's gate; nil where nobody can be asked.

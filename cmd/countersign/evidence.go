@@ -102,6 +102,9 @@ func tellReport(w io.Writer, r *evidence.Report, ownKey bool) error {
 		return errSilent
 	}
 	fmt.Fprintf(w, "operations: %d decided, %d of them allowed; %d finished, %d with an unknown outcome, %d open\n", r.Decided, r.Allowed, r.Finished, r.Unknown, r.Open)
+	if r.Spent > 0 {
+		fmt.Fprintf(w, "approvals: %d used, %d of them for an operation that is not decided yet\n", r.Spent, r.Spending)
+	}
 	if r.Transits > 0 {
 		fmt.Fprintf(w, "transits: %d requests seen by Envoy; %d allowed operations that Envoy has not told of (yet)\n", r.Transits, r.NeverTransited)
 	}
@@ -110,6 +113,12 @@ func tellReport(w io.Writer, r *evidence.Report, ownKey bool) error {
 	}
 	if r.FurtherFindings > 0 {
 		fmt.Fprintf(w, "FOUND: %d more\n", r.FurtherFindings)
+	}
+	for _, gap := range r.Gaps {
+		fmt.Fprintf(w, "GAP: %s\n", gap)
+	}
+	if r.FurtherGaps > 0 {
+		fmt.Fprintf(w, "GAP: %d more\n", r.FurtherGaps)
 	}
 	if r.InProgress > 0 {
 		fmt.Fprintf(w, "a last line of %d bytes is being written\n", r.InProgress)

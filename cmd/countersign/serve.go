@@ -134,6 +134,7 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	if err := g.journal.Started(ctx, gate.Object{
+		{Name: "approvals", Value: g.approvals.kind(c)},
 		{Name: "config_digest", Value: c.Digest()},
 		{Name: "key", Value: g.journal.PublicKey()},
 		{Name: "node", Value: c.Node},
@@ -356,7 +357,7 @@ func (g *gateway) stop(c *config.Config) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Envoy.Drain.Std())
 	defer cancel()
 	if err := g.server.Drain(ctx); err != nil {
-		g.log.Warn("drain", "error", err)
+		g.alarm(evidence.AlarmDrain, err.Error())
 	}
 	if g.grpc != nil {
 		g.envoys.Close()

@@ -261,10 +261,11 @@ func (d *Desk) void(ctx context.Context, id, why string, only func(*Request) boo
 	return err
 }
 
-func (d *Desk) voidNow(now time.Time, r *Request, why string) error {
+func (d *Desk) voidNow(now time.Time, r *Request, why string, members ...gate.Member) error {
 	from := r.State
 	r.State, r.Closed, r.Reason = Voided, now, why
-	return d.note(r, RecordVoided, r.Op, because(why), gate.Member{Name: "from", Value: string(from)})
+	members = append(members, because(why), gate.Member{Name: "from", Value: string(from)})
+	return d.note(r, RecordVoided, r.Op, members...)
 }
 
 // VoidOthers voids what is open under any other policy than the one given: what people see in the queue can then still be

@@ -234,7 +234,7 @@ func (d *Desk) voidRolledBack(ctx context.Context, id string, seen uint64) error
 		if r.Rev >= seen || !r.State.Live() {
 			return errDone
 		}
-		return d.voidNow(now, r, reasonRolledBack)
+		return d.voidNow(now, r, reasonRolledBack, gate.Member{Name: "forgotten", Value: true})
 	})
 	if errors.Is(err, errDone) {
 		return nil

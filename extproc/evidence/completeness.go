@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
 )
@@ -14,10 +15,19 @@ type Completeness struct {
 	Unknown  uint64 // operation.unknown
 	Open     uint64 // allowed and without an outcome at the journal's end: under way, or cut off by a crash
 
-	Transits        uint64 // transit records: what Envoy says it did
-	NeverTransited  uint64 // allowed operations that Envoy says nothing about; only counted where there are transits
+	Spent    uint64 // approval.spent
+	Spending uint64 // of them, those whose decision may yet come
+
+	Transits       uint64 // transit records: what Envoy says it did
+	NeverTransited uint64 // allowed operations that Envoy says nothing about; only counted where there are transits
+
 	Findings        []Finding
 	FurtherFindings uint64 // beyond the first 100
+
+	// Gaps are grants that were spent and let nothing through, because of a crash or a failure that is on record. They are
+	// legal, and to be seen.
+	Gaps        []Finding
+	FurtherGaps uint64 // beyond the first 100
 }
 
 // Finding is something that should not be in a complete record of what happened.
@@ -27,60 +37,159 @@ type Finding struct {
 	Reason string
 }
 
-// maxRemembered bounds the operations that a transit record is looked for. Envoy's access log is seconds behind its
-// operations at most; with the bound a verification's memory does not grow with the journal.
-const maxRemembered = 1 << 20
-
+// completeness holds the records against what is legal. What it keeps of an operation is dropped when that has ended, but
+// for the last maxEnded.
 type completeness struct {
 	Completeness
-	open    map[uint64]string // allowed without an outcome: seq -> operation
-	redacts map[uint64]bool   // those of open whose answer is to be redacted
-	allowed map[string]bool   // operation -> it has transited
-	order   []string          // of allowed
+	gateway state
+	started time.Time // of the last gateway.started
+	last    time.Time // of the last record
+	shared  bool      // several gateways share the store of approvals
+
+	maxEnded, maxRequests int
+
+	live  map[string]*recordedOp
+	open  map[uint64]string // allowed without an outcome: seq -> operation
+	ended map[string]*recordedOp
+	order []string // of ended
+
+	requests     map[string]*recordedRequest
+	requestOrder []string
+	forgot       bool               // a request was dropped for the bound
+	spends       []*recordedRequest // spent, and not used yet
+	draining     string             // why what is spent from here on may not be used
 }
 
 func newCompleteness() *completeness {
-	return &completeness{open: map[uint64]string{}, redacts: map[uint64]bool{}, allowed: map[string]bool{}}
-}
-
-func (c *completeness) add(e *Entry) {
-	o, _ := outcomeOf(e.Type, e.Body) // the whole line is canonical
-	switch e.Type {
-	case gate.OperationDecided:
-		c.Decided++
-		if o.allows {
-			c.Allowed++
-			c.open[e.Seq] = e.Op
-			if redacts(e.Body) {
-				c.redacts[e.Seq] = true
-			}
-			c.remember(e.Op)
-		}
-	case gate.OperationFinished:
-		c.Finished++
-		if c.redacts[o.settles] && passedAround(e.Body) {
-			c.find(e.Seq, e.Op, fmt.Sprintf("record %d has the answer redacted, and it went to the agent without coming by the gateway", o.settles))
-		}
-		c.settle(o.settles)
-	case gate.OperationUnknown:
-		c.Unknown++
-		c.settle(o.settles)
-	case gate.GatewayStarted:
-		// The start before this record has settled all that stands before it.
-		for _, seq := range sortedKeys(c.open) {
-			c.find(seq, c.open[seq], "it was allowed and has neither an outcome nor an operation.unknown")
-		}
-		clear(c.open)
-		clear(c.redacts)
-	case gate.Transit:
-		c.Transits++
-		c.transit(e)
+	return &completeness{
+		gateway: running, maxEnded: maxEnded, maxRequests: maxRequests, live: map[string]*recordedOp{}, open: map[uint64]string{}, ended: map[string]*recordedOp{},
+		requests: map[string]*recordedRequest{},
 	}
 }
 
-func (c *completeness) settle(seq uint64) {
-	delete(c.open, seq)
-	delete(c.redacts, seq)
+func (c *completeness) add(e *Entry) {
+	switch e.Type {
+	case gate.OperationDecided:
+		c.while(e)
+		c.decided(e)
+	case gate.OperationFinished:
+		c.while(e)
+		c.Finished++
+		what, _ := endOf(e.Body)
+		c.end(e, what)
+	case gate.OperationUnknown: // a start writes it, too
+		c.Unknown++
+		c.end(e, endUnknown)
+	case gate.IdentityRefused:
+		c.while(e)
+		c.move(e, noCredential)
+	case gate.GatewayStarted:
+		c.begin(e)
+	case gate.GatewayStopped:
+		c.settleSpends(e.Time, stop)
+		c.gateway, _ = follow(c.gateway, stop)
+	case gate.Alarm:
+		c.alarm(e)
+	case gate.Transit:
+		c.while(e)
+		c.Transits++
+		c.transit(e)
+	case approvalRequested, approvalDecided, approvalSpent, approvalExpired, approvalVoided:
+		c.approval(e) // a start records some before it says that it has started
+	}
+	c.last = e.Time
+}
+
+// while wants the gateway to run.
+func (c *completeness) while(e *Entry) {
+	if _, ok := follow(c.gateway, work); !ok {
+		c.find(e.Seq, e.Op, fmt.Sprintf("%s of a gateway that %s", e.Type, c.gateway))
+		c.gateway = running // it is said once
+	}
+}
+
+func (c *completeness) begin(e *Entry) {
+	c.gateway, _ = follow(c.gateway, begin)
+	// The start before this record has settled all that stands before it.
+	for _, seq := range sortedKeys(c.open) {
+		c.find(seq, c.open[seq], "it was allowed and has neither an outcome nor an operation.unknown")
+	}
+	clear(c.open)
+	for id := range c.live {
+		c.drop(id)
+	}
+	c.settleSpends(c.last, begin)
+	c.started, c.draining = e.Time, ""
+	_ = scanObject(e.Body, func(name, value []byte) {
+		if string(name) == "approvals" {
+			store, _ := textValue(value)
+			c.shared = store == SharedApprovals
+		}
+	})
+}
+
+// operation is what is known of an operation by now.
+func (c *completeness) operation(id string) *recordedOp {
+	for _, known := range []map[string]*recordedOp{c.live, c.ended} {
+		if o := known[id]; o != nil {
+			return o
+		}
+	}
+	return &recordedOp{state: opUnknown}
+}
+
+// move takes a record of an operation.
+func (c *completeness) move(e *Entry, what step) (o *recordedOp, ok bool) {
+	o = c.operation(e.Op)
+	to, ok := follow(o.state, what)
+	if !ok {
+		c.find(e.Seq, e.Op, fmt.Sprintf("%s, of an operation that %s", inWords(e, what), o.state))
+		return o, false
+	}
+	o.state = to
+	c.live[e.Op] = o
+	if to == opEnded {
+		c.drop(e.Op)
+	}
+	return o, true
+}
+
+func (c *completeness) decided(e *Entry) {
+	c.Decided++
+	what, approval := decisionOf(e.Body)
+	if what == allow {
+		c.Allowed++
+		c.allowedBy(e, approval)
+	} else {
+		c.refusedAfter(e.Op)
+	}
+	o, ok := c.move(e, what)
+	if !ok {
+		return
+	}
+	o.decided = e.Seq
+	if what == allow {
+		o.allowed = true
+		o.redacts = redacts(e.Body)
+		c.open[e.Seq] = e.Op
+	}
+}
+
+func (c *completeness) end(e *Entry, what step) {
+	settles, _ := outcomeOf(e.Type, e.Body) // the whole line is canonical
+	o := c.operation(e.Op)
+	if o.state != opUnknown && o.state != opEnded && settles.settles != o.decided {
+		c.find(e.Seq, e.Op, fmt.Sprintf("%s of record %d, and the operation was decided by record %d", inWords(e, what), settles.settles, o.decided))
+		return
+	}
+	o, ok := c.move(e, what)
+	if !ok {
+		return
+	}
+	delete(c.open, o.decided)
+	if o.redacts && what != endUnknown && passedAround(e.Body) {
+		c.find(e.Seq, e.Op, fmt.Sprintf("record %d has the answer redacted, and it went to the agent without coming by the gateway", o.decided))
+	}
 }
 
 // redacts reports whether a decision wants something taken out of the answer.
@@ -109,19 +218,42 @@ func passedAround(outcome []byte) bool {
 	return unseen && sent
 }
 
-func (c *completeness) remember(op string) {
-	if _, known := c.allowed[op]; known {
-		return
-	}
-	c.allowed[op] = false
-	c.order = append(c.order, op)
-	if len(c.order) > maxRemembered {
-		if !c.allowed[c.order[0]] {
+// drop is called at an operation's end. It is remembered until maxEnded others have ended.
+func (c *completeness) drop(id string) {
+	o := c.live[id]
+	o.state = opEnded
+	delete(c.live, id)
+	c.ended[id] = o
+	c.order = append(c.order, id)
+	if len(c.order) > c.maxEnded {
+		oldest := c.order[0]
+		c.order = c.order[1:]
+		if o := c.ended[oldest]; o.allowed && !o.transited {
 			c.NeverTransited++
 		}
-		delete(c.allowed, c.order[0])
-		c.order = c.order[1:]
+		delete(c.ended, oldest)
 	}
+}
+
+// alarm takes what explains that a decision is missing.
+func (c *completeness) alarm(e *Entry) {
+	_ = scanObject(e.Body, func(name, value []byte) {
+		if kind, _ := textValue(value); string(name) == "kind" {
+			if why := missedBecause[kind]; why != "" {
+				c.explain(why)
+				if kind == AlarmDrain {
+					c.draining = why
+				}
+			}
+		}
+	})
+}
+
+// missedBecause are the alarms after which a decision can be missing.
+var missedBecause = map[string]string{
+	AlarmRefused: "the journal could not be written",
+	AlarmPanic:   "the gateway failed while it decided",
+	AlarmDrain:   "the gateway stopped before it could decide",
 }
 
 func (c *completeness) transit(e *Entry) {
@@ -132,15 +264,23 @@ func (c *completeness) transit(e *Entry) {
 			reached = ok && text != ""
 		}
 	})
-	_, allowed := c.allowed[e.Op]
+	o := c.operation(e.Op)
 	switch {
-	case allowed:
-		c.allowed[e.Op] = true
+	case o.allowed:
+		o.transited = true
 	case reached && e.Op == "":
 		c.find(e.Seq, "", "Envoy sent a request to a target, and it belongs to no operation")
 	case reached:
 		c.find(e.Seq, e.Op, "Envoy sent a request to a target, and no decision allowed the operation")
 	}
+}
+
+func (c *completeness) gap(seq uint64, op, reason string) {
+	if len(c.Gaps) == 100 {
+		c.FurtherGaps++
+		return
+	}
+	c.Gaps = append(c.Gaps, Finding{seq, op, reason})
 }
 
 func (c *completeness) find(seq uint64, op, reason string) {
@@ -152,10 +292,13 @@ func (c *completeness) find(seq uint64, op, reason string) {
 }
 
 func (c *completeness) result() Completeness {
+	c.settleSpends(c.last, "")
 	c.Open = uint64(len(c.open))
-	for _, transited := range c.allowed {
-		if !transited {
-			c.NeverTransited++
+	for _, known := range []map[string]*recordedOp{c.live, c.ended} {
+		for _, o := range known {
+			if o.allowed && !o.transited {
+				c.NeverTransited++
+			}
 		}
 	}
 	if c.Transits == 0 {

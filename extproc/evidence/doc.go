@@ -48,7 +48,7 @@
 //
 // # A verifier in thirty lines
 //
-// This is all that [Verify] does, for whoever would rather write it again than believe it.
+// This is all that [Verify] does to show that a journal is whole, for whoever would rather write it again than believe it.
 //
 //	 1  notes := every line of "checkpoints" that ends in a newline: exactly {"note": TEXT}. None: fail.
 //	 2  for each note: split TEXT at its first blank line into what is signed (with the newline that
@@ -80,6 +80,15 @@
 //	28  hold(n):  if a note has SIZE n: ROOT is base64(root()), else fail: a record up to n, and after the
 //	29              last note that held, was changed
 //	30  a note from elsewhere, the collector's say, is held in the same way
+//
+// # What can follow what
+//
+// A journal that is whole can still tell of what cannot have been: two ends of one operation, an end of what was not decided, one
+// approval that let two operations through, a grant that was spent without the answers or after its end. [Verify] holds each
+// record of an operation, a request for approval and the gateway against one table of what is legal (legal, in legal.go), and
+// reports the rest as findings. A grant that was spent and let nothing through, because of a crash or a failure that is on record, is
+// legal, and reported as a gap. Where gateways share a store of requests (gateway.started says `approvals: shared`), each journal
+// has a part of what was asked and answered: then only what contradicts the journal itself is a finding.
 //
 // # Durability
 //

@@ -59,6 +59,16 @@ const (
 	AlarmCheckpointFailed = "checkpoint_failed" // not recorded
 )
 
+// Alarms of the gateway that explain why a decision can be missing; see Completeness.Gaps.
+const (
+	AlarmPanic = "panic"         // a part of the gateway failed: what it had in hand was refused
+	AlarmDrain = "drain_expired" // the gateway stopped while operations were under way
+)
+
+// SharedApprovals is the member `approvals` of gateway.started where several gateways share the store of requests for approval:
+// each one's journal has the changes that it made itself.
+const SharedApprovals = "shared"
+
 // Journal is an append-only, chained, signed file of records. It implements [gate.Recorder].
 type Journal struct {
 	opts Options

@@ -1,0 +1,450 @@
+package evidence
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// The types of record that package approval writes; it is not imported here, and a test there holds the two together.
+const (
+	approvalRequested = "approval.requested"
+	approvalDecided   = "approval.decided"
+	approvalSpent     = "approval.spent"
+	approvalExpired   = "approval.expired"
+	approvalVoided    = "approval.voided"
+)
+
+// state is where an operation, a request for approval or the gateway stands by what was recorded. Its text completes
+// "the operation …" and "the request …".
+type state string
+
+const (
+	opUnknown state = "was not decided" // or so long ago that it is forgotten
+	opAsked   state = "was asked about"
+	opDenied  state = "was denied"
+	opAllowed state = "was allowed"
+	opEnded   state = "has ended"
+
+	reqUnknown  state = "was never made"
+	reqPending  state = "waits for people"
+	reqApproved state = "is approved"
+	reqRejected state = "was rejected"
+	reqExpired  state = "has expired"
+	reqVoided   state = "was voided"
+	reqSpent    state = "is spent"
+	reqUsed     state = "has been used"
+	reqWasted   state = "was spent for nothing"
+
+	running state = "runs"
+	stopped state = "has stopped"
+)
+
+// step is what a record does.
+type step string
+
+const (
+	deny          step = "a decision that denies"
+	ask           step = "a decision that asks"
+	allow         step = "a decision that allows"
+	noCredential  step = "a refused identity"
+	endWithout    step = "an end without the target"
+	endWith       step = "an end with the target"
+	endUnknown    step = "an unknown end"
+	request       step = "a request"
+	approve       step = "an approval"
+	approveLast   step = "the last approval"
+	reject        step = "a rejection"
+	expire        step = "an expiry"
+	void          step = "a voiding"
+	voidForgotten step = "a voiding of what the store had forgotten"
+	spend         step = "a spend"
+	use           step = "a decision that allows by it"
+	begin         step = "a start"
+	stop          step = "a stop"
+	work          step = "work"
+)
+
+// legal is everything that may follow: what is not in it is a finding.
+var legal = map[state]map[step]state{
+	opUnknown: {deny: opDenied, ask: opAsked, allow: opAllowed, noCredential: opEnded},
+	opAsked:   {deny: opDenied, ask: opAsked, allow: opAllowed, endWithout: opEnded}, // a hold decides again
+	opDenied:  {endWithout: opEnded},
+	opAllowed: {endWithout: opEnded, endWith: opEnded, endUnknown: opEnded},
+	opEnded:   {},
+
+	// A store that was put back to what it was can have any request as it once stood: it is voided then.
+	reqUnknown:  {request: reqPending},
+	reqPending:  {approve: reqPending, approveLast: reqApproved, reject: reqRejected, expire: reqExpired, void: reqVoided, voidForgotten: reqVoided},
+	reqApproved: {spend: reqSpent, expire: reqExpired, void: reqVoided, voidForgotten: reqVoided},
+	reqSpent:    {use: reqUsed, voidForgotten: reqVoided},
+	reqUsed:     {voidForgotten: reqVoided},
+	reqWasted:   {voidForgotten: reqVoided},
+	reqRejected: {voidForgotten: reqVoided},
+	reqExpired:  {voidForgotten: reqVoided},
+	reqVoided:   {voidForgotten: reqVoided},
+
+	running: {begin: running, stop: stopped, work: running}, // a start without a stop before it: a crash
+	stopped: {begin: running, stop: stopped},                // a stop after it: a start that failed
+}
+
+// follow reports where one who stands at from is after what.
+func follow(from state, what step) (to state, ok bool) {
+	to, ok = legal[from][what]
+	return to, ok
+}
+
+// Bounds of what is remembered, so that a verification's memory does not grow with the journal. An operation is dropped
+// when it has ended, but for the last of them, which Envoy's access log has yet to tell of: it is seconds behind. A request
+// that has ended is remembered because a start records once more what it does not know to be recorded.
+const (
+	maxEnded    = 1 << 20
+	maxRequests = 1 << 15
+)
+
+// recordedOp is an operation, as far as it is recorded.
+type recordedOp struct {
+	state     state
+	decided   uint64 // seq of the last decision
+	allowed   bool   // at any time
+	redacts   bool   // its answer is to be redacted
+	transited bool
+}
+
+// recordedRequest is a request for approval, as far as it is recorded.
+type recordedRequest struct {
+	id        string
+	state     state
+	quorum    int
+	own       []string // who must not approve: the agent, and the person that it acts for
+	approvers []string
+	events    map[string]string // event -> what it said
+	spend     spending
+}
+
+// spending is a grant on its way from its approval.spent to the decision that uses it.
+type spending struct {
+	seq   uint64
+	op    string
+	time  time.Time
+	until time.Time // zero where it is not known
+	ours  bool      // of this gateway's present run: the decision has to come
+	why   string    // what can explain that none came
+}
+
+// grantSlack is how much later than a grant's end the decision that uses it may stand: the store's clock is another's, and
+// the disk takes its time.
+const grantSlack = 5 * time.Minute
+
+// useWithin is how long a decision comes after its spend at most. It is a few milliseconds where the disk is well.
+const useWithin = time.Minute
+
+// approvalBody is what verifying reads of an approval.* record.
+type approvalBody struct {
+	Approval string `json:"approval"`
+	Event    string `json:"event"`
+	Gateway  string `json:"gateway"`
+	Decision string `json:"decision"`
+	State    string `json:"state"`
+	Until    string `json:"granted_until"`
+	Agent    party  `json:"agent"`
+	Person   *party `json:"on_behalf_of"`
+	Approver party  `json:"approver"`
+	Asks     []struct {
+		Quorum int `json:"quorum"`
+	} `json:"asks"`
+	Approvals []party `json:"approvals"`
+	Forgotten bool    `json:"forgotten"`
+}
+
+type party struct {
+	Issuer  string `json:"issuer"`
+	Subject string `json:"subject"`
+}
+
+func (p party) key() string { return strconv.Quote(p.Issuer) + " " + strconv.Quote(p.Subject) }
+
+// approval takes an approval.* record. A shared store's requests are in several journals, each with a part: then what
+// is missing here can be elsewhere, and only what contradicts this journal is a finding.
+func (c *completeness) approval(e *Entry) {
+	var b approvalBody
+	if err := json.Unmarshal(e.Body, &b); err != nil {
+		c.find(e.Seq, e.Op, "it is not what a record of a request for approval says: "+err.Error())
+		return
+	}
+	what, ok := stepOf(e, &b)
+	if !ok {
+		return
+	}
+	r := c.requests[b.Approval]
+	if r == nil {
+		r = &recordedRequest{id: b.Approval, state: reqUnknown, events: map[string]string{}}
+		c.keep(r)
+	}
+	said := e.Type + " " + e.Op + " " + hashText(e.Body)
+	if b.Event != "" {
+		if before, again := r.events[b.Event]; again && before == said {
+			return // a start records what it does not know to be recorded
+		} else if again && what != voidForgotten {
+			c.find(e.Seq, e.Op, fmt.Sprintf("the change %s of request %s was recorded before, as another", b.Event, r.id))
+			return
+		}
+		r.events[b.Event] = said
+	}
+	from := r.state
+	to, ok := follow(from, what)
+	if !ok && c.shared && (from == reqUnknown || from == reqPending) {
+		to, ok = afterStep[what], true
+	}
+	if !ok && c.forgot && from == reqUnknown {
+		to, ok = afterStep[what], true
+	}
+	if !ok {
+		c.find(e.Seq, e.Op, fmt.Sprintf("%s of request %s, which %s", what, r.id, from))
+		return
+	}
+	r.state = to
+	switch what {
+	case request:
+		for _, a := range b.Asks {
+			r.quorum = max(r.quorum, a.Quorum, 1)
+		}
+		r.own = append(r.own, b.Agent.key())
+		if b.Person != nil {
+			r.own = append(r.own, b.Person.key())
+		}
+	case approve, approveLast:
+		c.approved(e, r, &b)
+	case spend:
+		c.spent(e, r, &b)
+	case voidForgotten:
+		c.settled(r)
+	}
+}
+
+// afterStep is where a request stands after a step of which this journal does not have all that came before.
+var afterStep = map[step]state{
+	approve: reqPending, approveLast: reqApproved, reject: reqRejected, expire: reqExpired, void: reqVoided, voidForgotten: reqVoided, spend: reqSpent,
+}
+
+func stepOf(e *Entry, b *approvalBody) (step, bool) {
+	switch e.Type {
+	case approvalRequested:
+		return request, true
+	case approvalDecided:
+		switch {
+		case b.Decision == "approve" && b.State == "approved":
+			return approveLast, true
+		case b.Decision == "approve":
+			return approve, true
+		case b.Decision == "reject":
+			return reject, true
+		}
+	case approvalSpent:
+		return spend, true
+	case approvalExpired:
+		return expire, true
+	case approvalVoided:
+		if b.Forgotten {
+			return voidForgotten, true
+		}
+		return void, true
+	}
+	return "", false // a refused answer and an agent that left change nothing
+}
+
+func (c *completeness) approved(e *Entry, r *recordedRequest, b *approvalBody) {
+	who := b.Approver.key()
+	switch {
+	case slices.Contains(r.own, who):
+		c.find(e.Seq, e.Op, fmt.Sprintf("request %s was approved by whom it is for, %s", r.id, who))
+	case slices.Contains(r.approvers, who):
+		c.find(e.Seq, e.Op, fmt.Sprintf("request %s was approved twice by %s", r.id, who))
+	default:
+		r.approvers = append(r.approvers, who)
+	}
+}
+
+// spent holds a spend against the answers before it: those recorded, and those that it names itself.
+func (c *completeness) spent(e *Entry, r *recordedRequest, b *approvalBody) {
+	c.Spent++
+	var named []string
+	for _, p := range b.Approvals {
+		if !slices.Contains(named, p.key()) {
+			named = append(named, p.key())
+		}
+	}
+	have := len(r.approvers)
+	if c.shared || c.forgot {
+		have = max(have, len(named))
+	}
+	if need := max(r.quorum, 1); have < need {
+		c.find(e.Seq, e.Op, fmt.Sprintf("request %s was spent with %d of the %d approvals that it needs", r.id, have, need))
+	}
+	for _, who := range named {
+		if !slices.Contains(r.approvers, who) && !c.shared && !c.forgot {
+			c.find(e.Seq, e.Op, fmt.Sprintf("request %s was spent on an approval by %s that is not recorded", r.id, who))
+		}
+	}
+	made, known := timeOfID(e.Op)
+	before := known && made.Before(c.started.Truncate(time.Millisecond)) // of an earlier run: a start recorded it
+	r.spend = spending{seq: e.Seq, op: e.Op, time: e.Time, ours: b.Gateway == e.Node && !before}
+	r.spend.until, _ = time.Parse(timeLayout, b.Until)
+	switch op := c.operation(e.Op); {
+	case op.state == opUnknown || op.state == opAsked:
+	case op.allowed:
+		c.find(e.Seq, e.Op, fmt.Sprintf("request %s was spent by an operation that had been allowed without it", r.id))
+		return
+	default:
+		r.spend.ours, r.spend.why = false, "the operation was refused"
+	}
+	if r.spend.why == "" {
+		r.spend.why = c.draining
+	}
+	c.spends = append(c.spends, r)
+}
+
+// allowedBy takes a decision of e.Op that allows. It uses the grant that it names, once, and there is no other.
+func (c *completeness) allowedBy(e *Entry, named string) {
+	if named == "" {
+		if i := slices.IndexFunc(c.spends, func(r *recordedRequest) bool { return r.spend.op == e.Op }); i >= 0 {
+			c.find(e.Seq, e.Op, fmt.Sprintf("the operation had spent request %s, and was allowed without naming it", c.spends[i].id))
+		}
+		return
+	}
+	r := c.requests[named]
+	if r == nil {
+		c.find(e.Seq, e.Op, fmt.Sprintf("it was allowed by request %s, which %s", named, reqUnknown))
+		return
+	}
+	to, ok := follow(r.state, use)
+	switch {
+	case !ok:
+		c.find(e.Seq, e.Op, fmt.Sprintf("it was allowed by request %s, which %s", named, r.state))
+	case r.spend.op != e.Op:
+		c.find(e.Seq, e.Op, fmt.Sprintf("it was allowed by request %s, which operation %s has spent", named, r.spend.op))
+	default:
+		if until := r.spend.until; !until.IsZero() && e.Time.After(until.Add(grantSlack)) && !c.shared {
+			c.find(e.Seq, e.Op, fmt.Sprintf("it was allowed by request %s, whose grant had ended at %s", named, until.Format(time.RFC3339)))
+		}
+		r.state = to
+		c.settled(r)
+	}
+}
+
+// refusedAfter takes a decision of op that refuses: what op had spent let nothing through.
+func (c *completeness) refusedAfter(op string) {
+	for _, r := range c.spends {
+		if r.spend.op == op && r.spend.why == "" {
+			r.spend.why, r.spend.ours = "the operation was refused", false
+		}
+	}
+}
+
+// explain notes what can have kept a decision from being recorded.
+func (c *completeness) explain(why string) {
+	for _, r := range c.spends {
+		if r.spend.why == "" {
+			r.spend.why = why
+		}
+	}
+}
+
+// settled drops a spend that needs no decision any more.
+func (c *completeness) settled(r *recordedRequest) {
+	c.spends = slices.DeleteFunc(c.spends, func(x *recordedRequest) bool { return x == r })
+}
+
+// settleSpends ends the wait for the decisions of spent grants, when at says a start, a stop, or the journal's end (""). A
+// spend that a crash or a failure has cut short let nothing through: that is a gap. Any other is a finding.
+func (c *completeness) settleSpends(now time.Time, at step) {
+	for _, r := range c.spends {
+		s := &r.spend
+		switch late := now.Sub(s.time) > useWithin; {
+		case s.why != "":
+		case !s.ours:
+			s.why = "the gateway that had spent it was gone"
+		case late || at == stop:
+			c.find(s.seq, s.op, fmt.Sprintf("request %s was spent for the operation, and no decision allows it", r.id))
+		case at == begin:
+			s.why = "the gateway stopped before it could decide"
+		default:
+			c.Spending++
+			continue
+		}
+		r.state = reqWasted
+		if s.why != "" {
+			c.gap(s.seq, s.op, fmt.Sprintf("request %s was spent, and nothing was let through: %s", r.id, s.why))
+		}
+	}
+	c.spends = nil
+}
+
+// keep remembers a request, and forgets the oldest beyond the bound.
+func (c *completeness) keep(r *recordedRequest) {
+	c.requests[r.id] = r
+	c.requestOrder = append(c.requestOrder, r.id)
+	if len(c.requestOrder) > c.maxRequests {
+		delete(c.requests, c.requestOrder[0])
+		c.requestOrder = c.requestOrder[1:]
+		c.forgot = true
+	}
+}
+
+// decisionOf reads of an operation.decided what it allows by.
+func decisionOf(body []byte) (what step, approval string) {
+	what = deny
+	_ = scanObject(body, func(name, value []byte) {
+		switch string(name) {
+		case "approval":
+			approval, _ = textValue(value)
+		case "effect":
+			switch string(value) {
+			case `"allow"`:
+				what = allow
+			case `"ask"`:
+				what = ask
+			}
+		}
+	})
+	return what, approval
+}
+
+// endOf reads how an operation.finished says that it ended.
+func endOf(body []byte) (what step, result string) {
+	_ = scanObject(body, func(name, value []byte) {
+		if string(name) == "result" {
+			result, _ = textValue(value)
+		}
+	})
+	switch gate.Result(result) {
+	case gate.Refused, gate.ClientGone:
+		return endWithout, result
+	default:
+		return endWith, result
+	}
+}
+
+// inWords is an operation's record, for a finding.
+func inWords(e *Entry, what step) string {
+	switch e.Type {
+	case gate.OperationFinished:
+		_, result := endOf(e.Body)
+		return fmt.Sprintf("an operation.finished that says %q", result)
+	case gate.OperationDecided:
+		return string(what)
+	default:
+		return "an " + e.Type
+	}
+}
+
+func hashText(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
