@@ -12,7 +12,8 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// The types of record that package approval writes; it is not imported here, and a test there holds the two together.
+// The types of record that package approval writes; it is not imported here, and what the whole
+// program writes in its tests holds the two together.
 const (
 	approvalRequested = "approval.requested"
 	approvalDecided   = "approval.decided"

@@ -11,6 +11,8 @@
 //	evidence        the records of operations that it leaves, in order; go test -update writes it
 //	evidence-ext_authz  the same through ext_authz, where Envoy itself refuses some of it
 //
+// At its end the journal must verify, whatever the story is about.
+//
 // A conversation:
 //
 //	@ agent-2                       who asks from here on: an agent of the issuer, "nobody", or claims as JSON
@@ -37,11 +39,13 @@ package story
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -121,6 +125,16 @@ func Play(tb extproctest.TB, file string, o Options) {
 	got := g.Evidence(strings.Count(want, "\n"))
 	if got != want {
 		tb.Fatalf("%s: the records are\n%s\nand should be\n%s", file, indent(got), indent(want))
+	}
+	g.verify(file)
+}
+
+// verify holds what the gateway recorded against itself, while it runs.
+func (g *Gateway) verify(file string) {
+	g.tb.Helper()
+	out, err := exec.CommandContext(context.Background(), cmp.Or(g.options.Binary, extproctest.Build(g.tb)), "evidence", "verify", "--data", g.Data()).CombinedOutput()
+	if err != nil {
+		g.tb.Fatalf("%s: the journal does not verify: %v\n%s", file, err, out)
 	}
 }
 
