@@ -261,7 +261,7 @@ func (a *attempt) fits(v gate.Verdict) error {
 func (a *attempt) refuseError(ctx context.Context, err error) bool {
 	var refused *web.Error
 	if errors.As(err, &refused) {
-		return a.refuse(ctx, gate.Refusal{Problem: refused.Problem, Detail: refused.Detail})
+		return a.refuse(ctx, gate.Refusal{Problem: refused.Problem, Detail: redact.MaskText(refused.Detail)})
 	}
 	return a.refuse(ctx, gate.Refusal{Problem: gate.Unreadable, Detail: "The request could not be read."})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/countersign/countersign/extproc/approval"
@@ -96,7 +97,10 @@ func (a *asking) answer(ctx context.Context, id string) (gate.Answer, error) {
 // shown is the operation's detail as an approver may see it. Every redaction masks here, also one that removes: a person
 // must see that there is a value, though not which.
 func (a *asking) shown(q *gate.Question) (gate.Object, error) {
-	detail := q.Operation.Detail.Object()
+	detail, err := expanded(q.Operation.Detail.Object())
+	if err != nil {
+		return nil, err
+	}
 	if why := unseen(detail); why != "" {
 		return nil, errors.New(why)
 	}
@@ -132,6 +136,21 @@ func (a *asking) shown(q *gate.Question) (gate.Object, error) {
 		shown[i] = m
 	}
 	return shown, nil
+}
+
+// expanded is the detail with each text of JSON in it as a tree, of which a card can show each value.
+func expanded(detail gate.Object) (gate.Object, error) {
+	for i, m := range detail {
+		if text, ok := m.Value.(gate.Raw); ok {
+			v, err := web.ParseJSON([]byte(text))
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", m.Name, err)
+			}
+			detail = slices.Clone(detail)
+			detail[i].Value = v
+		}
+	}
+	return detail, nil
 }
 
 // unseen says why a person could not see all that would run; empty where they can. What is streamed past is not in the digest

@@ -122,8 +122,11 @@ func resourcesOf(c *config.Config) map[string]*extproc.Resource {
 			panic(err) // a map has each name once
 		}
 		out := &extproc.Resource{
-			Resource:     gate.Resource{Name: r.Name, Kind: r.Kind, Labels: object, Policy: r.Policy},
-			Web:          web.Options{MaxBody: int64(r.Limits.RequestBody), Stream: r.Body == "stream", Paths: r.Paths, Upgrades: r.Upgrades},
+			Resource: gate.Resource{Name: r.Name, Kind: r.Kind, Labels: object, Policy: r.Policy},
+			Web: web.Options{
+				MaxBody: int64(r.Limits.RequestBody), MaxValues: r.Limits.Values, ExactNumbers: r.Numbers == "exact",
+				Stream: r.Body == "stream", Paths: r.Paths, Upgrades: r.Upgrades,
+			},
 			PassResponse: r.Response == "pass" || r.Attach == "ext_authz",
 			StreamBody:   r.Body == "stream",
 			Hold:         cmp.Or(r.Hold, c.Approvals.Hold).Std(),

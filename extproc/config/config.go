@@ -269,6 +269,10 @@ type Resource struct {
 	// upgraded connection is not seen.
 	Upgrades []string `yaml:"upgrades"`
 
+	// Numbers is how the target reads JSON numbers: "double" (the default: those that a double does not give back, like
+	// 9007199254740993, are refused, because most targets round them and policy does not) or "exact": they are accepted.
+	Numbers string `yaml:"numbers"`
+
 	// Paths are forms of path that are ambiguous between servers, and accepted here because this target is known to need
 	// them: "encoded-slash", "dot-segments", "double-slash", "backslash", "parameters". None by default.
 	Paths []string `yaml:"paths"`
@@ -303,6 +307,11 @@ type Limits struct {
 	ResponseBody Size `yaml:"response_body"` // 64MiB for answers that are redacted, and no limit for others, by default.
 	Headers      Size `yaml:"headers"`       // of a request or an answer. 60KiB by default; 1MiB at most.
 
+	// Values is how many values a request's body may have, where it is inspected: JSON values, a list or an object being one
+	// beside those within it, and pairs of a form. 100000 by default; 10000000 at most. While policy looks at it, a value
+	// takes up to 200 bytes.
+	Values int `yaml:"values"`
+
 	// RequestTime is how long a request may take to arrive whole, where its body is inspected: what came of it is held
 	// until then. 60s by default; 10m at most.
 	RequestTime Duration `yaml:"request_time"`
@@ -318,6 +327,7 @@ const (
 	DefaultRequestBody  = 1 << 20
 	DefaultResponseBody = 64 << 20
 	DefaultHeaders      = 60 << 10
+	DefaultValues       = 100_000
 	DefaultRequestTime  = time.Minute
 	DefaultDrain        = 20 * time.Second
 )

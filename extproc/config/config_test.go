@@ -76,7 +76,8 @@ func TestDefaultsAndRelativePaths(t *testing.T) {
 		{"resources[0].attach", c.Resources[0].Attach, "ext_proc"},
 		{"resources[0].body", c.Resources[0].Body, "inspect"},
 		{"resources[0].response", c.Resources[0].Response, "inspect"},
-		{"resources[0].limits", c.Resources[0].Limits, Limits{RequestBody: 1 << 20, Headers: 60 << 10, RequestTime: Duration(time.Minute)}},
+		{"resources[0].limits", c.Resources[0].Limits, Limits{RequestBody: 1 << 20, Headers: 60 << 10, Values: 100_000, RequestTime: Duration(time.Minute)}},
+		{"resources[0].numbers", c.Resources[0].Numbers, "double"},
 	} {
 		if diff := cmp.Diff(x.want, x.got); diff != "" {
 			t.Errorf("%s: %s", x.what, diff)
@@ -138,6 +139,9 @@ func TestProblems(t *testing.T) {
 		{"a size of nothing", resource("limits: {request_body: 0}"), ":12: resources[0].limits.request_body: is 0, which cannot work: leave the key out for the default"},
 		{"a count of nothing", good + "approvals: {limits: {rate: 0}}\n", ":12: approvals.limits.rate: is 0, which cannot work: leave the key out for the default"},
 		{"a list of no subjects", replace("[countersign]", "[countersign]\n    subjects: []"), ":7: agents[0].subjects: is empty: name at least one, or leave the key out"},
+		{"more values than are read", resource("limits: {values: 10000001}"), ":12: resources[0].limits.values: is 10000001: use 1 to 10000000"},
+		{"no values", resource("limits: {values: -1}"), ":12: resources[0].limits.values: is -1: use 1 to 10000000"},
+		{"numbers of another kind", resource("numbers: float"), `:12: resources[0].numbers: is "float", and must be one of double, exact`},
 		{"headers that are too small", resource("limits: {headers: 100}"), ":12: resources[0].limits.headers: is 100 bytes: use 1KiB to 1MiB"},
 		{"a hold longer than a request lives", resource("hold: 1h"), ":12: resources[0].hold: is 1h0m0s, longer than approvals.ttl, 15m0s: a request would expire while it is held"},
 		{"a kind that is not known", replace("kind: http", "kind: htp"), `:9: resources[0].kind: is "htp", and must be one of http`},

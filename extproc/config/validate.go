@@ -62,8 +62,10 @@ func (r *Resource) setDefaults() {
 	r.Attach = cmp.Or(r.Attach, "ext_proc")
 	r.Body = cmp.Or(r.Body, "inspect")
 	r.Response = cmp.Or(r.Response, "inspect")
+	r.Numbers = cmp.Or(r.Numbers, "double")
 	r.Limits.RequestBody = cmp.Or(r.Limits.RequestBody, Size(DefaultRequestBody))
 	r.Limits.Headers = cmp.Or(r.Limits.Headers, Size(DefaultHeaders))
+	r.Limits.Values = cmp.Or(r.Limits.Values, DefaultValues)
 	r.Limits.RequestTime = cmp.Or(r.Limits.RequestTime, Duration(DefaultRequestTime))
 	if r.Credential != nil {
 		r.Credential.Header = cmp.Or(r.Credential.Header, "Authorization")
@@ -506,6 +508,7 @@ func (r *Resource) validate(k checker) {
 	k.at("attach").oneOf(r.Attach, "ext_proc", "ext_authz")
 	k.at("body").oneOf(r.Body, "inspect", "stream")
 	k.at("response").oneOf(r.Response, "inspect", "pass")
+	k.at("numbers").oneOf(r.Numbers, "double", "exact")
 	for i, u := range r.Upgrades {
 		k.at("upgrades").index(i).oneOf(u, "websocket", "connect")
 	}
@@ -517,6 +520,9 @@ func (r *Resource) validate(k checker) {
 	}
 	if r.Limits.Headers < 1<<10 || r.Limits.Headers > 1<<20 {
 		k.at("limits.headers").fail("is %d bytes: use 1KiB to 1MiB", r.Limits.Headers)
+	}
+	if r.Limits.Values < 1 || r.Limits.Values > 10_000_000 {
+		k.at("limits.values").fail("is %d: use 1 to 10000000", r.Limits.Values)
 	}
 	if d := r.Limits.RequestTime.Std(); d < time.Second || d > 10*time.Minute {
 		k.at("limits.request_time").fail("is %v: use 1s to 10m, and body: stream for requests that take longer", d)

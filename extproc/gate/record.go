@@ -286,7 +286,7 @@ func addUp(counts []Count) []Count {
 	for i, c := range counts {
 		sorted[i] = Count{strings.ToValidUTF8(c.Name, "\uFFFD"), c.N}
 	}
-	slices.SortFunc(sorted, func(a, b Count) int { return compareNames(a.Name, b.Name) })
+	slices.SortFunc(sorted, func(a, b Count) int { return CompareNames(a.Name, b.Name) })
 	sums := sorted[:0]
 	for _, c := range sorted {
 		if n := len(sums); n > 0 && sums[n-1].Name == c.Name {

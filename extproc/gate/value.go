@@ -17,8 +17,13 @@ import (
 // whose names are unique. Make one with [MakeObject], or write a literal that is already in order.
 //
 // The values in it, and in every list within it, are nil, bool, string, int, int64, float64, [json.Number], []any,
-// []string or Object. Anything else is an error where the value is encoded.
+// []string, Object or Raw. Anything else is an error where the value is encoded.
 type Object []Member
+
+// Raw is one JSON value of any kind as canonical text, as [AppendJSON] writes it. It is for what somebody else can make
+// large: a tree of values takes tens of bytes for each of them, where the text of `0,` takes two. Only what reads such text
+// in the first place makes one ([AppendNumber], [AppendString], [CompareNames] are its tools), and answers for its form.
+type Raw string
 
 // Member is one name and its value.
 type Member struct {
@@ -31,7 +36,7 @@ var ErrDuplicateName = errors.New("duplicate name in a JSON object")
 
 // MakeObject sorts members into canonical order. It is an error for two members to have the same name.
 func MakeObject(members ...Member) (Object, error) {
-	slices.SortFunc(members, func(a, b Member) int { return compareNames(a.Name, b.Name) })
+	slices.SortFunc(members, func(a, b Member) int { return CompareNames(a.Name, b.Name) })
 	for i := 1; i < len(members); i++ {
 		if members[i].Name == members[i-1].Name {
 			return nil, fmt.Errorf("%w: %q", ErrDuplicateName, members[i].Name)
@@ -53,30 +58,19 @@ func (o Object) Get(name string) (any, bool) {
 // AppendJSON appends o as canonical JSON.
 func (o Object) AppendJSON(dst []byte) ([]byte, error) { return AppendJSON(dst, o) }
 
-// compareNames orders two member names by their UTF-16 code units, as RFC 8785 asks. UTF-8 has the same order but where
-// a supplementary character (a surrogate pair, D800–DFFF) meets one in U+E000–U+FFFF.
-func compareNames(a, b string) int {
-	for len(a) > 0 && len(b) > 0 {
-		ra, na := utf8.DecodeRuneInString(a)
-		rb, nb := utf8.DecodeRuneInString(b)
-		if ra != rb {
-			ka, kb := utf16Key(ra), utf16Key(rb)
-			if ka != kb {
-				return ka - kb
+// CompareNames orders two member names by their UTF-16 code units, as RFC 8785 asks. UTF-8 has the same order but where
+// a supplementary character (a surrogate pair, D800–DFFF; its UTF-8 begins with F0 or more) meets one in U+E000–U+FFFF
+// (EE or EF).
+func CompareNames[T string | []byte](a, b T) int {
+	for i := range min(len(a), len(b)) {
+		if x, y := a[i], b[i]; x != y {
+			if x >= 0xEE && y >= 0xEE && (x >= 0xF0) != (y >= 0xF0) {
+				return int(y) - int(x)
 			}
-			return int(ra) - int(rb)
+			return int(x) - int(y)
 		}
-		a, b = a[na:], b[nb:]
 	}
 	return len(a) - len(b)
-}
-
-// utf16Key is the first UTF-16 code unit of r, of which supplementary characters have a surrogate.
-func utf16Key(r rune) int {
-	if r >= 0x10000 {
-		return 0xD800 + int((r-0x10000)>>10)
-	}
-	return int(r)
 }
 
 // AppendJSON appends v in the canonical form of RFC 8785: members in order, no white space, the shortest escapes. It
@@ -100,7 +94,13 @@ func AppendJSON(dst []byte, v any) ([]byte, error) {
 	case float64:
 		return appendFloat(dst, v)
 	case json.Number:
-		return appendNumber(dst, string(v))
+		dst, _, err := AppendNumber(dst, string(v))
+		return dst, err
+	case Raw:
+		if v == "" {
+			return dst, errors.New("an empty text is no JSON value")
+		}
+		return append(dst, v...), nil
 	case []string:
 		dst = append(dst, '[')
 		for i, s := range v {
@@ -129,7 +129,7 @@ func AppendJSON(dst []byte, v any) ([]byte, error) {
 		dst = append(dst, '{')
 		for i, m := range v {
 			if i > 0 {
-				if compareNames(v[i-1].Name, m.Name) >= 0 {
+				if CompareNames(v[i-1].Name, m.Name) >= 0 {
 					return dst, fmt.Errorf("members %q and %q are not in canonical order", v[i-1].Name, m.Name)
 				}
 				dst = append(dst, ',')
@@ -217,31 +217,42 @@ func appendFloat(dst []byte, f float64) ([]byte, error) {
 	return dst, nil
 }
 
-func appendNumber(dst []byte, literal string) ([]byte, error) {
+// AppendNumber appends a number as [AppendJSON] does. double is true for one that an IEEE double gives back: the shortest
+// form of the double that is nearest to it is the same decimal. Whoever reads numbers as doubles (JavaScript, and most of
+// JSON) reads any other as a different one.
+func AppendNumber(dst []byte, literal string) (out []byte, double bool, err error) {
 	if len(literal) > 0 && len(literal) <= 15 && isPlainInteger(literal) {
 		if literal == "-0" {
 			literal = "0"
 		}
-		return append(dst, literal...), nil
+		return append(dst, literal...), true, nil
 	}
 	if !isNumber(literal) {
-		return dst, fmt.Errorf("%.40q is not a JSON number", literal)
+		return dst, false, fmt.Errorf("%.40q is not a JSON number", literal)
+	}
+	if len(literal) <= 15 && !strings.ContainsAny(literal, "eE") { // doubles tell all decimals of 15 digits apart
+		f, err := strconv.ParseFloat(literal, 64)
+		if err != nil {
+			return dst, false, err
+		}
+		dst, err = appendFloat(dst, f)
+		return dst, true, err
 	}
 	exact, err := parseDecimal(literal)
 	if err != nil {
-		return dst, err
+		return dst, false, err
 	}
 	if f, err := strconv.ParseFloat(literal, 64); err == nil {
 		from := len(dst)
 		if dst, err = appendFloat(dst, f); err != nil {
-			return dst, err
+			return dst, false, err
 		}
 		if short, err := parseDecimal(string(dst[from:])); err == nil && short == exact {
-			return dst, nil
+			return dst, true, nil
 		}
 		dst = dst[:from]
 	}
-	return exact.append(dst), nil
+	return exact.append(dst), false, nil
 }
 
 func isPlainInteger(s string) bool {

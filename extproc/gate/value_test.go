@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/big"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -250,6 +251,42 @@ func TestEmptyAndNilValues(t *testing.T) {
 }
 
 // Canonical text, read by encoding/json and written again, is the same text; and it means what the first text meant.
+// A double gives back what it has digits for, and its shortest form.
+func TestNumbersThatADoubleGivesBack(t *testing.T) {
+	for literal, want := range map[string]bool{
+		"0": true, "-0": true, "-0.0": true, "1.0": true, "100.00": true, "1e2": true, "0.1": true, "-12.5e-3": true, "123456789.123456": true, "0.0000000000001": true,
+		"9007199254740991": true, "9007199254740992": true, "9007199254740993": false, "9007199254740994": true, "900719925474099.3": false, "900719925474099.2": true, "90071992547409.931": false,
+		"1234567890123456768": false, "1234567890123456800": true, "12345678901234567890": false, "1e23": true, "100000000000000000000000": true,
+		"99.99999999999999999999999999999999": false, "0.10000000000000001": false, "0.1000000000000000055511151231257827": false, "3.141592653589793": true, "3.14159265358979312": false,
+		"5e-324": true, "4e-324": false, "1e-400": false, "1.7976931348623157e308": true, "1.7976931348623159e308": false, "1e400": false,
+	} {
+		b, double, err := gate.AppendNumber(nil, literal)
+		canonical, wrong := gate.AppendJSON(nil, json.Number(literal))
+		if double != want || err != nil || wrong != nil || string(b) != string(canonical) {
+			t.Errorf("%s: %v, %s, %v; canonical %s, %v", literal, double, b, err, canonical, wrong)
+		}
+	}
+	// The quick way says what the long one does.
+	for i := range 200_000 {
+		literal := strings.TrimRight(strconv.FormatFloat(float64(i)*1.0000001e-3, 'f', i%11, 64), ".")
+		b, double, err := gate.AppendNumber(nil, literal)
+		long, same, wrong := gate.AppendNumber(nil, literal+"e0")
+		if err != nil || wrong != nil || !double || !same || string(b) != string(long) {
+			t.Fatalf("%s: %s, %v, %v; %s, %v, %v", literal, b, double, err, long, same, wrong)
+		}
+	}
+}
+
+func TestRawIsWrittenAsItIs(t *testing.T) {
+	b, err := gate.AppendJSON(nil, gate.Object{{Name: "a", Value: gate.Raw(`[1,{"b":2}]`)}})
+	if err != nil || string(b) != `{"a":[1,{"b":2}]}` {
+		t.Errorf("%s, %v", b, err)
+	}
+	if b, err := gate.AppendJSON(nil, gate.Raw("")); err == nil {
+		t.Errorf("no value was written as %q", b)
+	}
+}
+
 func FuzzAppendJSON(f *testing.F) {
 	for _, s := range []string{
 		`{"b":[1,2.50,-0,1e21,1E-7],"a":{"😀":"\u0000\u2028","\ufb33":null}}`, `12345678901234567890`, `10e1048575`, `"\ud83d\ude00"`, `[[],{},""]`,

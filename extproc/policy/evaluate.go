@@ -51,6 +51,14 @@ func (s *Set) evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, e
 			return v, ctx.Err()
 		}
 	}
+	if len(input) > largeInput {
+		select {
+		case s.large <- struct{}{}:
+			defer func() { <-s.large }()
+		case <-ctx.Done():
+			return gate.Verdict{}, ctx.Err()
+		}
+	}
 	b := newBuilder()
 	defer b.release()
 	term, err := b.input(op, s.principals)

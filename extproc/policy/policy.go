@@ -43,6 +43,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"time"
 
@@ -98,7 +99,14 @@ type Set struct {
 	principals *generations[*gate.Principal, *ast.Term]
 	redactions *generations[gate.Redaction, error]
 	verdicts   *generations[verdictKey, gate.Verdict] // nil when none are remembered
+
+	// large has room for as many evaluations of a large input as there are processors. Evaluating waits for nothing, so that
+	// more at once would only hold more values: up to forty bytes for each byte of input.
+	large chan struct{}
 }
+
+// largeInput is the canonical input from which an evaluation counts as a large one.
+const largeInput = 64 << 10
 
 // preparedPackage is a package of rules with its query, and what can be told of it from its text.
 type preparedPackage struct {
@@ -163,6 +171,7 @@ func newSet(ctx context.Context, o Options, src *source, p *parsed) (*Set, error
 		loaded:     len(src.files),
 		principals: newGenerations(principalsKept, func(p *gate.Principal, _ *ast.Term) int { return weighValue(p.Claims) }),
 		redactions: newGenerations[gate.Redaction, error](principalsKept, nil),
+		large:      make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	if o.CacheSize > 0 {
 		s.verdicts = newGenerations(o.CacheSize, weighVerdict)

@@ -74,6 +74,9 @@ func (b *builder) release() {
 	}
 	clear(b.pairs[:cap(b.pairs)])
 	b.pairs = b.pairs[:0]
+	if cap(b.pairs) > 1024 { // it was for an object that is seldom so large
+		b.pairs = nil
+	}
 	builders.Put(b)
 }
 
@@ -119,7 +122,7 @@ func (b *builder) value(v any, depth int) (*ast.Term, error) {
 		return b.number(v)
 	case json.Number:
 		if isShortInteger(string(v)) {
-			return b.term(ast.Number(v)), nil
+			return b.shortInteger(string(v)), nil
 		}
 		if err := checkNumber(string(v)); err != nil {
 			return nil, err
@@ -145,6 +148,8 @@ func (b *builder) value(v any, depth int) (*ast.Term, error) {
 		return b.term(ast.NewArray(list...)), nil
 	case gate.Object:
 		return b.object(v, depth)
+	case gate.Raw:
+		return b.raw(string(v), depth)
 	default:
 		return nil, fmt.Errorf("a %T is not a JSON value", v)
 	}
@@ -158,6 +163,13 @@ func (b *builder) number(v any) (*ast.Term, error) {
 		return nil, err
 	}
 	return b.term(ast.Number(text)), nil
+}
+
+func (b *builder) shortInteger(literal string) *ast.Term {
+	if t := ast.InternedIntNumberTermFromString(literal); t != nil {
+		return t
+	}
+	return b.term(ast.Number(literal))
 }
 
 // isShortInteger reports whether a number is written as the canonical input writes it, for most of those that come.

@@ -108,6 +108,11 @@ func (i *Inspector) pairs(s, what string) (gate.Object, error) {
 		if count++; count > maxPairs {
 			return nil, unreadable("The request's %s has more than %d names and values.", what, maxPairs)
 		}
+		if what == "form" {
+			if err := i.count(1); err != nil {
+				return nil, err
+			}
+		}
 		if strings.Contains(part, ";") && !slices.Contains(i.opt.Paths, "parameters") {
 			return nil, unreadable("The request's %s has a semicolon, which some servers read as a separator. Write %%3B.", what)
 		}

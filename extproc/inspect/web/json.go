@@ -1,0 +1,338 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Bounds on JSON: deeper, or with numbers that take more than this to hold, is refused. Policy and targets compute with
+// numbers, and one like 1e999999999 costs them gigabytes.
+const (
+	maxDepth        = 200
+	maxNumberLength = 100
+	maxExponent     = 400
+)
+
+// DefaultValues is how many values a body may have unless Options says otherwise.
+const DefaultValues = 100_000
+
+// json reads text as one JSON value (RFC 8259, as strict as RFC 7493 on names and text) in canonical form. There is no
+// tree of it: see the package comment for what that costs. what is where the text stands, for a refusal.
+func (i *Inspector) json(text []byte, what string) (gate.Raw, error) {
+	if bytes.HasPrefix(text, []byte("\xEF\xBB\xBF")) {
+		return "", unreadable("The %s begins with a byte order mark. Leave it out.", what)
+	}
+	if int64(len(text))+40*int64(i.opt.maxValues()) > math.MaxInt32 { // 40 is what a number can grow by
+		return "", &Error{gate.TooLarge, fmt.Sprintf("The %s is too large to be read as JSON. Send less at a time.", what)}
+	}
+	r := jsonReader{
+		Inspector: i, what: what, text: text, out: make([]byte, 0, len(text)+16),
+		dec: jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)), // it would keep each name for that
+	}
+	err := r.value()
+	if err == nil {
+		if _, err = r.dec.ReadToken(); errors.Is(err, io.EOF) {
+			return gate.Raw(r.out), nil
+		}
+		if err == nil {
+			return "", unreadable("The %s has more than one JSON value.", what)
+		}
+	}
+	var refused *Error
+	if errors.As(err, &refused) {
+		return "", refused
+	}
+	var syntactic *jsontext.SyntacticError
+	if errors.As(err, &syntactic) {
+		return "", unreadable("The %s is not valid JSON at byte %d: %v. Send valid JSON in UTF-8.", what, syntactic.ByteOffset, syntactic.Err)
+	}
+	return "", unreadable("The %s is not valid JSON: %v.", what, err)
+}
+
+// jsonReader writes the canonical form of text to out while it reads. The members of the objects that it is within are a
+// stack, their names too: an object's own are above its parents'.
+type jsonReader struct {
+	*Inspector
+	what    string
+	text    []byte
+	dec     *jsontext.Decoder
+	out     []byte
+	members []jsonMember
+	names   []byte
+	scratch []byte
+}
+
+// jsonMember is where a name is in names, unescaped, and where the member is in out: `"name":value`. [Inspector.json] sees
+// to it that 32 bits do.
+type jsonMember struct{ name, nameEnd, at, end int32 }
+
+func (r *jsonReader) nameOf(m jsonMember) []byte { return r.names[m.name:m.nameEnd] }
+
+func (r *jsonReader) value() error {
+	if r.dec.StackDepth() > maxDepth {
+		return unreadable("The %s is nested more than %d deep.", r.what, maxDepth)
+	}
+	if err := r.count(1); err != nil {
+		return err
+	}
+	switch r.dec.PeekKind() {
+	case '{':
+		return r.object()
+	case '[':
+		return r.list()
+	}
+	v, err := r.dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	switch v.Kind() {
+	case '"':
+		return r.string(v)
+	case '0':
+		return r.number(string(v))
+	default:
+		r.out = append(r.out, v...)
+		return nil
+	}
+}
+
+// string appends a string. One without an escape stands as it is canonical.
+func (r *jsonReader) string(v jsontext.Value) (err error) {
+	if bytes.IndexByte(v, '\\') < 0 {
+		r.out = append(r.out, v...)
+		return nil
+	}
+	text, err := jsontext.AppendUnquote(nil, v)
+	if err == nil {
+		r.out, err = gate.AppendString(r.out, string(text))
+	}
+	return err
+}
+
+func (r *jsonReader) list() error {
+	if _, err := r.dec.ReadToken(); err != nil {
+		return err
+	}
+	r.out = append(r.out, '[')
+	for n := 0; r.dec.PeekKind() != ']'; n++ {
+		if n > 0 {
+			r.out = append(r.out, ',')
+		}
+		if err := r.value(); err != nil {
+			return err
+		}
+	}
+	r.out = append(r.out, ']')
+	_, err := r.dec.ReadToken()
+	return err
+}
+
+func (r *jsonReader) object() error {
+	if _, err := r.dec.ReadToken(); err != nil {
+		return err
+	}
+	base, names, from := len(r.members), len(r.names), len(r.out)
+	r.out = append(r.out, '{')
+	for r.dec.PeekKind() != '}' {
+		if len(r.members) > base {
+			r.out = append(r.out, ',')
+		}
+		if err := r.member(); err != nil {
+			return err
+		}
+	}
+	if err := r.sort(r.members[base:], from); err != nil {
+		return err
+	}
+	r.members, r.names = r.members[:base], r.names[:names]
+	r.out = append(r.out, '}')
+	_, err := r.dec.ReadToken()
+	return err
+}
+
+func (r *jsonReader) member() error {
+	name, err := r.dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	m := jsonMember{name: int32(len(r.names)), at: int32(len(r.out))} //nolint:gosec // see jsonMember
+	if r.names, err = jsontext.AppendUnquote(r.names, name); err != nil {
+		return err
+	}
+	m.nameEnd = int32(len(r.names)) //nolint:gosec // as above
+	if err := r.string(name); err != nil {
+		return err
+	}
+	r.out = append(r.out, ':')
+	if err := r.value(); err != nil {
+		return err
+	}
+	m.end = int32(len(r.out)) //nolint:gosec // as above
+	r.members = append(r.members, m)
+	return nil
+}
+
+// sort puts the members of the object that begins at from into canonical order, and refuses two with one name. Each
+// object that is not in order is copied once more: at most maxDepth times the body in all.
+func (r *jsonReader) sort(members []jsonMember, from int) error {
+	order := func(a, b jsonMember) int { return gate.CompareNames(r.nameOf(a), r.nameOf(b)) }
+	if !slices.IsSortedFunc(members, order) {
+		slices.SortFunc(members, order)
+		r.scratch = append(r.scratch[:0], '{')
+		for i, m := range members {
+			if i > 0 {
+				r.scratch = append(r.scratch, ',')
+			}
+			r.scratch = append(r.scratch, r.out[m.at:m.end]...)
+		}
+		copy(r.out[from:], r.scratch)
+	}
+	for i := 1; i < len(members); i++ {
+		if bytes.Equal(r.nameOf(members[i-1]), r.nameOf(members[i])) {
+			return unreadable("The %s has an object with the same name twice (%.100q), and servers differ in which one they read. Send each name once.", r.what, r.nameOf(members[i]))
+		}
+	}
+	return r.sameButForCase(members)
+}
+
+// sameButForCase refuses names that are one to whoever ignores case, as Go's encoding/json and ASP.NET do: by Unicode's
+// simple folding, to which the Kelvin sign is a k and the long s an s.
+func (r *jsonReader) sameButForCase(members []jsonMember) error {
+	lower := func(m jsonMember) bool {
+		return !slices.ContainsFunc(r.nameOf(m), func(c byte) bool { return c >= 'A' && c <= 'Z' || c >= utf8.RuneSelf })
+	}
+	same := func(a, b []byte) error {
+		return unreadable("The %s has an object with the names %.100q and %.100q, which are one name to servers that ignore case. Send one of them.", r.what, a, b)
+	}
+	if len(members) <= 8 { // most objects: comparing each with each costs less than folding
+		for i, a := range members {
+			for _, b := range members[:i] {
+				if bytes.EqualFold(r.nameOf(a), r.nameOf(b)) {
+					return same(r.nameOf(b), r.nameOf(a))
+				}
+			}
+		}
+		return nil
+	}
+	if !slices.ContainsFunc(members, func(m jsonMember) bool { return !lower(m) }) {
+		return nil
+	}
+	folded := make(map[string]jsonMember, len(members))
+	for _, m := range members {
+		key := fold(string(r.nameOf(m)))
+		if other, in := folded[key]; in {
+			return same(r.nameOf(other), r.nameOf(m))
+		}
+		folded[key] = m
+	}
+	return nil
+}
+
+// fold is s in a form that is the same for two texts that are equal but for case ([strings.EqualFold]).
+func fold(s string) string {
+	return strings.Map(func(c rune) rune {
+		if 'a' <= c && c <= 'z' {
+			return c - 'a' + 'A' // the least of its orbit, which all letters of ASCII have in upper case
+		}
+		if c < utf8.RuneSelf {
+			return c
+		}
+		least := c
+		for next := unicode.SimpleFold(c); next != c; next = unicode.SimpleFold(next) {
+			least = min(least, next)
+		}
+		return least
+	}, s)
+}
+
+func (r *jsonReader) number(literal string) (err error) {
+	if len(literal) > maxNumberLength {
+		return unreadable("The %s has a number of more than %d characters.", r.what, maxNumberLength)
+	}
+	if e := strings.IndexAny(literal, "eE"); e >= 0 {
+		if n, err := strconv.Atoi(literal[e+1:]); err != nil || n > maxExponent || n < -maxExponent {
+			return unreadable("The %s has a number with an exponent beyond ±%d.", r.what, maxExponent)
+		}
+	}
+	var double bool
+	if r.out, double, err = gate.AppendNumber(r.out, literal); err == nil && !double && !r.opt.ExactNumbers {
+		return unreadable("The %s has the number %s at %.100q, which most servers round to another one (they read numbers as doubles), so that policy and target could see two. Send it as a string, or with fewer digits; "+
+			"where the target reads such numbers exactly, whoever runs the gateway can set numbers: exact for this resource.", r.what, literal, r.dec.StackPointer())
+	}
+	return err
+}
+
+// count takes n more values of the body.
+func (i *Inspector) count(n int) error {
+	if i.values += n; i.values > i.opt.maxValues() {
+		return &Error{gate.TooLarge, fmt.Sprintf("The request's body has more than the %d values that this resource accepts (limits.values). Send less at a time.", i.opt.maxValues())}
+	}
+	return nil
+}
+
+// ParseJSON reads one JSON value of our own making as a tree: nil, bool, string, json.Number, []any and gate.Object.
+func ParseJSON(text []byte) (any, error) {
+	return readValue(jsontext.NewDecoder(bytes.NewBuffer(text)))
+}
+
+func readValue(dec *jsontext.Decoder) (any, error) {
+	t, err := dec.ReadToken()
+	if err != nil {
+		return nil, err
+	}
+	switch t.Kind() {
+	case 'n':
+		return nil, nil
+	case 't', 'f':
+		return t.Bool(), nil
+	case '"':
+		return t.String(), nil
+	case '0':
+		return json.Number(t.String()), nil
+	case '[':
+		list := []any{}
+		for dec.PeekKind() != ']' {
+			v, err := readValue(dec)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, v)
+		}
+		_, err := dec.ReadToken()
+		return list, err
+	default:
+		return readObject(dec)
+	}
+}
+
+func readObject(dec *jsontext.Decoder) (any, error) {
+	var members []gate.Member
+	for dec.PeekKind() != '}' {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return nil, err
+		}
+		text := name.String()
+		v, err := readValue(dec)
+		if err != nil {
+			return nil, err
+		}
+		members = append(members, gate.Member{Name: text, Value: v})
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, err
+	}
+	return gate.MakeObject(members...)
+}
