@@ -41,6 +41,12 @@ func check(ctx context.Context, c *call) error {
 	if conf != nil {
 		policies = checkPolicies(ctx, conf, tell)
 		checkEnvoyFiles(conf, tell)
+		var others config.Problems
+		if errors.As(inHand(conf), &others) {
+			for _, p := range others {
+				tell(p)
+			}
+		}
 	}
 	if err == nil {
 		checkParts(conf, tell)
@@ -80,13 +86,8 @@ func notes(c *config.Config, p *policy.Set) (list []string) {
 		if r.Body == "stream" && p.NeedsBody(r.Policy) {
 			add("resource %q: its rules read the body, and with body: stream there is none to see", r.Name)
 		}
-		if cr := r.Credential; cr != nil {
-			if info, err := os.Stat(string(cr.ValueFile)); err == nil && info.Mode()&0o004 != 0 {
-				add("resource %q: everybody on this machine can read its credential: chmod o-r %s", r.Name, cr.ValueFile)
-			}
-		}
 	}
-	return list
+	return append(list, shownSecrets(c)...)
 }
 
 func checkPolicies(ctx context.Context, c *config.Config, tell func(any)) *policy.Set {

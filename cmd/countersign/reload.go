@@ -142,7 +142,7 @@ func (g *gateway) next(ctx context.Context, previous *active) (*active, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := fixed(previous.config, c); err != nil {
+	if err := errors.Join(fixed(previous.config, c), inHand(c)); err != nil {
 		return nil, err
 	}
 	return g.builder.build(ctx, c, previous)

@@ -61,6 +61,9 @@ func serve(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := inHand(conf); err != nil {
+		return err
+	}
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(*level)); err != nil {
 		return usagef("serve: --log-level %q: use debug, info, warn or error", *level)
@@ -84,6 +87,9 @@ func serve(ctx context.Context, c *call) error {
 		}
 	}
 	g := &gateway{log: slog.New(handler), path: *path, withEnvoy: *withEnvoy}
+	for _, secret := range shownSecrets(conf) {
+		g.log.Warn("a secret is not one", "file", secret)
+	}
 	if err := g.open(ctx, conf); err != nil {
 		return errors.Join(err, g.closeJournal())
 	}

@@ -21,8 +21,8 @@ type Config struct {
 	// Two gateways that send to one collector need two names.
 	Node string `yaml:"node"`
 
-	// Data is the directory of the journal, the keys and the approvals. Made with mode 0700 when it is not there.
-	// Required.
+	// Data is the directory of the journal, the keys and the approvals. Made with mode 0700 when it is not there. Like all that
+	// is named here it must be such that only the gateway's user and root can change or move it. Required.
 	Data Path `yaml:"data"`
 
 	// Listen is where this process listens.

@@ -1,0 +1,44 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+)
+
+// NamedPath is a file or directory that a configuration names.
+type NamedPath struct {
+	Key  string // "resources[0].credential.value_file"
+	Path Path
+}
+
+// Paths lists what c names, in the order of the struct. A key that is not set is left out.
+func (c *Config) Paths() []NamedPath { return pathsIn(nil, "", reflect.ValueOf(c)) }
+
+func pathsIn(list []NamedPath, key string, v reflect.Value) []NamedPath {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			list = pathsIn(list, key, v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			list = pathsIn(list, fmt.Sprintf("%s[%d]", key, i), v.Index(i))
+		}
+	case reflect.Struct:
+		for f, value := range v.Fields() {
+			if name := f.Tag.Get("yaml"); name != "" {
+				list = pathsIn(list, join(key, name), value)
+			}
+		}
+	default:
+		if p, ok := v.Interface().(Path); ok && p != "" {
+			list = append(list, NamedPath{key, p})
+		}
+	}
+	return list
+}
+
+// Problem is something wrong with what key says, on its line.
+func (c *Config) Problem(key, message string) Problem {
+	return Problem{File: c.file, Line: c.lines[key], Key: key, Message: message}
+}
