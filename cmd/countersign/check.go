@@ -124,6 +124,11 @@ func checkParts(c *config.Config, tell func(any)) {
 	if _, err := identity.New(identity.Options{Issuers: issuersOf(c)}); err != nil {
 		tell(fmt.Sprintf("%s: agents: %v", c.File(), err))
 	}
+	if c.People != nil {
+		if _, err := identity.New(identity.Options{Issuers: []identity.Issuer{peopleOf(c.People)}}); err != nil {
+			tell(fmt.Sprintf("%s: people: %v", c.File(), err))
+		}
+	}
 	if c.Approvals.Store != "embedded" {
 		if _, err := redisOptions(c); err != nil {
 			tell(fmt.Sprintf("%s: approvals.store: %v", c.File(), err))

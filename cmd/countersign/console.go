@@ -25,20 +25,15 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 		return nil
 	}
 	p := c.People
-	people, err := identity.New(identity.Options{
-		Issuers: []identity.Issuer{{
-			Issuer: p.Issuer, Audience: p.Audience, Algorithms: p.Algorithms, CAFile: string(p.CAFile), Insecure: p.Insecure,
-			GroupsClaim: p.GroupsClaim,
-		}},
-		Log: g.log, Alarm: g.alarm,
-	})
+	who := peopleOf(p)
+	people, err := identity.New(identity.Options{Issuers: []identity.Issuer{who}, Log: g.log, Alarm: g.alarm})
 	if err != nil {
 		return fmt.Errorf("people: %w", err)
 	}
 	people.Start(context.WithoutCancel(ctx))
 	page, err := console.New(console.Options{
 		URL:    consoleURL(c.Approvals.ConsoleURL, string(c.Listen.Console), c.Listen.ConsoleTLS != nil),
-		Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: secretIn(string(p.ClientSecretFile)),
+		Issuer: p.Issuer, Kind: who.Kind, ClientID: p.ClientID, ClientSecret: secretIn(string(p.ClientSecretFile)),
 		Algorithms: p.Algorithms, GroupsClaim: p.GroupsClaim, CAFile: string(p.CAFile), Insecure: p.Insecure,
 		People: people, Desk: g.approvals.desk, Watch: g.approvals.watch, Recorder: g.journal,
 		Journal: journalView{g.journal.Dir(), g.journal.PublicKey(), quietAfter(c.Approvals.TTL.Std())}, Resources: func() []console.Resource { return resourcesShown(g.current().config) }, Held: g.server.Held,
@@ -66,6 +61,14 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 		}
 	}()
 	return nil
+}
+
+// peopleOf is the issuer of those who approve, as their tokens for the API are verified.
+func peopleOf(p *config.People) identity.Issuer {
+	return identity.Issuer{
+		Issuer: p.Issuer, Kind: kindOf(p.Kind), Clients: p.Clients, Audience: p.Audience, Algorithms: p.Algorithms,
+		CAFile: string(p.CAFile), Insecure: p.Insecure, GroupsClaim: p.GroupsClaim,
+	}
 }
 
 // secretIn reads a secret from a file each time that it is needed; nil where there is no file.

@@ -44,7 +44,7 @@ console: %q
 		t.Fatal(err)
 	}
 	c.bob = c.Issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: extproctest.Claims{
-		"sub": "u-bob", "aud": "countersign-console", "client_id": "countersign-cli", "groups": []string{"payments-oncall"},
+		"sub": "u-bob", "aud": "countersign-console", "client_id": "countersign-console", "groups": []string{"payments-oncall"}, "amr": []string{"pwd"},
 	}})
 	return c
 }

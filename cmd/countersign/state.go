@@ -94,12 +94,8 @@ func loadPolicies(ctx context.Context, c *config.Config, log *slog.Logger) (*pol
 func issuersOf(c *config.Config) []identity.Issuer {
 	issuers := make([]identity.Issuer, len(c.Agents))
 	for i, a := range c.Agents {
-		kind := a.Kind
-		if kind == "oauth" {
-			kind = ""
-		}
 		issuers[i] = identity.Issuer{
-			Issuer: a.Issuer, Audience: a.Audience, Algorithms: a.Algorithms, Kind: kind, Types: a.Types,
+			Issuer: a.Issuer, Audience: a.Audience, Algorithms: a.Algorithms, Kind: kindOf(a.Kind), Types: a.Types,
 			CAFile: string(a.CAFile), JWKSFile: string(a.JWKSFile), Insecure: a.Insecure,
 			MaxLifetime: a.MaxLifetime.Std(), Skew: a.Skew.Std(), KeysMaxAge: a.KeysMaxAge.Std(),
 			Tenants: a.Tenants, Subjects: a.Subjects, Revoked: a.Revoked,
@@ -107,6 +103,14 @@ func issuersOf(c *config.Config) []identity.Issuer {
 		}
 	}
 	return issuers
+}
+
+// kindOf is the kind of an issuer as package identity calls it.
+func kindOf(configured string) string {
+	if configured == "oauth" {
+		return ""
+	}
+	return configured
 }
 
 func resourcesOf(c *config.Config) map[string]*extproc.Resource {

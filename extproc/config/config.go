@@ -128,8 +128,19 @@ type Agent struct {
 
 // People is the OpenID provider of those who approve.
 type People struct {
-	Issuer           string   `yaml:"issuer"`             // as agents[].issuer. Required.
-	ClientID         string   `yaml:"client_id"`          // of the console. Required.
+	Issuer   string `yaml:"issuer"`    // as agents[].issuer. Required.
+	ClientID string `yaml:"client_id"` // of the console. Required.
+
+	// Kind says how claims are read: "oauth" (the default: a person is the `sub`) or "entra" (the `oid`, in ID tokens too, since
+	// Entra ID gives each client another `sub`).
+	Kind string `yaml:"kind"`
+
+	// Clients are those to which a bearer token for the API must have been issued (`azp`, `client_id`, `appid` or `cid`). The
+	// console's by default. None may be a client that an agent can get tokens with. Besides that a token must show that a person
+	// signed in, by `amr`, `sid`, `session_state` or `auth_time`, at Entra ID by `scp`, at Auth0 by the audience `/userinfo`:
+	// where an issuer's access tokens have none of these (Zitadel's), have it add one.
+	Clients []string `yaml:"clients"`
+
 	ClientSecretFile Path     `yaml:"client_secret_file"` // for a confidential client. Optional: PKCE is always used.
 	Audience         []string `yaml:"audience"`           // of bearer tokens for the API. The client id by default.
 	Algorithms       []string `yaml:"algorithms"`         // as agents[].algorithms.

@@ -50,6 +50,10 @@ func (c *Config) setDefaults() {
 		if p.Audience == nil {
 			p.Audience = []string{p.ClientID}
 		}
+		if p.Clients == nil {
+			p.Clients = []string{p.ClientID}
+		}
+		p.Kind = cmp.Or(p.Kind, "oauth")
 		p.GroupsClaim = cmp.Or(p.GroupsClaim, "groups")
 	}
 	for i := range c.Resources {
@@ -325,6 +329,10 @@ func (k checker) algorithms(list []string) {
 func (p *People) validate(k checker) {
 	k.at("issuer").issuer(p.Issuer, p.Insecure)
 	k.at("client_id").required(p.ClientID)
+	k.at("kind").oneOf(p.Kind, "oauth", "entra")
+	if len(p.Clients) == 0 || p.ClientID != "" && slices.Contains(p.Clients, "") {
+		k.at("clients").fail("names no client: name those whose tokens the API accepts, or leave the key out for people.client_id")
+	}
 	k.at("client_secret_file").file(p.ClientSecretFile)
 	k.at("ca_file").file(p.CAFile)
 	k.at("algorithms").algorithms(p.Algorithms)

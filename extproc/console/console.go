@@ -6,7 +6,8 @@
 //
 // The API (/api/…, described by openapi.yaml, which is served beside it) takes a bearer token of the people's issuer,
 // verified as an agent's is, and nothing else: no cookie means anything there, so that no other site can make a browser
-// answer. No answer has a CORS header.
+// answer. No answer has a CORS header. The token must be a person's own, issued to a client that people use and showing that
+// somebody signed in; an agent's sees nothing.
 //
 // The pages take a session, and nothing else. Signing in is OpenID Connect's authorization code flow with PKCE (S256),
 // state and nonce. What a sign-in under way must remember is sealed in a cookie of the browser that began it, so that a code
@@ -79,7 +80,8 @@ type Watcher interface {
 	Watch(ctx context.Context) (<-chan approval.Change, error)
 }
 
-// Verifier verifies bearer tokens. identity.Verifier, made for the people's issuer alone, is one.
+// Verifier verifies bearer tokens. identity.Verifier is one, made for the people's issuer alone, with the clients that people
+// use: it is what tells a person's token from an agent's.
 type Verifier interface {
 	// Verify returns whom the token is for. Its error is an *identity.Refusal.
 	Verify(ctx context.Context, token string) (*gate.Principal, error)
@@ -118,6 +120,7 @@ type Options struct {
 	URL string
 
 	Issuer       string                 // of the people, exactly
+	Kind         string                 // how its claims are read, as identity.Issuer has it
 	ClientID     string                 // of the console at the issuer
 	ClientSecret func() (string, error) // for a confidential client; asked at every sign-in; may be nil
 	Algorithms   []string               // of ID tokens; RS256 and ES256 unless set

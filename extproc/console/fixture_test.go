@@ -149,7 +149,7 @@ func (f *fixture) startParts() {
 
 func (f *fixture) newConsole(change ...func(*Options)) *Console {
 	f.t.Helper()
-	people, err := identity.New(identity.Options{Issuers: []identity.Issuer{{Issuer: f.issuer.URL, Audience: []string{clientID}}}})
+	people, err := identity.New(identity.Options{Issuers: []identity.Issuer{{Issuer: f.issuer.URL, Audience: []string{clientID}, Clients: []string{clientID}}}})
 	if err != nil {
 		f.t.Fatal(err)
 	}

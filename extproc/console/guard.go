@@ -14,12 +14,11 @@ import (
 
 // The reasons of identity.refused records that are this package's. Others are package identity's.
 const (
-	ReasonSession   = "session"      // a cookie that is of no session we know: forged, or from before a restart
-	ReasonCrossSite = "cross-site"   // a form that did not come from our own page
-	ReasonSignIn    = "sign-in"      // a sign-in that this browser did not begin, or whose ID token is not good
-	ReasonReturn    = "return-path"  // a sign-in that was to end on another site
-	ReasonPerson    = "not-a-person" // a good token, of an agent
-	ReasonHost      = "host"         // a request for another name than the console's (DNS rebinding)
+	ReasonSession   = "session"     // a cookie that is of no session we know: forged, or from before a restart
+	ReasonCrossSite = "cross-site"  // a form that did not come from our own page
+	ReasonSignIn    = "sign-in"     // a sign-in that this browser did not begin, or whose ID token is not good
+	ReasonReturn    = "return-path" // a sign-in that was to end on another site
+	ReasonHost      = "host"        // a request for another name than the console's (DNS rebinding)
 )
 
 const policyOfPages = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
@@ -159,6 +158,9 @@ func quote(s string) string { return "\"" + excerpt(s) + "\"" }
 func refusalFrom(why *identity.Refusal) *refusal {
 	r := &refusal{reason: why.Reason, detail: why.Detail, issuer: why.Issuer, subject: why.Subject, challenge: why.Challenge()}
 	r.problem = unauthenticated("The credential was not accepted (" + why.Reason + "): " + strings.TrimSuffix(why.Detail, ".") + ".")
+	if why.Reason == identity.NotAPerson {
+		r.problem = denied(why.Reason, "Only people decide here, each with a token of their own that shows it: "+strings.TrimSuffix(why.Detail, ".")+".")
+	}
 	if why.Temporary() {
 		r.problem = unavailable("The credential could not be verified, because its issuer's keys cannot be had at the moment. Nothing was done. Try again later.")
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/identity"
 )
 
@@ -33,7 +34,7 @@ func (p *person) Name() string {
 func (p *person) key() approval.Party { return approval.Party{Issuer: p.Issuer, Subject: p.Subject} }
 
 // bearer is the person that a request's one bearer token is for. A token of an agent, or of anybody who acts for another,
-// is refused, however good it is.
+// is refused, however good it is: package identity tells them apart (Issuer.Clients).
 func (c *Console) bearer(r *http.Request) (*person, *refusal) {
 	if identity.HasQueryCredential(r.URL.RawQuery) {
 		return nil, refusalFrom(&identity.Refusal{Reason: identity.Multiple, Detail: "the request has a credential in its query; send one, as Authorization: Bearer"})
@@ -53,19 +54,22 @@ func (c *Console) bearer(r *http.Request) (*person, *refusal) {
 		return nil, refusalFrom(why)
 	}
 	if p.Issuer != c.opt.Issuer || p.Kind != "person" || p.OnBehalfOf != nil || len(p.Actors) > 0 {
-		return nil, &refusal{
-			reason: ReasonPerson, detail: "the token is good, and not a person's own: it is of kind " + quote(p.Kind) + ", of client " + quote(p.ClientID),
-			issuer: p.Issuer, subject: p.Subject,
-			problem: denied(ReasonPerson, "Only people decide here, each with a token of their own. This token is an agent's, or of somebody who acts for another."),
-		}
+		return nil, refusalFrom(&identity.Refusal{
+			Reason: identity.NotAPerson, Detail: "the token is good, and not a person's own: it is of kind " + quote(p.Kind) + ", of client " + quote(p.ClientID),
+			Issuer: p.Issuer, Subject: p.Subject,
+		})
 	}
 	who := &person{
-		Approver: approval.Approver{Issuer: p.Issuer, Subject: p.Subject, Groups: p.Groups}, expires: p.Verified.Expires, how: "bearer token",
+		Approver: approverOf(p), expires: p.Verified.Expires, how: "bearer token",
 	}
 	if err := readAuthentication(token, &who.Approver); err != nil {
 		return nil, refusalFrom(&identity.Refusal{Reason: identity.Claims, Detail: err.Error(), Issuer: p.Issuer, Subject: p.Subject})
 	}
 	return who, nil
+}
+
+func approverOf(p *gate.Principal) approval.Approver {
+	return approval.Approver{Issuer: p.Issuer, Subject: p.Subject, Groups: p.Groups}
 }
 
 // authentication is how somebody signed in (OpenID Connect Core, section 2; RFC 9068, section 2.2.1).

@@ -23,7 +23,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"golang.org/x/oauth2"
 
-	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/identity"
 )
 
 const (
@@ -40,7 +40,7 @@ type signIn struct {
 	secret           func() (string, error)
 	redirect         string
 	algorithms       []string
-	groups           string
+	naming           identity.Issuer // how its claims are read
 	client           *http.Client
 	seal             cipher.AEAD
 	now              func() time.Time
@@ -91,7 +91,7 @@ func newSignIn(o Options, base *url.URL) (*signIn, error) {
 	}
 	return &signIn{
 		issuer: o.Issuer, clientID: o.ClientID, secret: o.ClientSecret, redirect: base.String() + "/callback",
-		algorithms: o.Algorithms, groups: o.GroupsClaim, seal: seal, now: o.Now,
+		algorithms: o.Algorithms, naming: identity.Issuer{Issuer: o.Issuer, Kind: o.Kind, GroupsClaim: o.GroupsClaim}, seal: seal, now: o.Now,
 		client: &http.Client{
 			Transport: sameScheme{transport, u.Scheme}, Timeout: issuerWait,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -256,16 +256,14 @@ func (s *signIn) end(ctx context.Context, f flow, q url.Values) (person, error) 
 
 // idClaims are those of an ID token (OpenID Connect Core, section 2) that we read for ourselves: exact names, none twice.
 type idClaims struct {
-	Issuer   string         `json:"iss"`
-	Subject  string         `json:"sub"`
-	Audience any            `json:"aud"`
-	Party    string         `json:"azp"`
-	IssuedAt float64        `json:"iat"`
-	Nonce    string         `json:"nonce"`
-	Act      any            `json:"act"`
-	Name     string         `json:"name"`
-	Login    string         `json:"preferred_username"`
-	Left     map[string]any `json:"_claim_names"`
+	Issuer   string  `json:"iss"`
+	Subject  string  `json:"sub"`
+	Audience any     `json:"aud"`
+	Party    string  `json:"azp"`
+	IssuedAt float64 `json:"iat"`
+	Nonce    string  `json:"nonce"`
+	Name     string  `json:"name"`
+	Login    string  `json:"preferred_username"`
 
 	authentication `json:",embed"`
 }
@@ -276,16 +274,15 @@ func (s *signIn) person(f flow, raw string) (person, error) {
 	if err != nil {
 		return person{}, errors.New("the ID token cannot be read")
 	}
-	var all map[string]any
 	var c idClaims
-	if err := errors.Join(json.Unmarshal(payload, &all), json.Unmarshal(payload, &c)); err != nil {
+	if err := json.Unmarshal(payload, &c); err != nil {
 		return person{}, errors.New("the ID token's claims cannot be read in one way only")
 	}
-	groups, err := s.groupsOf(all, c.Left)
+	who, err := identity.ReadIDToken(s.naming, payload, s.clientID)
 	if err != nil {
 		return person{}, err
 	}
-	p := person{Approver: approval.Approver{Issuer: s.issuer, Subject: c.Subject, Groups: groups}, how: "session", name: c.Name}
+	p := person{Approver: approverOf(who), how: "session", name: c.Name}
 	if p.name == "" {
 		p.name = c.Login
 	}
@@ -309,49 +306,12 @@ func (c *idClaims) check(s *signIn, f flow, authTime time.Time) error {
 		return errors.New("the ID token was issued to another client (azp)")
 	case c.Nonce == "" || subtle.ConstantTimeCompare([]byte(c.Nonce), []byte(f.Nonce)) != 1:
 		return errors.New("the ID token is of another sign-in (nonce)")
-	case c.Act != nil:
-		return errors.New("the ID token is of somebody who acts for another (act)")
 	case age > idTokenAge || age < -signInSkew:
 		return errors.New("the ID token was not issued just now (iat)")
 	case f.Fresh && authTime.Before(time.Unix(f.Began, 0).Add(-signInSkew)):
 		return errors.New("the issuer was asked to have the person sign in anew, and did not (auth_time)")
 	default:
 		return nil
-	}
-}
-
-// groupsOf reads the groups claim: a name, or a JSON pointer. Groups that the issuer left out are an error.
-func (s *signIn) groupsOf(claims, left map[string]any) ([]string, error) {
-	overage, there := claims["hasgroups"]
-	if _, out := left[s.groups]; out || there && overage != false && overage != "false" {
-		return nil, errors.New("the issuer left the groups out of the ID token because they are too many; have it issue fewer")
-	}
-	v := claims[s.groups]
-	if path, pointer := strings.CutPrefix(s.groups, "/"); pointer {
-		v = any(claims)
-		for step := range strings.SplitSeq(path, "/") {
-			here, _ := v.(map[string]any)
-			v = here[strings.NewReplacer("~1", "/", "~0", "~").Replace(step)]
-		}
-	}
-	switch v := v.(type) {
-	case nil:
-		return nil, nil
-	case string:
-		return []string{v}, nil
-	case []any:
-		groups := make([]string, 0, len(v))
-		for _, g := range v {
-			name, ok := g.(string)
-			if !ok {
-				return nil, fmt.Errorf("the ID token's %s is not a list of texts", quote(s.groups))
-			}
-			groups = append(groups, name)
-		}
-		slices.Sort(groups)
-		return slices.Compact(groups), nil
-	default:
-		return nil, fmt.Errorf("the ID token's %s is not a list of texts", quote(s.groups))
 	}
 }
 

@@ -13,7 +13,7 @@
 // # Order of checks
 //
 // One credential, the shape of the token, algorithm, issuer, keys, signature, type, bound tokens, audience, times,
-// tenant, registered, revoked. A refusal names the first that failed, so that two tokens refused for one reason look
+// tenant, registered, revoked, and where it must be a person's own, whether it is. A refusal names the first that failed, so that two tokens refused for one reason look
 // alike in the records. [Verifier.Verify] reads as that list, and a test removes nothing from it unseen.
 //
 // # How
@@ -110,6 +110,10 @@ type Issuer struct {
 
 	// Refresh is how often keys are fetched. Default 10 min, or a third of KeysMaxAge where that is less.
 	Refresh time.Duration
+
+	// Clients, when set, say that the tokens are people's own, for a console: each must have been issued to one of these
+	// clients, show that somebody signed in, and be of nobody who acts for another. Kind is then "" or "entra".
+	Clients []string
 
 	// Tenants, when set, are the only ones accepted: of `tid` (generic, entra), `repository_owner_id` (github), the
 	// namespace (kubernetes), the trust domain (spiffe). Kind github needs Tenants or Subjects, because its issuer
@@ -261,6 +265,7 @@ func (v *Verifier) check(ctx context.Context, raw string) (*token, *Refusal) {
 		t.checkTenant,
 		t.checkRegistered,
 		t.checkRevoked,
+		t.checkPerson,
 	} {
 		if refusal := step(); refusal != nil {
 			refusal.Issuer = excerpt(t.claimed("iss"))

@@ -177,6 +177,9 @@ func (i *issuer) readDurations() error {
 }
 
 func (i *issuer) readKind() error {
+	if len(i.Clients) > 0 && i.Kind != "" && i.Kind != "entra" {
+		return fmt.Errorf("kind %q has no people", i.Kind)
+	}
 	switch i.Kind {
 	case "", "kubernetes":
 	case "entra":

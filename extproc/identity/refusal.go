@@ -24,6 +24,7 @@ const (
 	Tenant       = "tenant"           // of another tenant
 	Unregistered = "unregistered"     // not among the issuer's configured subjects
 	Revoked      = "revoked"          //
+	NotAPerson   = "not-a-person"     // where only people's own tokens are accepted
 )
 
 // Refusal says why a credential was not accepted. It holds nothing secret.

@@ -19,14 +19,16 @@ const maxActors = 8
 func (t *token) readPrincipal() *Refusal {
 	r := &reader{claims: t.claims}
 	p := &gate.Principal{Issuer: t.issuer.name}
-	switch t.issuer.Kind {
-	case "entra":
+	switch kind := t.issuer.Kind; {
+	case len(t.issuer.Clients) > 0:
+		t.readPerson(r, p)
+	case kind == "entra":
 		t.readEntra(r, p)
-	case "kubernetes":
+	case kind == "kubernetes":
 		t.readKubernetes(r, p)
-	case "github":
+	case kind == "github":
 		t.readGitHub(r, p)
-	case "spiffe":
+	case kind == "spiffe":
 		t.readSPIFFE(r, p)
 	default:
 		t.readGeneric(r, p)
@@ -160,12 +162,9 @@ func (t *token) readActors(r *reader, p *gate.Principal, act gate.Object) {
 func (t *token) readEntra(r *reader, p *gate.Principal) {
 	object := r.need("oid")
 	subject := r.need("sub")
-	t.tenant = r.need("tid")
 	p.ClientID = t.clientID(r, "azp", "appid")
 	p.Kind = "agent"
-	if !slices.Contains(strings.Split(t.issuer.address.Path, "/"), t.tenant) {
-		r.fail("tid", "the tenant in the issuer's name")
-	}
+	t.checkEntraTenant(r)
 	kind, scope := r.text("idtyp"), r.text("scp")
 	switch {
 	case scope != "" && kind != "app":
@@ -179,6 +178,13 @@ func (t *token) readEntra(r *reader, p *gate.Principal) {
 		p.Subject = object
 	default:
 		r.fail("idtyp", "\"app\", and there is no \"scp\" either: this is neither an app's own token nor a delegated one (have the issuer include idtyp)")
+	}
+}
+
+func (t *token) checkEntraTenant(r *reader) {
+	t.tenant = r.need("tid")
+	if !slices.Contains(strings.Split(t.issuer.address.Path, "/"), t.tenant) {
+		r.fail("tid", "the tenant in the issuer's name")
 	}
 }
 

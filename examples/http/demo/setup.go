@@ -76,8 +76,8 @@ func (d *demo) start(getenv func(string) string) {
 	d.console = "http://" + console
 	d.issuer.AllowRedirect("countersign-console", d.console+"/callback")
 	d.person = d.issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: extproctest.Claims{
-		"sub": bob, "aud": "countersign-console", "client_id": "countersign-cli", "groups": []string{"payments-oncall"},
-		"auth_time": time.Now().Unix(), "amr": []string{"pwd"},
+		"sub": bob, "aud": "countersign-console", "client_id": "countersign-console", "groups": []string{"payments-oncall"},
+		"auth_time": time.Now().Unix(),
 	}})
 	d.copyExample(admin, console)
 

@@ -87,34 +87,27 @@ type asked struct {
 // decide has a person answer what was asked about last.
 func (c *conversation) decide(decision, rest string) {
 	c.tb.Helper()
-	name, rest, _ := strings.Cut(rest, " ")
-	name, acr, _ := strings.Cut(name, "/")
-	people := extproctest.DefaultPeople()
-	i := slices.IndexFunc(people, func(p extproctest.Person) bool { return p.Name == name })
-	if i < 0 {
-		c.failf("the issuer knows no %q", name)
-		return
-	}
-	claims := extproctest.Claims{
-		"sub": people[i].Subject, "aud": "countersign-console", "client_id": "countersign-cli", "groups": people[i].Groups,
-	}
-	if acr != "" {
-		claims["acr"], claims["auth_time"] = acr, time.Now().Unix()
-	}
-	token := c.gateway.Issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: claims})
-	var list struct {
-		Approvals []asked `json:"approvals"`
-	}
-	if status := c.api(token, http.MethodGet, "", "", &list); status != http.StatusOK || len(list.Approvals) == 0 {
-		c.failf("the console answers %d, and has %d open requests", status, len(list.Approvals))
-		return
-	}
+	token, rest := c.approver(rest)
 	words, want, problem := rest, http.StatusOK, ""
 	if decision == "approve" && rest != "" {
 		var status string
 		status, problem, _ = strings.Cut(rest, " ")
 		want, _ = strconv.Atoi(status)
 		words = ""
+	}
+	var list struct {
+		Approvals []asked `json:"approvals"`
+		asked
+	}
+	if status := c.api(token, http.MethodGet, "", "", &list); status != http.StatusOK {
+		// Whoever sees nothing cannot answer either: what is asked about is found by somebody else.
+		c.answered(status, &list.asked, want, problem)
+		bob, _ := c.approver("bob")
+		c.api(bob, http.MethodGet, "", "", &list)
+	}
+	if len(list.Approvals) == 0 {
+		c.failf("the console has no open request")
+		return
 	}
 	body, err := json.Marshal(map[string]string{"decision": decision, "reason": words, "card": list.Approvals[0].CardDigest})
 	if err != nil {
@@ -123,9 +116,41 @@ func (c *conversation) decide(decision, rest string) {
 	}
 	var said asked
 	got := c.api(token, http.MethodPost, "/"+list.Approvals[0].ID+"/decisions", string(body), &said)
+	c.answered(got, &said, want, problem)
+}
+
+func (c *conversation) answered(got int, said *asked, want int, problem string) {
+	c.tb.Helper()
 	if got != want || problem != "" && said.Reason != problem && strings.TrimPrefix(said.Type, "urn:countersign:problem:") != problem {
 		c.failf("the console answers %d %s %s, and should answer %d %s", got, said.Type, said.Reason, want, problem)
 	}
+}
+
+// approver reads who answers, NAME, NAME/ACR or claims as JSON, and mints a token of theirs.
+func (c *conversation) approver(line string) (token, rest string) {
+	c.tb.Helper()
+	claims := extproctest.Claims{"aud": "countersign-console", "client_id": "countersign-console", "amr": []string{"pwd"}}
+	name, rest, _ := strings.Cut(line, " ")
+	if strings.HasPrefix(line, "{") {
+		d := json.NewDecoder(strings.NewReader(line))
+		if err := d.Decode(&claims); err != nil {
+			c.failf("%v", err)
+		}
+		rest = strings.TrimSpace(line[d.InputOffset():])
+		return c.gateway.Issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: claims}), rest
+	}
+	name, acr, _ := strings.Cut(name, "/")
+	people := extproctest.DefaultPeople()
+	i := slices.IndexFunc(people, func(p extproctest.Person) bool { return p.Name == name })
+	if i < 0 {
+		c.failf("the issuer knows no %q", name)
+		return "", rest
+	}
+	claims["sub"], claims["groups"], claims["email"] = people[i].Subject, people[i].Groups, people[i].Email
+	if acr != "" {
+		claims["acr"], claims["auth_time"] = acr, time.Now().Unix()
+	}
+	return c.gateway.Issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: claims}), rest
 }
 
 func (c *conversation) api(token, method, path, body string, out any) (status int) {

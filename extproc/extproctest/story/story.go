@@ -32,6 +32,7 @@
 //	! approve bob                   the issuer's bob approves what was asked about last, by the console's API;
 //	! approve bob 403 own-operation or is told this status and this problem type or reason
 //	! approve bob/phr               he does so as one who has signed in just now, with this acr
+//	! approve {"sub": "u-bob", …} 403 not-a-person   so does, or is told, whoever has a token of these claims
 //	! reject bob WORDS              he rejects it, in these words
 //	! leave                         whoever made the request that is held closes the connection, and that is recorded
 //	! await approval.expired        such a record comes, after the one that was awaited before

@@ -1,0 +1,156 @@
+package identity
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// readPerson reads a token of somebody's own: the principal is the person, by the same name at both doors of a console. For
+// Entra ID that is `oid` within the tenant, because `sub` is another one for each client.
+func (t *token) readPerson(r *reader, p *gate.Principal) {
+	p.Kind = "person"
+	p.Subject = r.need("sub")
+	p.ClientID = t.clientID(r, "client_id", "azp", "appid", "cid")
+	t.tenant = r.text("tid")
+	if t.issuer.Kind == "entra" {
+		p.Subject = r.need("oid")
+		t.checkEntraTenant(r)
+	}
+}
+
+// checkPerson tells a person's own token from all else that their issuer signs. It must have been issued to a client that
+// people use, have no mark of an account that is no person's, and show that somebody signed in. That is not what the issuer
+// calls its subject, but what it says of an authentication: names, e-mail addresses, groups, acr and scopes are given to
+// machines too.
+func (t *token) checkPerson() *Refusal {
+	if len(t.issuer.Clients) == 0 {
+		return nil
+	}
+	refuse := func(format string, args ...any) *Refusal {
+		return &Refusal{Reason: NotAPerson, Detail: excerpt(fmt.Sprintf(format, args...))}
+	}
+	client := t.principal.ClientID
+	if mark := machine(t.claims, client); mark != "" {
+		return refuse("the token is good, and not a person's own: %s", mark)
+	}
+	switch {
+	case client == "":
+		return refuse("the token does not say to which client it was issued (azp, client_id, appid or cid)")
+	case !slices.Contains(t.issuer.Clients, client):
+		return refuse("the token was issued to the client %q, which is not one that people approve with (people.clients)", client)
+	case !signedIn(t.claims, t.issuer.name):
+		return refuse("nothing in the token shows that a person signed in: have the issuer put auth_time, amr or sid into it")
+	}
+	return nil
+}
+
+// machine says by which mark the claims are those of an account that is no person's, or of somebody who acts for another; ""
+// where they have none. client is whom the token was issued to.
+func machine(claims gate.Object, client string) string {
+	text := func(name string) string {
+		v, _ := claims.Get(name)
+		s, _ := v.(string)
+		return s
+	}
+	words := func(name, word string) bool { return slices.Contains(strings.Fields(text(name)), word) }
+	subject := text("sub")
+	switch {
+	case hasName(claims, "act"):
+		return "somebody acts for its subject (act)"
+	case client != "" && (subject == client || subject == client+"@clients"): // RFC 9068, section 2.2; Auth0
+		return "its subject is the client itself"
+	case slices.ContainsFunc(grants(claims), func(g string) bool { return g == "client_credentials" }): // Auth0, FusionAuth
+		return "a client got it for itself (gty)"
+	case hasName(claims, "idtyp") && text("idtyp") != "user": // Entra ID
+		return "its subject is no user (idtyp)"
+	case hasName(claims, "oid") && text("oid") == subject: // Entra ID's app-only tokens, where idtyp is not issued
+		return "its subject is an application (oid is sub)"
+	case words("xms_sub_fct", "13"), words("xms_act_fct", "11"): // Entra ID's agent users, and agent identities that act
+		return "it is of an agent (xms_sub_fct, xms_act_fct)"
+	case hasName(claims, "clientHost"), hasName(claims, "clientAddress"): // Keycloak
+		return "its subject is a service account (clientHost, clientAddress)"
+	case strings.HasPrefix(text("preferred_username"), "service-account-"): // Keycloak
+		return "its subject is a service account (preferred_username)"
+	case strings.HasPrefix(text("preferred_username"), "ak-") && strings.HasSuffix(text("preferred_username"), "-client_credentials"): // authentik
+		return "its subject is a service account (preferred_username)"
+	case hasName(claims, "kubernetes.io"), strings.HasPrefix(subject, "spiffe://"), strings.HasSuffix(text("email"), ".gserviceaccount.com"):
+		return "its subject is a workload"
+	case text("aut") == "APPLICATION": // WSO2
+		return "its subject is an application (aut)"
+	}
+	return ""
+}
+
+// grants are the grant types by which a token was got, where it says so.
+func grants(claims gate.Object) []string {
+	v, _ := claims.Get("gty")
+	list, _ := texts(v)
+	list = slices.Clone(list)
+	for i, g := range list {
+		list[i] = strings.ReplaceAll(strings.ToLower(g), "-", "_")
+	}
+	return list
+}
+
+// signedIn reports whether claims show that a person has authenticated: how (amr), in which session (sid), when (auth_time), by
+// a grant that takes a person, or, at Entra ID and Auth0, by what only a user's token has.
+//
+// authentik gives service accounts an auth_time too; the acr that all its tokens have tells whose they are.
+func signedIn(claims gate.Object, issuer string) bool {
+	get := func(name string) any { v, _ := claims.Get(name); return v }
+	text := func(name string) string { s, _ := get(name).(string); return s }
+	list := func(name string) []string { s, _ := texts(get(name)); return s }
+	if methods := list("amr"); len(methods) > 0 && !slices.Contains(methods, "") {
+		return true
+	}
+	if text("sid") != "" || text("session_state") != "" || text("idtyp") == "user" {
+		return true
+	}
+	if when, ok := get("auth_time").(json.Number); ok && !strings.HasPrefix(text("acr"), "goauthentik.io/") {
+		seconds, err := when.Float64()
+		return err == nil && seconds > 0
+	}
+	if slices.ContainsFunc(grants(claims), func(g string) bool {
+		return slices.Contains([]string{"authorization_code", "device_code", "implicit"}, g)
+	}) {
+		return true
+	}
+	if text("oid") != "" && text("tid") != "" && text("scp") != "" { // Entra ID, delegated
+		return true
+	}
+	userinfo := strings.TrimSuffix(issuer, "/") + "/userinfo" // Auth0: a second audience, of those whom it can describe
+	return slices.Contains(list("aud"), userinfo) && slices.Contains(strings.Fields(text("scope")), "openid")
+}
+
+// ReadIDToken reads the claims of an ID token that was verified, and issued to client: whom it is for, named as a bearer
+// token of theirs would name them, with their groups. i says how the issuer's claims are read; its Clients are not looked at.
+func ReadIDToken(i Issuer, payload []byte, client string) (*gate.Principal, error) {
+	claims, err := readObject(payload)
+	if err != nil {
+		return nil, fmt.Errorf("the ID token's claims cannot be read in one way only: %w", err)
+	}
+	address, err := url.Parse(i.Issuer)
+	if err != nil {
+		return nil, fmt.Errorf("the issuer is no URL: %w", err)
+	}
+	i.GroupsClaim = cmp.Or(i.GroupsClaim, "groups")
+	t := &token{claims: claims, issuer: &issuer{Issuer: i, name: i.Issuer, address: address}}
+	r := &reader{claims: claims}
+	p := &gate.Principal{Issuer: i.Issuer}
+	t.readPerson(r, p)
+	p.ClientID = client
+	p.Groups = t.set(r, i.GroupsClaim)
+	if r.err != nil {
+		return nil, fmt.Errorf("the ID token does not name a person: %w", r.err)
+	}
+	if mark := machine(claims, client); mark != "" {
+		return nil, fmt.Errorf("the ID token is not a person's own: %s", mark)
+	}
+	return p, nil
+}
