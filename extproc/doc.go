@@ -119,6 +119,9 @@
 // record and checkpoint to an OpenTelemetry collector, an operation as a span in the agent's own trace, by a cursor over
 // the journal, so that nothing is dropped when the collector is away.
 //
+// Files of a data directory are opened by package [github.com/countersign/countersign/extproc/datafile], which follows no link
+// and waits for nothing: verifying is for copies that nobody vouches for.
+//
 // # Identity
 //
 // Package [github.com/countersign/countersign/extproc/identity] turns the one credential of a request into a principal, or

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"context"
 	"errors"
 	"flag"
@@ -15,6 +13,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/gate"
 )
@@ -46,7 +45,7 @@ func (d dataFlags) dir() (string, error) {
 		}
 		dir = string(c.Data)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "journal")); errors.Is(err, fs.ErrNotExist) {
+	if err := datafile.CheckDirectory(filepath.Join(dir, "journal")); errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("%s holds no journal: %w", dir, err)
 	} else if err != nil {
 		return "", fmt.Errorf("read the journal: %w", err)
@@ -54,7 +53,7 @@ func (d dataFlags) dir() (string, error) {
 	return dir, nil
 }
 
-func evidenceVerify(_ context.Context, c *call) error {
+func evidenceVerify(ctx context.Context, c *call) error {
 	f, where := c.evidenceFlags("evidence verify")
 	var keys texts
 	f.Var(&keys, "key", "a verifier `key`, or a file that holds one; may be given several times")
@@ -78,7 +77,7 @@ func evidenceVerify(_ context.Context, c *call) error {
 			return fmt.Errorf("read the checkpoint: %w", err)
 		}
 	}
-	report, err := evidence.Verify(opts)
+	report, err := evidence.Verify(ctx, opts)
 	if errors.Is(err, fs.ErrNotExist) && len(opts.Keys) == 0 {
 		return fmt.Errorf("%w: put it back, or give --key a key that you had before", err)
 	}
@@ -167,7 +166,7 @@ func evidenceShow(ctx context.Context, c *call) error {
 		return err
 	}
 	journal := filepath.Join(dir, "journal")
-	records := evidence.Records(journal, filter)
+	records := evidence.Records(ctx, journal, filter)
 	if *follow {
 		records = evidence.Follow(ctx, journal, filter)
 	}
@@ -279,16 +278,16 @@ func evidenceKey(_ context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	key, err := os.ReadFile(evidence.PublicKeyFile(dir))
+	key, err := evidence.PublicKey(dir)
 	if err != nil {
-		return fmt.Errorf("read the public key: %w", err)
+		return err
 	}
-	_, err = fmt.Fprintln(c.stdout, strings.TrimSpace(string(key)))
+	_, err = fmt.Fprintln(c.stdout, key)
 	return err
 }
 
 // evidenceExport writes the journal, its checkpoints and the public key as one archive, which verifies on its own.
-func evidenceExport(_ context.Context, c *call) (err error) {
+func evidenceExport(ctx context.Context, c *call) (err error) {
 	f, where := c.evidenceFlags("evidence export")
 	to := f.String("to", "", "the `file` to write, a .tar.gz")
 	if _, err := c.parse(f, 0); err != nil {
@@ -305,40 +304,8 @@ func evidenceExport(_ context.Context, c *call) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	z := gzip.NewWriter(out)
-	t := tar.NewWriter(z)
-	names, err := filepath.Glob(filepath.Join(dir, "journal", "*.jsonl"))
-	if err != nil {
-		return err
+	if err := errors.Join(evidence.Export(ctx, dir, out), out.Close()); err != nil {
+		return errors.Join(err, os.Remove(*to)) // a part of a journal is none
 	}
-	// The checkpoints come first: what they cover is in the segments by then, however much is written meanwhile.
-	files := append([]string{evidence.PublicKeyFile(dir), evidence.CheckpointsFile(filepath.Join(dir, "journal"))}, names...)
-	for _, name := range files {
-		if err := addFile(t, dir, name); err != nil {
-			return fmt.Errorf("export %s: %w", name, err)
-		}
-	}
-	return errors.Join(t.Close(), z.Close())
-}
-
-func addFile(t *tar.Writer, dir, name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	rel, err := filepath.Rel(dir, name)
-	if err != nil {
-		return err
-	}
-	if err := t.WriteHeader(&tar.Header{Name: filepath.ToSlash(rel), Mode: 0o600, Size: info.Size(), ModTime: info.ModTime()}); err != nil {
-		return err
-	}
-	_, err = io.CopyN(t, f, info.Size())
-	return err
+	return nil
 }

@@ -15,7 +15,7 @@ import (
 // itself can that be known: a whole data directory from a backup is an older world, and what contradicts it is at the
 // collector. Redis has a guard of its own, see approval/redis.
 func (g *gateway) holdApprovalsAgainst(ctx context.Context, desk *approval.Desk) error {
-	n, err := desk.HoldAgainst(ctx, func() (map[string]uint64, error) { return recordedRevisions(g.journal.Dir()) })
+	n, err := desk.HoldAgainst(ctx, func() (map[string]uint64, error) { return recordedRevisions(ctx, g.journal.Dir()) })
 	if n > 0 {
 		g.log.Warn("requests for approval were voided, because the approvals file is older than the journal", "requests", n)
 	}
@@ -23,9 +23,9 @@ func (g *gateway) holdApprovalsAgainst(ctx context.Context, desk *approval.Desk)
 }
 
 // recordedRevisions are the highest revision of each request that a journal tells of.
-func recordedRevisions(dir string) (map[string]uint64, error) {
+func recordedRevisions(ctx context.Context, dir string) (map[string]uint64, error) {
 	revs := map[string]uint64{}
-	for e, err := range evidence.Records(dir, evidence.Filter{Types: []string{"approval.*"}}) {
+	for e, err := range evidence.Records(ctx, dir, evidence.Filter{Types: []string{"approval.*"}}) {
 		if err != nil {
 			return nil, err
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/countersign/countersign/extproc/approval/embedded"
 	"github.com/countersign/countersign/extproc/approval/redis"
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/datafile"
 )
 
 // approvalStore is a store that is closed when the gateway stops.
@@ -57,13 +58,13 @@ func sharedKey(ctx context.Context, store *redis.Store, file string, own []byte)
 	defer cancel()
 	key, err := store.SharedKey(ctx, own)
 	if err != nil {
-		kept, readErr := os.ReadFile(file)
+		kept, readErr := datafile.ReadFile(file, 64<<10)
 		if readErr != nil || len(kept) < 16 {
 			return nil, fmt.Errorf("approvals.store: the key that gateways share cannot be had, and there is none from an earlier start: %w", err)
 		}
 		return kept, nil
 	}
-	if err := os.WriteFile(file, key, 0o600); err != nil {
+	if err := datafile.Replace(file, key); err != nil {
 		return nil, fmt.Errorf("keep the key that gateways share: %w", err)
 	}
 	return key, nil

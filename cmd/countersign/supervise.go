@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -52,7 +53,7 @@ func startEnvoy(c *config.Config, e env, log *slog.Logger, out io.Writer, alarm 
 		return nil, fmt.Errorf("make Envoy's bootstrap: %w", err)
 	}
 	bootstrap := filepath.Join(string(c.Data), "envoy-bootstrap.yaml")
-	if err := os.WriteFile(bootstrap, text, 0o600); err != nil {
+	if err := datafile.Replace(bootstrap, text); err != nil {
 		return nil, fmt.Errorf("write Envoy's bootstrap: %w", err)
 	}
 	if path, unix := c.Envoy.Admin.Unix(); unix {

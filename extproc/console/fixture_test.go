@@ -270,7 +270,7 @@ func (f *fixture) call(method, path, token, body string) reply {
 // records are those of the journal of a type, as objects.
 func (f *fixture) records(kind string) (list []map[string]any) {
 	f.t.Helper()
-	for e, err := range evidence.Records(f.journal.Dir(), evidence.Filter{Types: []string{kind}}) {
+	for e, err := range evidence.Records(context.Background(), f.journal.Dir(), evidence.Filter{Types: []string{kind}}) {
 		if err != nil {
 			f.t.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -137,10 +137,13 @@ type SignedNote struct {
 	End  int64 // where the next one begins in the file
 }
 
-// CheckpointNotes reads the signed notes that stand in dir's checkpoints file from offset on. It verifies nothing. A
-// last line that is still being written is left for the next time.
+// notesAtOnce is how much of a checkpoints file is read at a time.
+const notesAtOnce = 1 << 20
+
+// CheckpointNotes reads the signed notes that stand in dir's checkpoints file from offset on: a MiB of them, so that there may be
+// more behind the last. It verifies nothing. A last line that is still being written is left for the next time.
 func CheckpointNotes(dir string, offset int64) ([]SignedNote, error) {
-	f, err := os.Open(CheckpointsFile(dir))
+	f, err := datafile.Open(CheckpointsFile(dir))
 	if err != nil {
 		return nil, fmt.Errorf("read the checkpoints: %w", err)
 	}
@@ -152,13 +155,16 @@ func CheckpointNotes(dir string, offset int64) ([]SignedNote, error) {
 	if info.Size() < offset {
 		return nil, fmt.Errorf("read the checkpoints: %s has %d bytes and had %d", f.Name(), info.Size(), offset)
 	}
-	data := make([]byte, info.Size()-offset)
+	data := make([]byte, min(info.Size()-offset, notesAtOnce))
 	if _, err := f.ReadAt(data, offset); err != nil && len(data) > 0 {
 		return nil, fmt.Errorf("read the checkpoints: %w", err)
 	}
 	var notes []SignedNote
 	for {
 		line, rest, whole := bytes.Cut(data, []byte("\n"))
+		if !whole && len(notes) == 0 && len(data) == notesAtOnce {
+			return nil, fmt.Errorf("read the checkpoints: %s has a line of more than %d bytes at byte %d", f.Name(), notesAtOnce, offset)
+		}
 		if !whole {
 			return notes, nil
 		}

@@ -107,7 +107,7 @@ func TestKillLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := f.mustVerify()
-	for e, err := range Records(f.dir, Filter{}) {
+	for e, err := range Records(context.Background(), f.dir, Filter{}) {
 		if err != nil {
 			t.Fatal(err)
 		}

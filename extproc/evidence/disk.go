@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/countersign/countersign/extproc/datafile"
 )
 
 // FS is the part of a file system that the journal writes through, so that a test can make each step fail. Reading
@@ -35,9 +37,9 @@ type File interface {
 // Disk is the operating system's file system.
 type Disk struct{}
 
-// OpenFile is os.OpenFile.
+// OpenFile opens a regular file.
 func (Disk) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
-	f, err := os.OpenFile(name, flag, perm)
+	f, err := datafile.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
 	}
@@ -78,12 +80,12 @@ func writeDurably(fsys FS, path string, data []byte) error {
 // lockData takes the data directory for this process alone, until it ends or the file is closed.
 func lockData(data string) (*os.File, error) {
 	path := filepath.Join(data, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := datafile.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, _ := os.ReadFile(path)
+		holder, _ := datafile.ReadFile(path, 64)
 		_ = f.Close()
 		return nil, fmt.Errorf("%w: %s is held by process %s; stop it, or give this gateway a data directory of its own (%w)",
 			ErrLocked, path, strings.TrimSpace(string(holder)), err)
@@ -104,6 +106,7 @@ func writePid(f *os.File) error {
 type segment struct {
 	path  string
 	first uint64
+	size  int64 // when it was listed by listWritten; else 0
 }
 
 const segmentSuffix = ".jsonl"
@@ -114,6 +117,9 @@ func segmentPath(dir string, first uint64) string {
 
 // segments lists the journal's files, oldest first.
 func segments(dir string) ([]segment, error) {
+	if err := datafile.CheckDirectory(dir); err != nil {
+		return nil, fmt.Errorf("list the journal: %w", err)
+	}
 	files, err := os.ReadDir(dir) // sorted by name, and the names have a fixed width
 	if err != nil {
 		return nil, fmt.Errorf("list the journal: %w", err)
@@ -128,6 +134,9 @@ func segments(dir string) ([]segment, error) {
 		path := filepath.Join(dir, f.Name())
 		if err != nil || first == 0 || segmentPath(dir, first) != path {
 			return nil, fmt.Errorf("%s is not named after a record number of 20 digits", path)
+		}
+		if !f.Type().IsRegular() {
+			return nil, fmt.Errorf("list the journal: %w", datafile.NotAFile(path, f.Type()))
 		}
 		list = append(list, segment{path: path, first: first})
 	}

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -150,6 +151,9 @@ func makeDirectories(fsys FS, data, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the journal's directory: %w", err)
 	}
+	if err := datafile.CheckDirectory(dir); err != nil {
+		return fmt.Errorf("open the journal's directory: %w", err)
+	}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return fmt.Errorf("keep the journal's directory to its owner: %w", err)
 	}
@@ -174,7 +178,7 @@ func (j *Journal) start(ctx context.Context, data string) error {
 	if err != nil {
 		return err
 	}
-	_, err = os.Stat(PublicKeyFile(data))
+	_, err = os.Lstat(PublicKeyFile(data))
 	missing := fresh && err == nil
 	if j.keys, err = loadKeys(j.opts.FS, data, j.opts.Node, fresh); err != nil {
 		return err

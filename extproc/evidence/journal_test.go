@@ -80,7 +80,7 @@ func (f *fixture) open() *Journal {
 
 func (f *fixture) verify() Report {
 	f.t.Helper()
-	r, err := Verify(VerifyOptions{Dir: f.dir})
+	r, err := Verify(context.Background(), VerifyOptions{Dir: f.dir})
 	if err != nil {
 		f.t.Fatalf("verify: %v", err)
 	}
@@ -132,7 +132,7 @@ func mustAppend(t testing.TB, j *Journal, r *gate.Record) gate.Receipt {
 func (f *fixture) story() []string {
 	f.t.Helper()
 	var told []string
-	for e, err := range Records(f.dir, Filter{}) {
+	for e, err := range Records(context.Background(), f.dir, Filter{}) {
 		if err != nil {
 			f.t.Fatalf("read: %v", err)
 		}
@@ -173,7 +173,7 @@ func TestAppendNumbersChainsAndSigns(t *testing.T) {
 		t.Errorf("got seq %d and %d, want 1 and 2", first.Seq, second.Seq)
 	}
 	f.wantStory("policy.activated n=1", "policy.activated n=2", "policy.activated n=3", "gateway.stopped open=0")
-	for e, err := range Records(f.dir, Filter{From: 2}) {
+	for e, err := range Records(context.Background(), f.dir, Filter{From: 2}) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/countersign/countersign/extproc/datafile"
 )
 
 // keyRing is what the gateway keeps secret: under <data>/keys, one file each, mode 0600.
@@ -26,12 +28,28 @@ type keyRing struct {
 // PublicKeyFile is where the public half of a data directory's evidence key is.
 func PublicKeyFile(data string) string { return filepath.Join(data, "keys", "evidence.pub") }
 
+// PublicKey reads the public half of a data directory's evidence key.
+func PublicKey(data string) (string, error) {
+	path := PublicKeyFile(data)
+	if err := datafile.CheckDirectory(filepath.Dir(path)); err != nil {
+		return "", fmt.Errorf("read the public key: %w", err)
+	}
+	text, err := datafile.ReadFile(path, 64<<10)
+	if err != nil {
+		return "", fmt.Errorf("read the public key: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
 // loadKeys reads the keys and makes those that are missing, which only a journal that has no records yet may lack:
 // with another key in its place the old checkpoints, digests and tokens could not be held against the new.
 func loadKeys(fsys FS, data, node string, fresh bool) (*keyRing, error) {
 	dir := filepath.Join(data, "keys")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the key directory: %w", err)
+	}
+	if err := datafile.CheckDirectory(dir); err != nil {
+		return nil, fmt.Errorf("open the key directory: %w", err)
 	}
 	k := &keyRing{}
 	secret, err := loadKey(fsys, filepath.Join(dir, "evidence.key"), fresh, func() (string, error) {
@@ -72,7 +90,7 @@ func randomBytes(n int) []byte {
 }
 
 func loadKey(fsys FS, path string, fresh bool, generate func() (string, error)) (string, error) {
-	text, err := os.ReadFile(path)
+	text, err := datafile.ReadFile(path, 64<<10)
 	if err == nil {
 		return strings.TrimSpace(string(text)), nil
 	}
@@ -95,7 +113,7 @@ func loadKey(fsys FS, path string, fresh bool, generate func() (string, error)) 
 // publish writes evidence.pub, or holds the one that is there against the key.
 func (k *keyRing) publish(fsys FS, data string) error {
 	path := PublicKeyFile(data)
-	text, err := os.ReadFile(path)
+	text, err := datafile.ReadFile(path, 64<<10)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if err := writeDurably(fsys, path, []byte(k.verifier+"\n")); err != nil {

@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/countersign/countersign/extproc/datafile"
 )
 
 // lines reads one segment line by line. It can be asked again after io.EOF, when the file may have grown.
 type lines struct {
 	path   string
 	file   *os.File
+	most   int64 // bytes of the file that are read; 0 is for all, also what is written meanwhile
 	r      *bufio.Reader
 	part   []byte // what follows the last newline so far
 	offset int64  // where the line that next returns began; after io.EOF, where the next one does
@@ -20,12 +23,25 @@ type lines struct {
 	number int    // of the line that next returned last, from 1
 }
 
-func openLines(path string) (*lines, error) {
-	f, err := os.Open(path)
+func openLines(path string) (*lines, error) { return openLinesTo(path, 0) }
+
+// openLinesTo reads the first most bytes of a file.
+func openLinesTo(path string, most int64) (*lines, error) {
+	f, err := datafile.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the journal: %w", err)
 	}
-	return &lines{path: path, file: f, r: bufio.NewReaderSize(f, 128<<10)}, nil
+	l := &lines{path: path, file: f, most: most}
+	l.r = bufio.NewReaderSize(l.from(0), 128<<10)
+	return l, nil
+}
+
+// from is what is read from offset on.
+func (l *lines) from(offset int64) io.Reader {
+	if l.most == 0 {
+		return l.file
+	}
+	return io.LimitReader(l.file, max(0, l.most-offset))
 }
 
 // next returns a line without its newline, good until the next call. io.EOF says that there is no whole line; torn says
@@ -80,7 +96,7 @@ func (l *lines) rewind(offset int64, number int) error {
 	if _, err := l.file.Seek(offset, io.SeekStart); err != nil {
 		return fmt.Errorf("read %s: %w", l.path, err)
 	}
-	l.r.Reset(l.file)
+	l.r.Reset(l.from(offset))
 	l.part = l.part[:0]
 	l.end, l.number = offset, number
 	return nil
@@ -90,7 +106,7 @@ func (l *lines) close() { _ = l.file.Close() }
 
 // lastEntry reads the last record of a segment that is whole. There is none in an empty one.
 func lastEntry(s segment) (Entry, error) {
-	f, err := os.Open(s.path)
+	f, err := datafile.Open(s.path)
 	if err != nil {
 		return Entry{}, fmt.Errorf("read the journal: %w", err)
 	}

@@ -23,14 +23,18 @@ type Proof struct {
 // Prove makes a proof for record seq from the last checkpoint in dir, which must cover it. It reads the journal up to
 // the checkpoint once and keeps only the hashes that the proof needs.
 func Prove(dir string, keys note.Verifiers, seq uint64) (Proof, error) {
-	notes, err := CheckpointNotes(dir, 0)
+	last, _, _, err := lastLine(CheckpointsFile(dir))
 	if err != nil {
 		return Proof{}, err
 	}
-	if len(notes) == 0 {
+	if last == nil {
 		return Proof{}, fmt.Errorf("prove record %d: there is no checkpoint", seq)
 	}
-	c, err := OpenCheckpoint([]byte(notes[len(notes)-1].Text), keys)
+	signed, err := noteOf(last)
+	if err != nil {
+		return Proof{}, fmt.Errorf("the last line of the checkpoints: %w", err)
+	}
+	c, err := OpenCheckpoint(signed, keys)
 	if err != nil {
 		return Proof{}, err
 	}

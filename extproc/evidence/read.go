@@ -34,12 +34,15 @@ func (f *Filter) match(e *Entry) bool {
 
 // Records reads the records of a journal that f chooses, oldest first. It checks the chain on its way and ends with an
 // error where that breaks; signatures are [Verify]'s.
-func Records(dir string, f Filter) iter.Seq2[Entry, error] {
+func Records(ctx context.Context, dir string, f Filter) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		r := NewReader(dir, max(f.From, 1), nil)
 		defer r.Close()
 		for {
 			e, err := r.Next()
+			if err == nil {
+				err = ctx.Err()
+			}
 			if errors.Is(err, io.EOF) {
 				return
 			}

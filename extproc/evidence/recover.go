@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/countersign/countersign/extproc/datafile"
 )
 
 // recovered is what a start found in the directory, and the files to go on with.
@@ -48,7 +50,7 @@ func isFresh(dir string) (bool, error) {
 		return false, err
 	}
 	for _, s := range list {
-		info, err := os.Stat(s.path)
+		info, err := os.Lstat(s.path)
 		if err != nil {
 			return false, fmt.Errorf("look at the journal: %w", err)
 		}
@@ -56,7 +58,7 @@ func isFresh(dir string) (bool, error) {
 			return false, nil
 		}
 	}
-	info, err := os.Stat(CheckpointsFile(dir))
+	info, err := os.Lstat(CheckpointsFile(dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
@@ -119,7 +121,7 @@ func (r *recovered) complete(dir string) error {
 // any has lost them.
 func (r *recovered) openCheckpoints(opts Options, keys *keyRing, fresh bool) error {
 	path := CheckpointsFile(opts.Dir)
-	if _, err := os.Stat(path); err != nil && (!fresh || !errors.Is(err, fs.ErrNotExist)) {
+	if _, err := os.Lstat(path); err != nil && (!fresh || !errors.Is(err, fs.ErrNotExist)) {
 		return fmt.Errorf("the journal has records and no checkpoints: put %s back: %w", path, err)
 	}
 	f, err := opts.FS.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -179,7 +181,7 @@ func (r *recovered) beginCheckpoints(opts Options, keys *keyRing) error {
 
 // lastLine is the last whole line of a file, where it ends and how long the file is.
 func lastLine(path string) (line []byte, end, size int64, err error) {
-	f, err := os.Open(path)
+	f, err := datafile.Open(path)
 	if err != nil {
 		return nil, 0, 0, fmt.Errorf("open the checkpoints: %w", err)
 	}
@@ -231,13 +233,10 @@ func (r *recovered) scan(ctx context.Context, opts Options, list []segment) erro
 		}
 	}
 	for i, s := range list[begin:] {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("read the journal: %w", err)
-		}
 		if s.first != r.chain.seq+1 {
 			return missingBefore(s, r.chain.seq+1)
 		}
-		if err := r.scanSegment(s, begin+i == len(list)-1); err != nil {
+		if err := r.scanSegment(ctx, s, begin+i == len(list)-1); err != nil {
 			return err
 		}
 	}
@@ -248,7 +247,7 @@ func missingBefore(s segment, due uint64) error {
 	return fmt.Errorf("%s begins where record %d is due: a segment is missing or was put in", s.path, due)
 }
 
-func (r *recovered) scanSegment(s segment, isLast bool) error {
+func (r *recovered) scanSegment(ctx context.Context, s segment, isLast bool) error {
 	l, err := openLines(s.path)
 	if err != nil {
 		return err
@@ -262,6 +261,9 @@ func (r *recovered) scanSegment(s segment, isLast bool) error {
 	}()
 	r.size = 0
 	for {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("read the journal: %w", err)
+		}
 		line, err := l.next()
 		if errors.Is(err, io.EOF) && l.torn() == 0 {
 			return nil
@@ -274,7 +276,7 @@ func (r *recovered) scanSegment(s segment, isLast bool) error {
 			e, err = parse(line)
 		}
 		if err != nil {
-			if isLast && r.chain.seq >= r.last.Size && !hasLaterRecord(s.path, r.size, r.chain.seq) {
+			if isLast && r.chain.seq >= r.last.Size && !hasLaterRecord(ctx, s.path, r.size, r.chain.seq) {
 				return r.cut(s.path)
 			}
 			if errors.Is(err, io.EOF) {
@@ -318,7 +320,7 @@ func (r *recovered) add(e *Entry) error {
 
 // hasLaterRecord reports whether anything from offset on is a whole record with a number above seq. Then the line at
 // offset is not the end of an unfinished write, and cutting there would drop evidence.
-func hasLaterRecord(path string, offset int64, seq uint64) bool {
+func hasLaterRecord(ctx context.Context, path string, offset int64, seq uint64) bool {
 	l, err := openLines(path)
 	if err != nil {
 		return true
@@ -327,7 +329,7 @@ func hasLaterRecord(path string, offset int64, seq uint64) bool {
 	if err := l.rewind(offset, 0); err != nil {
 		return true
 	}
-	for {
+	for ctx.Err() == nil {
 		line, err := l.next()
 		if errors.Is(err, errLineTooLong) {
 			continue
@@ -339,11 +341,12 @@ func hasLaterRecord(path string, offset int64, seq uint64) bool {
 			return true
 		}
 	}
+	return true // nobody waits for what could be cut
 }
 
 // cut notes what follows the last whole record; repair takes it off.
 func (r *recovered) cut(path string) error {
-	f, err := os.Open(path)
+	f, err := datafile.Open(path)
 	if err != nil {
 		return fmt.Errorf("read the journal: %w", err)
 	}
@@ -383,7 +386,7 @@ func (r *recovered) repair(opts Options, last segment) error {
 }
 
 func rewrite(fsys FS, s stretch) error {
-	in, err := os.Open(s.path)
+	in, err := datafile.Open(s.path)
 	if err != nil {
 		return err
 	}

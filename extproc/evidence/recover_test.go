@@ -263,7 +263,7 @@ func TestAJournalOfVersion1Verifies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Verify(VerifyOptions{Dir: dir, Checkpoint: checkpoint})
+	r, err := Verify(context.Background(), VerifyOptions{Dir: dir, Checkpoint: checkpoint})
 	if err != nil || !r.Passed() {
 		t.Fatalf("%v %v", err, r.Failure)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -163,7 +163,7 @@ func resumeOf(s snapshot) []byte {
 
 // loadResume reads the file back, if it belongs to the checkpoint.
 func loadResume(dir string, last Checkpoint) (snapshot, bool) {
-	data, err := os.ReadFile(filepath.Join(dir, resumeName))
+	data, err := datafile.ReadFile(filepath.Join(dir, resumeName), 64<<10)
 	if err != nil {
 		return snapshot{}, false
 	}

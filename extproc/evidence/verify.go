@@ -2,14 +2,12 @@ package evidence
 
 import (
 	"bytes"
-	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -77,19 +75,19 @@ func (f *Failure) Error() string {
 }
 
 // Verify reads a whole journal and holds every line and every checkpoint against the rest. It needs the files and a
-// public key, and works beside a running gateway. An error means that it could not be done; what is wrong with the
-// journal is in the report.
-func Verify(opts VerifyOptions) (Report, error) {
+// public key, and works beside a running gateway: what is written after it has begun it does not look at. An error means that it
+// could not be done; what is wrong with the journal is in the report.
+func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
 	keys, err := verifyKeys(opts)
 	if err != nil {
 		return Report{}, err
 	}
 	v := &verification{opts: opts, completeness: newCompleteness()}
-	// Checkpoints first: they cover only what had been written before.
-	if err := v.readCheckpoints(keys); err != nil {
+	if err := v.openCheckpoints(keys); err != nil {
 		return Report{}, err
 	}
-	list, err := segments(opts.Dir)
+	defer v.checkpoints.close()
+	list, err := listWritten(opts.Dir)
 	if err != nil {
 		return Report{}, err
 	}
@@ -99,7 +97,7 @@ func Verify(opts VerifyOptions) (Report, error) {
 			v.fail(filepath.Base(s.path), 0, v.last.Seq+1, fmt.Sprintf("a segment is missing or was put in: this one begins with record %d where record %d is due", s.first, v.last.Seq+1))
 			break
 		}
-		if err := v.segment(s, list[i+1:]); err != nil {
+		if err := v.segment(ctx, s, list[i+1:]); err != nil {
 			return Report{}, err
 		}
 		if !v.report.Passed() {
@@ -110,15 +108,28 @@ func Verify(opts VerifyOptions) (Report, error) {
 	return v.report, nil
 }
 
+// listWritten lists the segments as long as they are now. The checkpoints must have been opened before: they cover only what had
+// been written by then, so that a segment that is begun meanwhile is none that they need.
+func listWritten(dir string) ([]segment, error) {
+	list, err := segments(dir)
+	for i := range list {
+		info, statErr := os.Lstat(list[i].path)
+		if statErr != nil {
+			return nil, fmt.Errorf("list the journal: %w", statErr)
+		}
+		list[i].size = info.Size()
+	}
+	return list, err
+}
+
 func verifyKeys(opts VerifyOptions) (note.Verifiers, error) {
 	keys := opts.Keys
 	if len(keys) == 0 {
-		path := PublicKeyFile(filepath.Dir(filepath.Clean(opts.Dir)))
-		text, err := os.ReadFile(path)
+		text, err := PublicKey(filepath.Dir(filepath.Clean(opts.Dir)))
 		if err != nil {
-			return nil, fmt.Errorf("read the public key: %w", err)
+			return nil, err
 		}
-		keys = []string{string(text)}
+		keys = []string{text}
 	}
 	return Verifiers(keys)
 }
@@ -128,21 +139,14 @@ type verification struct {
 	opts   VerifyOptions
 	report Report
 
-	checkpoints   []numbered // not yet reached
-	signed        uint64     // records that a checkpoint was found to cover
+	checkpoints   *checkpoints
+	signed        uint64 // records that a checkpoint was found to cover
 	firstUnsigned time.Time
-	missing       *Failure // what is wrong with the checkpoints file itself
 
 	last         Entry // the record before
 	lastAt       location
 	tree         tree
 	completeness *completeness
-}
-
-type numbered struct {
-	Checkpoint
-	file string
-	line int
 }
 
 type location struct {
@@ -156,99 +160,9 @@ func (v *verification) fail(file string, line int, seq uint64, reason string) {
 	}
 }
 
-func (v *verification) readCheckpoints(keys note.Verifiers) error {
-	if v.opts.Checkpoint != nil {
-		notes, err := givenNotes(v.opts.Checkpoint)
-		if err != nil {
-			return fmt.Errorf("the checkpoint to hold the journal against: %w", err)
-		}
-		for _, signed := range notes {
-			c, err := OpenCheckpoint(signed, keys)
-			if err != nil {
-				return fmt.Errorf("the checkpoint to hold the journal against: %w", err)
-			}
-			v.checkpoints = append(v.checkpoints, numbered{Checkpoint: c, file: "the checkpoint given"})
-		}
-		slices.SortStableFunc(v.checkpoints, func(a, b numbered) int { return cmp.Compare(a.Size, b.Size) })
-	}
-	data, err := os.ReadFile(CheckpointsFile(v.opts.Dir))
-	if errors.Is(err, fs.ErrNotExist) {
-		v.missing = &Failure{File: checkpointsName, Reason: "the checkpoints are missing"}
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read the checkpoints: %w", err)
-	}
-	v.parseCheckpoints(data, keys)
-	return nil
-}
-
-// givenNotes reads the signed note, or the lines of a checkpoints file, that somebody kept elsewhere. What copying a text
-// takes off its end is put back.
-func givenNotes(data []byte) ([][]byte, error) {
-	if text := bytes.TrimSpace(data); len(text) == 0 {
-		return nil, errors.New("there is none: it is empty")
-	} else if text[0] != '{' {
-		return [][]byte{append(bytes.Clone(text), '\n')}, nil
-	}
-	var notes [][]byte
-	for n, line := range bytes.Split(data, []byte("\n")) {
-		signed, err := noteOf(line)
-		switch {
-		case err == nil:
-			notes = append(notes, signed)
-		case len(notes) > 0 && bytes.HasSuffix(data, line) && isUnfinished(line): // it was copied while it grew
-		default:
-			return nil, fmt.Errorf("line %d: %w", n+1, err)
-		}
-	}
-	return notes, nil
-}
-
-// parseCheckpoints merges the file's checkpoints, which grow, with those given.
-func (v *verification) parseCheckpoints(data []byte, keys note.Verifiers) {
-	given := v.checkpoints
-	v.checkpoints = nil
-	size, count := uint64(0), 0
-	for {
-		line, rest, whole := bytes.Cut(data, []byte("\n"))
-		if !whole {
-			if !isUnfinished(data) {
-				v.missing = &Failure{File: checkpointsName, Line: count + 1, Reason: "the last line does not end, and is not the beginning of a checkpoint"}
-			}
-			break
-		}
-		data = rest
-		count++
-		signed, err := noteOf(line)
-		var c Checkpoint
-		if err == nil {
-			c, err = OpenCheckpoint(signed, keys)
-		}
-		if err == nil && count > 1 && c.Size <= size {
-			err = fmt.Errorf("it covers %d records, and the one before it %d", c.Size, size)
-		}
-		if err != nil {
-			v.missing = &Failure{File: checkpointsName, Line: count, Reason: "the checkpoint is not good: " + err.Error()}
-			break
-		}
-		for len(given) > 0 && given[0].Size <= c.Size {
-			v.checkpoints, given = append(v.checkpoints, given[0]), given[1:]
-		}
-		size = c.Size
-		v.checkpoints = append(v.checkpoints, numbered{c, checkpointsName, count})
-	}
-	v.checkpoints = append(v.checkpoints, given...)
-	if count == 0 {
-		v.missing = &Failure{File: checkpointsName, Reason: "there is no checkpoint, and a journal begins with one"}
-	}
-	v.reach(0)
-}
-
 // reach holds the checkpoints that were signed over seq records against the tree of as many lines.
 func (v *verification) reach(seq uint64) {
-	for len(v.checkpoints) > 0 && v.checkpoints[0].Size == seq {
-		c := v.checkpoints[0]
+	for c := v.checkpoints.next(); c != nil && c.Size == seq; c = v.checkpoints.next() {
 		if v.tree.root() != c.Root {
 			if seq == v.signed {
 				v.fail(c.file, c.line, seq, fmt.Sprintf("this journal is not the one that the checkpoint over %d records was signed for", seq))
@@ -257,7 +171,7 @@ func (v *verification) reach(seq uint64) {
 			}
 			return
 		}
-		v.checkpoints = v.checkpoints[1:]
+		v.checkpoints.take()
 		if c.file == checkpointsName {
 			v.report.Checkpoints++
 		}
@@ -266,14 +180,20 @@ func (v *verification) reach(seq uint64) {
 	}
 }
 
-func (v *verification) segment(s segment, later []segment) error {
-	l, err := openLines(s.path)
+func (v *verification) segment(ctx context.Context, s segment, later []segment) error {
+	if s.size == 0 {
+		return nil
+	}
+	l, err := openLinesTo(s.path, s.size)
 	if err != nil {
 		return err
 	}
 	defer l.close()
 	file := filepath.Base(s.path)
 	for v.report.Failure == nil {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("verify the journal: %w", err)
+		}
 		line, err := l.next()
 		switch {
 		case errors.Is(err, io.EOF) && l.torn() == 0:
@@ -382,13 +302,12 @@ func (v *verification) end() {
 	if r.Failure != nil {
 		return
 	}
-	if len(v.checkpoints) > 0 {
-		c := v.checkpoints[0]
+	if c := v.checkpoints.next(); c != nil {
 		v.fail(c.file, c.line, r.Records+1, fmt.Sprintf("records are missing at the end: a checkpoint was signed over %d records and the journal has %d", c.Size, r.Records))
 		return
 	}
-	if v.missing != nil {
-		r.Failure = v.missing
+	if v.checkpoints.missing != nil {
+		r.Failure = v.checkpoints.missing
 		return
 	}
 	bound := v.opts.MaxUncovered

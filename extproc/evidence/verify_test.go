@@ -238,7 +238,7 @@ func TestVerifyHoldsAJournalAgainstACheckpointSeenElsewhere(t *testing.T) {
 	}
 	seen := []byte(notes[len(notes)-1].Text)
 	verify := func(dir string, checkpoint []byte) (Report, error) {
-		return Verify(VerifyOptions{Dir: filepath.Join(dir, "journal"), Checkpoint: checkpoint})
+		return Verify(context.Background(), VerifyOptions{Dir: filepath.Join(dir, "journal"), Checkpoint: checkpoint})
 	}
 
 	if r, err := verify(filepath.Dir(f.dir), seen); err != nil || !r.Passed() {
@@ -316,11 +316,11 @@ func TestVerifyBesideARunningGateway(t *testing.T) {
 func TestVerifyWithAKeyThatIsNotTheJournals(t *testing.T) {
 	f, other := written(t), newFixture(t)
 	j := other.open()
-	r, err := Verify(VerifyOptions{Dir: f.dir, Keys: []string{j.PublicKey()}})
+	r, err := Verify(context.Background(), VerifyOptions{Dir: f.dir, Keys: []string{j.PublicKey()}})
 	if err != nil || r.Passed() || r.Failure.File != checkpointsName {
 		t.Errorf("got %v and %v", r.Failure, err)
 	}
-	if _, err := Verify(VerifyOptions{Dir: f.dir, Keys: []string{"nonsense"}}); err == nil {
+	if _, err := Verify(context.Background(), VerifyOptions{Dir: f.dir, Keys: []string{"nonsense"}}); err == nil {
 		t.Error("a key that is none was taken")
 	}
 }
@@ -449,10 +449,10 @@ func FuzzReader(f *testing.F) {
 		if err := os.WriteFile(segmentPath(j.dir, 1), segment, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for _, err := range Records(j.dir, Filter{}) {
+		for _, err := range Records(context.Background(), j.dir, Filter{}) {
 			_ = err
 		}
-		r, err := Verify(VerifyOptions{Dir: j.dir})
+		r, err := Verify(context.Background(), VerifyOptions{Dir: j.dir})
 		if err != nil {
 			t.Fatal(err)
 		}

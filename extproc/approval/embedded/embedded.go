@@ -40,6 +40,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/datafile"
 )
 
 // Why a store takes nothing.
@@ -110,6 +111,7 @@ const formatVersion = "2"
 func Open(path string, o Options) (*Store, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
 		Timeout: 200 * time.Millisecond, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, NoSync: o.NoSync,
+		OpenFile: datafile.OpenFile,
 	})
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: %w", path, ErrLocked)

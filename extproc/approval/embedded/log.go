@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/datafile"
 )
 
 // ErrDamaged is a log that no crash leaves.
@@ -58,7 +59,7 @@ type version struct {
 func (l *log) open(path string) error {
 	for i := range l.files {
 		name := fmt.Sprintf("%s-log%d", path, i)
-		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := datafile.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return err
 		}

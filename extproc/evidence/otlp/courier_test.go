@@ -170,7 +170,7 @@ func TestACheckpointThatArrivesCanBeHeldAgainstTheJournal(t *testing.T) {
 			last = attribute(l.Attributes, "countersign.checkpoint.note").GetStringValue()
 		}
 	}
-	r, err := evidence.Verify(evidence.VerifyOptions{Dir: f.journal.Dir(), Checkpoint: []byte(last)})
+	r, err := evidence.Verify(t.Context(), evidence.VerifyOptions{Dir: f.journal.Dir(), Checkpoint: []byte(last)})
 	if err != nil || !r.Passed() || r.Covered != 4 {
 		t.Errorf("%v %+v", err, r)
 	}

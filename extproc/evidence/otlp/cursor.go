@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/evidence"
 )
 
@@ -37,7 +37,7 @@ func loadCursor(path string) (cursor, error) {
 	if path == "" {
 		return cursor{}, errors.New("the collector's cursor has no file")
 	}
-	data, err := os.ReadFile(path)
+	data, err := datafile.ReadFile(path, 64<<10)
 	if errors.Is(err, fs.ErrNotExist) {
 		return cursor{}, nil
 	}
@@ -75,28 +75,13 @@ func (c cursor) save(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.replace(path, append(data, '\n')); err != nil {
+	if err = datafile.Replace(path, append(data, '\n')); err == nil {
+		err = evidence.Disk{}.SyncDir(filepath.Dir(path))
+	}
+	if err != nil {
 		return fmt.Errorf("save the collector's cursor: %w", err)
 	}
 	return nil
-}
-
-func (c cursor) replace(path string, data []byte) error {
-	temporary := path + ".new"
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(data); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temporary, path); err != nil {
-		return err
-	}
-	return evidence.Disk{}.SyncDir(filepath.Dir(path))
 }
 
 // recordAt reads one record.
