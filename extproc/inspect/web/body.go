@@ -3,19 +3,23 @@ package web
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"mime"
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/countersign/countersign/extproc/gate"
 )
 
 // bodyKind is how a body is read.
 type bodyKind int
 
 const (
-	asBytes bodyKind = iota // says that it is something else, or nothing
+	asBytes bodyKind = iota // says that it is something else
 	asJSON                  // says that it is JSON
 	asForm                  // application/x-www-form-urlencoded
+	asAny                   // says nothing
 )
 
 func (i *Inspector) classify(h *heading) error {
@@ -26,6 +30,7 @@ func (i *Inspector) classify(h *heading) error {
 		return unreadable("The request's body is encoded (Content-Encoding: %s) and cannot be read. Send it without Content-Encoding.", e)
 	}
 	if !h.hasContentType {
+		i.kind = asAny
 		return nil
 	}
 	media, params, err := mime.ParseMediaType(h.contentType)
@@ -55,16 +60,41 @@ func (i *Inspector) readBody() (err error) {
 	if len(i.body) == 0 {
 		return nil
 	}
-	if i.kind == asForm {
-		if r.Form, err = i.pairs(string(i.body), "form"); err != nil {
-			return err
-		}
+	switch i.kind {
+	case asForm:
+		r.Form, err = i.pairs(string(i.body), "form")
+	case asAny:
+		err = i.untyped()
+	}
+	if err != nil {
+		return err
 	}
 	if i.kind == asJSON || looksLikeJSON(i.body) && (!i.framed || !isGRPC(i.body)) {
 		r.Body, err = i.json(i.body, "request's JSON body")
 		r.JSON = err == nil
 	}
 	return err
+}
+
+// untyped reads a body without a Content-Type. Rack takes that of a POST for a form, others look at what it begins with, so
+// it is read as a form where it has pairs, and beside that as JSON where it looks like it. No server looks for
+// parameters in one of another method that is no form.
+func (i *Inspector) untyped() (err error) {
+	r := &i.request
+	if looksLikeJSON(i.body) && !bytes.ContainsAny(i.body, "&;") {
+		return nil // at most one pair, whose name is JSON
+	}
+	r.Form, err = i.pairs(string(i.body), "form")
+	var refused *Error
+	switch {
+	case !errors.As(err, &refused) || refused.Problem != gate.Unreadable:
+		return err
+	case r.Method == "POST":
+		return unreadable("The request's body has no Content-Type, so that some servers read it as a form. %s Or say what the body is, with a Content-Type.", refused.Detail)
+	default:
+		r.Form = nil
+		return nil
+	}
 }
 
 // isGRPC is true for whole frames of gRPC: a flag, a length, a message. The length of a short message can look like the

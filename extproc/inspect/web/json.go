@@ -156,6 +156,11 @@ func (r *jsonReader) object() error {
 	if err := r.sort(r.members[base:], from); err != nil {
 		return err
 	}
+	if r.dec.StackDepth() == 1 {
+		if err := r.topNames(r.members[base:]); err != nil {
+			return err
+		}
+	}
 	r.members, r.names = r.members[:base], r.names[:names]
 	r.out = append(r.out, '}')
 	_, err := r.dec.ReadToken()
@@ -241,20 +246,21 @@ func (r *jsonReader) sameButForCase(members []jsonMember) error {
 }
 
 // fold is s in a form that is the same for two texts that are equal but for case ([strings.EqualFold]).
-func fold(s string) string {
-	return strings.Map(func(c rune) rune {
+func fold(s string) string { return strings.Map(foldRune, s) }
+
+// foldRune is the least of the letters that are c but for case. In ASCII that is the capital.
+func foldRune(c rune) rune {
+	if c < utf8.RuneSelf {
 		if 'a' <= c && c <= 'z' {
-			return c - 'a' + 'A' // the least of its orbit, which all letters of ASCII have in upper case
+			return c - 'a' + 'A'
 		}
-		if c < utf8.RuneSelf {
-			return c
-		}
-		least := c
-		for next := unicode.SimpleFold(c); next != c; next = unicode.SimpleFold(next) {
-			least = min(least, next)
-		}
-		return least
-	}, s)
+		return c
+	}
+	least := c
+	for next := unicode.SimpleFold(c); next != c; next = unicode.SimpleFold(next) {
+		least = min(least, next)
+	}
+	return least
 }
 
 func (r *jsonReader) number(literal string) (err error) {

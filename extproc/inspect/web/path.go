@@ -33,10 +33,8 @@ func (i *Inspector) target() error {
 		return err
 	}
 	r.Segments = segments
-	if r.Query, err = i.pairs(query, "query"); err != nil {
-		return err
-	}
-	return nil
+	r.Query, err = i.pairs(query, "query")
+	return err
 }
 
 // segments splits a path, decodes each part once and refuses whatever two servers could read in two ways. One slash at
@@ -101,12 +99,13 @@ func (i *Inspector) pairs(s, what string) (gate.Object, error) {
 	}
 	var g groups
 	count := 0
+	text := what == "form" && looksLikeJSON([]byte(s)) // then its first name is JSON, and no server reads parameters in that
 	for part := range strings.SplitSeq(s, "&") {
 		if part == "" {
 			continue
 		}
 		if count++; count > maxPairs {
-			return nil, unreadable("The request's %s has more than %d names and values.", what, maxPairs)
+			return nil, unreadable("The request's %s has more than %d names and values. Send less at a time.", what, maxPairs)
 		}
 		if what == "form" {
 			if err := i.count(1); err != nil {
@@ -125,12 +124,16 @@ func (i *Inspector) pairs(s, what string) (gate.Object, error) {
 		if err != nil {
 			return nil, err
 		}
-		if strings.EqualFold(n, "_method") {
-			return nil, unreadable("The request's %s has %q, which some servers take for the request's method. Send the method that is meant.", what, n)
+		if err := checkName(n, what); err != nil && (!text || count > 1 || overridesMethod(n)) {
+			return nil, err
 		}
 		g.add(n, v)
 	}
-	return g.object(), nil
+	names := make([]string, len(g.members))
+	for n, m := range g.members {
+		names[n] = m.Name
+	}
+	return g.object(), checkNames(names, what)
 }
 
 // maxPairs bounds the collecting of pairs, which is quadratic, to about a millisecond. It is also where PHP and Django stop.

@@ -14,6 +14,9 @@
 //
 // A body is parsed as JSON where it says that it is, and also where it does not say so but looks like it: otherwise an
 // agent could hide a JSON body from policy by calling it text/plain or a form, and many targets would read it all the same.
+// A body without a Content-Type is read as a form too, as Rack does. The names of parameters are held to what frameworks
+// make of them (names.go): one that is another name to one of them is refused, and so are two that are one.
+//
 // A body that is neither JSON nor a form (multipart, XML, bytes) is not looked into: policy sees its Content-Type, its
 // length and its SHA-256, and has to rule on those.
 //
