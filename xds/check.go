@@ -39,7 +39,8 @@ func (p Problem) String() string {
 //
 // The rules, in short: every HTTP connection manager asks the cluster "countersign", by ext_proc or ext_authz, before its
 // router, and on every route; nothing turns that off, lets requests pass when it fails, hides a part of the request or passes
-// one that countersign does not see, or changes it afterwards; nothing sends it twice, or elsewhere; the access log goes to
+// one that countersign does not see, or changes it afterwards; nothing sends it twice, or elsewhere, or gives its credential
+// out; only one service can answer for countersign; the access log goes to
 // countersign and tells it which operation it was; who connected is not what a header says; no timeout is shorter than a
 // hold; certificates of targets are verified, and nothing crosses the network in the clear; no other listener leads around all
 // this.
@@ -121,29 +122,36 @@ func (k *checker) walk(m protoreflect.Message, at place) {
 		return
 	}
 	k.rules(m.Interface(), at)
-	if m.Descriptor().FullName().Parent() == "google.protobuf" {
-		return
-	}
+	k.leaks(m.Interface(), at)
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		there := at.at(string(fd.Name()))
 		switch {
 		case fd.IsMap():
-			if fd.MapValue().Message() != nil {
-				v.Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
-					k.walk(value.Message(), there.at(key.String()))
-					return true
-				})
-			}
-		case fd.Message() == nil:
+			v.Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
+				k.visit(fd.MapValue(), value, there.at(key.String()))
+				return true
+			})
 		case fd.IsList():
 			for i := range v.List().Len() {
-				k.walk(v.List().Get(i).Message(), there.at(i))
+				k.visit(fd, v.List().Get(i), there.at(i))
 			}
 		default:
-			k.walk(v.Message(), there)
+			k.visit(fd, v, there)
 		}
 		return true
 	})
+}
+
+// visit goes on with one value of a field. at is the place of the last name that the file has for it.
+func (k *checker) visit(fd protoreflect.FieldDescriptor, v protoreflect.Value, at place) {
+	switch fd.Kind() {
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		k.walk(v.Message(), at)
+	case protoreflect.StringKind:
+		k.text(string(fd.Name()), v.String(), at)
+	case protoreflect.BytesKind:
+		k.text(string(fd.Name()), string(v.Bytes()), at)
+	}
 }
 
 // unpack returns what is in the Any, validated. Strict parsing has resolved its type already.

@@ -7,15 +7,20 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
+	quicv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/quic/v3"
+	tcpstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tcp_stats/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/countersign/countersign/extproc/config"
 )
@@ -67,8 +72,18 @@ func (k *checker) targetCluster(c *clusterv3.Cluster, at place) {
 	if kind := c.GetClusterType().GetTypedConfig(); strings.Contains(kind.GetTypeUrl(), "dynamic_forward_proxy") {
 		k.problem(at.at("cluster_type"), "a dynamic_forward_proxy cluster lets the client choose where the target's credential is sent: name the target's address")
 	}
-	if c.GetName() == ServiceCluster || c.GetTransportSocket() != nil || len(c.GetTransportSocketMatches()) > 0 || k.accepts(func(r *config.Resource) bool { return r.TargetInsecure }) {
+	if len(c.GetFilters()) > 0 {
+		k.problem(at.at("filters"), "filters of a cluster see what goes to it, with the credential, after the decision: remove them")
+	}
+	if c.GetUpstreamConfig() != nil {
+		k.problem(at.at("upstream_config"), "upstream_config changes how a request goes to its target after it was judged: remove it")
+	}
+	clear := slices.ContainsFunc(c.GetTransportSocketMatches(), func(m *clusterv3.Cluster_TransportSocketMatch) bool { return !encrypted(m.GetTransportSocket()) })
+	if c.GetName() == ServiceCluster || encrypted(c.GetTransportSocket()) && !clear || k.accepts(func(r *config.Resource) bool { return r.TargetInsecure }) {
 		return
+	}
+	if c.GetType() == clusterv3.Cluster_EDS {
+		k.problem(at.at("type"), "an EDS cluster has the target's address come from elsewhere, and without TLS nothing shows who is there: set transport_socket, or name the address")
 	}
 	for _, locality := range c.GetLoadAssignment().GetEndpoints() {
 		for _, e := range locality.GetLbEndpoints() {
@@ -109,8 +124,17 @@ func (k *checker) checkListener(l *listenerv3.Listener, at place) {
 	if c := l.GetDefaultFilterChain(); c != nil {
 		chains = append(chains[:len(chains):len(chains)], c)
 	}
-	if l.GetAddress() != nil && !nearby(l.GetAddress()) && !k.accepts(func(r *config.Resource) bool { return r.Listen.Insecure }) &&
-		slices.ContainsFunc(chains, func(c *listenerv3.FilterChain) bool { return c.GetTransportSocket() == nil }) {
+	addresses := []*corev3.Address{l.GetAddress()}
+	for _, more := range l.GetAdditionalAddresses() {
+		addresses = append(addresses, more.GetAddress())
+	}
+	for i, f := range l.GetListenerFilters() {
+		if strings.Contains(f.GetTypedConfig().GetTypeUrl(), "udp_proxy") {
+			k.problem(at.at("listener_filters", i), "udp_proxy carries what countersign does not see: remove it")
+		}
+	}
+	if slices.ContainsFunc(addresses, func(a *corev3.Address) bool { return a != nil && !nearby(a) }) && !k.accepts(func(r *config.Resource) bool { return r.Listen.Insecure }) &&
+		slices.ContainsFunc(chains, func(c *listenerv3.FilterChain) bool { return !encrypted(c.GetTransportSocket()) }) {
 		k.problem(at, "agents' tokens would cross the network in the clear: set transport_socket in every filter chain, or insecure in a resource's listen")
 	}
 	for i, c := range l.GetFilterChains() {
@@ -168,12 +192,15 @@ func (k *checker) verifies(t *tlsv3.CommonTlsContext, at place) {
 
 // bootstrap is about the file as a whole.
 func (k *checker) bootstrap(b *bootstrapv3.Bootstrap, at place) {
-	clusters := b.GetStaticResources().GetClusters()
-	i := slices.IndexFunc(clusters, func(c *clusterv3.Cluster) bool { return c.GetName() == ServiceCluster })
-	if i < 0 {
+	here := false
+	for i, c := range b.GetStaticResources().GetClusters() {
+		if asService := c.GetName() == ServiceCluster; asService || strings.HasPrefix(c.GetName(), ServiceCluster+"-") {
+			here = here || asService
+			k.serviceCluster(c, at.at("static_resources", "clusters", i))
+		}
+	}
+	if !here {
 		k.problem(at.at("static_resources", "clusters"), "there is no cluster %q: it is how Envoy reaches countersign", ServiceCluster)
-	} else {
-		k.serviceCluster(clusters[i], at.at("static_resources", "clusters", i))
 	}
 	if d := b.GetDynamicResources(); d != nil {
 		k.dynamic(d, at.at("dynamic_resources"))
@@ -205,20 +232,74 @@ func (k *checker) dynamic(d *bootstrapv3.Bootstrap_DynamicResources, at place) {
 	}
 }
 
-// serviceCluster wants HTTP/2, and TLS where the network is crossed.
+// serviceCluster wants one place where decisions are made, reached over HTTP/2, and by TLS where the network is crossed. A field
+// that is not known to leave it at that is a problem.
 func (k *checker) serviceCluster(c *clusterv3.Cluster, at place) {
 	options := new(upstreamv3.HttpProtocolOptions)
 	if packed := c.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]; packed == nil ||
 		packed.UnmarshalTo(options) != nil || options.GetExplicitHttpConfig().GetHttp2ProtocolOptions() == nil {
 		k.problem(at, "gRPC needs HTTP/2: set typed_extension_protocol_options with explicit_http_config.http2_protocol_options")
 	}
-	for _, locality := range c.GetLoadAssignment().GetEndpoints() {
-		for _, e := range locality.GetLbEndpoints() {
-			if !nearby(e.GetEndpoint().GetAddress()) && c.GetTransportSocket() == nil {
-				k.problem(at, "requests and their tokens would cross the network in the clear: set transport_socket with a client certificate, or use a unix socket")
-			}
+	if t := c.GetType(); c.GetClusterDiscoveryType() != nil && !slices.Contains([]clusterv3.Cluster_DiscoveryType{clusterv3.Cluster_STATIC, clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS}, t) {
+		k.problem(at.at("type"), "type %v has countersign's address come from elsewhere, where another service could take its place: name the address, with STATIC or STRICT_DNS", t)
+	}
+	endpoints := c.GetLoadAssignment().GetEndpoints()
+	if len(endpoints) != 1 || len(endpoints[0].GetLbEndpoints()) != 1 {
+		k.problem(at.at("load_assignment"), "the cluster %q has not exactly one endpoint, so that another service could answer in countersign's place: name one", c.GetName())
+	}
+	k.nothingBut(c, at, "name", "alt_stat_name", "type", "connect_timeout", "per_connection_buffer_limit_bytes", "load_assignment", "circuit_breakers",
+		"typed_extension_protocol_options", "http2_protocol_options", "transport_socket", "upstream_connection_options", "upstream_bind_config",
+		"dns_lookup_family", "dns_refresh_rate", "dns_failure_refresh_rate", "dns_jitter", "respect_dns_ttl", "typed_dns_resolver_config", "lb_policy",
+		"health_checks", "outlier_detection", "metadata", "track_cluster_stats", "wait_for_warm_on_init", "close_connections_on_host_health_failure", "ignore_health_on_host_removal")
+	assignment := at.at("load_assignment")
+	k.nothingBut(c.GetLoadAssignment(), assignment, "cluster_name", "endpoints")
+	for i, locality := range endpoints {
+		at := assignment.at("endpoints", i)
+		k.nothingBut(locality, at, "locality", "lb_endpoints", "load_balancing_weight", "priority", "metadata")
+		for j, e := range locality.GetLbEndpoints() {
+			k.serviceEndpoint(c, e, at.at("lb_endpoints", j))
 		}
 	}
+}
+
+func (k *checker) serviceEndpoint(c *clusterv3.Cluster, e *endpointv3.LbEndpoint, at place) {
+	k.nothingBut(e, at, "endpoint", "metadata", "load_balancing_weight", "health_status")
+	k.nothingBut(e.GetEndpoint(), at.at("endpoint"), "address", "hostname", "health_check_config", "observability_name")
+	a, at := e.GetEndpoint().GetAddress(), at.at("endpoint", "address")
+	k.nothingBut(a, at, "pipe", "socket_address")
+	if a.GetSocketAddress() != nil {
+		k.nothingBut(a.GetSocketAddress(), at.at("socket_address"), "address", "port_value", "ipv4_compat")
+	}
+	if !nearby(a) && !encrypted(c.GetTransportSocket()) {
+		k.problem(at, "requests and their tokens would cross the network in the clear: set transport_socket with a client certificate, or use a unix socket")
+	}
+}
+
+// nothingBut wants no other field of m set: it could lead to another service, or have it decide.
+func (k *checker) nothingBut(m proto.Message, at place, fields ...string) {
+	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if name := string(fd.Name()); !slices.Contains(fields, name) {
+			k.problem(at.at(name), "%s can lead to another service than countersign, which would then decide: remove it", name)
+		}
+		return true
+	})
+}
+
+// encrypted reports whether a transport socket is TLS, and nothing that only looks like it or goes without it for a while.
+func encrypted(s *corev3.TransportSocket) bool {
+	inner, err := s.GetTypedConfig().UnmarshalNew()
+	if err != nil {
+		return false
+	}
+	switch t := inner.(type) {
+	case *tlsv3.UpstreamTlsContext, *tlsv3.DownstreamTlsContext, *quicv3.QuicUpstreamTransport, *quicv3.QuicDownstreamTransport:
+		return true
+	case *proxyv3.ProxyProtocolUpstreamTransport:
+		return encrypted(t.GetTransportSocket())
+	case *tcpstatsv3.Config:
+		return encrypted(t.GetTransportSocket())
+	}
+	return false
 }
 
 // nearby reports whether only this machine has the address.

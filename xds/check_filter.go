@@ -62,6 +62,9 @@ func (k *checker) processor(p *procv3.ExternalProcessor, at place) {
 	}
 	k.mutable(p.GetMutationRules(), at.at("mutation_rules"))
 	k.told(p.GetMetadataOptions(), at.at("metadata_options"))
+	if d := p.GetGrpcService().GetTimeout(); d.AsDuration() != 0 {
+		k.problem(at.at("grpc_service", "timeout"), "the timeout of grpc_service is that of a whole request and its answer (%v), and cuts them off: remove it", d.AsDuration())
+	}
 	k.longer(p.GetMessageTimeout(), 200*time.Millisecond, at.at("message_timeout"), "message_timeout")
 	if p.GetMaxMessageTimeout() != nil {
 		k.longer(p.GetMaxMessageTimeout(), 0, at.at("max_message_timeout"), "max_message_timeout")

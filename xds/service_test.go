@@ -56,6 +56,9 @@ type asked struct {
 	whole      bool // ext_authz was told that bodies are sent along
 }
 
+// credential is what ext_authz puts in the place of an agent's token.
+const credential = "target-credential"
+
 // startService serves c to Envoy, at c.Listen.Envoy.
 func startService(t *testing.T, c *config.Config) *service {
 	t.Helper()
@@ -241,7 +244,11 @@ func (s *service) Check(_ context.Context, in *authv3.CheckRequest) (*authv3.Che
 			HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: denied},
 		}, nil
 	}
-	return &authv3.CheckResponse{Status: &status.Status{Code: int32(codes.OK)}}, nil
+	ok := &authv3.OkHttpResponse{Headers: []*corev3.HeaderValueOption{{
+		Header:       &corev3.HeaderValue{Key: "authorization", Value: "Bearer " + credential},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}}}
+	return &authv3.CheckResponse{Status: &status.Status{Code: int32(codes.OK)}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok}}, nil
 }
 
 // StreamAccessLogs keeps the entries.

@@ -1,0 +1,86 @@
+package xds
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
+	httptapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/tap/v3"
+	httpwasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
+	tapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tap/v3"
+	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+// The rules about where the target's credential goes besides the target. From the decision on it stands in the request's
+// header fields, where Envoy can be told to read it: into an answer, a log, a trace, another service.
+
+const gives = "%s gives out the header field %q, in which the target's credential may stand by then: take it out"
+
+// readsHeader is a command of Envoy's format strings that gives the value of a request's header field, or two names of which
+// the second is for want of the first.
+var readsHeader = regexp.MustCompile(`(?i)%(?:REQ|REQUEST_HEADER|REQ_WITHOUT_QUERY)\(([^)%]*)\)`)
+
+// computes are commands that can give what a check of names does not find.
+var computes = regexp.MustCompile(`(?i)%(?:CEL|FILE_CONTENT|SECRET)\(`)
+
+// text is about every piece of text in the file: most fields that are written into something can be format strings.
+func (k *checker) text(field, s string, at place) {
+	for _, m := range readsHeader.FindAllStringSubmatch(s, -1) {
+		for name := range strings.SplitSeq(m[1], "?") {
+			if k.secretive(name) {
+				k.problem(at, gives, field, name)
+			}
+		}
+	}
+	if computes.MatchString(s) {
+		k.problem(at, "%s has %s…), which can give out the target's credential in ways that cannot be checked: take it out", field, strings.Trim(computes.FindString(s), "%"))
+	}
+}
+
+// secretive reports whether a credential may be in the header field: one of the configuration's, or by its name.
+func (k *checker) secretive(name string) bool {
+	name = strings.ToLower(strings.TrimSpace(name))
+	if k.config != nil {
+		for i := range k.config.Resources {
+			if c := k.config.Resources[i].Credential; c != nil && strings.EqualFold(c.Header, name) {
+				return true
+			}
+		}
+	}
+	return name != ":authority" && slices.ContainsFunc([]string{"auth", "token", "cookie", "key", "secret", "credential", "password", "session", "signature"},
+		func(part string) bool { return strings.Contains(name, part) })
+}
+
+// leaks calls the rules of this file that are about one kind of message.
+func (k *checker) leaks(m proto.Message, at place) {
+	named := func(field string, names ...string) {
+		for _, name := range names {
+			if k.secretive(name) {
+				k.problem(at.at(field), gives, field, name)
+			}
+		}
+	}
+	switch m := m.(type) {
+	case *grpclogv3.HttpGrpcAccessLogConfig:
+		named("additional_request_headers_to_log", m.GetAdditionalRequestHeadersToLog()...)
+	case *tracingv3.CustomTag_Header:
+		named("name", m.GetName())
+	case *routev3.RateLimit_Action_RequestHeaders:
+		named("header_name", m.GetHeaderName())
+	case *procv3.ExternalProcessor:
+		for _, a := range m.GetResponseAttributes() {
+			if strings.HasPrefix(a, "request.headers") {
+				k.problem(at.at("response_attributes"), gives, "response_attributes", a)
+			}
+		}
+	case *httptapv3.Tap, *tapv3.Tap:
+		k.problem(at, "a tap copies requests, with the target's credential, to where others can read them: remove it")
+	case *luav3.Lua, *luav3.LuaPerRoute, *httpwasmv3.Wasm:
+		k.problem(at, "this runs code that the check cannot see into, on requests that carry a credential and on answers that were redacted: remove it")
+	}
+}
