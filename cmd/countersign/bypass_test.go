@@ -103,7 +103,7 @@ var bypasses = []bypass{
 	{"upgrade to h2c", "GET /echo/$N HTTP/1.1\n$H\n$T\nConnection: Upgrade, HTTP2-Settings\nUpgrade: h2c\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\n\n", "404 404", ""},
 	{"upgrade to websocket", "GET /echo/$N HTTP/1.1\n$H\n$T\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\n\n", "403", "-"},
 	{"a body on GET", "GET /echo/$N HTTP/1.1\n$H\n$T\nContent-Length: 5\n\nhello", "404 404", "hello"},
-	{"a request in the body", "POST /echo/$N HTTP/1.1\n$H\n$T\nContent-Length: $L\n\n" + smuggled, "404 404", "$S"},
+	{"a request in the body", "POST /echo/$N HTTP/1.1\n$H\n$T\nContent-Type: text/plain\nContent-Length: $L\n\n" + smuggled, "404 404", "$S"},
 	{"a second request behind the first", "GET /echo/$N HTTP/1.1\n$H\n$T\n\n" + smuggled, "404 403 404", ""},
 	{"a second request without a token", "GET /echo/$N HTTP/1.1\n$H\n$T\n\nGET /v1/payments/1 HTTP/1.1\n$H\n\n", "404 401 404", ""},
 	{"a token in a trailer", "POST /echo/$N HTTP/1.1\n$H\nTransfer-Encoding: chunked\n\n5\nhello\n0\n$T\n\n", "401 404", "-"},
