@@ -42,6 +42,8 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 	fields := requestFields(request)
 	a := s.newAttempt(st, attrs.GetContextExtensions()[ResourceExtension], addressText(attrs.GetSource().GetAddress()), fields)
 	a.connection = connectionOf(ctx)
+	a.sent = bodyOf(request)
+	defer a.share.set(0)
 	if !a.head(ctx, fields) || !a.body(ctx, attrs) {
 		return a.deny(ctx), nil
 	}
@@ -49,8 +51,6 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 	if !allowed {
 		return a.deny(ctx), nil
 	}
-	s.outcomes.expect(a)
-	s.outcomes.await(a, gate.Outcome{}, true)
 	ok := &authz.OkHttpResponse{}
 	for _, name := range a.inspector.Remove() {
 		if name != credential.Name { // Envoy removes after it sets
@@ -60,6 +60,9 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 	if credential.Name != "" {
 		ok.Headers = append(ok.Headers, textField(credential.Name, credential.Value))
 	}
+	a.forward()
+	s.outcomes.expect(a)
+	s.outcomes.await(a, gate.Outcome{}, true)
 	return &authz.CheckResponse{
 		Status:          &rpc.Status{Code: int32(codes.OK)},
 		HttpResponse:    &authz.CheckResponse_OkResponse{OkResponse: ok},
@@ -67,13 +70,22 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 	}, nil
 }
 
-// body reads the body that Envoy sent along. One that it did not send, or not all of, is unseen.
-func (a *attempt) body(ctx context.Context, attrs *authz.AttributeContext) bool {
-	request := attrs.GetRequest().GetHttp()
+// bodyOf takes the body out of Envoy's message, which lives until the call is answered.
+func bodyOf(request *authz.AttributeContext_HttpRequest) []byte {
 	body := request.GetRawBody()
 	if len(body) == 0 {
 		body = []byte(request.GetBody())
 	}
+	if request != nil {
+		request.RawBody, request.Body = nil, ""
+	}
+	return body
+}
+
+// body reads the body that Envoy sent along. One that it did not send, or not all of, is unseen.
+func (a *attempt) body(ctx context.Context, attrs *authz.AttributeContext) bool {
+	request, body := attrs.GetRequest().GetHttp(), a.sent
+	a.sent = nil
 	if a.inspector.Streams() {
 		return true
 	}
@@ -92,7 +104,10 @@ func (a *attempt) body(ctx context.Context, attrs *authz.AttributeContext) bool 
 	if len(body) == 0 && declared < 0 && attrs.GetContextExtensions()[BodyExtension] != WholeBody {
 		return a.refuse(ctx, gate.Refusal{Problem: gate.Unavailable, Detail: "Envoy does not say that it shows the bodies of requests to the gateway, and this one could have a body that was not seen, so it was refused. Nothing was done. Whoever runs Envoy has to change its configuration (countersign check says how)."})
 	}
-	if err := a.inspector.Write(body); err != nil {
+	if !a.take(ctx, a.light+web.Held(int64(len(body)))) {
+		return false
+	}
+	if err := a.inspector.Take(body); err != nil {
 		return a.refuseError(ctx, err)
 	}
 	return true

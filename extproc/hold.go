@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/inspect/web"
 )
 
 // handOver is how much of a caller's deadline is left for telling it that the operation is pending.
@@ -24,6 +25,7 @@ func (a *attempt) hold(ctx context.Context) {
 	}
 	a.op.Context.Held = a.server.opt.Now()
 	a.again(a.op.Resource) // thousands are held: what was made of the operation is made again when it goes on
+	a.share.set(a.light + web.Held(a.inspector.Seen().BodyBytes))
 	a.server.held.Add(1)
 	defer a.server.held.Add(-1)
 	ctx, cancel := context.WithTimeout(ctx, budget)
@@ -54,7 +56,7 @@ func (a *attempt) pendingID() string {
 //
 //go:noinline
 func (a *attempt) resume(ctx context.Context, answer gate.Answer) bool {
-	if !a.renew() {
+	if !a.renew() || !a.take(ctx, a.light+a.inspector.Weight()) {
 		return false
 	}
 	var err error

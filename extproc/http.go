@@ -186,6 +186,9 @@ func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool,
 	if x.attempt.isRefused {
 		return true, nil
 	}
+	if a := x.attempt; !a.inspector.Streams() && !a.take(ctx, a.light+web.Held(a.inspector.Seen().BodyBytes+int64(len(m.Body)))) {
+		return x.refuse()
+	}
 	if err := x.attempt.inspector.Write(m.Body); err != nil {
 		x.attempt.refuseError(ctx, err)
 		return x.refuse()
@@ -256,6 +259,7 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 			return true, err
 		}
 	}
+	a.forward()
 	if trailers != nil {
 		if err := x.stream.Send(trailers); err != nil {
 			return true, err
@@ -342,6 +346,9 @@ func (x *exchange) close() {
 	defer x.mu.Unlock()
 	x.response.stop()
 	a := x.attempt
+	if a != nil {
+		defer a.share.set(0)
+	}
 	if a == nil || x.finished {
 		return
 	}

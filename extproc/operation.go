@@ -20,6 +20,10 @@ type attempt struct {
 	resource *Resource
 	started  time.Time
 
+	share share  // of the server's memory
+	light int64  // what of it is not the body's
+	sent  []byte // the body that ext_authz has sent along, until it is read or refused
+
 	connection *connection // that it came by; nil where that is not watched
 
 	op        gate.Operation
@@ -98,7 +102,7 @@ func (a *attempt) head(ctx context.Context, fields []web.Field) bool {
 	if err != nil {
 		return a.refuseError(ctx, err)
 	}
-	return true
+	return a.admit(ctx, fields)
 }
 
 // describe tells the operation what is known of the request by now, fit for a record.
@@ -150,6 +154,7 @@ func (a *attempt) refuseIdentity(ctx context.Context, fields []web.Field, why *i
 			path, _, _ = strings.Cut(f.Value, "?")
 		}
 	}
+	a.sent = nil // a stranger's, or one that nobody reads: it does not wait for the journal
 	a.op.Verb, a.op.Target = claimed(method), claimed(redact.MaskText(path))
 	body := gate.Object{
 		{Name: "claimed_issuer", Value: claimed(why.Issuer)},
@@ -186,6 +191,9 @@ func claimed(s string) string { return gate.Recorded(s, gate.MaxClaimed) }
 // decide asks the gate about the whole request. It returns the credential to forward with and true where the operation
 // is allowed.
 func (a *attempt) decide(ctx context.Context) (credential web.Field, allowed bool) {
+	if !a.take(ctx, a.light+a.inspector.Weight()) {
+		return credential, false
+	}
 	credential, ruled := a.rule(ctx)
 	if !ruled {
 		return credential, false
@@ -236,6 +244,10 @@ func (a *attempt) released() bool {
 		a.settle(gate.Refusal{Problem: gate.Unavailable, Detail: "Policy asks for a redaction that this gateway cannot apply, so the operation was refused. Nothing was done."})
 		return false
 	}
+	if a.plan != nil && !a.share.set(max(a.share.bytes, attemptBytes+answerBytes)) {
+		a.settle(noMemory)
+		return false
+	}
 	return true
 }
 
@@ -268,6 +280,7 @@ func (a *attempt) refuseError(ctx context.Context, err error) bool {
 
 // refuse records a refusal that policy was not asked about. It always returns false.
 func (a *attempt) refuse(ctx context.Context, refusal gate.Refusal) bool {
+	a.sent = nil
 	ruling, err := a.state.Gate.Refuse(ctx, &a.op, refusal)
 	if err != nil {
 		a.unrecorded(err)

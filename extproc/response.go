@@ -219,6 +219,9 @@ func (x *exchange) redactBody(body []byte, end bool) (out []byte, err error) {
 			if out, err = r.stream.Write(body); err != nil {
 				return nil, err
 			}
+			if !x.attempt.redacts(r.stream.Size() + len(r.held)) {
+				return nil, errNoMemory
+			}
 		}
 		if end && r.stream != nil {
 			out = append([]byte(nil), out...)

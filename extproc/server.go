@@ -54,6 +54,7 @@ type State struct {
 	Identity  Verifier
 	Resources map[string]*Resource
 	RedactKey []byte
+	Memory    int64 // bytes that operations may take at one time, all together; none can begin while it is 0
 
 	plans plans
 }
@@ -88,6 +89,7 @@ type Server struct {
 	stop     context.CancelFunc
 	closing  chan struct{}
 	outcomes outcomes
+	memory   memory
 }
 
 // New returns a server without a state: it refuses everything until [Server.Swap] gives it one.
@@ -109,6 +111,7 @@ func (s *Server) Swap(st *State, record func() error) error {
 		}
 	}
 	s.state.Store(st)
+	s.memory.resize(st.Memory)
 	return nil
 }
 
@@ -117,6 +120,16 @@ func (s *Server) Register(g *grpc.Server) {
 	ext.RegisterExternalProcessorServer(g, s)
 	authz.RegisterAuthorizationServer(g, s)
 	accesslog.RegisterAccessLogServiceServer(g, s)
+}
+
+// Judged is the most memory that operations have taken at one time since it was last asked for, and what they take now.
+func (s *Server) Judged() (most, now int64) { return s.memory.peak() }
+
+// Judging is the memory that operations take now.
+func (s *Server) Judging() int64 {
+	s.memory.mu.Lock()
+	defer s.memory.mu.Unlock()
+	return s.memory.taken
 }
 
 // Held is how many operations wait for people.

@@ -8,6 +8,7 @@ import (
 	"net/http/pprof"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -110,7 +111,8 @@ type metrics struct {
 	deciding   metric.Float64Histogram
 	alarms     metric.Int64Counter
 	reloads    metric.Int64Counter
-	sets       sync.Map // [3]string -> metric.MeasurementOption
+	sets       sync.Map     // [3]string -> metric.MeasurementOption
+	count      atomic.Int64 // of sets
 }
 
 func newMetrics() (*metrics, error) {
@@ -155,9 +157,15 @@ func (m *metrics) observer() extproc.Observer {
 	}
 }
 
-// labels makes each set of attributes once: making one costs more than all the rest of counting. Resources are of the
-// configuration, so there are few sets.
+// maxLabels bounds the sets of labels, and with them the metrics. Resources are of the configuration, so there are few; but what
+// Envoy calls a route's resource could be of its own making.
+const maxLabels = 10_000
+
+// labels makes each set of attributes once: making one costs more than all the rest of counting.
 func (m *metrics) labels(name, resource, value string) metric.MeasurementOption {
+	if m.count.Load() > maxLabels {
+		resource = "other"
+	}
 	key := [3]string{name, resource, value}
 	known, _ := m.sets.Load(key)
 	if o, ok := known.(metric.MeasurementOption); ok {
@@ -169,6 +177,7 @@ func (m *metrics) labels(name, resource, value string) metric.MeasurementOption 
 	}
 	o := metric.WithAttributeSet(attribute.NewSet(attrs...))
 	m.sets.Store(key, o)
+	m.count.Add(1)
 	return o
 }
 

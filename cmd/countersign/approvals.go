@@ -65,7 +65,6 @@ func (g *gateway) openApprovals(ctx context.Context, c *config.Config) error {
 		cancel()
 		return errors.Join(err, store.Close())
 	}
-	go trimHeld(ctx, desk.Held)
 	go func() {
 		defer close(a.done)
 		if err := desk.Run(ctx); err != nil {

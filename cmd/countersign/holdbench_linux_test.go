@@ -133,7 +133,7 @@ func (c *crowded) resident(b *testing.B) (anonymous, mapped int64) {
 	return anonymous << 10, mapped << 10
 }
 
-// settled is the footprint when it has stopped shrinking, see trimHeld.
+// settled is the footprint when it has stopped shrinking, see trimMemory.
 func (c *crowded) settled(b *testing.B) footprint {
 	b.Helper()
 	var best, mapped int64 = 1 << 62, 0

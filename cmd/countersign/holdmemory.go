@@ -31,16 +31,24 @@ const (
 	servePercent   = 400 // see serve
 	growingPercent = 50
 	heldPercent    = 100
+
+	// trimBytes under judgement leave much that nobody uses when they end, and without another request nothing collects it.
+	trimBytes = 32 << 20
 )
 
-// holdMemory decides once a second on what is done about the memory of held operations.
+// holdMemory decides once a second on what is done about the memory of operations that are held, or were judged.
 type holdMemory struct {
-	trimmed int // holds at the last trim, or the fewest since
-	left    int // collections that still follow it
+	trimmed int   // holds at the last trim, or the fewest since
+	left    int   // collections that still follow it
+	most    int64 // bytes under judgement at one time since the last trim for them
 }
 
-// next is told how many are held. It returns GOGC until it is asked again, and whether memory is to be given back now.
-func (m *holdMemory) next(held int) (percent int, trim bool) {
+// next is told how many are held, the most bytes that were under judgement since it was told before, and those that are now. It
+// returns GOGC until it is asked again, and whether memory is to be given back now.
+func (m *holdMemory) next(held int, most, now int64) (percent int, trim bool) {
+	if m.most = max(m.most, most); m.most >= trimBytes && now <= m.most/4 {
+		m.most, m.left = now, max(m.left, 1)
+	}
 	switch {
 	case held >= m.trimmed+trimStep:
 		m.trimmed, m.left = held, trimTimes
@@ -61,8 +69,8 @@ func (m *holdMemory) next(held int) (percent int, trim bool) {
 	}
 }
 
-// trimHeld does what holdMemory decides until ctx ends.
-func trimHeld(ctx context.Context, held func() int) {
+// trimMemory does what holdMemory decides until ctx ends.
+func trimMemory(ctx context.Context, held func() int, judged func() (most, now int64)) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var m holdMemory
@@ -72,7 +80,8 @@ func trimHeld(ctx context.Context, held func() int) {
 		case <-ctx.Done():
 			return
 		}
-		next, trim := m.next(held())
+		most, now := judged()
+		next, trim := m.next(held(), most, now)
 		if collectsAt() == percent && next != percent { // where it is another, GOGC is whoever's that runs the gateway
 			debug.SetGCPercent(next)
 			percent = next

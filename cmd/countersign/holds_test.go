@@ -270,28 +270,38 @@ func TestHoldMemory(t *testing.T) {
 		held    int
 		percent int
 		trim    bool
+
+		most, now int64 // under judgement
 	}{
-		{"few are held", trimStep - 1, servePercent, false},
-		{"many are", trimStep, growingPercent, true},
-		{"more, though not by a step", trimStep + 1, growingPercent, true},
-		{"as many", trimStep + 1, growingPercent, true},
-		{"a step more begins anew", 2 * trimStep, growingPercent, true},
-		{"the second after it", 2 * trimStep, growingPercent, true},
-		{"the third", 2 * trimStep, growingPercent, true},
-		{"the last", 2 * trimStep, growingPercent, true},
-		{"all are settled", 2 * trimStep, heldPercent, false},
-		{"some were answered", trimStep, heldPercent, false},
-		{"as many have come", 2 * trimStep, growingPercent, true},
-		{"nearly all were answered", 1, servePercent, true},
+		{"few are held", trimStep - 1, servePercent, false, 0, 0},
+		{"many are", trimStep, growingPercent, true, 0, 0},
+		{"more, though not by a step", trimStep + 1, growingPercent, true, 0, 0},
+		{"as many", trimStep + 1, growingPercent, true, 0, 0},
+		{"a step more begins anew", 2 * trimStep, growingPercent, true, 0, 0},
+		{"the second after it", 2 * trimStep, growingPercent, true, 0, 0},
+		{"the third", 2 * trimStep, growingPercent, true, 0, 0},
+		{"the last", 2 * trimStep, growingPercent, true, 0, 0},
+		{"all are settled", 2 * trimStep, heldPercent, false, 0, 0},
+		{"some were answered", trimStep, heldPercent, false, 0, 0},
+		{"as many have come", 2 * trimStep, growingPercent, true, 0, 0},
+		{"nearly all were answered", 1, servePercent, true, 0, 0},
+		{"nobody is held", 0, servePercent, true, 0, 0},
+		{"the second after it", 0, servePercent, true, 0, 0},
+		{"a little is judged", 0, servePercent, false, trimBytes - 1, 0},
+		{"much is judged", 0, servePercent, false, trimBytes, trimBytes},
+		{"half of it has ended", 0, servePercent, false, trimBytes, trimBytes / 2},
+		{"nearly all has", 0, servePercent, true, trimBytes / 2, trimBytes / 8},
+		{"nothing new", 0, servePercent, false, trimBytes / 8, 0},
+		{"much came and went within a second", 0, servePercent, true, 4 * trimBytes, 0},
 	} {
-		if percent, trim := m.next(s.held); percent != s.percent || trim != s.trim {
+		if percent, trim := m.next(s.held, s.most, s.now); percent != s.percent || trim != s.trim {
 			t.Errorf("second %d, %s: %d %%, trim %v, want %d %%, %v", i+1, s.name, percent, trim, s.percent, s.trim)
 		}
 	}
 }
 
-// TestTrimHeld: GOGC follows what is held, and is left alone where whoever runs the gateway has set it.
-func TestTrimHeld(t *testing.T) {
+// TestTrimMemory: GOGC follows what is held, and is left alone where whoever runs the gateway has set it.
+func TestTrimMemory(t *testing.T) {
 	for _, c := range []struct {
 		name               string
 		set                int
@@ -307,7 +317,7 @@ func TestTrimHeld(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				var held atomic.Int64
-				go trimHeld(ctx, func() int { return int(held.Load()) })
+				go trimMemory(ctx, func() int { return int(held.Load()) }, func() (most, now int64) { return 0, 0 })
 				for _, step := range []struct {
 					held, after, want int
 				}{{trimStep, 1, c.growing}, {trimStep, trimTimes, c.held}, {0, 1, c.few}} {

@@ -40,6 +40,7 @@ type gateway struct {
 	grpc      *grpc.Server
 
 	withEnvoy bool
+	env       env
 	mu        sync.Mutex  // guards what follows
 	envoy     *supervisor // nil without --envoy, and until it is started
 	active    *active
@@ -86,7 +87,7 @@ func serve(ctx context.Context, c *call) error {
 			return err // before anything is started and recorded
 		}
 	}
-	g := &gateway{log: slog.New(handler), path: *path, withEnvoy: *withEnvoy}
+	g := &gateway{log: slog.New(handler), path: *path, withEnvoy: *withEnvoy, env: c.env}
 	for _, secret := range shownSecrets(conf) {
 		g.log.Warn("a secret is not one", "file", secret)
 	}
@@ -155,6 +156,7 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 	if err := g.activate(ctx, first); err != nil {
 		return err
 	}
+	go trimMemory(ctx, g.server.Held, g.server.Judged)
 	if err := g.gauges(); err != nil {
 		return err
 	}
@@ -167,6 +169,7 @@ func (g *gateway) gauges() error {
 	return errors.Join(
 		g.metrics.gauge("countersign.journal.records", "{record}", "Records that are durable.", func() float64 { return float64(g.journal.Durable()) }),
 		g.metrics.gauge("countersign.operations.open", "{operation}", "Allowed operations that have not ended.", func() float64 { return float64(g.journal.OpenOperations()) }),
+		g.metrics.gauge("countersign.memory.judged", "By", "Memory that requests and answers under judgement are counted with, see limits.memory.", func() float64 { return float64(g.server.Judging()) }),
 		g.metrics.gauge("countersign.journal.refusing", "1", "1 while the journal takes nothing, so that everything is refused.", func() float64 {
 			if g.journal.Err() != nil {
 				return 1
@@ -189,6 +192,7 @@ func (g *gateway) activate(ctx context.Context, a *active) error {
 	if err := g.server.Swap(a.state, func() error { return g.recordActive(ctx, previous, a) }); err != nil {
 		return err
 	}
+	limitMemory(a.state.Memory, g.env)
 	g.mu.Lock()
 	g.active = a
 	g.mu.Unlock()

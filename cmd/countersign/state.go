@@ -65,6 +65,7 @@ func (b *builder) build(ctx context.Context, c *config.Config, previous *active)
 		Identity:  a.verifier,
 		Resources: resourcesOf(c),
 		RedactKey: b.journal.RedactKey(),
+		Memory:    judgedMemory(c, thisMachine()),
 	}
 	return a, nil
 }

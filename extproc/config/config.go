@@ -44,6 +44,9 @@ type Config struct {
 	// Evidence says where records go besides the journal, and how often.
 	Evidence Evidence `yaml:"evidence"`
 
+	// Limits bound what all requests may take together.
+	Limits Total `yaml:"limits"`
+
 	// Envoy says how Envoy is started by `serve --envoy`, and which Envoy files of your own `check` holds to the rules.
 	Envoy Envoy `yaml:"envoy"`
 
@@ -222,6 +225,16 @@ type OTLP struct {
 	HeaderFiles     map[string]string `yaml:"header_files"`     // request header: file that holds its value.
 	Insecure        bool              `yaml:"insecure"`         // plain gRPC, without TLS; on loopback only, unless InsecureNetwork.
 	InsecureNetwork bool              `yaml:"insecure_network"` // allows plain gRPC off loopback.
+}
+
+// Total bounds what all requests may take together.
+type Total struct {
+	// Memory is what requests may take while they are read, judged and held, and answers while they are redacted: for each
+	// byte of a body two while it comes and while it waits for people, five and more while it is judged. Past it a request is
+	// refused (503, with Retry-After); one agent alone gets half of it, and several get equal parts. What the program takes
+	// in all stays below one and a half times as much and 192MiB, unless $GOMEMLIMIT says otherwise. By default a sixteenth of
+	// the machine's memory (of its cgroup's limit, where that is less), and 256MiB where a quarter of it has them; 8MiB at least.
+	Memory Size `yaml:"memory"`
 }
 
 // Envoy says how Envoy is run.

@@ -144,6 +144,7 @@ func TestProblems(t *testing.T) {
 		{"more values than are read", resource("limits: {values: 10000001}"), ":12: resources[0].limits.values: is 10000001: use 1 to 10000000"},
 		{"no values", resource("limits: {values: -1}"), ":12: resources[0].limits.values: is -1: use 1 to 10000000"},
 		{"numbers of another kind", resource("numbers: float"), `:12: resources[0].numbers: is "float", and must be one of double, exact`},
+		{"memory for next to nothing", good + "limits: {memory: 1MiB}\n", ":12: limits.memory: is 1048576 bytes: use at least 8MiB"},
 		{"headers that are too small", resource("limits: {headers: 100}"), ":12: resources[0].limits.headers: is 100 bytes: use 1KiB to 1MiB"},
 		{"a hold longer than a request lives", resource("hold: 1h"), ":12: resources[0].hold: is 1h0m0s, longer than approvals.ttl, 15m0s: a request would expire while it is held"},
 		{"a kind that is not known", replace("kind: http", "kind: htp"), `:9: resources[0].kind: is "htp", and must be one of http`},

@@ -160,6 +160,9 @@ func (c *Config) validate(d *decoder) {
 	}
 	c.Approvals.validate(k.at("approvals"))
 	c.Evidence.validate(k.at("evidence"))
+	if m := c.Limits.Memory; m != 0 && m < 8<<20 {
+		k.at("limits.memory").fail("is %d bytes: use at least 8MiB", m)
+	}
 	c.Envoy.validate(k.at("envoy"))
 	c.validateResources(k.at("resources"))
 	c.validatePlaces(k)

@@ -45,6 +45,7 @@ type rewriter interface {
 	end() error
 	output() *[]byte
 	counts() []int64
+	size() int
 }
 
 // Stream redacts one body as it comes. It is for one goroutine.

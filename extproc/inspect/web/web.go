@@ -174,26 +174,34 @@ func (i *Inspector) Head(fields []Field) error {
 
 // Write takes the next piece of the body. It copies what it keeps.
 func (i *Inspector) Write(chunk []byte) error {
+	if i.admit(chunk) {
+		i.keep(chunk)
+	}
+	return i.err
+}
+
+// Take is Write for a body that comes whole and that the caller gives away, so that it is not there twice.
+func (i *Inspector) Take(body []byte) error {
+	if i.admit(body) {
+		i.body = body
+	}
+	return i.err
+}
+
+// admit counts a piece and reports whether it is to be kept.
+func (i *Inspector) admit(chunk []byte) bool {
 	if i.err != nil || len(chunk) == 0 {
-		return i.err
+		return false
 	}
 	i.request.BodyBytes += int64(len(chunk))
 	if i.Streams() {
-		return nil
+		return false
 	}
 	if i.request.BodyBytes > i.opt.MaxBody {
 		i.err = &Error{gate.TooLarge, fmt.Sprintf("The request's body is larger than the %d bytes that this resource accepts. Send less at a time.", i.opt.MaxBody)}
-		return i.err
+		return false
 	}
-	if need := len(i.body) + len(chunk); need > cap(i.body) {
-		room := max(2*cap(i.body), need)
-		if int64(need) <= i.length {
-			room = min(room, int(i.length))
-		}
-		i.body = append(make([]byte, 0, room), i.body...)
-	}
-	i.body = append(i.body, chunk...)
-	return nil
+	return true
 }
 
 // Trailers reads the trailer fields.

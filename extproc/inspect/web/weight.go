@@ -1,0 +1,48 @@
+package web
+
+import "bytes"
+
+// What a body takes while it is read and judged, measured (TestWeight, BenchmarkBody): its own bytes, with room to grow while
+// they come; once it is whole the text or tree that is made of it and the canonical input, in which it stands once more; and
+// what policy makes of each value.
+const (
+	perByteHeld   = 2
+	perByteJudged = 5
+	perValue      = 160
+)
+
+// Held is about how many bytes of memory a body of n bytes takes while it comes, and while it waits for people.
+func Held(n int64) int64 { return perByteHeld * n }
+
+// Weight is about how many bytes of memory the request takes at most while it is read and judged, beside its head.
+func (i *Inspector) Weight() int64 {
+	if len(i.body) == 0 {
+		return 0
+	}
+	// What begins a value is counted wherever it stands, in a text too: that is fast, and never too little.
+	values := 1
+	for _, begin := range []string{",", ":", "[", "{", "&"} {
+		values += bytes.Count(i.body, []byte(begin))
+	}
+	return perByteJudged*int64(len(i.body)) + perValue*int64(values)
+}
+
+// keep adds chunk to the body. Room is doubled, and what was announced is not exceeded.
+func (i *Inspector) keep(chunk []byte) {
+	if need := len(i.body) + len(chunk); need > cap(i.body) {
+		room := max(2*cap(i.body), need)
+		if i.length >= int64(need) {
+			room = min(room, int(i.length))
+		}
+		i.body = append(make([]byte, 0, room), i.body...)
+	}
+	i.body = append(i.body, chunk...)
+}
+
+// Forget drops all of the request but its method and what is known of its body's size and digest, which records want. The
+// body of a request that streams is counted on.
+func (i *Inspector) Forget() {
+	r := &i.request
+	i.body, i.remove = nil, nil
+	i.request = Request{Method: r.Method, BodySHA256: r.BodySHA256, BodyBytes: r.BodyBytes, BodyStreamed: r.BodyStreamed}
+}
