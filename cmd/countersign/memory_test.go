@@ -146,7 +146,8 @@ func TestMemoryOfBodiesIsBounded(t *testing.T) {
 				clients int
 				bodies  [][]byte
 			}{
-				{"120 at once, of many values", 120, same(120, zeros(1<<20))},
+				{"120 at once, of too many values", 120, same(120, zeros(1<<20))},
+				{"120 at once, of as many values as are accepted", 120, same(120, zeros(199_000))},
 				{"20 MiB, one after the other", 1, same(8, quoted(20<<20))},
 				{"492, of all kinds", 64, mixed},
 			} {
@@ -176,6 +177,113 @@ func TestMemoryOfBodiesIsBounded(t *testing.T) {
 				}
 			}
 			t.Error("no record tells of a request that was refused for want of memory")
+		})
+	}
+}
+
+// An answer can stream for hours. Nothing of the body that was judged for it lives as long.
+func TestNothingOfABodyOutlivesItsForwarding(t *testing.T) {
+	t.Parallel()
+	for _, attach := range []string{"ext_proc", "ext_authz"} {
+		t.Run(attach, func(t *testing.T) {
+			g := watch(t, redactSome, story.Options{Attach: attach, Target: story.TargetOptions{Unrecorded: true}})
+			const many = 32
+			for _, target := range []string{"/feed/plain", "/feed/redacted?redact=1"} {
+				if attach == "ext_authz" && strings.Contains(target, "redact=1") {
+					continue // it sees no answers, and refuses
+				}
+				for range many {
+					w := dial(t, g.Gateway)
+					body := quoted(1<<20 - 64)
+					w.send(t, "%s\r\n%s", head(t, g.Gateway, "POST", target, "Content-Type: application/json", fmt.Sprintf("Content-Length: %d", len(body))), body)
+					if !strings.Contains(target, "redact=1") { // the head of one is held until there is some of it
+						if resp := w.answer(t, "POST"); resp.StatusCode != 200 {
+							t.Fatalf("%s: answer %d", target, resp.StatusCode)
+						}
+					}
+				}
+			}
+			extproctest.Await(t, "what was judged to be let go", 30*time.Second, func(context.Context) error {
+				now := g.vitals(t)
+				_, text := get(t, "http://"+g.Admin+"/metrics")
+				counted := metricOf(t, text, "countersign_memory_judged_bytes")
+				if now.open < many || now.heap > g.before.heap+many<<18 || counted > 2*many*(300<<10) {
+					return fmt.Errorf("%v are under way; before %+v, now %+v, counted %v", now.open, g.before, now, counted)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+const redactSome = `
+-- policy.rego --
+package rules.payments
+
+allow contains {"id": "all"}
+
+redact contains {"path": "$..ssn"} if "1" in input.http.query.redact
+`
+
+// Operations that wait for people keep their bodies, and are counted with them; another agent can still be held.
+func TestHeldBodiesAreCounted(t *testing.T) {
+	t.Parallel()
+	for _, attach := range []string{"ext_proc", "ext_authz"} {
+		t.Run(attach, func(t *testing.T) {
+			const memory = 8 << 20
+			g := start(t, fmt.Sprintf(`%s-- config.yaml --
+people: {issuer: "${ISSUER}", client_id: countersign-console}
+approvals: {hold: 50s, limits: {per_agent: 1000, rate: 10000}}
+limits: {memory: %d}
+`, refundPolicy, memory), story.Options{Attach: attach})
+			ctx, leave := context.WithCancel(t.Context())
+			var answered atomic.Int64
+			var work sync.WaitGroup
+			hold := func(agent string, n int) {
+				token, err := g.Issuer.AgentToken(t.Context(), agent)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range n {
+					work.Go(func() {
+						body := fmt.Appendf(nil, `{"amount": %d, "note": "%s"}`, i, strings.Repeat("x", 40_000))
+						a, err := g.Send(ctx, &story.Request{Method: "POST", Target: fmt.Sprintf("/v1/payments/%d/refunds", i), Body: body, Fields: fields("Authorization", "Bearer "+token, "Content-Type", "application/json")})
+						if ctx.Err() != nil {
+							return
+						}
+						answered.Add(1)
+						if err != nil || a.Status != 503 || a.Header.Get("Retry-After") == "" || !strings.Contains(string(a.Body), "urn:countersign:problem:unavailable") {
+							t.Errorf("%s, refund %d: %+v, %v", agent, i, a, err)
+						}
+					})
+				}
+			}
+			await := func(n int) (held int) {
+				extproctest.Await(t, fmt.Sprintf("%d to be held or refused", n), 40*time.Second, func(context.Context) error {
+					_, text := get(t, "http://"+g.Admin+"/metrics")
+					held = int(metricOf(t, text, "countersign_approvals_held"))
+					if counted := metricOf(t, text, "countersign_memory_judged_bytes"); counted > memory {
+						t.Errorf("%v bytes are counted, of %d", counted, memory)
+					}
+					if held+int(answered.Load()) != n {
+						return fmt.Errorf("%d are held, %d answered", held, answered.Load())
+					}
+					return nil
+				})
+				return held
+			}
+			const many = 80
+			hold("agent-1", many)
+			held := await(many)
+			if most := memory / 2 / 80_000; held > most || held < most/3 {
+				t.Errorf("%d are held, and half of the memory is for %d", held, most)
+			}
+			hold("agent-2", 1)
+			if now := await(many + 1); now != held+1 {
+				t.Errorf("another agent is not held: %d are, and %d were before", now, held)
+			}
+			leave()
+			work.Wait()
 		})
 	}
 }

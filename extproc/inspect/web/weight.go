@@ -2,13 +2,13 @@ package web
 
 import "bytes"
 
-// What a body takes while it is read and judged, measured (TestWeight, BenchmarkBody): its own bytes, with room to grow while
-// they come; once it is whole the text or tree that is made of it and the canonical input, in which it stands once more; and
-// what policy makes of each value.
+// What a body takes (see the package comment, and TestWeight): its bytes with room to grow while they come, or with the text that
+// was made of it while people are asked; while it is judged also what reading it leaves and the canonical input, in which it stands
+// once more; and what policy makes of each value.
 const (
 	perByteHeld   = 2
-	perByteJudged = 5
-	perValue      = 160
+	perByteJudged = 6
+	perValue      = 180
 )
 
 // Held is about how many bytes of memory a body of n bytes takes while it comes, and while it waits for people.
@@ -19,12 +19,13 @@ func (i *Inspector) Weight() int64 {
 	if len(i.body) == 0 {
 		return 0
 	}
-	// What begins a value is counted wherever it stands, in a text too: that is fast, and never too little.
+	// What begins a value is counted wherever it stands, in a text too: that is fast, and never too little. Of more values
+	// than are accepted none is ever policy's.
 	values := 1
 	for _, begin := range []string{",", ":", "[", "{", "&"} {
 		values += bytes.Count(i.body, []byte(begin))
 	}
-	return perByteJudged*int64(len(i.body)) + perValue*int64(values)
+	return perByteJudged*int64(len(i.body)) + perValue*int64(min(values, i.opt.maxValues()))
 }
 
 // keep adds chunk to the body. Room is doubled, and what was announced is not exceeded.
