@@ -210,8 +210,8 @@ func (o *outcomes) expect(a *attempt) {
 		o.most = 2 * len(o.pending) // until some have been given up
 		go o.giveUpOldest()
 	}
-	if a.connection != nil && a.connection.ended { // while it was decided
-		o.giveUpSoon(a.connection)
+	if c := a.call.connection; c != nil && c.ended { // while it was decided
+		o.giveUpSoon(c)
 	}
 }
 
@@ -278,10 +278,10 @@ func (o *outcomes) expire(id string) {
 func (p *pendingOutcome) finish(t *transit) {
 	out := p.outcome
 	a := p.attempt
-	if a.resource.PassResponse || out.Status == 0 {
+	if !a.call.seesAnswers() || out.Status == 0 {
 		out.Status = int(t.status)
 	}
-	if a.resource.PassResponse {
+	if !a.call.seesAnswers() {
 		out.BytesIn, out.BytesOut = int64(t.bytesIn), int64(t.bytesOut)
 		out.Duration = t.duration
 	}
@@ -290,7 +290,7 @@ func (p *pendingOutcome) finish(t *transit) {
 		out.Result, out.Reason = gate.TargetFailed, t.details
 	case t.clientGone:
 		out.Result, out.Reason = gate.ClientGone, t.details
-	case a.resource.PassResponse:
+	case !a.call.seesAnswers():
 		out.Result = gate.Completed
 	default:
 		out.Reason = t.details
@@ -320,7 +320,7 @@ func (o *outcomes) lost(c *connection) {
 	defer o.mu.Unlock()
 	c.ended = true
 	for _, p := range o.pending {
-		if p.attempt.connection == c {
+		if p.attempt.call.connection == c {
 			o.giveUpSoon(c)
 			return
 		}
@@ -329,7 +329,7 @@ func (o *outcomes) lost(c *connection) {
 
 func (o *outcomes) giveUpSoon(c *connection) {
 	time.AfterFunc(envoyGoneWait, func() {
-		o.giveUp(func(p *pendingOutcome) bool { return p.attempt.connection == c },
+		o.giveUp(func(p *pendingOutcome) bool { return p.attempt.call.connection == c },
 			fmt.Sprintf("Envoy's connection ended %v ago, and its access log did not tell how the operation ended", envoyGoneWait))
 	})
 }

@@ -16,9 +16,6 @@ import (
 	"github.com/countersign/countersign/extproc/inspect/web"
 )
 
-// ResourceExtension is the ext_authz context extension in which Envoy names the resource.
-const ResourceExtension = "resource"
-
 // BodyExtension is the ext_authz context extension in which Envoy's configuration says, with [WholeBody], that it shows the
 // bodies of a route's requests. Envoy does not say so by itself, nor that a body follows which it does not show: it takes
 // Transfer-Encoding away before it asks, and over HTTP/2 no header field need tell (RFC 9113, section 8.1).
@@ -40,8 +37,10 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 	attrs := m.GetAttributes()
 	request := attrs.GetRequest().GetHttp()
 	fields := requestFields(request)
-	a := s.newAttempt(st, attrs.GetContextExtensions()[ResourceExtension], addressText(attrs.GetSource().GetAddress()), fields)
-	a.connection = connectionOf(ctx)
+	a := s.newAttempt(st, call{
+		resource: attrs.GetContextExtensions()[ResourceExtension], fingerprint: attrs.GetContextExtensions()[FingerprintExtension],
+		peer: addressText(attrs.GetSource().GetAddress()), answers: answersPass, connection: connectionOf(ctx),
+	}, fields)
 	a.sent = bodyOf(request)
 	defer a.share.set(0)
 	if !a.head(ctx, fields) || !a.body(ctx, attrs) {

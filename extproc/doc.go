@@ -140,7 +140,9 @@
 // # The services
 //
 // This package puts them together. A [State] is everything that a reload replaces; [Server.Swap] swaps one pointer, and an
-// operation loads it once, so that it is judged by one configuration from its first byte to its last.
+// operation loads it once, so that it is judged by one configuration from its first byte to its last. A state says what Envoy
+// is to carry out, and a call what Envoy does: whether answers come by, and by a fingerprint everything else that a decision
+// relies on. Where they differ, after a reload that Envoy has not heard of or with a file that is old, nothing is allowed.
 //
 // [Server.Process] is one HTTP request, one ext_proc stream. Envoy names the resource in the stream's gRPC metadata, per
 // route, where no client can write. The service takes in the whole request, decides, and only then answers the first
@@ -153,7 +155,8 @@
 //
 // Where the ruling is pending, the request is held: the stream stays open, and Envoy has still sent nothing on. hold waits
 // for the desk to say that the request has ended, takes up the configuration and policy of then, and has the gate rule
-// again on the same operation; what goes on are the bytes that were judged, which never left.
+// again on the same operation; what goes on are the bytes that were judged, which never left. A request that came by what Envoy
+// carried out before is refused instead.
 // A hold ends after approvals.hold, with the client, with the caller's deadline and with the gateway; the request for
 // approval stays open, and the agent is told to send the identical one again.
 //
@@ -177,8 +180,8 @@
 // Command [github.com/countersign/countersign/cmd/countersign] wires: metrics, journal, policies, verifier, server, ADS,
 // admin interface, approvals and their console, courier, and with --envoy an Envoy that is started again when it ends and
 // is stopped last. With a bad configuration, policy or journal it does not start; while an issuer's keys are missing it is
-// not ready. A reload (SIGHUP, or a file that changed) builds all of the new state before it replaces the old one, and
-// keeps the old one otherwise. check, policy, envoy and evidence are the tools around it, which work on files and need no
+// not ready. A reload (SIGHUP, or a file that changed) builds all of the new state, Envoy's too, records it, replaces the old one
+// and then tells Envoy; where one of the first fails the old one stays, here and there. check, policy, envoy and evidence are the tools around it, which work on files and need no
 // running gateway; approvals is a client of the console's API.
 //
 // # Tests

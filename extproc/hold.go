@@ -56,7 +56,7 @@ func (a *attempt) pendingID() string {
 //
 //go:noinline
 func (a *attempt) resume(ctx context.Context, answer gate.Answer) bool {
-	if !a.renew() || !a.take(ctx, a.light+a.inspector.Weight()) {
+	if !a.renew() || !a.carriedOut(ctx) || !a.take(ctx, a.light+a.inspector.Weight()) {
 		return false
 	}
 	var err error

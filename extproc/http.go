@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"hash"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	filter "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	httptype "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/grpc/codes"
@@ -22,14 +22,6 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/web"
 )
-
-// ResourceMetadata is the gRPC metadata key in which Envoy names the resource of a stream. It is set by the route, so
-// that no client can choose it.
-const ResourceMetadata = "countersign-resource"
-
-// PeerMetadata is the gRPC metadata key in which Envoy says who connected. The filter's attribute source.address says the
-// same, and costs both sides 15 µs a request more.
-const PeerMetadata = "countersign-peer"
 
 // MetadataNamespace is the namespace of the dynamic metadata that tells Envoy's access log the operation's id (`op`).
 const MetadataNamespace = "countersign"
@@ -133,13 +125,11 @@ func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeader
 		peer = attributesOf(all)["source.address"].GetStringValue()
 	}
 	fields := fieldsOf(m.Headers)
-	x.attempt = x.server.newAttempt(st, told(ctx, ResourceMetadata), peer, fields)
-	x.attempt.connection = connectionOf(ctx)
+	x.attempt = x.server.newAttempt(st, call{
+		resource: told(ctx, ResourceMetadata), fingerprint: toldAll(ctx, FingerprintMetadata), peer: peer,
+		answers: answersOf(all.GetProtocolConfig().GetResponseBodyMode()), connection: connectionOf(ctx),
+	}, fields)
 	if !x.attempt.head(ctx, fields) {
-		return x.refuse()
-	}
-	if mode := all.GetProtocolConfig().GetResponseBodyMode(); mode != filter.ProcessingMode_FULL_DUPLEX_STREAMED && !x.attempt.resource.PassResponse {
-		x.attempt.refuse(ctx, gate.Refusal{Problem: gate.Unavailable, Detail: "The answers of this resource do not come by the gateway, as its configuration says that they do, so the operation was refused. Nothing was done. Whoever runs Envoy has to change its configuration."})
 		return x.refuse()
 	}
 	if m.EndOfStream {
@@ -162,6 +152,11 @@ func told(ctx context.Context, key string) string {
 		return values[0]
 	}
 	return ""
+}
+
+// toldAll is what Envoy says of a stream, also where it says several things: that is like nothing that is right.
+func toldAll(ctx context.Context, key string) string {
+	return strings.Join(metadata.ValueFromIncomingContext(ctx, key), ",")
 }
 
 // tooLate is the timer's: a request that trickles in is not held for ever. Envoy ends the stream after it.
@@ -242,7 +237,7 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 	}
 	x.decided = true
 	x.response.plan = a.plan
-	if !a.resource.PassResponse {
+	if a.call.seesAnswers() {
 		x.response.echo = newEcho(a.resource.credentialForms(credential.Value))
 	}
 	x.server.outcomes.expect(a)
@@ -364,7 +359,7 @@ func (x *exchange) close() {
 		return
 	}
 	x.finished = true
-	x.server.outcomes.await(a, x.outcome(gate.ClientGone), a.resource.PassResponse)
+	x.server.outcomes.await(a, x.outcome(gate.ClientGone), !a.call.seesAnswers())
 }
 
 // outcome is what is known by now of how an allowed operation ended.

@@ -19,12 +19,11 @@ type attempt struct {
 	state    *State
 	resource *Resource
 	started  time.Time
+	call     call // how Envoy asks
 
 	share share  // of the server's memory
 	light int64  // what of it is not the body's
 	sent  []byte // the body that ext_authz has sent along, until it is read or refused
-
-	connection *connection // that it came by; nil where that is not watched
 
 	op        gate.Operation
 	inspector *web.Inspector
@@ -37,18 +36,18 @@ type attempt struct {
 	isRefused bool
 }
 
-// newAttempt begins the operation that Envoy says is for the resource called name.
-func (s *Server) newAttempt(st *State, name, peer string, fields []web.Field) *attempt {
+// newAttempt begins the operation that Envoy asks about.
+func (s *Server) newAttempt(st *State, c call, fields []web.Field) *attempt {
 	now := s.opt.Now()
-	a := &attempt{server: s, state: st, started: now}
+	a := &attempt{server: s, state: st, started: now, call: c}
 	a.op.ID = gate.NewID(now)
 	a.op.Protocol = "http"
-	a.op.Context = contextOf(fields, peer, now)
-	if r, ok := st.Resources[name]; ok {
+	a.op.Context = contextOf(fields, c.peer, now)
+	if r, ok := st.Resources[c.resource]; ok {
 		a.resource = r
 		a.op.Resource = r.Resource
 	} else {
-		a.op.Resource.Name = claimed(name)
+		a.op.Resource.Name = claimed(c.resource)
 	}
 	return a
 }
@@ -102,7 +101,7 @@ func (a *attempt) head(ctx context.Context, fields []web.Field) bool {
 	if err != nil {
 		return a.refuseError(ctx, err)
 	}
-	return a.admit(ctx, fields)
+	return a.carriedOut(ctx) && a.admit(ctx, fields)
 }
 
 // describe tells the operation what is known of the request by now, fit for a record.
@@ -256,7 +255,7 @@ func (a *attempt) fits(v gate.Verdict) error {
 	if len(v.Redactions) == 0 {
 		return nil
 	}
-	if a.resource.PassResponse {
+	if !a.call.seesAnswers() {
 		return &gate.Unfit{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, and answers of this resource do not pass through the gateway, so the operation was refused. Repeating it will not help."}
 	}
 	request, ok := a.op.Detail.(*web.Request)

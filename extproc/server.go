@@ -38,7 +38,8 @@ type Resource struct {
 	gate.Resource
 	Web          web.Options
 	Credential   Credential    // nil adds nothing
-	PassResponse bool          // answers do not come by here
+	Fingerprint  string        // of what Envoy is to carry out for it: see call
+	PassResponse bool          // answers are not to come by here; whether they do is a fact of the call
 	MaxAnswer    int64         // bytes of any answer; 0 is no limit
 	MaxRedacted  int64         // bytes of an answer that is redacted
 	StreamBody   bool          // policy rules on the head alone
@@ -79,17 +80,18 @@ type Server struct {
 	authz.UnimplementedAuthorizationServer
 	accesslog.UnimplementedAccessLogServiceServer
 
-	opt      Options
-	state    atomic.Pointer[State]
-	held     atomic.Int64
-	work     sync.WaitGroup
-	mu       sync.RWMutex // guards draining, and a swap, against work that begins
-	draining bool
-	stopping context.Context // done when nothing new is accepted
-	stop     context.CancelFunc
-	closing  chan struct{}
-	outcomes outcomes
-	memory   memory
+	opt       Options
+	state     atomic.Pointer[State]
+	held      atomic.Int64
+	work      sync.WaitGroup
+	mu        sync.RWMutex // guards draining, and a swap, against work that begins
+	draining  bool
+	stopping  context.Context // done when nothing new is accepted
+	stop      context.CancelFunc
+	closing   chan struct{}
+	outcomes  outcomes
+	differing differing
+	memory    memory
 }
 
 // New returns a server without a state: it refuses everything until [Server.Swap] gives it one.
@@ -110,7 +112,9 @@ func (s *Server) Swap(st *State, record func() error) error {
 			return err
 		}
 	}
-	s.state.Store(st)
+	if s.state.Swap(st) != nil {
+		s.differing.reloaded(s.opt.Now())
+	}
 	s.memory.resize(st.Memory)
 	return nil
 }

@@ -21,6 +21,8 @@ type guard struct {
 	attach   string // ext_proc or ext_authz
 	resource string // that it names where a route does not
 
+	fingerprint string // that it has where a route does not
+
 	mode     *procv3.ProcessingMode // of ext_proc, where a route does not set another
 	cleaners []cleaner              // of ext_authz: the filters beside it that can remove trailers
 	buffers  bool                   // of ext_authz: it sends bodies along, where a route says nothing
@@ -118,7 +120,8 @@ func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []guard {
 func guardOf(f *hcmv3.HttpFilter, inner proto.Message) (guard, bool) {
 	switch inner := inner.(type) {
 	case *procv3.ExternalProcessor:
-		return guard{name: f.GetName(), attach: "ext_proc", resource: namedIn(inner.GetGrpcService().GetInitialMetadata()), mode: inner.GetProcessingMode()}, asksService(inner.GetGrpcService())
+		return guard{name: f.GetName(), attach: "ext_proc", resource: namedIn(inner.GetGrpcService().GetInitialMetadata()), mode: inner.GetProcessingMode(),
+			fingerprint: metadataOf(inner.GetGrpcService().GetInitialMetadata(), FingerprintMetadata)}, asksService(inner.GetGrpcService())
 	case *authzv3.ExtAuthz:
 		return guard{name: f.GetName(), attach: "ext_authz", buffers: inner.GetWithRequestBody() != nil}, asksService(inner.GetGrpcService())
 	}

@@ -86,6 +86,7 @@ func (k *checker) guarded(guards []guard, levels []level, at place) {
 		if resource != "" {
 			named = true
 			k.resource(g, resource, mode, where)
+			k.fingerprint(g, resource, levels, where)
 		}
 	}
 	switch {
@@ -211,6 +212,42 @@ func (k *checker) resource(g guard, name string, mode *procv3.ProcessingMode, at
 	case g.attach == "ext_proc" && r.Response != "pass" && mode.GetResponseBodyMode() != procv3.ProcessingMode_FULL_DUPLEX_STREAMED:
 		k.problem(at, "the answers of resource %q do not come by countersign here, and could not be redacted: set processing_mode with response_body_mode FULL_DUPLEX_STREAMED and the response's header and trailer modes SEND, or response: pass in %s", name, k.config.File())
 	}
+}
+
+// fingerprint is about which configuration of a resource a route says it carries out. Of a file that says nothing, what is said
+// of answers counts.
+func (k *checker) fingerprint(g guard, name string, levels []level, at place) {
+	said := g.fingerprint
+	for _, l := range levels {
+		if f := fingerprintIn(l.filters[g.name]); f != "" {
+			said = f
+		}
+	}
+	if k.config == nil || said == "" {
+		return
+	}
+	if r, ok := k.config.Resource(name); ok && said != Fingerprint(r) {
+		k.problem(at, "this file was made of another configuration of resource %q than that in %s, so that countersign refuses its requests: make it again (countersign envoy static); a file that is written by hand needs no fingerprint", name, k.config.File())
+	}
+}
+
+func fingerprintIn(packed *anypb.Any) string {
+	if packed == nil {
+		return ""
+	}
+	inner, err := packed.UnmarshalNew()
+	if err != nil {
+		return "" // reported by walk
+	}
+	switch c := inner.(type) {
+	case *routev3.FilterConfig:
+		return fingerprintIn(c.GetConfig())
+	case *procv3.ExtProcPerRoute:
+		return metadataOf(c.GetOverrides().GetGrpcInitialMetadata(), FingerprintMetadata)
+	case *authzv3.ExtAuthzPerRoute:
+		return c.GetCheckSettings().GetContextExtensions()[FingerprintExtension]
+	}
+	return ""
 }
 
 // action is about where a route leads, and what it changes on the way.

@@ -16,8 +16,18 @@ import (
 )
 
 // clusterName is the cluster of a resource's target. The slash cannot be in a resource's name, so that no resource can take
-// the name of this service's cluster.
-func clusterName(r *config.Resource) string { return "target/" + r.Name }
+// the name of this service's cluster. Over xDS another target is another cluster: a request that was judged for the old one
+// does not go to the new one, with the old one's credential, because the cluster has changed in the meantime.
+func (b *builder) clusterName(r *config.Resource) string {
+	if b.static {
+		return "target/" + r.Name
+	}
+	return "target/" + r.Name + "/" + digestOf(struct {
+		URL   string
+		TLS   *config.ClientTLS
+		HTTP2 bool
+	}{r.Target, r.TargetTLS, r.TargetHTTP2})
+}
 
 // mostAtTarget bounds the requests that wait for one target at once; more are refused with a 503. It leaves room beside ten
 // thousand agents, and is below what Envoy takes of connections (see overload).
@@ -31,10 +41,10 @@ func (b *builder) cluster(r *config.Resource) {
 		return
 	}
 	c := &clusterv3.Cluster{
-		Name:                          clusterName(r),
+		Name:                          b.clusterName(r),
 		ConnectTimeout:                seconds(connectTimeout),
 		PerConnectionBufferLimitBytes: number(bufferLimit),
-		LoadAssignment:                endpoint(clusterName(r), socketAddress(host, port)),
+		LoadAssignment:                endpoint(b.clusterName(r), socketAddress(host, port)),
 		CircuitBreakers:               circuitBreakers(mostAtTarget),
 		TypedExtensionProtocolOptions: b.upstreamProtocol(&upstreamv3.HttpProtocolOptions{
 			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{

@@ -40,7 +40,7 @@ func startGateway(t *testing.T, resources string) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.envoy = extproctest.StartEnvoy(t, extproctest.EnvoyConfig{Bootstrap: string(boot)})
+	g.envoy = extproctest.StartEnvoy(t, extproctest.EnvoyConfig{Bootstrap: string(boot), Args: []string{"--drain-strategy", "immediate"}})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if err := g.xds.Wait(ctx); err != nil {
@@ -152,6 +152,9 @@ func TestRequestsReachTheirResource(t *testing.T) {
 		if a.by != c.by || a.resource != c.resource || a.body != c.body {
 			t.Errorf("%s: asked by %s for %q with body %q, want %s, %q, %q", c.host, a.by, a.resource, a.body, c.by, c.resource, c.body)
 		}
+		if r, _ := g.config.Resource(c.resource); a.carried != xds.Fingerprint(r) {
+			t.Errorf("%s: Envoy says that it carries out %q, want %q", c.host, a.carried, xds.Fingerprint(r))
+		}
 		if c.by == "ext_proc" && !strings.HasPrefix(a.peer, "127.0.0.1:") {
 			t.Errorf("%s: the peer is %q", c.host, a.peer)
 		}
@@ -160,11 +163,11 @@ func TestRequestsReachTheirResource(t *testing.T) {
 
 func TestClientCannotChooseTheResourceOrItsAddress(t *testing.T) {
 	g := startGateway(t, both)
-	g.do(t, "GET", "/", "payments.test", "", "countersign-resource: other", "Grpc-Metadata-countersign-resource: other",
+	g.do(t, "GET", "/", "payments.test", "", "countersign-resource: other", "countersign-fingerprint: other", "Grpc-Metadata-countersign-resource: other",
 		"countersign-peer: 192.0.2.1:7", "X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.1", "X-Real-IP: 192.0.2.1")
 	a := g.last(t)
-	if a.resource != "payments" {
-		t.Errorf("the resource is %q, want payments", a.resource)
+	if r, _ := g.config.Resource("payments"); a.resource != "payments" || a.carried != xds.Fingerprint(r) {
+		t.Errorf("the resource is %q and its fingerprint %q, want payments and %q", a.resource, a.carried, xds.Fingerprint(r))
 	}
 	if host, port, err := net.SplitHostPort(a.peer); err != nil || host != "127.0.0.1" || port == "7" {
 		t.Errorf("the peer is %q: %v", a.peer, err)

@@ -20,6 +20,10 @@
 //     the configured one.
 //   - ext_authz does not tell a request without a body from one whose body is not sent along: the service wants a route to say
 //     that it sends them. And Envoy itself measures each body first, so that a length stands beside a body that is not there.
+//   - A route belongs to one configuration of its resource. It tells the service which one ([Fingerprint]), and leads to a
+//     cluster that no other target ever has; and the routes of a listener with other filters have another name. So a connection
+//     that Envoy leaves with its old filters when the configuration changes has its old routes too, which the service refuses
+//     where they say something else than the configuration of now, and none that turn off the filters that it has.
 //   - ext_authz does not show trailers to the service, and a target can read them as header fields: they are removed on
 //     routes that are attached by it.
 //
@@ -49,6 +53,9 @@
 //     every second request; clusters prefer IPv4.
 //   - Envoy does not retry, so a target that closes an idle connection just as a request is sent on it costs that request.
 //     Idle connections to targets are therefore closed after 4 s, before common servers do (5 s and up).
+//   - A listener whose filters change leaves its connections with the old ones, for ten minutes unless the strategy of draining is
+//     immediate, and gives them the new routes where these have the same name. Routes that turned ext_proc off for a
+//     resource, because it is attached by ext_authz now, then had no filter ask at all.
 //
 // # What it costs
 //
@@ -94,6 +101,10 @@ const (
 	// ResourceMetadata is the gRPC metadata key of an ext_proc stream that names the resource.
 	ResourceMetadata = "countersign-resource"
 
+	// FingerprintMetadata is the gRPC metadata key of an ext_proc stream that says which configuration of the resource Envoy
+	// carries out: see Fingerprint.
+	FingerprintMetadata = "countersign-fingerprint"
+
 	// PeerMetadata is the gRPC metadata key of an ext_proc stream that says who connected, as an address and a port.
 	PeerMetadata = "countersign-peer"
 
@@ -106,6 +117,9 @@ const (
 	// service believes nothing else, because Envoy does not say that a body follows which it does not send.
 	BodyExtension = "body"
 	WholeBody     = "whole"
+
+	// FingerprintExtension is the context extension of an ext_authz check that says what FingerprintMetadata says.
+	FingerprintExtension = "fingerprint"
 
 	// MetadataNamespace is the dynamic metadata that the service may set, so that the access log can name the operation.
 	MetadataNamespace = "countersign"

@@ -35,7 +35,7 @@ var envoyResponseHeaders = []string{
 
 func (b *builder) routes(l *listener) *routev3.RouteConfiguration {
 	out := &routev3.RouteConfiguration{
-		Name:                    l.address,
+		Name:                    b.routesName(l),
 		RequestHeadersToRemove:  []string{"x-envoy-external-address", "x-envoy-internal", "x-envoy-expected-rq-timeout-ms"},
 		ResponseHeadersToRemove: envoyResponseHeaders,
 	}
@@ -49,6 +49,24 @@ func (b *builder) routes(l *listener) *routev3.RouteConfiguration {
 	}
 	b.valid(out)
 	return out
+}
+
+// routesName is another one where the listener asks in another way or takes other connections. Routes turn filters off that
+// they do not use, so they are right for one chain of filters only; and Envoy leaves old connections with their old chain. They
+// keep the routes of it too, with its fingerprints. With the new routes a request on such a connection could be asked about
+// by nobody.
+func (b *builder) routesName(l *listener) string {
+	if b.static {
+		return l.address
+	}
+	chain := struct {
+		Proc, Authz, TLS bool
+		ClientCA         config.Path
+	}{l.attaches("ext_proc"), l.attaches("ext_authz"), l.tls != nil, ""}
+	if l.tls != nil {
+		chain.ClientCA = l.tls.ClientCAFile
+	}
+	return l.address + "/" + digestOf(chain)
 }
 
 func (b *builder) virtualHost(l *listener, r *config.Resource) *routev3.VirtualHost {
@@ -94,7 +112,7 @@ func (b *builder) connectRoute(l *listener, r *config.Resource) *routev3.Route {
 // Envoy's default would be 15 s.
 func (b *builder) action(r *config.Resource) *routev3.RouteAction {
 	return &routev3.RouteAction{
-		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: clusterName(r)},
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.clusterName(r)},
 		Timeout:          seconds(r.Timeout.Std()),
 		IdleTimeout:      seconds(idleTimeout(longestHold(b.c))),
 	}
@@ -115,7 +133,8 @@ func (b *builder) targetAuthority(r *config.Resource) string {
 	return net.JoinHostPort(host, strconv.FormatUint(uint64(port), 10))
 }
 
-// perRoute names the resource to the filter that it is attached by, and turns the other one off where the listener has it.
+// perRoute tells the filter that the resource is attached by its name and fingerprint, and turns the other filter off where the
+// listener has it.
 func (b *builder) perRoute(l *listener, r *config.Resource) map[string]*anypb.Any {
 	filters := map[string]*anypb.Any{}
 	if r.Attach == "ext_authz" {
@@ -139,12 +158,12 @@ func (b *builder) perRoute(l *listener, r *config.Resource) map[string]*anypb.An
 func processingOf(r *config.Resource) *procv3.ExtProcPerRoute {
 	return &procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Overrides{Overrides: &procv3.ExtProcOverrides{
 		ProcessingMode:      processingMode(r.Response == "pass"),
-		GrpcInitialMetadata: []*corev3.HeaderValue{{Key: ResourceMetadata, Value: r.Name}},
+		GrpcInitialMetadata: []*corev3.HeaderValue{{Key: ResourceMetadata, Value: r.Name}, {Key: FingerprintMetadata, Value: Fingerprint(r)}},
 	}}}
 }
 
 func checkOf(r *config.Resource) *authzv3.ExtAuthzPerRoute {
-	check := &authzv3.CheckSettings{ContextExtensions: map[string]string{ResourceExtension: r.Name}}
+	check := &authzv3.CheckSettings{ContextExtensions: map[string]string{ResourceExtension: r.Name, FingerprintExtension: Fingerprint(r)}}
 	if r.Body == "stream" {
 		check.DisableRequestBodyBuffering = true
 	} else {

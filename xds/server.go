@@ -43,7 +43,7 @@ type Server struct {
 	stop    context.CancelFunc
 
 	updating sync.Mutex // one update at a time
-	served   *cache.Snapshot
+	served   *Prepared
 
 	mu      sync.Mutex
 	version string
@@ -117,48 +117,67 @@ func (s *Server) Register(g *grpc.Server) {
 // Close ends every stream, so that the gRPC server can stop gracefully. Envoy keeps what it has.
 func (s *Server) Close() { s.stop() }
 
-// Update serves the resources of c from now on. On an error what was served before still is.
-func (s *Server) Update(ctx context.Context, c *config.Config) error {
-	all, err := build(c, false)
-	if err != nil {
-		return err
-	}
-	return s.serve(ctx, all)
+// Prepared is what is to be served for one configuration: made whole and found consistent, and told to nobody yet.
+type Prepared struct {
+	version  string
+	snapshot *cache.Snapshot
 }
 
-func (s *Server) serve(ctx context.Context, all *resources) error {
+// Prepare makes what [Server.Serve] serves. What can be wrong with c is found here, before anything has changed.
+func Prepare(c *config.Config) (*Prepared, error) {
+	all, err := build(c, false)
+	if err != nil {
+		return nil, err
+	}
 	version, err := all.version()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	snapshot, err := all.snapshot(version)
 	if err != nil {
+		return nil, err
+	}
+	return &Prepared{version, snapshot}, nil
+}
+
+// Update is Prepare and Serve. On an error of Prepare what was served before still is.
+func (s *Server) Update(ctx context.Context, c *config.Config) error {
+	p, err := Prepare(c)
+	if err != nil {
 		return err
 	}
+	return s.Serve(ctx, p)
+}
+
+// Serve serves p from now on. Envoys are told nothing where it is what they have.
+func (s *Server) Serve(ctx context.Context, p *Prepared) error {
 	s.updating.Lock()
 	defer s.updating.Unlock()
+	if s.served != nil && s.served.version == p.version {
+		return nil
+	}
 	s.mu.Lock()
-	s.version = version
+	s.version = p.version
 	s.announceLocked()
 	s.mu.Unlock()
-	for _, next := range []*cache.Snapshot{bridge(s.served, snapshot), snapshot} {
+	for _, next := range []*cache.Snapshot{bridge(s.served, p.snapshot), p.snapshot} {
 		if err := s.cache.SetSnapshot(ctx, anyNode, next); err != nil {
-			return fmt.Errorf("serve version %s over xDS: %w", version, err)
+			return fmt.Errorf("serve version %s over xDS: %w", p.version, err)
 		}
 	}
-	s.served = snapshot
+	s.served = p
 	return nil
 }
 
 // bridge is from with the clusters and secrets of to added, so that Envoy has a target before a route that leads there, and
 // keeps one until no route does.
-func bridge(from, to *cache.Snapshot) *cache.Snapshot {
+func bridge(from *Prepared, to *cache.Snapshot) *cache.Snapshot {
 	if from == nil {
 		return to
 	}
-	out := &cache.Snapshot{Resources: from.Resources}
+	out := &cache.Snapshot{Resources: from.snapshot.Resources}
 	for _, kind := range []types.ResponseType{types.Cluster, types.Secret} {
-		items := maps.Clone(from.Resources[kind].Items)
+		items := maps.Clone(from.snapshot.Resources[kind].Items)
 		maps.Copy(items, to.Resources[kind].Items)
 		out.Resources[kind] = cache.Resources{Version: "+" + to.Resources[kind].Version, Items: items}
 	}

@@ -3,6 +3,7 @@ package xds_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -104,10 +105,13 @@ func TestRefusedResourceIsOneAlarmAndSparesTheOthers(t *testing.T) {
 	if len(state.Nodes) != 1 || state.Nodes[0].ID != "test-1" || len(state.Nodes[0].Refused) != 1 || state.Nodes[0].Refused[0].Type != "Listener" {
 		t.Errorf("state %+v, want one Envoy that refused a listener", state)
 	}
-	g.do(t, "GET", "/", "payments.test", "")
-	if got := g.last(t).resource; got != "moved" {
-		t.Errorf("resource %q, want moved: the other listener has its new routes", got)
-	}
+	extproctest.Await(t, "the other listener's new routes", 20*time.Second, func(context.Context) error {
+		g.do(t, "GET", "/", "payments.test", "")
+		if got := g.last(t).resource; got != "moved" {
+			return fmt.Errorf("resource %q", got)
+		}
+		return nil
+	})
 
 	// The refused listener was not sent again and again: the next good update is the next thing that Envoy hears.
 	if err := g.xds.Update(t.Context(), g.config); err != nil {
@@ -201,7 +205,11 @@ func TestUpdateMakesBeforeItBreaks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			names = append(names, cache.GetResourceName(m))
+			name := cache.GetResourceName(m)
+			if cut := strings.LastIndexByte(name, '/'); resp.GetTypeUrl() == resource.ClusterType {
+				name = name[:cut] // what follows tells targets apart
+			}
+			names = append(names, name)
 		}
 		slices.Sort(names)
 		req := &discoveryv3.DiscoveryRequest{TypeUrl: resp.GetTypeUrl(), VersionInfo: resp.GetVersionInfo(), ResponseNonce: resp.GetNonce()}
@@ -215,7 +223,11 @@ func TestUpdateMakesBeforeItBreaks(t *testing.T) {
 	receive()
 	send(&discoveryv3.DiscoveryRequest{TypeUrl: resource.ListenerType})
 	receive()
-	send(&discoveryv3.DiscoveryRequest{TypeUrl: resource.RouteType, ResourceNames: []string{"127.0.0.1:8080"}})
+	made, err := xds.Resources(before, "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(&discoveryv3.DiscoveryRequest{TypeUrl: resource.RouteType, ResourceNames: slices.Collect(maps.Keys(made.GetResources(resource.RouteType)))})
 	receive()
 	if err := s.xds.Wait(within(t)); err != nil {
 		t.Fatal(err)

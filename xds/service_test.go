@@ -49,6 +49,7 @@ type service struct {
 type asked struct {
 	by         string // ext_proc or ext_authz
 	resource   string
+	carried    string // the fingerprint
 	peer       string
 	headers    map[string]string
 	attributes map[string]string
@@ -136,7 +137,7 @@ func (s *service) count() int {
 // Process lets every part of a request and of its answer pass as it came.
 func (s *service) Process(stream procv3.ExternalProcessor_ProcessServer) error {
 	md, _ := metadata.FromIncomingContext(stream.Context())
-	a := asked{by: "ext_proc", resource: strings.Join(md.Get(xds.ResourceMetadata), ","), peer: strings.Join(md.Get(xds.PeerMetadata), ",")}
+	a := asked{by: "ext_proc", resource: strings.Join(md.Get(xds.ResourceMetadata), ","), carried: strings.Join(md.Get(xds.FingerprintMetadata), ","), peer: strings.Join(md.Get(xds.PeerMetadata), ",")}
 	for {
 		in, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -226,7 +227,7 @@ func headersOf(m *corev3.HeaderMap) map[string]string {
 func (s *service) Check(_ context.Context, in *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 	request := in.GetAttributes().GetRequest().GetHttp()
 	a := asked{
-		by: "ext_authz", resource: in.GetAttributes().GetContextExtensions()[xds.ResourceExtension],
+		by: "ext_authz", resource: in.GetAttributes().GetContextExtensions()[xds.ResourceExtension], carried: in.GetAttributes().GetContextExtensions()[xds.FingerprintExtension],
 		headers: headersOf(request.GetHeaderMap()), body: string(request.GetRawBody()),
 		whole: in.GetAttributes().GetContextExtensions()[xds.BodyExtension] == xds.WholeBody,
 	}

@@ -104,13 +104,32 @@ func (a *approvals) asking(c *config.Config, redactKey []byte) gate.Approvals {
 	}
 }
 
-// voidOthers closes what was asked under another policy, so that nobody is asked in vain and holds ask anew.
-func (g *gateway) voidOthers(ctx context.Context, policyDigest string) {
+// startVoiding closes, beside all else, what was asked under another policy.
+func (g *gateway) startVoiding(ctx context.Context, policyDigest string) {
 	if g.approvals == nil {
 		return
 	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	g.voiding = func() { cancel(); <-done }
+	go func() {
+		defer close(done)
+		g.voidOthers(ctx, policyDigest)
+	}()
+}
+
+// stopVoiding returns when nothing more is voided for a policy. What it was not done with is left to the next one.
+func (g *gateway) stopVoiding() {
+	if g.voiding != nil {
+		g.voiding()
+		g.voiding = nil
+	}
+}
+
+// voidOthers closes what was asked under another policy, so that nobody is asked in vain and holds ask anew.
+func (g *gateway) voidOthers(ctx context.Context, policyDigest string) {
 	n, err := g.approvals.desk.VoidOthers(ctx, policyDigest)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		g.alarm("approvals_failed", err.Error())
 	}
 	if n > 0 {

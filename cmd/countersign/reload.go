@@ -196,6 +196,7 @@ func (g *gateway) reject(ctx context.Context, err error) {
 	}
 	body := gate.Object{
 		{Name: "active", Value: a.config.Digest()},
+		{Name: "active_policy", Value: a.policies.Digest()},
 		{Name: "digest", Value: digest},
 		{Name: "file", Value: a.config.File()},
 		{Name: "problems", Value: problems},

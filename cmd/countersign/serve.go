@@ -39,6 +39,10 @@ type gateway struct {
 	approvals *approvals // nil where the configuration names no people
 	grpc      *grpc.Server
 
+	unsure  bool   // an activation failed, so that the journal's last may not be what is active; of whoever activates
+	voiding func() // ends the voiding of what was asked under another policy, and waits; of whoever activates
+
+	disk      evidence.FS // of the journal; the real one where it is nil
 	withEnvoy bool
 	env       env
 	mu        sync.Mutex  // guards what follows
@@ -127,7 +131,7 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 	g.journal, err = evidence.Open(ctx, evidence.Options{
 		Dir: filepath.Join(string(c.Data), "journal"), Node: c.Node,
 		SegmentBytes: int64(c.Evidence.Segment), CheckpointEvery: c.Evidence.Checkpoint.Std(),
-		Log: g.log, Alarm: g.raise,
+		Log: g.log, Alarm: g.raise, FS: g.disk,
 	})
 	if err != nil {
 		return err
@@ -179,27 +183,43 @@ func (g *gateway) gauges() error {
 	)
 }
 
-// activate swaps a in, with a record of what becomes active.
+// activate swaps a in, with a record of what becomes active. First all is made that can fail, then it is recorded, then it
+// rules, and then Envoy is told: where an error is returned, the old configuration rules and Envoy has been told nothing. From
+// the swap until Envoy has the new routes, calls that come by the old ones are refused, if the new ones differ for their
+// resource (see extproc.Resource): milliseconds, in which nothing is judged by what Envoy does not carry out.
 func (g *gateway) activate(ctx context.Context, a *active) error {
 	previous := g.current()
 	fresh := previous == nil || previous.verifier != a.verifier
+	prepared, err := xds.Prepare(a.config)
+	if err != nil {
+		return err
+	}
 	if fresh {
 		a.verifier.Start(context.WithoutCancel(ctx))
 	}
-	if err := g.envoys.Update(ctx, a.config); err != nil {
-		return err
-	}
+	g.stopVoiding() // what the next policy opens is not the older one's to void
 	if err := g.server.Swap(a.state, func() error { return g.recordActive(ctx, previous, a) }); err != nil {
+		g.unsure = true
+		if fresh {
+			a.verifier.Close()
+		}
+		if previous != nil {
+			g.startVoiding(ctx, previous.policies.Digest())
+		}
 		return err
 	}
 	limitMemory(a.state.Memory, g.env)
+	g.unsure = false
 	g.mu.Lock()
 	g.active = a
 	g.mu.Unlock()
+	if err := g.envoys.Serve(ctx, prepared); err != nil {
+		g.alarm("xds_failed", err.Error())
+	}
 	if fresh && previous != nil {
 		go previous.verifier.Close()
 	}
-	go g.voidOthers(context.WithoutCancel(ctx), a.policies.Digest())
+	g.startVoiding(ctx, a.policies.Digest())
 	return nil
 }
 
@@ -217,25 +237,33 @@ func (g *gateway) observer() extproc.Observer {
 	return o
 }
 
+// recordActive records what becomes active and is not active by now. Both records go to the disk together, as a rule; where
+// one of them gets there alone, the config.rejected record that follows says what stays active.
 func (g *gateway) recordActive(ctx context.Context, previous, a *active) error {
-	if previous == nil || previous.config.Digest() != a.config.Digest() {
-		err := g.record(ctx, gate.ConfigActivated, gate.Object{
+	var durable []func() (gate.Receipt, error)
+	say := func(kind string, body gate.Object) {
+		durable = append(durable, g.journal.Begin(ctx, &gate.Record{Type: kind, Body: body}))
+	}
+	if previous == nil || g.unsure || previous.config.Digest() != a.config.Digest() {
+		say(gate.ConfigActivated, gate.Object{
 			{Name: "digest", Value: a.config.Digest()},
 			{Name: "file", Value: a.config.File()},
 			{Name: "resources", Value: len(a.config.Resources)},
 		})
-		if err != nil {
-			return err
-		}
 	}
-	if previous == nil || previous.policies.Digest() != a.policies.Digest() {
-		return g.record(ctx, gate.PolicyActivated, gate.Object{
+	if previous == nil || g.unsure || previous.policies.Digest() != a.policies.Digest() {
+		say(gate.PolicyActivated, gate.Object{
 			{Name: "digest", Value: a.policies.Digest()},
 			{Name: "files", Value: a.policies.Loaded()},
 			{Name: "path", Value: string(a.config.Policies)},
 		})
 	}
-	return nil
+	var errs []error
+	for _, wait := range durable {
+		_, err := wait()
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func (g *gateway) record(ctx context.Context, kind string, body gate.Object) error {
@@ -376,6 +404,7 @@ func (g *gateway) stop(c *config.Config) error {
 	if a := g.current(); a != nil {
 		a.verifier.Close()
 	}
+	g.stopVoiding()
 	err := errors.Join(g.approvals.close(), g.closeJournal())
 	if g.envoy != nil {
 		g.envoy.stop()

@@ -19,6 +19,7 @@ import (
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/extproc/redact"
+	"github.com/countersign/countersign/xds"
 )
 
 // verdictCache is how many verdicts a policy set remembers.
@@ -132,6 +133,7 @@ func resourcesOf(c *config.Config) map[string]*extproc.Resource {
 				MaxBody: int64(r.Limits.RequestBody), MaxValues: r.Limits.Values, ExactNumbers: r.Numbers == "exact",
 				Stream: r.Body == "stream", Paths: r.Paths, Upgrades: r.Upgrades,
 			},
+			Fingerprint:  xds.Fingerprint(r),
 			PassResponse: r.Response == "pass" || r.Attach == "ext_authz",
 			StreamBody:   r.Body == "stream",
 			Hold:         cmp.Or(r.Hold, c.Approvals.Hold).Std(),
