@@ -46,7 +46,8 @@ func (g *gateway) listenProfile(ctx context.Context, a config.Address) error {
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	server := httpServer(mux)
+	server.WriteTimeout = 10 * time.Minute // a profile takes as long as it was asked to
 	go func() { g.log.Warn("profiles are no longer served", "error", server.Serve(l)) }()
 	return nil
 }

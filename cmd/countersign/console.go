@@ -46,7 +46,7 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("listen.console: %w", err)
 	}
-	server := &http.Server{Handler: page.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10}
+	server := httpServer(page.Handler())
 	if t := c.Listen.ConsoleTLS; t != nil {
 		certificate, err := tls.LoadX509KeyPair(string(t.CertificateFile), string(t.KeyFile))
 		if err != nil {

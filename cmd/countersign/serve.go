@@ -376,7 +376,7 @@ func (g *gateway) listenAdmin(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("listen.admin: %w", err)
 	}
-	server := &http.Server{Handler: g.admin(), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
+	server := httpServer(g.admin())
 	go func() {
 		if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			g.alarm("listener_failed", err.Error())

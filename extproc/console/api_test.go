@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -488,4 +490,39 @@ func idToken(t *testing.T, f *fixture, claims map[string]any) (*gate.Principal, 
 		t.Fatal(err)
 	}
 	return identity.ReadIDToken(f.console.signIn.naming, payload, clientID)
+}
+
+// TestEventsOutliveTheTimeForARequest: a server bounds how long a request and an answer take, and whoever listens is neither.
+func TestEventsOutliveTheTimeForARequest(t *testing.T) {
+	f := newFixture(t, true)
+	listener, err := net.Listen("tcp", extproctest.FreeAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.url = "http://" + listener.Addr().String()
+	server := &http.Server{Handler: f.newConsole().Handler(), ReadTimeout: 200 * time.Millisecond, WriteTimeout: 200 * time.Millisecond}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	resp, err := f.client.Do(f.request("GET", "/api/approvals/events", f.token("u-bob"), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() && lines.Text() != "event: reset" {
+	}
+	slow, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	if _, err := io.Copy(io.Discard, slow); err != nil { // until the server has no more time for a request
+		t.Fatal(err)
+	}
+	f.ask()
+	for lines.Scan() && lines.Text() != "event: approval" {
+	}
+	if lines.Text() != "event: approval" {
+		t.Errorf("the events ended at %q: %v", lines.Text(), lines.Err())
+	}
 }
