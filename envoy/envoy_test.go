@@ -155,6 +155,8 @@ func TestChangesThatOpenAreReported(t *testing.T) {
 		{"the operation's name is not kept", http, "- countersign", "- other", "could not be compared with the records"},
 		{"a route does not keep the operation's name", http, "processing_mode:#2", "metadata_options: {receiving_namespaces: {untyped: [other]}}\nprocessing_mode:", "could not be compared with the records"},
 		{"the peer is what a header says", http, "use_remote_address: true", "use_remote_address: false", "X-Forwarded-For"},
+		{"a scheme that agents do not connect by", http, "scheme_to_overwrite: https", "scheme_to_overwrite: http", "agents connect by https"},
+		{"a scheme that the target alone is told", authz, "scheme_to_overwrite: https", "match_upstream: true", "another scheme than was judged"},
 		{"the log tells of what has not ended", http, "use_remote_address: true", "use_remote_address: true\naccess_log_options: {flush_access_log_on_new_request: true}", "have not ended"},
 		{"the token cannot be taken away", http, "disallow_system: true", "disallow_expression: {regex: authorization}", "agent's token"},
 		{"the token cannot be taken away after a check", authz, "disallow_system: true", "disallow_all: true", "agent's token"},

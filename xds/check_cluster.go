@@ -138,16 +138,16 @@ func (k *checker) checkListener(l *listenerv3.Listener, at place) {
 		k.problem(at, "agents' tokens would cross the network in the clear: set transport_socket in every filter chain, or insecure in a resource's listen")
 	}
 	for i, c := range l.GetFilterChains() {
-		k.networkFilters(c.GetFilters(), at.at("filter_chains", i, "filters"))
+		k.networkFilters(c, at.at("filter_chains", i, "filters"))
 	}
 	if c := l.GetDefaultFilterChain(); c != nil {
-		k.networkFilters(c.GetFilters(), at.at("default_filter_chain", "filters"))
+		k.networkFilters(c, at.at("default_filter_chain", "filters"))
 	}
 }
 
 // networkFilters wants connections to end in an HTTP connection manager, which has rules of its own, or at this service.
-func (k *checker) networkFilters(filters []*listenerv3.Filter, at place) {
-	for i, f := range filters {
+func (k *checker) networkFilters(chain *listenerv3.FilterChain, at place) {
+	for i, f := range chain.GetFilters() {
 		at := at.at(i)
 		if f.GetConfigDiscovery() != nil {
 			k.problem(at, "filter %s comes from elsewhere (config_discovery), so that it cannot be checked", f.GetName())
@@ -159,6 +159,7 @@ func (k *checker) networkFilters(filters []*listenerv3.Filter, at place) {
 		}
 		switch inner := inner.(type) {
 		case *hcmv3.HttpConnectionManager:
+			k.scheme(inner, chain.GetTransportSocket(), at.at("typed_config"))
 		case *tcpv3.TcpProxy:
 			if name := inner.GetCluster(); name != ServiceCluster && !strings.HasPrefix(name, ServiceCluster+"-") {
 				k.problem(at, "tcp_proxy to %q carries connections that countersign does not see: lead it to a cluster of countersign, or remove the listener", name)

@@ -77,6 +77,25 @@ func (k *checker) manager(m *hcmv3.HttpConnectionManager, at place) {
 	}
 }
 
+// scheme wants the scheme and X-Forwarded-Proto to say how an agent is connected. Countersign refuses a request in which the two
+// differ, and Envoy makes the second by itself, unless it is told to believe what stands before it.
+func (k *checker) scheme(m *hcmv3.HttpConnectionManager, socket *corev3.TransportSocket, at place) {
+	connected := "http"
+	if socket != nil && !strings.HasSuffix(socket.GetTypedConfig().GetTypeUrl(), ".RawBuffer") {
+		connected = "https"
+	}
+	t := m.GetSchemeHeaderTransformation()
+	at = at.at("scheme_header_transformation")
+	switch said := t.GetSchemeToOverwrite(); {
+	case t.GetMatchUpstream():
+		k.problem(at, "match_upstream has the target told another scheme than was judged: use scheme_to_overwrite: %s", connected)
+	case said != "" && said != connected && m.GetXffNumTrustedHops() == 0:
+		k.problem(at, "scheme_to_overwrite is %q where agents connect by %s: write %s, or xff_num_trusted_hops where proxies stand before Envoy", said, connected, connected)
+	case said == "" && !m.GetUseRemoteAddress().GetValue() && len(m.GetOriginalIpDetectionExtensions()) > 0:
+		k.problem(at, "without use_remote_address Envoy believes the X-Forwarded-Proto of an agent, and so would policy: set scheme_header_transformation with scheme_to_overwrite")
+	}
+}
+
 // fromService wants resources from this service, over ADS.
 func (k *checker) fromService(s *corev3.ConfigSource, at place, what string) {
 	if s.GetAds() == nil {

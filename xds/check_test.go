@@ -285,6 +285,34 @@ func (g *gateway) through(t *testing.T, bootstrap string) string {
 	return g.last(t).resource
 }
 
+// What tells Envoy how an agent is connected must not be the agent.
+func TestCheckOfSchemes(t *testing.T) {
+	text := static(t)
+	overwrite := "scheme_header_transformation:\n                  scheme_to_overwrite: http\n"
+	if !strings.Contains(text, overwrite) {
+		t.Fatalf("no scheme is overwritten in\n%s", text)
+	}
+	const believing = `original_ip_detection_extensions:
+                  - name: xff
+                    typed_config: {"@type": type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig, xff_num_trusted_hops: 1}
+`
+	detected := strings.Replace(text, "use_remote_address: true\n", believing, 1)
+	for name, file := range map[string]string{
+		"detected by an extension, and overwritten": detected,
+		"not overwritten, and seen by Envoy":        strings.Replace(text, overwrite, "stream_error_on_invalid_http_message: true\n", 1),
+		"behind a proxy that ends TLS":              strings.Replace(text, "scheme_to_overwrite: http\n", "scheme_to_overwrite: https\n                xff_num_trusted_hops: 1\n", 1),
+	} {
+		for _, p := range xds.CheckFile(name, []byte(file)) {
+			if strings.Contains(p.Message, "scheme") {
+				t.Errorf("%s: %v", name, p)
+			}
+		}
+	}
+	want(t, "detected by an extension", xds.CheckFile("x", []byte(strings.Replace(detected, overwrite, "stream_error_on_invalid_http_message: true\n", 1))), 0, "believes the X-Forwarded-Proto")
+	want(t, "said to be encrypted", xds.CheckFile("x", []byte(strings.Replace(text, "scheme_to_overwrite: http\n", "scheme_to_overwrite: https\n", 1))), 0, "agents connect by http")
+	want(t, "of the target", xds.CheckFile("x", []byte(strings.Replace(text, "scheme_to_overwrite: http\n", "match_upstream: true\n", 1))), 0, "another scheme than was judged")
+}
+
 // handwritten is as small as a file can be, with what each level says of ext_proc.
 func handwritten(table, host, route, cluster string) string {
 	level := func(s string) string {

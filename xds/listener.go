@@ -53,6 +53,13 @@ func (l *listener) upgrades() bool {
 	return slices.ContainsFunc(l.resources, func(r *config.Resource) bool { return len(r.Upgrades) > 0 })
 }
 
+func (l *listener) scheme() string {
+	if l.tls != nil {
+		return "https"
+	}
+	return "http"
+}
+
 // headersKB is the largest header limit of the resources, in KiB. The service holds each resource to its own.
 func (l *listener) headersKB() int {
 	var most config.Size
@@ -116,6 +123,11 @@ func (b *builder) manager(l *listener) *hcmv3.HttpConnectionManager {
 		UseRemoteAddress:      yes(),
 		SkipXffAppend:         true,
 		InternalAddressConfig: nobodyIsInternal(),
+
+		// The scheme is how the agent connects to this listener, and not what it says.
+		SchemeHeaderTransformation: &corev3.SchemeHeaderTransformation{
+			Transformation: &corev3.SchemeHeaderTransformation_SchemeToOverwrite{SchemeToOverwrite: l.scheme()},
+		},
 
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{b.withoutEnvoyHeaders()},
 

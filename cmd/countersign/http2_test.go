@@ -64,7 +64,8 @@ var odd = []frames{
 	{"a path with a line end", unusual(":method", "GET", ":scheme", "http", ":authority", "a", ":path", "/h2/$N HTTP/1.1\r\nX: y"), "", nil, "reset|400", "-"},
 	{"a path that is an address", unusual(":method", "GET", ":scheme", "http", ":authority", "a", ":path", "http://b.example/h2/$N"), "", nil, "reset|400|404", "-"},
 	{"a path without a slash", unusual(":method", "GET", ":scheme", "http", ":authority", "a", ":path", "h2/$N"), "", nil, "reset|400|404", "-"},
-	{"a scheme of another kind", unusual(":method", "GET", ":scheme", "ftp", ":authority", "a", ":path", "/h2/$N"), "", nil, "reset|400", "-"},
+	{"a scheme of another kind", unusual(":method", "GET", ":scheme", "ftp", ":authority", "a", ":path", "/h2/$N"), "", nil, "reset|400|404", "-|/h2/$N "}, // Envoy says http
+	{"a scheme that is not how it comes", unusual(":method", "GET", ":scheme", "https", ":authority", "a", ":path", "/h2/$N"), "", nil, "404", "/h2/$N "},
 	{"an authority with a user", unusual(":method", "GET", ":scheme", "http", ":authority", "u:p@a", ":path", "/h2/$N"), "", nil, "reset|400", "-"},
 	{"an authority with a path", unusual(":method", "GET", ":scheme", "http", ":authority", "a/b", ":path", "/h2/$N"), "", nil, "reset|400|404", "-"},
 	{"an authority and another host", unusual(":method", "GET", ":scheme", "http", ":authority", "a", ":path", "/h2/$N", "host", "b"), "", nil, "reset|400|404", "-|/h2/$N "},

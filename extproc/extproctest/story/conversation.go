@@ -3,7 +3,9 @@ package story
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"github.com/countersign/countersign/extproc/extproctest"
 )
@@ -29,6 +33,7 @@ type conversation struct {
 	hold    bool     // it is to be held
 	held    *held    // the one that is held; nil where its answer has come
 	answer  *Answer
+	asked   string // id of the request for approval that an answer named last
 	awaited uint64 // seq of the record that was awaited last
 	seen    int    // requests of the target that were looked at
 	last    *extproctest.Seen
@@ -40,6 +45,7 @@ type Request struct {
 	Fields         []extproctest.Field
 	Body           []byte
 	Chunked, HTTP2 bool
+	Scheme         string // that HTTP/2 says; http unless set
 }
 
 // Answer is what came back.
@@ -53,16 +59,24 @@ type Answer struct {
 
 // Problem is the problem type of a refusal, without the prefix that all have.
 func (a *Answer) Problem() string {
-	if !strings.HasPrefix(a.Header.Get("Content-Type"), "application/problem+json") {
-		return ""
+	return strings.TrimPrefix(a.problem().Type, "urn:countersign:problem:")
+}
+
+// Approval is the id of the request for approval that a refusal names.
+func (a *Answer) Approval() string { return a.problem().Approval.ID }
+
+type problem struct {
+	Type     string `json:"type"`
+	Approval struct {
+		ID string `json:"id"`
+	} `json:"approval"`
+}
+
+func (a *Answer) problem() (p problem) {
+	if !strings.HasPrefix(a.Header.Get("Content-Type"), "application/problem+json") || json.Unmarshal(a.Body, &p) != nil {
+		return problem{}
 	}
-	var p struct {
-		Type string `json:"type"`
-	}
-	if err := json.Unmarshal(a.Body, &p); err != nil {
-		return ""
-	}
-	return strings.TrimPrefix(p.Type, "urn:countersign:problem:")
+	return p
 }
 
 func (c *conversation) failf(format string, args ...any) {
@@ -146,15 +160,17 @@ func (c *conversation) field(rest string) {
 	switch rest {
 	case "chunked":
 		c.request.Chunked = true
-	case "h2":
+	case "h2", "h2 https":
 		c.request.HTTP2 = true
+		c.request.Scheme = strings.TrimPrefix(strings.TrimPrefix(rest, "h2"), " ")
 	default:
 		name, value, ok := strings.Cut(rest, ":")
 		if !ok {
 			c.failf("%q is not a header field", rest)
 			return
 		}
-		c.request.Fields = append(c.request.Fields, extproctest.Field{Name: name, Value: unescape(strings.TrimPrefix(value, " "))})
+		value = strings.ReplaceAll(unescape(strings.TrimPrefix(value, " ")), "$ID", c.asked)
+		c.request.Fields = append(c.request.Fields, extproctest.Field{Name: name, Value: value})
 	}
 }
 
@@ -219,6 +235,9 @@ func (c *conversation) token() string {
 func (c *conversation) expect(mark, rest string) {
 	c.tb.Helper()
 	a := c.answer
+	if id := a.Approval(); id != "" {
+		c.asked = id
+	}
 	switch mark {
 	case "<":
 		want, problem, _ := strings.Cut(rest, " ")
@@ -362,8 +381,11 @@ func (r *Request) Bytes(host string) []byte {
 }
 
 func (g *Gateway) sendHTTP2(ctx context.Context, r *Request) (*Answer, error) {
-	t := &http.Transport{DisableCompression: true, Protocols: new(http.Protocols)}
-	t.Protocols.SetUnencryptedHTTP2(true) // with prior knowledge (RFC 9113, section 3.3)
+	// With prior knowledge (RFC 9113, section 3.3), whatever the scheme says.
+	plain := func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	t := &http2.Transport{DisableCompression: true, AllowHTTP: true, DialTLSContext: plain}
 	defer t.CloseIdleConnections()
 	var body io.Reader
 	if len(r.Body) > 0 {
@@ -372,7 +394,7 @@ func (g *Gateway) sendHTTP2(ctx context.Context, r *Request) (*Answer, error) {
 	if r.Chunked {
 		body = io.MultiReader(body) // of no length that is known, so that no field tells of it
 	}
-	request, err := http.NewRequestWithContext(ctx, r.Method, "http://"+g.Address+r.Target, body)
+	request, err := http.NewRequestWithContext(ctx, r.Method, cmp.Or(r.Scheme, "http")+"://"+g.Address+r.Target, body)
 	if err != nil {
 		return nil, err
 	}
