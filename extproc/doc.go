@@ -35,8 +35,9 @@
 // Package [github.com/countersign/countersign/extproc/gate] is the core, and imports the standard library only. A
 // [gate.Operation] is who ([gate.Principal]) wants what of which resource ([gate.Detail]), in one canonical form: the RFC
 // 8785 JSON of [gate.Operation.Input] is what policy judges, and [gate.Operation.Digest] is an HMAC-SHA-256 of it, because an
-// operation can hold secrets that are easy to guess. What may differ between two attempts at the same operation (time,
-// request id, trace) is [gate.Context], beside the input and not in the digest.
+// operation can hold secrets that are easy to guess. What may differ between two attempts at the same operation is not in
+// the digest: time and token are [gate.Context], and what the target gets too, such as trace context, is Volatile of the detail,
+// which policy sees in its place.
 //
 // [gate.Gate.Decide] is the one door. It asks policy, writes an operation.decided record, waits until the record is on the
 // disk, and only then returns a [gate.Ruling] that may allow. Any error on the way refuses: of the policy, of the digest,

@@ -88,6 +88,6 @@ func (a *attempt) renew() bool {
 func (a *attempt) again(r gate.Resource) {
 	a.op = gate.Operation{
 		ID: a.op.ID, Principal: a.op.Principal, Resource: r, Protocol: a.op.Protocol, Verb: a.op.Verb,
-		Target: a.op.Target, Detail: a.op.Detail, Context: a.op.Context, Fits: a.op.Fits,
+		Target: a.op.Target, Detail: a.op.Detail, Context: a.op.Context, Named: a.op.Named, Fits: a.op.Fits,
 	}
 }

@@ -63,6 +63,7 @@ var mayImport = map[string][]string{
 	"extproc":               {"extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/redact", "extproc/postgres"},
 	"extproc/approval/":     {"extproc/gate", "extproc/approval", "extproc/datafile"},
 	"extproc/approval":      {"extproc/gate"},
+	"extproc/config":        {"extproc/inspect/"}, // what cannot be said in a configuration is known where it is read
 	"extproc/console":       {"extproc/gate", "extproc/approval", "extproc/identity"},
 	"extproc/evidence":      {"extproc/gate", "extproc/datafile"},
 	"extproc/evidence/otlp": {"extproc/gate", "extproc/evidence", "extproc/datafile"},

@@ -65,10 +65,6 @@ func contextOf(fields []web.Field, peer string, now time.Time) gate.Context {
 				continue
 			}
 			c.TraceParent = f.Value
-		case "x-forwarded-for":
-			if peer == "" { // Envoy appends the address that it sees
-				c.Peer = gate.Recorded(strings.TrimSpace(f.Value[strings.LastIndexByte(f.Value, ',')+1:]), gate.MaxClaimed)
-			}
 		}
 	}
 	return c
@@ -212,7 +208,7 @@ func (a *attempt) rule(ctx context.Context) (credential web.Field, ruled bool) {
 	if _, in := request.Form.Get("access_token"); in {
 		return credential, a.refuse(ctx, gate.Refusal{Problem: gate.Unreadable, Detail: "The request has an access token in its body beside the one in its header. Send one, as Authorization: Bearer."})
 	}
-	a.op.Detail, a.op.Fits = request, a.fits
+	a.op.Detail, a.op.Named, a.op.Fits = request, request.Approval, a.fits
 	if a.resource.Credential != nil {
 		if credential, err = a.resource.Credential.Field(); err != nil {
 			a.server.opt.Log.Error("the target's credential cannot be read", "resource", a.resource.Name, "error", err)

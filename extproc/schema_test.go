@@ -24,6 +24,7 @@ func TestSchemaEqualsInput(t *testing.T) {
 		{Name: ":authority", Value: "api.example:443"},
 		{Name: ":path", Value: "/v1/things?a=1"},
 		{Name: "content-type", Value: "application/json"},
+		{Name: "traceparent", Value: "00"},
 	})
 	if err == nil {
 		err = in.Write([]byte(`{"a":1}`))
@@ -41,7 +42,7 @@ func TestSchemaEqualsInput(t *testing.T) {
 		Detail:    request,
 		Context:   gate.Context{Time: time.Unix(0, 0), Approval: &gate.Grant{ID: "a"}},
 	}
-	input, err := op.Object()
+	input, err := op.Seen()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,9 +57,12 @@ func (a *asking) Ask(ctx context.Context, q *gate.Question) (p gate.Pending, rec
 	r, _, recorded, err := a.desk.Begin(ctx, approval.Asking{
 		Operation: q.Operation, Digest: q.Digest, Verdict: q.Verdict, Shown: shown,
 		History: a.history.of(q.Operation), Demand: a.demands[q.Operation.Resource.Name],
+		Only: q.Operation.Named,
 	})
 	var limit *approval.LimitError
 	switch {
+	case q.Operation.Named != "" && errors.Is(err, approval.ErrNotFound):
+		return gate.Pending{}, nil, gate.ErrNotNamed
 	case errors.As(err, &limit):
 		return gate.Pending{}, nil, &gate.AskRefused{Reason: limit.Error()}
 	case errors.Is(err, approval.ErrNobody):

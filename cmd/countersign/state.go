@@ -132,6 +132,7 @@ func resourcesOf(c *config.Config) map[string]*extproc.Resource {
 			Web: web.Options{
 				MaxBody: int64(r.Limits.RequestBody), MaxValues: r.Limits.Values, ExactNumbers: r.Numbers == "exact",
 				Stream: r.Body == "stream", Paths: r.Paths, Upgrades: r.Upgrades,
+				Volatile: r.VolatileHeaders, Identity: r.IdentityHeaders,
 			},
 			Fingerprint:  xds.Fingerprint(r),
 			PassResponse: r.Response == "pass" || r.Attach == "ext_authz",

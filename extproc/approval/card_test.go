@@ -166,6 +166,8 @@ type shownDetail gate.Object
 func (d shownDetail) Key() string         { return "http" }
 func (d shownDetail) Object() gate.Object { return gate.Object(d) }
 
+func (shownDetail) Volatile() gate.Object { return nil }
+
 // cardOf renders an operation whose body has one member.
 func cardOf(name, value, digest string) ([]byte, error) {
 	body := gate.Object{{Name: "body", Value: gate.Object{{Name: name, Value: value}}}}

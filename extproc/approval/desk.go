@@ -82,11 +82,13 @@ type Asking struct {
 	Shown     gate.Object // the operation's detail as people may see it: what must not be shown is redacted
 	History   []Past      // what else was done in this session, oldest first
 	Demand    Demand
+	Only      string // id of the request to join, where no other will do; empty otherwise
 }
 
 // Ask opens a request, or joins the one that is open for the same digest, policy and ask rules. What is open for the digest
 // under another policy or other rules is voided first. The request can be Approved already: then spend it. A *LimitError is
-// for the agent; every other error says that nobody can be asked at the moment. Its record is durable on return.
+// for the agent, and so is ErrNotFound, which says that the only request that would do is not open for the operation; every
+// other error says that nobody can be asked at the moment. Its record is durable on return.
 func (d *Desk) Ask(ctx context.Context, a Asking) (r Request, joined bool, err error) {
 	r, joined, recorded, err := d.Begin(ctx, a)
 	if err == nil {
@@ -110,6 +112,9 @@ func (d *Desk) open(ctx context.Context, a Asking) (r Request, joined bool, err 
 	if err := a.check(); err != nil {
 		return Request{}, false, err
 	}
+	if err := d.isOpen(ctx, a); err != nil {
+		return Request{}, false, err
+	}
 	asks := asksOf(a.Verdict)
 	p := a.Operation.Principal
 	opening := Opening{
@@ -125,6 +130,8 @@ func (d *Desk) open(ctx context.Context, a Asking) (r Request, joined bool, err 
 		case !joined:
 			d.memory.note(&r)
 			return r, false, nil
+		case a.Only != "" && r.ID != a.Only:
+			return Request{}, false, ErrNotFound
 		case !r.State.Live(): // it was closed while it was being joined
 			err = ErrClosed
 		default:
@@ -139,6 +146,21 @@ func (d *Desk) open(ctx context.Context, a Asking) (r Request, joined bool, err 
 		}
 	}
 	return Request{}, false, fmt.Errorf("open a request for approval: others keep closing it")
+}
+
+// isOpen is ErrNotFound where a joins one request only and that is not the one which is open for the operation.
+func (d *Desk) isOpen(ctx context.Context, a Asking) error {
+	if a.Only == "" {
+		return nil
+	}
+	page, err := d.store.List(ctx, Filter{Digest: a.Digest})
+	if err != nil {
+		return fmt.Errorf("look for the request that is open: %w", err)
+	}
+	if len(page.Requests) != 1 || page.Requests[0].ID != a.Only {
+		return ErrNotFound
+	}
+	return nil
 }
 
 func (a *Asking) check() error {
@@ -183,6 +205,9 @@ const (
 )
 
 func (d *Desk) create(now time.Time, a Asking, asks []AskRule) (Request, error) {
+	if a.Only != "" { // it has ended just now
+		return Request{}, ErrNotFound
+	}
 	op, p := a.Operation, a.Operation.Principal
 	r := Request{
 		ID: gate.NewID(now), Digest: a.Digest, PolicyDigest: a.Verdict.PolicyDigest,

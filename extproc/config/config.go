@@ -301,6 +301,17 @@ type Resource struct {
 	// them: "encoded-slash", "dot-segments", "double-slash", "backslash", "parameters". None by default.
 	Paths []string `yaml:"paths"`
 
+	// VolatileHeaders are header fields that may differ between two attempts at the same operation, besides trace context and
+	// request ids: policy sees them, and approvals do not bind them. Names, prefixes such as "x-trace-*", and "sdk" for what
+	// client libraries and tracing agents add by themselves (sentry-trace, x-datadog-*, newrelic, elastic-apm-traceparent,
+	// x-ms-client-request-id, amz-sdk-*, x-stainless-* and the like). None by default.
+	VolatileHeaders []string `yaml:"volatile_headers"`
+
+	// IdentityHeaders are header fields that this target's agents may send although they say for whom a request is made or
+	// carry a credential (Sudo, X-Scope-OrgID, X-Api-Key): policy judges them and approvals bind them. All others of that kind
+	// are removed. Authorization, Cookie and their like cannot be named. None by default.
+	IdentityHeaders []string `yaml:"identity_headers"`
+
 	// Timeout bounds the whole of a request at the target. None by default: streams may be long.
 	Timeout Duration `yaml:"timeout"`
 

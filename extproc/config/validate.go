@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/countersign/countersign/extproc/inspect/web"
 )
 
 func (c *Config) setDefaults() {
@@ -73,6 +75,11 @@ func (r *Resource) setDefaults() {
 	r.Limits.RequestTime = cmp.Or(r.Limits.RequestTime, Duration(DefaultRequestTime))
 	if r.Credential != nil {
 		r.Credential.Header = cmp.Or(r.Credential.Header, "Authorization")
+	}
+	for _, list := range [][]string{r.VolatileHeaders, r.IdentityHeaders} {
+		for i, name := range list {
+			list[i] = strings.ToLower(name)
+		}
 	}
 }
 
@@ -526,6 +533,7 @@ func (r *Resource) validate(k checker) {
 	for i, p := range r.Paths {
 		k.at("paths").index(i).oneOf(p, PathForms...)
 	}
+	r.validateHeaders(k)
 	if !resourceName.MatchString(r.Policy) && r.Name != "" && r.Policy != r.Name {
 		k.at("policy").fail("is %q: write the last part of the package's name, PAYMENTS of data.rules.PAYMENTS", r.Policy)
 	}
@@ -540,6 +548,33 @@ func (r *Resource) validate(k checker) {
 	}
 	if r.Limits.RequestBody > 1<<30 {
 		k.at("limits.request_body").fail("is %d bytes, and at most 1GiB is accepted: use body: stream for larger ones", r.Limits.RequestBody)
+	}
+}
+
+func (r *Resource) validateHeaders(k checker) {
+	own := ""
+	if r.Credential != nil {
+		own = strings.ToLower(r.Credential.Header)
+	}
+	for i, name := range r.VolatileHeaders {
+		k := k.at("volatile_headers").index(i)
+		prefix, isPrefix := strings.CutSuffix(name, "*")
+		switch err := web.CheckVolatile(name); {
+		case err != nil:
+			k.fail("%v", err)
+		case own != "" && (name == own || isPrefix && strings.HasPrefix(own, prefix)):
+			k.fail("is %q, and credential.header is %q, which no agent's request has", name, own)
+		case slices.Contains(r.IdentityHeaders, name):
+			k.fail("is %q, which identity_headers lets pass: an approval has to bind it", name)
+		}
+	}
+	for i, name := range r.IdentityHeaders {
+		k := k.at("identity_headers").index(i)
+		if err := web.CheckOpened(name); err != nil {
+			k.fail("%v", err)
+		} else if name == own {
+			k.fail("is %q, which credential.header sets for this target", name)
+		}
 	}
 }
 

@@ -44,7 +44,8 @@ type Approvals interface {
 	// Spend takes the grant for q's operation and no other; q has the verdict of policy now. It is false where another
 	// operation was first, the grant's time is over, or it was given to another question.
 	Spend(ctx context.Context, q *Question, g Grant) (bool, error)
-	// Ask opens a request for q, or joins the one that is open. Its error is an *AskRefused where a bound says no. Without an
+	// Ask opens a request for q, or joins the one that is open. Where the operation names a request it joins that one, and
+	// opens none: its error is ErrNotNamed where that is not open for q. It is an *AskRefused where a bound says no. Without an
 	// error recorded is to be called: it waits until the request's own record is durable, and nobody is told of the request
 	// before it has returned nil.
 	Ask(ctx context.Context, q *Question) (p Pending, recorded func() error, err error)
@@ -58,6 +59,10 @@ type Approvals interface {
 type AskRefused struct{ Reason string }
 
 func (e *AskRefused) Error() string { return e.Reason }
+
+// ErrNotNamed says that the request which an operation names is not open for it: there is none of that id, it has ended, or
+// it is for another operation. Which of them is nothing to tell an agent.
+var ErrNotNamed = errors.New("the request for approval that is named is not open for this operation")
 
 // Pending is the request that a ruling waits for, or nil.
 func (r Ruling) Pending() *Pending {
@@ -99,6 +104,9 @@ func (g *Gate) ask(ctx context.Context, op *Operation, d *Decision, v Verdict) (
 	if err != nil {
 		return v, approvalsDown, nil, fmt.Errorf("look for a grant: %w", err)
 	}
+	if found && op.Named != "" && op.Named != grant.ID {
+		return v, notNamed(v), nil, nil
+	}
 	if found {
 		released, refusal, ruled, err := g.release(ctx, op, d, v, grant)
 		if ruled || err != nil {
@@ -109,6 +117,8 @@ func (g *Gate) ask(ctx context.Context, op *Operation, d *Decision, v Verdict) (
 	pending, recorded, err := g.Approvals.Ask(ctx, q)
 	var refused *AskRefused
 	switch {
+	case errors.Is(err, ErrNotNamed):
+		return v, notNamed(v), nil, nil
 	case errors.As(err, &refused):
 		return v, Refusal{Problem: ApprovalUnavailable, Rules: ids(v.Rules), Detail: sentence("This operation needs a person's approval", v.Rules) + " Nobody was asked: " + strings.TrimRight(refused.Reason, ".") + "."}, nil, nil
 	case err != nil:
@@ -116,7 +126,7 @@ func (g *Gate) ask(ctx context.Context, op *Operation, d *Decision, v Verdict) (
 	}
 	d.Approval = pending.ID
 	return v, Refusal{Problem: ApprovalPending, Rules: ids(v.Rules), Approval: &pending, Detail: sentence("This operation needs a person's approval", v.Rules) +
-		" People are being asked. Send the identical request again later: once it is approved it runs, once. A request that differs in anything is a new one, and they are asked anew."}, recorded, nil
+		" People are being asked. Send the identical request again later: once it is approved it runs, once. A request that differs in anything is a new one, and they are asked anew; beside Countersign-Approval with this approval's id it is refused instead."}, recorded, nil
 }
 
 // release evaluates policy again, now that there is a grant, and spends the grant where policy still lets it. ruled is
@@ -143,6 +153,13 @@ func (g *Gate) release(ctx context.Context, op *Operation, d *Decision, v Verdic
 	d.Approval = grant.ID
 	again.Effect = Allow
 	return again, Refusal{}, true, nil
+}
+
+// notNamed refuses an operation that needs an approval and names another than its own. Nobody is asked: the agent says that
+// people were.
+func notNamed(v Verdict) Refusal {
+	return Refusal{Problem: Denied, Rules: ids(v.Rules), Detail: sentence("This operation needs a person's approval", v.Rules) +
+		" Countersign-Approval names a request that is not open for it: that has ended, or was for an operation that differs in something. Nothing was done, and nobody was asked. Send the identical request, or leave Countersign-Approval out to have people asked anew."}
 }
 
 var approvalsDown = Refusal{

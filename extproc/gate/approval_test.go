@@ -113,3 +113,60 @@ func TestWhatDoesNotFitIsRefusedBeforeAnybodyIsAsked(t *testing.T) {
 		})
 	}
 }
+
+// office has a grant for every operation, and an open request beside it.
+type office struct {
+	people
+	spent int
+}
+
+func (o *office) Granted(context.Context, *gate.Question) (gate.Grant, bool, error) {
+	return gate.Grant{ID: "granted"}, true, nil
+}
+
+func (o *office) Spend(context.Context, *gate.Question, gate.Grant) (bool, error) {
+	o.spent++
+	return true, nil
+}
+
+// A grant is spent by an operation that names it, or names none.
+func TestOnlyTheGrantThatIsNamedIsSpent(t *testing.T) {
+	for _, c := range []struct {
+		named string
+		spent int
+	}{{"", 1}, {"granted", 1}, {"other", 0}} {
+		desk := &office{}
+		g := newGate(rule{verdict: asks}, &journal{})
+		g.Approvals = desk
+		op := operation()
+		op.Named = c.named
+		r, err := g.Decide(t.Context(), op)
+		if err != nil || r.Allowed() != (c.spent == 1) || desk.spent != c.spent {
+			t.Errorf("%q is named: allowed %t, spent %d times, %v", c.named, r.Allowed(), desk.spent, err)
+		}
+		if c.spent == 0 && (r.Refusal().Problem != gate.Denied || r.Pending() != nil) {
+			t.Errorf("%q is named: refused with %+v", c.named, r.Refusal())
+		}
+	}
+}
+
+// An id that nobody knows, one that has ended and one of another operation are refused in the same words.
+func TestARequestThatIsNotTheOperationsIsRefused(t *testing.T) {
+	g := newGate(rule{verdict: asks}, &journal{})
+	g.Approvals = &strangers{}
+	op := operation()
+	op.Named = "other"
+	r, err := g.Decide(t.Context(), op)
+	granted := newGate(rule{verdict: asks}, &journal{})
+	granted.Approvals = &office{}
+	also, _ := granted.Decide(t.Context(), op)
+	if err != nil || r.Allowed() || r.Pending() != nil || r.Refusal().Problem != gate.Denied || r.Refusal().Detail != also.Refusal().Detail {
+		t.Errorf("refused with %+v and %+v, %v", r.Refusal(), also.Refusal(), err)
+	}
+}
+
+type strangers struct{ people }
+
+func (*strangers) Ask(context.Context, *gate.Question) (gate.Pending, func() error, error) {
+	return gate.Pending{}, nil, gate.ErrNotNamed
+}

@@ -9,8 +9,8 @@
 //
 // An operation has one canonical form, [Operation.Input]: RFC 8785 JSON of its principal, its resource and its detail.
 // Policy judges it, an approver is shown it, and a keyed digest of it is what a record and an approval name. What
-// changes between two attempts at the same operation is [Context] and is not in it. We depart from RFC 8785 in one
-// place, described at [AppendJSON].
+// changes between two attempts at the same operation is not in it: [Context], and of what the target gets
+// [Detail.Volatile]. Policy sees both. We depart from RFC 8785 in one place, described at [AppendJSON].
 //
 // # What a record quotes
 //

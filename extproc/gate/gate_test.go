@@ -68,12 +68,14 @@ func (r rule) Evaluate(context.Context, *gate.Operation) (gate.Verdict, error) {
 }
 
 type detail struct {
-	key    string
-	object gate.Object
+	key      string
+	object   gate.Object
+	volatile gate.Object
 }
 
-func (d detail) Key() string         { return d.key }
-func (d detail) Object() gate.Object { return d.object }
+func (d detail) Key() string           { return d.key }
+func (d detail) Object() gate.Object   { return d.object }
+func (d detail) Volatile() gate.Object { return d.volatile }
 
 var key = []byte("0123456789abcdef")
 
@@ -90,7 +92,7 @@ func operation() *gate.Operation {
 			{Name: "headers", Value: gate.Object{{Name: "accept", Value: []string{"*/*"}}}},
 			{Name: "method", Value: "GET"},
 			{Name: "request_target", Value: "/v1/payments?a=1&b=2"},
-		}},
+		}, nil},
 	}
 }
 
@@ -150,7 +152,7 @@ func TestZeroValueRefuses(t *testing.T) {
 		{"an operation without a detail", func(_ *gate.Gate, op *gate.Operation) { op.Detail = nil }},
 		{"a detail that calls itself principal", func(_ *gate.Gate, op *gate.Operation) { op.Detail = detail{key: "principal"} }},
 		{"a detail with text that is not UTF-8", func(_ *gate.Gate, op *gate.Operation) {
-			op.Detail = detail{"http", gate.Object{{Name: "path", Value: "/\xff"}}}
+			op.Detail = detail{"http", gate.Object{{Name: "path", Value: "/\xff"}}, nil}
 		}},
 		{"a verdict of zero", func(g *gate.Gate, _ *gate.Operation) { g.Policy = rule{} }},
 		{"a verdict that asks", func(g *gate.Gate, _ *gate.Operation) { g.Policy = rule{verdict: gate.Verdict{Effect: gate.Ask}} }},

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -99,8 +100,12 @@ type Detail interface {
 	// Key is the name under which the detail stands in the input: "http", "git", "postgres".
 	Key() string
 	// Object is the detail as a JSON object in canonical order. It has every byte of the operation that the target can
-	// act on, or a digest of it; the same operation gives the same object.
+	// act on, or a digest of it, less Volatile; the same operation gives the same object.
 	Object() Object
+	// Volatile is what the target gets too and what may differ between two attempts at the same operation, such as trace
+	// context: {"headers": {"traceparent": …}}. Its members are objects, whose own belong into the member of that name in Object.
+	// Policy sees them there. No digest binds them, so no approval does, and they are on no card.
+	Volatile() Object
 }
 
 // Operation is one thing that an agent asks a target to do.
@@ -114,6 +119,7 @@ type Operation struct {
 	Target    string // what the verb is done to, fit to be recorded: no query, no value that a detector would mask
 	Detail    Detail
 	Context   Context
+	Named     string // id of the request for approval that the agent says this is for; empty where it says nothing. Not judged.
 
 	// Fits is asked of a verdict that does not deny, before it is recorded, before people are asked and again before a
 	// grant is spent. Its error, which may be an [*Unfit], refuses. Optional.
@@ -189,8 +195,42 @@ func (op *Operation) Object() (Object, error) {
 	return o, nil
 }
 
-// Input is the operation as canonical JSON (RFC 8785), made once: these are the bytes that policy judges, that an
-// approver is shown and that [Operation.Digest] binds. An operation without a principal, a resource or a detail has none.
+// Seen is what policy judges: the canonical input, with the volatile part of the detail in its place.
+func (op *Operation) Seen() (Object, error) {
+	o, err := op.Object()
+	if err != nil {
+		return nil, err
+	}
+	volatile := op.Detail.Volatile()
+	if len(volatile) == 0 {
+		return o, nil
+	}
+	if _, err := AppendJSON(make([]byte, 0, 512), volatile); err != nil {
+		return nil, fmt.Errorf("write the volatile part of the operation as canonical JSON: %w", err)
+	}
+	seen := slices.Clone(o)
+	i := slices.IndexFunc(seen, func(m Member) bool { return m.Name == op.Detail.Key() })
+	detail := slices.Clone(op.Detail.Object())
+	for _, m := range volatile {
+		j := slices.IndexFunc(detail, func(d Member) bool { return d.Name == m.Name })
+		more, isObject := m.Value.(Object)
+		if j < 0 || !isObject {
+			return nil, fmt.Errorf("the operation has nothing that its volatile %s belongs to", m.Name)
+		}
+		bound, isObject := detail[j].Value.(Object)
+		if !isObject {
+			return nil, fmt.Errorf("the operation's %s is no object, and a part of it is volatile", m.Name)
+		}
+		if detail[j].Value, err = MakeObject(slices.Concat(bound, more)...); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.Name, err)
+		}
+	}
+	seen[i].Value = detail
+	return seen, nil
+}
+
+// Input is the operation as canonical JSON (RFC 8785), made once: these are the bytes that an approver is shown and that
+// [Operation.Digest] binds. Policy judges them and the volatile part of the detail: see [Operation.Seen]. An operation without a principal, a resource or a detail has none.
 func (op *Operation) Input() ([]byte, error) {
 	if op.input != nil {
 		return op.input, nil

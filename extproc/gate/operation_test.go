@@ -101,7 +101,10 @@ func TestDigestBindsTheOperation(t *testing.T) {
 		{"another claim", false, func(op *gate.Operation) { op.Principal.Claims[0].Value = "t-2" }},
 		{"another resource", false, func(op *gate.Operation) { op.Resource.Name = "refunds" }},
 		{"another label", false, func(op *gate.Operation) { op.Resource.Labels = gate.Object{{Name: "a", Value: "b"}} }},
-		{"another protocol's detail", false, func(op *gate.Operation) { op.Detail = detail{"git", op.Detail.Object()} }},
+		{"another protocol's detail", false, func(op *gate.Operation) { op.Detail = detail{"git", op.Detail.Object(), nil} }},
+		{"another value of what is volatile", true, func(op *gate.Operation) {
+			op.Detail = detail{"http", op.Detail.Object(), gate.Object{{Name: "headers", Value: gate.Object{{Name: "traceparent", Value: []string{"t"}}}}}}
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := digest(t, c.change); (got == first) != c.same {
@@ -109,6 +112,60 @@ func TestDigestBindsTheOperation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Policy sees what no approval binds, in its place, and once.
+func TestSeenIsTheInputAndWhatIsVolatile(t *testing.T) {
+	op := operation()
+	bound := op.Detail.Object()
+	fields := func(names ...string) gate.Object {
+		o := gate.Object{}
+		for _, n := range names {
+			o = append(o, gate.Member{Name: n, Value: []string{"v"}})
+		}
+		return gate.Object{{Name: "headers", Value: o}}
+	}
+	op.Detail = detail{"http", bound, fields("a-trace", "x-id")}
+	seen, err := op.Seen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	input, _ := op.Input()
+	want := strings.Replace(string(input), `"headers":{"accept":["*/*"]}`, `"headers":{"a-trace":["v"],"accept":["*/*"],"x-id":["v"]}`, 1)
+	if got, err := seen.AppendJSON(nil); err != nil || string(got) != want || want == string(input) {
+		t.Errorf("error %v\n%s", err, cmp.Diff(want, string(got)))
+	}
+	op.Detail = detail{"http", bound, nil}
+	if seen, err = op.Seen(); err != nil || !cmp.Equal(seen, must(op.Object())) {
+		t.Errorf("without anything volatile policy sees %v, error %v", seen, err)
+	}
+	for _, c := range []struct {
+		name     string
+		volatile gate.Object
+	}{
+		{"a name that is bound too", fields("accept")},
+		{"names out of order", fields("b", "a")},
+		{"a name twice", fields("b", "b")},
+		{"text that is not UTF-8", fields("\xff")},
+		{"a member that is not there", gate.Object{{Name: "query", Value: gate.Object{{Name: "a", Value: "b"}}}}},
+		{"a member that is no object", gate.Object{{Name: "method", Value: gate.Object{{Name: "a", Value: "b"}}}}},
+		{"another value in a member's place", gate.Object{{Name: "headers", Value: "none"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			op := operation()
+			op.Detail = detail{"http", bound, c.volatile}
+			if seen, err := op.Seen(); err == nil {
+				t.Errorf("policy sees %v", seen)
+			}
+		})
+	}
+}
+
+func must(o gate.Object, err error) gate.Object {
+	if err != nil {
+		panic(err)
+	}
+	return o
 }
 
 // In Rego null is true: `not input.principal.on_behalf_of` has to hold where nobody is acted for.

@@ -126,6 +126,8 @@ type detail struct{}
 func (detail) Key() string         { return "detail" }
 func (detail) Object() gate.Object { return nil }
 
+func (detail) Volatile() gate.Object { return nil }
+
 // What an approval binds must be the same for the next token of the same agent.
 func TestClaimsSurviveRenewal(t *testing.T) {
 	a, c := newAuthority(t), newClock()

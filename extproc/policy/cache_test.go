@@ -78,6 +78,65 @@ func TestContextIsNeverRemembered(t *testing.T) {
 	}
 }
 
+// A request id that differs each time neither defeats the memory of verdicts where no rule looks at it, nor gives an old
+// verdict where one does, however it gets at it.
+func TestVolatileFieldsAndTheMemory(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		files  map[string]string
+		depend bool
+	}{
+		{"another header", rego(`deny contains {"id": "bad"} if input.http.headers["x-other"][0] == "bad"`), false},
+		{"no header", rego(`deny contains {"id": "bad"} if input.http.method == "PUT"`), false},
+		{"another member of the same name", rego(`deny contains {"id": "bad"} if input.http.query["x-id"][0] == "bad"`), false},
+		{"directly", rego(`deny contains {"id": "bad"} if input.http.headers["x-id"][0] == "bad"`), true},
+		{"by object.get", rego(`deny contains {"id": "bad"} if object.get(input.http.headers, "x-id", ["good"])[0] == "bad"`), true},
+		{"by object.get of the request", rego(`deny contains {"id": "bad"} if object.get(input.http, "headers", {})["x-id"][0] == "bad"`), true},
+		{"by object.get of a path", rego(`deny contains {"id": "bad"} if object.get(input.http, ["headers", "x-id", 0], "good") == "bad"`), true},
+		{"by object.get in the default", rego(`deny contains {"id": "bad"} if object.get(input.http.query, "x", input.http.headers["x-id"])[0] == "bad"`), true},
+		{"by a computed name", rego("deny contains {\"id\": \"bad\"} if {\n\tname := concat(\"-\", [\"x\", \"id\"])\n\tinput.http.headers[name][0] == \"bad\"\n}"), true},
+		{"by iterating over the headers", rego(`deny contains {"id": "bad"} if "bad" in input.http.headers[_]`), true},
+		{"by iterating over the request", rego("deny contains {\"id\": \"bad\"} if {\n\tsome part in input.http\n\tpart[\"x-id\"][0] == \"bad\"\n}"), true},
+		{"through a variable", rego("deny contains {\"id\": \"bad\"} if {\n\th := input.http.headers\n\th[\"x-id\"][0] == \"bad\"\n}"), true},
+		{"by walking", rego("deny contains {\"id\": \"bad\"} if {\n\twalk(input.http, [_, \"bad\"])\n}"), true},
+		{"by an import", rego("package rules.payments\n\nimport input.http.headers as fields\n\ndeny contains {\"id\": \"bad\"} if fields[\"x-id\"][0] == \"bad\""), true},
+		{"by counting", rego(`deny contains {"id": "bad"} if count(json.marshal(input.http.headers)) == count(json.marshal(input.http.headers)) + 1`), true},
+		{"by a function that is given the request", map[string]string{
+			"p.rego": "package rules.payments\n\nimport data.lib\n\ndeny contains {\"id\": \"bad\"} if lib.bad(input.http)",
+			"l.rego": "package lib\n\nbad(r) if r.headers[\"x-id\"][0] == \"bad\"",
+		}, true},
+		{"by global", map[string]string{
+			"p.rego": "package rules.payments\n\nredact contains {\"path\": \"$.a\"}",
+			"g.rego": "package rules.global\n\ndeny contains {\"id\": \"bad\"} if input.http.headers[\"x-id\"][0] == \"bad\"",
+		}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.files["allow.rego"] = "package rules.payments\n\nallow contains {\"id\": \"any\"}"
+			s := load(t, Options{CacheSize: 8}, c.files)
+			with := func(id string) *gate.Operation {
+				call := get("v1")
+				call.volatile = gate.Object{{Name: "x-id", Value: []string{id}}}
+				return operation("payments", call)
+			}
+			for _, id := range []string{"good", "bad", "good"} {
+				want := gate.Allow
+				if id == "bad" && c.depend && c.name != "by counting" {
+					want = gate.Deny
+				}
+				if v, err := s.Evaluate(t.Context(), with(id)); err != nil || v.Effect != want {
+					t.Errorf("%s: verdict %+v, error %v", id, v, err)
+				}
+			}
+			if n := len(s.verdicts.young); n != map[bool]int{true: 0, false: 1}[c.depend] {
+				t.Errorf("%d verdicts are remembered", n)
+			}
+			if _, err := s.Evaluate(t.Context(), operation("payments", get("v1"))); err != nil || len(s.verdicts.young) != 1 {
+				t.Errorf("without the field %d verdicts are remembered, error %v", len(s.verdicts.young), err)
+			}
+		})
+	}
+}
+
 func TestVerdictsAreRemembered(t *testing.T) {
 	files := map[string]string{
 		"payments.rego": designPolicy,

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/countersign/countersign/extproc/gate"
 )
 
 // uses is what of the input a package's verdict can depend on, read from its text. It errs to one side: what cannot be
@@ -9,11 +11,30 @@ import (
 type uses struct {
 	context bool // input.context, or something that could be it
 	body    bool // input.http.body or .form, or something that could be it
+
+	everything bool           // more of the detail than one can say
+	of         map[place]bool // what of the detail
+}
+
+// place is input.DETAIL.member.name. Without a name it is any: the member as a whole, or a name that is computed.
+type place struct{ member, name string }
+
+// any reports whether the verdict can depend on something in volatile, which is not in what a verdict is remembered for.
+func (u *uses) any(volatile gate.Object) bool {
+	for _, m := range volatile {
+		names, _ := m.Value.(gate.Object)
+		for _, n := range names {
+			if u.everything || u.of[place{m.Name, ""}] || u.of[place{m.Name, n.Name}] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // usesOf follows the rules from pkg and global to everything that they can reach.
 func usesOf(compiler *ast.Compiler, pkg string) uses {
-	f := &follower{compiler: compiler, seen: map[*ast.Rule]bool{}}
+	f := &follower{compiler: compiler, seen: map[*ast.Rule]bool{}, uses: uses{of: map[place]bool{}}}
 	for _, name := range []string{pkg, global} {
 		place := ast.Ref{ast.DefaultRootDocument, ast.StringTerm("rules"), ast.StringTerm(name)}
 		for _, rule := range compiler.GetRules(place) {
@@ -65,7 +86,7 @@ func (f *follower) read(x any) {
 	})
 }
 
-func (f *follower) all() { f.uses = uses{context: true, body: true} }
+func (f *follower) all() { f.uses.context, f.uses.body, f.uses.everything = true, true, true }
 
 func (f *follower) ref(ref ast.Ref) {
 	root, _ := ref[0].Value.(ast.Var)
@@ -74,9 +95,23 @@ func (f *follower) ref(ref ast.Ref) {
 		f.all()
 	case root == "input" && is(ref[1], "context"):
 		f.uses.context = true
-	case root == "input" && is(ref[1], "http"):
-		f.uses.body = f.uses.body || len(ref) == 2 || !isString(ref[2]) || is(ref[2], "body") || is(ref[2], "form")
+	case root == "input" && !is(ref[1], "principal") && !is(ref[1], "resource"):
+		f.detail(ref[2:])
 	}
+}
+
+// detail notes a reference to what stands at path in the operation's detail.
+func (f *follower) detail(path ast.Ref) {
+	if len(path) == 0 || !isString(path[0]) {
+		f.uses.body, f.uses.everything = true, true
+		return
+	}
+	f.uses.body = f.uses.body || is(path[0], "body") || is(path[0], "form")
+	at := place{member: string(path[0].Value.(ast.String))} //nolint:forcetypeassert // isString
+	if len(path) > 1 && isString(path[1]) {
+		at.name = string(path[1].Value.(ast.String)) //nolint:forcetypeassert // isString
+	}
+	f.uses.of[at] = true
 }
 
 func isString(t *ast.Term) bool {

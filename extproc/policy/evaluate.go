@@ -45,7 +45,8 @@ func (s *Set) evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, e
 		return gate.Verdict{}, err
 	}
 	var key verdictKey
-	if s.remembers(p) {
+	remembers := s.verdicts != nil && !p.uses.context && !p.uses.any(op.Detail.Volatile())
+	if remembers {
 		key = verdictKey{pkg: p.name, input: sha256.Sum256(input)}
 		if v, ok := s.verdicts.get(key); ok {
 			return v, ctx.Err()
@@ -66,13 +67,11 @@ func (s *Set) evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, e
 		return gate.Verdict{}, err
 	}
 	v, err := s.judge(ctx, p, term, op.Context.Time, nil)
-	if err == nil && s.remembers(p) {
+	if err == nil && remembers {
 		s.verdicts.put(key, clipped(v))
 	}
 	return v, err
 }
-
-func (s *Set) remembers(p *preparedPackage) bool { return s.verdicts != nil && !p.uses.context }
 
 // clipped keeps v's lists from being appended to in place by one of those that share them.
 func clipped(v gate.Verdict) gate.Verdict {

@@ -24,7 +24,9 @@
 //
 // A verdict is a function of the input and the policies. Built-ins with a network, a clock, an environment or a dice are
 // not there (see [Capabilities]); time is input.context.time, which is recorded. So what was decided can be decided again
-// from the record, and a package that never looks at input.context can have its verdicts remembered.
+// from the same input, and a package that never looks at input.context can have its verdicts remembered: for the canonical
+// input, which has nothing that differs from one attempt to the next. Where a package can see a volatile field that an
+// operation has (by its name, or because it goes through all of them, object.get included), it is evaluated anew.
 //
 // # Learnings
 //

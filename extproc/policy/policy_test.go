@@ -38,10 +38,18 @@ type web struct {
 	method   string
 	segments []string
 	headers  gate.Object
+	volatile gate.Object // header fields
 	body     any
 }
 
 func (web) Key() string { return "http" }
+
+func (w web) Volatile() gate.Object {
+	if w.volatile == nil {
+		return nil
+	}
+	return gate.Object{{Name: "headers", Value: w.volatile}}
+}
 
 func (w web) Object() gate.Object {
 	headers := w.headers
@@ -471,6 +479,8 @@ type detail struct {
 
 func (d detail) Key() string         { return d.key }
 func (d detail) Object() gate.Object { return d.object }
+
+func (detail) Volatile() gate.Object { return nil }
 
 func TestUncanonicalOperations(t *testing.T) {
 	s := load(t, Options{}, rego("allow contains {\"id\": \"any\"}"))

@@ -47,14 +47,14 @@ type (
 
 	httpSchema struct {
 		Method        string              `json:"method"`
-		Scheme        string              `json:"scheme"`
+		Scheme        string              `json:"scheme" doc:"how the agent connects, as Envoy knows it: http or https"`
 		Host          string              `json:"host" doc:"lower case, without the port"`
 		Authority     string              `json:"authority" doc:"the Host header or :authority as it came, port included"`
 		RequestTarget string              `json:"request_target" doc:"path and query as they came, undecoded"`
 		Path          string              `json:"path" doc:"the path as it came, without the query"`
 		Segments      []string            `json:"segments" doc:"the parts of the path, percent-decoded once"`
 		Query         map[string][]string `json:"query" doc:"every value of every parameter, decoded, in order"`
-		Headers       map[string][]string `json:"headers" doc:"every value of every header, names in lower case"`
+		Headers       map[string][]string `json:"headers" doc:"every value of every header that the target gets, names in lower case"`
 		Trailers      map[string][]string `json:"trailers" doc:"every value of every trailer, names in lower case"`
 		Body          any                 `json:"body,omitempty" doc:"the body when it is JSON; not there when it is not"`
 		Form          map[string][]string `json:"form" doc:"every value of every field of a form body, decoded, in order"`

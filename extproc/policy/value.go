@@ -219,9 +219,9 @@ func (b *builder) object(o gate.Object, depth int) (*ast.Term, error) {
 	return b.term(object), nil
 }
 
-// input is the whole input of op: its canonical object with the context beside it.
+// input is the whole input of op: its canonical object, what is volatile of it, and the context beside it.
 func (b *builder) input(op *gate.Operation, principals *generations[*gate.Principal, *ast.Term]) (*ast.Term, error) {
-	o, err := op.Object()
+	o, err := op.Seen()
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ func TestValueIsTheInput(t *testing.T) {
 		{Name: "é", Value: "\x00\u2028"},
 	}
 	for _, principal := range []*gate.Principal{clerk, &expiring, {Issuer: "i", Subject: "s"}} {
-		op := operation("payments", web{method: "POST", segments: []string{"a", ""}, body: odd})
+		op := operation("payments", web{method: "POST", segments: []string{"a", ""}, body: odd, volatile: gate.Object{{Name: "traceparent", Value: []string{"a", "b"}}}})
 		op.Principal = principal
 		checkValue(t, op)
 		op.Context.Approval = &gate.Grant{ID: "a", Approvers: []gate.Party{{Issuer: "i", Subject: "bob"}}, Approved: time.Unix(1, 2)}
@@ -37,7 +37,11 @@ func TestValueIsTheInput(t *testing.T) {
 
 func checkValue(t *testing.T, op *gate.Operation) {
 	t.Helper()
-	input, err := op.Input()
+	seen, err := op.Seen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	input, err := seen.AppendJSON(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

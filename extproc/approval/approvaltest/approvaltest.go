@@ -101,6 +101,8 @@ type detail gate.Object
 func (d detail) Key() string         { return "http" }
 func (d detail) Object() gate.Object { return gate.Object(d) }
 
+func (detail) Volatile() gate.Object { return nil }
+
 // Operation is a refund of payment n by an agent that acts for alice. Every call is another attempt.
 func Operation(n int) *gate.Operation {
 	return &gate.Operation{

@@ -63,6 +63,53 @@ func testRules(t *testing.T, open Open) {
 				t.Errorf("joined %t, %s and %s, %v", joined, again.ID, r.ID, err)
 			}
 		}},
+		{"an operation that names its request joins that one", nil, func(t *testing.T, o *office) {
+			r := o.ask(t, Operation(1), ask)
+			a := Asking(Operation(1), ask)
+			a.Only = r.ID
+			again, joined, err := o.desks[1].Ask(t.Context(), a)
+			if err != nil || !joined || again.ID != r.ID {
+				t.Errorf("joined %t, %s and %s, %v", joined, again.ID, r.ID, err)
+			}
+			o.approve(t, r, "bob")
+			if again, joined, err = o.desks[0].Ask(t.Context(), a); err != nil || !joined || again.State != approval.Approved {
+				t.Errorf("after the approval: joined %t, %s, %v", joined, again.State, err)
+			}
+		}},
+		{"an operation that names another request opens none, joins none and voids none", nil, func(t *testing.T, o *office) {
+			r, other := o.ask(t, Operation(1), ask), o.ask(t, Operation(2), ask)
+			named := func(n int, v gate.Verdict, id string) error {
+				a := Asking(Operation(n), v)
+				a.Only = id
+				_, _, err := o.desks[1].Ask(t.Context(), a)
+				return err
+			}
+			for _, err := range []error{
+				named(1, ask, other.ID), named(3, ask, r.ID), named(1, ask, gate.NewID(time.Now())), named(3, ask, gate.NewID(time.Now())), named(1, Verdict("p2", 1), other.ID),
+			} {
+				wantError(t, err, approval.ErrNotFound)
+			}
+			// Its own under another policy has ended by that.
+			wantError(t, named(1, Verdict("p2", 1), r.ID), approval.ErrNotFound)
+			page, err := o.desks[0].List(t.Context(), approval.Filter{States: []approval.State{approval.Pending}})
+			if err != nil || len(page.Requests) != 1 || page.Requests[0].ID != other.ID {
+				t.Errorf("open are %v, %v", page.Requests, err)
+			}
+		}},
+		{"an operation that names a request which has ended opens none", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			r := o.approve(t, o.ask(t, op, ask), "bob")
+			if !o.spend(t, op, ask) {
+				t.Fatal("it was not spent")
+			}
+			a := Asking(Operation(1), ask)
+			a.Only = r.ID
+			_, _, err := o.desks[1].Ask(t.Context(), a)
+			wantError(t, err, approval.ErrNotFound)
+			if page, err := o.desks[0].List(t.Context(), approval.Filter{States: []approval.State{approval.Pending}}); err != nil || len(page.Requests) != 0 {
+				t.Errorf("open are %v, %v", page.Requests, err)
+			}
+		}},
 		{"a changed policy voids what is pending and asks anew", nil, func(t *testing.T, o *office) {
 			old := o.ask(t, Operation(1), ask)
 			anew := o.ask(t, Operation(1), Verdict("p2", 1))

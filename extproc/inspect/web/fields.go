@@ -2,39 +2,29 @@ package web
 
 import "strings"
 
-// Volatile reports whether a header field may differ between two attempts at the same operation, so that it is not part
-// of the canonical input: trace context, request ids, what the client calls itself, what encodings it takes, the length
-// (body_bytes has it), and what Envoy adds.
-func Volatile(name string) bool {
-	return volatileNames[name] || strings.HasPrefix(name, "x-envoy-") || strings.HasPrefix(name, "x-b3-")
-}
-
-var volatileNames = set(
-	"traceparent", "tracestate", "baggage", "b3", "x-cloud-trace-context", "x-amzn-trace-id", "uber-trace-id",
-	"x-request-id", "x-correlation-id", "user-agent", "accept-encoding", "content-length", "x-forwarded-proto",
-)
-
-// Identity reports whether a header field says who or where the client is. What a client says of itself is no proof, and
-// a target may believe it: these never reach the target. The agent's own credential is one of them.
+// Identity reports whether a header field says who or where the client is, or for whom it acts. What a client says of itself
+// is no proof, and a target may believe it: these do not reach the target, unless the resource opens them. The agent's own
+// credential is one of them, and so is what is addressed to this gateway.
 func Identity(name string) bool {
-	if identityNames[name] {
+	if common[name] || strings.HasPrefix(name, "x-envoy-") { // Envoy's own, some of which it lets nobody remove
+		return false
+	}
+	name = strings.TrimPrefix(name, "grpc-metadata-") // grpc-gateway hands on what follows
+	if identityNames[name] || actingNames[name] || ours(name) || actsAs(name) {
 		return true
 	}
-	if name == "x-forwarded-proto" {
-		return false // Envoy's own word
-	}
-	for _, prefix := range identityPrefixes {
-		if strings.HasPrefix(name, prefix) {
-			return true
-		}
-	}
-	return false
+	return hasPrefix(identityPrefixes, name)
 }
+
+// common are fields that most requests have, and that need no closer look.
+var common = set("accept", "accept-encoding", "accept-language", "cache-control", "content-type", "content-length", "user-agent", "x-forwarded-proto",
+	"x-request-id", "traceparent", "tracestate", "baggage", "idempotency-key")
 
 // identityNames and identityPrefixes are the fields by which proxies and platforms tell a server who the client is, or by
 // which a client shows a server a credential of its own. Cookie is among them, and the API keys: an agent holds no
 // credential of the target, so what it sends is either not one or should not be there; the resource's own is added after
-// these are gone. What no list can know is a field that one target has made up for itself: policy can deny it by name.
+// these are gone. What neither a list nor a shape can know is a field that one target has made up for itself: policy can deny it by
+// name.
 var identityNames = set(
 	"authorization", "proxy-authorization", "cookie", "cookie2", "dpop",
 	"api-key", "x-api-key", "x-api-token", "x-access-token", "x-id-token", "private-token", "x-vault-token",
@@ -60,7 +50,7 @@ var identityPrefixes = []string{
 	"x-goog-authenticated-user-", "x-goog-iap-", "x-appengine-", // Google
 	"x-amzn-oidc-", "x-amzn-mtls-", // AWS ALB
 	"cf-access-", "tailscale-", "x-tailscale-", "x-pomerium-", "x-authentik-", "x-vouch-", // proxies that log people in
-	"x-spiffe-", "x-countersign-",
+	"x-spiffe-", "x-hasura-",
 }
 
 // overrides are header fields that change the method or the path behind policy's back.
@@ -77,7 +67,7 @@ var hopByHop = set("connection", "keep-alive", "proxy-connection", "transfer-enc
 
 // singular are header fields that have one value, so that two of them are two readings of one request.
 var singular = set("content-type", "content-encoding", "content-length", "host", "content-range", "content-location",
-	"range", "if-range", "transfer-encoding", "origin", "referer", "expect", "te", "upgrade")
+	"range", "if-range", "transfer-encoding", "origin", "referer", "expect", "te", "upgrade", "x-forwarded-proto", approvalField)
 
 func set(names ...string) map[string]bool {
 	m := make(map[string]bool, len(names))

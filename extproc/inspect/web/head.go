@@ -13,13 +13,14 @@ import (
 
 // heading is what is collected while the header fields are read.
 type heading struct {
-	kept            groups
+	kept, volatile  groups
 	once            []string // singular names that were seen
 	host            string
 	contentType     string
 	contentEncoding string
 	hasContentType  bool
 	transfer        string
+	forwardedProto  string
 }
 
 func (i *Inspector) head(fields []Field) error {
@@ -27,7 +28,7 @@ func (i *Inspector) head(fields []Field) error {
 		return unreadable("The request has two heads.")
 	}
 	i.begun = true
-	r, h := &i.request, heading{kept: newGroups(len(fields))}
+	r, h := &i.request, heading{kept: newGroups(len(fields)), volatile: newGroups(4)}
 	for _, f := range fields {
 		err := checkField(f)
 		switch {
@@ -41,9 +42,13 @@ func (i *Inspector) head(fields []Field) error {
 			return err
 		}
 	}
-	r.Headers = h.kept.object()
+	r.Headers, r.VolatileHeaders = h.kept.object(), h.volatile.object()
 	if err := i.authority(h.host); err != nil {
 		return err
+	}
+	// What the client calls the scheme is no word on how it came here. Envoy says that, and the target is told both.
+	if h.forwardedProto != "" && r.Scheme != "" && h.forwardedProto != r.Scheme {
+		return unreadable("The request says that its scheme is %q, and it came here by %q. Ask for the scheme by which you connect.", r.Scheme, h.forwardedProto)
 	}
 	if i.length >= 0 && h.transfer != "" || h.transfer != "" && !strings.EqualFold(h.transfer, "chunked") {
 		return unreadable("The request's Transfer-Encoding is %q, alone or beside a Content-Length, so where its body ends is in doubt.", h.transfer)
@@ -118,6 +123,9 @@ func (i *Inspector) field(f Field, h *heading) error {
 		}
 		h.once = append(h.once, f.Name)
 	}
+	if f.Name == "x-forwarded-proto" {
+		h.forwardedProto = f.Value
+	}
 	switch {
 	case strings.Contains(f.Name, "_"):
 		return unreadable("The header field %q has an underscore in its name, and many servers read that as %q. Use hyphens.", f.Name, strings.ReplaceAll(f.Name, "_", "-"))
@@ -125,11 +133,38 @@ func (i *Inspector) field(f Field, h *heading) error {
 		return unreadable("The header field %q changes what the request asks for behind its own method or path, so it is not accepted. Send the request that is meant.", f.Name)
 	case framing[f.Name]:
 		return i.frame(f, h)
-	case Identity(f.Name):
+	case f.Name == approvalField:
 		i.drop(f.Name)
-	case !Volatile(f.Name):
+		return i.approval(f.Value)
+	case Identity(f.Name):
+		if !slices.Contains(i.opt.Identity, f.Name) {
+			i.drop(f.Name)
+			return nil
+		}
+		h.kept.add(f.Name, f.Value)
+	case i.opt.volatile(f.Name):
+		h.volatile.add(f.Name, f.Value)
+	default:
 		h.kept.add(f.Name, f.Value)
 	}
+	return nil
+}
+
+// approvalField is where an agent names the request for approval that it was told of.
+const approvalField = "countersign-approval"
+
+func (i *Inspector) approval(id string) error {
+	id = strings.ToLower(id)
+	for j := range len(id) {
+		if c := id[j]; (j == 8 || j == 13 || j == 18 || j == 23) != (c == '-') || c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			id = ""
+			break
+		}
+	}
+	if len(id) != 36 {
+		return unreadable("The request's Countersign-Approval is not the id of a request for approval. Send what approval.id said, or leave the field out.")
+	}
+	i.request.Approval = id
 	return nil
 }
 
@@ -147,6 +182,11 @@ func (i *Inspector) frame(f Field, h *heading) (err error) {
 	case "content-length":
 		if i.length, err = strconv.ParseInt(f.Value, 10, 64); err != nil || f.Value[0] < '0' || f.Value[0] > '9' {
 			return unreadable("The request's Content-Length %q is not a number of bytes.", f.Value)
+		}
+		if i.opt.Stream { // nothing else says how long the body is
+			h.kept.add(f.Name, f.Value)
+		} else {
+			h.volatile.add(f.Name, f.Value)
 		}
 	case "transfer-encoding":
 		h.transfer = f.Value

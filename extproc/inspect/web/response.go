@@ -125,8 +125,10 @@ func conditional(name string) bool {
 
 // RemovedForRedaction reports whether a field is removed from a request of that method whose answer is redacted.
 func RemovedForRedaction(method, name string) bool {
-	return coded[name] || reads(method) && (conditional(name) || name == "x-ms-range")
+	return coded[name] || reads(method) && asksLess(name)
 }
+
+func asksLess(name string) bool { return coded[name] || conditional(name) || name == "x-ms-range" }
 
 // Condition returns a field without which r would be another request, and whose outcome would tell of an answer that is
 // redacted. Trailers are not removed, so there it is any condition.

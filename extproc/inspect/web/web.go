@@ -33,10 +33,18 @@
 // # What policy sees
 //
 // [Request.Object] has the exact request-target and the SHA-256 of the exact body beside what was parsed of them, so that
-// the digest of an operation binds every byte, the order of query parameters included. All header fields are in it, but
-// those of [Volatile] (they differ between two attempts at the same operation), those that are removed, and Connection and
-// Transfer-Encoding, which Envoy answers for itself. A protocol that is upgraded to stands among them, as "upgrade"
-// (HTTP/1.1) or ":protocol" (HTTP/2).
+// the digest of an operation binds every byte, the order of query parameters included. Policy sees every header field that
+// the target gets. Those that may differ between two attempts at the same operation are in [Request.Volatile], beside the
+// digest: trace context, request ids, what the resource names, and what a bound member says too (X-Forwarded-Proto is the
+// scheme, the Content-Length of a body that was seen is body_bytes). All others are in Object. In neither are those that are
+// removed, and Connection and Transfer-Encoding, which Envoy answers for itself. A protocol that is upgraded to stands among
+// them, as "upgrade" (HTTP/1.1) or ":protocol" (HTTP/2).
+//
+// # For whom, and how
+//
+// What says for whom a request is made, or carries a credential, is removed ([Identity]), known by its name or by its shape:
+// the target would act on it with the gateway's own credential. A resource can open such a field; then it is judged and bound.
+// How a request came is Envoy's word, X-Forwarded-Proto; a scheme that says another is refused.
 package web
 
 import (
@@ -72,6 +80,8 @@ type Options struct {
 	Stream   bool     // the body is not held: it is counted and hashed as it passes
 	Paths    []string // accepted forms of path: "encoded-slash", "dot-segments", "double-slash", "backslash", "parameters"
 	Upgrades []string // accepted upgrades: "websocket", "connect"
+	Volatile []string // more fields that may differ between two attempts: names, prefixes such as "x-trace-*", [SDK]; see CheckVolatile
+	Identity []string // fields of [Identity] that pass here, and are judged; see CheckOpened
 
 	// MaxValues is how many values a body may have: JSON values, a list or an object being one beside those within it, and
 	// pairs of a form. DefaultValues where it is 0.
@@ -86,14 +96,14 @@ func (o *Options) maxValues() int { return cmp.Or(o.MaxValues, DefaultValues) }
 // Request is an HTTP request that was read without doubt.
 type Request struct {
 	Method    string
-	Scheme    string
+	Scheme    string // as Envoy knows it: a client that says another is refused
 	Host      string // lower case, without the port and without a dot at the end
 	Authority string // the Host header field or :authority as it came, port included
 	Target    string // the request-target (RFC 9112, section 3.2) as it came: path and query, undecoded
 	Path      string // the path as it came, without the query
 	Segments  []string
 	Query     gate.Object // decoded name -> list of decoded values
-	Headers   gate.Object // name -> list of values
+	Headers   gate.Object // name -> list of values; less VolatileHeaders
 	Trailers  gate.Object // name -> list of values
 	Body      gate.Raw    // the body in canonical form; empty where JSON is false
 	JSON      bool        // the body was JSON
@@ -102,6 +112,9 @@ type Request struct {
 	BodySHA256   string // hex; empty where the body is streamed or there is none
 	BodyBytes    int64
 	BodyStreamed bool
+
+	VolatileHeaders gate.Object // name -> list of values; see Volatile
+	Approval        string      // id of the request for approval that the agent names; empty where it names none. Not judged.
 }
 
 // Key is "http".

@@ -83,6 +83,9 @@ func TestHeadRefuses(t *testing.T) {
 		{"two paths, the first of them empty", get("", ":path: /admin"), gate.Unreadable, "more than once"},
 		{"two authorities", get("/", ":authority: other"), gate.Unreadable, "more than once"},
 		{"a scheme that is not HTTP's", append(without(get("/"), ":scheme"), Field{":scheme", "file"}), gate.Unreadable, "is not http or https"},
+		{"a scheme that is not how it came", append(without(get("/"), ":scheme"), Field{":scheme", "http"}, Field{"x-forwarded-proto", "https"}), gate.Unreadable, "came here by"},
+		{"a secure scheme in the clear", append([]Field{{"x-forwarded-proto", "http"}}, get("/")...), gate.Unreadable, "came here by"},
+		{"two ways by which it came", get("/", "x-forwarded-proto: https", "x-forwarded-proto: http"), gate.Unreadable, "more than once"},
 		{"a pseudo-header that is not known", get("/", ":status: 200"), gate.Unreadable, "not known"},
 		{"TRACE, which would show the target's credential", head("TRACE", "/"), gate.Denied, "credential"},
 		{"TRACK, which is the same", head("TRACK", "/"), gate.Denied, "credential"},
@@ -212,19 +215,34 @@ func TestHeadersOfTheInput(t *testing.T) {
 		"x-b: 2", "accept: */*", "x-a: 1", "x-b: 1, 3", "authorization: Bearer t", "cookie: s=1", "x-forwarded-for: 192.0.2.1",
 		"user-agent: x", "x-request-id: 1", "traceparent: 00", "accept-encoding: gzip", "x-envoy-expected-rq-timeout-ms: 5", "x-b3-traceid: 1",
 		"te: trailers", "connection: keep-alive, te", "keep-alive: 5", "proxy-connection: x", "trailer: x-sum", "http2-settings: AAA", "x-forwarded-proto: https",
-		"authorization: Basic again", "x-empty: ",
+		"authorization: Basic again", "x-empty: ", "x-request-id: 2", "baggage: a=b", "tracestate: v=1", "sentry-trace: 1",
 	), "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := gate.Object{
 		{Name: "accept", Value: []string{"*/*"}},
+		{Name: "accept-encoding", Value: []string{"gzip"}},
+		{Name: "sentry-trace", Value: []string{"1"}},
 		{Name: "te", Value: []string{"trailers"}},
+		{Name: "user-agent", Value: []string{"x"}},
 		{Name: "x-a", Value: []string{"1"}},
 		{Name: "x-b", Value: []string{"2", "1, 3"}},
 		{Name: "x-empty", Value: []string{""}},
 	}
 	if diff := cmp.Diff(want, r.Headers); diff != "" {
+		t.Error(diff)
+	}
+	volatile := gate.Object{
+		{Name: "baggage", Value: []string{"a=b"}},
+		{Name: "traceparent", Value: []string{"00"}},
+		{Name: "tracestate", Value: []string{"v=1"}},
+		{Name: "x-b3-traceid", Value: []string{"1"}},
+		{Name: "x-envoy-expected-rq-timeout-ms", Value: []string{"5"}},
+		{Name: "x-forwarded-proto", Value: []string{"https"}},
+		{Name: "x-request-id", Value: []string{"1", "2"}},
+	}
+	if diff := cmp.Diff(gate.Object{{Name: "headers", Value: volatile}}, r.Volatile()); diff != "" {
 		t.Error(diff)
 	}
 	removed := []string{"authorization", "cookie", "x-forwarded-for", "keep-alive", "proxy-connection", "trailer", "http2-settings"}
@@ -269,7 +287,7 @@ func TestIdentityHeadersAreRemoved(t *testing.T) {
 }
 
 func TestTablesOfNamesAreReachable(t *testing.T) {
-	for _, table := range []map[string]bool{volatileNames, identityNames, overrides, hopByHop, singular, framing} {
+	for _, table := range []map[string]bool{alwaysVolatile.names, sdkVolatile.names, common, identityNames, actingNames, innocentNames, neverOpen, overrides, hopByHop, singular, framing} {
 		for name := range table {
 			if !isFieldName(name) || strings.Contains(name, "_") {
 				t.Errorf("%q can never be met: such names are refused", name)
@@ -480,12 +498,15 @@ func TestObjectBindsEveryByte(t *testing.T) {
 		"an escape in the body":          encode(head("POST", "/a/b?x=1&y=2", "accept: a"), `{"\u0061":1}`),
 		"the same number in other words": encode(head("POST", "/a/b?x=1&y=2", "accept: a"), `{"a":1.0}`),
 		"a trailer":                      encode(head("POST", "/a/b?x=1&y=2", "accept: a"), `{"a":1}`, Field{"x", "y"}),
+		"what the client calls itself":   encode(head("POST", "/a/b?x=1&y=2", "accept: a", "user-agent: b"), `{"a":1}`),
+		"the encodings that it takes":    encode(head("POST", "/a/b?x=1&y=2", "accept: a", "accept-encoding: b"), `{"a":1}`),
 	} {
 		if other == first {
 			t.Errorf("%s is not bound", name)
 		}
 	}
-	if again := encode(head("POST", "/a/b?x=1&y=2", "x-request-id: 2", "accept: a", "user-agent: b"), `{"a":1}`); again != first {
+	again := head("POST", "/a/b?x=1&y=2", "x-request-id: 2", "accept: a", "content-length: 7", "countersign-approval: 01a206b8-9642-772c-b6e7-bba2f41d3074")
+	if again := encode(again, `{"a":1}`); again != first {
 		t.Errorf("the same request is another operation:\n%s\n%s", first, again)
 	}
 	sum := sha256.Sum256([]byte(`{"a":1}`))

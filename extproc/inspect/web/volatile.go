@@ -1,0 +1,125 @@
+package web
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// SDK is the name of a set in [Options.Volatile]: what client libraries and the agents of tracing products add to a
+// request by themselves, other each time.
+const SDK = "sdk"
+
+// alwaysVolatile are trace context and the ids of one attempt. Everything else that reaches a target is in the digest, also
+// what a client calls itself and the encodings that it takes: a target can act on any of it.
+var alwaysVolatile = fieldSet(
+	"traceparent", "tracestate", "baggage", // W3C
+	"b3", "x-b3-*", "x-cloud-trace-context", "x-amzn-trace-id", "uber-trace-id", "uberctx-*", "x-ot-span-context", "grpc-trace-bin",
+	"x-request-id", "x-correlation-id", "request-id", "correlation-id",
+	"x-envoy-*",         // what Envoy itself says of a request
+	"x-forwarded-proto", // is the scheme, which is bound
+)
+
+var sdkVolatile = fieldSet(
+	"sentry-trace", "x-datadog-*", "newrelic", "x-newrelic-*", "elastic-apm-traceparent", "x-instana-*", "x-dynatrace", "x-honeycomb-trace", "ot-tracer-*", "sw8", "sw8-*",
+	"x-ms-client-request-id", "x-ms-correlation-request-id", "client-request-id", "x-client-request-id",
+	"amz-sdk-*",         // invocation id, attempt
+	"x-goog-api-client", // has an invocation id and the number of the attempt
+	"x-stainless-*",     // the SDKs of OpenAI, Anthropic and others
+	"x-stripe-client-telemetry",
+)
+
+// fields are names of header fields, and prefixes of names.
+type fields struct {
+	names    map[string]bool
+	prefixes []string
+}
+
+// fieldSet takes names, and prefixes that end in a star.
+func fieldSet(elements ...string) (f fields) {
+	f.names = map[string]bool{}
+	for _, e := range elements {
+		if prefix, isPrefix := strings.CutSuffix(e, "*"); isPrefix {
+			f.prefixes = append(f.prefixes, prefix)
+		} else {
+			f.names[e] = true
+		}
+	}
+	return f
+}
+
+func (f *fields) has(name string) bool { return f.names[name] || hasPrefix(f.prefixes, name) }
+
+// hasPrefix reports whether name begins with one of prefixes.
+func hasPrefix(prefixes []string, name string) bool {
+	for _, p := range prefixes {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// volatile reports whether a header field may differ between two attempts at the same operation.
+func (o *Options) volatile(name string) bool {
+	switch {
+	case alwaysVolatile.has(name):
+		return true
+	case asksLess(name): // also where a prefix covers it
+		return false
+	}
+	for _, v := range o.Volatile {
+		prefix, isPrefix := strings.CutSuffix(v, "*")
+		if v == name || isPrefix && strings.HasPrefix(name, prefix) || v == SDK && sdkVolatile.has(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// CheckVolatile says why an element cannot be in [Options.Volatile]: it is no name in lower case and no prefix, or a field
+// that it names makes another operation of a request, so that every approval has to bind it.
+func CheckVolatile(element string) error {
+	if element == SDK {
+		return nil
+	}
+	name, isPrefix := strings.CutSuffix(element, "*")
+	if !isFieldName(name) || strings.ContainsAny(name, ":_*") || isPrefix && !strings.HasSuffix(name, "-") {
+		return fmt.Errorf("is %q: write the name of a header field, a prefix such as x-trace-*, or sdk", element)
+	}
+	for _, table := range []struct {
+		what string
+		has  func(name string) bool
+	}{
+		{"says who the client is or has a credential", Identity},
+		{"changes the method or the path", func(n string) bool { return overrides[n] }},
+		{"says how the request is carried", func(n string) bool { return framing[n] || hopByHop[n] }},
+		{"says what is asked for", func(n string) bool { return singular[n] || asksLess(n) }},
+	} {
+		if table.has(name) || isPrefix && slices.ContainsFunc(named(), func(n string) bool { return strings.HasPrefix(n, name) && table.has(n) }) {
+			return fmt.Errorf("is %q, and such a field %s: an approval has to bind it", element, table.what)
+		}
+	}
+	return nil
+}
+
+// named are all names of the tables here.
+func named() []string {
+	names := slices.Clone(identityPrefixes)
+	for _, table := range []map[string]bool{coded, identityNames, actingNames, overrides, framing, hopByHop, singular} {
+		for n := range table {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// Volatile is what of the request may differ between two attempts at the same operation.
+func (r *Request) Volatile() gate.Object {
+	if len(r.VolatileHeaders) == 0 {
+		return nil
+	}
+	return gate.Object{{Name: "headers", Value: r.VolatileHeaders}}
+}
