@@ -230,7 +230,7 @@ type OTLP struct {
 // Total bounds what all requests may take together.
 type Total struct {
 	// Memory is what requests may take while they are read, judged and held, and answers while they are redacted: for each
-	// byte of a body two while it comes and while it waits for people, five and more while it is judged. Past it a request is
+	// byte of a body two while it comes and while it waits for people, six and more while it is judged. Past it a request is
 	// refused (503, with Retry-After); one agent alone gets half of it, and several get equal parts. What the program takes
 	// in all stays below one and a half times as much and 192MiB, unless $GOMEMLIMIT says otherwise. By default a sixteenth of
 	// the machine's memory (of its cgroup's limit, where that is less), and 256MiB where a quarter of it has them; 8MiB at least.
