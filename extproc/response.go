@@ -20,13 +20,17 @@ import (
 	"github.com/countersign/countersign/extproc/redact"
 )
 
-// While an answer is redacted, its head is held until the answer is whole, up to heldBytes of output and heldTime after
-// the first of it: until then what must be withheld is a 502, later only a broken stream. What is held depends on the
-// redacted output and never on the original, so that it tells nothing of the protected values. Answers that are streams
-// by their type are released at the first value.
+// A redacted answer is passed on in pieces of heldBytes, or what there is heldTime after the first byte of it. Until the first
+// piece its head is held: what must be withheld is a 502 until then, later only a broken stream. Answers that are streams by
+// their type are passed on as they come. What is held, how long the pieces are and how far an answer gets that is withheld
+// depends on the redacted output and never on the original, so that it tells nothing of the protected values.
+//
+// Header fields that are free text are held against the values that are taken out of the body, so they pass only where the
+// body is whole when the head goes: with such a field a slow answer is held for up to fieldsTime.
 const (
-	heldBytes = 64 << 10
-	heldTime  = 200 * time.Millisecond
+	heldBytes  = 64 << 10
+	heldTime   = 200 * time.Millisecond
+	fieldsTime = 3 * time.Second
 )
 
 // response is the target's answer on its way to the agent.
@@ -35,9 +39,10 @@ type response struct {
 	echo *echo        // nil where no credential was sent to the target
 
 	head     *web.Response
-	mutation *ext.HeaderMutation
+	searched []int          // the fields of head that pass where they have nothing of the body
 	stream   *redact.Stream // nil until there are bytes to redact
 	counts   []gate.Count   // of header and trailer fields
+	made     int64          // bytes for the agent, those that are held too
 	held     []byte
 	timer    *time.Timer
 	released bool // the head went to the agent
@@ -51,6 +56,7 @@ type response struct {
 func (r *response) stop() {
 	if r.timer != nil {
 		r.timer.Stop()
+		r.timer = nil
 	}
 }
 
@@ -106,17 +112,16 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 	if r.head, err = web.ReadResponse(a.op.Verb, fieldsOf(m.Headers), m.EndOfStream); err != nil {
 		return x.withhold(err)
 	}
-	if a.resource.MaxAnswer > 0 && r.head.HasBody && r.head.Length > a.resource.MaxAnswer {
+	if r.plan == nil && a.resource.MaxAnswer > 0 && r.head.HasBody && r.head.Length > a.resource.MaxAnswer {
 		return x.withhold(tooLong(a.resource.MaxAnswer))
 	}
-	r.mutation = &ext.HeaderMutation{}
 	if err := x.responseFields(); err != nil {
 		return x.withhold(err)
 	}
 	if r.plan != nil && r.head.HasBody {
 		return false, nil // held: see heldBytes
 	}
-	if err := x.release(); err != nil {
+	if err := x.release(true, nil); err != nil {
 		return true, err
 	}
 	if r.ended {
@@ -125,17 +130,11 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 	return false, nil
 }
 
-// responseFields decides what becomes of the answer's header fields.
+// responseFields looks at the answer's header fields, and for those that will have to be looked for in the body.
 func (x *exchange) responseFields() error {
 	r := &x.response
 	if err := r.echo.fields(r.head.Fields); err != nil {
 		return err
-	}
-	for _, f := range r.head.Fields {
-		if f.Name == "set-cookie" { // a credential of the target
-			r.mutation.RemoveHeaders = append(r.mutation.RemoveHeaders, f.Name)
-			break
-		}
 	}
 	if r.plan == nil {
 		return nil
@@ -143,31 +142,44 @@ func (x *exchange) responseFields() error {
 	if err := r.head.Redactable(); err != nil {
 		return err
 	}
-	x.redactFields(r.head.Fields, r.mutation)
+	for i, f := range r.head.Fields {
+		if web.PassageOf(f.Name, x.attempt.resource.ResponseHeaders) == web.Searched {
+			r.searched = append(r.searched, i)
+		}
+	}
 	return nil
 }
 
-// redactFields removes what describes the original answer and redacts the rest. A name with several values is written
-// whole again where one of them changed.
-func (x *exchange) redactFields(fields []web.Field, m *ext.HeaderMutation) {
+// clean reports whether a field that is searched may pass with the head, where the body is whole or not. The body of an
+// answer to HEAD is never seen.
+func (x *exchange) clean(i int, whole bool) bool {
+	r := &x.response
+	at := slices.Index(r.searched, i)
+	return whole && x.attempt.op.Verb != "HEAD" && (r.stream == nil || !r.stream.Repeats(at))
+}
+
+// redactFields removes the fields that do not pass and redacts the rest. A name with several values is written whole again
+// where one of them changed or does not pass.
+func (x *exchange) redactFields(fields []web.Field, m *ext.HeaderMutation, clean func(int) bool) {
 	r := &x.response
 	changed := map[string]bool{}
-	values := make([]string, len(fields))
+	values := make([]*string, len(fields)) // nil of what does not pass
 	for i, f := range fields {
-		if web.DescribesOriginal(f.Name) {
-			m.RemoveHeaders = append(m.RemoveHeaders, f.Name)
+		passage := web.PassageOf(f.Name, x.attempt.resource.ResponseHeaders)
+		if passage == web.Removed || passage == web.Searched && !clean(i) {
+			changed[f.Name] = true
 			continue
 		}
 		v, counts := r.plan.Text(f.Value)
-		values[i] = v
+		values[i] = &v
 		r.counts = addCounts(r.counts, counts)
 		if v != f.Value {
 			changed[f.Name] = true
 		}
 	}
 	for i, f := range fields {
-		if changed[f.Name] && f.Name != "set-cookie" {
-			m.SetHeaders = append(m.SetHeaders, addField(f.Name, values[i]))
+		if changed[f.Name] && values[i] != nil {
+			m.SetHeaders = append(m.SetHeaders, addField(f.Name, *values[i]))
 		}
 	}
 	for name := range changed {
@@ -175,14 +187,29 @@ func (x *exchange) redactFields(fields []web.Field, m *ext.HeaderMutation) {
 	}
 }
 
-// release sends the head to the agent.
-func (x *exchange) release() error {
+// release sends the head to the agent. whole says that nothing more of the body comes, and length how long it is, where
+// that is to be said.
+func (x *exchange) release(whole bool, length *int) error {
 	r := &x.response
 	r.released = true
-	r.stop()
+	m := &ext.HeaderMutation{}
+	if r.plan != nil {
+		x.redactFields(r.head.Fields, m, func(i int) bool { return x.clean(i, whole) })
+	}
+	x.cookies(r.head.Fields, m)
+	if length != nil {
+		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.Itoa(*length)))
+	}
 	return x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{
-		ResponseHeaders: &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: r.mutation}},
+		ResponseHeaders: &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: m}},
 	}})
+}
+
+// cookies removes the target's cookies: they are its credentials.
+func (x *exchange) cookies(fields []web.Field, m *ext.HeaderMutation) {
+	if x.response.plan == nil && slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" }) {
+		m.RemoveHeaders = append(m.RemoveHeaders, "set-cookie")
+	}
 }
 
 func (x *exchange) responseBody(m *ext.HttpBody) (done bool, err error) {
@@ -191,12 +218,8 @@ func (x *exchange) responseBody(m *ext.HttpBody) (done bool, err error) {
 		return true, outOfOrder("response body")
 	}
 	r.ended = m.EndOfStream
-	out, err := x.redactBody(m.Body, m.EndOfStream)
-	if err != nil {
-		return x.withhold(err)
-	}
-	if err := x.sendAnswer(out, m.EndOfStream); err != nil {
-		return true, err
+	if done, err := x.answer(m.Body, m.EndOfStream, m.EndOfStream); done || err != nil {
+		return done, err
 	}
 	if r.ended {
 		x.finish(x.outcome(x.result()))
@@ -204,84 +227,132 @@ func (x *exchange) responseBody(m *ext.HttpBody) (done bool, err error) {
 	return false, nil
 }
 
-// redactBody turns the target's bytes into those that the agent may have.
-func (x *exchange) redactBody(body []byte, end bool) (out []byte, err error) {
-	r, limits := &x.response, x.attempt.resource
-	if r.plan == nil {
-		out = body
-	} else {
-		if r.stream == nil && len(body) > 0 {
-			if r.stream, err = r.plan.Stream(r.head.ContentType, redact.Options{}); err != nil {
-				return nil, err
-			}
+// answer passes on what may be passed on by now of the target's bytes. whole says that these are the last, and last that
+// nothing comes after them either.
+func (x *exchange) answer(body []byte, whole, last bool) (done bool, err error) {
+	out, withheld := x.redactBody(body, whole)
+	if err := x.sendAnswer(out, whole && withheld == nil, last && withheld == nil); err != nil {
+		return true, err
+	}
+	if withheld != nil {
+		return x.withhold(withheld)
+	}
+	return false, nil
+}
+
+// redactBody turns the target's bytes into those that the agent may have. With an error come those that are before it: how
+// many they are depends on the redacted body alone, and not on how the original was cut.
+func (x *exchange) redactBody(body []byte, whole bool) (out []byte, err error) {
+	r, limit := &x.response, x.attempt.resource.MaxAnswer
+	out = body
+	if r.plan != nil {
+		limit = x.attempt.resource.MaxRedacted
+		out, err = x.redact(body, whole)
+	}
+	if limit > 0 && r.made+int64(len(out)) > limit {
+		out, err = out[:limit-r.made], tooLong(limit)
+	}
+	r.made += int64(len(out))
+	passed, found := r.echo.write(out, whole && err == nil)
+	if found != nil {
+		return nil, found
+	}
+	return passed, err
+}
+
+func (x *exchange) redact(body []byte, whole bool) (out []byte, err error) {
+	r := &x.response
+	if r.stream == nil && len(body) > 0 {
+		var beside []string
+		for _, i := range r.searched {
+			beside = append(beside, r.head.Fields[i].Value)
 		}
-		if r.stream != nil {
-			if out, err = r.stream.Write(body); err != nil {
-				return nil, err
-			}
-			if !x.attempt.redacts(r.stream.Size() + len(r.held)) {
-				return nil, errNoMemory
-			}
-		}
-		if end && r.stream != nil {
-			out = append([]byte(nil), out...)
-			tail, err := r.stream.Close()
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, tail...)
-		}
-		if limits.MaxRedacted > 0 && r.out+int64(len(r.held)+len(out)) > limits.MaxRedacted {
-			return nil, tooLong(limits.MaxRedacted)
+		if r.stream, err = r.plan.Stream(r.head.ContentType, redact.Options{Beside: beside}); err != nil {
+			return nil, err
 		}
 	}
-	if limits.MaxAnswer > 0 && r.out+int64(len(r.held)+len(out)) > limits.MaxAnswer {
-		return nil, tooLong(limits.MaxAnswer)
+	if r.stream == nil {
+		return nil, nil
 	}
-	return r.echo.write(out, end)
+	if out, err = r.stream.Write(body); err == nil && !x.attempt.redacts(r.stream.Size()+len(r.held)) {
+		return nil, errNoMemory
+	}
+	if err != nil || !whole {
+		return out, err
+	}
+	out = slices.Clone(out)
+	tail, err := r.stream.Close()
+	return append(out, tail...), err
 }
 
 func tooLong(limit int64) error {
 	return &web.Withheld{Reason: fmt.Sprintf("the target's answer is larger than the %d bytes that this resource passes on", limit)}
 }
 
-// sendAnswer passes redacted output on, or holds it while the head is held.
-func (x *exchange) sendAnswer(out []byte, end bool) error {
+// sendAnswer passes output on, or holds it: see heldBytes.
+func (x *exchange) sendAnswer(out []byte, whole, last bool) error {
 	r := &x.response
-	if r.released {
-		return x.sendResponseBody(out, end)
+	if r.plan == nil {
+		return x.sendResponseBody(out, last)
 	}
 	r.held = append(r.held, out...)
-	if end {
-		r.mutation.SetHeaders = append(r.mutation.SetHeaders, setField("content-length", strconv.Itoa(len(r.held))))
+	n := len(r.held)
+	switch {
+	case whole || flows(r.head.ContentType):
+	case n > heldBytes:
+		n -= n % heldBytes
+	default:
+		n = 0
 	}
-	if !end && len(r.held) <= heldBytes && (len(r.held) == 0 || !flows(r.head.ContentType)) {
-		if r.timer == nil && len(r.held) > 0 {
-			r.timer = time.AfterFunc(heldTime, x.releaseHeld)
-		}
+	if n == 0 && !whole {
+		x.waitForMore()
 		return nil
 	}
-	return x.flush(end)
+	return x.flush(n, whole, last)
 }
 
-func (x *exchange) flush(end bool) error {
+// waitForMore sees to it that what is held is passed on after a while.
+func (x *exchange) waitForMore() {
 	r := &x.response
-	if err := x.release(); err != nil {
+	if len(r.held) == 0 || r.timer != nil {
+		return
+	}
+	wait := heldTime
+	if !r.released && len(r.searched) > 0 {
+		wait = fieldsTime
+	}
+	r.timer = time.AfterFunc(wait, x.releaseHeld)
+}
+
+// flush passes n of the bytes that are held on, after the head.
+func (x *exchange) flush(n int, whole, last bool) error {
+	r := &x.response
+	r.stop()
+	if !r.released {
+		var length *int
+		if last {
+			length = &n
+		}
+		if err := x.release(whole, length); err != nil {
+			return err
+		}
+	}
+	if err := x.sendResponseBody(r.held[:n], last); err != nil {
 		return err
 	}
-	held := r.held
-	r.held = nil
-	return x.sendResponseBody(held, end)
+	r.held = append(r.held[:0], r.held[n:]...)
+	x.waitForMore()
+	return nil
 }
 
 // releaseHeld is the timer's: an answer that comes slowly is not held until its end.
 func (x *exchange) releaseHeld() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.finished || x.response.released {
+	if x.finished || x.response.timer == nil {
 		return
 	}
-	if err := x.flush(false); err != nil {
+	if err := x.flush(len(x.response.held), false, false); err != nil {
 		x.server.opt.Log.Debug("release a held answer", "operation", x.attempt.op.ID, "error", err)
 	}
 }
@@ -316,34 +387,17 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	}
 	r.ended = true
 	fields := fieldsOf(m.Trailers)
-	var tail []byte
-	if r.stream != nil {
-		if tail, err = r.stream.Close(); err != nil {
-			return x.withhold(err)
-		}
-	}
-	if tail, err = r.echo.write(tail, true); err == nil {
-		err = r.echo.fields(fields)
-	}
-	if err != nil {
+	if err := r.echo.fields(fields); err != nil {
 		return x.withhold(err)
 	}
+	if done, err := x.answer(nil, true, false); done || err != nil {
+		return done, err
+	}
 	mutation := &ext.HeaderMutation{}
-	if r.plan != nil {
-		x.redactFields(fields, mutation)
+	if r.plan != nil { // what was taken from the body is not kept, so nothing that would have to be searched passes
+		x.redactFields(fields, mutation, func(int) bool { return false })
 	}
-	if slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" }) {
-		mutation.RemoveHeaders = append(mutation.RemoveHeaders, "set-cookie")
-	}
-	if r.released {
-		err = x.sendResponseBody(tail, false)
-	} else {
-		r.held = append(r.held, tail...)
-		err = x.flush(false)
-	}
-	if err != nil {
-		return true, err
-	}
+	x.cookies(fields, mutation)
 	err = x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseTrailers{ResponseTrailers: &ext.TrailersResponse{HeaderMutation: mutation}}})
 	if err != nil {
 		return true, err
@@ -366,6 +420,9 @@ func (x *exchange) withhold(why error) (done bool, err error) {
 	a, r := x.attempt, &x.response
 	reason := why.Error()
 	if r.released {
+		if err := x.flush(len(r.held), false, false); err != nil {
+			return true, err
+		}
 		o := x.outcome(gate.WithheldBy)
 		o.Reason, o.Problem = reason, gate.Withheld
 		x.finish(o)

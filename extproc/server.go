@@ -46,6 +46,10 @@ type Resource struct {
 	Hold         time.Duration // how long a request is held while people are asked; 0 hands over at once
 	RequestTime  time.Duration // how long a request that is inspected may take to arrive whole; 0 is no limit
 
+	// ResponseHeaders are names, or prefixes that end with "-*", of fields that may pass with a redacted answer beside those
+	// of package web's list.
+	ResponseHeaders []string
+
 	forms atomic.Pointer[needles] // of the credential that was sent last
 }
 

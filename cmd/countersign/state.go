@@ -137,10 +137,12 @@ func resourcesOf(c *config.Config) map[string]*extproc.Resource {
 			Fingerprint:  xds.Fingerprint(r),
 			PassResponse: r.Response == "pass" || r.Attach == "ext_authz",
 			StreamBody:   r.Body == "stream",
-			Hold:         cmp.Or(r.Hold, c.Approvals.Hold).Std(),
-			MaxAnswer:    int64(r.Limits.ResponseBody),
-			MaxRedacted:  int64(r.Limits.ResponseBody),
-			RequestTime:  r.Limits.RequestTime.Std(),
+
+			ResponseHeaders: r.ResponseHeaders,
+			Hold:            cmp.Or(r.Hold, c.Approvals.Hold).Std(),
+			MaxAnswer:       int64(r.Limits.ResponseBody),
+			MaxRedacted:     int64(r.Limits.ResponseBody),
+			RequestTime:     r.Limits.RequestTime.Std(),
 		}
 		if out.MaxRedacted == 0 {
 			out.MaxRedacted = config.DefaultResponseBody

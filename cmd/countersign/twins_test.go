@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/countersign/countersign/extproc/extproctest"
@@ -45,6 +46,37 @@ redact contains {"detect": d} if some d in ["email", "card", "ssn", "iban"]
 		}
 		for _, kind := range extproctest.HostileKinds() {
 			two.compare(t, &story.Request{Method: "GET", Target: "/hostile/" + kind, HTTP2: http2})
+		}
+	}
+}
+
+// TestTwoTargetsOfDifferentSizesLookTheSame asks targets whose protected values are of 11 bytes, some KiB and many, about
+// answers that come to a limit before or after they are redacted, or not at all: where that is, how much passes before it, and
+// what is said of it is the same (promise 8).
+func TestTwoTargetsOfDifferentSizesLookTheSame(t *testing.T) {
+	t.Parallel()
+	policy := `
+-- policy.rego --
+package rules.payments
+
+allow contains {"id": "all"}
+
+redact contains {"path": p} if some p in ["$..name", "$..ssn", "$..email", "$..number", "$..iban"]
+-- resource.yaml --
+limits: {response_body: 2KiB}
+`
+	small := extproctest.DefaultProtected()
+	for _, size := range []int{3 << 10, 200 << 10} {
+		large := small
+		large.SSN, large.Name = strings.Repeat("9", size), strings.Repeat("Ada ", size/4)
+		two := twins{start(t, policy, story.Options{}), start(t, policy, story.Options{Target: story.TargetOptions{Protected: large}})}
+		for _, path := range []string{
+			"/v1/payments/7", "/v1/payments?limit=20", "/stream/sse?count=9", "/stream/ndjson?count=20",
+			"/stream/array?count=20", "/hostile/of-one-size", "/hostile/repeated-events", "/hostile/broken-late", "/hostile/derived",
+		} {
+			for _, method := range []string{"GET", "HEAD"} {
+				two.compare(t, &story.Request{Method: method, Target: path})
+			}
 		}
 	}
 }

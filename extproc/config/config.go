@@ -289,6 +289,12 @@ type Resource struct {
 	// answers do not come by here, so that a ruling that redacts is refused; their size and status come from Envoy.
 	Response string `yaml:"response"`
 
+	// ResponseHeaders are fields of answers that pass beside those of a shipped list where an answer is redacted: names, and
+	// prefixes as "x-page-*". Where a value that was taken out of the body stands in one, and in answers that are passed on
+	// before they are whole (over 64 KiB, slow, or event streams), it is removed. Fields that tell of the body before redaction
+	// (etag, content-length, digests, …) cannot be named. None by default.
+	ResponseHeaders []string `yaml:"response_headers"`
+
 	// Upgrades that are let through, once allowed by policy: "websocket", "connect". None by default. What passes in an
 	// upgraded connection is not seen.
 	Upgrades []string `yaml:"upgrades"`

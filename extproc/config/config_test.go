@@ -157,6 +157,17 @@ func TestProblems(t *testing.T) {
 		{"an agent's token that passes", resource("identity_headers: [Authorization]"), `:12: resources[0].identity_headers[0]: is "authorization", which never reaches a target`},
 		{"an opened field that is no identity", resource("identity_headers: [accept]"), `:12: resources[0].identity_headers[0]: is "accept", which is not taken for an identity: it passes without being named here`},
 		{"an opened field that has the credential", resource("identity_headers: [x-api-key]\n    credential: {header: X-Api-Key, value_file: value}"), `:12: resources[0].identity_headers[0]: is "x-api-key", which credential.header sets for this target`},
+		{"response headers that tell of the original", resource("response_headers: [ETag, x-amz-meta-owner, docker-content-digest, x-file-size, content-length]"), strings.Join([]string{
+			`:12: resources[0].response_headers[0]: is "etag", which tells of the answer before redaction`, `:12: resources[0].response_headers[1]: is "x-amz-meta-owner", which tells of the answer before redaction`,
+			`:12: resources[0].response_headers[2]: is "docker-content-digest", which tells of the answer before redaction`, `:12: resources[0].response_headers[3]: is "x-file-size", which tells of the answer before redaction`,
+			`:12: resources[0].response_headers[4]: is "content-length", which tells of the answer before redaction`,
+		}, "\n")},
+		{"prefixes of response headers that have too much", resource("response_headers: [x-*, content-*, \"*\"]"), `:12: resources[0].response_headers[0]: is "x-*", which has fields that tell of the answer before redaction: name those that are meant` + "\n" +
+			`:12: resources[0].response_headers[1]: is "content-*", which has fields that tell of the answer before redaction: name those that are meant` + "\n" +
+			`:12: resources[0].response_headers[2]: is "*": write a field's name in small letters, or a prefix that ends with -*`},
+		{"response headers that are not the target's", resource("response_headers: [set-cookie, x-envoy-a, connection]"), `:12: resources[0].response_headers[0]: is "set-cookie", which is not the target's to say: Envoy writes it, or it is a credential (see cookies)` + "\n" +
+			`:12: resources[0].response_headers[1]: is "x-envoy-a", which is not the target's to say: Envoy writes it, or it is a credential (see cookies)` + "\n" +
+			`:12: resources[0].response_headers[2]: is "connection", which is not the target's to say: Envoy writes it, or it is a credential (see cookies)`},
 		{"a policy that is a path", resource("policy: a/b"), `:12: resources[0].policy: is "a/b": write the last part of the package's name, PAYMENTS of data.rules.PAYMENTS`},
 
 		{"a plain-http issuer", replace("https://idp", "http://idp"), `:5: agents[0].issuer: is "http://idp.example.com", whose keys would come over plain http: use https, or set insecure: true beside it`},

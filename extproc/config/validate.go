@@ -527,6 +527,10 @@ func (r *Resource) validate(k checker) {
 	k.at("body").oneOf(r.Body, "inspect", "stream")
 	k.at("response").oneOf(r.Response, "inspect", "pass")
 	k.at("numbers").oneOf(r.Numbers, "double", "exact")
+	for i, name := range r.ResponseHeaders {
+		r.ResponseHeaders[i] = strings.ToLower(name)
+		k.at("response_headers").index(i).responseField(r.ResponseHeaders[i])
+	}
 	for i, u := range r.Upgrades {
 		k.at("upgrades").index(i).oneOf(u, "websocket", "connect")
 	}

@@ -1,11 +1,15 @@
 package extproctest
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"unicode/utf16"
@@ -157,6 +161,45 @@ var hostileAnswers = map[string]func(http.ResponseWriter, Protected){
 		w.Header().Set("X-Customer-Email", p.Email)
 		answer(w, jsonType, "{}")
 	},
+	"derived": func(w http.ResponseWriter, p Protected) {
+		body := fmt.Sprintf(`{"ssn":%q}`, p.SSN)
+		sum := fmt.Sprintf("%x", sha256.Sum256([]byte(body)))
+		for _, name := range []string{
+			"ETag", "X-Bz-Content-Sha1", "Docker-Content-Digest", "X-Oss-Hash-Crc64ecma", "X-Content-Sha256", "X-Amz-Meta-Ssn",
+			"X-Linked-Etag", "X-File-Size", "Server-Timing", "X-Whatever",
+		} {
+			w.Header().Set(name, sum)
+		}
+		answer(w, jsonType, body)
+	},
+	"repeated": func(w http.ResponseWriter, p Protected) {
+		w.Header().Set("Location", "/people/"+url.PathEscape(p.SSN)+"?next=/")
+		w.Header().Add("Link", "</page/2>; rel=next")
+		w.Header().Add("Link", "</people?of="+base64.StdEncoding.EncodeToString([]byte("ssn="+p.SSN))+">; rel=self")
+		w.Header().Set("X-Total-Count", "12")
+		w.Header().Set("X-Page-Owner", hex.EncodeToString([]byte(p.SSN)))
+		w.Header().Set("Content-Type", jsonType)
+		w.WriteHeader(http.StatusCreated)
+		_, _ = fmt.Fprintf(w, `{"ssn":%q}`, p.SSN)
+		_ = http.NewResponseController(w).Flush()
+		w.Header().Set(http.TrailerPrefix+"X-Page-Owner", p.SSN)
+		w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+	},
+	"repeated-late": func(w http.ResponseWriter, p Protected) {
+		w.Header().Set("Location", "/people/"+p.SSN)
+		w.Header().Set("Retry-After", "7")
+		answer(w, jsonType, fmt.Sprintf(`{"note":%q,"ssn":%q}`, strings.Repeat("x", 200<<10), p.SSN))
+	},
+	"repeated-events": func(w http.ResponseWriter, p Protected) {
+		answer(w, "text/event-stream", fmt.Sprintf("event: person\nid: %s\ndata: {\"ssn\":%q}\n\nevent: %s\nid: 2\ndata: {}\n\n", p.SSN, p.SSN, hex.EncodeToString([]byte(p.SSN))))
+	},
+	"broken-late": func(w http.ResponseWriter, p Protected) {
+		answer(w, jsonType, fmt.Sprintf(`{"ssn":%q,"note":%q,"broken":x}`, p.SSN, strings.Repeat("x", 100<<10)))
+	},
+	"of-one-size": func(w http.ResponseWriter, p Protected) { // 2 KiB less the ends of this text, once its value is masked
+		answer(w, jsonType, fmt.Sprintf(`{"ssn":%q,"note":%q}`, p.SSN, strings.Repeat("x", 2000)))
+	},
+
 	"set-cookie": func(w http.ResponseWriter, p Protected) {
 		w.Header().Set("Set-Cookie", "last="+p.SSN+"; Path=/")
 		answer(w, jsonType, "{}")

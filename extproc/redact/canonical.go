@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"hash"
 
 	"github.com/countersign/countersign/extproc/gate"
 )
@@ -12,12 +13,21 @@ import (
 // appendToken appends the token of a value: 128 bits of HMAC-SHA-256 over what kind of value it is and its canonical
 // form. It tells whether two values are equal, and nothing else to who does not have the key.
 func (p *Plan) appendToken(dst []byte, kind string, canonical []byte) []byte {
+	mac := p.mac(kind)
+	mac.Write(canonical)
+	return appendSum(dst, mac)
+}
+
+// mac begins the token of a value of that kind.
+func (p *Plan) mac(kind string) hash.Hash {
 	mac := hmac.New(sha256.New, p.key)
 	mac.Write([]byte(kind))
 	mac.Write([]byte{0})
-	mac.Write(canonical)
-	sum := mac.Sum(nil)
-	return hex.AppendEncode(append(dst, "tok_"...), sum[:16])
+	return mac
+}
+
+func appendSum(dst []byte, mac hash.Hash) []byte {
+	return hex.AppendEncode(append(dst, "tok_"...), mac.Sum(nil)[:16])
 }
 
 // canonicalJSON returns the canonical form ([gate.AppendJSON]) of a value that the machine has read: members in order,

@@ -7,9 +7,13 @@
 // A value that a path names never leaves, nor does its length, its type or the white space around it: two bodies that
 // differ only there become the same bytes (FuzzNonInterference). What cannot be read with certainty is not sent: the
 // stream ends in a [Withheld]. That holds for invalid JSON, duplicate names, invalid UTF-8, unpaired surrogates, a byte
-// order mark, data after the value, other charsets, unknown content types and everything over a limit of [Options]: a
-// value that is protected can be seen to be nested deeper than MaxDepth, or a number of more than 1024 digits, by that.
-// Content codings are the caller's matter, and so is when bytes are sent: how output is cut into writes follows the input.
+// order mark, data after the value, other charsets, unknown content types and everything over a limit of [Options].
+//
+// The limits are about what is not protected and what is written, so that none tells of a protected value: that may be of
+// any length, depth and number (TestNoLimitTellsOfAProtectedValue). What detectors find may double a string, a line or an
+// event of text; one that they make twice as long as its limit is withheld all the same. Whether a protected value is valid
+// JSON shows too. Content codings are the caller's matter, and so is when bytes are sent: how output is cut into writes
+// follows the input. What is written before an error does not.
 //
 // Detectors are a net below that, for values that nobody expected in a place. They find what is written in the usual
 // ways (next section), and can be wrong both ways. Where a value must not pass, name its path.
@@ -22,9 +26,18 @@
 //
 // What stands in the place of the value: `mask` the string "[redacted]" whatever it was; `null` null; `remove` nothing, with its
 // name and comma; `token` "tok_" and 32 hex digits of HMAC-SHA-256 over the canonical form (RFC 8785, with exact numbers)
-// of the whole value, so that equal values have equal tokens: that tells who sees two of them whether they are equal, and
-// needs the value in memory, bounded by Options.MaxToken. Where several apply, the one that tells least wins: remove, null,
+// of the whole value, so that equal values have equal tokens: that tells who sees two of them whether they are equal. It
+// needs the value in memory, so that of one with more than Options.MaxToken bytes, or without a canonical form, is made of its
+// spelling, and looks like any other. Where several apply, the one that tells least wins: remove, null,
 // mask, token. Nothing looks inside a value that is replaced, and names may stand twice in it.
+//
+// # Beside the body
+//
+// A target may repeat a value of the body elsewhere, in a Location or in an event's id. [Options].Beside has such texts, and
+// [Stream.Repeats] tells which of them hold a value that was taken (its strings and numbers, and what detectors found): as it
+// stands, percent-encoded once or twice, in base64 or hexadecimal, in letters of either case. Not found are values of one or
+// two bytes, and of up to five within a word; true, false and null; names of members; a part of a value, another spelling
+// of it (987654320, a hash), and what the rest of the body says.
 //
 // # Detectors
 //
@@ -53,9 +66,11 @@
 //
 // Names, strings, numbers keep their spelling (so 1.50 stays 1.50); white space between them goes, because its amount can
 // tell the length of what was there. A string that was changed is written anew. Lines of a sequence end with LF; empty
-// lines go. Of an event stream the data is rewritten, detectors look at `event` and `id`, `retry` passes when it is a number, a
-// comment passes empty (it keeps the connection alive), other fields go; with paths, data that is not JSON is withheld,
-// but for the `[DONE]` that some APIs end with. A value leaves in the Write that completes it.
+// lines go. Of an event stream the data is rewritten, detectors look at `event` and `id`, which are dropped where they repeat
+// what a path took from their event or one of those before it (up to 64 KiB of values; not from a later one), `retry` passes
+// when it is a number, a comment passes empty (it keeps the connection alive), other fields go; with paths, data that is not
+// JSON is withheld, but for the `[DONE]` that some APIs end with. A value leaves in the Write that completes it, an event's when
+// it ends or has 64 KiB.
 //
 // # Choices
 //

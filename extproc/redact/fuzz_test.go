@@ -244,6 +244,12 @@ func FuzzNonInterference(f *testing.F) {
 		if gotA.Err != "" {
 			t.Fatalf("%s: %s", a, gotA.Err)
 		}
+		// However tight the limits are.
+		tight := Options{MaxToken: 160, MaxDepth: 6, MaxNames: 12}
+		gotA, gotB = feed(t, p, contentType, tight, []byte(a)), feed(t, p, contentType, tight, []byte(b))
+		if diff := cmp.Diff(gotA, gotB); diff != "" {
+			t.Fatalf("\n%s\n\n%s\n(-one +other):\n%s", a, b, diff)
+		}
 	})
 }
 
@@ -385,7 +391,7 @@ func (w *bodyWriter) pan() string {
 
 // anything writes any value: it is protected.
 func (w *bodyWriter) anything(depth int) {
-	switch n := w.fill.IntN(9); {
+	switch n := w.fill.IntN(10); {
 	case n == 0 && depth > 0:
 		w.put(`{`)
 		for i := range w.fill.IntN(4) {
@@ -413,6 +419,9 @@ func (w *bodyWriter) anything(depth int) {
 		w.put(w.pan())
 	case n == 5:
 		w.put(`"` + w.address() + `"`)
+	case n == 6:
+		deep := w.fill.IntN(9)
+		w.put(strings.Repeat("[", deep) + strings.Repeat("7", 1+w.fill.IntN(2000)) + strings.Repeat("]", deep))
 	default:
 		w.put([]string{`""`, `null`, `true`, `"\ud83d\ude00\\"`, `"` + strings.Repeat("x", w.fill.IntN(500)) + `"`}[w.fill.IntN(5)])
 	}

@@ -1,6 +1,9 @@
 package redact
 
-import "slices"
+import (
+	"hash"
+	"slices"
+)
 
 // layout is how JSON values follow each other in a body.
 type layout uint8
@@ -68,10 +71,17 @@ type machine struct {
 	held     []byte // where detectors may remove a value: its name, which is written with it
 	dropping bool   // the name itself asks for its member to be removed
 
-	// A value that is being replaced: everything from its first byte to its last is read and not written.
+	// A value that is being replaced: everything from its first byte to its last is read and not written, in pieces, so
+	// that nothing of it has to be kept and no limit can tell of it.
 	replacing action
-	replaced  int    // len(frames) where that value stands
-	subtree   []byte // its compact form, when it becomes a token
+	replaced  int          // len(frames) where that value stands
+	subtree   []byte       // its compact form, when it becomes a token
+	spelled   hash.Hash    // the token of its compact form, where that has no canonical form or is too long for one
+	inNumber  bool         // a number within it goes on
+	spelling  numberState  // how far that was read
+	deep      int          // levels below MaxDepth: there only strings and brackets are looked at
+	taken     func([]byte) // is told of the strings and numbers in it; nil where nobody wants to know
+	piece     []byte       // the first bytes of one of them
 
 	framesArray [8]frame
 	hashesArray [32]uint64
@@ -81,7 +91,7 @@ type machine struct {
 }
 
 func newMachine(p *Plan, limits Options, l layout) *machine {
-	m := &machine{plan: p, limits: limits, layout: l, tallies: make([]int64, len(p.names))}
+	m := &machine{plan: p, limits: limits, layout: l, tallies: make([]int64, len(p.names)), taken: limits.taken}
 	if p.on != 0 {
 		m.finder = &finder{}
 	}
@@ -100,7 +110,7 @@ func (m *machine) reset() {
 	}
 	m.values, m.scanned = 0, 0
 	m.started, m.begun, m.inString, m.escaped = false, false, false, false
-	m.dropping, m.replacing = false, keep
+	m.dropping, m.replacing, m.inNumber, m.deep = false, keep, false, 0
 	copy(m.states, m.plan.paths.start)
 }
 
@@ -135,6 +145,11 @@ func (m *machine) end() error {
 	if err != nil {
 		return err
 	}
+	if m.inNumber {
+		if err := m.endNumber(); err != nil {
+			return err
+		}
+	}
 	whole := len(m.frames) == 0 && used == len(m.pending) && !m.inString
 	switch {
 	case whole && m.layout == oneValue && m.expect == nothing,
@@ -156,6 +171,14 @@ func (m *machine) run(data []byte, final bool) (used int, err error) {
 		switch c := data[at]; {
 		case m.inString:
 			n, err = m.stringToken(data[at:])
+		case m.inNumber:
+			if n, err = m.replacedNumber(data[at:]); err != nil {
+				return at, err
+			}
+			at += n
+			continue
+		case m.deep > 0:
+			n, err = m.below(data[at:])
 		case c <= ' ' && isSpace[c]:
 			if c == '\n' && m.expect == aSeparator && m.layout == lineByLine {
 				m.expect = aValue
@@ -213,7 +236,8 @@ func (m *machine) punctuation(c byte) error {
 	default:
 		return errNotJSON
 	}
-	return m.keepSubtree(c)
+	m.keepByte(c)
+	return nil
 }
 
 var errNotJSON = withheld("the body is not valid JSON")
@@ -228,6 +252,9 @@ func (m *machine) value(data []byte, final bool) (int, error) {
 		return m.stringToken(data)
 	case c == '{', c == '[':
 		return 1, m.openFrame(c)
+	case m.replacing != keep && (c == '-' || c >= '0' && c <= '9'):
+		m.inNumber, m.spelling, m.piece = true, numberStart, m.piece[:0]
+		return m.replacedNumber(data)
 	case c == '-' || c >= '0' && c <= '9':
 		n := numberRun(data)
 		switch {
@@ -272,7 +299,7 @@ func (m *machine) beginValue() {
 	if m.dropping {
 		act, m.dropping = remove, false
 	}
-	m.replacing, m.replaced, m.subtree = act, top+1, m.subtree[:0]
+	m.replacing, m.replaced, m.subtree, m.spelled = act, top+1, m.subtree[:0], nil
 }
 
 // endValue is told that a value ended, and writes what stands in its place when it is replaced.
@@ -316,13 +343,20 @@ func (m *machine) replace() error {
 		m.out = append(m.out, `"`+Masked+`"`...)
 		return nil
 	case tokenize:
-		canonical, err := canonicalJSON(m.subtree)
-		if err != nil {
-			return err
-		}
 		m.separate()
 		m.out = append(m.out, '"')
-		m.out = m.plan.appendToken(m.out, "json", canonical)
+		canonical, err := []byte(nil), error(nil)
+		if m.spelled == nil {
+			canonical, err = canonicalJSON(m.subtree)
+		}
+		if err != nil {
+			m.spell()
+		}
+		if m.spelled != nil {
+			m.out = appendSum(m.out, m.spelled)
+		} else {
+			m.out = m.plan.appendToken(m.out, "json", canonical)
+		}
 		m.out = append(m.out, '"')
 		return nil
 	default:
@@ -359,6 +393,14 @@ func (m *machine) writeName(quoted []byte) {
 
 func (m *machine) openFrame(c byte) error {
 	depth := len(m.frames)
+	if depth == m.limits.MaxDepth && m.replacing != keep {
+		m.deep, m.begun = 1, false
+		if m.replacing == tokenize {
+			m.spell()
+		}
+		m.keepByte(c)
+		return nil
+	}
 	if depth == m.limits.MaxDepth {
 		return withheld("JSON nested more than %d deep", m.limits.MaxDepth)
 	}
@@ -380,7 +422,8 @@ func (m *machine) openFrame(c byte) error {
 	if f.array {
 		m.expect = aValueOrEnd
 	}
-	return m.keepSubtree(c)
+	m.keepByte(c)
+	return nil
 }
 
 func (m *machine) closeFrame(c byte) error {
@@ -391,52 +434,66 @@ func (m *machine) closeFrame(c byte) error {
 	if m.replacing == keep {
 		m.out = append(m.out, c)
 	}
-	if err := m.keepSubtree(c); err != nil {
-		return err
-	}
+	m.keepByte(c)
 	return m.endValue()
 }
 
-// stringToken begins or goes on with a name or a string value. Where the string is replaced whole, what was looked at is
-// let go, so that it may be longer than any limit.
+// stringToken begins or goes on with a name or a string value. What is within a value that is replaced is let go as it was
+// looked at, so that it may be longer than any limit.
 func (m *machine) stringToken(data []byte) (int, error) {
 	at := m.scanned
 	if !m.inString {
-		at, m.escaped = 1, false
+		at, m.escaped, m.piece = 1, false, m.piece[:0]
 	}
 	next, status, escaped := scanString(data, at)
 	m.escaped = m.escaped || escaped
-	unread := m.replacing > tokenize
+	unread := m.replacing != keep
 	switch {
-	case next > m.limits.MaxToken && !unread:
-		return 0, withheld("a string of more than %d bytes", m.limits.MaxToken)
+	case !unread && next > m.longest():
+		return 0, m.fits(next)
 	case status == stringBad:
 		return 0, withheld("the body has a string that is not valid JSON")
 	case status == stringGoesOn:
 		m.inString, m.scanned = true, next
 		if unread {
 			m.scanned = 0
+			m.pass(data[:next])
 			return next, nil
 		}
 		return 0, nil
 	}
 	m.inString, m.scanned = false, 0
 	switch {
+	case unread:
+		m.pass(data[:next])
+		return next, m.replacedString()
 	case m.expect != aValue:
 		return next, m.name(data[:next])
-	case unread:
-		return next, m.endValue()
 	default:
 		return next, m.string(data[:next])
 	}
 }
 
+// longest is how long a string may be before detectors have looked at it: what they take away does not count, so that a
+// limit does not tell how long it was.
+func (m *machine) longest() int {
+	if m.finder == nil {
+		return m.limits.MaxToken
+	}
+	return 2 * m.limits.MaxToken
+}
+
+// fits refuses a string of n bytes that is longer than is written.
+func (m *machine) fits(n int) error {
+	if n > m.limits.MaxToken {
+		return withheld("a string of more than %d bytes", m.limits.MaxToken)
+	}
+	return nil
+}
+
 // name handles a member name: it must be new in its object, it leads to a value, and detectors look at it.
 func (m *machine) name(raw []byte) error {
 	m.expect = aColon
-	if m.replacing > tokenize {
-		return nil // not written, so nobody reads it
-	}
 	text := raw[1 : len(raw)-1]
 	if m.escaped {
 		m.text = appendDecoded(m.text[:0], raw)
@@ -444,9 +501,6 @@ func (m *machine) name(raw []byte) error {
 	}
 	if err := m.addName(text); err != nil {
 		return err
-	}
-	if m.replacing != keep {
-		return m.keepSubtree(raw...)
 	}
 	top := len(m.frames) - 1
 	removed := false
@@ -463,6 +517,9 @@ func (m *machine) name(raw []byte) error {
 	}
 	quoted, err := m.detectName(raw, text)
 	if err != nil || m.dropping {
+		return err
+	}
+	if err := m.fits(len(quoted)); err != nil {
 		return err
 	}
 	if m.plan.removes {
@@ -503,20 +560,6 @@ func (m *machine) plain(raw []byte) error {
 		m.separate()
 		m.out = append(m.out, raw...)
 	}
-	if err := m.keepSubtree(raw...); err != nil {
-		return err
-	}
+	m.keepSubtree(raw)
 	return m.endValue()
-}
-
-// keepSubtree keeps what a token will be made of.
-func (m *machine) keepSubtree(raw ...byte) error {
-	if m.replacing != tokenize {
-		return nil
-	}
-	m.subtree = append(m.subtree, raw...)
-	if len(m.subtree) > m.limits.MaxToken {
-		return withheld("a value of more than %d bytes cannot become a token", m.limits.MaxToken)
-	}
-	return nil
 }

@@ -4,7 +4,7 @@ import "strconv"
 
 // string writes a string value, less what detectors find in it.
 func (m *machine) string(raw []byte) error {
-	if m.finder == nil || m.replacing != keep {
+	if m.finder == nil {
 		return m.plain(raw)
 	}
 	var spans []span
@@ -16,13 +16,20 @@ func (m *machine) string(raw []byte) error {
 		spans = m.finder.find(text, m.plan.on)
 	}
 	if len(spans) == 0 {
+		if err := m.fits(len(raw)); err != nil {
+			return err
+		}
 		return m.plain(raw)
 	}
+	m.tellSpans(text, spans)
 	switch act := m.plan.strongest(spans, m.tallies); act {
 	case null, remove:
 		return m.instead(act)
 	default:
 		m.changed = m.plan.appendReplaced(m.changed[:0], text, spans)
+		if err := m.fits(len(m.changed)); err != nil {
+			return err
+		}
 		m.separate()
 		m.out = appendQuoted(m.out, m.changed)
 		return m.endValue()
@@ -31,13 +38,14 @@ func (m *machine) string(raw []byte) error {
 
 // number writes a number, or what stands in its place: a number is replaced whole.
 func (m *machine) number(raw []byte) error {
-	if m.finder == nil || m.replacing != keep {
+	if m.finder == nil {
 		return m.plain(raw)
 	}
 	spans := m.finder.findNumber(raw, m.plan.on)
 	if len(spans) == 0 {
 		return m.plain(raw)
 	}
+	m.tellSpans(m.finder.digits, spans)
 	act := m.plan.strongest(spans, m.tallies)
 	switch act {
 	case null, remove, mask:
@@ -48,6 +56,17 @@ func (m *machine) number(raw []byte) error {
 		m.out = m.plan.appendReplaced(m.out, m.finder.digits, spans)
 		m.out = append(m.out, '"')
 		return m.endValue()
+	}
+}
+
+// tellSpans tells of what detectors found.
+func (m *machine) tellSpans(text []byte, spans []span) {
+	if m.taken == nil {
+		return
+	}
+	for _, s := range spans {
+		m.piece = append(m.piece[:0], text[s.from:s.to]...)
+		m.taken(m.piece)
 	}
 }
 

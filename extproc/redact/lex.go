@@ -214,30 +214,55 @@ func numberRun(b []byte) int {
 
 // isNumber reports whether b is a number of RFC 8259, section 6.
 func isNumber(b []byte) bool {
-	if len(b) > 0 && b[0] == '-' {
-		b = b[1:]
+	state := numberStart
+	for _, c := range b {
+		state = state.next(c)
 	}
-	whole := digitRun(b)
-	if whole == 0 || whole > 1 && b[0] == '0' {
-		return false
+	return state.ends()
+}
+
+// numberState is how far a number was read, so that one of any length can be checked piece by piece.
+type numberState uint8
+
+const (
+	noNumber numberState = iota
+	numberStart
+	afterMinus
+	afterZero
+	inWhole
+	afterPoint
+	inFraction
+	afterE
+	afterSign
+	inExponent
+)
+
+func (s numberState) next(c byte) numberState {
+	digit := c >= '0' && c <= '9'
+	switch {
+	case s == numberStart && c == '-':
+		return afterMinus
+	case (s == numberStart || s == afterMinus) && c == '0':
+		return afterZero
+	case digit && (s == numberStart || s == afterMinus || s == inWhole):
+		return inWhole
+	case c == '.' && (s == afterZero || s == inWhole):
+		return afterPoint
+	case digit && (s == afterPoint || s == inFraction):
+		return inFraction
+	case (c == 'e' || c == 'E') && (s == afterZero || s == inWhole || s == inFraction):
+		return afterE
+	case (c == '+' || c == '-') && s == afterE:
+		return afterSign
+	case digit && (s == afterE || s == afterSign || s == inExponent):
+		return inExponent
 	}
-	b = b[whole:]
-	if len(b) > 0 && b[0] == '.' {
-		n := digitRun(b[1:])
-		if n == 0 {
-			return false
-		}
-		b = b[1+n:]
-	}
-	if len(b) > 0 && (b[0] == 'e' || b[0] == 'E') {
-		b = b[1:]
-		if len(b) > 0 && (b[0] == '+' || b[0] == '-') {
-			b = b[1:]
-		}
-		n := digitRun(b)
-		return n > 0 && n == len(b)
-	}
-	return len(b) == 0
+	return noNumber
+}
+
+// ends reports whether the number may end here.
+func (s numberState) ends() bool {
+	return s == afterZero || s == inWhole || s == inFraction || s == inExponent
 }
 
 func digitRun(b []byte) int {

@@ -25,7 +25,7 @@ func (f *finder) size() int {
 }
 
 func (e *events) size() int {
-	return e.json.size() + e.finder.size() + cap(e.out) + cap(e.data) + cap(e.reader.pending)
+	return e.json.size() + e.finder.size() + cap(e.out) + cap(e.data) + cap(e.written) + cap(e.reader.pending) + 2*e.last.bytes
 }
 
 func (l *lines) size() int {

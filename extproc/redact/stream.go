@@ -10,20 +10,27 @@ import (
 
 // Options are the limits of one stream. A field that is 0 has its default.
 type Options struct {
-	// MaxToken is how many bytes a JSON string, a value that becomes a token, and an event of an event stream may have.
-	// Default 1 MiB. A string that is masked, removed or made null by a path may have any length. Detectors need up to
-	// eight times as much for a string that is all digits and spaces.
+	// MaxToken is how many bytes a JSON string and an event of text in an event stream may have, less what detectors take
+	// from it; with that, twice as many. Default 1 MiB. What a path takes may have any length: a token is made of its
+	// spelling where it has more. Detectors need up to eight times as much for a string that is all digits and spaces.
 	MaxToken int
 
 	// MaxDepth is how deep JSON may be nested. Default 1000.
 	MaxDepth int
 
 	// MaxNames is how many names the objects that are open at one time may have together. Default 65,536, which takes up
-	// to 6 MiB. Names inside a value that is masked, removed or made null do not count.
+	// to 6 MiB. Names inside a value that a path takes do not count.
 	MaxNames int
 
-	// MaxLine is how many bytes a line of text may have. Default 64 KiB.
+	// MaxLine is how many bytes a line of text may have, less what detectors take from it; with that, twice as many.
+	// Default 64 KiB.
 	MaxLine int
+
+	// Beside are texts that stand beside the body, such as header fields: [Stream.Repeats] tells of each whether it has a
+	// value that was taken out of the body.
+	Beside []string
+
+	taken func(value []byte) // may change value
 }
 
 func (o Options) withDefaults() Options {
@@ -52,6 +59,7 @@ type rewriter interface {
 type Stream struct {
 	plan   *Plan
 	body   rewriter // nil: the plan is empty, and everything passes
+	beside []*beside
 	err    error
 	closed bool
 }
@@ -63,19 +71,39 @@ func (p *Plan) Stream(contentType string, opts Options) (*Stream, error) {
 		return &Stream{plan: p}, nil
 	}
 	opts = opts.withDefaults()
+	s := &Stream{plan: p}
+	for _, text := range opts.Beside {
+		s.beside = append(s.beside, newBeside(text))
+	}
+	if len(s.beside) > 0 {
+		opts.taken = s.took
+	}
 	if contentType == "" {
-		return &Stream{plan: p, body: &unknown{}}, nil
+		s.body = &unknown{}
+		return s, nil
 	}
 	media, err := mediaType(contentType)
 	if err != nil {
 		return nil, err
 	}
-	body, err := p.rewriter(media, opts)
-	if err != nil {
+	if s.body, err = p.rewriter(media, opts); err != nil {
 		return nil, err
 	}
-	return &Stream{plan: p, body: body}, nil
+	return s, nil
 }
+
+// took looks for a value that was taken in the texts beside the body.
+func (s *Stream) took(value []byte) {
+	if value = sought(value); value == nil {
+		return
+	}
+	for _, b := range s.beside {
+		b.found = b.found || b.has(value)
+	}
+}
+
+// Repeats reports whether Options.Beside[i] has a value that was taken out of the body so far.
+func (s *Stream) Repeats(i int) bool { return i < len(s.beside) && s.beside[i].found }
 
 // mediaType returns the media type, if its charset is one that we read.
 func mediaType(contentType string) (string, error) {
@@ -122,7 +150,9 @@ func (p *Plan) rewriter(media string, opts Options) (rewriter, error) {
 // Write takes the next bytes of the body and returns what can be sent now: every JSON value, event or line that is
 // complete. What it returns is good until the next call, and may be empty.
 //
-// After an error, which is a [*Withheld], nothing more may be sent, and every later call fails the same way.
+// With an error, which is a [*Withheld], comes what was complete before it. Nothing after that may be sent, and every later
+// call fails the same way. Where the body comes to an error depends on its bytes and not on how they were split, and so must
+// what is sent of it: how far a body got would tell how long it was.
 func (s *Stream) Write(chunk []byte) (out []byte, err error) {
 	if s.body == nil {
 		return chunk, nil
@@ -155,9 +185,8 @@ func (s *Stream) advance(step func() error) ([]byte, error) {
 			err = withheld("the body could not be redacted")
 		}
 		s.err = err
-		return nil, err
 	}
-	return *out, nil
+	return *out, s.err
 }
 
 // Counts says how often each path and detector was applied so far, those that were not at all left out.

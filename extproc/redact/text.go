@@ -9,6 +9,7 @@ import (
 type lineReader struct {
 	pending  []byte
 	most     int
+	told     int  // the most that a line may have once it is redacted, which is what refusals say
 	returns  bool // CR ends a line
 	skipFeed bool // the last line ended with CR: an LF that follows belongs to it
 }
@@ -32,7 +33,7 @@ func (r *lineReader) read(chunk []byte, line func([]byte) error) error {
 		}
 		end := r.lineEnd(data, max(used, looked))
 		if end < 0 && len(data)-used > r.most || end-used > r.most {
-			return withheld("a line of more than %d bytes", r.most)
+			return withheld("a line of more than %d bytes", r.told)
 		}
 		if end < 0 {
 			break
@@ -82,12 +83,17 @@ type lines struct {
 	out     []byte
 	reader  lineReader
 	markup  bool
+	most    int
+	taken   func([]byte)
 	inKey   bool // in an armored private key that began on an earlier line
 	plain   []byte
 }
 
 func newLines(p *Plan, opts Options, markup bool) *lines {
-	return &lines{plan: p, tallies: make([]int64, len(p.names)), markup: markup, reader: lineReader{most: opts.MaxLine}}
+	return &lines{
+		plan: p, tallies: make([]int64, len(p.names)), markup: markup, most: opts.MaxLine, taken: opts.taken,
+		reader: lineReader{most: 2 * opts.MaxLine, told: opts.MaxLine},
+	}
 }
 
 func (l *lines) output() *[]byte { return &l.out }
@@ -105,6 +111,18 @@ func (l *lines) end() error {
 }
 
 func (l *lines) line(line []byte, end string) error {
+	from := len(l.out)
+	if err := l.rewrite(line, end); err != nil {
+		return err
+	}
+	if len(l.out)-from > l.most+len(end) {
+		l.out = l.out[:from]
+		return withheld("a line of more than %d bytes", l.most)
+	}
+	return nil
+}
+
+func (l *lines) rewrite(line []byte, end string) error {
 	if err := checkText(line); err != nil {
 		return err
 	}
@@ -126,6 +144,11 @@ func (l *lines) line(line []byte, end string) error {
 	if len(spans) == 0 {
 		l.out = append(append(l.out, original...), end...)
 		return nil
+	}
+	for _, s := range spans {
+		if l.taken != nil {
+			l.taken(bytes.Clone(line[s.from:s.to]))
+		}
 	}
 	l.plan.strongest(spans, l.tallies)
 	l.out = l.plan.appendReplaced(l.out, line, spans)

@@ -18,7 +18,7 @@ type Response struct {
 	tunnel bool // the answer to a CONNECT
 }
 
-// Withheld says why an answer must not be shown.
+// Withheld says why an answer must not be shown. The agent is told, so the reason has nothing of the answer in it.
 type Withheld struct{ Reason string }
 
 func (e *Withheld) Error() string { return e.Reason }
@@ -29,12 +29,12 @@ func ReadResponse(method string, fields []Field, ended bool) (*Response, error) 
 	r := &Response{Length: -1, Fields: make([]Field, 0, len(fields)), tunnel: method == "CONNECT"}
 	for _, f := range fields {
 		if !isFieldName(f.Name) {
-			return nil, &Withheld{fmt.Sprintf("the target's answer has a header field with the name %q, which is not a name in lower case", f.Name)}
+			return nil, &Withheld{"the target's answer has a header field whose name is not one in lower case"}
 		}
 		if f.Name == ":status" {
 			n, err := strconv.Atoi(f.Value)
 			if err != nil || r.Status != 0 || len(f.Value) != 3 || n < 100 || n > 599 {
-				return nil, &Withheld{fmt.Sprintf("the target's answer has the status %q", f.Value)}
+				return nil, &Withheld{"the status of the target's answer is not one from 100 to 599"}
 			}
 			r.Status = n
 			continue
@@ -64,7 +64,7 @@ func (r *Response) field(f Field) error {
 	case "content-length":
 		n, err := strconv.ParseInt(f.Value, 10, 64)
 		if err != nil || n < 0 || r.Length >= 0 && r.Length != n {
-			return &Withheld{fmt.Sprintf("the target's answer has the Content-Length %q, alone or beside another", f.Value)}
+			return &Withheld{"the target's answer has a Content-Length that is not a number of bytes, or two that differ"}
 		}
 		r.Length = n
 	}
@@ -84,8 +84,11 @@ func (r *Response) Redactable() error {
 		return &Withheld{"the target switched to another protocol, and what passes there cannot be redacted"}
 	}
 	for _, f := range r.Fields {
+		if strings.HasPrefix(f.Name, "x-envoy-") { // Envoy's own, which this service cannot remove
+			return &Withheld{"the target's answer has a field x-envoy-*, which only Envoy may write"}
+		}
 		if f.Name == "content-encoding" && !strings.EqualFold(strings.TrimSpace(f.Value), "identity") {
-			return &Withheld{fmt.Sprintf("the target encoded its answer (Content-Encoding: %s) although it was not asked to, and it cannot be read", f.Value)}
+			return &Withheld{fmt.Sprintf("the target encoded its answer (Content-Encoding: %.20s) although it was not asked to, and it cannot be read", f.Value)}
 		}
 		if f.Name == "content-range" {
 			return &Withheld{"the target answered with a part of the content (Content-Range), and a part cannot be redacted"}
@@ -94,19 +97,59 @@ func (r *Response) Redactable() error {
 	return nil
 }
 
-// DescribesOriginal reports whether a response field (or trailer) tells of the bytes before redaction: their length, a
-// digest of them, or a name for exactly them.
-func DescribesOriginal(name string) bool {
-	return slices.Contains(original, name) || slices.ContainsFunc(originalPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+// Passage is how a field of a redacted answer passes.
+type Passage uint8
+
+const (
+	Removed  Passage = iota // whatever is not known to say nothing of the body
+	Searched                // free text: passes where the whole body is known and nothing that was taken from it is in it
+	Passes                  // of a closed form, or made without looking at the body
+)
+
+// redactedFields are the fields that pass with a redacted answer. A list of what tells of the original would never end (its
+// length, a digest, a validator, a size, user metadata, under any vendor's name), so this is a list of what does not. A
+// resource may add names, which are searched.
+var redactedFields = []struct {
+	passage Passage
+	why     string
+	names   []string // one that ends with "-*" stands for all that begin so
+}{
+	{Passes, "what the body is: it cannot be read without", []string{"content-type", "content-language"}},
+	{Passes, "when it was made and how long it is good: dates, numbers and words of a closed list", []string{"date", "age", "expires", "cache-control", "pragma", "vary", "retry-after", "deprecation", "sunset"}},
+	{Passes, "what may be asked: methods and media types", []string{"allow", "accept", "accept-patch", "accept-post", "accept-query"}},
+	{Passes, "how often may be asked", []string{"ratelimit", "ratelimit-*", "rate-limit-*", "x-ratelimit-*", "x-rate-limit-*"}},
+	{Passes, "which request it was: an id that is made before the body", []string{"x-request-id", "request-id", "x-correlation-id", "x-ms-request-id", "x-ms-correlation-request-id", "x-amz-request-id", "x-amzn-requestid", "x-github-request-id", "traceresponse"}},
+	{Passes, "which version of the interface answered", []string{"api-version", "api-supported-versions", "x-api-version", "x-ms-version", "odata-version", "openai-version"}},
+	{Passes, "what a browser may do: words of closed lists", []string{"access-control-*", "strict-transport-security", "x-content-type-options", "x-frame-options", "referrer-policy"}},
+	{Passes, "how a call of gRPC ended: a number", []string{"grpc-status"}},
+	{Searched, "where to go on: a URL", []string{"location", "content-location", "link", "refresh", "operation-location", "azure-asyncoperation"}},
+	{Searched, "what to prove: a challenge in words", []string{"www-authenticate", "proxy-authenticate"}},
+	{Searched, "what to call it: a file name", []string{"content-disposition"}},
+	{Searched, "what went wrong: a sentence", []string{"grpc-message", "warning"}},
 }
 
-var original = []string{
-	"etag", "digest", "content-md5", "content-digest", "repr-digest", "want-digest", "content-length", "accept-ranges",
-	"last-modified", "signature", "signature-input", "content-signature", "delta-base", "x-content-digest", "x-content-length",
-	"x-original-content-length", "x-uncompressed-content-length", "x-checksum", "x-goog-hash",
+// PassageOf says how a field of a redacted answer passes, where a resource adds names to the list.
+func PassageOf(name string, added []string) Passage {
+	for _, group := range redactedFields {
+		if Named(group.names, name) {
+			return group.passage
+		}
+	}
+	if Named(added, name) {
+		return Searched
+	}
+	return Removed
 }
 
-var originalPrefixes = []string{"x-checksum-", "x-amz-checksum-", "x-goog-stored-content-", "x-ms-content-", "x-ms-blob-content-"}
+// Named reports whether name is in a list of names, in which one that ends with "-*" stands for all that begin so.
+func Named(list []string, name string) bool {
+	return slices.ContainsFunc(list, func(n string) bool {
+		if prefix, ok := strings.CutSuffix(n, "*"); ok {
+			return strings.HasPrefix(name, prefix)
+		}
+		return n == name
+	})
+}
 
 // What a request asks of an answer that is redacted. A field is removed only where that makes a read more complete, or
 // changes how the answer is written: what is done must stay what was judged.

@@ -1,0 +1,44 @@
+package config
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// fieldPattern is a name of header fields, or a prefix of names that ends with "-*". A shorter prefix would have too much.
+var fieldPattern = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*(-\*)?$`)
+
+// responseField refuses a name of response_headers that would undo what the list is for.
+func (k checker) responseField(name string) {
+	switch prefix, all := strings.CutSuffix(name, "*"); {
+	case !fieldPattern.MatchString(name):
+		k.fail("is %q: write a field's name in small letters, or a prefix that ends with -*", name)
+	case all && slices.ContainsFunc(derivedFields, func(n string) bool { return strings.HasPrefix(n, prefix) }):
+		k.fail("is %q, which has fields that tell of the answer before redaction: name those that are meant", name)
+	case derived(name):
+		k.fail("is %q, which tells of the answer before redaction", name)
+	case slices.Contains(carryingFields, name) || strings.HasPrefix(name, "x-envoy-") || strings.HasPrefix(name, "proxy-"):
+		k.fail("is %q, which is not the target's to say: Envoy writes it, or it is a credential (see cookies)", name)
+	}
+}
+
+// derived is true for a field that is made of the bytes of the body, by its name: a length, a digest, a validator, a part.
+func derived(name string) bool {
+	return slices.Contains(derivedFields, strings.TrimSuffix(name, "*")) || derivedShape.MatchString(name)
+}
+
+var derivedShape = regexp.MustCompile(`etag|digest|checksum|signature|md5|sha-?\d|sha$|crc|hash|(^|-)(content|file|object|body|original|uncompressed|decoded|blob)-?(length|size|range)|-meta(-|$)`)
+
+var derivedFields = []string{
+	"etag", "last-modified", "content-length", "content-md5", "content-digest", "repr-digest", "want-digest", "digest", "accept-ranges",
+	"content-range", "content-encoding", "signature", "signature-input", "delta-base", "im", "x-amz-meta-", "x-amz-checksum-", "x-amz-version-id",
+	"x-ms-meta-", "x-ms-blob-content-", "x-ms-content-", "x-goog-meta-", "x-goog-hash", "x-goog-stored-content-", "x-goog-generation",
+	"x-bz-content-sha1", "docker-content-digest", "x-oss-hash-crc64ecma", "x-content-sha256", "x-linked-etag", "x-file-size",
+}
+
+// carryingFields say how an answer is carried, or carry a credential.
+var carryingFields = []string{
+	"connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "trailer", "upgrade", "host", "server", "via",
+	"set-cookie", "set-cookie2", "authorization", "cookie",
+}
