@@ -1,6 +1,7 @@
 package gate_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"testing"
@@ -117,11 +118,12 @@ func TestWhatDoesNotFitIsRefusedBeforeAnybodyIsAsked(t *testing.T) {
 // office has a grant for every operation, and an open request beside it.
 type office struct {
 	people
-	spent int
+	granted string // "granted" unless set
+	spent   int
 }
 
 func (o *office) Granted(context.Context, *gate.Question) (gate.Grant, bool, error) {
-	return gate.Grant{ID: "granted"}, true, nil
+	return gate.Grant{ID: cmp.Or(o.granted, "granted")}, true, nil
 }
 
 func (o *office) Spend(context.Context, *gate.Question, gate.Grant) (bool, error) {
@@ -146,6 +148,27 @@ func TestOnlyTheGrantThatIsNamedIsSpent(t *testing.T) {
 		}
 		if c.spent == 0 && (r.Refusal().Problem != gate.Denied || r.Pending() != nil) {
 			t.Errorf("%q is named: refused with %+v", c.named, r.Refusal())
+		}
+	}
+}
+
+// One that names its request, waits and is approved runs.
+func TestAnOperationThatNamesItsRequestIsReleased(t *testing.T) {
+	g := newGate(rule{verdict: asks}, &journal{})
+	g.Approvals = &people{recorded: func() error { return nil }}
+	op := operation()
+	op.Named = "request-1"
+	pending, err := g.Decide(t.Context(), op)
+	if err != nil || pending.Pending() == nil {
+		t.Fatalf("pending %+v, %v", pending.Pending(), err)
+	}
+	for _, c := range []struct {
+		granted string
+		allowed bool
+	}{{"request-2", false}, {"request-1", true}} {
+		g.Approvals = &office{granted: c.granted}
+		if r, err := g.Resume(t.Context(), op, pending, gate.Answer{}); err != nil || r.Allowed() != c.allowed {
+			t.Errorf("%s is granted: allowed %t, %v", c.granted, r.Allowed(), err)
 		}
 	}
 }

@@ -17,7 +17,8 @@ var actingNames = set(
 	"securitytenant", "sgtenant", // OpenSearch
 	"x-proxiedentitieschain", "x-proxied-entities-chain", // NiFi
 	"x-vault-namespace", "x-jfrog-art-api", "x-registry-config", "x-wsse", "x-ovh-consumer", "x-ovh-application",
-	"x-honeycomb-team", "x-trackertoken", "x-query-key", "x-amz-mfa",
+	"x-honeycomb-team", "x-trackertoken", "x-query-key", "x-amz-mfa", "x-subject", "x-sub", "x-uid",
+	"x-amzn-request-context", "x-amzn-lambda-context", // what an adapter tells a Lambda of its caller
 )
 
 // innocentNames have the shape and are none of it.
@@ -62,6 +63,7 @@ var (
 	actingStems = []string{"sudo", "impersonat", "masquerad"}
 	actingPairs = pairs("act as", "acting as", "run as", "login as", "do as", "api key", "access key", "client cert", "client certificate", "client dn")
 	endingPairs = pairs("user id", "user name", "org id", "organization id", "organisation id", "caller id",
+		"client ip", "real ip", "remote ip", "source ip", "user ip", "connecting ip", "connection ip", "client address",
 		"app key", "application key", "subscription key", "function key", "functions key", "master key", "admin key", "private key", "service key", "account key",
 		"client key", "license key", "insert key", "rapidapi key", "clickhouse key", "consumer key", "developer key")
 )
