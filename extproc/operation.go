@@ -205,7 +205,7 @@ func (a *attempt) rule(ctx context.Context) (credential web.Field, ruled bool) {
 	if err != nil {
 		return credential, a.refuseError(ctx, err)
 	}
-	if _, in := request.Form.Get("access_token"); in {
+	if request.HasField("access_token") {
 		return credential, a.refuse(ctx, gate.Refusal{Problem: gate.Unreadable, Detail: "The request has an access token in its body beside the one in its header. Send one, as Authorization: Bearer."})
 	}
 	a.op.Detail, a.op.Named, a.op.Fits = request, request.Approval, a.fits

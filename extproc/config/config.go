@@ -349,7 +349,7 @@ type Limits struct {
 	Headers      Size `yaml:"headers"`       // of a request or an answer. 60KiB by default; 1MiB at most.
 
 	// Values is how many values a request's body may have, where it is inspected: JSON values, a list or an object being one
-	// beside those within it, and pairs of a form. 100000 by default; 10000000 at most. While policy looks at it, a value
+	// beside those within it, pairs of a form, and parts of multipart. 100000 by default; 10000000 at most. While policy looks at it, a value
 	// takes up to 200 bytes.
 	Values int `yaml:"values"`
 

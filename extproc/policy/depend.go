@@ -10,7 +10,7 @@ import (
 // told is a dependence.
 type uses struct {
 	context bool // input.context, or something that could be it
-	body    bool // input.http.body or .form, or something that could be it
+	body    bool // input.http.body, .form or .multipart, or something that could be it
 
 	everything bool           // more of the detail than one can say
 	of         map[place]bool // what of the detail
@@ -106,7 +106,7 @@ func (f *follower) detail(path ast.Ref) {
 		f.uses.body, f.uses.everything = true, true
 		return
 	}
-	f.uses.body = f.uses.body || is(path[0], "body") || is(path[0], "form")
+	f.uses.body = f.uses.body || is(path[0], "body") || is(path[0], "form") || is(path[0], "multipart")
 	at := place{member: string(path[0].Value.(ast.String))} //nolint:forcetypeassert // isString
 	if len(path) > 1 && isString(path[1]) {
 		at.name = string(path[1].Value.(ast.String)) //nolint:forcetypeassert // isString

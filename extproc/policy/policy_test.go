@@ -545,16 +545,18 @@ func TestDeepAndHugeInputs(t *testing.T) {
 }
 
 func TestStaticHints(t *testing.T) {
-	s := load(t, Options{Packages: []string{"a", "b", "c"}}, map[string]string{
+	s := load(t, Options{Packages: []string{"a", "b", "c", "d", "e"}}, map[string]string{
 		"a.rego": "package rules.a\n\nallow contains {\"id\": \"x\"} if input.http.method == \"GET\"",
 		"b.rego": "package rules.b\n\nimport data.lib\n\nallow contains {\"id\": \"x\"} if lib.small",
 		"c.rego": "package rules.c\n\nallow contains {\"id\": \"x\"}\n\nredact contains {\"path\": \"$.a\"}",
+		"d.rego": "package rules.d\n\nallow contains {\"id\": \"x\"} if input.http.multipart[0].bytes == 1",
+		"e.rego": "package rules.e\n\nallow contains {\"id\": \"x\"} if input.http.form.a",
 		"l.rego": "package lib\n\nsmall if input.http.body.amount < 10",
 	})
 	for _, c := range []struct {
 		pkg          string
 		redact, body bool
-	}{{"a", false, false}, {"b", false, true}, {"c", true, false}, {"nowhere", true, true}} {
+	}{{"a", false, false}, {"b", false, true}, {"c", true, false}, {"d", false, true}, {"e", false, true}, {"nowhere", true, true}} {
 		if s.MayRedact(c.pkg) != c.redact || s.NeedsBody(c.pkg) != c.body {
 			t.Errorf("%s: may redact %v, needs body %v; want %v, %v", c.pkg, s.MayRedact(c.pkg), s.NeedsBody(c.pkg), c.redact, c.body)
 		}

@@ -58,9 +58,20 @@ type (
 		Trailers      map[string][]string `json:"trailers" doc:"every value of every trailer, names in lower case"`
 		Body          any                 `json:"body,omitempty" doc:"the body when it is JSON; not there when it is not"`
 		Form          map[string][]string `json:"form" doc:"every value of every field of a form body, decoded, in order"`
+		Multipart     []partSchema        `json:"multipart,omitempty" doc:"the parts of a multipart body, in order; not there when it is none"`
 		BodySHA256    string              `json:"body_sha256" doc:"in hex; empty when there is no body or it is streamed"`
 		BodyBytes     int                 `json:"body_bytes"`
 		BodyStreamed  bool                `json:"body_streamed" doc:"the body had not been read when policy was asked"`
+	}
+
+	partSchema struct {
+		Name     string              `json:"name,omitempty"`
+		Filename string              `json:"filename,omitempty" doc:"there when the part is a file"`
+		Type     string              `json:"type" doc:"media type in lower case, without parameters; empty when the part has none"`
+		Headers  map[string][]string `json:"headers" doc:"every header of the part, names in lower case"`
+		Bytes    int                 `json:"bytes"`
+		SHA256   string              `json:"sha256" doc:"in hex"`
+		Value    string              `json:"value,omitempty" doc:"the text of a field, and of a file that is text of up to 64 KiB; not there for other parts"`
 	}
 
 	approvalSchema struct {

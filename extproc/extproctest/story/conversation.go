@@ -150,6 +150,9 @@ func (c *conversation) begin(rest string) {
 		r.Body = bytes.Repeat([]byte("x"), n)
 	case strings.HasPrefix(body, "<"):
 		r.Body = section(c.gateway.archive, body[1:])
+		if strings.HasSuffix(body, ".crlf") {
+			r.Body = bytes.ReplaceAll(r.Body, []byte("\n"), []byte("\r\n"))
+		}
 	default:
 		r.Body = []byte(body)
 	}

@@ -16,7 +16,8 @@
 // A conversation:
 //
 //	@ agent-2                       who asks from here on: an agent of the issuer, "nobody", or claims as JSON
-//	> POST /v1/payments {"a":1}     a request; a body of *N is N bytes of x, and of <NAME the file of that name
+//	> POST /v1/payments {"a":1}     a request; a body of *N is N bytes of x, and of <NAME the file of that
+//	                                name, whose lines end in CR LF where the name ends in .crlf
 //	| Name: value                   a header field of it, sent as written; "| chunked" and "| h2" choose how it goes, and "| h2 https"
 //	                                says that its scheme is https; $ID in a value is the request for approval that an answer named last
 //	>> POST /v1/payments/7/refunds  a request that is held: the conversation goes on when people are asked, "<" waits for the answer

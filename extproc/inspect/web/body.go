@@ -19,6 +19,7 @@ const (
 	asBytes bodyKind = iota // says that it is something else
 	asJSON                  // says that it is JSON
 	asForm                  // application/x-www-form-urlencoded
+	asParts                 // multipart of any kind
 	asAny                   // says nothing
 )
 
@@ -40,13 +41,26 @@ func (i *Inspector) classify(h *heading) error {
 	switch {
 	case media == "application/grpc" || strings.HasPrefix(media, "application/grpc+") || strings.HasPrefix(media, "application/grpc-web"):
 		i.framed = true
-	case media == "application/json" || strings.HasSuffix(media, "+json") || media == "text/json":
+	case isJSONType(media):
 		i.kind = asJSON
 	case media == "application/x-www-form-urlencoded":
 		i.kind = asForm
+	case strings.HasPrefix(media, "multipart/"):
+		i.kind, i.isForm = asParts, media == "multipart/form-data"
+		if err := i.setBoundary(h.contentType, params); err != nil {
+			return err
+		}
 	}
-	if charset := params["charset"]; charset != "" && !slices.Contains(charsets, strings.ToLower(charset)) {
-		return unreadable("The request's body is in the charset %q. Send UTF-8.", charset)
+	return checkCharset(params["charset"], "The request's body")
+}
+
+func isJSONType(media string) bool {
+	return media == "application/json" || strings.HasSuffix(media, "+json") || media == "text/json"
+}
+
+func checkCharset(charset, what string) error {
+	if charset != "" && !slices.Contains(charsets, strings.ToLower(charset)) {
+		return unreadable("%s is in the charset %q. Send UTF-8.", what, charset)
 	}
 	return nil
 }
@@ -63,13 +77,15 @@ func (i *Inspector) readBody() (err error) {
 	switch i.kind {
 	case asForm:
 		r.Form, err = i.pairs(string(i.body), "form")
+	case asParts:
+		err = i.multipart()
 	case asAny:
 		err = i.untyped()
 	}
 	if err != nil {
 		return err
 	}
-	if i.kind == asJSON || looksLikeJSON(i.body) && (!i.framed || !isGRPC(i.body)) {
+	if i.kind == asJSON || looksLikeJSON(i.body) && r.Multipart == nil && (!i.framed || !isGRPC(i.body)) {
 		r.Body, err = i.json(i.body, "request's JSON body")
 		r.JSON = err == nil
 	}

@@ -419,14 +419,14 @@ func FuzzJSON(f *testing.F) {
 
 // FuzzChunkSplit: however the body is split, the request or the refusal is the same.
 func FuzzChunkSplit(f *testing.F) {
-	for _, s := range []string{`{"a":[1,"é",2]}`, `{"a":1,"a":2}`, "a=1&b=2", strings.Repeat("x", 70), "\xEF\xBB\xBF{}"} {
-		for _, contentType := range []byte{0, 1, 2} {
+	for _, s := range []string{`{"a":[1,"é",2]}`, `{"a":1,"a":2}`, "a=1&b=2", strings.Repeat("x", 70), "\xEF\xBB\xBF{}", "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb\r\n--x--"} {
+		for _, contentType := range []byte{0, 1, 2, 3, 4} {
 			f.Add([]byte(s), []byte{1, 2, 3, 0, 40}, contentType)
 		}
 	}
 	f.Fuzz(func(t *testing.T, body, cuts []byte, contentType byte) {
 		opt := Options{MaxBody: 64}
-		fields := post([]string{jsonType, formType, textType}[contentType%3])
+		fields := post([]string{jsonType, formType, textType, partsType, "x: y"}[contentType%5])
 		whole, _, wholeErr := read(opt, fields, string(body))
 		i := New(opt)
 		if err := i.Head(fields); err != nil {

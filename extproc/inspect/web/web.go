@@ -17,8 +17,9 @@
 // A body without a Content-Type is read as a form too, as Rack does. The names of parameters are held to what frameworks
 // make of them (names.go): one that is another name to one of them is refused, and so are two that are one.
 //
-// A body that is neither JSON nor a form (multipart, XML, bytes) is not looked into: policy sees its Content-Type, its
-// length and its SHA-256, and has to rule on those.
+// Multipart is looked into one level deep (multipart.go): policy sees each part's name, file name, type, size and SHA-256, the
+// values of fields, and files that are small and text. The parts' names are parameters like others. A body that is none of
+// these (XML, bytes) is not looked into: policy sees its Content-Type, its length and its SHA-256, and has to rule on those.
 //
 // In JSON, what most readers agree on is accepted: names that are one only where case is ignored (Go's encoding/json,
 // ASP.NET) are refused, and numbers that a double does not give back, unless the resource says that its target is exact.
@@ -52,6 +53,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/countersign/countersign/extproc/gate"
@@ -84,7 +86,7 @@ type Options struct {
 	Identity []string // fields of [Identity] that pass here, and are judged; see CheckOpened
 
 	// MaxValues is how many values a body may have: JSON values, a list or an object being one beside those within it, and
-	// pairs of a form. DefaultValues where it is 0.
+	// pairs of a form, and parts. DefaultValues where it is 0.
 	MaxValues int
 
 	// ExactNumbers accepts JSON numbers that a double does not give back, because the target reads them exactly.
@@ -108,6 +110,7 @@ type Request struct {
 	Body      gate.Raw    // the body in canonical form; empty where JSON is false
 	JSON      bool        // the body was JSON
 	Form      gate.Object // decoded name -> list of decoded values, of a form body
+	Multipart []any       // a gate.Object for each part of a multipart body; nil where it is none
 
 	BodySHA256   string // hex; empty where the body is streamed or there is none
 	BodyBytes    int64
@@ -117,17 +120,27 @@ type Request struct {
 	Approval        string      // id of the request for approval that the agent names; empty where it names none. Not judged.
 }
 
+// HasField reports whether the body is a form with a field of this name.
+func (r *Request) HasField(name string) bool {
+	_, in := r.Form.Get(name)
+	return in || slices.ContainsFunc(r.Multipart, func(p any) bool {
+		part, _ := p.(gate.Object)
+		own, _ := part.Get("name")
+		return own == name
+	})
+}
+
 // Key is "http".
 func (r *Request) Key() string { return "http" }
 
 // Object is the request as policy sees it: input.http. A body that is not JSON is left out, so that `input.http.body` is
 // undefined; where it is null, null was sent.
 func (r *Request) Object() gate.Object {
-	o := append(make(gate.Object, 0, 15), gate.Member{Name: "authority", Value: r.Authority})
+	o := append(make(gate.Object, 0, 16), gate.Member{Name: "authority", Value: r.Authority})
 	if r.JSON {
 		o = append(o, gate.Member{Name: "body", Value: r.Body})
 	}
-	return append(o,
+	o = append(o,
 		gate.Member{Name: "body_bytes", Value: r.BodyBytes},
 		gate.Member{Name: "body_sha256", Value: r.BodySHA256},
 		gate.Member{Name: "body_streamed", Value: r.BodyStreamed},
@@ -135,6 +148,11 @@ func (r *Request) Object() gate.Object {
 		gate.Member{Name: "headers", Value: r.Headers},
 		gate.Member{Name: "host", Value: r.Host},
 		gate.Member{Name: "method", Value: r.Method},
+	)
+	if r.Multipart != nil {
+		o = append(o, gate.Member{Name: "multipart", Value: r.Multipart})
+	}
+	return append(o,
 		gate.Member{Name: "path", Value: r.Path},
 		gate.Member{Name: "query", Value: r.Query},
 		gate.Member{Name: "request_target", Value: r.Target},
@@ -153,11 +171,14 @@ type Inspector struct {
 	tunnel  bool // the request asks to pass bytes of another protocol, which the resource accepts
 	kind    bodyKind
 	framed  bool  // says that it is gRPC
+	isForm  bool  // says that it is multipart/form-data
 	length  int64 // Content-Length; -1 where there is none
 	body    []byte
 	values  int // of the body, that were read
-	remove  []string
-	err     error
+
+	boundary string // of a multipart body
+	remove   []string
+	err      error
 }
 
 // New returns an inspector for one request.

@@ -1,0 +1,275 @@
+package web
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"mime"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// Bounds on multipart bodies. Go, PHP and Django stop at about as many parts.
+const (
+	maxParts    = 1000
+	maxPartHead = 8 << 10
+	maxPartText = 64 << 10 // of a file's text that policy sees
+)
+
+// boundaryForm is RFC 2046's, less the comma and the space, at which some servers end it.
+var boundaryForm = regexp.MustCompile(`^[0-9A-Za-z'()+_./:=?-]{1,70}$`)
+
+// setBoundary reads the boundary of a multipart type. Rack takes the last "boundary=" of the field for it, PHP the first, and
+// both look into quoted text, so there may be one.
+func (i *Inspector) setBoundary(field string, params map[string]string) error {
+	i.boundary = params["boundary"]
+	written := strings.ToLower(field)
+	at := strings.Index(written, "boundary=")
+	if !boundaryForm.MatchString(i.boundary) || strings.Count(written, "boundary") != 1 || at < 0 {
+		return unreadable("The request's Content-Type %.200q has no boundary, more than one, or one that servers read in different ways. Send one of letters and digits.", field)
+	}
+	if value := field[at+len("boundary="):]; !strings.HasPrefix(value, i.boundary) && !strings.HasPrefix(value, `"`+i.boundary+`"`) {
+		return unreadable("The request's Content-Type %.200q has a boundary with an escape. Send one of letters and digits.", field)
+	}
+	return nil
+}
+
+// multipart reads a body that is called so. It takes what RFC 2046 has a sender write, and nothing of what it has a receiver
+// accept beside that: where a part ends must be the same to a reader that wants no CR before a LF, that finds a boundary in the
+// middle of a line, or that reads on after the last.
+func (i *Inspector) multipart() error {
+	delimiter := []byte("--" + i.boundary)
+	if looksLikeJSON(i.body) && !bytes.Contains(i.body, delimiter) {
+		return nil // and no multipart to anybody
+	}
+	rest, found := bytes.CutPrefix(i.body, delimiter)
+	if !found {
+		return unreadable("The request's multipart body does not begin with its boundary. Send nothing before the first part.")
+	}
+	i.request.Multipart = []any{}
+	names := []string{}
+	for !bytes.HasPrefix(rest, []byte("--")) {
+		var part part
+		var err error
+		if part, rest, err = cutPart(rest, delimiter); err == nil {
+			err = i.part(&part)
+		}
+		if err != nil {
+			return err
+		}
+		if part.hasName && !slices.Contains(names, part.name) {
+			names = append(names, part.name)
+		}
+		i.request.Multipart = append(i.request.Multipart, part.object())
+	}
+	if rest = rest[2:]; len(rest) > 0 && string(rest) != "\r\n" {
+		return unreadable("The request's multipart body goes on after its last boundary. Send nothing there.")
+	}
+	return checkNames(names, "multipart body")
+}
+
+// part is one part of a multipart body.
+type part struct {
+	head []byte
+	data []byte
+
+	headers          gate.Object
+	media            string // of its Content-Type; "" where there is none
+	name, filename   string
+	hasName, hasFile bool
+	shown            bool // policy sees its data
+}
+
+// cutPart cuts the part off that follows a delimiter. What is left begins behind the next one.
+func cutPart(b, delimiter []byte) (p part, rest []byte, err error) {
+	b, found := bytes.CutPrefix(b, []byte("\r\n"))
+	if !found {
+		return p, nil, unreadable("The request's multipart body has a boundary that is not alone on its line, or lines that do not end in CR LF.")
+	}
+	if after, empty := bytes.CutPrefix(b, []byte("\r\n")); empty {
+		b = after
+	} else if p.head, b, found = bytes.Cut(b, []byte("\r\n\r\n")); !found || len(p.head) > maxPartHead || bytes.Contains(p.head, delimiter) {
+		return p, nil, unreadable("The request's multipart body has a part whose header fields do not end within %d bytes, in an empty line with CR LF.", maxPartHead)
+	}
+	p.data, rest, found = bytes.Cut(b, delimiter)
+	if !found {
+		return p, nil, unreadable("The request's multipart body does not end with its boundary and two hyphens. Send all of it.")
+	}
+	if p.data, found = bytes.CutSuffix(p.data, []byte("\r\n")); !found {
+		return p, nil, unreadable("The request's multipart body has its boundary in the middle of a line, or after a line that does not end in CR LF. Choose a boundary that is not in the parts.")
+	}
+	return p, rest, nil
+}
+
+// part reads the head of a part and says what policy sees of its data.
+func (i *Inspector) part(p *part) error {
+	if len(i.request.Multipart) == maxParts {
+		return unreadable("The request's multipart body has more than %d parts. Send less at a time.", maxParts)
+	}
+	if err := i.count(1); err != nil {
+		return err
+	}
+	grouped := newGroups(4)
+	for line := range strings.SplitSeq(string(p.head), "\r\n") {
+		if line == "" {
+			continue
+		}
+		name, value, found := strings.Cut(line, ":")
+		f := Field{strings.ToLower(name), strings.Trim(value, " \t")}
+		if err := checkField(f); err != nil || !found {
+			return unreadable("A part of the request's multipart body has the header line %.100q, which is not NAME: VALUE on one line.", line)
+		}
+		if slices.ContainsFunc(grouped.members, func(m gate.Member) bool { return m.Name == f.Name }) {
+			return unreadable("A part of the request's multipart body has the header field %q twice. Send it once.", f.Name)
+		}
+		grouped.add(f.Name, f.Value)
+		if err := i.partField(p, f); err != nil {
+			return err
+		}
+	}
+	p.headers = grouped.object()
+	return i.partData(p)
+}
+
+func (i *Inspector) partField(p *part, f Field) error {
+	switch f.Name {
+	case "content-disposition":
+		return p.disposition(f.Value, i.isForm)
+	case "content-type":
+		media, params, err := mime.ParseMediaType(f.Value)
+		if err != nil {
+			return unreadable("A part of the request's multipart body has a Content-Type %.100q that cannot be read: %v.", f.Value, err)
+		}
+		p.media = media
+		if i.isForm && strings.HasPrefix(media, "multipart/") {
+			return unreadable("The request's form has a part that has parts itself (%s), which servers read in different ways. Send them one by one.", media)
+		}
+		return checkCharset(params["charset"], "A part of the request's multipart body")
+	case "content-transfer-encoding":
+		if !slices.Contains([]string{"7bit", "8bit", "binary"}, strings.ToLower(f.Value)) {
+			return unreadable("A part of the request's multipart body is encoded (Content-Transfer-Encoding: %.40s), and servers differ in whether they decode it. Send it as it is.", f.Value)
+		}
+	case "content-encoding":
+		if !strings.EqualFold(f.Value, "identity") {
+			return unreadable("A part of the request's multipart body is encoded (Content-Encoding: %.40s) and cannot be read. Send it as it is.", f.Value)
+		}
+	case "content-length":
+		if f.Value != strconv.Itoa(len(p.data)) {
+			return unreadable("A part of the request's multipart body has %d bytes, and its Content-Length is %.40q.", len(p.data), f.Value)
+		}
+	case "content-id": // Rack's name for a part that has none
+		if overridesMethod(strings.Trim(f.Value, "<>")) {
+			return checkName("_method", "multipart body")
+		}
+	}
+	return nil
+}
+
+// The parameters of a Content-Disposition as RFC 7578 has them, in the spellings that all servers read alike: no escapes
+// (to PHP and Internet Explorer a backslash is part of a path), no single quotes (PHP's other quotes), nothing within a value
+// that looks like another parameter (Rack searches for them), and no encoded words (which Java's parsers decode).
+var (
+	dispositionForm = regexp.MustCompile(`^[A-Za-z-]+([ \t]*;[ \t]*([A-Za-z-]+=("[^"\\]*"|[!#$%&*+.^_|~0-9A-Za-z-]+)|(?i:filename\*=utf-8)'[A-Za-z-]*'[!#$&+.^_|~0-9A-Za-z%-]*))*$`)
+	dispositionPart = regexp.MustCompile(`;[ \t]*([A-Za-z-]+\*?)=("[^"]*"|[^\s;]+)`)
+	looksLikeAName  = regexp.MustCompile(`(?i)name\s*\*?[0-9]*\s*=|=\?|%[0-9a-f][0-9a-f]`)
+)
+
+func (p *part) disposition(value string, form bool) error {
+	refuse := func(why string) error {
+		return unreadable("A part of the request's multipart body has the Content-Disposition %.200q, with %s. Send form-data; name=\"NAME\"; filename=\"NAME\", in plain text.", value, why)
+	}
+	if !dispositionForm.MatchString(value) {
+		return refuse("quotes, escapes or characters that servers read in different ways")
+	}
+	kind, _, _ := strings.Cut(value, ";")
+	if form && !strings.EqualFold(strings.TrimSpace(kind), "form-data") {
+		return refuse("another kind than form-data")
+	}
+	params := map[string]string{}
+	for _, m := range dispositionPart.FindAllStringSubmatch(value, -1) {
+		name, text := strings.ToLower(m[1]), strings.Trim(m[2], `"`)
+		if _, twice := params[name]; twice {
+			return refuse("a parameter that is there twice")
+		}
+		if name != "filename*" && looksLikeAName.MatchString(text) {
+			return refuse("a value that some servers decode, or take parameters from")
+		}
+		params[name] = text
+	}
+	p.name, p.hasName = params["name"]
+	p.filename, p.hasFile = params["filename"]
+	extended, both := params["filename*"]
+	delete(params, "name")
+	delete(params, "filename")
+	delete(params, "filename*")
+	for name := range params {
+		if form {
+			return refuse("the parameter " + name + ", which is not of a form")
+		}
+	}
+	if both { // .NET sends both
+		_, encoded, _ := strings.Cut(extended[min(len("utf-8'"), len(extended)):], "'")
+		if decoded, err := url.PathUnescape(encoded); err != nil || !p.hasFile || decoded != p.filename {
+			return refuse("a filename* that is not its filename")
+		}
+	}
+	if slices.Contains(strings.Split(p.filename, "/"), "..") || strings.ContainsFunc(p.filename, func(c rune) bool { return c < ' ' }) {
+		return refuse("a file name that is a path to somewhere else")
+	}
+	return nil
+}
+
+// partData decides what policy sees of the data. A part of a form that is no file is a value like that of any other form,
+// whatever its type says, and policy sees all of it.
+func (i *Inspector) partData(p *part) error {
+	name := p.name
+	if !p.hasName {
+		name = p.filename // Rack's name for a part that has none
+	}
+	if i.isForm && !p.hasName {
+		return unreadable("The request's form has a part without a name. Send Content-Disposition: form-data; name=\"NAME\".")
+	}
+	if err := checkName(name, "multipart body"); err != nil && (p.hasName || overridesMethod(name)) {
+		return err
+	}
+	if name == "_charset_" && !strings.EqualFold(string(p.data), "utf-8") {
+		return unreadable("The request's form says that it is in another charset than UTF-8 (_charset_). Send UTF-8.")
+	}
+	isText := p.media == "" || strings.HasPrefix(p.media, "text/") || isJSONType(p.media) ||
+		strings.HasSuffix(p.media, "xml") || p.media == "application/x-www-form-urlencoded" || p.media == "application/http"
+	readable := utf8.Valid(p.data) && bytes.IndexByte(p.data, 0) < 0
+	if i.isForm && !p.hasFile && isText && !readable {
+		return unreadable("The request's form has a value of %.100q that is not text in UTF-8. Send it as a file, or with its type.", p.name)
+	}
+	p.shown = readable && (i.isForm && !p.hasFile || isText && len(p.data) <= maxPartText)
+	if isJSONType(p.media) && len(p.data) > 0 {
+		if _, err := i.json(p.data, "JSON in a part of the request's body"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// object is the part as policy sees it. What it does not have is not there.
+func (p *part) object() gate.Object {
+	sum := sha256.Sum256(p.data)
+	o := append(make(gate.Object, 0, 7), gate.Member{Name: "bytes", Value: len(p.data)})
+	if p.hasFile {
+		o = append(o, gate.Member{Name: "filename", Value: p.filename})
+	}
+	o = append(o, gate.Member{Name: "headers", Value: p.headers})
+	if p.hasName {
+		o = append(o, gate.Member{Name: "name", Value: p.name})
+	}
+	o = append(o, gate.Member{Name: "sha256", Value: hex.EncodeToString(sum[:])}, gate.Member{Name: "type", Value: p.media})
+	if p.shown {
+		o = append(o, gate.Member{Name: "value", Value: string(p.data)})
+	}
+	return o
+}
