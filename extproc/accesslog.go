@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/redact"
 )
 
@@ -33,16 +34,18 @@ const accessLogLag = 400 * time.Millisecond
 
 // StreamAccessLogs takes Envoy's access log: each entry becomes a transit record, and ends the operation that waits for it.
 func (s *Server) StreamAccessLogs(stream accesslog.AccessLogService_StreamAccessLogsServer) (err error) {
-	defer s.caught(&err)
+	defer guard.Catch("the access log", func(guard.Panic) { err = errFailed })
 	s.outcomes.connected(1)
 	defer s.outcomes.connected(-1)
 	messages := make(chan *accesslog.StreamAccessLogsMessage)
 	failed := make(chan error, 1)
-	go func() {
+	go guard.Func("the access log", func() {
+		err := errFailed
+		defer func() { failed <- err }()
 		for {
-			m, err := stream.Recv()
-			if err != nil {
-				failed <- err
+			m, received := stream.Recv()
+			if received != nil {
+				err = received
 				return
 			}
 			select {
@@ -51,7 +54,7 @@ func (s *Server) StreamAccessLogs(stream accesslog.AccessLogService_StreamAccess
 				return
 			}
 		}
-	}()
+	})()
 	for {
 		select {
 		case m := <-messages:
@@ -70,6 +73,7 @@ func (s *Server) StreamAccessLogs(stream accesslog.AccessLogService_StreamAccess
 }
 
 func (s *Server) transit(ctx context.Context, e *data.HTTPAccessLogEntry) {
+	defer guard.Catch("an entry of the access log", nil)
 	t := readTransit(e)
 	st := s.state.Load()
 	if st == nil {
@@ -208,7 +212,7 @@ func (o *outcomes) expect(a *attempt) {
 	o.pending[a.op.ID] = &pendingOutcome{attempt: a}
 	if len(o.pending) >= max(o.most, maxPending) {
 		o.most = 2 * len(o.pending) // until some have been given up
-		go o.giveUpOldest()
+		go guard.Func("operations that nobody ends", o.giveUpOldest)()
 	}
 	if c := a.call.connection; c != nil && c.ended { // while it was decided
 		o.giveUpSoon(c)
@@ -235,7 +239,7 @@ func (o *outcomes) await(a *attempt, known gate.Outcome, open bool) {
 	p.outcome, p.waiting = known, true
 	if p.seen == nil {
 		if !open {
-			p.timer = time.AfterFunc(accessLogWait, func() { o.expire(a.op.ID) })
+			p.timer = time.AfterFunc(accessLogWait, guard.Func("an operation that nobody ends", func() { o.expire(a.op.ID) }))
 		}
 		o.mu.Unlock()
 		return
@@ -328,10 +332,10 @@ func (o *outcomes) lost(c *connection) {
 }
 
 func (o *outcomes) giveUpSoon(c *connection) {
-	time.AfterFunc(envoyGoneWait, func() {
+	time.AfterFunc(envoyGoneWait, guard.Func("operations that nobody ends", func() {
 		o.giveUp(func(p *pendingOutcome) bool { return p.attempt.call.connection == c },
 			fmt.Sprintf("Envoy's connection ended %v ago, and its access log did not tell how the operation ended", envoyGoneWait))
-	})
+	}))
 }
 
 // giveUp records an unknown outcome for those that wait and for which which is true.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/inspect/web"
 )
 
@@ -32,12 +33,13 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 		return nil, status.Error(codes.Unavailable, "countersign: "+err.Error())
 	}
 	defer end()
-	defer s.caught(&err)
+	var a *attempt
+	defer guard.Catch("an operation", func(guard.Panic) { out, err = s.failed(a) })
 
 	attrs := m.GetAttributes()
 	request := attrs.GetRequest().GetHttp()
 	fields := requestFields(request)
-	a := s.newAttempt(st, call{
+	a = s.newAttempt(st, call{
 		resource: attrs.GetContextExtensions()[ResourceExtension], fingerprint: attrs.GetContextExtensions()[FingerprintExtension],
 		peer: addressText(attrs.GetSource().GetAddress()), answers: answersPass, connection: connectionOf(ctx),
 	}, fields)
@@ -140,6 +142,11 @@ func requestFields(r *authz.AttributeContext_HttpRequest) []web.Field {
 // deny ends a refused attempt.
 func (a *attempt) deny(ctx context.Context) *authz.CheckResponse {
 	a.server.finish(a.state.Gate, a.op.Resource.Name, a.ruling, a.outcomeOfHold(ctx))
+	return a.denied()
+}
+
+// denied is what a refused attempt is answered.
+func (a *attempt) denied() *authz.CheckResponse {
 	denied := &authz.DeniedHttpResponse{
 		Status: &httptype.HttpStatus{Code: httptype.StatusCode(a.refused.status)},
 		Body:   string(a.refused.body),

@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // connection is one of Envoy's connections to this service; each worker thread of an Envoy has one. When it ends, nobody is
@@ -34,7 +36,7 @@ func (w *watch) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, e
 		return conn, info, err
 	}
 	c := &connection{AuthInfo: info}
-	return &watchedConn{Conn: conn, closed: sync.OnceFunc(func() { w.server.outcomes.lost(c) })}, c, nil
+	return &watchedConn{Conn: conn, closed: sync.OnceFunc(guard.Func("the end of a connection", func() { w.server.outcomes.lost(c) }))}, c, nil
 }
 
 // Clone copies the credentials.

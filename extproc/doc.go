@@ -167,7 +167,9 @@
 // passed against what was decided, and it ends the operations whose answers do not come by here or whose streams broke off.
 //
 // Refusals are application/problem+json, in words that a developer or a language model can act on, and never a policy's
-// internals. [Server.Drain] refuses what is new and waits for what is under way. A panic is one operation's, and refuses it.
+// internals. [Server.Drain] refuses what is new and waits for what is under way. A panic is one operation's: that is refused, and
+// recorded as the gateway's failure. Package [github.com/countersign/countersign/extproc/guard] keeps one in a goroutine or a
+// timer from ending the process.
 //
 // # Envoy's configuration
 //

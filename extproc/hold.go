@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/inspect/web"
 )
 
@@ -30,7 +31,7 @@ func (a *attempt) hold(ctx context.Context) {
 	defer a.server.held.Add(-1)
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	defer context.AfterFunc(a.server.stopping, cancel)() // a gateway that stops hands over
+	defer context.AfterFunc(a.server.stopping, guard.Func("a hold", cancel))() // a gateway that stops hands over
 	for id := a.pendingID(); id != ""; id = a.pendingID() {
 		answer, err := a.state.Gate.Approvals.Wait(ctx, id)
 		if err != nil && ctx.Err() == nil {

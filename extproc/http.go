@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/inspect/web"
 )
 
@@ -63,7 +64,6 @@ func (s *Server) Process(stream ext.ExternalProcessor_ProcessServer) (err error)
 		return status.Error(codes.Unavailable, "countersign: "+err.Error())
 	}
 	defer end()
-	defer s.caught(&err)
 	x := &exchange{server: s, stream: stream}
 	defer x.close()
 	for {
@@ -81,6 +81,7 @@ func (s *Server) Process(stream ext.ExternalProcessor_ProcessServer) (err error)
 func (x *exchange) handle(st *State, all *ext.ProcessingRequest) (done bool, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	defer guard.Catch("an operation", func(guard.Panic) { done, err = x.failed() })
 	ctx := x.stream.Context()
 	switch m := all.Request.(type) {
 	case *ext.ProcessingRequest_RequestHeaders:
@@ -141,7 +142,7 @@ func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeader
 		return x.decide(ctx, nil)
 	}
 	if limit := x.attempt.resource.RequestTime; limit > 0 {
-		x.request.late = time.AfterFunc(limit, x.tooLate)
+		x.request.late = time.AfterFunc(limit, guard.Func("a request that is late", x.tooLate))
 	}
 	return false, nil
 }
@@ -163,6 +164,7 @@ func toldAll(ctx context.Context, key string) string {
 func (x *exchange) tooLate() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	defer guard.Catch("a request that is late", func(guard.Panic) { _, _ = x.failed() })
 	if x.request.ended || x.finished {
 		return
 	}
@@ -339,6 +341,7 @@ func (x *exchange) finish(o gate.Outcome) {
 func (x *exchange) close() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	defer guard.Catch("the end of an operation", func(guard.Panic) { _, _ = x.failed() })
 	x.response.stop()
 	a := x.attempt
 	if a != nil {

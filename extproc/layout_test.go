@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"os"
 	"os/exec"
@@ -60,15 +63,15 @@ func run(t *testing.T, name string, args ...string) []byte {
 var mayImport = map[string][]string{
 	"cmd/countersign":       {"extproc", "extproc/", "xds", "policies", "envoy"},
 	"examples/":             {"extproc/extproctest"},
-	"extproc":               {"extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/redact", "extproc/postgres"},
-	"extproc/approval/":     {"extproc/gate", "extproc/approval", "extproc/datafile"},
-	"extproc/approval":      {"extproc/gate"},
+	"extproc":               {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/redact", "extproc/postgres"},
+	"extproc/approval/":     {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/datafile"},
+	"extproc/approval":      {"extproc/guard", "extproc/gate"},
 	"extproc/config":        {"extproc/inspect/"}, // what cannot be said in a configuration is known where it is read
-	"extproc/console":       {"extproc/gate", "extproc/approval", "extproc/identity"},
-	"extproc/evidence":      {"extproc/gate", "extproc/datafile"},
-	"extproc/evidence/otlp": {"extproc/gate", "extproc/evidence", "extproc/datafile"},
+	"extproc/console":       {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/identity"},
+	"extproc/evidence":      {"extproc/guard", "extproc/gate", "extproc/datafile"},
+	"extproc/evidence/otlp": {"extproc/guard", "extproc/gate", "extproc/evidence", "extproc/datafile"},
 	"extproc/extproctest/":  {"extproc/extproctest"},
-	"extproc/identity":      {"extproc/gate"},
+	"extproc/identity":      {"extproc/guard", "extproc/gate"},
 	"extproc/inspect/":      {"extproc/gate"},
 	"extproc/policy":        {"extproc/gate"},
 	"extproc/postgres":      {"extproc/gate", "extproc/inspect/postgres", "extproc/redact"},
@@ -194,4 +197,57 @@ func TestTextOfTrackedFiles(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestEverythingThatRunsByItselfIsGuarded: a panic in a goroutine or a timer ends the process, unless package guard has it. So
+// each is started as guard.Func or guard.Loop.
+func TestEverythingThatRunsByItselfIsGuarded(t *testing.T) {
+	started := 0
+	for _, file := range tracked(t) {
+		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") || regexp.MustCompile(`^(examples|extproc/extproctest|extproc/approval/approvaltest|extproc/guard)/`).MatchString(file) {
+			continue
+		}
+		set := token.NewFileSet()
+		parsed, err := parser.ParseFile(set, filepath.Join("..", file), nil, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // removed, and not yet committed
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			var runs ast.Expr
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				runs = n.Call.Fun
+			case *ast.CallExpr:
+				if name, ok := n.Fun.(*ast.SelectorExpr); ok && (name.Sel.Name == "AfterFunc" || name.Sel.Name == "Go") && len(n.Args) > 0 {
+					runs = n.Args[len(n.Args)-1]
+				}
+			}
+			if runs == nil {
+				return true
+			}
+			started++
+			if !isGuarded(runs) {
+				t.Errorf("%s: it runs by itself, and a panic in it would end the process: use guard.Func or guard.Loop", set.Position(n.Pos()))
+			}
+			return true
+		})
+	}
+	if started < 30 {
+		t.Errorf("only %d were found", started)
+	}
+}
+
+func isGuarded(e ast.Expr) bool {
+	call, ok := e.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	name, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || name.Sel.Name != "Func" && name.Sel.Name != "Loop" {
+		return false
+	}
+	of, ok := name.X.(*ast.Ident)
+	return ok && of.Name == "guard"
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/redact"
 )
@@ -191,7 +192,6 @@ func (x *exchange) redactFields(fields []web.Field, m *ext.HeaderMutation, clean
 // that is to be said.
 func (x *exchange) release(whole bool, length *int) error {
 	r := &x.response
-	r.released = true
 	m := &ext.HeaderMutation{}
 	if r.plan != nil {
 		x.redactFields(r.head.Fields, m, func(i int) bool { return x.clean(i, whole) })
@@ -200,9 +200,11 @@ func (x *exchange) release(whole bool, length *int) error {
 	if length != nil {
 		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.Itoa(*length)))
 	}
-	return x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{
+	err := x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{
 		ResponseHeaders: &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: m}},
 	}})
+	r.released = true
+	return err
 }
 
 // cookies removes the target's cookies: they are its credentials.
@@ -321,7 +323,7 @@ func (x *exchange) waitForMore() {
 	if !r.released && len(r.searched) > 0 {
 		wait = fieldsTime
 	}
-	r.timer = time.AfterFunc(wait, x.releaseHeld)
+	r.timer = time.AfterFunc(wait, guard.Func("a held answer", x.releaseHeld))
 }
 
 // flush passes n of the bytes that are held on, after the head.
@@ -349,6 +351,7 @@ func (x *exchange) flush(n int, whole, last bool) error {
 func (x *exchange) releaseHeld() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	defer guard.Catch("a held answer", func(guard.Panic) { _, _ = x.failed() })
 	if x.finished || x.response.timer == nil {
 		return
 	}

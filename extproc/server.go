@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,10 +13,9 @@ import (
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/inspect/web"
 )
 
@@ -155,7 +153,11 @@ func (s *Server) StopAccepting() {
 func (s *Server) Drain(ctx context.Context) error {
 	s.StopAccepting()
 	done := make(chan struct{})
-	go func() { s.work.Wait(); s.outcomes.settle(ctx); close(done) }()
+	go guard.Func("the drain", func() {
+		defer close(done)
+		s.work.Wait()
+		s.outcomes.settle(ctx)
+	})()
 	var err error
 	select {
 	case <-done:
@@ -188,15 +190,6 @@ func (s *Server) begin() (st *State, end func(), err error) {
 	return st, s.work.Done, nil
 }
 
-// caught turns a panic into an error of the call: Envoy refuses, and the rest of the gateway goes on.
-func (s *Server) caught(err *error) {
-	if p := recover(); p != nil {
-		s.opt.Log.Error("panic while handling an operation", "panic", p, "stack", string(debug.Stack()))
-		s.opt.Alarm("panic", fmt.Sprint(p))
-		*err = status.Error(codes.Internal, "countersign: internal error")
-	}
-}
-
 func (s *Server) decided(op *gate.Operation, r gate.Ruling, since time.Time) {
 	if f := s.opt.Observer.Decided; f != nil {
 		f(op, r, s.opt.Now().Sub(since))
@@ -204,13 +197,19 @@ func (s *Server) decided(op *gate.Operation, r gate.Ruling, since time.Time) {
 }
 
 func (s *Server) finish(g *gate.Gate, resource string, r gate.Ruling, o gate.Outcome) {
-	if f := s.opt.Observer.Finished; f != nil {
-		f(resource, o.Result, o.Duration)
-	}
+	defer s.count(resource, o.Result, o.Duration)
 	if r.Receipt().Seq == 0 {
 		return // the decision was not recorded, and the operation was refused for it
 	}
 	if err := g.Finish(context.Background(), r, o); err != nil {
 		s.opt.Log.Error("the outcome of an operation could not be recorded", "operation", r.Operation(), "error", err)
+	}
+}
+
+// count is for metrics, and undoes nothing of what has happened.
+func (s *Server) count(resource string, result gate.Result, took time.Duration) {
+	if f := s.opt.Observer.Finished; f != nil {
+		defer guard.Catch("the counting of operations", nil)
+		f(resource, result, took)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -48,7 +49,7 @@ func (g *gateway) listenProfile(ctx context.Context, a config.Address) error {
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	server := httpServer(mux)
 	server.WriteTimeout = 10 * time.Minute // a profile takes as long as it was asked to
-	go func() { g.log.Warn("profiles are no longer served", "error", server.Serve(l)) }()
+	go guard.Func("the profiles", func() { g.log.Warn("profiles are no longer served", "error", server.Serve(l)) })()
 	return nil
 }
 

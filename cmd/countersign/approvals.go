@@ -12,6 +12,7 @@ import (
 	"github.com/countersign/countersign/extproc/console"
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
 )
 
@@ -65,12 +66,12 @@ func (g *gateway) openApprovals(ctx context.Context, c *config.Config) error {
 		cancel()
 		return errors.Join(err, store.Close())
 	}
-	go func() {
+	go guard.Func("the approvals", func() {
 		defer close(a.done)
 		if err := desk.Run(ctx); err != nil {
 			g.alarm("approvals_failed", err.Error())
 		}
-	}()
+	})()
 	g.approvals = a
 	return nil
 }
@@ -112,10 +113,10 @@ func (g *gateway) startVoiding(ctx context.Context, policyDigest string) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
 	g.voiding = func() { cancel(); <-done }
-	go func() {
+	go guard.Func("the voiding of requests", func() {
 		defer close(done)
 		g.voidOthers(ctx, policyDigest)
-	}()
+	})()
 }
 
 // stopVoiding returns when nothing more is voided for a policy. What it was not done with is left to the next one.

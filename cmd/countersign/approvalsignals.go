@@ -16,6 +16,7 @@ import (
 	"github.com/countersign/countersign/extproc/approval/webhook"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // signals tell whoever runs the gateway, and whoever should approve, what waits for people: metrics and a webhook. Neither
@@ -38,7 +39,7 @@ func (g *gateway) startSignals(ctx context.Context, c *config.Config, store appr
 	if err != nil {
 		return nil, err
 	}
-	go s.queue.follow(ctx, store)
+	go guard.Loop(ctx, "the count of approvals", func() { s.queue.follow(ctx, store) })()
 	w := c.Approvals.Webhook
 	if w == nil {
 		return s, nil

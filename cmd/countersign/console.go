@@ -16,6 +16,7 @@ import (
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/console"
 	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
 )
 
@@ -46,7 +47,7 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("listen.console: %w", err)
 	}
-	server := httpServer(page.Handler())
+	server := httpServer(guarded("the console", page.Handler()))
 	if t := c.Listen.ConsoleTLS; t != nil {
 		certificate, err := tls.LoadX509KeyPair(string(t.CertificateFile), string(t.KeyFile))
 		if err != nil {
@@ -55,11 +56,11 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
 	}
 	g.approvals.console, g.approvals.people = server, people
-	go func() {
+	go guard.Func("the console", func() {
 		if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			g.alarm("listener_failed", err.Error())
 		}
-	}()
+	})()
 	return nil
 }
 

@@ -85,7 +85,7 @@ func TestDiskFails(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			g.Process.Stop()
 			disk := &brokenDisk{}
-			stop := serveOn(t, g, disk)
+			stop := serveOn(t, g, serving{disk: disk})
 			if a := ask(t, g, "GET", "/v1/payments/7"); a.Status != 200 {
 				t.Fatalf("while the disk works: %d\n%s", a.Status, a.Body)
 			}
@@ -126,26 +126,38 @@ func TestDiskFails(t *testing.T) {
 	}
 }
 
+// serving is what a test puts into a gateway that it serves itself.
+type serving struct {
+	disk     evidence.FS
+	observer extproc.Observer
+	state    func(*extproc.State)
+	options  []grpc.ServerOption
+}
+
 // serveOn serves g's configuration in this process, with a journal on disk, behind an Envoy of its own.
-func serveOn(t *testing.T, g *story.Gateway, disk evidence.FS) (stop func() error) {
+func serveOn(t *testing.T, g *story.Gateway, with serving) (stop func() error) {
 	t.Helper()
 	c, err := config.Load(g.Config)
 	must(t, err)
 	log, alarm := slog.New(slog.DiscardHandler), func(string, string) {}
 	journal, err := evidence.Open(t.Context(), evidence.Options{
-		Dir: filepath.Join(string(c.Data), "journal"), Node: c.Node, FS: disk, Log: log, RetryEvery: 10 * time.Millisecond,
+		Dir: filepath.Join(string(c.Data), "journal"), Node: c.Node, FS: with.disk, Log: log, RetryEvery: 10 * time.Millisecond,
 	})
 	must(t, err)
 	a, err := (&builder{log: log, journal: journal, alarm: alarm}).build(t.Context(), c, nil)
 	must(t, err)
 	a.verifier.Start(t.Context())
-	server := extproc.New(extproc.Options{Log: log, Now: time.Now, Alarm: alarm})
+	must(t, journal.Started(t.Context(), nil))
+	if with.state != nil {
+		with.state(a.state)
+	}
+	server := extproc.New(extproc.Options{Log: log, Now: time.Now, Alarm: alarm, Observer: with.observer})
 	envoys := xds.NewServer(xds.Options{Log: log, Alarm: alarm})
 	must(t, envoys.Update(t.Context(), c))
 	must(t, server.Swap(a.state, nil))
 	options, err := serverOptions(c, server)
 	must(t, err)
-	service := grpc.NewServer(options...)
+	service := grpc.NewServer(append(options, with.options...)...)
 	server.Register(service)
 	envoys.Register(service)
 	l, err := listenFor(t.Context(), c.Listen.Envoy)

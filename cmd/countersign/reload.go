@@ -14,6 +14,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/xds"
 )
@@ -121,6 +122,7 @@ func (g *gateway) concerns(name string) bool {
 
 // reload builds a whole new state and swaps it in. Where anything of it is bad the old state stays.
 func (g *gateway) reload(ctx context.Context) {
+	defer guard.Catch("a reload", func(p guard.Panic) { g.reject(ctx, errors.New("the reload panicked: "+p.Value)) })
 	previous := g.current()
 	next, err := g.next(ctx, previous)
 	if err == nil && unchanged(previous, next) {

@@ -22,6 +22,7 @@ import (
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/xds"
 )
@@ -136,6 +137,7 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	g.reportPanics()
 	if err := g.openApprovals(ctx, c); err != nil {
 		return err
 	}
@@ -160,7 +162,7 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 	if err := g.activate(ctx, first); err != nil {
 		return err
 	}
-	go trimMemory(ctx, g.server.Held, g.server.Judged)
+	go guard.Loop(ctx, "the memory", func() { trimMemory(ctx, g.server.Held, g.server.Judged) })()
 	if err := g.gauges(); err != nil {
 		return err
 	}
@@ -217,7 +219,7 @@ func (g *gateway) activate(ctx context.Context, a *active) error {
 		g.alarm("xds_failed", err.Error())
 	}
 	if fresh && previous != nil {
-		go previous.verifier.Close()
+		go guard.Func("the verifier before", previous.verifier.Close)()
 	}
 	g.startVoiding(ctx, a.policies.Digest())
 	return nil
@@ -286,8 +288,7 @@ func (g *gateway) raise(kind, detail string) {
 // alarm raises an alarm and records it.
 func (g *gateway) alarm(kind, detail string) {
 	g.raise(kind, detail)
-	body := gate.Object{{Name: "detail", Value: detail}, {Name: "kind", Value: kind}}
-	if err := g.journal.Post(context.Background(), &gate.Record{Type: gate.Alarm, Body: body}); err != nil {
+	if err := g.journal.Post(context.Background(), alarmRecord(kind, detail)); err != nil {
 		g.log.Error("an alarm could not be recorded", "kind", kind, "error", err)
 	}
 }
@@ -325,11 +326,11 @@ func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 	g.grpc = grpc.NewServer(options...)
 	g.server.Register(g.grpc)
 	g.envoys.Register(g.grpc)
-	go func() {
+	go guard.Func("the services", func() {
 		if err := g.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			g.alarm("listener_failed", err.Error())
 		}
-	}()
+	})()
 	return nil
 }
 
@@ -376,12 +377,12 @@ func (g *gateway) listenAdmin(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("listen.admin: %w", err)
 	}
-	server := httpServer(g.admin())
-	go func() {
+	server := httpServer(guarded("the admin interface", g.admin()))
+	go guard.Func("the admin interface", func() {
 		if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			g.alarm("listener_failed", err.Error())
 		}
-	}()
+	})()
 	return nil
 }
 
@@ -418,7 +419,7 @@ const lastWords = 2 * time.Second
 
 // stopServing lets what was answered reach Envoy: a hold that a stop has ended must tell the agent what to repeat.
 func stopServing(s *grpc.Server) {
-	late := time.AfterFunc(lastWords, s.Stop)
+	late := time.AfterFunc(lastWords, guard.Func("the services' stop", s.Stop))
 	defer late.Stop()
 	s.GracefulStop()
 }

@@ -23,17 +23,17 @@ func serverOptions(c *config.Config, server *extproc.Server) ([]grpc.ServerOptio
 	for i := range c.Resources { // ext_authz sends a body in one message
 		largest = max(largest, int(c.Resources[i].Limits.RequestBody)+4<<20)
 	}
-	options := []grpc.ServerOption{
-		grpc.MaxConcurrentStreams(1 << 16), // of a connection; each held request is one, and 20,000 are what a gateway is made for
+	options := append(extproc.Guarded(),
+		grpc.MaxConcurrentStreams(1<<16), // of a connection; each held request is one, and 20,000 are what a gateway is made for
 		grpc.MaxRecvMsgSize(largest),
-		grpc.MaxHeaderListSize(64 << 10),         // Envoy's own fields, a resource's name and an address
-		grpc.ConnectionTimeout(10 * time.Second), // until TLS and HTTP/2 are agreed on
+		grpc.MaxHeaderListSize(64<<10),         // Envoy's own fields, a resource's name and an address
+		grpc.ConnectionTimeout(10*time.Second), // until TLS and HTTP/2 are agreed on
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}), // an Envoy that is gone leaves no streams
 		// Each request is a stream, and a goroutine that is used again has its stack already: growing it anew was 6 % of
 		// the time. A stream that finds no worker free, because they hold, gets a goroutine of its own.
 		grpc.NumStreamWorkers(128),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	}
+	)
 	if _, unix := c.Listen.Envoy.Unix(); unix {
 		return append(options, grpc.Creds(server.Watch(insecure.NewCredentials()))), nil
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/datafile"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -74,7 +75,10 @@ func startEnvoy(c *config.Config, e env, log *slog.Logger, out io.Writer, alarm 
 		cancel()
 		return nil, err
 	}
-	go s.run(ctx)
+	go guard.Func("Envoy's supervisor", func() {
+		defer close(s.done)
+		guard.Loop(ctx, "Envoy's supervisor", func() { s.run(ctx) })()
+	})()
 	return s, nil
 }
 
@@ -136,7 +140,6 @@ func (s *supervisor) launch() error {
 
 // run waits for Envoy to end and starts it again, until it is told to stop.
 func (s *supervisor) run(ctx context.Context) {
-	defer close(s.done)
 	delay := firstRestart
 	for {
 		s.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // Options are what a desk needs. Store, Recorder, Node and People are required.
@@ -320,7 +321,9 @@ func (d *Desk) voidAll(ctx context.Context, page []Request, policyDigest string)
 	var voided atomic.Int64
 	errs := make([]error, 32)
 	for w := range errs {
-		workers.Go(func() {
+		workers.Go(guard.Func("the voiding of requests", func() {
+			stopped := errors.New("the voiding of requests panicked")
+			defer func() { errs[w] = cmp.Or(stopped, errs[w]) }()
 			for i := w; i < len(page) && errs[w] == nil; i += len(errs) {
 				if page[i].PolicyDigest == policyDigest {
 					continue
@@ -333,7 +336,8 @@ func (d *Desk) voidAll(ctx context.Context, page []Request, policyDigest string)
 					errs[w] = fmt.Errorf("void request %s: %w", page[i].ID, err)
 				}
 			}
-		})
+			stopped = nil
+		}))
 	}
 	workers.Wait()
 	return int(voided.Load()), errors.Join(errs...)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // outbox remembers which events this gateway has recorded and not yet taken out of the store.
@@ -186,7 +187,7 @@ func (d *Desk) clear(ctx context.Context) {
 	ids := make(chan string)
 	var workers sync.WaitGroup
 	for range 32 { // a store commits those that come together
-		workers.Go(func() {
+		workers.Go(guard.Loop(ctx, "the clearing of the outbox", func() {
 			for id := range ids {
 				r, err := d.store.Update(ctx, id, func(_ time.Time, r *Request) error {
 					if !d.outbox.drop(r) {
@@ -199,7 +200,7 @@ func (d *Desk) clear(ctx context.Context) {
 					d.outbox.forget(&r)
 				}
 			}
-		})
+		}))
 	}
 	for _, id := range d.outbox.ids() {
 		select {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // Store keeps requests. All of its methods are atomic, also between gateways that share a store, and what they return
@@ -168,7 +170,7 @@ const feedLimit = 50_000
 func NewFeed(ctx context.Context) (*Feed, <-chan Change) {
 	f := &Feed{changes: map[string]Change{}, wake: make(chan struct{}, 1)}
 	out := make(chan Change)
-	go func() {
+	go guard.Func("a feed of changes", func() {
 		defer close(out)
 		for {
 			select {
@@ -184,7 +186,7 @@ func NewFeed(ctx context.Context) (*Feed, <-chan Change) {
 				}
 			}
 		}
-	}()
+	})()
 	return f, out
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // waiting is who waits for which request. A change wakes those who wait for it, and one of them alone asks the store.
@@ -117,8 +118,8 @@ func (d *Desk) Run(ctx context.Context) error {
 	}
 	defer d.running.Unlock()
 	var parts sync.WaitGroup
-	parts.Go(func() { d.watch(ctx) })
-	parts.Go(func() { d.tend(ctx) })
+	parts.Go(guard.Loop(ctx, "the watch over approvals", func() { d.watch(ctx) }))
+	parts.Go(guard.Loop(ctx, "the sweep of approvals", func() { d.tend(ctx) }))
 	parts.Wait()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // feed gives every listener the changes of one watch on the store. The watch lives while somebody listens.
@@ -50,7 +51,7 @@ func (f *feed) join() *listener {
 	if f.cancel == nil {
 		ctx, cancel := context.WithCancel(context.Background())
 		f.cancel = cancel
-		go f.run(ctx)
+		go guard.Loop(ctx, "the console's events", func() { f.run(ctx) })()
 	}
 	return l
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // Why a journal takes nothing. All of them refuse access.
@@ -200,8 +201,8 @@ func (j *Journal) start(ctx context.Context, data string) error {
 	if err := j.Checkpoint(); err != nil {
 		return err
 	}
-	j.background.Go(j.writer.run)
-	j.background.Go(j.runSigner)
+	j.background.Go(guard.Loop(context.Background(), "the journal's writer", j.writer.run))
+	j.background.Go(guard.Loop(context.Background(), "the journal's signer", j.runSigner))
 	return nil
 }
 
@@ -317,7 +318,7 @@ func (j *Journal) StartHeartbeat(interval time.Duration, body func() gate.Object
 	if interval <= 0 {
 		return
 	}
-	j.background.Go(func() {
+	j.background.Go(guard.Loop(context.Background(), "the heartbeat", func() {
 		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
@@ -330,7 +331,7 @@ func (j *Journal) StartHeartbeat(interval time.Duration, body func() gate.Object
 				}
 			}
 		}
-	})
+	}))
 }
 
 // Close records gateway.stopped, signs the last checkpoint and gives the data directory back. Operations that have no

@@ -425,7 +425,7 @@ func endOf(body []byte) (what step, result string) {
 		}
 	})
 	switch gate.Result(result) {
-	case gate.Refused, gate.ClientGone:
+	case gate.Refused, gate.ClientGone, gate.GatewayFailed:
 		return endWithout, result
 	default:
 		return endWith, result

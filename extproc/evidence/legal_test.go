@@ -228,8 +228,8 @@ func TestVerifyPassesWhatCanFollow(t *testing.T) {
 		name, journal string
 		gap           string
 	}{
-		{"each end of what was allowed", "start\na allow\na ends completed\nb allow\nb ends withheld\nc allow\nc ends refused\nd allow\nd ends client_gone\ne allow\ne ends target_failed\nf allow\nf unknown", ""},
-		{"each end of what was refused", "start\na deny\na ends refused\nb deny\nb ends client_gone\nc ask\nc ends refused\nd ask\nd ends client_gone\ne noname", ""},
+		{"each end of what was allowed", "start\na allow\na ends completed\nb allow\nb ends withheld\nc allow\nc ends refused\nd allow\nd ends client_gone\ne allow\ne ends target_failed\ng allow\ng ends gateway_failed\nf allow\nf unknown", ""},
+		{"each end of what was refused", "start\na deny\na ends refused\nb deny\nb ends client_gone\nc ask\nc ends refused\nd ask\nd ends client_gone\nf deny\nf ends gateway_failed\ne noname", ""},
 		{"a hold that asks again, and is denied", "start\nx ask\nx ask\nx deny\nx ends refused", ""},
 		{"a hold that policy allows by now", "start\nx ask\nx allow\nx ends completed", ""},
 		{"a crash leaves decisions that let nothing through", "start\nx deny\ny ask\ncrash\nstart", ""},

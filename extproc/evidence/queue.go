@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // entry is one record on its way to the disk.
@@ -139,7 +140,7 @@ const maxBatch = 8 << 20
 func (q *queue) init(size int) {
 	q.size = size
 	q.wake = make(chan struct{}, 1)
-	q.later = time.AfterFunc(time.Hour, q.nudge)
+	q.later = time.AfterFunc(time.Hour, guard.Func("the journal's queue", q.nudge))
 	q.later.Stop()
 	q.bound = time.NewTimer(time.Hour)
 	q.bound.Stop()

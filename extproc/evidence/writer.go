@@ -16,6 +16,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // writer is the one goroutine that writes segments. One write and one sync serve all who wait.
@@ -60,13 +61,26 @@ func (w *writer) run() {
 		var callers int
 		batch, callers, more = j.queue.take()
 		if len(batch) > 0 || w.refusal.err != nil {
-			_ = w.commit(batch) // whoever waits is told; Err says it to the rest
+			w.mustCommit(batch)
 			w.pace.committed(time.Now(), callers, j.queue.callers())
 		}
 		if len(w.lost) > 0 && w.refusal.err == nil {
 			_ = w.commit(nil)
 		}
 	}
+}
+
+// mustCommit commits; whoever waits is told how it went, and Err says it to the rest. After a panic nobody knows what is in the
+// file and what in memory, as after a failed sync.
+func (w *writer) mustCommit(batch []*entry) {
+	published := w.journal.durable.Load()
+	defer guard.Catch("the journal's writer", func(p guard.Panic) {
+		err := w.journal.fail(errors.New("the writer panicked: " + p.Value))
+		if w.journal.durable.Load() == published { // or they have been answered
+			w.answerAll(batch, err)
+		}
+	})
+	_ = w.commit(batch)
 }
 
 // commit makes batch durable and answers those who wait for it. With an error nothing of it is in the journal, unless

@@ -219,6 +219,10 @@ const (
 	WithheldBy   Result = "withheld"      // the target answered and the agent was not shown it, or not all of it
 	ClientGone   Result = "client_gone"   // the agent left before the end
 	TargetFailed Result = "target_failed" // the target did not answer, or broke off
+
+	// GatewayFailed: a part of the gateway failed. What was not with the target by then did not get there, and the agent was
+	// refused or got no more of an answer.
+	GatewayFailed Result = "gateway_failed"
 )
 
 // Count is how often one redaction was applied.

@@ -69,6 +69,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // Issuer is one party that may say who an agent is.
@@ -190,7 +191,7 @@ func New(o Options) (*Verifier, error) {
 // Start fetches keys in the background, until ctx ends or the Verifier is closed. Without it keys are fetched when a
 // token asks for them.
 func (v *Verifier) Start(ctx context.Context) {
-	context.AfterFunc(ctx, v.cancel)
+	context.AfterFunc(ctx, guard.Func("a verifier", v.cancel))
 	for _, i := range v.order {
 		i.keys.run()
 	}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
+
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 const (
@@ -144,13 +146,18 @@ func (r *keyring) startLocked() chan struct{} {
 	done := make(chan struct{})
 	r.inflight = done
 	r.attempted = r.now()
-	r.work.Go(func() {
+	r.work.Go(guard.Func("the keys of an issuer", func() {
+		defer close(done)
+		defer guard.Catch("the keys of an issuer", func(p guard.Panic) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.err, r.inflight = errors.New("reading its keys panicked: "+p.Value), nil
+		})
 		ctx, cancel := context.WithTimeout(r.life, fetchTimeout)
 		defer cancel()
 		b, err := r.fetch(ctx)
 		r.install(b, err)
-		close(done)
-	})
+	}))
 	return done
 }
 
@@ -204,7 +211,7 @@ func (r *keyring) run() {
 	if r.closed {
 		return
 	}
-	r.work.Go(func() {
+	r.work.Go(guard.Loop(r.life, "the keys of an issuer", func() {
 		retry := firstRetry
 		for r.life.Err() == nil {
 			wait := r.refresh
@@ -222,7 +229,7 @@ func (r *keyring) run() {
 				timer.Stop()
 			}
 		}
-	})
+	}))
 }
 
 // fetchNow fetches, whenever the last time was, and waits for it.

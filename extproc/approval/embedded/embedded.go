@@ -41,6 +41,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/datafile"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // Why a store takes nothing.
@@ -136,7 +137,7 @@ func Open(path string, o Options) (*Store, error) {
 	if err := s.load(path, o.Now); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the approvals file %s: %w", path, err), s.log.close(), db.Close())
 	}
-	go s.run()
+	go guard.Func("the approvals file", s.run)()
 	return s, nil
 }
 
@@ -412,7 +413,7 @@ func (s *Store) Watch(ctx context.Context) (<-chan approval.Change, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	feed, changes := approval.NewFeed(ctx)
 	s.feeds[feed] = struct{}{}
-	go func() {
+	go guard.Func("a watch over the approvals file", func() {
 		defer cancel()
 		select {
 		case <-ctx.Done():
@@ -421,7 +422,7 @@ func (s *Store) Watch(ctx context.Context) (<-chan approval.Change, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.feeds, feed)
-	}()
+	})()
 	return changes, nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // When what is in the log is folded into the file.
@@ -111,7 +113,11 @@ func (s *Store) rotate() {
 	turn, now := s.log.turn, s.clock.now()
 	s.log.begin(turn + 1)
 	s.folding = true
-	go func() { s.folded <- s.foldAll(list, turn, now) }()
+	go guard.Func("the fold of the approvals' log", func() {
+		err := errors.New("the fold of the log panicked")
+		defer func() { s.folded <- err }()
+		err = s.foldAll(list, turn, now)
+	})()
 }
 
 func (s *Store) foldAll(list []*version, turn uint64, now time.Time) error {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // maxBatch is how many changes share a commit at most.
@@ -52,19 +54,28 @@ func (s *Store) do(ctx context.Context, apply func(time.Time) error) error {
 
 func (s *Store) run() {
 	defer close(s.done)
-	for {
-		select {
-		case j := <-s.jobs:
-			s.commit(s.gather(j))
-		case <-s.due.C:
-			s.rotate()
-		case err := <-s.folded:
-			s.hasFolded(err)
-		case <-s.stop:
-			s.finish()
-			return
-		}
+	for s.turn() {
 	}
+}
+
+// turn does one thing. It is false at the end. A panic ends the store, as what cannot be written does.
+func (s *Store) turn() (more bool) {
+	defer guard.Catch("the approvals file", func(p guard.Panic) {
+		_ = s.fail(errors.New("its writer panicked: " + p.Value))
+		more = true
+	})
+	select {
+	case j := <-s.jobs:
+		s.commit(s.gather(j))
+	case <-s.due.C:
+		s.rotate()
+	case err := <-s.folded:
+		s.hasFolded(err)
+	case <-s.stop:
+		s.finish()
+		return false
+	}
+	return true
 }
 
 // finish answers those who wait, and folds what is in the log.
@@ -119,16 +130,28 @@ func (s *Store) gather(first *job) []*job {
 
 // commit applies a batch in one write and answers it.
 func (s *Store) commit(batch []*job) {
-	err := s.err()
-	if err == nil {
-		err = s.apply(batch)
-	}
-	for _, j := range batch {
-		if err != nil && j.err == nil {
-			j.err = err
+	err := errPanicked
+	defer func() {
+		for _, j := range batch {
+			if err != nil && j.err == nil {
+				j.err = err
+			}
+			close(j.done)
 		}
-		close(j.done)
+	}()
+	if failed := s.err(); failed != nil {
+		err = failed
+		return
 	}
+	err = s.apply(batch)
+}
+
+var errPanicked = errors.New("the writer of the approvals file panicked")
+
+// try applies a change. What panics in it, a card that cannot be made say, is an error of that change alone.
+func (j *job) try(now time.Time) {
+	defer guard.Catch("a change of a request for approval", func(p guard.Panic) { j.err = errors.New("the change panicked: " + p.Value) })
+	j.err = j.apply(now)
 }
 
 func (s *Store) err() error {
@@ -145,7 +168,7 @@ func (s *Store) apply(batch []*job) error {
 	s.batch = s.batch[:0]
 	now := s.clock.now()
 	for _, j := range batch {
-		j.err = j.apply(now)
+		j.try(now)
 	}
 	s.state.forgetRates(now)
 	s.mu.Unlock()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // Store implements [approval.Store].
@@ -515,7 +516,7 @@ func (s *Store) Watch(ctx context.Context) (<-chan approval.Change, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	feed, changes := approval.NewFeed(ctx)
 	messages := sub.ChannelWithSubscriptions(goredis.WithChannelSize(1000), goredis.WithChannelHealthCheckInterval(time.Second))
-	go func() {
+	go guard.Func("the watch over Redis", func() {
 		defer cancel()
 		defer sub.Close()
 		for {
@@ -529,7 +530,7 @@ func (s *Store) Watch(ctx context.Context) (<-chan approval.Change, error) {
 				return
 			}
 		}
-	}()
+	})()
 	return changes, nil
 }
 

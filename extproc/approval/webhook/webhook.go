@@ -46,6 +46,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // Store is what the notifier needs of an [approval.Store]. It changes nothing.
@@ -117,8 +118,8 @@ func Start(o Options) (*Notifier, error) {
 	n.queue.init(o.Queue)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
-	n.done.Go(func() { n.follow(ctx) })
-	n.done.Go(n.deliver)
+	n.done.Go(guard.Loop(ctx, "the webhook", func() { n.follow(ctx) }))
+	n.done.Go(guard.Loop(context.Background(), "the webhook", n.deliver)) // until the queue is closed
 	return n, nil
 }
 

@@ -192,7 +192,7 @@ func knownMethod(method string) (string, bool) {
 
 func spanStatus(body gate.Object) *tracepb.Status {
 	switch gate.Result(text(body, "result")) {
-	case gate.TargetFailed, gate.WithheldBy:
+	case gate.TargetFailed, gate.WithheldBy, gate.GatewayFailed:
 		return &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: text(body, "reason")}
 	default:
 		return nil
@@ -258,8 +258,8 @@ func (a *attributes) result(protocol string, body gate.Object) {
 		a.add("http.request.body.size", integer(int64(number(body, "bytes_in"))))
 		a.add("http.response.body.size", integer(int64(number(body, "bytes_out"))))
 	}
-	if result := gate.Result(text(body, "result")); result == gate.TargetFailed || result == gate.WithheldBy {
-		a.text("error.type", string(result))
+	if spanStatus(body) != nil {
+		a.text("error.type", text(body, "result"))
 	}
 }
 

@@ -51,6 +51,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // Source is a journal to read from.
@@ -145,7 +146,6 @@ func Start(source Source, opts Options) (*Courier, error) {
 	}
 	c.cursor = cur
 	c.accepted.Store(cur.both())
-	c.joiner = newJoiner(source.Dir())
 	c.reader = evidence.NewReader(source.Dir(), cur.readFrom(), source.Durable)
 	if c.conn, err = dial(opts); err != nil {
 		return nil, err
@@ -154,7 +154,10 @@ func Start(source Source, opts Options) (*Courier, error) {
 	c.spans = coltracepb.NewTraceServiceClient(c.conn)
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
-	go c.run(ctx)
+	go guard.Func("the courier", func() {
+		defer close(c.done)
+		guard.Loop(ctx, "the courier", func() { c.run(ctx) })()
+	})()
 	return c, nil
 }
 
@@ -210,7 +213,7 @@ func (c *Courier) Stats() Stats {
 }
 
 func (c *Courier) run(ctx context.Context) {
-	defer close(c.done)
+	c.restartReader() // also where it panicked
 	for ctx.Err() == nil {
 		changed := c.source.Changed()
 		sent, err := c.round(ctx)
