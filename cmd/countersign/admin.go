@@ -22,6 +22,7 @@ import (
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -53,7 +54,8 @@ func (g *gateway) listenProfile(ctx context.Context, a config.Address) error {
 	return nil
 }
 
-// ready answers 200 where an operation could be allowed now, and 503 where not; the body has a line for each condition.
+// ready answers 200 where an operation could be allowed now, and 503 where none could; the body has a line for each condition.
+// What stops some agents or resources alone has a line too, and turns nobody else away.
 func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 	var b strings.Builder
 	well := true
@@ -77,11 +79,25 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 		line("config", nil)
 		line("policies", nil)
 		line("issuers", a.verifier.Ready())
+		for _, i := range a.verifier.States() {
+			said := "ok"
+			if i.Err != nil {
+				said = i.Err.Error()
+			}
+			fmt.Fprintf(&b, "issuer %s: %s\n", i.Issuer, said)
+		}
 	}
 	line("journal", g.journal.Err())
 	switch {
 	case envoy != nil:
-		line("envoy", errors.Join(envoy.ready(r.Context()), servesNothing(g.envoys.State())))
+		err, refused := envoy.ready(r.Context()), refusals(g.envoys.State())
+		if errors.Is(err, errNoListener) && len(refused) > 0 {
+			err = errors.New(refused[0])
+		}
+		line("envoy", err)
+		for _, text := range refused {
+			fmt.Fprintf(&b, "envoy configuration: %s\n", text)
+		}
 	case g.withEnvoy:
 		line("envoy", errors.New("not started yet"))
 	}
@@ -92,16 +108,14 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, b.String())
 }
 
-// servesNothing says what an Envoy refused that has nothing in its place. After a reload it has what it took before.
-func servesNothing(state xds.State) error {
+// refusals are what Envoys did not take of the configuration that they have been sent last.
+func refusals(state xds.State) (list []string) {
 	for _, n := range state.Nodes {
 		for _, r := range n.Refused {
-			if n.Accepted[r.Type] == "" {
-				return fmt.Errorf("%s refused: %s", r.Type, strings.TrimSpace(r.Message))
-			}
+			list = append(list, fmt.Sprintf("%s refused: %s", r.Type, strings.TrimSpace(r.Message)))
 		}
 	}
-	return nil
+	return list
 }
 
 // metrics are the service's own, made with the OpenTelemetry SDK and read by Prometheus.
@@ -189,6 +203,26 @@ func (m *metrics) alarm(kind string) {
 
 func (m *metrics) reload(taken bool) {
 	m.reloads.Add(context.Background(), 1, metric.WithAttributes(attribute.Bool("taken", taken)))
+}
+
+// issuers registers which of them can be verified.
+func (m *metrics) issuers(states func() []identity.State) error {
+	_, err := m.meter.Int64ObservableGauge("countersign.issuer.ready", metric.WithUnit("1"),
+		metric.WithDescription("1 while the keys of an issuer of agents' tokens can be had, so that its agents are served; 0 otherwise."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			for _, i := range states() {
+				var ready int64
+				if i.Err == nil {
+					ready = 1
+				}
+				o.Observe(ready, metric.WithAttributes(attribute.String("issuer", i.Issuer)))
+			}
+			return nil
+		}))
+	if err != nil {
+		return fmt.Errorf("make the metric countersign.issuer.ready: %w", err)
+	}
+	return nil
 }
 
 // gauge registers a value that is read when the metrics are.

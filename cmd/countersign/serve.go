@@ -23,6 +23,7 @@ import (
 	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/xds"
 )
@@ -173,6 +174,7 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 // gauges registers what is read when the metrics are.
 func (g *gateway) gauges() error {
 	return errors.Join(
+		g.metrics.issuers(func() []identity.State { return g.current().verifier.States() }),
 		g.metrics.gauge("countersign.journal.records", "{record}", "Records that are durable.", func() float64 { return float64(g.journal.Durable()) }),
 		g.metrics.gauge("countersign.operations.open", "{operation}", "Allowed operations that have not ended.", func() float64 { return float64(g.journal.OpenOperations()) }),
 		g.metrics.gauge("countersign.memory.judged", "By", "Memory that requests and answers under judgement are counted with, see limits.memory.", func() float64 { return float64(g.server.Judging()) }),

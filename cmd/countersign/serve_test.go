@@ -470,3 +470,45 @@ func TestAnAddressThatIsTakenSaysWhatToDo(t *testing.T) {
 		t.Errorf("listening twice says %v", err)
 	}
 }
+
+// TestReadyForThoseWhoCanBeServed: what stops the agents of one issuer, or one resource, is told and turns nobody else away.
+func TestReadyForThoseWhoCanBeServed(t *testing.T) {
+	t.Parallel()
+	g := start(t, readOnly, story.Options{})
+	g.Process.Stop()
+	taken, err := listenOn(t.Context(), "127.0.0.1:0")
+	must(t, err)
+	defer taken.Close()
+	text, err := os.ReadFile(g.Config)
+	must(t, err)
+	away := "http://" + extproctest.FreeAddress(t)
+	g.Write("countersign.yaml", strings.Replace(string(text), "agents:\n", fmt.Sprintf("agents:\n  - {issuer: %q, audience: [x]}\n", away), 1)+
+		fmt.Sprintf("  - {name: other, kind: http, policy: payments, listen: {address: %q}, target: %q}\n", taken.Addr(), g.Target.URL))
+	g.Run()
+	awaitReadyz := func(want int, parts ...string) {
+		t.Helper()
+		extproctest.Await(t, "readiness", 30*time.Second, func(context.Context) error {
+			code, text := statusOf("http://" + g.Admin + "/readyz")
+			for _, part := range parts {
+				if code != want || !strings.Contains(text, part) {
+					return fmt.Errorf("readyz: %d, without %q\n%s", code, part, text)
+				}
+			}
+			return nil
+		})
+	}
+	awaitReadyz(200, "issuers: ok", "issuer "+g.Issuer.URL+": ok", "issuer "+away+": there are no keys of the issuer", "envoy: ok", "envoy configuration: Listener refused: ")
+	if a := ask(t, g, "GET", "/v1/payments/7"); a.Status != 200 {
+		t.Errorf("answer %d %s", a.Status, a.Body)
+	}
+	_, metrics := get(t, "http://"+g.Admin+"/metrics")
+	for issuer, ready := range map[string]string{g.Issuer.URL: "1", away: "0"} {
+		if want := fmt.Sprintf("countersign_issuer_ready_ratio{issuer=%q} %s\n", issuer, ready); !strings.Contains(metrics, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	g.Process.Stop()
+	g.Issuer.Stop()
+	extproctest.Start(t, extproctest.Command{Path: extproctest.Build(t), Args: []string{"serve", "--config", g.Config, "--envoy"}})
+	awaitReadyz(503, "issuers: issuer ", "issuer "+g.Issuer.URL+": there are no keys of the issuer", "issuer "+away+": there are no keys of the issuer")
+}

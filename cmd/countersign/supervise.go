@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -198,8 +199,23 @@ func (s *supervisor) stop() {
 	<-s.done
 }
 
-// ready asks Envoy's admin interface.
+// ready asks Envoy's admin interface. An Envoy that serves no listener at all is not ready; one that lacks some of them is, for
+// the resources that it has.
 func (s *supervisor) ready(ctx context.Context) error {
+	if _, err := s.ask(ctx, "/ready"); err != nil {
+		return err
+	}
+	listeners, err := s.ask(ctx, "/listeners")
+	if err == nil && strings.TrimSpace(listeners) == "" {
+		err = errNoListener
+	}
+	return err
+}
+
+var errNoListener = errors.New("it has no listener")
+
+// ask returns what Envoy's admin interface says.
+func (s *supervisor) ask(ctx context.Context, path string) (string, error) {
 	network, address := s.admin.Network()
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -207,17 +223,18 @@ func (s *supervisor) ready(ctx context.Context) error {
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		},
 	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy/ready", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy"+path, nil)
 	if err != nil {
-		return fmt.Errorf("ask Envoy's admin interface: %w", err)
+		return "", fmt.Errorf("ask Envoy's admin interface: %w", err)
 	}
 	resp, err := client.Do(request)
 	if err != nil {
-		return fmt.Errorf("the admin interface of Envoy does not answer: %w", err)
+		return "", fmt.Errorf("the admin interface of Envoy does not answer: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("not ready (%s)", resp.Status)
+		return "", fmt.Errorf("not ready (%s)", resp.Status)
 	}
-	return nil
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return string(text), err
 }

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -82,6 +83,7 @@ func (t *token) checkSignature(ctx context.Context) *Refusal {
 type signature struct {
 	token   *token
 	payload []byte   // that was signed
+	tried   *keySet  // the last keys that it was held against
 	refusal *Refusal // because go-oidc gives on the text of an error only
 }
 
@@ -92,41 +94,63 @@ func (s *signature) VerifySignature(ctx context.Context, raw string) ([]byte, er
 		s.refusal = malformed("the token cannot be read: %s", excerpt(err.Error()))
 		return nil, s.refusal
 	}
-	set, err := t.issuer.keys.find(ctx, t.keyID)
-	if err != nil {
+	found, err := s.find(ctx, jws)
+	switch {
+	case err != nil:
 		// Why is for the operator, who is told by Ready, the log and an alarm: it can have inner addresses in it.
-		s.refusal = &Refusal{Reason: Unavailable, Detail: "the issuer's keys cannot be had at the moment; nothing is wrong with the token, try again later"}
-		return nil, s.refusal
-	}
-	if s.try(set, jws) {
+		s.refusal = &Refusal{Reason: Unavailable, Detail: "the issuer's keys cannot be had at the moment; nothing is wrong with the token that is known, try again later"}
+	case found:
 		return s.payload, nil
-	}
-	// A token without a key id cannot say that its key is new.
-	if t.keyID == "" {
-		t.issuer.keys.refetch(ctx)
-		if set, err = t.issuer.keys.current(); err == nil && s.try(set, jws) {
-			return s.payload, nil
-		}
-	}
-	if len(set.withID(t.keyID)) == 0 {
+	case len(s.tried.withID(t.keyID)) == 0:
 		s.refusal = &Refusal{Reason: Signature, Detail: fmt.Sprintf("the issuer has no key with the id %q", excerpt(t.keyID))}
-	} else {
+	default:
 		s.refusal = &Refusal{Reason: Signature, Detail: "the signature was not made with a key of the issuer"}
 	}
 	return nil, s.refusal
 }
 
-func (s *signature) try(set *keySet, jws *jose.JSONWebSignature) bool {
+// find tries the keys that are there and then, because an issuer may have another key by now, under a new id or the same,
+// those of a fetch that began after the token came. An error means that nobody can tell yet.
+func (s *signature) find(ctx context.Context, jws *jose.JSONWebSignature) (found bool, err error) {
+	keys := s.token.issuer.keys
+	if set, err := keys.current(); err == nil {
+		if found, err = s.try(ctx, set, jws); found || err != nil {
+			return found, err
+		}
+	}
+	if len(jws.Signatures[0].Signature) == 0 {
+		return false, nil // no key has made it
+	}
+	var broken error
+	found, err = keys.newer(ctx, func(set *keySet) bool {
+		if s.tried != nil && s.tried.generation == set.generation {
+			return false
+		}
+		var ok bool
+		ok, broken = s.try(ctx, set, jws)
+		return ok
+	})
+	return found, cmp.Or(err, broken)
+}
+
+// try holds the signature against the keys of set that the token may mean.
+func (s *signature) try(ctx context.Context, set *keySet, jws *jose.JSONWebSignature) (bool, error) {
+	release, err := s.token.issuer.keys.processor(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	s.tried = set
 	for _, k := range set.withID(s.token.keyID) {
 		if !slices.Contains(k.algorithms, s.token.algorithm) {
 			continue
 		}
 		if payload, err := jws.Verify(k.key); err == nil {
 			s.payload, s.token.key, s.token.generation = payload, k, set.generation
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return false, nil
 }
 
 // checkType tells an access token from the other things that an issuer signs with the same key.

@@ -298,6 +298,7 @@ func TestAttackKeyOfAnotherIssuer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	v.order[0].keys.gap = 0
 	defer v.Close()
 	if got := reason(t, v, sign(t, standard, good(b, c), keyOtherRSA())); got != "" {
 		t.Fatalf("a token of b: got %q", got)

@@ -20,8 +20,11 @@
 //
 // Discovery and the first reading of a token are go-oidc's; its remote key set is not used, because it fetches again for
 // every signature that does not verify, and an agent with a bad token could make us hammer the issuer. The key set here
-// fetches in the background, at most once in ten seconds for a key id that it has not seen, and keeps its keys while the
-// issuer is away until they are too old. go-oidc reads claims with encoding/json, which takes "ISS" for "iss" and the
+// fetches in the background, and seldom for tokens: two times at once, and then one in five seconds. A token that no key
+// verifies may have one that is new, so it waits for a fetch that began after it came, and is refused by that alone. Where
+// that cannot be had in time, or too many wait, the reason is "keys-unavailable": nobody knows. What one issuer publishes, and
+// what its agents send, costs no other its time: keys, those of one id, tokens that wait and processors are bounded for each.
+// Keys stay while the issuer is away until they are too old. go-oidc reads claims with encoding/json, which takes "ISS" for "iss" and the
 // last of two members; we read the same bytes strictly (no duplicate names, exact case, valid UTF-8) and everything is
 // decided on our reading. Both must accept.
 //
@@ -206,18 +209,36 @@ func (v *Verifier) Close() {
 	}
 }
 
-// Ready is nil when there are usable keys for every issuer; else it says for which there are none, and why.
+// Ready is nil when there are usable keys of some issuer, so that its agents are served whoever else is away; otherwise it says
+// why there are none of any.
 func (v *Verifier) Ready() error {
 	if v == nil || len(v.order) == 0 {
 		return errors.New("no issuer is configured")
 	}
 	var errs []error
-	for _, i := range v.order {
-		if _, err := i.keys.current(); err != nil {
-			errs = append(errs, fmt.Errorf("issuer %q: %w", i.name, err))
+	for _, i := range v.States() {
+		if i.Err == nil {
+			return nil
 		}
+		errs = append(errs, fmt.Errorf("issuer %q: %w", i.Issuer, i.Err))
 	}
 	return errors.Join(errs...)
+}
+
+// State is whether the tokens of one issuer can be verified.
+type State struct {
+	Issuer string
+	Err    error // why its keys cannot be had; nil where they can
+}
+
+// States are those of every issuer, in the order of the configuration.
+func (v *Verifier) States() []State {
+	states := make([]State, len(v.order))
+	for n, i := range v.order {
+		_, err := i.keys.current()
+		states[n] = State{i.name, err}
+	}
+	return states
 }
 
 // Verify returns the principal that token is for. Every error is a *Refusal.

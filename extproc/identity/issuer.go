@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -54,6 +55,7 @@ func newIssuer(life context.Context, c Issuer, o Options) (*issuer, error) {
 	i.oidc = &oidc.Config{SupportedSigningAlgs: i.Algorithms, SkipClientIDCheck: true, SkipExpiryCheck: true, SkipIssuerCheck: i.domain != ""}
 	i.keys = &keyring{
 		maxAge: i.KeysMaxAge, refresh: i.Refresh, now: o.Now, life: life,
+		verifying: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), gap: refetchGap, spare: spareFetches,
 		changed: func(e keyEvent) {
 			o.Log.Warn("identity: "+e.Kind, slog.String("issuer", c.Issuer), slog.String("detail", e.Text))
 			o.Alarm(e.Kind, fmt.Sprintf("issuer %q: %s", c.Issuer, e.Text))

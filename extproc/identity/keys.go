@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -23,12 +24,15 @@ import (
 )
 
 const (
-	refetchGap    = 10 * time.Second // between two fetches that tokens asked for
+	refetchGap    = 5 * time.Second // in which tokens may ask for one more fetch
+	spareFetches  = 2               // that they may ask for at once, after a while of asking for none
 	fetchTimeout  = 10 * time.Second
-	tokenPatience = 3 * time.Second // that a token waits for a fetch
+	tokenPatience = refetchGap + time.Second // that a token waits for keys: the fetch that is due can come
+	maxWaiting    = 256                      // tokens of one issuer that wait for keys, and as many for a processor
 	firstRetry    = time.Second
 	lastRetry     = time.Minute
 	maxKeys       = 100 // in a set; the largest public issuers have about ten
+	maxKeysOfID   = 4   // that have one `kid`: a token is tried with each
 )
 
 // publicKey is a key of an issuer, and the algorithms that it may verify: those of its type and size, and only the one
@@ -68,6 +72,7 @@ type keyring struct {
 	use     string                                // a value of `use` that is accepted besides "sig"
 	maxAge  time.Duration
 	refresh time.Duration
+	gap     time.Duration // refetchGap
 	now     func() time.Time
 	changed func(keyEvent) // told of what an operator should know
 
@@ -76,9 +81,16 @@ type keyring struct {
 	life context.Context
 	work sync.WaitGroup
 
+	verifying chan struct{} // holds as many as the issuer's tokens may use processors
+	queued    atomic.Int64  // tokens that wait for one
+
 	mu        sync.Mutex
 	inflight  chan struct{} // closed at the end of the fetch under way; nil when there is none
 	attempted time.Time     // the start of the last fetch
+	started   uint64        // fetches so far
+	spare     int           // fetches that tokens may ask for now
+	refilled  time.Time     // when spare last became one more, or less than the most
+	waiting   int           // tokens that wait for a fetch
 	err       error         // of the last fetch
 	closed    bool
 }
@@ -109,32 +121,122 @@ func (r *keyring) currentAt(now time.Time) (*keySet, error) {
 	return nil, fmt.Errorf("the keys of the issuer are older than %v: %s", r.maxAge, why)
 }
 
-// find returns the current keys, after fetching them once when there are none or none is called id.
-func (r *keyring) find(ctx context.Context, id string) (*keySet, error) {
-	set, err := r.current()
-	if err == nil && (id == "" || len(set.withID(id)) > 0) {
-		return set, nil
-	}
-	r.refetch(ctx)
-	return r.current()
-}
+// errNotYet says that nobody can tell yet whether the issuer has such a key.
+var errNotYet = errors.New("keys that are new enough could not be had in time")
 
-// refetch waits for a fetch of the keys, unless the last one was less than refetchGap ago.
-func (r *keyring) refetch(ctx context.Context) {
-	r.mu.Lock()
-	done := r.inflight
-	if since := r.now().Sub(r.attempted); done == nil && (since < 0 || since >= refetchGap) {
-		done = r.startLocked()
-	}
-	r.mu.Unlock()
-	if done == nil {
-		return
-	}
+// newer waits until found is true of the keys, or false of keys whose fetch began after newer did: only those can show that
+// the issuer has no such key. Where they cannot be had in time, because the issuer is slow or away, was asked often of late,
+// or too many wait already, it is an error: then nobody knows.
+func (r *keyring) newer(ctx context.Context, found func(*keySet) bool) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, tokenPatience)
 	defer cancel()
+	r.mu.Lock()
+	if r.waiting == maxWaiting {
+		r.mu.Unlock()
+		return false, errNotYet
+	}
+	r.waiting++
+	enough := r.started + 1
+	r.mu.Unlock()
+	defer r.leave()
+	for {
+		done, due, err := r.next()
+		if err != nil {
+			return false, err
+		}
+		ended := waitFor(ctx, done, due)
+		over, err := r.fetched(enough)
+		if set, old := r.current(); old == nil && found(set) {
+			return true, nil
+		} else if over {
+			return false, cmp.Or(err, old)
+		}
+		if !ended {
+			return false, errNotYet
+		}
+	}
+}
+
+func (r *keyring) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting--
+}
+
+// next is the fetch that is under way, which it may have started, or how long it is until one may be.
+func (r *keyring) next() (done <-chan struct{}, due time.Duration, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.inflight != nil {
+		return r.inflight, 0, nil
+	}
+	if due = r.dueLocked(); due > 0 {
+		return nil, due, nil
+	}
+	if started := r.startLocked(); started != nil {
+		return started, 0, nil
+	}
+	return nil, 0, errors.New("closed")
+}
+
+// fetched reports whether that many fetches are over, and the error of the last.
+func (r *keyring) fetched(many uint64) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	over := r.started
+	if r.inflight != nil {
+		over--
+	}
+	return over >= many, r.err
+}
+
+// waitFor waits for done, or for a time where there is nothing to wait for. It is false where ctx ends first.
+func waitFor(ctx context.Context, done <-chan struct{}, d time.Duration) bool {
+	var late <-chan time.Time
+	if done == nil {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		late = timer.C
+	}
 	select {
 	case <-done:
+	case <-late:
 	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// dueLocked is how long it is until a token may ask for a fetch. Where it is 0 one is taken.
+func (r *keyring) dueLocked() time.Duration {
+	now := r.now()
+	for r.spare < spareFetches && now.Sub(r.refilled) >= r.gap {
+		r.spare++
+		r.refilled = r.refilled.Add(r.gap)
+	}
+	if r.spare == spareFetches || now.Before(r.refilled) {
+		r.refilled = now
+	}
+	if r.spare == 0 {
+		return r.gap - now.Sub(r.refilled)
+	}
+	r.spare--
+	return 0
+}
+
+// processor takes one of the processors that the issuer's tokens may use, so that one issuer's cost no other its latency. It
+// returns how to give it back, or an error where too many wait or ctx ends.
+func (r *keyring) processor(ctx context.Context) (release func(), err error) {
+	if r.queued.Add(1) > maxWaiting {
+		r.queued.Add(-1)
+		return nil, errNotYet
+	}
+	defer r.queued.Add(-1)
+	select {
+	case r.verifying <- struct{}{}:
+		return func() { <-r.verifying }, nil
+	case <-ctx.Done():
+		return nil, errNotYet
 	}
 }
 
@@ -145,6 +247,7 @@ func (r *keyring) startLocked() chan struct{} {
 	}
 	done := make(chan struct{})
 	r.inflight = done
+	r.started++
 	r.attempted = r.now()
 	r.work.Go(guard.Func("the keys of an issuer", func() {
 		defer close(done)
@@ -279,6 +382,10 @@ func readKeys(b []byte, use string) (*keySet, []string, error) {
 		key, err := newPublicKey(&k, use)
 		if err != nil {
 			remarks = append(remarks, fmt.Sprintf("key %d (%q) is not used: %v", n+1, excerpt(k.KeyID), err))
+			continue
+		}
+		if key != nil && len(set.withID(key.id)) == maxKeysOfID && key.named {
+			remarks = append(remarks, fmt.Sprintf("key %d (%q) is not used: %d others have its id", n+1, excerpt(k.KeyID), maxKeysOfID))
 			continue
 		}
 		if key != nil {
