@@ -171,7 +171,7 @@ func TestUnknownKidDoesNotHammer(t *testing.T) {
 			if got := reason(t, v, tokenOf(t, a, "k1", keyRSA())); got != "" || time.Since(now) > 0 {
 				t.Errorf("a known key: got %q after %v", got, time.Since(now))
 			}
-			time.Sleep(time.Second)
+			<-time.After(time.Second) // of the bubble
 		}
 		all.Wait()
 		if n, most := a.fetches.Load(), int64(1+spareFetches+time.Since(began)/refetchGap); n > most {
