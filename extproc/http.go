@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
@@ -240,7 +241,8 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 	x.decided = true
 	x.response.plan = a.plan
 	if a.call.seesAnswers() {
-		x.response.echo = newEcho(a.resource.credentialForms(credential.Value))
+		x.response.credential = credential.Value
+		x.response.echo = newEcho(a.resource.credentialForms(credential.Value, a.cookieSecrets(nil)))
 	}
 	x.server.outcomes.expect(a)
 	head := &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: x.requestMutation(credential, trailers != nil)}}
@@ -277,8 +279,11 @@ func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.Hea
 			}
 		}
 	}
-	if a.plan != nil || x.response.echo != nil {
+	if a.plan != nil || x.response.echo != nil || a.resource.Cookies == SessionCookies {
 		m.RemoveHeaders = append(m.RemoveHeaders, "accept-encoding")
+	}
+	if a.cookie != "" {
+		m.SetHeaders = append(m.SetHeaders, setField("cookie", a.cookie))
 	}
 	if credential.Name != "" {
 		m.SetHeaders = append(m.SetHeaders, setField(credential.Name, credential.Value))
@@ -401,10 +406,12 @@ func setField(name, value string) *core.HeaderValueOption {
 	}
 }
 
+// addField adds a value beside others of that name. Envoy's ext_proc takes append_action for one that overwrites, unless append
+// says it too.
 func addField(name, value string) *core.HeaderValueOption {
 	return &core.HeaderValueOption{
-		Header:       &core.HeaderValue{Key: name, RawValue: []byte(value)},
-		AppendAction: core.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
+		Header: &core.HeaderValue{Key: name, RawValue: []byte(value)},
+		Append: wrapperspb.Bool(true), //nolint:staticcheck // Envoy reads it
 	}
 }
 

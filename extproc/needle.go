@@ -26,9 +26,12 @@ type needles struct {
 	shift             [1 << 12]uint8 // by the hash of two bytes; 0 where a form may end its first `shortest` bytes
 }
 
-// newNeedles are those of a header field's value. They have no forms where there is nothing to look for.
-func newNeedles(value string) *needles {
+// newNeedles are those of a header field's value, and of more secrets. They have no forms where there is nothing to look for.
+func newNeedles(value string, more ...string) *needles {
 	n := &needles{value: value, forms: formsOf(value)}
+	for _, secret := range more {
+		n.forms = append(n.forms, formsOf(secret)...)
+	}
 	if len(n.forms) == 0 {
 		return n
 	}
@@ -49,8 +52,11 @@ func newNeedles(value string) *needles {
 	return n
 }
 
-// credentialForms are what to look for in answers, where value was sent as the credential.
-func (r *Resource) credentialForms(value string) *needles {
+// credentialForms are what to look for in answers, where value was sent as the credential, and more secrets beside it.
+func (r *Resource) credentialForms(value string, more []string) *needles {
+	if len(more) > 0 {
+		return newNeedles(value, more...)
+	}
 	if value == "" {
 		return nil
 	}

@@ -30,6 +30,9 @@ type attempt struct {
 	ruling    gate.Ruling
 	plan      *redact.Plan // of an allowed operation; nil where nothing is redacted
 
+	cookie  string   // the Cookie that the target gets, where the agent's was opened
+	secrets []string // the values in it
+
 	problem   gate.Problem // of a refusal
 	challenge string       // WWW-Authenticate of a refusal
 	refused   answer       // what the agent is told, once refused
@@ -207,6 +210,9 @@ func (a *attempt) rule(ctx context.Context) (credential web.Field, ruled bool) {
 	}
 	if request.HasField("access_token") {
 		return credential, a.refuse(ctx, gate.Refusal{Problem: gate.Unreadable, Detail: "The request has an access token in its body beside the one in its header. Send one, as Authorization: Bearer."})
+	}
+	if err := a.openCookies(request); err != nil {
+		return credential, a.refuseError(ctx, err)
 	}
 	a.op.Detail, a.op.Named, a.op.Fits = request, request.Approval, a.fits
 	if a.resource.Credential != nil {

@@ -39,6 +39,8 @@ type response struct {
 	plan *redact.Plan // nil where nothing is redacted
 	echo *echo        // nil where no credential was sent to the target
 
+	credential string // that was sent to the target
+
 	head     *web.Response
 	searched []int          // the fields of head that pass where they have nothing of the body
 	stream   *redact.Stream // nil until there are bytes to redact
@@ -134,7 +136,10 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 // responseFields looks at the answer's header fields, and for those that will have to be looked for in the body.
 func (x *exchange) responseFields() error {
 	r := &x.response
-	if err := r.echo.fields(r.head.Fields); err != nil {
+	if set := x.attempt.cookieSecrets(r.head.Fields); len(set) > 0 {
+		r.echo = newEcho(x.attempt.resource.credentialForms(r.credential, set))
+	}
+	if err := r.echo.fields(x.shown(r.head.Fields)); err != nil {
 		return err
 	}
 	if r.plan == nil {
@@ -144,7 +149,7 @@ func (x *exchange) responseFields() error {
 		return err
 	}
 	for i, f := range r.head.Fields {
-		if web.PassageOf(f.Name, x.attempt.resource.ResponseHeaders) == web.Searched {
+		if x.passage(f.Name) == web.Searched {
 			r.searched = append(r.searched, i)
 		}
 	}
@@ -159,6 +164,22 @@ func (x *exchange) clean(i int, whole bool) bool {
 	return whole && x.attempt.op.Verb != "HEAD" && (r.stream == nil || !r.stream.Repeats(at))
 }
 
+// passage is how a field of a redacted answer passes. Where cookies pass, they are searched as others are.
+func (x *exchange) passage(name string) web.Passage {
+	if name == "set-cookie" && x.attempt.resource.Cookies == PassCookies {
+		return web.Searched
+	}
+	return web.PassageOf(name, x.attempt.resource.ResponseHeaders)
+}
+
+// shown are the fields less the cookies that the agent is not shown.
+func (x *exchange) shown(fields []web.Field) []web.Field {
+	if x.attempt.resource.Cookies == PassCookies {
+		return fields
+	}
+	return slices.DeleteFunc(slices.Clone(fields), func(f web.Field) bool { return f.Name == "set-cookie" })
+}
+
 // redactFields removes the fields that do not pass and redacts the rest. A name with several values is written whole again
 // where one of them changed or does not pass.
 func (x *exchange) redactFields(fields []web.Field, m *ext.HeaderMutation, clean func(int) bool) {
@@ -166,7 +187,7 @@ func (x *exchange) redactFields(fields []web.Field, m *ext.HeaderMutation, clean
 	changed := map[string]bool{}
 	values := make([]*string, len(fields)) // nil of what does not pass
 	for i, f := range fields {
-		passage := web.PassageOf(f.Name, x.attempt.resource.ResponseHeaders)
+		passage := x.passage(f.Name)
 		if passage == web.Removed || passage == web.Searched && !clean(i) {
 			changed[f.Name] = true
 			continue
@@ -205,13 +226,6 @@ func (x *exchange) release(whole bool, length *int) error {
 	}})
 	r.released = true
 	return err
-}
-
-// cookies removes the target's cookies: they are its credentials.
-func (x *exchange) cookies(fields []web.Field, m *ext.HeaderMutation) {
-	if x.response.plan == nil && slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" }) {
-		m.RemoveHeaders = append(m.RemoveHeaders, "set-cookie")
-	}
 }
 
 func (x *exchange) responseBody(m *ext.HttpBody) (done bool, err error) {
@@ -390,7 +404,7 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	}
 	r.ended = true
 	fields := fieldsOf(m.Trailers)
-	if err := r.echo.fields(fields); err != nil {
+	if err := r.echo.fields(x.shown(fields)); err != nil {
 		return x.withhold(err)
 	}
 	if done, err := x.answer(nil, true, false); done || err != nil {
@@ -400,7 +414,9 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	if r.plan != nil { // what was taken from the body is not kept, so nothing that would have to be searched passes
 		x.redactFields(fields, mutation, func(int) bool { return false })
 	}
-	x.cookies(fields, mutation)
+	if x.attempt.resource.Cookies != PassCookies && slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" || f.Name == "set-cookie2" }) {
+		mutation.RemoveHeaders = append(mutation.RemoveHeaders, "set-cookie", "set-cookie2")
+	}
 	err = x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseTrailers{ResponseTrailers: &ext.TrailersResponse{HeaderMutation: mutation}}})
 	if err != nil {
 		return true, err

@@ -48,6 +48,9 @@ type Resource struct {
 	// of package web's list.
 	ResponseHeaders []string
 
+	Cookies       Cookies
+	SecureCookies bool // agents connect over TLS, so that a cookie that is Secure comes back
+
 	forms atomic.Pointer[needles] // of the credential that was sent last
 }
 
@@ -57,7 +60,8 @@ type State struct {
 	Identity  Verifier
 	Resources map[string]*Resource
 	RedactKey []byte
-	Memory    int64 // bytes that operations may take at one time, all together; none can begin while it is 0
+	CookieKey []byte // seals session cookies; at least 16 bytes where a resource has them
+	Memory    int64  // bytes that operations may take at one time, all together; none can begin while it is 0
 
 	plans plans
 }

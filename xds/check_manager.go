@@ -24,7 +24,7 @@ type guard struct {
 	fingerprint string // that it has where a route does not
 
 	mode     *procv3.ProcessingMode // of ext_proc, where a route does not set another
-	cleaners []cleaner              // of ext_authz: the filters beside it that can remove trailers
+	cleaners []cleaner              // the filters beside it that can take away what it does not show
 	buffers  bool                   // of ext_authz: it sends bodies along, where a route says nothing
 }
 
@@ -123,7 +123,7 @@ func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []guard {
 			continue
 		}
 		if m, ok := inner.(*headerv3.HeaderMutation); ok {
-			cleaners = append(cleaners, cleaner{f.GetName(), f.GetDisabled(), removesTrailers(m.GetMutations())})
+			cleaners = append(cleaners, cleaner{f.GetName(), f.GetDisabled(), m.GetMutations()})
 		}
 		k.beside(f, inner, len(guards) > 0, at)
 	}

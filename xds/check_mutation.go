@@ -52,11 +52,11 @@ func (k *checker) upstreamFilters(filters []*hcmv3.HttpFilter, at place) {
 	}
 }
 
-// cleaner is a header_mutation filter, which can remove the trailers of requests.
+// cleaner is a header_mutation filter, which can take away what the service does not see.
 type cleaner struct {
-	name   string // that per-route configuration has it under
-	off    bool   // where a route does not turn it on
-	cleans bool   // wherever it is on
+	name string              // that per-route configuration has it under
+	off  bool                // where a route does not turn it on
+	does *headerv3.Mutations // wherever it is on
 }
 
 // removesTrailers reports whether m removes every trailer of a request.
@@ -70,20 +70,27 @@ func removesTrailers(m *headerv3.Mutations) bool {
 	})
 }
 
-// trailersRemoved reports whether one of the filters removes the trailers of what the levels, from the outermost, are about,
-// and if not, where it could. Envoy applies what every level says, and the innermost decides whether a filter is on.
-func trailersRemoved(cleaners []cleaner, levels []level) (ok bool, where place) {
+// removesCookieOf is for the mutations of one kind: do they remove Set-Cookie?
+func removesCookieOf(kind func(*headerv3.Mutations) []*mutationv3.HeaderMutation) func(*headerv3.Mutations) bool {
+	return func(m *headerv3.Mutations) bool {
+		return slices.ContainsFunc(kind(m), func(h *mutationv3.HeaderMutation) bool { return strings.EqualFold(h.GetRemove(), "set-cookie") })
+	}
+}
+
+// cleanedBy reports whether one of the filters does what is wanted on what the levels, from the outermost, are about, and if
+// not, where it could. Envoy applies what every level says, and the innermost decides whether a filter is on.
+func cleanedBy(cleaners []cleaner, levels []level, wanted func(*headerv3.Mutations) bool) (ok bool, where place) {
 	for _, c := range cleaners {
-		cleans, off := c.cleans, c.off
+		cleans, off := wanted(c.does), c.off
 		for _, l := range levels {
 			packed, ok := l.filters[c.name]
 			if !ok {
 				continue
 			}
-			var here bool
-			off, here = cleaning(packed)
+			var does *headerv3.Mutations
+			off, does = cleaning(packed)
 			where = l.at.at(c.name)
-			cleans = cleans || here
+			cleans = cleans || wanted(does)
 		}
 		if cleans && !off {
 			return true, where
@@ -93,19 +100,19 @@ func trailersRemoved(cleaners []cleaner, levels []level) (ok bool, where place) 
 }
 
 // cleaning reads per-route configuration of a header_mutation filter.
-func cleaning(packed *anypb.Any) (off, cleans bool) {
+func cleaning(packed *anypb.Any) (off bool, does *headerv3.Mutations) {
 	inner, err := packed.UnmarshalNew()
 	if err != nil {
-		return false, false // reported by walk
+		return false, nil // reported by walk
 	}
 	switch c := inner.(type) {
 	case *routev3.FilterConfig:
 		if c.GetConfig() != nil {
-			off, cleans = cleaning(c.GetConfig())
+			off, does = cleaning(c.GetConfig())
 		}
-		return off || c.GetDisabled(), cleans
+		return off || c.GetDisabled(), does
 	case *headerv3.HeaderMutationPerRoute:
-		return false, removesTrailers(c.GetMutations())
+		return false, c.GetMutations()
 	}
-	return false, false
+	return false, nil
 }

@@ -2,17 +2,21 @@ package xds
 
 import (
 	"regexp"
+	"slices"
+	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // level is one of the places that can configure a filter for a route, from the route configuration to a weighted cluster.
 type level struct {
 	filters map[string]*anypb.Any
-	at      place // of typed_per_filter_config
+	at      place    // of typed_per_filter_config
+	removed []string // response_headers_to_remove
 }
 
 func (k *checker) routeConfiguration(c *routev3.RouteConfiguration, guards []guard, at place) {
@@ -23,7 +27,7 @@ func (k *checker) routeConfiguration(c *routev3.RouteConfiguration, guards []gua
 		k.problem(at.at("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
 	}
 	k.routeHeaders(c.GetRequestHeadersToAdd(), c.GetRequestHeadersToRemove(), at)
-	outer := []level{{c.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")}}
+	outer := []level{{c.GetTypedPerFilterConfig(), at.at("typed_per_filter_config"), c.GetResponseHeadersToRemove()}}
 	for i, h := range c.GetVirtualHosts() {
 		k.checkHost(h, guards, outer, at.at("virtual_hosts", i))
 	}
@@ -37,7 +41,7 @@ func (k *checker) checkHost(h *routev3.VirtualHost, guards []guard, outer []leve
 		k.problem(at.at("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
 	}
 	k.routeHeaders(h.GetRequestHeadersToAdd(), h.GetRequestHeadersToRemove(), at)
-	levels := append(outer[:len(outer):len(outer)], level{h.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")})
+	levels := append(outer[:len(outer):len(outer)], level{h.GetTypedPerFilterConfig(), at.at("typed_per_filter_config"), h.GetResponseHeadersToRemove()})
 	for i, r := range h.GetRoutes() {
 		at := at.at("routes", i)
 		if len(r.GetRouteSpecifiers()) > 0 {
@@ -48,12 +52,12 @@ func (k *checker) checkHost(h *routev3.VirtualHost, guards []guard, outer []leve
 		}
 		k.routeHeaders(r.GetRequestHeadersToAdd(), r.GetRequestHeadersToRemove(), at)
 		k.action(r.GetRoute(), at.at("route"))
-		levels := append(levels[:len(levels):len(levels)], level{r.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")})
+		levels := append(levels[:len(levels):len(levels)], level{r.GetTypedPerFilterConfig(), at.at("typed_per_filter_config"), r.GetResponseHeadersToRemove()})
 		weighted := r.GetRoute().GetWeightedClusters().GetClusters()
 		for j, w := range weighted {
 			at := at.at("route", "weighted_clusters", "clusters", j)
 			k.routeHeaders(w.GetRequestHeadersToAdd(), w.GetRequestHeadersToRemove(), at)
-			k.guarded(guards, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.at("typed_per_filter_config")}), at)
+			k.guarded(guards, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.at("typed_per_filter_config"), w.GetResponseHeadersToRemove()}), at)
 		}
 		if len(weighted) == 0 {
 			k.guarded(guards, levels, at)
@@ -74,7 +78,7 @@ func (k *checker) guarded(guards []guard, levels []level, at place) {
 			continue
 		}
 		on++
-		if ok, where := trailersRemoved(g.cleaners, levels); g.attach == "ext_authz" && !ok {
+		if ok, where := cleanedBy(g.cleaners, levels, removesTrailers); g.attach == "ext_authz" && !ok {
 			if where.node == nil {
 				where = at
 			}
@@ -87,6 +91,7 @@ func (k *checker) guarded(guards []guard, levels []level, at place) {
 			named = true
 			k.resource(g, resource, mode, where)
 			k.fingerprint(g, resource, levels, where)
+			k.cookies(g, resource, mode, levels, where)
 		}
 	}
 	switch {
@@ -211,6 +216,30 @@ func (k *checker) resource(g guard, name string, mode *procv3.ProcessingMode, at
 		k.problem(at, "the resource %q is attached by %s here, and by %s in %s", name, g.attach, r.Attach, k.config.File())
 	case g.attach == "ext_proc" && r.Response != "pass" && mode.GetResponseBodyMode() != procv3.ProcessingMode_FULL_DUPLEX_STREAMED:
 		k.problem(at, "the answers of resource %q do not come by countersign here, and could not be redacted: set processing_mode with response_body_mode FULL_DUPLEX_STREAMED and the response's header and trailer modes SEND, or response: pass in %s", name, k.config.File())
+	}
+}
+
+// cookies is about a route whose answers do not come by the service: there Envoy keeps the target's cookies from the agent.
+func (k *checker) cookies(g guard, name string, mode *procv3.ProcessingMode, levels []level, at place) {
+	passes := g.attach == "ext_authz" || mode.GetResponseBodyMode() == procv3.ProcessingMode_NONE
+	if k.config == nil || !passes {
+		return
+	}
+	r, ok := k.config.Resource(name)
+	if !ok || !removesCookies(r) {
+		return
+	}
+	inHead := slices.ContainsFunc(levels, func(l level) bool {
+		return slices.ContainsFunc(l.removed, func(n string) bool { return strings.EqualFold(n, "set-cookie") })
+	})
+	if !inHead {
+		inHead, _ = cleanedBy(g.cleaners, levels, removesCookieOf((*headerv3.Mutations).GetResponseMutations))
+	}
+	if !inHead {
+		k.problem(at, "the target's cookies reach agents of resource %q, whose answers do not come by countersign: set response_headers_to_remove: [set-cookie], or cookies: pass in %s", name, k.config.File())
+	}
+	if inTrailers, _ := cleanedBy(g.cleaners, levels, removesCookieOf((*headerv3.Mutations).GetResponseTrailersMutations)); !inTrailers {
+		k.problem(at, "the target's cookies reach agents of resource %q in trailers: remove them, with a filter envoy.filters.http.header_mutation whose response_trailers_mutations has {remove: set-cookie}, or cookies: pass in %s", name, k.config.File())
 	}
 }
 

@@ -405,6 +405,53 @@ func TestCheckForAConfigurationKnowsItsResources(t *testing.T) {
 	want(t, "a body is hidden", xds.CheckFileFor(c, "x", []byte(streamed)), 0, "inspects bodies")
 }
 
+// Where answers do not come by countersign, a file of a team's own has to keep the target's cookies from agents.
+func TestCheckReportsCookies(t *testing.T) {
+	const resources = `
+  - {name: authz, kind: http, listen: {address: "127.0.0.1:8080", host: authz.test}, target: "http://127.0.0.1:9000", attach: ext_authz}
+  - {name: pass, kind: http, listen: {address: "127.0.0.1:8080", host: pass.test}, target: "http://127.0.0.1:9000", response: pass}
+`
+	c := parse(t, extproctest.Dir(t), resources)
+	open := parse(t, extproctest.Dir(t), strings.ReplaceAll(strings.ReplaceAll(resources, "ext_authz}", "ext_authz, cookies: pass}"), "response: pass}", "response: pass, cookies: pass}"))
+	made, err := xds.Static(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(made)
+	inHead, inTrailers := "                          response_headers_to_remove:\n                            - set-cookie\n", "remove: set-cookie\n"
+	if n := strings.Count(text, inHead); n != 2 || strings.Count(text, inTrailers) != 2 {
+		t.Fatalf("the file removes them %d times:\n%s", n, text)
+	}
+	if problems := xds.CheckFileFor(c, "x", made); len(problems) > 0 {
+		t.Errorf("as it is made: %v", problems)
+	}
+	for _, r := range []struct {
+		name string
+		cut  func(string, string) string // of two
+	}{
+		{"authz", func(s, part string) string {
+			return strings.Replace(s, part, strings.Replace(part, "set-cookie", "x-other", 1), 1)
+		}},
+		{"pass", func(s, part string) string {
+			i := strings.LastIndex(s, part)
+			return s[:i] + strings.Replace(s[i:], part, strings.Replace(part, "set-cookie", "x-other", 1), 1)
+		}},
+	} {
+		head, trailers := r.cut(text, inHead), r.cut(text, inTrailers)
+		want(t, r.name+", in the head", xds.CheckFileFor(c, "x", []byte(head)), 0, fmt.Sprintf("cookies reach agents of resource %q, whose", r.name))
+		want(t, r.name+", in trailers", xds.CheckFileFor(c, "x", []byte(trailers)), 0, fmt.Sprintf("cookies reach agents of resource %q in trailers", r.name))
+		for _, p := range xds.CheckFileFor(open, "x", []byte(head)) {
+			if strings.Contains(p.Message, "cookies reach agents") {
+				t.Errorf("where cookies pass: %v", p)
+			}
+		}
+		outer := strings.Replace(head, "- server\n", "- Set-Cookie\n", 1)
+		if problems := xds.CheckFileFor(c, "x", []byte(outer)); len(problems) > 0 {
+			t.Errorf("%s, where the route configuration removes them: %v", r.name, problems)
+		}
+	}
+}
+
 // FuzzCheck: nothing panics, and a file that passes is one that we can read again with the same result.
 func FuzzCheck(f *testing.F) {
 	f.Add([]byte(handwritten("", "", "", "")))

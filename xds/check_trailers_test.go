@@ -24,7 +24,7 @@ func TestCheckAgreesWithEnvoyOnTrailers(t *testing.T) {
 	target := extproctest.NewTarget(t, extproctest.TargetOptions{})
 	address := extproctest.FreeAddress(t)
 	c := parse(t, extproctest.Dir(t), fmt.Sprintf(`
-  - {name: payments, kind: http, listen: {address: %q}, target: %q, attach: ext_authz}
+  - {name: payments, kind: http, listen: {address: %q}, target: %q, attach: ext_authz, cookies: pass}
 `, address, target.URL))
 	g := &gateway{service: startService(t, c), target: target, config: c, address: address}
 	made, err := xds.Static(c)

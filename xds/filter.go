@@ -34,8 +34,10 @@ const (
 func (b *builder) filters(l *listener) []*hcmv3.HttpFilter {
 	wait := longestHold(b.c) + holdMargin
 	var list []*hcmv3.HttpFilter
+	if l.cleans() {
+		list = append(list, b.filter(trailers, &headerv3.HeaderMutation{})) // routes say what it does: see cleaned
+	}
 	if l.attaches("ext_authz") {
-		list = append(list, b.filter(trailers, &headerv3.HeaderMutation{})) // routes say what it does: see withoutTrailers
 		measure := b.filter(lengths, &bufferv3.Buffer{MaxRequestBytes: number(int(largestBody(l)))})
 		measure.Disabled = true // but where a route turns it on: see measured
 		list = append(list, measure)
@@ -124,16 +126,38 @@ func authorizer(l *listener, wait time.Duration) *authzv3.ExtAuthz {
 	}
 }
 
-// withoutTrailers removes the trailers of a request. ext_authz does not show them to the service, and what was not judged
-// does not pass: a target can read them as header fields.
-func withoutTrailers() *headerv3.HeaderMutationPerRoute {
-	return &headerv3.HeaderMutationPerRoute{Mutations: &headerv3.Mutations{RequestTrailersMutations: []*mutationv3.HeaderMutation{{
-		Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
-			KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
-				SafeRegex: &matcherv3.RegexMatcher{Regex: ".*"},
+// cleaned takes away what the service does not see of requests and answers, and what must not pass unseen. ext_authz does not
+// show the trailers of a request, and a target can read them as header fields. A cookie of the target stands in a trailer of its
+// answer; where it stands in the head, the route removes it (see cookiesToRemove).
+func cleaned(r *config.Resource) *headerv3.HeaderMutationPerRoute {
+	m := &headerv3.Mutations{}
+	if r.Attach == "ext_authz" {
+		m.RequestTrailersMutations = []*mutationv3.HeaderMutation{{
+			Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
+				KeyMatcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+					SafeRegex: &matcherv3.RegexMatcher{Regex: ".*"},
+				}},
 			}},
-		}},
-	}}}}
+		}}
+	}
+	for _, name := range cookiesToRemove(r) {
+		m.ResponseTrailersMutations = append(m.ResponseTrailersMutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
+	}
+	return &headerv3.HeaderMutationPerRoute{Mutations: m}
+}
+
+// cleans reports whether Envoy takes something away on a route of r.
+func cleans(r *config.Resource) bool { return r.Attach == "ext_authz" || removesCookies(r) }
+
+// removesCookies reports whether it is Envoy that keeps the target's cookies from the agent: where answers come by the service,
+// the service does.
+func removesCookies(r *config.Resource) bool { return r.PassesAnswers() && r.Cookies != "pass" }
+
+func cookiesToRemove(r *config.Resource) []string {
+	if !removesCookies(r) {
+		return nil
+	}
+	return []string{"set-cookie", "set-cookie2"}
 }
 
 // measured has Envoy take the whole body in and say its Content-Length before the service is asked: a body that is not sent

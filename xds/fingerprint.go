@@ -17,6 +17,7 @@ import (
 type carried struct {
 	Attach, Body, Response string
 	Upgrades               []string
+	CookiesRemoved         bool // by Envoy
 
 	Address, Host    string
 	TLS, Certificate bool // agents must show one
@@ -30,7 +31,7 @@ type carried struct {
 // that the service can refuse what comes by a file of another configuration, or by a connection that is older than a reload.
 func Fingerprint(r *config.Resource) string {
 	c := carried{
-		Attach: r.Attach, Body: r.Body, Response: r.Response, Upgrades: slices.Sorted(slices.Values(r.Upgrades)),
+		Attach: r.Attach, Body: r.Body, Response: r.Response, Upgrades: slices.Sorted(slices.Values(r.Upgrades)), CookiesRemoved: removesCookies(r),
 		Address: r.Listen.Address, Host: r.Listen.Host,
 		Target: r.Target, HTTP2: r.TargetHTTP2,
 	}

@@ -32,8 +32,9 @@ func TestFingerprintTellsWhatEnvoyCarriesOut(t *testing.T) {
 	}
 	keys := map[string]string{ // a key, and a value that Envoy carries out differently
 		"name": seenTo, "kind": seenTo, "policy": seenTo, "labels": seenTo, "credential": seenTo, "limits": seenTo, "paths": seenTo, "numbers": seenTo,
-		"timeout": seenTo, "hold": seenTo, "approval": seenTo, "target_insecure": seenTo, "volatile_headers": seenTo, "identity_headers": seenTo,
-		"listen": "", "target_tls": "", // below
+		"timeout": seenTo, "hold": seenTo, "approval": seenTo, "target_insecure": seenTo, "volatile_headers": seenTo, "identity_headers": seenTo, "response_headers": seenTo,
+		"cookies": seenTo,               // where answers come by; elsewhere below
+		"listen":  "", "target_tls": "", // below
 		"target": "https://other.internal", "target_http2": "true", "attach": "ext_authz", "body": "stream", "response": "pass", "upgrades": "websocket",
 	}
 	for i := range reflect.TypeFor[config.Resource]().NumField() {
@@ -64,6 +65,8 @@ func TestFingerprintTellsWhatEnvoyCarriesOut(t *testing.T) {
 		"nothing":                  func(*config.Resource) {},
 		"another address":          func(r *config.Resource) { r.Listen.Address = "127.0.0.1:8081" },
 		"another host":             func(r *config.Resource) { r.Listen.Host = "payments.test" },
+		"cookies by ext_authz":     func(r *config.Resource) { r.Attach, r.Cookies = "ext_authz", "pass" },
+		"no cookies by ext_authz":  func(r *config.Resource) { r.Attach, r.Cookies = "ext_authz", "remove" },
 		"TLS":                      func(r *config.Resource) { r.Listen.TLS = &config.ServerTLS{CertificateFile: "/a"} },
 		"certificates of agents":   func(r *config.Resource) { r.Listen.TLS = &config.ServerTLS{ClientCAFile: "/a"} },
 		"another name of a target": func(r *config.Resource) { r.TargetTLS = &config.ClientTLS{ServerName: "other"} },

@@ -48,6 +48,9 @@ func (l *listener) attaches(how string) bool {
 	return slices.ContainsFunc(l.resources, func(r *config.Resource) bool { return r.Attach == how })
 }
 
+// cleans reports whether Envoy takes something away on a route of l.
+func (l *listener) cleans() bool { return slices.ContainsFunc(l.resources, cleans) }
+
 // upgrades reports whether a resource of l lets some upgrade through.
 func (l *listener) upgrades() bool {
 	return slices.ContainsFunc(l.resources, func(r *config.Resource) bool { return len(r.Upgrades) > 0 })

@@ -60,9 +60,9 @@ func (b *builder) routesName(l *listener) string {
 		return l.address
 	}
 	chain := struct {
-		Proc, Authz, TLS bool
-		ClientCA         config.Path
-	}{l.attaches("ext_proc"), l.attaches("ext_authz"), l.tls != nil, ""}
+		Proc, Authz, Clean, TLS bool
+		ClientCA                config.Path
+	}{l.attaches("ext_proc"), l.attaches("ext_authz"), l.cleans(), l.tls != nil, ""}
 	if l.tls != nil {
 		chain.ClientCA = l.tls.ClientCAFile
 	}
@@ -92,6 +92,8 @@ func (b *builder) route(l *listener, r *config.Resource) *routev3.Route {
 		Match:                &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 		Action:               &routev3.Route_Route{Route: action},
 		TypedPerFilterConfig: b.perRoute(l, r),
+
+		ResponseHeadersToRemove: cookiesToRemove(r),
 	}
 }
 
@@ -105,6 +107,8 @@ func (b *builder) connectRoute(l *listener, r *config.Resource) *routev3.Route {
 		Match:                &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}},
 		Action:               &routev3.Route_Route{Route: action},
 		TypedPerFilterConfig: b.perRoute(l, r),
+
+		ResponseHeadersToRemove: cookiesToRemove(r),
 	}
 }
 
@@ -137,9 +141,11 @@ func (b *builder) targetAuthority(r *config.Resource) string {
 // listener has it.
 func (b *builder) perRoute(l *listener, r *config.Resource) map[string]*anypb.Any {
 	filters := map[string]*anypb.Any{}
+	if cleans(r) {
+		filters[trailers] = b.pack(cleaned(r))
+	}
 	if r.Attach == "ext_authz" {
 		filters[extAuthz] = b.pack(checkOf(r))
-		filters[trailers] = b.pack(withoutTrailers())
 		if r.Body != "stream" && len(r.Upgrades) == 0 {
 			filters[lengths] = b.pack(measured(r))
 		}

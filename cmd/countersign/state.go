@@ -66,6 +66,7 @@ func (b *builder) build(ctx context.Context, c *config.Config, previous *active)
 		Identity:  a.verifier,
 		Resources: resourcesOf(c),
 		RedactKey: b.journal.RedactKey(),
+		CookieKey: b.digestKey(), // where gateways share approvals, a session begun at one goes on at another
 		Memory:    judgedMemory(c, thisMachine()),
 	}
 	return a, nil
@@ -130,15 +131,18 @@ func resourcesOf(c *config.Config) map[string]*extproc.Resource {
 		out := &extproc.Resource{
 			Resource: gate.Resource{Name: r.Name, Kind: r.Kind, Labels: object, Policy: r.Policy},
 			Web: web.Options{
+				Cookies: r.Cookies != "remove",
 				MaxBody: int64(r.Limits.RequestBody), MaxValues: r.Limits.Values, ExactNumbers: r.Numbers == "exact",
 				Stream: r.Body == "stream", Paths: r.Paths, Upgrades: r.Upgrades,
 				Volatile: r.VolatileHeaders, Identity: r.IdentityHeaders,
 			},
 			Fingerprint:  xds.Fingerprint(r),
-			PassResponse: r.Response == "pass" || r.Attach == "ext_authz",
+			PassResponse: r.PassesAnswers(),
 			StreamBody:   r.Body == "stream",
 
 			ResponseHeaders: r.ResponseHeaders,
+			Cookies:         cookiesOf[r.Cookies],
+			SecureCookies:   r.Listen.TLS != nil,
 			Hold:            cmp.Or(r.Hold, c.Approvals.Hold).Std(),
 			MaxAnswer:       int64(r.Limits.ResponseBody),
 			MaxRedacted:     int64(r.Limits.ResponseBody),
@@ -154,6 +158,8 @@ func resourcesOf(c *config.Config) map[string]*extproc.Resource {
 	}
 	return resources
 }
+
+var cookiesOf = map[string]extproc.Cookies{"pass": extproc.PassCookies, "session": extproc.SessionCookies}
 
 // credentialFile is a header whose value is in a file. The file is read again when it has changed.
 type credentialFile struct {

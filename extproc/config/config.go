@@ -289,6 +289,12 @@ type Resource struct {
 	// answers do not come by here, so that a ruling that redacts is refused; their size and status come from Envoy.
 	Response string `yaml:"response"`
 
+	// Cookies is what becomes of the target's cookies: "remove" (the default: no Set-Cookie reaches the agent, and no Cookie of
+	// the agent's the target), "pass" (both pass as they are; policy sees the Cookie, and an approval is bound to it) or "session":
+	// a cookie reaches the agent sealed, so that it can send it back and neither read it nor use it elsewhere, and what another
+	// agent or gateway was given is refused. "session" needs answers to come by, so neither attach: ext_authz nor response: pass.
+	Cookies string `yaml:"cookies"`
+
 	// ResponseHeaders are fields of answers that pass beside those of a shipped list where an answer is redacted: names, and
 	// prefixes as "x-page-*". Where a value that was taken out of the body stands in one, and in answers that are passed on
 	// before they are whole (over 64 KiB, slow, or event streams), it is removed. Fields that tell of the body before redaction
@@ -388,3 +394,6 @@ func (c *Config) Resource(name string) (*Resource, bool) {
 	}
 	return nil, false
 }
+
+// PassesAnswers reports whether answers go from the target to the agent without coming by here.
+func (r *Resource) PassesAnswers() bool { return r.Attach == "ext_authz" || r.Response == "pass" }

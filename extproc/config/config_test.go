@@ -168,6 +168,9 @@ func TestProblems(t *testing.T) {
 		{"response headers that are not the target's", resource("response_headers: [set-cookie, x-envoy-a, connection]"), `:12: resources[0].response_headers[0]: is "set-cookie", which is not the target's to say: Envoy writes it, or it is a credential (see cookies)` + "\n" +
 			`:12: resources[0].response_headers[1]: is "x-envoy-a", which is not the target's to say: Envoy writes it, or it is a credential (see cookies)` + "\n" +
 			`:12: resources[0].response_headers[2]: is "connection", which is not the target's to say: Envoy writes it, or it is a credential (see cookies)`},
+		{"cookies that are not known", resource("cookies: keep"), `:12: resources[0].cookies: is "keep", and must be one of remove, pass, session`},
+		{"a session where answers pass", resource("response: pass\n    cookies: session"), ":13: resources[0].cookies: is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect"},
+		{"a session by ext_authz", resource("attach: ext_authz\n    cookies: session"), ":13: resources[0].cookies: is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect"},
 		{"a policy that is a path", resource("policy: a/b"), `:12: resources[0].policy: is "a/b": write the last part of the package's name, PAYMENTS of data.rules.PAYMENTS`},
 
 		{"a plain-http issuer", replace("https://idp", "http://idp"), `:5: agents[0].issuer: is "http://idp.example.com", whose keys would come over plain http: use https, or set insecure: true beside it`},

@@ -68,6 +68,7 @@ func (r *Resource) setDefaults() {
 	r.Attach = cmp.Or(r.Attach, "ext_proc")
 	r.Body = cmp.Or(r.Body, "inspect")
 	r.Response = cmp.Or(r.Response, "inspect")
+	r.Cookies = cmp.Or(r.Cookies, "remove")
 	r.Numbers = cmp.Or(r.Numbers, "double")
 	r.Limits.RequestBody = cmp.Or(r.Limits.RequestBody, Size(DefaultRequestBody))
 	r.Limits.Headers = cmp.Or(r.Limits.Headers, Size(DefaultHeaders))
@@ -526,6 +527,10 @@ func (r *Resource) validate(k checker) {
 	k.at("attach").oneOf(r.Attach, "ext_proc", "ext_authz")
 	k.at("body").oneOf(r.Body, "inspect", "stream")
 	k.at("response").oneOf(r.Response, "inspect", "pass")
+	k.at("cookies").oneOf(r.Cookies, "remove", "pass", "session")
+	if r.Cookies == "session" && r.PassesAnswers() {
+		k.at("cookies").fail("is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect")
+	}
 	k.at("numbers").oneOf(r.Numbers, "double", "exact")
 	for i, name := range r.ResponseHeaders {
 		r.ResponseHeaders[i] = strings.ToLower(name)

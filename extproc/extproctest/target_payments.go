@@ -23,6 +23,9 @@ import (
 // test drives through [Target.Feed] and [Target.Release] · /status/{code} · /trailers · /early-hints · /headers?count=N&size=N ·
 // /echo and /upload (bodies) · /duplex (answers while it reads) · /upgrade (websocket handshake, then echo) · /hello.
 //
+// Cookies: /session/begin sets a session, in the head and in a trailer, /session/show answers with the Cookie that came,
+// /session/use says whether it is that session, and /session/renew sets it again.
+//
 // Misbehaviour: /hostile/{kind}, see [HostileKinds], and /endless/{kind}, see [EndlessKinds].
 func (t *Target) routes() http.Handler {
 	mux := http.NewServeMux()
@@ -46,6 +49,8 @@ func (t *Target) routes() http.Handler {
 	mux.HandleFunc("/upload", t.upload)
 	mux.HandleFunc("/duplex", duplex)
 	mux.HandleFunc("/upgrade", upgrade)
+
+	mux.HandleFunc("/session/{what}", t.session)
 
 	mux.HandleFunc("/hostile/{kind}", t.hostile)
 	mux.HandleFunc("/endless/{kind}", t.endless)

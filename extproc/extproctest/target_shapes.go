@@ -203,6 +203,31 @@ func (t *Target) trailers(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("X-Customer-Email", t.protected.Email)
 }
 
+// SessionSecret is the session that /session/begin sets.
+const SessionSecret = "target-session-0123456789abcdef"
+
+func (t *Target) session(w http.ResponseWriter, r *http.Request) {
+	cookie := r.Header.Get("Cookie")
+	switch r.PathValue("what") {
+	case "begin":
+		w.Header().Add("Set-Cookie", "session="+SessionSecret+"; Domain=target.test; Path=/session; Secure; HttpOnly; SameSite=Lax; Max-Age=600; Anything=else")
+		w.Header().Add("Set-Cookie", "theme=dark; Path=/elsewhere")
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, "{}")
+		_ = http.NewResponseController(w).Flush() // chunked, or there is no place for a trailer
+		w.Header().Set(http.TrailerPrefix+"Set-Cookie", "session="+SessionSecret)
+	case "renew":
+		w.Header().Add("Set-Cookie", "session="+SessionSecret+"; Path=/")
+		writeJSON(w, http.StatusOK, map[string]bool{"known": strings.Contains(cookie, "session="+SessionSecret)})
+	case "use":
+		writeJSON(w, http.StatusOK, map[string]bool{"known": strings.Contains(cookie, "session="+SessionSecret)})
+	case "show":
+		writeJSON(w, http.StatusOK, map[string]string{"cookie": cookie})
+	default:
+		http.NotFound(w, r)
+	}
+}
+
 func (t *Target) earlyHints(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Link", "</style.css>; rel=preload")
 	w.WriteHeader(http.StatusEarlyHints)

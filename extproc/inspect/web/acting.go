@@ -127,6 +127,8 @@ func CheckOpened(name string) error {
 	switch {
 	case !isFieldName(name) || strings.ContainsAny(name, ":_*"):
 		return fmt.Errorf("is %q: write the name of a header field", name)
+	case name == "cookie":
+		return fmt.Errorf("is %q: say cookies: pass, or cookies: session", name)
 	case neverOpen[name] || ours(name):
 		return fmt.Errorf("is %q, which never reaches a target", name)
 	case !Identity(name):

@@ -136,6 +136,8 @@ func (i *Inspector) field(f Field, h *heading) error {
 	case f.Name == approvalField:
 		i.drop(f.Name)
 		return i.approval(f.Value)
+	case f.Name == "cookie" && i.opt.Cookies:
+		h.kept.add(f.Name, f.Value)
 	case Identity(f.Name):
 		if !slices.Contains(i.opt.Identity, f.Name) {
 			i.drop(f.Name)
