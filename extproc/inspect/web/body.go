@@ -43,7 +43,7 @@ func (i *Inspector) classify(h *heading) error {
 		i.framed = true
 	case isJSONType(media):
 		i.kind = asJSON
-	case media == "application/x-www-form-urlencoded":
+	case media == "application/x-www-form-urlencoded" || media == "application/x-url-encoded": // Werkzeug reads the second too
 		i.kind = asForm
 	case strings.HasPrefix(media, "multipart/"):
 		i.kind, i.isForm = asParts, media == "multipart/form-data"

@@ -55,7 +55,7 @@ var identityPrefixes = []string{
 
 // overrides are header fields that change the method or the path behind policy's back.
 var overrides = set(
-	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-original-uri",
+	"x-http-method-override", "x-http-method", "x-method-override", "x-tunneled-method", "x-original-url", "x-rewrite-url", "x-original-uri",
 	"x-original-method", "x-envoy-original-path",
 )
 

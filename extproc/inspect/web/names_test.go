@@ -18,6 +18,10 @@ var places = []struct {
 }{
 	{"query", func(pairs string) (*Request, error) { r, _, err := read(limits, get("/a?"+pairs), ""); return r, err }},
 	{"form", func(pairs string) (*Request, error) { r, _, err := read(limits, post(formType), pairs); return r, err }},
+	{"form under another name", func(pairs string) (*Request, error) {
+		r, _, err := read(limits, post("content-type: Application/X-URL-Encoded"), pairs)
+		return r, err
+	}},
 	{"untyped body", func(pairs string) (*Request, error) { r, _, err := read(limits, post(), pairs); return r, err }},
 }
 

@@ -27,9 +27,10 @@
 // # What it costs
 //
 // JSON is not made a tree of: it is checked and written in canonical form in one go, and kept as that text. Reading allocates
-// 3 to 6 times the body, of which twice its size stays until it is judged, whatever is in it (as a tree, a MiB of `[0,0,…]` took 38
-// MiB). The canonical input has it once more. Only policy makes values of it, 16 to 180 bytes for each, for as many bodies at a
-// time as there are processors; [Options.MaxValues] bounds that.
+// 3 to 6 times the body, of which twice its size stays until it is judged, whatever is in it (as a tree, a MiB of `[0,0,…]` took
+// 38 MiB). The canonical input has it once more. Only policy makes values of it, 16 to 200 bytes for each, for as many bodies at
+// a time as there are processors; [Options.MaxValues] bounds that. 120 bodies of 850 KB of small objects at once took 5.8
+// times their size at the most, all in all, and 40 ms of a processor for each, reading and policy.
 //
 // # What policy sees
 //
