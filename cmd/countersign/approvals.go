@@ -45,7 +45,8 @@ func (g *gateway) openApprovals(ctx context.Context, c *config.Config) error {
 		return errors.Join(err, store.Close())
 	}
 	desk, err := approval.NewDesk(approval.Options{
-		Store: store, Recorder: recorder, Node: c.Node, People: c.People.Issuer,
+		Store: store, Recorder: recorder, Node: c.Node,
+		People: c.People.Issuer, PeopleDirectory: identity.Directory(peopleOf(c.People)), PeopleShared: c.People.Claim != "",
 		TTL: c.Approvals.TTL.Std(), Log: g.log,
 		Limits: approval.Limits{
 			Total: c.Approvals.Limits.Total, PerAgent: c.Approvals.Limits.PerAgent,

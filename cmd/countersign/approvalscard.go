@@ -75,6 +75,7 @@ type cardView struct {
 		Actors     []cardPerson `json:"actors"`
 		Groups     []cardText   `json:"groups"`
 		Session    cardText     `json:"session"`
+		Unclear    bool         `json:"unclear"`
 	} `json:"who"`
 	What struct {
 		Verb         cardText  `json:"verb"`
@@ -304,6 +305,9 @@ func (l *lines) who(card *cardView) {
 	}
 	if who.OnBehalfOf != nil {
 		l.add("for", "%s", who.OnBehalfOf)
+	}
+	if who.Unclear {
+		l.add("beware", "it cannot be told which approver is the person that this is done for, so nobody's approval counts")
 	}
 }
 

@@ -59,6 +59,9 @@ func TestTheTerminalShowsTheWholeCard(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, show)
 		}
 	}
+	if strings.Contains(show, "beware") {
+		t.Errorf("at one issuer people are told apart, and the card says\n%s", show)
+	}
 	for _, o := range []string{show, mustRun(t, append([]string{"approvals", "list"}, flags...)...), mustRun(t, append([]string{"approvals", "list", "--json"}, flags...)...)} {
 		for _, bad := range []string{"\x1b", "\u009b", "\u202e", "\u200d"} {
 			if strings.Contains(o, bad) {
@@ -68,6 +71,25 @@ func TestTheTerminalShowsTheWholeCard(t *testing.T) {
 	}
 	if nanos := regexp.MustCompile(`\d\.\d{3,}Z`).FindString(show); nanos != "" {
 		t.Errorf("the time %s is nobody's to read", nanos)
+	}
+}
+
+// TestTheTerminalSaysThatNobodyCanBeTold: where no approver can be told from whom the agent acts for, the card says so, and
+// so does what is printed of it.
+func TestTheTerminalSaysThatNobodyCanBeTold(t *testing.T) {
+	for card, want := range map[string]bool{`{"who":{"unclear":true},"v":1}`: true, `{"who":{},"v":1}`: false} {
+		sum := sha256.Sum256([]byte(card))
+		r, err := readRequest(json.RawMessage(`{"id":"r-1","state":"pending","card":` + card + `,"card_digest":"` + hex.EncodeToString(sum[:]) + `"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		if err := printRequest(&b, r, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(b.String(), "nobody's approval counts"); got != want {
+			t.Errorf("%s is printed as\n%s", card, b.String())
+		}
 	}
 }
 

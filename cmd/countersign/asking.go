@@ -38,7 +38,7 @@ func (a *asking) Granted(ctx context.Context, q *gate.Question) (gate.Grant, boo
 }
 
 func (a *asking) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (bool, error) {
-	spent, ok, err := a.desk.Spend(ctx, approval.Spending{Op: q.Operation.ID, Digest: q.Digest, Verdict: q.Verdict})
+	spent, ok, err := a.desk.Spend(ctx, approval.Spending{Op: q.Operation.ID, Digest: q.Digest, Verdict: q.Verdict, People: q.Operation.Principal.People})
 	if err != nil || !ok {
 		return false, err
 	}

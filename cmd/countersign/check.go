@@ -75,6 +75,11 @@ func notes(c *config.Config, p *policy.Set) (list []string) {
 	if c.People != nil && c.Listen.Console == "" {
 		add("there are people and no listen.console: nobody can answer at this gateway")
 	}
+	for i := range c.Agents {
+		if untold(c, &c.Agents[i]) {
+			add("agents[%d] (%s): nobody can tell whether the person that one of its agents acts for is an approver of %s, so that no approval counts of what is done for a person: set people.kind to the kind of both, or people.claim and agents[%d].people_claim to claims that name the same person, and that only an administrator can change", i, c.Agents[i].Issuer, c.People.Issuer, i)
+		}
+	}
 	for i := range c.Resources {
 		r := &c.Resources[i]
 		if c.People == nil && p.MayAsk(r.Policy) {
@@ -88,6 +93,15 @@ func notes(c *config.Config, p *policy.Set) (list []string) {
 		}
 	}
 	return append(list, shownSecrets(c)...)
+}
+
+// untold reports whether the agents of a can act for people who cannot be told from those who approve.
+func untold(c *config.Config, a *config.Agent) bool {
+	if c.People == nil || a.Kind != "oauth" && a.Kind != "entra" || a.PeopleClaim != "" && c.People.Claim != "" {
+		return false
+	}
+	directory := identity.Directory(identity.Issuer{Issuer: a.Issuer, Kind: kindOf(a.Kind)})
+	return directory == "" || directory != identity.Directory(peopleOf(c.People))
 }
 
 func checkPolicies(ctx context.Context, c *config.Config, tell func(any)) *policy.Set {

@@ -17,7 +17,7 @@ import (
 // A card is what a person is shown, rendered once, as canonical JSON:
 //
 //	{"v":1, "id":…, "salt":…, "digest":…, "policy_digest":…, "created":…, "expires":…, "grant_seconds":…,
-//	 "who":     {"agent":{"issuer":T,"subject":T}, "kind":T, "client_id":T, "on_behalf_of":{…}|null, "actors":[{…}], "groups":[T], "session":T},
+//	 "who":     {"agent":{"issuer":T,"subject":T}, "kind":T, "client_id":T, "on_behalf_of":{…}|null, "actors":[{…}], "groups":[T], "session":T, "unclear":true},
 //	 "what":    {"protocol":T, "verb":T, "target":T, "resource":T, "resource_kind":T, "labels":[R], "detail":[R]},
 //	 "why":     [{"rule":T, "reason":T, "approvers":[T], "quorum":N}],
 //	 "history": {"operations":[{"time":…, "verb":T, "target":T, "result":T}], "left_out":N},
@@ -27,7 +27,8 @@ import (
 // "type":"string"|"number"|"bool"|"null"|"object"|"list", "value":T}; objects and lists are rows only where they are empty.
 // Every value is a row of its own, with its whole path, so that no layout, indentation or repeated key can hide one; paths and
 // values are never cut, as the middle of a long one is where an attacker would put what nobody should read. What does not fit
-// in a card is refused: a person decides on all of it.
+// in a card is refused: a person decides on all of it. "unclear" is there where no approver can be told from the person whose
+// operation it is, so that no approval will count.
 //
 // The digest of a card is the plain SHA-256 of its bytes, so that whoever has the card can check it; the salt, which is in
 // no record, keeps those who have the digest from guessing at what was shown.
@@ -87,7 +88,7 @@ func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 			{Name: "target", Value: shown(op.Target)},
 			{Name: "verb", Value: shown(op.Verb)},
 		}},
-		{Name: "who", Value: shownPrincipal(op.Principal, r.Session)},
+		{Name: "who", Value: shownPrincipal(op.Principal, r.Session, a.unclear)},
 		{Name: "why", Value: shownAsks(r.Asks)},
 	}
 	text, err := gate.AppendJSON(make([]byte, 0, 2048), card)
@@ -131,7 +132,7 @@ func shownParty(p gate.Party) gate.Object {
 	return gate.Object{{Name: "issuer", Value: shown(p.Issuer)}, {Name: "subject", Value: shown(p.Subject)}}
 }
 
-func shownPrincipal(p *gate.Principal, session string) gate.Object {
+func shownPrincipal(p *gate.Principal, session string, unclear bool) gate.Object {
 	actors := make([]any, len(p.Actors))
 	for i, a := range p.Actors {
 		actors[i] = shownParty(a)
@@ -140,7 +141,7 @@ func shownPrincipal(p *gate.Principal, session string) gate.Object {
 	if p.OnBehalfOf != nil {
 		person = shownParty(*p.OnBehalfOf)
 	}
-	return gate.Object{
+	o := gate.Object{
 		{Name: "actors", Value: actors},
 		{Name: "agent", Value: shownParty(gate.Party{Issuer: p.Issuer, Subject: p.Subject})},
 		{Name: "client_id", Value: shown(p.ClientID)},
@@ -149,6 +150,10 @@ func shownPrincipal(p *gate.Principal, session string) gate.Object {
 		{Name: "on_behalf_of", Value: person},
 		{Name: "session", Value: shown(session)},
 	}
+	if unclear {
+		o = append(o, gate.Member{Name: "unclear", Value: true})
+	}
+	return o
 }
 
 func shownAsks(asks []AskRule) []any {

@@ -26,7 +26,7 @@ const (
 
 // Decide takes a person's answer. On return without an error it is stored, recorded, and will not be lost or changed; the
 // request says what came of it. The refusals are the errors of this package, in this order: ErrNotFound, ErrClosed,
-// ErrOwnOperation, ErrNotApprover, ErrDecidedAlready, ErrAuthentication, ErrOldCard. Each is recorded.
+// ErrOwnOperation, ErrNotApprover, ErrDecidedAlready, ErrUnclearPerson, ErrAuthentication, ErrOldCard. Each is recorded.
 //
 // After any other error the answer may or may not stand; asking again says which.
 func (d *Desk) Decide(ctx context.Context, by Approver, id string, a Answer) (Request, error) {
@@ -83,18 +83,26 @@ func (d *Desk) decide(now time.Time, decision Decision, r *Request) error {
 
 // may says why this person's answer does not count. There is no exception for anyone.
 func (d *Desk) may(now time.Time, x *Decision, r *Request) error {
-	by, who := &x.By, x.By.party()
+	by := &x.By
+	decided := different // whether by has
+	for i := range r.Decisions {
+		if is := by.is(&r.Decisions[i].By); is == one || decided != one && is == unclear {
+			decided = is
+		}
+	}
 	switch {
 	case r.State != Pending:
 		return ErrClosed
 	case by.Issuer == "" || by.Issuer != d.people || by.Subject == "":
 		return ErrNotApprover
-	case who == r.Agent || slices.Contains(r.Actors, who) || r.OnBehalfOf != nil && who == *r.OnBehalfOf:
+	case r.whose(by) == one:
 		return ErrOwnOperation
 	case !slices.ContainsFunc(r.Asks, func(a AskRule) bool { return a.Names(by) }):
 		return ErrNotApprover
-	case slices.ContainsFunc(r.Decisions, func(x Decision) bool { return x.By.party() == who }):
+	case decided == one:
 		return ErrDecidedAlready
+	case r.whose(by) != different || decided != different:
+		return ErrUnclearPerson
 	case !r.Demand.met(now, by):
 		return ErrAuthentication
 	case x.Card == "" || x.Card != r.CardDigest:
@@ -131,6 +139,7 @@ func refusalOf(err error) string {
 		{ErrOwnOperation, "own-operation"},
 		{ErrNotApprover, "not-approver"},
 		{ErrDecidedAlready, "decided-already"},
+		{ErrUnclearPerson, "unclear-person"},
 		{ErrAuthentication, "authentication"},
 		{ErrOldCard, "old-card"},
 	} {

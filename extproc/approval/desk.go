@@ -22,6 +22,11 @@ type Options struct {
 	Node     string // of this gateway; no other gateway on the same store has it
 	People   string // issuer of those who approve
 
+	// How those who approve are told from others, as a gate.Person of theirs would have it: in which directory, and whether by a
+	// claim. It is for the card: what counts is what each one's token says.
+	PeopleDirectory string
+	PeopleShared    bool
+
 	TTL       time.Duration // of a request; 15 minutes unless set
 	GrantTTL  time.Duration // of a grant, from the last approval; as TTL unless set
 	Limits    Limits
@@ -38,6 +43,7 @@ type Desk struct {
 	recorder gate.Recorder
 	node     string
 	people   string
+	naming   Person // of every approver, as far as the configuration tells
 	ttl      time.Duration
 	grantTTL time.Duration
 	limits   Limits
@@ -60,7 +66,7 @@ func NewDesk(o Options) (*Desk, error) {
 	}
 	ttl := cmp.Or(o.TTL, 15*time.Minute)
 	d := &Desk{
-		store: o.Store, recorder: o.Recorder, node: o.Node, people: o.People,
+		store: o.Store, recorder: o.Recorder, node: o.Node, people: o.People, naming: Person{Directory: o.PeopleDirectory, Shared: o.PeopleShared},
 		ttl: ttl, grantTTL: cmp.Or(o.GrantTTL, ttl), limits: o.Limits, card: cmp.Or(o.CardBytes, 64<<10),
 		sweep: cmp.Or(o.SweepEvery, time.Second), adopt: cmp.Or(o.AdoptAfter, 10*time.Second),
 		log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
@@ -84,6 +90,8 @@ type Asking struct {
 	History   []Past      // what else was done in this session, oldest first
 	Demand    Demand
 	Only      string // id of the request to join, where no other will do; empty otherwise
+
+	unclear bool // no approver can be told from whose operation it is
 }
 
 // Ask opens a request, or joins the one that is open for the same digest, policy and ask rules. What is open for the digest
@@ -190,6 +198,8 @@ func (a *Asking) differs(r *Request, asks []AskRule) string {
 		return reasonPolicy
 	case !slices.EqualFunc(r.Asks, asks, func(x, y AskRule) bool { return compareAsks(x, y) == 0 }):
 		return reasonAsks
+	case !samePeople(r.People, a.Operation.Principal.People):
+		return reasonPeople
 	case r.Demand.MaxAge != a.Demand.MaxAge || !slices.Equal(r.Demand.ACR, a.Demand.ACR):
 		return reasonDemand
 	default:
@@ -200,6 +210,8 @@ func (a *Asking) differs(r *Request, asks []AskRule) string {
 const (
 	reasonPolicy     = "policy has changed since this was asked"
 	reasonAsks       = "policy now asks for other approvals of this operation"
+	reasonPeople     = "whose operation it is, is now read in another way"
+	reasonCount      = "the approvals of this do not count as they are counted now"
 	reasonDemand     = "the resource now demands another sign-in"
 	reasonRolledBack = "the store has lost a change of this request that was acknowledged"
 	reasonFenced     = "the store was restarted or failed over after the approval, so that it cannot be known whether it was used"
@@ -224,12 +236,37 @@ func (d *Desk) create(now time.Time, a Asking, asks []AskRule) (Request, error) 
 		person := Party(*p.OnBehalfOf)
 		r.OnBehalfOf = &person
 	}
+	r.People = peopleOf(p.People)
+	a.unclear = d.unclear(r.People)
 	var err error
 	if r.Card, err = renderCard(&r, &a, d.card); err != nil {
 		return Request{}, err
 	}
 	r.CardDigest = CardDigest(r.Card)
 	return r, d.note(&r, RecordRequested, op.ID, requested(&r)...)
+}
+
+// peopleOf is people as they are stored: never nil.
+func peopleOf(people []gate.Person) []Person {
+	list := make([]Person, len(people))
+	for i, p := range people {
+		list[i] = Person(p)
+	}
+	return list
+}
+
+func samePeople(stored []Person, now []gate.Person) bool {
+	return stored != nil && slices.Equal(stored, peopleOf(now))
+}
+
+// unclear reports whether no approver at all could be told from these people.
+func (d *Desk) unclear(people []Person) bool {
+	return slices.ContainsFunc(people, func(p Person) bool {
+		if p.Shared && d.naming.Shared {
+			return p.Claim == ""
+		}
+		return p.Directory == "" || p.Directory != d.naming.Directory
+	})
 }
 
 // Get returns a request with its card.

@@ -2,6 +2,7 @@ package approval
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
@@ -29,6 +30,29 @@ type Party struct {
 	Subject string `json:"subject"`
 }
 
+// Person is a [gate.Person] as it is stored.
+type Person struct {
+	Directory string `json:"directory"`
+	ID        string `json:"id"`
+	Shared    bool   `json:"shared"`
+	Claim     string `json:"claim"`
+}
+
+// is says whether p and q are one human being. Letter case is not looked at in a claim: it is for keeping people from
+// approving their own, and e-mail addresses that differ in it are one.
+func (p Person) is(q Person) identity {
+	inOne := p.Directory != "" && p.Directory == q.Directory && p.ID != "" && q.ID != ""
+	claims := p.Claim != "" && q.Claim != ""
+	switch {
+	case inOne && p.ID == q.ID, claims && strings.EqualFold(p.Claim, q.Claim):
+		return one
+	case p.Shared && q.Shared && claims, inOne && !(p.Shared && q.Shared):
+		return different
+	default:
+		return unclear
+	}
+}
+
 // AskRule is a [gate.AskRule] as it is stored.
 type AskRule struct {
 	Package   string   `json:"package"`
@@ -52,6 +76,7 @@ type Approver struct {
 	ACR      string    `json:"acr"`
 	AMR      []string  `json:"amr"`
 	AuthTime time.Time `json:"auth_time"` // zero where the token has none
+	Person   Person    `json:"person"`
 }
 
 // Decision is one person's answer.
@@ -95,6 +120,7 @@ type Request struct {
 	Agent        Party     `json:"agent"`
 	Actors       []Party   `json:"actors"`
 	OnBehalfOf   *Party    `json:"on_behalf_of"`
+	People       []Person  `json:"people"` // whose operation it is; null in a request of an older version, which nobody can approve
 	Session      string    `json:"session"`
 	Op           string    `json:"op"` // id of the attempt that opened it
 	Asks         []AskRule `json:"asks"`
@@ -155,23 +181,64 @@ func (a *AskRule) Names(by *Approver) bool {
 	})
 }
 
-// met counts the distinct people who approved and whom a names.
-func (a *AskRule) met(decisions []Decision) bool {
-	people := map[Party]bool{}
-	for i := range decisions {
-		if d := &decisions[i]; d.Approve && a.Names(&d.By) {
-			people[d.By.party()] = true
+// Approvals counts the people who approved r and whom a names. Who could be somebody that counts already, or somebody whose
+// operation it is, does not count.
+func (r *Request) Approvals(a *AskRule) int {
+	var counted []*Approver
+	for i := range r.Decisions {
+		by := &r.Decisions[i].By
+		again := slices.ContainsFunc(counted, func(x *Approver) bool { return by.is(x) != different })
+		if r.Decisions[i].Approve && a.Names(by) && r.whose(by) == different && !again {
+			counted = append(counted, by)
 		}
 	}
-	return len(people) >= max(1, a.Quorum)
+	return len(counted)
 }
 
 func (b *Approver) party() Party { return Party{b.Issuer, b.Subject} }
 
+// identity says what is known of whether two are one person. The zero value is that nothing is.
+type identity int
+
+const (
+	unclear identity = iota
+	different
+	one
+)
+
+// is says whether b and x are one person.
+func (b *Approver) is(x *Approver) identity {
+	if b.party() == x.party() {
+		return one
+	}
+	return b.Person.is(x.Person)
+}
+
+// whose says whether r is b's own operation.
+func (r *Request) whose(b *Approver) identity {
+	who := b.party()
+	if who == r.Agent || slices.Contains(r.Actors, who) || r.OnBehalfOf != nil && who == *r.OnBehalfOf {
+		return one
+	}
+	if r.People == nil || r.OnBehalfOf != nil && len(r.People) == 0 {
+		return unclear
+	}
+	answer := different
+	for _, p := range r.People {
+		switch b.Person.is(p) {
+		case one:
+			return one
+		case unclear:
+			answer = unclear
+		}
+	}
+	return answer
+}
+
 // quorum reports whether every rule is met. No rules are never met.
 func (r *Request) quorum() bool {
 	for i := range r.Asks {
-		if !r.Asks[i].met(r.Decisions) {
+		if a := &r.Asks[i]; r.Approvals(a) < max(1, a.Quorum) {
 			return false
 		}
 	}

@@ -40,9 +40,10 @@ func (d *Desk) Granted(ctx context.Context, digest string) (Request, bool, error
 
 // Spending is an operation that wants to use a grant.
 type Spending struct {
-	Op      string       // id of this attempt
-	Digest  string       // of the operation
-	Verdict gate.Verdict // of policy now, with the approval in its context
+	Op      string        // id of this attempt
+	Digest  string        // of the operation
+	Verdict gate.Verdict  // of policy now, with the approval in its context
+	People  []gate.Person // whose operation it is, as its token says now
 }
 
 // Spend uses the live grant for a digest. With true the grant is this operation's alone, and the record of that is
@@ -87,7 +88,7 @@ func (d *Desk) Spend(ctx context.Context, s Spending) (Grant, bool, error) {
 
 // spend makes r spent, or closes it where it cannot be.
 func (d *Desk) spend(now time.Time, s *Spending, nonce string, r *Request) error {
-	if r.State != Approved || r.Digest != s.Digest || !r.quorum() {
+	if r.State != Approved || r.Digest != s.Digest {
 		return ErrClosed
 	}
 	if r.Due(now) {
@@ -95,6 +96,12 @@ func (d *Desk) spend(now time.Time, s *Spending, nonce string, r *Request) error
 	}
 	if r.PolicyDigest != s.Verdict.PolicyDigest {
 		return d.voidNow(now, r, reasonPolicy)
+	}
+	if !samePeople(r.People, s.People) {
+		return d.voidNow(now, r, reasonPeople)
+	}
+	if !r.quorum() {
+		return d.voidNow(now, r, reasonCount)
 	}
 	// A rule may allow what was approved. One that still asks must ask for what was approved, and nothing else.
 	if s.Verdict.Effect == gate.Ask {

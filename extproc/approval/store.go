@@ -151,6 +151,7 @@ var (
 	ErrNotApprover    = errors.New("no rule of this request names this person as an approver")
 	ErrOwnOperation   = errors.New("nobody approves what they asked for themselves, or what is done for them")
 	ErrDecidedAlready = errors.New("this person has decided on this request already")
+	ErrUnclearPerson  = errors.New("it cannot be told whether this person is the one acted for, or one who has decided already")
 	ErrAuthentication = errors.New("the person is not signed in as strongly or as recently as this resource demands")
 	ErrUnrecorded     = errors.New("the change could not be recorded")
 )

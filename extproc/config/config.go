@@ -127,6 +127,9 @@ type Agent struct {
 
 	GroupsClaim string `yaml:"groups_claim"` // the claim that has the groups. "groups" by default.
 	RolesClaim  string `yaml:"roles_claim"`  // the claim that has the roles. "roles" by default.
+
+	// PeopleClaim is the claim that names the person acted for as people.claim names approvers. With people.claim.
+	PeopleClaim string `yaml:"people_claim"`
 }
 
 // People is the OpenID provider of those who approve.
@@ -137,6 +140,14 @@ type People struct {
 	// Kind says how claims are read: "oauth" (the default: a person is the `sub`) or "entra" (the `oid`, in ID tokens too, since
 	// Entra ID gives each client another `sub`).
 	Kind string `yaml:"kind"`
+
+	// Claim is a claim that names the same person in their own tokens and, as agents[].people_claim, in those of agents that act
+	// for them: `email`, say, or an employee number. Nobody approves what is done for themselves, and where people and agents
+	// have two issuers, or two kinds, only this tells who is who. Letter case does not matter; an `email` with email_verified
+	// false is none. It must be a claim that only an administrator can change, at both issuers, or people approve their own by
+	// changing it. Who has none does not approve what is done for a person, nor after another person. None by default:
+	// people are then compared by their ids, within one issuer or one tenant of Entra ID.
+	Claim string `yaml:"claim"`
 
 	// Clients are those to which a bearer token for the API must have been issued (`azp`, `client_id`, `appid` or `cid`). The
 	// console's by default. None may be a client that an agent can get tokens with. Besides that a token must show that a person

@@ -307,6 +307,9 @@ func (c *Config) validateAgents(k checker) {
 		if a.Skew.Std() > time.Minute {
 			k.at("skew").fail("is %v, and at most 60s is accepted", a.Skew.Std())
 		}
+		if a.PeopleClaim != "" && (c.People == nil || c.People.Claim == "") {
+			k.at("people_claim").fail("is %q, and people.claim, which must name the same person, is not set", a.PeopleClaim)
+		}
 		k.at("ca_file").file(a.CAFile)
 		k.at("jwks_file").file(a.JWKSFile)
 	}

@@ -93,6 +93,11 @@ func TestDecisionsThatDoNotCount(t *testing.T) {
 	forBob := func(a *approval.Asking) {
 		a.Operation.Principal.OnBehalfOf = &gate.Party{Issuer: f.issuer.URL, Subject: "u-bob"}
 		a.Operation.Principal.Actors = []gate.Party{{Issuer: f.issuer.URL, Subject: "agent-1"}}
+		a.Operation.Principal.People = []gate.Person{{Directory: f.issuer.URL, ID: "u-bob"}}
+	}
+	forSomebody := func(a *approval.Asking) {
+		a.Operation.Principal.OnBehalfOf = &gate.Party{Issuer: "https://agents.example", Subject: "a-7"}
+		a.Operation.Principal.People = []gate.Person{{Directory: "https://agents.example", ID: "a-7"}}
 	}
 	strong := func(a *approval.Asking) { a.Demand = approval.Demand{ACR: []string{"hardware"}, MaxAge: time.Minute} }
 	for _, c := range []struct {
@@ -109,6 +114,7 @@ func TestDecisionsThatDoNotCount(t *testing.T) {
 	}{
 		{name: "a person whom no rule names", who: "u-carol", status: 403, kind: "denied", reason: "not-approver", record: "not-approver"},
 		{name: "the person that the agent acts for", ask: forBob, who: "u-bob", status: 403, kind: "denied", reason: "own-operation", record: "own-operation"},
+		{name: "a person who may be whom the agent acts for", ask: forSomebody, who: "u-bob", status: 403, kind: "denied", reason: "unclear-person", record: "unclear-person"},
 		{name: "a person who has decided already", ask: two, first: "u-bob", who: "u-bob", status: 403, kind: "denied", reason: "decided-already", record: "decided-already"},
 		{name: "a sign-in that is too weak", ask: strong, who: "u-bob", status: 403, kind: "denied", reason: "authentication", record: "authentication"},
 		{name: "an old card", who: "u-bob", card: strings.Repeat("0", 64), status: 409, kind: "old-card", record: "old-card"},

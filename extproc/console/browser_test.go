@@ -171,6 +171,7 @@ func TestBrowserApproveAndReject(t *testing.T) {
 	}
 	second := f.ask(func(a *approval.Asking) {
 		a.Operation.Principal.OnBehalfOf = &gate.Party{Issuer: f.issuer.URL, Subject: "u-dora"}
+		a.Operation.Principal.People = []gate.Person{{Directory: f.issuer.URL, ID: "u-dora"}}
 		a.Operation.Principal.Actors = []gate.Party{{Issuer: f.issuer.URL, Subject: "agent-1"}}
 	})
 	f.ask(func(a *approval.Asking) {

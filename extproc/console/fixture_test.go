@@ -132,10 +132,7 @@ func (f *fixture) startParts() {
 	if f.store, err = embedded.Open(filepath.Join(dir, "approvals.db"), embedded.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	f.desk, err = approval.NewDesk(approval.Options{Store: f.store, Recorder: f.flaky, Node: "gw-1", People: f.issuer.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f.desk = f.newDesk()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.desk.Run(ctx) }()
@@ -145,6 +142,19 @@ func (f *fixture) startParts() {
 			t.Error(err)
 		}
 	})
+}
+
+func (f *fixture) newDesk(change ...func(*approval.Options)) *approval.Desk {
+	f.t.Helper()
+	o := approval.Options{Store: f.store, Recorder: f.flaky, Node: "gw-1", People: f.issuer.URL, PeopleDirectory: f.issuer.URL}
+	for _, c := range change {
+		c(&o)
+	}
+	desk, err := approval.NewDesk(o)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return desk
 }
 
 func (f *fixture) newConsole(change ...func(*Options)) *Console {

@@ -152,6 +152,7 @@ func TestTheDocumentSaysWhatTheAPIDoes(t *testing.T) {
 	bob, carol, agent := f.token("u-bob"), f.token("u-carol"), f.token("agent-1", map[string]any{"client_id": "agent-1"})
 	open := f.ask(func(a *approval.Asking) {
 		a.Operation.Principal.OnBehalfOf = &gate.Party{Issuer: f.issuer.URL, Subject: "u-dora"}
+		a.Operation.Principal.People = []gate.Person{{Directory: f.issuer.URL, ID: "u-dora"}}
 		a.Operation.Principal.Actors = []gate.Party{{Issuer: f.issuer.URL, Subject: "agent-1"}}
 		a.Demand = approval.Demand{ACR: []string{"mfa"}, MaxAge: time.Hour}
 	})

@@ -185,7 +185,7 @@ func (c *Console) showCard(w http.ResponseWriter, status int, who *person, r *ap
 	}
 	for i := range r.Asks {
 		a := &r.Asks[i]
-		v.Asks = append(v.Asks, askView{a.Package + "/" + a.ID, a.Reason, a.Approvers, a.Quorum, approvals(a, r.Decisions)})
+		v.Asks = append(v.Asks, askView{a.Package + "/" + a.ID, a.Reason, a.Approvers, a.Quorum, r.Approvals(a)})
 	}
 	c.shown.note(who.key(), r.CardDigest, c.now())
 	c.show(w, status, "card-page", view{Title: "Request", Here: "queue", Who: who, Error: refused, Data: &v})
@@ -194,18 +194,6 @@ func (c *Console) showCard(w http.ResponseWriter, status int, who *person, r *ap
 func strongerSignIn(r *approval.Request) string {
 	q := url.Values{"return": {"/approvals/" + r.ID}, "fresh": {"1"}, "acr": r.Demand.ACR}
 	return "/login?" + q.Encode()
-}
-
-// approvals counts the distinct people who approved and whom a names.
-func approvals(a *approval.AskRule, decisions []approval.Decision) int {
-	seen := map[approval.Party]bool{}
-	for i := range decisions {
-		d := &decisions[i]
-		if d.Approve && a.Names(&d.By) {
-			seen[approval.Party{Issuer: d.By.Issuer, Subject: d.By.Subject}] = true
-		}
-	}
-	return len(seen)
 }
 
 // decidePage takes the form of a card's page.

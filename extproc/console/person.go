@@ -68,8 +68,13 @@ func (c *Console) bearer(r *http.Request) (*person, *refusal) {
 	return who, nil
 }
 
+// approverOf is the person as the desk wants them. Without People nobody could tell them from anybody, and they do not count.
 func approverOf(p *gate.Principal) approval.Approver {
-	return approval.Approver{Issuer: p.Issuer, Subject: p.Subject, Groups: p.Groups}
+	by := approval.Approver{Issuer: p.Issuer, Subject: p.Subject, Groups: p.Groups}
+	if len(p.People) == 1 {
+		by.Person = approval.Person(p.People[0])
+	}
+	return by
 }
 
 // authentication is how somebody signed in (OpenID Connect Core, section 2; RFC 9068, section 2.2.1).

@@ -62,6 +62,8 @@ func problemOf(err error) (p problem, known bool) {
 		return denied("not-approver", "No rule of this request names you, or a group of yours, as an approver."), true
 	case errors.Is(err, approval.ErrDecidedAlready):
 		return denied("decided-already", "You have decided on this request already. Another person has to."), true
+	case errors.Is(err, approval.ErrUnclearPerson):
+		return denied("unclear-person", "It cannot be told whether you are the person that this is done for, or one who has decided already: your token does not name you in a way that can be compared with theirs. An administrator can change that: people.kind, or people.claim and agents[].people_claim."), true
 	case errors.Is(err, approval.ErrAuthentication):
 		return denied("authentication", "This resource demands a stronger or more recent sign-in than yours. Sign in again, and decide then."), true
 	default:

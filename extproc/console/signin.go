@@ -91,7 +91,7 @@ func newSignIn(o Options, base *url.URL) (*signIn, error) {
 	}
 	return &signIn{
 		issuer: o.Issuer, clientID: o.ClientID, secret: o.ClientSecret, redirect: base.String() + "/callback",
-		algorithms: o.Algorithms, naming: identity.Issuer{Issuer: o.Issuer, Kind: o.Kind, GroupsClaim: o.GroupsClaim}, seal: seal, now: o.Now,
+		algorithms: o.Algorithms, naming: identity.Issuer{Issuer: o.Issuer, Kind: o.Kind, GroupsClaim: o.GroupsClaim, PersonClaim: o.PersonClaim}, seal: seal, now: o.Now,
 		client: &http.Client{
 			Transport: sameScheme{transport, u.Scheme}, Timeout: issuerWait,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -131,6 +131,9 @@ func (s *signIn) discover(ctx context.Context) (*oidc.Provider, error) {
 // there is no sign-in.
 func (s *signIn) config(p *oidc.Provider) (*oauth2.Config, error) {
 	c := &oauth2.Config{ClientID: s.clientID, Endpoint: p.Endpoint(), RedirectURL: s.redirect, Scopes: []string{oidc.ScopeOpenID, "profile", "groups"}}
+	if s.naming.PersonClaim == "email" {
+		c.Scopes = append(c.Scopes, "email")
+	}
 	var metadata struct {
 		Scopes  []string `json:"scopes_supported"`
 		Methods []string `json:"token_endpoint_auth_methods_supported"`

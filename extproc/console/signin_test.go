@@ -617,3 +617,44 @@ func otherEnd(text string) string {
 	last := strings.IndexByte(digits, text[len(text)-1])
 	return text[:len(text)-1] + string(digits[last^1])
 }
+
+// TestNoSessionApprovesItsOwn: a person who signed in at the console is told from whom an agent acts for as a bearer token of
+// theirs is, and where that cannot be done the page says so to everybody.
+func TestNoSessionApprovesItsOwn(t *testing.T) {
+	const form, unclear = `action="/approvals/`, "It cannot be told which approver"
+	here := func(subject string) func(*fixture) gate.Person {
+		return func(f *fixture) gate.Person { return gate.Person{Directory: f.issuer.URL, ID: subject} }
+	}
+	elsewhere := func(p gate.Person) func(*fixture) gate.Person {
+		p.Directory, p.ID = "https://agents.example", "a-7"
+		return func(*fixture) gate.Person { return p }
+	}
+	for _, c := range []struct {
+		name       string
+		claim      string // that people share
+		whose      func(*fixture) gate.Person
+		bob, alice bool // may answer
+		unclear    bool
+	}{
+		{"at one issuer", "", here("u-bob"), false, true, false},
+		{"at another issuer", "", elsewhere(gate.Person{}), false, false, true},
+		{"by a claim", "email", elsewhere(gate.Person{Shared: true, Claim: "bob@example.com"}), false, true, false},
+		{"by a claim that is not there", "email", elsewhere(gate.Person{Shared: true}), false, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t, false, func(o *Options) { o.PersonClaim = c.claim })
+			f.desk = f.newDesk(func(o *approval.Options) { o.PeopleShared = c.claim != "" })
+			r := f.ask(func(a *approval.Asking) {
+				who := c.whose(f)
+				a.Operation.Principal.OnBehalfOf = &gate.Party{Issuer: who.Directory, Subject: who.ID}
+				a.Operation.Principal.People = []gate.Person{who}
+			})
+			for name, may := range map[string]bool{"bob": c.bob, "alice": c.alice} {
+				page := f.send(f.signIn(name), f.request("GET", "/approvals/"+r.ID, "", ""))
+				if strings.Contains(page.body, form) != may || strings.Contains(page.body, unclear) != c.unclear {
+					t.Errorf("%s sees\n%s", name, page.body)
+				}
+			}
+		})
+	}
+}

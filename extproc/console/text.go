@@ -28,6 +28,7 @@ type cardView struct {
 		Actors     []cardParty `json:"actors"`
 		Groups     []cardText  `json:"groups"`
 		Session    cardText    `json:"session"`
+		Unclear    bool        `json:"unclear"`
 	} `json:"who"`
 	What struct {
 		Protocol     cardText  `json:"protocol"`

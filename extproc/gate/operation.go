@@ -16,6 +16,16 @@ type Party struct {
 	Subject string
 }
 
+// Person is a human being, as far as a token tells. Two issuers, and two kinds of subject at one issuer, have different names
+// for the same one, so that two of them are told apart only where both are of one Directory, or have a claim that the
+// configuration says they share. The zero value cannot be told from anybody.
+type Person struct {
+	Directory string // in which an ID is one person's, and a person has one ID: an issuer, or a tenant of Entra ID
+	ID        string
+	Shared    bool   // the configuration names a claim that is the same for one person at every issuer
+	Claim     string // its value; empty where the token has none
+}
+
 // Principal is who acts. It is the pair (Issuer, Subject), never a name, an e-mail address or a header that a client
 // set. A Principal with either of the two empty is nobody, and [Gate.Decide] refuses it.
 //
@@ -36,6 +46,10 @@ type Principal struct {
 	// Claims are the token's own, less those that change when the same token is issued again (exp, iat, nbf, jti and the
 	// like): what an approval binds must survive a renewal.
 	Claims Object
+
+	// People are the human beings whose operation it is: whom OnBehalfOf names, or the principal itself where it is one. None of
+	// them approves it. Not part of the canonical input, which has what it is made from.
+	People []Person
 
 	// Verified says how the credential was checked. It is recorded, and not part of the canonical input.
 	Verified Verification

@@ -37,6 +37,10 @@
 // when it acts by itself and by its application id when it acts for a user, because a delegated token has only that;
 // ClientID is the same in both.
 //
+// Whose operation it is, among human beings, is in Principal.People, in a form in which it can be compared with who approves:
+// the person acted for, an actor that has the claim of people, or the principal itself where its token shows that somebody
+// signed in.
+//
 // A verified token is remembered by its SHA-256 until it expires, its issuer's key set changes, or the keys are too old.
 // Revocation and every other change of configuration make a new Verifier, which remembers nothing. The same token gives
 // the same *gate.Principal, so that others can keep what they computed of it.
@@ -118,6 +122,10 @@ type Issuer struct {
 	// Clients, when set, say that the tokens are people's own, for a console: each must have been issued to one of these
 	// clients, show that somebody signed in, and be of nobody who acts for another. Kind is then "" or "entra".
 	Clients []string
+
+	// PersonClaim is the claim that names the same person at every issuer that has one configured, an e-mail address say: a
+	// name, or a JSON pointer. Without it people of two issuers cannot be told apart.
+	PersonClaim string
 
 	// Tenants, when set, are the only ones accepted: of `tid` (generic, entra), `repository_owner_id` (github), the
 	// namespace (kubernetes), the trust domain (spiffe). Kind github needs Tenants or Subjects, because its issuer

@@ -16,13 +16,69 @@ import (
 func (t *token) readPerson(r *reader, p *gate.Principal) {
 	p.Kind = "person"
 	p.Subject = r.need("sub")
-	p.ClientID = t.clientID(r, "client_id", "azp", "appid", "cid")
+	p.ClientID = cmp.Or(t.clientID(r, "client_id", "azp", "appid", "cid"), p.ClientID)
 	t.tenant = r.text("tid")
 	if t.issuer.Kind == "entra" {
 		p.Subject = r.need("oid")
 		t.checkEntraTenant(r)
 	}
+	p.People = []gate.Person{t.person(t.claims, p.ClientID)}
 }
+
+// person is how the human being whom claims are about is told from others. client is whom the token was issued to.
+func (t *token) person(claims gate.Object, client string) gate.Person {
+	text := func(name string) string { v, _ := claims.Get(name); s, _ := v.(string); return s }
+	p := gate.Person{Directory: t.issuer.name, ID: text("sub"), Shared: t.issuer.PersonClaim != "", Claim: shared(claims, t.issuer.PersonClaim)}
+	switch {
+	case t.issuer.Kind == "entra":
+		p.Directory, p.ID = entraDirectory(text("tid")), text("oid")
+	case text("oid") != "" && text("tid") != "": // Entra ID's too: its `sub` is another for each client
+		p.Directory += " for client " + client
+	case text("cid") != "" && text("uid") != "": // Okta's access tokens have the login as `sub`, its ID tokens the id
+		p.ID = text("uid")
+	}
+	return p
+}
+
+// shared is the value of the claim that is the same for one person at every issuer. An e-mail address that the issuer has not
+// verified is none.
+func shared(claims gate.Object, name string) string {
+	v, _ := lookUp(claims, name)
+	if n, ok := v.(json.Number); ok {
+		v = string(n)
+	}
+	s, _ := v.(string)
+	if s = strings.TrimSpace(s); name == "" || len(s) > maxText || !printable(s) {
+		return ""
+	}
+	if verified, there := claims.Get("email_verified"); name == "email" && there && verified != true && verified != "true" {
+		return ""
+	}
+	return s
+}
+
+func entraDirectory(tenant string) string { return "entra:" + tenant }
+
+// Directory is the [gate.Person] Directory of the people of an issuer, as far as its configuration tells; "" where people cannot
+// be told apart by the ids of its tokens.
+func Directory(i Issuer) string {
+	u, err := url.Parse(i.Issuer)
+	if err != nil {
+		return ""
+	}
+	tenant, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	switch {
+	case i.Kind == "entra":
+		return entraDirectory(tenant)
+	case i.Kind != "" || slices.ContainsFunc(entraHosts, func(h string) bool { return u.Hostname() == h || strings.HasSuffix(u.Hostname(), "."+h) }):
+		return ""
+	default:
+		return i.Issuer
+	}
+}
+
+// entraHosts are those of Entra ID and of its national clouds.
+var entraHosts = []string{"login.microsoftonline.com", "sts.windows.net", "ciamlogin.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn"}
 
 // checkPerson tells a person's own token from all else that their issuer signs. It must have been issued to a client that
 // people use, have no mark of an account that is no person's, and show that somebody signed in. That is not what the issuer
@@ -142,9 +198,8 @@ func ReadIDToken(i Issuer, payload []byte, client string) (*gate.Principal, erro
 	i.GroupsClaim = cmp.Or(i.GroupsClaim, "groups")
 	t := &token{claims: claims, issuer: &issuer{Issuer: i, name: i.Issuer, address: address}}
 	r := &reader{claims: claims}
-	p := &gate.Principal{Issuer: i.Issuer}
+	p := &gate.Principal{Issuer: i.Issuer, ClientID: client}
 	t.readPerson(r, p)
-	p.ClientID = client
 	p.Groups = t.set(r, i.GroupsClaim)
 	if r.err != nil {
 		return nil, fmt.Errorf("the ID token does not name a person: %w", r.err)

@@ -4,6 +4,10 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign/countersign/extproc/gate"
 )
 
 const (
@@ -122,4 +126,92 @@ func payloadOf(t *testing.T, claims object) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestWhoseOperationItIs: the human beings behind a token, in a form in which they can be compared with approvers.
+func TestWhoseOperationItIs(t *testing.T) {
+	a, c := newAuthority(t), newClock()
+	for _, tc := range []struct {
+		name   string
+		edit   func(*Issuer)
+		claims object
+		want   []gate.Person // with ISSUER for the issuer
+	}{
+		{"an agent of its own", nil, nil, nil},
+		{"an agent that acts for a person", nil, object{"sub": "u-bob", "act": object{"sub": "billing-agent"}}, []gate.Person{{Directory: "ISSUER", ID: "u-bob"}}},
+		{"a person's own token", nil, object{"sub": "u-bob"}, []gate.Person{{Directory: "ISSUER", ID: "u-bob"}}},
+		{"a token of no client that shows a sign-in", nil, object{"sub": "u-bob", "client_id": nil, "amr": []string{"pwd"}}, []gate.Person{{Directory: "ISSUER", ID: "u-bob"}}},
+		{"a person who is called like a service account", nil, object{"sub": "u-bob", "preferred_username": "service-account-billing-agent", "auth_time": 1}, []gate.Person{{Directory: "ISSUER", ID: "u-bob"}}},
+		{"Okta's login and id", nil, object{"sub": "bob@example.com", "client_id": nil, "cid": "web", "uid": "00u1"}, []gate.Person{{Directory: "ISSUER", ID: "00u1"}}},
+		{"Entra ID's sub, without its kind", nil, object{"sub": "pairwise", "oid": user, "tid": tenant}, []gate.Person{{Directory: "ISSUER for client billing-agent", ID: "pairwise"}}},
+		{"a shared claim", mailed, object{"sub": "u-bob", "act": object{"sub": "billing-agent"}, "email": " Bob@example.com ", "email_verified": true}, []gate.Person{{Directory: "ISSUER", ID: "u-bob", Shared: true, Claim: "Bob@example.com"}}},
+		{"a shared claim that is not there", mailed, object{"sub": "u-bob"}, []gate.Person{{Directory: "ISSUER", ID: "u-bob", Shared: true}}},
+		{"a shared claim that is not verified", mailed, object{"sub": "u-bob", "email": "bob@example.com", "email_verified": false}, []gate.Person{{Directory: "ISSUER", ID: "u-bob", Shared: true}}},
+		{"a shared claim that is not verified, as text", mailed, object{"sub": "u-bob", "email": "bob@example.com", "email_verified": "false"}, []gate.Person{{Directory: "ISSUER", ID: "u-bob", Shared: true}}},
+		{"a shared claim that is a list", mailed, object{"sub": "u-bob", "email": []string{"bob@example.com", "x@example.com"}}, []gate.Person{{Directory: "ISSUER", ID: "u-bob", Shared: true}}},
+		{"a shared claim with a control character", mailed, object{"sub": "u-bob", "email": "bob@example.com\n"}, []gate.Person{{Directory: "ISSUER", ID: "u-bob", Shared: true, Claim: "bob@example.com"}}},
+		{"a shared number", func(i *Issuer) { i.PersonClaim = "/employee/number" }, object{"sub": "u-bob", "employee": object{"number": 4711}}, []gate.Person{{Directory: "ISSUER", ID: "u-bob", Shared: true, Claim: "4711"}}},
+		{"an actor who is a person", mailed, object{"sub": "u-bob", "email": "bob@example.com", "act": object{"sub": "u-eve", "email": "eve@example.com", "act": object{"sub": "billing-agent"}}}, []gate.Person{
+			{Directory: "ISSUER", ID: "u-bob", Shared: true, Claim: "bob@example.com"}, {Directory: "ISSUER", ID: "u-eve", Shared: true, Claim: "eve@example.com"},
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			v := verifier(t, a, c, func(i *Issuer) {
+				if tc.edit != nil {
+					tc.edit(i)
+				}
+			})
+			p, err := v.Verify(t.Context(), sign(t, standard, with(good(a, c), tc.claims), keyRSA()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range p.People {
+				p.People[i].Directory = strings.Replace(p.People[i].Directory, a.URL, "ISSUER", 1)
+			}
+			if diff := cmp.Diff(tc.want, p.People); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func mailed(i *Issuer) { i.PersonClaim = "email" }
+
+// TestEntraPersonIsOneAtTwoIssuers: the person acted for, by a token of version 1, and the one who approves, by an ID token of
+// version 2, are one, and known to the console by the same id.
+func TestEntraPersonIsOneAtTwoIssuers(t *testing.T) {
+	a, c := newAuthority(t), newClock()
+	issuer := a.URL + "/" + tenant + "/"
+	a.servePath("/"+tenant+"/", issuer)
+	v, err := New(Options{Issuers: []Issuer{{Issuer: issuer, Audience: []string{"countersign"}, Kind: "entra"}}, Now: c.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	p, err := v.Verify(t.Context(), sign(t, standard, with(good(a, c), object{
+		"iss": issuer, "sub": "pairwise-1", "oid": user, "tid": tenant, "client_id": nil, "appid": app, "scp": "Refund",
+	}), keyRSA()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	people := Issuer{Issuer: a.URL + "/" + tenant + "/v2.0", Kind: "entra"}
+	who, err := ReadIDToken(people, payloadOf(t, object{"sub": "pairwise-2", "oid": user, "tid": tenant}), "console")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []gate.Person{{Directory: "entra:" + tenant, ID: user}}
+	if diff := cmp.Diff(want, p.People); diff != "" || p.Subject != app {
+		t.Errorf("the person acted for: %s", diff)
+	}
+	if diff := cmp.Diff(want, who.People); diff != "" || who.Subject != user {
+		t.Errorf("the approver: %s", diff)
+	}
+	if got := Directory(people); got != want[0].Directory {
+		t.Errorf("the configuration's directory is %q", got)
+	}
+	for _, unknown := range []Issuer{{Issuer: "https://login.microsoftonline.com/" + tenant + "/v2.0"}, {Issuer: "https://x.ciamlogin.com/" + tenant}, {Issuer: "https://a.example", Kind: "github"}} {
+		if got := Directory(unknown); got != "" {
+			t.Errorf("%+v is the directory %q", unknown, got)
+		}
+	}
 }

@@ -102,6 +102,7 @@ func (t *token) readGeneric(r *reader, p *gate.Principal) {
 	t.tenant = r.text("tid")
 	p.Kind = "agent"
 	if act := r.object("act"); act != nil {
+		p.People = []gate.Person{t.person(t.claims, p.ClientID)}
 		t.readActors(r, p, act)
 		return
 	}
@@ -109,6 +110,9 @@ func (t *token) readGeneric(r *reader, p *gate.Principal) {
 	keycloak := p.ClientID != "" && !hasName(t.claims, "sid") && t.claimed("preferred_username") == "service-account-"+strings.ToLower(p.ClientID)
 	if p.ClientID != "" && p.ClientID != p.Subject && grant != "client-credentials" && !keycloak {
 		p.Kind = "person"
+	}
+	if p.Kind == "person" || signedIn(t.claims, t.issuer.name) {
+		p.People = []gate.Person{t.person(t.claims, p.ClientID)}
 	}
 }
 
@@ -138,6 +142,9 @@ func (t *token) readActors(r *reader, p *gate.Principal, act gate.Object) {
 			return
 		}
 		actor := reader{claims: act}
+		if who := t.person(act, p.ClientID); who.Claim != "" { // a client has none
+			p.People = append(p.People, who)
+		}
 		party := gate.Party{Issuer: cmp.Or(actor.text("iss"), p.Issuer), Subject: actor.need("sub")}
 		act = actor.object("act")
 		if actor.err != nil {
@@ -173,6 +180,7 @@ func (t *token) readEntra(r *reader, p *gate.Principal) {
 		}
 		p.Subject = p.ClientID
 		p.OnBehalfOf = &gate.Party{Issuer: p.Issuer, Subject: object}
+		p.People = []gate.Person{t.person(t.claims, p.ClientID)}
 		p.Actors = []gate.Party{{Issuer: p.Issuer, Subject: p.ClientID}}
 	case scope == "" && (kind == "app" || kind == "" && object == subject):
 		p.Subject = object

@@ -110,6 +110,7 @@ func Operation(n int) *gate.Operation {
 		Principal: &gate.Principal{
 			Issuer: People, Subject: "agent-7", ClientID: "agent-7", Kind: "agent",
 			OnBehalfOf: &gate.Party{Issuer: People, Subject: "alice"},
+			People:     []gate.Person{{Directory: People, ID: "alice"}},
 			Actors:     []gate.Party{{Issuer: People, Subject: "agent-7"}, {Issuer: People, Subject: "orchestrator"}},
 		},
 		Resource: gate.Resource{Name: "payments", Kind: "http"},
@@ -141,12 +142,17 @@ func Asking(op *gate.Operation, v gate.Verdict) approval.Asking {
 
 // Spending is op, wanting to use its grant.
 func Spending(op *gate.Operation, v gate.Verdict) approval.Spending {
-	return approval.Spending{Op: op.ID, Digest: Asking(op, v).Digest, Verdict: v}
+	return approval.Spending{Op: op.ID, Digest: Asking(op, v).Digest, Verdict: v, People: op.Principal.People}
 }
 
 // Oncall is a person who may approve what Verdict asks.
 func Oncall(name string) approval.Approver {
-	return approval.Approver{Issuer: People, Subject: name, Groups: []string{"staff", "payments-oncall"}}
+	return Approver(name, "staff", "payments-oncall")
+}
+
+// Approver is a person of the people's issuer.
+func Approver(name string, groups ...string) approval.Approver {
+	return approval.Approver{Issuer: People, Subject: name, Groups: groups, Person: approval.Person{Directory: People, ID: name}}
 }
 
 // office is two gateways on one store.
@@ -164,7 +170,7 @@ func newOffice(tb testing.TB, open Open, edit func(*approval.Options)) *office {
 	for i := range o.desks {
 		o.journals[i] = &Journal{}
 		options := approval.Options{
-			Store: o.stores[i], Recorder: o.journals[i], Node: fmt.Sprintf("gw-%d", i+1), People: People,
+			Store: o.stores[i], Recorder: o.journals[i], Node: fmt.Sprintf("gw-%d", i+1), People: People, PeopleDirectory: People,
 			TTL: time.Minute, SweepEvery: 10 * time.Millisecond,
 		}
 		if edit != nil {

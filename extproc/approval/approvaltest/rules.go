@@ -231,6 +231,8 @@ func testRules(t *testing.T, open Open) {
 		t.Run(c.name, func(t *testing.T) { c.test(t, newOffice(t, open, c.edit)) })
 	}
 	t.Run("who may approve", func(t *testing.T) { testWho(t, newOffice(t, open, nil)) })
+	t.Run("who cannot be told from whom", func(t *testing.T) { testUnclear(t, newOffice(t, open, nil)) })
+	t.Run("an older request does not say whose it is", func(t *testing.T) { testOlder(t, newOffice(t, open, nil)) })
 	t.Run("quorum", func(t *testing.T) { testQuorum(t, newOffice(t, open, nil)) })
 	t.Run("what must be asked of somebody", func(t *testing.T) { testNobody(t, newOffice(t, open, nil)) })
 	t.Run("a decision wakes the hold at the other gateway within 100 ms", func(t *testing.T) { testWake(t, newOffice(t, open, nil)) })
@@ -241,7 +243,7 @@ func testWho(t *testing.T, o *office) {
 	if _, err := o.desks[0].Decide(t.Context(), Oncall("first"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
 		t.Fatal(err)
 	}
-	admin := approval.Approver{Issuer: People, Subject: "root", Groups: []string{"admin", "administrators", "*", ""}}
+	admin := Approver("root", "admin", "administrators", "*", "")
 	foreign := Oncall("bob")
 	foreign.Issuer = "https://people.example/"
 	nameless := Oncall("")
@@ -254,12 +256,12 @@ func testWho(t *testing.T, o *office) {
 		{"the agent itself", Oncall("agent-7"), r.CardDigest, approval.ErrOwnOperation},
 		{"an actor in its chain", Oncall("orchestrator"), r.CardDigest, approval.ErrOwnOperation},
 		{"the person it acts for", Oncall("alice"), r.CardDigest, approval.ErrOwnOperation},
-		{"somebody no rule names", approval.Approver{Issuer: People, Subject: "mallory", Groups: []string{"staff"}}, r.CardDigest, approval.ErrNotApprover},
+		{"somebody no rule names", Approver("mallory", "staff"), r.CardDigest, approval.ErrNotApprover},
 		{"an administrator", admin, r.CardDigest, approval.ErrNotApprover},
-		{"a person whose subject is the name of a group", approval.Approver{Issuer: People, Subject: "payments-oncall"}, r.CardDigest, approval.ErrNotApprover},
-		{"a person with a group whose name is a person's subject", approval.Approver{Issuer: People, Subject: "mallory", Groups: []string{"carol"}}, r.CardDigest, approval.ErrNotApprover},
-		{"a person with a group that is called like the rule's person", approval.Approver{Issuer: People, Subject: "mallory", Groups: []string{"subject:carol"}}, r.CardDigest, approval.ErrNotApprover},
-		{"a person whose subject is the rule's whole word", approval.Approver{Issuer: People, Subject: "subject:carol"}, r.CardDigest, approval.ErrNotApprover},
+		{"a person whose subject is the name of a group", Approver("payments-oncall"), r.CardDigest, approval.ErrNotApprover},
+		{"a person with a group whose name is a person's subject", Approver("mallory", "carol"), r.CardDigest, approval.ErrNotApprover},
+		{"a person with a group that is called like the rule's person", Approver("mallory", "subject:carol"), r.CardDigest, approval.ErrNotApprover},
+		{"a person whose subject is the rule's whole word", Approver("subject:carol"), r.CardDigest, approval.ErrNotApprover},
 		{"the same name at another issuer", foreign, r.CardDigest, approval.ErrNotApprover},
 		{"nobody", nameless, r.CardDigest, approval.ErrNotApprover},
 		{"the zero approver", approval.Approver{}, r.CardDigest, approval.ErrNotApprover},
@@ -291,10 +293,140 @@ func testWho(t *testing.T, o *office) {
 	}
 	_, err := o.desks[1].Decide(t.Context(), Oncall("bob"), "nothing", approval.Answer{Approve: true})
 	wantError(t, err, approval.ErrNotFound)
-	carol := approval.Approver{Issuer: People, Subject: "carol"}
+	carol := Approver("carol")
 	got, err := o.desks[1].Decide(t.Context(), carol, r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
 	if err != nil || got.State != approval.Approved {
 		t.Errorf("carol, whom the rule names: %s, %v", got.State, err)
+	}
+}
+
+// testUnclear has agents that act for people of another issuer, and approvers who may be these people.
+func testUnclear(t *testing.T, o *office) {
+	mail := func(p approval.Approver, claim string) approval.Approver {
+		p.Person.Shared, p.Person.Claim = true, claim
+		return p
+	}
+	elsewhere := func(claim string, more ...gate.Person) func(*gate.Principal) {
+		return func(p *gate.Principal) {
+			p.OnBehalfOf = &gate.Party{Issuer: "https://agents.example", Subject: "a-7"}
+			p.People = append([]gate.Person{{Directory: "https://agents.example", ID: "a-7", Shared: claim != "none", Claim: strings.Replace(claim, "none", "", 1)}}, more...)
+		}
+	}
+	entra := func(p *gate.Principal) {
+		p.OnBehalfOf = &gate.Party{Issuer: "https://sts.example/t/", Subject: "oid-bob"}
+		p.People = []gate.Person{{Directory: "entra:t", ID: "oid-bob"}}
+	}
+	ofEntra := Oncall("oid-bob")
+	ofEntra.Person = approval.Person{Directory: "entra:t", ID: "oid-bob"}
+	for i, c := range []struct {
+		name    string
+		acts    func(*gate.Principal)
+		quorum  int
+		first   approval.Approver // approves before, where the quorum is 2
+		by      approval.Approver
+		want    error
+		unclear bool // the card says that it is so for everybody
+	}{
+		{"two issuers", elsewhere("none"), 1, approval.Approver{}, Oncall("bob"), approval.ErrUnclearPerson, true},
+		{"two issuers, and a claim of one", elsewhere("none"), 1, approval.Approver{}, mail(Oncall("bob"), "bob@example.com"), approval.ErrUnclearPerson, true},
+		{"a claim that the person acted for lacks", elsewhere(""), 1, approval.Approver{}, mail(Oncall("bob"), "bob@example.com"), approval.ErrUnclearPerson, true},
+		{"a claim that the approver lacks", elsewhere("bob@example.com"), 1, approval.Approver{}, mail(Oncall("bob"), ""), approval.ErrUnclearPerson, true},
+		{"one person by the claim", elsewhere("bob@example.com"), 1, approval.Approver{}, mail(Oncall("bob"), "BOB@example.com"), approval.ErrOwnOperation, true},
+		{"another person by the claim", elsewhere("bob@example.com"), 1, approval.Approver{}, mail(Oncall("carol"), "carol@example.com"), nil, true},
+		{"an actor who is a person", elsewhere("bob@example.com", gate.Person{Directory: "x", ID: "y", Shared: true, Claim: "eve@example.com"}), 1, approval.Approver{}, mail(Oncall("eve"), "eve@example.com"), approval.ErrOwnOperation, true},
+		{"one object id, at two addresses", entra, 1, approval.Approver{}, ofEntra, approval.ErrOwnOperation, true},
+		{"an object id and a sub", entra, 1, approval.Approver{}, Oncall("pairwise"), approval.ErrUnclearPerson, true},
+		{"an agent that is a person's token", func(p *gate.Principal) {
+			*p = gate.Principal{Issuer: "https://agents.example", Subject: "a-7", ClientID: "cli", Kind: "person", People: []gate.Person{{Directory: "https://agents.example", ID: "a-7"}}}
+		}, 1, approval.Approver{}, Oncall("bob"), approval.ErrUnclearPerson, true},
+		{"somebody acted for whom nothing is known of", func(p *gate.Principal) { p.People = nil }, 1, approval.Approver{}, Oncall("bob"), approval.ErrUnclearPerson, false},
+		{"an approver of whom nothing is known", nil, 1, approval.Approver{}, approval.Approver{Issuer: People, Subject: "bob", Groups: []string{"payments-oncall"}}, approval.ErrUnclearPerson, false},
+		{"an agent of its own", func(p *gate.Principal) { p.OnBehalfOf, p.Actors, p.People = nil, nil, nil }, 1, approval.Approver{}, Oncall("bob"), nil, false},
+		{"two subjects of one person", nil, 2, mail(Oncall("bob"), "bob@example.com"), mail(Oncall("bob-admin"), "bob@example.com"), approval.ErrDecidedAlready, false},
+		{"two subjects of which nobody knows", nil, 2, mail(Oncall("bob"), "bob@example.com"), mail(Oncall("bob-admin"), ""), approval.ErrUnclearPerson, false},
+		{"two people", nil, 2, mail(Oncall("bob"), "bob@example.com"), mail(Oncall("dan"), "dan@example.com"), nil, false},
+	} {
+		op := Operation(100 + i)
+		if c.acts != nil {
+			c.acts(op.Principal)
+		}
+		r := o.ask(t, op, Verdict("p1", c.quorum))
+		if c.quorum == 2 {
+			if _, err := o.desks[0].Decide(t.Context(), c.first, r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
+				t.Fatalf("%s: the first: %v", c.name, err)
+			}
+		}
+		if got := strings.Contains(string(r.Card), `"unclear":true`); got != c.unclear {
+			t.Errorf("%s: the card says that nobody can be told from whose operation it is: %t", c.name, got)
+		}
+		for _, approve := range []bool{false, true} {
+			if c.want == nil && !approve {
+				continue
+			}
+			got, err := o.desks[1].Decide(t.Context(), c.by, r.ID, approval.Answer{Approve: approve, Card: r.CardDigest})
+			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) || (got.State == approval.Approved) != (c.want == nil) {
+				t.Errorf("%s (approve %t): %s, %v; want %v", c.name, approve, got.State, err, c.want)
+			}
+		}
+	}
+}
+
+// testOlder: what was stored before requests said whose operation they are lets nobody approve, and lets nothing run.
+func testOlder(t *testing.T, o *office) {
+	ask := Verdict("p1", 1)
+	older := func(r approval.Request) {
+		t.Helper()
+		_, err := o.stores[0].Update(t.Context(), r.ID, func(_ time.Time, r *approval.Request) error {
+			r.People = nil
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	op := Operation(1)
+	r := o.ask(t, op, ask)
+	older(r)
+	_, err := o.desks[1].Decide(t.Context(), Oncall("bob"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
+	wantError(t, err, approval.ErrUnclearPerson)
+	if again := o.ask(t, op, ask); again.ID == r.ID {
+		t.Error("the operation joined a request that does not say whose it is")
+	}
+
+	op = Operation(2)
+	granted := o.approve(t, o.ask(t, op, ask), "bob")
+	older(granted)
+	if o.spend(t, op, ask) {
+		t.Error("a grant that does not say whose operation it is for was spent")
+	}
+	if got, _ := o.desks[0].Get(t.Context(), granted.ID); got.State != approval.Voided {
+		t.Errorf("it is %s", got.State)
+	}
+
+	// The identical operation, by a token that says more of whose it is.
+	op = Operation(4)
+	op.Principal.OnBehalfOf, op.Principal.People = nil, nil
+	granted = o.approve(t, o.ask(t, op, ask), "bob")
+	op.Principal.People = []gate.Person{{Directory: People, ID: "bob"}}
+	if o.spend(t, op, ask) {
+		t.Error("bob's approval let bob's own operation run")
+	}
+	if got, _ := o.desks[0].Get(t.Context(), granted.ID); got.State != approval.Voided {
+		t.Errorf("it is %s", got.State)
+	}
+
+	// Approved before the approver's token said who they are: it does not count any more.
+	op = Operation(3)
+	granted = o.approve(t, o.ask(t, op, ask), "bob")
+	_, err = o.stores[0].Update(t.Context(), granted.ID, func(_ time.Time, r *approval.Request) error {
+		r.Decisions[0].By.Person = approval.Person{}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.spend(t, op, ask) {
+		t.Error("an approval of somebody who could be whom the agent acts for was spent")
 	}
 }
 
@@ -302,7 +434,7 @@ func testQuorum(t *testing.T, o *office) {
 	v := Verdict("p1", 2)
 	v.Asks = append(v.Asks, gate.AskRule{Rule: gate.Rule{Package: "global", ID: "audit"}, Approvers: []string{"audit"}, Quorum: 1})
 	r := o.ask(t, Operation(1), v)
-	auditor := approval.Approver{Issuer: People, Subject: "zoe", Groups: []string{"audit", "payments-oncall"}}
+	auditor := Approver("zoe", "audit", "payments-oncall")
 	for _, step := range []struct {
 		by   approval.Approver
 		want approval.State

@@ -137,7 +137,7 @@ func (c *conversation) approver(line string) (token, rest string) {
 			c.failf("%v", err)
 		}
 		rest = strings.TrimSpace(line[d.InputOffset():])
-		return c.gateway.Issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: claims}), rest
+		return c.gateway.People.Mint(extproctest.Mint{Type: "at+jwt", Claims: claims}), rest
 	}
 	name, acr, _ := strings.Cut(name, "/")
 	people := extproctest.DefaultPeople()
@@ -147,10 +147,13 @@ func (c *conversation) approver(line string) (token, rest string) {
 		return "", rest
 	}
 	claims["sub"], claims["groups"], claims["email"] = people[i].Subject, people[i].Groups, people[i].Email
+	if c.gateway.People != c.gateway.Issuer {
+		claims["sub"] = "p-" + name
+	}
 	if acr != "" {
 		claims["acr"], claims["auth_time"] = acr, time.Now().Unix()
 	}
-	return c.gateway.Issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: claims}), rest
+	return c.gateway.People.Mint(extproctest.Mint{Type: "at+jwt", Claims: claims}), rest
 }
 
 func (c *conversation) api(token, method, path, body string, out any) (status int) {

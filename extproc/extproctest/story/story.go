@@ -5,7 +5,9 @@
 //
 //	policy.rego     package rules.payments; other *.rego, *.json and *.yaml files beside it go into the policy directory too
 //	resource.yaml   more keys of the resource, at the top level of the file
-//	config.yaml     more top-level keys of the configuration; ${ISSUER} in it is the issuer's URL
+//	config.yaml     more top-level keys of the configuration; ${ISSUER} in it is the issuer's URL, and ${PEOPLE} that of another
+//	                issuer, which has the same people under other subjects (p-bob): they sign in there
+//	agent.yaml      more keys of the agents' issuer
 //	listen          more keys of listen, at the top level of the file; with people and without a console here there is one
 //	conversation    what is said, a line each, as below
 //	evidence        the records of operations that it leaves, in order; go test -update writes it
@@ -82,6 +84,7 @@ type IssuerOptions = extproctest.IssuerOptions
 type Gateway struct {
 	Target  *extproctest.Target
 	Issuer  *extproctest.Issuer
+	People  *extproctest.Issuer // where people sign in; Issuer, unless the story has another one
 	Process *extproctest.Process
 	Address string // of the resource's listener
 	Admin   string
@@ -157,6 +160,10 @@ func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
 	} else {
 		g.Target, g.Issuer = extproctest.NewTarget(tb, o.Target), extproctest.StartIssuer(tb, o.Issuer)
 	}
+	g.People = g.Issuer
+	if strings.Contains(string(section(archive, "config.yaml")), "${PEOPLE}") {
+		g.People = extproctest.StartIssuer(tb, IssuerOptions{})
+	}
 	parts, err := extproctest.NewParts(os.Getenv, io.Discard) //nolint:forbidigo // $ENVOY is for whoever runs the tests
 	if err == nil {
 		g.envoy, err = parts.FindEnvoy(context.Background())
@@ -177,7 +184,7 @@ func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
 		g.write("policies/payments.rego", string(text))
 	}
 	for _, f := range archive.Files {
-		if ext := filepath.Ext(f.Name); f.Name != "policy.rego" && f.Name != "resource.yaml" && f.Name != "config.yaml" &&
+		if ext := filepath.Ext(f.Name); f.Name != "policy.rego" && f.Name != "resource.yaml" && f.Name != "config.yaml" && f.Name != "agent.yaml" &&
 			(ext == ".rego" || ext == ".json" || ext == ".yaml") {
 			g.write(filepath.Join("policies", f.Name), string(f.Data))
 		}
@@ -202,8 +209,9 @@ func (g *Gateway) config() string {
 		fmt.Fprintf(&b, "    console: %q\n", g.Console)
 	}
 	fmt.Fprintf(&b, "envoy: {path: %q, concurrency: 1}\n", g.envoy)
-	fmt.Fprintf(&b, "agents:\n  - {issuer: %q, audience: [%s]}\n", g.Issuer.URL, extproctest.Audience)
-	fmt.Fprintf(&b, "policies: ./policies\n%s", strings.ReplaceAll(string(section(g.archive, "config.yaml")), "${ISSUER}", g.Issuer.URL))
+	fmt.Fprintf(&b, "agents:\n  - issuer: %q\n    audience: [%s]\n%s", g.Issuer.URL, extproctest.Audience, indent(string(section(g.archive, "agent.yaml"))))
+	issuers := strings.NewReplacer("${ISSUER}", g.Issuer.URL, "${PEOPLE}", g.People.URL)
+	fmt.Fprintf(&b, "policies: ./policies\n%s", issuers.Replace(string(section(g.archive, "config.yaml"))))
 	fmt.Fprintf(&b, "resources:\n  - name: payments\n    kind: http\n    listen: {address: %q}\n    target: %q\n", g.Address, g.Target.URL)
 	more := string(section(g.archive, "resource.yaml"))
 	if !strings.Contains(more, "credential:") {
