@@ -82,7 +82,9 @@ func (c *completeness) add(e *Entry) {
 		c.end(e, endUnknown)
 	case gate.IdentityRefused:
 		c.while(e)
-		c.move(e, noCredential)
+		if e.Op != "" { // what the console refuses is no operation
+			c.move(e, noCredential)
+		}
 	case gate.GatewayStarted:
 		c.begin(e)
 	case gate.GatewayStopped:

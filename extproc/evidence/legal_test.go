@@ -19,7 +19,7 @@ import (
 //	OP deny|ask|allow [approval=R]            a decision
 //	OP ends RESULT [of=N]                     how it ended; N is the record of its decision, the last one unless said
 //	OP unknown                                nobody knows how
-//	OP noname                                 an identity.refused
+//	OP noname, stranger                       an identity.refused; the second at the console
 //	request R [quorum=N] [agent=A]            an approval.requested
 //	R approved|approve by P, R rejected       an approval.decided; approved where it was the last that was needed
 //	R spent by OP [with=P,P] [until=+1h]      an approval.spent
@@ -114,6 +114,8 @@ func (f *fixture) told(text string) *Journal {
 			r = &gate.Record{Type: gate.OperationFinished, Op: words[0], Body: &gate.Outcome{Result: gate.Result(words[2]), Decided: of}}
 		case about(1) == "unknown":
 			r = &gate.Record{Type: gate.OperationUnknown, Op: words[0], Body: gate.Object{{Name: "decided", Value: int64(decisions[words[0]])}}}
+		case words[0] == "stranger":
+			r = &gate.Record{Type: gate.IdentityRefused, Body: gate.Object{}}
 		case about(1) == "noname":
 			r = &gate.Record{Type: gate.IdentityRefused, Op: words[0], Body: gate.Object{}}
 		default:
@@ -230,6 +232,7 @@ func TestVerifyPassesWhatCanFollow(t *testing.T) {
 	}{
 		{"each end of what was allowed", "start\na allow\na ends completed\nb allow\nb ends withheld\nc allow\nc ends refused\nd allow\nd ends client_gone\ne allow\ne ends target_failed\ng allow\ng ends gateway_failed\nf allow\nf unknown", ""},
 		{"each end of what was refused", "start\na deny\na ends refused\nb deny\nb ends client_gone\nc ask\nc ends refused\nd ask\nd ends client_gone\nf deny\nf ends gateway_failed\ne noname", ""},
+		{"strangers at the console", "start\nstranger\nstranger\na allow\na ends completed\nstranger", ""},
 		{"a hold that asks again, and is denied", "start\nx ask\nx ask\nx deny\nx ends refused", ""},
 		{"a hold that policy allows by now", "start\nx ask\nx allow\nx ends completed", ""},
 		{"a crash leaves decisions that let nothing through", "start\nx deny\ny ask\ncrash\nstart", ""},
