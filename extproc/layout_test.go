@@ -73,6 +73,7 @@ var mayImport = map[string][]string{
 	"extproc/extproctest/":  {"extproc/extproctest"},
 	"extproc/identity":      {"extproc/guard", "extproc/gate"},
 	"extproc/inspect/":      {"extproc/gate"},
+	"extproc/terminal":      {"extproc/gate"},
 	"extproc/policy":        {"extproc/gate"},
 	"extproc/postgres":      {"extproc/gate", "extproc/inspect/postgres", "extproc/redact"},
 	"extproc/redact":        {"extproc/gate"},

@@ -9,11 +9,8 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
 
-	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/terminal"
 )
 
 // shownRequest is a request as the API answers it, as far as the commands print it.
@@ -122,13 +119,13 @@ func readRequest(raw json.RawMessage) (*shownRequest, error) {
 	}
 	sum := sha256.Sum256(r.Card)
 	if got := hex.EncodeToString(sum[:]); got != r.CardDigest {
-		return nil, fmt.Errorf("the card of request %s has the digest %s, and the console says %s: do not answer it", safe(r.ID), got, safe(r.CardDigest))
+		return nil, fmt.Errorf("the card of request %s has the digest %s, and the console says %s: do not answer it", terminal.Line(r.ID), got, terminal.Line(r.CardDigest))
 	}
 	// A member that is not known here is one that nobody would see before they answer.
 	d := json.NewDecoder(bytes.NewReader(r.Card))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&r.card); err != nil {
-		return nil, fmt.Errorf("read the card of request %s, which this version of countersign cannot show whole: %w", safe(r.ID), err)
+		return nil, fmt.Errorf("read the card of request %s, which this version of countersign cannot show whole: %w", terminal.Line(r.ID), err)
 	}
 	return &r, nil
 }
@@ -136,56 +133,37 @@ func readRequest(raw json.RawMessage) (*shownRequest, error) {
 // printJSON prints what the API answered on one line. What a terminal could act on, or show in another place than it stands,
 // is escaped; it is the same JSON, and a card, in which no such character is, keeps the bytes that its digest is of.
 func printJSON(w io.Writer, raw json.RawMessage) error {
-	var b strings.Builder
-	for _, r := range string(raw) {
-		if r >= 0x7F && unfit(r) {
-			for _, unit := range utf16.AppendRune(nil, r) {
-				fmt.Fprintf(&b, `\u%04x`, unit)
-			}
-			continue
-		}
-		b.WriteRune(r)
-	}
-	_, err := fmt.Fprintf(w, "%s\n", strings.TrimRight(b.String(), "\n"))
+	_, err := fmt.Fprintln(w, terminal.JSON(strings.TrimRight(string(raw), "\n")))
 	return err
 }
 
-// unfit reports whether a terminal could take r for something other than a character at its place.
-func unfit(r rune) bool {
-	return !unicode.IsGraphic(r) || unicode.Is(unicode.Bidi_Control, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) || r == utf8.RuneError
-}
-
-// safe makes text that was made visible elsewhere safe for a terminal, should it not have been.
-func safe(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unfit(r) {
-			return utf8.RuneError
-		}
-		return r
-	}, s)
-}
-
-// plainly makes text that is not of a card fit for a terminal, in the way of cards.
-func plainly(s string) string { return approval.Visible(s).Text }
-
 // String is the text with what is odd about it.
 func (t cardText) String() string {
-	s := safe(t.Text)
+	s := terminal.Line(t.Text)
 	if s == "" {
 		s = "(empty)"
 	}
 	if len(t.Notes) > 0 {
-		s += "   (" + safe(strings.Join(t.Notes, ", ")) + ")"
+		s += "   (" + terminal.Line(strings.Join(t.Notes, ", ")) + ")"
 	}
 	if t.SHA256 != "" {
-		s += fmt.Sprintf("   (%d bytes in all, SHA-256 %s)", t.Bytes, safe(t.SHA256))
+		s += fmt.Sprintf("   (%d bytes in all, SHA-256 %s)", t.Bytes, terminal.Line(t.SHA256))
 	}
 	return s
 }
 
+// value is the row's value with its type: a string that could be taken for another is in quotes.
+func (r *cardRow) value() cardText {
+	v := r.Value
+	if r.Type == "string" && v.Text != "" && terminal.IsOther(v.Text) {
+		v.Text = terminal.Quoted(v.Text)
+	}
+	return v
+}
+
 // short is the text where there is no room for all of it.
 func (t cardText) short() string {
-	s := []rune(safe(t.Text))
+	s := []rune(terminal.Line(t.Text))
 	if len(s) > 100 {
 		return string(s[:99]) + "…"
 	}
@@ -228,7 +206,7 @@ func (r *shownRequest) standing(now time.Time) string {
 	case r.State == "approved" && r.Grant != nil:
 		return "approved, not used yet, " + left(*r.Grant, now)
 	default:
-		return safe(r.State)
+		return terminal.Line(r.State)
 	}
 }
 
@@ -250,7 +228,7 @@ func printLine(w io.Writer, raw json.RawMessage, asJSON bool, now time.Time) err
 	if r.State == "pending" && !r.MayDecide {
 		end = "  (not yours to answer)"
 	}
-	_, err = fmt.Fprintf(w, "%s  %s  %s %s on %s  by %s%s\n", safe(r.ID), r.standing(now), what.Verb.short(), what.Target.short(), what.Resource.short(), who, end)
+	_, err = fmt.Fprintf(w, "%s  %s  %s %s on %s  by %s%s\n", terminal.Line(r.ID), r.standing(now), what.Verb.short(), what.Target.short(), what.Resource.short(), who, end)
 	return err
 }
 
@@ -266,11 +244,11 @@ func printRequest(w io.Writer, r *shownRequest, now time.Time) error {
 	var l lines
 	card := &r.card
 	what := &card.What
-	l.add("request", "%s  (%s)", safe(r.ID), r.standing(now))
+	l.add("request", "%s  (%s)", terminal.Line(r.ID), r.standing(now))
 	l.add("asked", "%s, open until %s", clock(r.Created), clock(r.Expires))
-	l.add("card", "%s", safe(r.CardDigest))
+	l.add("card", "%s", terminal.Line(r.CardDigest))
 	l.WriteByte('\n')
-	l.add("what", "%s %s on %s (%s)", what.Verb, what.Target, what.Resource, safe(what.ResourceKind.Text))
+	l.add("what", "%s %s on %s (%s)", what.Verb, what.Target, what.Resource, terminal.Line(what.ResourceKind.Text))
 	l.who(card)
 	l.why(card)
 	for i, row := range what.Detail {
@@ -278,10 +256,10 @@ func printRequest(w io.Writer, r *shownRequest, now time.Time) error {
 		if i == 0 {
 			label = "values"
 		}
-		l.add(label, "%s = %s", row.Path, row.Value)
+		l.add(label, "%s = %s", row.Path, row.value())
 	}
 	for _, row := range what.Labels {
-		l.add("label", "%s = %s", row.Path, row.Value)
+		l.add("label", "%s = %s", row.Path, row.value())
 	}
 	l.before(card)
 	l.answers(r)
@@ -293,7 +271,7 @@ func (l *lines) who(card *cardView) {
 	who := &card.Who
 	l.add("who", "%s", &who.Agent)
 	if who.ClientID.Text != "" || who.Kind.Text != "" {
-		l.add("", "  client %s (%s)", who.ClientID, safe(who.Kind.Text))
+		l.add("", "  client %s (%s)", who.ClientID, terminal.Line(who.Kind.Text))
 	}
 	if len(who.Groups) > 0 {
 		l.add("", "  groups %s", allOf(who.Groups))
@@ -351,27 +329,27 @@ func (l *lines) answers(r *shownRequest) {
 		}
 		reason := ""
 		if d.Reason != "" {
-			reason = ": " + plainly(d.Reason)
+			reason = ": " + terminal.Text(d.Reason)
 		}
-		l.add("answer", "%s by %s, %s%s", word, plainly(d.By.Subject), clock(d.At), reason)
+		l.add("answer", "%s by %s, %s%s", word, terminal.Text(d.By.Subject), clock(d.At), reason)
 	}
 	if r.State == "voided" && r.Reason != "" {
-		l.add("voided", "%s", plainly(r.Reason))
+		l.add("voided", "%s", terminal.Text(r.Reason))
 	}
 	l.WriteByte('\n')
 	switch {
 	case r.MayDecide:
-		fmt.Fprintf(l, "To answer: countersign approvals approve %s --card %s\n", safe(r.ID), safe(r.CardDigest))
-		fmt.Fprintf(l, "       or: %s\n", safe(r.URL))
+		fmt.Fprintf(l, "To answer: countersign approvals approve %s --card %s\n", terminal.Line(r.ID), terminal.Line(r.CardDigest))
+		fmt.Fprintf(l, "       or: %s\n", terminal.Line(r.URL))
 	case r.State == "pending":
-		fmt.Fprintf(l, "Not yours to answer: %s\n", safe(r.MayNot))
+		fmt.Fprintf(l, "Not yours to answer: %s\n", terminal.Line(r.MayNot))
 	}
 }
 
 // outcome is what an answer has led to.
 func (r *shownRequest) outcome(decision string) string {
 	if decision == "approve" && r.State == "pending" {
-		return fmt.Sprintf("request %s is still pending: you approved it, and others have to, too", safe(r.ID))
+		return fmt.Sprintf("request %s is still pending: you approved it, and others have to, too", terminal.Line(r.ID))
 	}
-	return fmt.Sprintf("request %s is %s", safe(r.ID), safe(r.State))
+	return fmt.Sprintf("request %s is %s", terminal.Line(r.ID), terminal.Line(r.State))
 }

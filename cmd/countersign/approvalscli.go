@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/terminal"
 )
 
 // apiClient speaks the console's JSON API (/api/openapi.yaml) as the person whose token it has.
@@ -119,9 +120,9 @@ func refusalIn(resp *http.Response) error {
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err == nil && json.Unmarshal(text, &p) == nil && p.Title != "" {
-		return &refusedError{resp.StatusCode, safe(p.Title) + ": " + safe(p.Detail)}
+		return &refusedError{resp.StatusCode, terminal.Line(p.Title) + ": " + terminal.Line(p.Detail)}
 	}
-	return &refusedError{resp.StatusCode, "the console answered " + safe(resp.Status)}
+	return &refusedError{resp.StatusCode, "the console answered " + terminal.Line(resp.Status)}
 }
 
 // listed is a page of requests, newest first.
@@ -295,7 +296,7 @@ func confirm(ctx context.Context, client *apiClient, path, decision string, in i
 		return "", err
 	}
 	if !r.MayDecide {
-		return "", errors.New("this is not yours to answer: " + safe(r.MayNot))
+		return "", errors.New("this is not yours to answer: " + terminal.Line(r.MayNot))
 	}
 	fmt.Fprintf(out, "\n%s this? Type yes: ", decision)
 	var answer string

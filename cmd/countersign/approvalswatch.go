@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/countersign/countersign/extproc/terminal"
 )
 
 // watching is what a watch has told of.
@@ -108,7 +110,7 @@ func (w *watching) event(ctx context.Context, event, data string) error {
 	case change.State != "pending" && w.open[change.ID]:
 		delete(w.open, change.ID)
 		if !w.asJSON {
-			_, err := fmt.Fprintf(w.call.stdout, "%s  %s\n", safe(change.ID), safe(change.State))
+			_, err := fmt.Fprintf(w.call.stdout, "%s  %s\n", terminal.Line(change.ID), terminal.Line(change.State))
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/policy"
+	"github.com/countersign/countersign/extproc/terminal"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -28,7 +29,7 @@ func check(ctx context.Context, c *call) error {
 	problems := 0
 	tell := func(what any) {
 		problems++
-		fmt.Fprintln(c.stderr, what)
+		fmt.Fprintln(c.stderr, terminal.Lines(fmt.Sprint(what)))
 	}
 	var several config.Problems
 	if errors.As(err, &several) {

@@ -96,7 +96,11 @@ func makeRecords(data string) (err error) {
 			{Name: "target", Value: "/v1/payments/7"},
 			{Name: "verb", Value: verb},
 		})
-		add(gate.OperationFinished, op, gate.Object{{Name: "decided", Value: int64(r.Seq)}, {Name: "result", Value: "completed"}, {Name: "status", Value: 200}})
+		result, status := "completed", 200
+		if effect != "allow" {
+			result, status = "refused", 403
+		}
+		add(gate.OperationFinished, op, gate.Object{{Name: "decided", Value: int64(r.Seq)}, {Name: "result", Value: result}, {Name: "status", Value: status}})
 	}
 	decide("op-read", "GET", "allow")
 	decide("op-delete", "DELETE", "deny")

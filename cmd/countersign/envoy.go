@@ -27,6 +27,6 @@ func (c *call) printEnvoy(name string, write func(*config.Config) ([]byte, error
 	if err != nil {
 		return err
 	}
-	_, err = c.stdout.Write(text)
+	_, err = c.file.Write(text)
 	return err
 }

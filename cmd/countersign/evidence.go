@@ -16,6 +16,7 @@ import (
 	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/terminal"
 )
 
 // dataFlags are --data and --config, which both name a data directory.
@@ -90,14 +91,14 @@ func evidenceVerify(ctx context.Context, c *call) error {
 func tellReport(w io.Writer, r *evidence.Report, ownKey bool) error {
 	if !r.Passed() {
 		f := r.Failure
-		fmt.Fprintf(w, "FAIL: %s", f.File)
+		fmt.Fprintf(w, "FAIL: %s", terminal.Line(f.File))
 		if f.Line > 0 {
 			fmt.Fprintf(w, ":%d", f.Line)
 		}
 		if f.Seq > 0 {
 			fmt.Fprintf(w, ": record %d", f.Seq)
 		}
-		fmt.Fprintf(w, ": %s\n", f.Reason)
+		fmt.Fprintf(w, ": %s\n", terminal.Line(f.Reason))
 		return errSilent
 	}
 	fmt.Fprintf(w, "operations: %d decided, %d of them allowed; %d finished, %d with an unknown outcome, %d open\n", r.Decided, r.Allowed, r.Finished, r.Unknown, r.Open)
@@ -108,13 +109,13 @@ func tellReport(w io.Writer, r *evidence.Report, ownKey bool) error {
 		fmt.Fprintf(w, "transits: %d requests seen by Envoy; %d allowed operations that Envoy has not told of (yet)\n", r.Transits, r.NeverTransited)
 	}
 	for _, finding := range r.Findings {
-		fmt.Fprintf(w, "FOUND: %s\n", finding)
+		fmt.Fprintf(w, "FOUND: %s\n", terminal.Line(finding.String()))
 	}
 	if r.FurtherFindings > 0 {
 		fmt.Fprintf(w, "FOUND: %d more\n", r.FurtherFindings)
 	}
 	for _, gap := range r.Gaps {
-		fmt.Fprintf(w, "GAP: %s\n", gap)
+		fmt.Fprintf(w, "GAP: %s\n", terminal.Line(gap.String()))
 	}
 	if r.FurtherGaps > 0 {
 		fmt.Fprintf(w, "GAP: %d more\n", r.FurtherGaps)
@@ -178,7 +179,7 @@ func evidenceShow(ctx context.Context, c *call) error {
 			return err
 		}
 		if *asJSON {
-			_, err = fmt.Fprintf(c.stdout, "%s\n", e.Line)
+			_, err = fmt.Fprintln(c.stdout, terminal.JSON(string(e.Line)))
 		} else {
 			_, err = fmt.Fprintln(c.stdout, describe(&e))
 		}
@@ -208,7 +209,7 @@ func describe(e *evidence.Entry) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%6d  %s  %-18s", e.Seq, e.Time.UTC().Format("2006-01-02 15:04:05.000"), e.Type)
 	if e.Op != "" {
-		fmt.Fprintf(&b, "  %s", e.Op)
+		fmt.Fprintf(&b, "  %s", terminal.String(e.Op))
 	}
 	body, err := e.Object()
 	if err != nil {
@@ -224,26 +225,11 @@ func describe(e *evidence.Entry) string {
 				v, _ = p.Get("subject")
 			}
 		}
-		text := plain(v)
-		if text != "" && text != "[]" && text != "{}" && text != "null" {
+		if text := terminal.Value(v); v != "" && text != "[]" && text != "{}" && text != "null" {
 			fmt.Fprintf(&b, "  %s=%s", name, text)
 		}
 	}
 	return b.String()
-}
-
-func plain(v any) string {
-	if s, ok := v.(string); ok {
-		if strings.ContainsAny(s, " =\"") {
-			return fmt.Sprintf("%q", s)
-		}
-		return s
-	}
-	b, err := gate.AppendJSON(nil, v)
-	if err != nil {
-		return fmt.Sprint(v)
-	}
-	return string(b)
 }
 
 // shown are the members of a record's body that a line for people has.

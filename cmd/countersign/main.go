@@ -11,6 +11,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/countersign/countersign/extproc/terminal"
 )
 
 func main() {
@@ -25,6 +27,7 @@ func main() {
 // exitCode tells err to a person and returns what the process exits with: 2 for a command line that is wrong, 1 for
 // everything else.
 func exitCode(err error, stderr io.Writer) int {
+	stderr = terminal.NewWriter(stderr)
 	var usage *usageError
 	switch {
 	case err == nil:
@@ -32,10 +35,10 @@ func exitCode(err error, stderr io.Writer) int {
 	case errors.Is(err, errSilent):
 		return 1
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "countersign: %v\nRun '%s' for how to call it.\n", err, strings.TrimSpace("countersign help "+usage.command))
+		fmt.Fprintf(stderr, "countersign: %s\nRun '%s' for how to call it.\n", terminal.Lines(err.Error()), strings.TrimSpace("countersign help "+usage.command))
 		return 2
 	default:
-		fmt.Fprintf(stderr, "countersign: %v\n", err)
+		fmt.Fprintf(stderr, "countersign: %s\n", terminal.Lines(err.Error()))
 		return 1
 	}
 }

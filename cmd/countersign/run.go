@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/terminal"
 )
 
 // Version is set by the linker.
@@ -45,12 +46,15 @@ type call struct {
 	args   []string
 	env    env
 	stdin  io.Reader
-	stdout io.Writer
-	stderr io.Writer
+	stdout *terminal.Writer // a person reads it
+	stderr *terminal.Writer
+	file   io.Writer // stdout, for what goes into a file as it is
+	errs   io.Writer // stderr, for another program
 }
 
 // run is the program, with everything that it touches given to it.
-func run(ctx context.Context, args []string, e env, stdin io.Reader, stdout, stderr io.Writer) error {
+func run(ctx context.Context, args []string, e env, stdin io.Reader, out, errs io.Writer) error {
+	file, stdout, stderr := out, terminal.NewWriter(out), terminal.NewWriter(errs)
 	if len(args) == 0 {
 		help(stderr)
 		return usagef("no command was given")
@@ -67,7 +71,7 @@ func run(ctx context.Context, args []string, e env, stdin io.Reader, stdout, std
 		if len(args) < len(name) || !slices.Equal(args[:len(name)], name) {
 			continue
 		}
-		err := cmd.run(ctx, &call{command: cmd, args: args[len(name):], env: e, stdin: stdin, stdout: stdout, stderr: stderr})
+		err := cmd.run(ctx, &call{command: cmd, args: args[len(name):], env: e, stdin: stdin, stdout: stdout, stderr: stderr, file: file, errs: errs})
 		if errors.Is(err, errHelped) {
 			return nil
 		}
@@ -113,7 +117,7 @@ func (c *call) parse(f *flag.FlagSet, most int) ([]string, error) {
 				c.command.help(c.stdout, f)
 				return nil, errHelped
 			}
-			return nil, usagef("%s: %v", f.Name(), err)
+			return nil, usagef("%s: %s", f.Name(), terminal.Line(err.Error()))
 		}
 		if f.NArg() == 0 {
 			break

@@ -77,7 +77,7 @@ func serve(ctx context.Context, c *call) error {
 	}
 	var handler slog.Handler = slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: l})
 	if *logJSON {
-		handler = slog.NewJSONHandler(c.stderr, &slog.HandlerOptions{Level: l})
+		handler = slog.NewJSONHandler(c.stderr.JSON(), &slog.HandlerOptions{Level: l})
 	}
 	if c.env.get("GOGC") == "" {
 		// Little lives long here, so a small heap would be collected hundreds of times a second for nothing.
@@ -109,7 +109,7 @@ func serve(ctx context.Context, c *call) error {
 		}
 	}
 	if *withEnvoy {
-		envoy, err := startEnvoy(conf, c.env, g.log, c.stderr, g.alarm)
+		envoy, err := startEnvoy(conf, c.env, g.log, c.errs, g.alarm)
 		if err != nil {
 			return errors.Join(err, g.stop(conf))
 		}

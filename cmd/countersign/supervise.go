@@ -66,7 +66,7 @@ func startEnvoy(c *config.Config, e env, log *slog.Logger, out io.Writer, alarm 
 	// Hot restart is not used, and the shared memory that it leaves behind, a file for each start, would stay for ever.
 	// What comes by a connection that is older than a change of its listener's filters is refused: with its next answer such a
 	// connection is told to close, where by default that could take ten minutes.
-	args := []string{"-c", bootstrap, "--log-level", c.Envoy.LogLevel, "--disable-hot-restart", "--drain-strategy", "immediate"}
+	args := []string{"-c", bootstrap, "--log-level", c.Envoy.LogLevel, "--disable-hot-restart", "--drain-strategy", "immediate", "--log-format-escaped"}
 	if c.Envoy.Concurrency > 0 {
 		args = append(args, "--concurrency", strconv.Itoa(c.Envoy.Concurrency))
 	}

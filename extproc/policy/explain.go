@@ -62,7 +62,7 @@ func (e *Explanation) String() string {
 	fmt.Fprintf(&out, "verdict: %s\n", e.Verdict.Effect)
 	switch {
 	case e.Failure != "":
-		fmt.Fprintf(&out, "because the evaluation failed: %s\n", e.Failure)
+		fmt.Fprintf(&out, "because the evaluation failed: %s\n", inOneLine(e.Failure))
 	case e.ByDefault():
 		fmt.Fprintf(&out, "because nothing was said: no rule allows it\n")
 	}
@@ -77,10 +77,13 @@ func (e *Explanation) String() string {
 		fmt.Fprintf(&out, "silent  an allow rule that does not hold here  %s\n", p)
 	}
 	for _, name := range e.Strange {
-		fmt.Fprintf(&out, "warning: input.%s is nothing that an operation has\n", name)
+		fmt.Fprintf(&out, "warning: input.%s is nothing that an operation has\n", inOneLine(name))
 	}
 	return out.String()
 }
+
+// inOneLine keeps what an input says from being taken for a line of the explanation.
+func inOneLine(s string) string { return strings.ReplaceAll(s, "\n", `\u{A}`) }
 
 // Explain evaluates package pkg and global on input, which is JSON text of an operation's input with the context in it as
 // policies see it. What the evaluation fails of is part of the explanation; an error says that there is nothing to explain:
