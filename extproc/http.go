@@ -220,6 +220,9 @@ func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (do
 		trailers.GetRequestTrailers().HeaderMutation = mutation
 		return false, x.stream.Send(trailers)
 	}
+	if !x.attempt.trailers(ctx, fieldsOf(m.Trailers)) {
+		return x.refuse()
+	}
 	if err := x.attempt.inspector.Trailers(fieldsOf(m.Trailers)); err != nil {
 		x.attempt.refuseError(ctx, err)
 		return x.refuse()

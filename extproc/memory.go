@@ -99,11 +99,22 @@ func (s *share) set(n int64) bool {
 func (a *attempt) admit(ctx context.Context, fields []web.Field) bool {
 	p := a.op.Principal
 	a.share = share{of: &a.server.memory, who: gate.Party{Issuer: p.Issuer, Subject: p.Subject}}
-	a.light = attemptBytes
-	for _, f := range fields {
-		a.light += perHeadByte * int64(len(f.Name)+len(f.Value))
-	}
+	a.light = attemptBytes + weighFields(fields)
 	return a.take(ctx, a.light)
+}
+
+// trailers takes trailer fields into the account.
+func (a *attempt) trailers(ctx context.Context, fields []web.Field) bool {
+	n := weighFields(fields)
+	a.light += n
+	return a.take(ctx, a.share.bytes+n)
+}
+
+func weighFields(fields []web.Field) (n int64) {
+	for _, f := range fields {
+		n += perHeadByte * int64(len(f.Name)+len(f.Value))
+	}
+	return n
 }
 
 // take makes the operation's share n bytes, or refuses it.
