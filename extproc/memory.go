@@ -18,6 +18,17 @@ import (
 //
 // The figures are what the garbage collector was seen to keep ([web.Inspector.Weight], attemptBytes); garbage comes on top,
 // which is why the program's own limit (GOMEMLIMIT) leaves room beside this one.
+//
+// Measured on two shared cores, all of the program's memory at its most, before there was an account and a bound on values; then with
+// what a machine of 24 GB has by default (1.5 GB); then with 128 MiB (TestMemoryOfBodiesIsBounded):
+//
+//	                                           ext_proc                  ext_authz
+//	120 at once, 1 MB of `[0,0,…]`             900 MB   190 MB  115 MB   1040 MB   115 MB  115 MB
+//	20 MiB, eight times one after the other    975 MB   340 MB  340 MB   1040 MB   580 MB  355 MB
+//	492 of all kinds, 64 at once              2270 MB   340 MB  345 MB   4550 MB   630 MB  360 MB
+//
+// Another agent's slowest answer meanwhile went from 8 and 12 s to about 1 s, as long as Envoy and the clients took for the rest.
+// Before, the last 2 to 4 GB stayed; now it is less than 90 MB a few seconds later.
 type memory struct {
 	mu    sync.Mutex
 	limit int64 // nothing fits while it is 0

@@ -158,6 +158,9 @@ func TestMemoryOfBodiesIsBounded(t *testing.T) {
 				answers, refused, slowest := stop()
 				t.Logf("%s: %v, statuses %v; peak %d MiB, now %d MiB; another agent had %d answers, %d refused, the slowest in %v", attack.name,
 					took.Round(time.Millisecond), statuses, peak(t, g.Process.PID())>>20, resident(t, g.Process.PID())>>20, answers, refused, slowest.Round(time.Millisecond))
+				if strings.Contains(attack.name, "accepted") && statuses[http.StatusServiceUnavailable] == 0 {
+					t.Errorf("%s: what policy makes of them is not counted: %v", attack.name, statuses)
+				}
 				if refused > 0 {
 					t.Errorf("%s: another agent was refused %d of %d times", attack.name, refused, answers)
 				}
