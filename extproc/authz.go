@@ -43,6 +43,9 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 		resource: attrs.GetContextExtensions()[ResourceExtension], fingerprint: attrs.GetContextExtensions()[FingerprintExtension],
 		peer: addressText(attrs.GetSource().GetAddress()), answers: answersPass, connection: connectionOf(ctx),
 	}, fields)
+	if !s.clocks.arrive(a.op.Context.RequestID) {
+		return nil, status.Error(codes.Aborted, "countersign: the request took too long, and was refused for it")
+	}
 	a.sent = bodyOf(request)
 	defer a.share.set(0)
 	if !a.head(ctx, fields) || !a.body(ctx, attrs) {

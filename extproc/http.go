@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"hash"
 	"strconv"
 	"strings"
@@ -65,6 +64,9 @@ func (s *Server) Process(stream ext.ExternalProcessor_ProcessServer) (err error)
 		return status.Error(codes.Unavailable, "countersign: "+err.Error())
 	}
 	defer end()
+	if name := told(stream.Context(), ClockMetadata); name != "" {
+		return s.clock(st, stream, name)
+	}
 	x := &exchange{server: s, stream: stream}
 	defer x.close()
 	for {
@@ -170,8 +172,7 @@ func (x *exchange) tooLate() {
 		return
 	}
 	a := x.attempt
-	a.refuse(context.WithoutCancel(x.stream.Context()), gate.Refusal{Problem: gate.Unreadable, Detail: fmt.Sprintf(
-		"The request did not arrive whole within %v, so it was refused. Nothing was done. Send it faster, or in smaller parts.", a.resource.RequestTime)})
+	a.tooLate(x.stream.Context())
 	if _, err := x.refuse(); err != nil {
 		x.server.opt.Log.Debug("refuse a request that took too long", "operation", a.op.ID, "error", err)
 	}

@@ -97,10 +97,20 @@ func (a *attempt) head(ctx context.Context, fields []web.Field) bool {
 	}
 	err := a.inspector.Head(fields)
 	a.describe()
+	if most := a.resource.MaxHead; most > 0 && headBytes(fields) > most { // Envoy's own limit is that of the listener
+		return a.refuse(ctx, gate.Refusal{Problem: gate.TooLarge, Detail: fmt.Sprintf("The request's header fields are larger than the %d bytes that this resource accepts. Send fewer, or shorter ones.", most)})
+	}
 	if err != nil {
 		return a.refuseError(ctx, err)
 	}
 	return a.carriedOut(ctx) && a.admit(ctx, fields)
+}
+
+func headBytes(fields []web.Field) (n int64) {
+	for _, f := range fields {
+		n += int64(len(f.Name) + len(f.Value))
+	}
+	return n
 }
 
 // describe tells the operation what is known of the request by now, fit for a record.

@@ -38,10 +38,12 @@ type Resource struct {
 	Credential   Credential    // nil adds nothing
 	Fingerprint  string        // of what Envoy is to carry out for it: see call
 	PassResponse bool          // answers are not to come by here; whether they do is a fact of the call
+	MaxHead      int64         // bytes of header fields; 0 is no limit
 	MaxAnswer    int64         // bytes of any answer; 0 is no limit
 	MaxRedacted  int64         // bytes of an answer that is redacted
 	StreamBody   bool          // policy rules on the head alone
 	Hold         time.Duration // how long a request is held while people are asked; 0 hands over at once
+	ByAuthz      bool          // it is attached by ext_authz
 	RequestTime  time.Duration // how long a request that is inspected may take to arrive whole; 0 is no limit
 
 	// ResponseHeaders are names, or prefixes that end with "-*", of fields that may pass with a redacted answer beside those
@@ -96,6 +98,7 @@ type Server struct {
 	stop      context.CancelFunc
 	closing   chan struct{}
 	outcomes  outcomes
+	clocks    clocks
 	differing differing
 	memory    memory
 }

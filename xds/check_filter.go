@@ -61,6 +61,7 @@ func (k *checker) processor(p *procv3.ExternalProcessor, at place) {
 		k.problem(at.at("mutation_rules"), "mutation_rules let the route change after it was judged: remove allow_all_routing and allow_expression")
 	}
 	k.mutable(p.GetMutationRules(), at.at("mutation_rules"))
+	k.timesNothing(metadataOf(p.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.at("grpc_service", "initial_metadata"))
 	k.told(p.GetMetadataOptions(), at.at("metadata_options"))
 	if d := p.GetGrpcService().GetTimeout(); d.AsDuration() != 0 {
 		k.problem(at.at("grpc_service", "timeout"), "the timeout of grpc_service is that of a whole request and its answer (%v), and cuts them off: remove it", d.AsDuration())
@@ -129,7 +130,8 @@ func (k *checker) processorOnRoute(p *procv3.ExtProcPerRoute, at place) {
 	if o.GetMetadataOptions() != nil {
 		k.told(o.GetMetadataOptions(), at.at("metadata_options"))
 	}
-	if o.GetProcessingMode() != nil {
+	k.timesNothing(metadataOf(o.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.at("grpc_service"))
+	if o.GetProcessingMode() != nil && metadataOf(o.GetGrpcInitialMetadata(), ClockMetadata) == "" { // see clocksOnRoute
 		k.processingMode(o.GetProcessingMode(), at.at("processing_mode"))
 	}
 	if said := metadataOf(o.GetGrpcInitialMetadata(), PeerMetadata); said != "" && said != peerFormat {

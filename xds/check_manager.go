@@ -116,6 +116,10 @@ func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []guard {
 		if err != nil {
 			continue // reported by walk
 		}
+		if f.GetName() == clock {
+			k.clockFilter(f, inner, len(guards) > 0, at)
+			continue
+		}
 		if g, ok := guardOf(f, inner); ok {
 			if k.alwaysOn(f, at) {
 				guards = append(guards, g)

@@ -67,6 +67,7 @@ func (k *checker) checkHost(h *routev3.VirtualHost, guards []guard, outer []leve
 
 // guarded wants one filter on that asks this service, with the name of a resource.
 func (k *checker) guarded(guards []guard, levels []level, at place) {
+	k.clocksOnRoute(levels)
 	var on int
 	var named bool
 	for _, g := range guards {

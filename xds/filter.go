@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"slices"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -26,6 +27,7 @@ const (
 	extAuthz = "envoy.filters.http.ext_authz"
 	trailers = "envoy.filters.http.header_mutation"
 	lengths  = "envoy.filters.http.buffer"
+	clock    = "countersign.clock"
 	router   = "envoy.filters.http.router"
 )
 
@@ -34,6 +36,11 @@ const (
 func (b *builder) filters(l *listener) []*hcmv3.HttpFilter {
 	wait := longestHold(b.c) + holdMargin
 	var list []*hcmv3.HttpFilter
+	if slices.ContainsFunc(l.resources, func(r *config.Resource) bool { return b.timed(l, r) }) {
+		times := b.filter(clock, processor(l, wait))
+		times.Disabled = true // but where a route turns it on: see timing
+		list = append(list, times)
+	}
 	if l.cleans() {
 		list = append(list, b.filter(trailers, &headerv3.HeaderMutation{})) // routes say what it does: see cleaned
 	}
@@ -158,6 +165,40 @@ func cookiesToRemove(r *config.Resource) []string {
 		return nil
 	}
 	return []string{"set-cookie", "set-cookie2"}
+}
+
+// timed reports whether the request time of r is not the listener's own: then the service has to end a request to it that
+// takes too long to arrive. With ext_proc it does so by itself.
+func (b *builder) timed(l *listener, r *config.Resource) bool {
+	if r.Attach != "ext_authz" || r.Body == "stream" {
+		return false
+	}
+	for _, other := range l.resources {
+		if other.Body == "stream" || len(other.Upgrades) > 0 || other.Limits.RequestTime > r.Limits.RequestTime {
+			return true
+		}
+	}
+	return false
+}
+
+// timing tells the service when a request to r begins, and of nothing else of it. The trailers are asked for so that the stream
+// does not end with the head; the service ends it when ext_authz asks.
+func timing(r *config.Resource) *procv3.ExtProcPerRoute {
+	return &procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Overrides{Overrides: &procv3.ExtProcOverrides{
+		ProcessingMode:      timingMode(),
+		GrpcInitialMetadata: []*corev3.HeaderValue{{Key: ClockMetadata, Value: r.Name}, {Key: FingerprintMetadata, Value: Fingerprint(r)}},
+	}}}
+}
+
+func timingMode() *procv3.ProcessingMode {
+	return &procv3.ProcessingMode{
+		RequestHeaderMode:   procv3.ProcessingMode_SEND,
+		RequestBodyMode:     procv3.ProcessingMode_NONE,
+		RequestTrailerMode:  procv3.ProcessingMode_SEND,
+		ResponseHeaderMode:  procv3.ProcessingMode_SKIP,
+		ResponseBodyMode:    procv3.ProcessingMode_NONE,
+		ResponseTrailerMode: procv3.ProcessingMode_SKIP,
+	}
 }
 
 // measured has Envoy take the whole body in and say its Content-Length before the service is asked: a body that is not sent

@@ -146,7 +146,8 @@ func (b *builder) manager(l *listener) *hcmv3.HttpConnectionManager {
 }
 
 // requestTimeout bounds how long a request may take to arrive and be decided on, where every resource of l inspects bodies:
-// where ext_authz is asked, Envoy alone sees a body that trickles. Where a body streams, or a connection is upgraded, nil.
+// where ext_authz is asked, Envoy alone sees a body that trickles. Where a body streams, or a connection is upgraded, nil. What a
+// resource has shorter the service keeps: see timed.
 func (b *builder) requestTimeout(l *listener) *durationpb.Duration {
 	var longest time.Duration
 	for _, r := range l.resources {

@@ -24,6 +24,9 @@
 //     cluster that no other target ever has; and the routes of a listener with other filters have another name. So a connection
 //     that Envoy leaves with its old filters when the configuration changes has its old routes too, which the service refuses
 //     where they say something else than the configuration of now, and none that turn off the filters that it has.
+//   - How long a request may take to arrive Envoy bounds for a listener. With ext_proc the service bounds it for a resource by
+//     itself; with ext_authz, where that is not the listener's bound, a stream of ext_proc tells it when a request begins
+//     (countersign.clock) and of nothing else. What that stream lets go on ext_authz judges.
 //   - ext_authz does not show trailers to the service, and a target can read them as header fields: they are removed on
 //     routes that are attached by it.
 //
@@ -107,6 +110,10 @@ const (
 
 	// PeerMetadata is the gRPC metadata key of an ext_proc stream that says who connected, as an address and a port.
 	PeerMetadata = "countersign-peer"
+
+	// ClockMetadata is the gRPC metadata key of a stream of ext_proc that is about time alone, and names the resource whose
+	// request has to be there in time.
+	ClockMetadata = "countersign-clock"
 
 	peerFormat = "%DOWNSTREAM_REMOTE_ADDRESS%"
 

@@ -149,6 +149,9 @@ func (b *builder) perRoute(l *listener, r *config.Resource) map[string]*anypb.An
 		if r.Body != "stream" && len(r.Upgrades) == 0 {
 			filters[lengths] = b.pack(measured(r))
 		}
+		if b.timed(l, r) {
+			filters[clock] = b.pack(timing(r))
+		}
 		if l.attaches("ext_proc") {
 			filters[extProc] = b.pack(&procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Disabled{Disabled: true}})
 		}

@@ -145,6 +145,9 @@ func (s *service) Process(stream procv3.ExternalProcessor_ProcessServer) error {
 		} else if err != nil {
 			return err
 		}
+		if len(md.Get(xds.ClockMetadata)) > 0 { // about time alone: nothing was asked, and nothing more is said
+			return stream.Send(&procv3.ProcessingResponse{Response: &procv3.ProcessingResponse_RequestHeaders{RequestHeaders: &procv3.HeadersResponse{}}})
+		}
 		out, err := s.answer(in, &a)
 		if err != nil {
 			return err

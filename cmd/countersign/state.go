@@ -139,11 +139,13 @@ func resourcesOf(c *config.Config) map[string]*extproc.Resource {
 			Fingerprint:  xds.Fingerprint(r),
 			PassResponse: r.PassesAnswers(),
 			StreamBody:   r.Body == "stream",
+			ByAuthz:      r.Attach == "ext_authz",
 
 			ResponseHeaders: r.ResponseHeaders,
 			Cookies:         cookiesOf[r.Cookies],
 			SecureCookies:   r.Listen.TLS != nil,
 			Hold:            cmp.Or(r.Hold, c.Approvals.Hold).Std(),
+			MaxHead:         int64(r.Limits.Headers),
 			MaxAnswer:       int64(r.Limits.ResponseBody),
 			MaxRedacted:     int64(r.Limits.ResponseBody),
 			RequestTime:     r.Limits.RequestTime.Std(),

@@ -1,0 +1,62 @@
+package xds
+
+import (
+	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// The rules about the filter that is about time alone. What it asks about is let go on without a decision, so nothing else may
+// pass for it, nor it for the filter that asks for one.
+
+func (k *checker) clockFilter(f *hcmv3.HttpFilter, inner proto.Message, judged bool, at place) {
+	p, ok := inner.(*procv3.ExternalProcessor)
+	if !ok || !asksService(p.GetGrpcService()) || !f.GetDisabled() || judged {
+		k.problem(at, "the filter %s is about time alone: have it be ext_proc that asks countersign, disabled: true where no route turns it on, before the filter that decides", clock)
+	}
+}
+
+// timesNothing wants the metadata of a clock nowhere but on a route, for that filter.
+func (k *checker) timesNothing(said string, at place) {
+	if said != "" {
+		k.problem(at, "%s has countersign let requests go on without a decision: it is for routes, under the filter %s", ClockMetadata, clock)
+	}
+}
+
+// clocksOnRoute is about what the levels say of any filter.
+func (k *checker) clocksOnRoute(levels []level) {
+	for _, l := range levels {
+		for name, packed := range l.filters {
+			o := processorOverrides(packed)
+			resource := metadataOf(o.GetGrpcInitialMetadata(), ClockMetadata)
+			at := l.at.at(name)
+			if name != clock {
+				k.timesNothing(resource, at)
+				continue
+			}
+			if o != nil && !proto.Equal(o.GetProcessingMode(), timingMode()) || o != nil && !resourceName.MatchString(resource) {
+				k.problem(at, "the filter %s is about time alone: name a resource in grpc_initial_metadata, %s, and have processing_mode send heads and trailers of requests only", clock, ClockMetadata)
+			}
+		}
+	}
+}
+
+// processorOverrides reads per-route configuration of ext_proc, wrapped or not.
+func processorOverrides(packed *anypb.Any) *procv3.ExtProcOverrides {
+	inner, err := packed.UnmarshalNew()
+	if err != nil {
+		return nil // reported by walk
+	}
+	switch c := inner.(type) {
+	case *routev3.FilterConfig:
+		if c.GetConfig() != nil {
+			return processorOverrides(c.GetConfig())
+		}
+	case *procv3.ExtProcPerRoute:
+		return c.GetOverrides()
+	}
+	return nil
+}
