@@ -150,9 +150,11 @@
 // message: until then Envoy has sent the target nothing. (A resource with body: stream is decided on the head; policy can see
 // that it is.) What goes on is the bytes that were judged, without identity headers, with the target's credential, and
 // with the exact length. Where policy redacts, the answer's head is held until the redacted body is whole, has 64 KiB or is
-// 50 ms old, so that what must be withheld is a proper 502 where that is still possible; after that the stream is broken
-// off, and the rest never passes. Streams by their type (event streams, NDJSON) go at the first value. Where policy does not
-// redact, answers pass as they come, counted and hashed.
+// 200 ms old, so that what must be withheld is a proper 502 where that is still possible; after that the stream is broken
+// off, and the rest never passes. Streams by their type (event streams, NDJSON) go at the first value. With a redacted answer
+// pass the header fields of a list that package web has, and of those that are free text the ones that repeat nothing of what was
+// taken out of the body, which is known once the body is whole. Where policy does not redact, answers pass as they come,
+// counted and hashed. What becomes of the target's cookies [Cookies] says.
 //
 // Where the ruling is pending, the request is held: the stream stays open, and Envoy has still sent nothing on. hold waits
 // for the desk to say that the request has ended, takes up the configuration and policy of then, and has the gate rule
@@ -170,6 +172,40 @@
 // internals. [Server.Drain] refuses what is new and waits for what is under way. A panic is one operation's: that is refused, and
 // recorded as the gateway's failure. Package [github.com/countersign/countersign/extproc/guard] keeps one in a goroutine or a
 // timer from ending the process.
+//
+// # What changes after the judgement
+//
+// The target gets the request that was judged, but for this. The right column says why what runs is still what was judged.
+// TestWhatChangesAfterTheJudgement sends every field that any table here knows, by both attachments, compares what the
+// target received, and holds the difference to this table, of which it reads these very lines.
+//
+//	(identity)            removed  both       policy never saw it, and a target that believes it would have somebody else act; what a resource opens is judged, and passes
+//	(credential)          set      both       the resource's own, which is the same for all its operations
+//	host                  set      both       the target's name; the agent's is in the input as host and authority
+//	x-request-id          set      both       Envoy's own, before the judgement: policy sees it in its context
+//	x-forwarded-proto     set      both       Envoy's own, before the judgement: how the agent connects
+//	x-envoy-*             removed  both       before the judgement: it would steer Envoy, and no target is to see it
+//	connection            removed  both       of one hop; what it names beside hops is refused
+//	keep-alive            removed  both       of one hop
+//	proxy-connection      removed  both       of one hop
+//	transfer-encoding     removed  both       of one hop; the bytes of the body are the same
+//	te                    removed  both       of one hop; "trailers", which asks the target for some, stays and is judged
+//	trailer               removed  both       announces trailers, and says nothing
+//	http2-settings        removed  both       of one hop
+//	upgrade               removed  both       where the resource accepts none Envoy drops it; one that it accepts stays, and is judged
+//	expect                removed  both       100-continue is between the agent and Envoy, which answers it
+//	content-length        set      both       that of the body that was judged whole
+//	countersign-approval  removed  both       speaks to the gateway, of which approval is meant; it binds nothing
+//	cookie                set      ext_proc   with cookies: session what the agent sent, opened: nobody else's opens
+//	accept-encoding       removed  ext_proc   where answers are read: the same answer, in a form that can be
+//	a-im                  removed  ext_proc   where answers are redacted: the answer whole instead of a difference
+//	want-*                removed  ext_proc   where answers are redacted: the answer without a digest, which would not pass
+//	if                    removed  ext_proc   where the answer to a GET or HEAD is redacted: the answer whole; other methods are refused with it
+//	if-*                  removed  ext_proc   as if
+//	*-if-*                removed  ext_proc   as if
+//	range                 removed  ext_proc   as if
+//	x-ms-range            removed  ext_proc   as if, but for other methods, where it says what is written, and stays
+//	(trailers)            removed  ext_authz  it does not show them: policy saw none, and the target gets none; ext_proc does so where a body streams
 //
 // # Envoy's configuration
 //

@@ -537,7 +537,9 @@ func (r *Resource) validate(k checker) {
 	k.at("numbers").oneOf(r.Numbers, "double", "exact")
 	for i, name := range r.ResponseHeaders {
 		r.ResponseHeaders[i] = strings.ToLower(name)
-		k.at("response_headers").index(i).responseField(r.ResponseHeaders[i])
+		if err := web.CheckAdded(r.ResponseHeaders[i]); err != nil {
+			k.at("response_headers").index(i).fail("%v", err)
+		}
 	}
 	for i, u := range r.Upgrades {
 		k.at("upgrades").index(i).oneOf(u, "websocket", "connect")

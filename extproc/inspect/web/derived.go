@@ -1,26 +1,29 @@
-package config
+package web
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 )
 
-// fieldPattern is a name of header fields, or a prefix of names that ends with "-*". A shorter prefix would have too much.
-var fieldPattern = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*(-\*)?$`)
+// addedPattern is a name of header fields, or a prefix of names that ends with "-*".
+var addedPattern = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*(-\*)?$`)
 
-// responseField refuses a name of response_headers that would undo what the list is for.
-func (k checker) responseField(name string) {
-	switch prefix, all := strings.CutSuffix(name, "*"); {
-	case !fieldPattern.MatchString(name):
-		k.fail("is %q: write a field's name in small letters, or a prefix that ends with -*", name)
+// CheckAdded says why an element cannot be among the fields that a resource adds to those that pass with a redacted answer.
+func CheckAdded(element string) error {
+	prefix, all := strings.CutSuffix(element, "*")
+	switch {
+	case !addedPattern.MatchString(element):
+		return fmt.Errorf("is %q: write a field's name in small letters, or a prefix that ends with -*", element)
 	case all && slices.ContainsFunc(derivedFields, func(n string) bool { return strings.HasPrefix(n, prefix) }):
-		k.fail("is %q, which has fields that tell of the answer before redaction: name those that are meant", name)
-	case derived(name):
-		k.fail("is %q, which tells of the answer before redaction", name)
-	case slices.Contains(carryingFields, name) || strings.HasPrefix(name, "x-envoy-") || strings.HasPrefix(name, "proxy-"):
-		k.fail("is %q, which is not the target's to say: Envoy writes it, or it is a credential (see cookies)", name)
+		return fmt.Errorf("is %q, which has fields that tell of the answer before redaction: name those that are meant", element)
+	case derived(element):
+		return fmt.Errorf("is %q, which tells of the answer before redaction", element)
+	case carryingFields[element] || strings.HasPrefix(element, "x-envoy-") || strings.HasPrefix(element, "proxy-"):
+		return fmt.Errorf("is %q, which is not the target's to say: Envoy writes it, or it is a credential (see cookies)", element)
 	}
+	return nil
 }
 
 // derived is true for a field that is made of the bytes of the body, by its name: a length, a digest, a validator, a part.
@@ -38,7 +41,7 @@ var derivedFields = []string{
 }
 
 // carryingFields say how an answer is carried, or carry a credential.
-var carryingFields = []string{
+var carryingFields = set(
 	"connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "trailer", "upgrade", "host", "server", "via",
 	"set-cookie", "set-cookie2", "authorization", "cookie",
-}
+)
