@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,6 +55,14 @@ func copyOf(t testing.TB, dir string) *copied {
 		if err := os.CopyFS(filepath.Join(to, part), os.DirFS(filepath.Join(dir, part))); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error { // os.CopyFS lets others read
+		if err != nil || d.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o600)
+	}); err != nil {
+		t.Fatal(err)
 	}
 	return &copied{t, to}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -138,12 +137,6 @@ func copyInto(t *testing.T, data string, config []byte) *copied {
 	t.Helper()
 	c := copyOf(t, data)
 	dir := t.TempDir()
-	must(t, filepath.WalkDir(c.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		return os.Chmod(path, 0o600)
-	}))
 	must(t, os.Rename(c.dir, filepath.Join(dir, "var")))
 	must(t, os.WriteFile(filepath.Join(dir, "countersign.yaml"), config, 0o600))
 	must(t, os.MkdirAll(filepath.Join(dir, "secrets"), 0o700))

@@ -39,7 +39,7 @@ func (g *gateway) reportPanics() {
 }
 
 func alarmRecord(kind, detail string) *gate.Record {
-	return &gate.Record{Type: gate.Alarm, Body: gate.Object{{Name: "detail", Value: gate.Recorded(detail, gate.MaxClaimed)}, {Name: "kind", Value: kind}}}
+	return &gate.Record{Type: gate.Alarm, Body: gate.Object{{Name: "detail", Value: gate.Recorded(detail, gate.MaxRecorded)}, {Name: "kind", Value: kind}}}
 }
 
 // guarded answers 503 where a handler panics, and breaks off an answer that it has begun.
