@@ -246,24 +246,22 @@ limits: {memory: %d}
 			ctx, leave := context.WithCancel(t.Context())
 			var answered atomic.Int64
 			var work sync.WaitGroup
-			hold := func(agent string, n int) {
+			hold := func(agent string, i int) {
 				token, err := g.Issuer.AgentToken(t.Context(), agent)
 				if err != nil {
 					t.Fatal(err)
 				}
-				for i := range n {
-					work.Go(func() {
-						body := fmt.Appendf(nil, `{"amount": %d, "note": "%s"}`, i, strings.Repeat("x", 40_000))
-						a, err := g.Send(ctx, &story.Request{Method: "POST", Target: fmt.Sprintf("/v1/payments/%d/refunds", i), Body: body, Fields: fields("Authorization", "Bearer "+token, "Content-Type", "application/json")})
-						if ctx.Err() != nil {
-							return
-						}
-						answered.Add(1)
-						if err != nil || a.Status != 503 || a.Header.Get("Retry-After") == "" || !strings.Contains(string(a.Body), "urn:countersign:problem:unavailable") {
-							t.Errorf("%s, refund %d: %+v, %v", agent, i, a, err)
-						}
-					})
-				}
+				work.Go(func() {
+					body := fmt.Appendf(nil, `{"amount": %d, "note": "%s"}`, i, strings.Repeat("x", 40_000))
+					a, err := g.Send(ctx, &story.Request{Method: "POST", Target: fmt.Sprintf("/v1/payments/%d/refunds", i), Body: body, Fields: fields("Authorization", "Bearer "+token, "Content-Type", "application/json")})
+					if ctx.Err() != nil {
+						return
+					}
+					answered.Add(1)
+					if err != nil || a.Status != 503 || a.Header.Get("Retry-After") == "" || !strings.Contains(string(a.Body), "urn:countersign:problem:unavailable") {
+						t.Errorf("%s, refund %d: %+v, %v", agent, i, a, err)
+					}
+				})
 			}
 			await := func(n int) (held int) {
 				extproctest.Await(t, fmt.Sprintf("%d to be held or refused", n), 40*time.Second, func(context.Context) error {
@@ -279,14 +277,16 @@ limits: {memory: %d}
 				})
 				return held
 			}
-			const many = 80
-			hold("agent-1", many)
-			held := await(many)
-			if most := memory / 2 / 80_000; held > most || held < most/2 {
+			held, most, sent := 0, memory/2/80_000, 0
+			for ; answered.Load() == 0 && sent < 2*most; sent++ {
+				hold("agent-1", sent)
+				held = await(sent + 1)
+			}
+			if held > most || held < most/2 {
 				t.Errorf("%d are held, and half of the memory is for %d", held, most)
 			}
-			hold("agent-2", 1)
-			if now := await(many + 1); now != held+1 {
+			hold("agent-2", sent)
+			if now := await(sent + 1); now != held+1 {
 				t.Errorf("another agent is not held: %d are, and %d were before", now, held)
 			}
 			leave()
