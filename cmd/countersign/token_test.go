@@ -191,12 +191,12 @@ func TestRevocationByReload(t *testing.T) {
 	was := agents
 	for _, c := range []struct{ more, reason string }{
 		{"", ""},
-		{", revoked: [agent-1]", "revoked"},
-		{", revoked: [token-1]", "revoked"},
-		{", revoked: [agent-2]", ""},
-		{", subjects: [agent-2]", "unregistered"},
-		{", subjects: [agent-1, agent-2]", ""},
-		{", subjects: [agent-1], revoked: [agent-1]", "revoked"},
+		{"\n    revoked: [agent-1]", "revoked"},
+		{"\n    revoked: [token-1]", "revoked"},
+		{"\n    revoked: [agent-2]", ""},
+		{"\n    subjects: [agent-2]", "unregistered"},
+		{"\n    subjects: [agent-1, agent-2]", ""},
+		{"\n    subjects: [agent-1]\n    revoked: [agent-1]", "revoked"},
 	} {
 		if is := agents + c.more; is != was {
 			reconfigure(t, g, was, is)
