@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -158,10 +159,14 @@ func (c *completeness) move(e *Entry, what step) (o *recordedOp, ok bool) {
 
 func (c *completeness) decided(e *Entry) {
 	c.Decided++
-	what, approval := decisionOf(e.Body)
+	var d decision
+	if err := json.Unmarshal(e.Body, &d); err != nil {
+		c.find(e.Seq, e.Op, "it is not what a record of a decision says: "+err.Error())
+	}
+	what := d.step()
 	if what == allow {
 		c.Allowed++
-		c.allowedBy(e, approval)
+		c.allowedBy(e, &d)
 	} else {
 		c.refusedAfter(e.Op)
 	}
@@ -169,7 +174,10 @@ func (c *completeness) decided(e *Entry) {
 	if !ok {
 		return
 	}
-	o.decided = e.Seq
+	if o.decided != 0 && !d.same(&o.last) {
+		c.find(e.Seq, e.Op, fmt.Sprintf("%s, about something else than the decision of record %d", what, o.decided))
+	}
+	o.decided, o.last = e.Seq, d
 	if what == allow {
 		o.allowed = true
 		o.redacts = redacts(e.Body)
@@ -223,7 +231,7 @@ func passedAround(outcome []byte) bool {
 // drop is called at an operation's end. It is remembered until maxEnded others have ended.
 func (c *completeness) drop(id string) {
 	o := c.live[id]
-	o.state = opEnded
+	o.state, o.last = opEnded, decision{}
 	delete(c.live, id)
 	c.ended[id] = o
 	c.order = append(c.order, id)

@@ -112,9 +112,10 @@ const (
 // recordedOp is an operation, as far as it is recorded.
 type recordedOp struct {
 	state     state
-	decided   uint64 // seq of the last decision
-	allowed   bool   // at any time
-	redacts   bool   // its answer is to be redacted
+	decided   uint64   // seq of the last decision
+	last      decision // until it has ended
+	allowed   bool     // at any time
+	redacts   bool     // its answer is to be redacted
 	transited bool
 }
 
@@ -122,11 +123,66 @@ type recordedOp struct {
 type recordedRequest struct {
 	id        string
 	state     state
+	about     subject
 	quorum    int
 	own       []string // who must not approve: the agent, and the person that it acts for
 	approvers []string
 	events    map[string]string // event -> what it said
 	spend     spending
+}
+
+// subject is what a request is about, by each of its records: what was asked about is what was approved, spent and used.
+type subject struct{ digest, resource, agent, policy, card string }
+
+func (b *approvalBody) subject() subject {
+	return subject{b.Digest, b.Resource, b.Agent.key(), b.PolicyDigest, b.CardDigest}
+}
+
+// differs says in what x is not s; "" where they are the same.
+func (s subject) differs(x subject) string {
+	switch {
+	case s.digest != x.digest:
+		return "another operation (digest)"
+	case s.resource != x.resource:
+		return "another resource"
+	case s.agent != x.agent:
+		return "another agent"
+	case s.policy != x.policy:
+		return "another policy"
+	case s.card != x.card:
+		return "another card"
+	}
+	return ""
+}
+
+// decision is what verifying reads of an operation.decided record.
+type decision struct {
+	Approval     string `json:"approval"`
+	Digest       string `json:"digest"`
+	Effect       string `json:"effect"`
+	PolicyDigest string `json:"policy_digest"`
+	Principal    *party `json:"principal"`
+	Resource     string `json:"resource"`
+}
+
+func (d *decision) step() step {
+	switch d.Effect {
+	case "allow":
+		return allow
+	case "ask":
+		return ask
+	default:
+		return deny
+	}
+}
+
+// same reports whether d, which decides again, is about the operation of before.
+func (d *decision) same(before *decision) bool {
+	var who, was party
+	if d.Principal != nil && before.Principal != nil {
+		who, was = *d.Principal, *before.Principal
+	}
+	return d.Digest == before.Digest && d.Resource == before.Resource && who == was
 }
 
 // spending is a grant on its way from its approval.spent to the decision that uses it.
@@ -148,16 +204,21 @@ const useWithin = time.Minute
 
 // approvalBody is what verifying reads of an approval.* record.
 type approvalBody struct {
-	Approval string `json:"approval"`
-	Event    string `json:"event"`
-	Gateway  string `json:"gateway"`
-	Decision string `json:"decision"`
-	State    string `json:"state"`
-	Until    string `json:"granted_until"`
-	Agent    party  `json:"agent"`
-	Person   *party `json:"on_behalf_of"`
-	Approver party  `json:"approver"`
-	Asks     []struct {
+	Approval     string `json:"approval"`
+	Event        string `json:"event"`
+	Gateway      string `json:"gateway"`
+	Digest       string `json:"digest"`
+	Resource     string `json:"resource"`
+	Card         string `json:"card"` // that an answer is about
+	CardDigest   string `json:"card_digest"`
+	PolicyDigest string `json:"policy_digest"`
+	Decision     string `json:"decision"`
+	State        string `json:"state"`
+	Until        string `json:"granted_until"`
+	Agent        party  `json:"agent"`
+	Person       *party `json:"on_behalf_of"`
+	Approver     party  `json:"approver"`
+	Asks         []struct {
 		Quorum int `json:"quorum"`
 	} `json:"asks"`
 	Approvals []party `json:"approvals"`
@@ -212,7 +273,17 @@ func (c *completeness) approval(e *Entry) {
 	}
 	r.state = to
 	switch what {
+	case approve, approveLast, spend:
+		if from == reqUnknown { // it was asked in another journal
+			r.about = b.subject()
+		}
+		if other := r.about.differs(b.subject()); other != "" {
+			c.find(e.Seq, e.Op, fmt.Sprintf("%s of request %s, as one about %s", what, r.id, other))
+		}
+	}
+	switch what {
 	case request:
+		r.about = b.subject()
 		for _, a := range b.Asks {
 			r.quorum = max(r.quorum, a.Quorum, 1)
 		}
@@ -263,6 +334,8 @@ func stepOf(e *Entry, b *approvalBody) (step, bool) {
 func (c *completeness) approved(e *Entry, r *recordedRequest, b *approvalBody) {
 	who := b.Approver.key()
 	switch {
+	case b.Card != b.CardDigest:
+		c.find(e.Seq, e.Op, fmt.Sprintf("request %s was approved by %s for another card", r.id, who))
 	case slices.Contains(r.own, who):
 		c.find(e.Seq, e.Op, fmt.Sprintf("request %s was approved by whom it is for, %s", r.id, who))
 	case slices.Contains(r.approvers, who):
@@ -295,7 +368,8 @@ func (c *completeness) spent(e *Entry, r *recordedRequest, b *approvalBody) {
 	}
 	made, known := timeOfID(e.Op)
 	before := known && made.Before(c.started.Truncate(time.Millisecond)) // of an earlier run: a start recorded it
-	r.spend = spending{seq: e.Seq, op: e.Op, time: e.Time, ours: b.Gateway == e.Node && !before}
+	ours := b.Gateway == e.Node || !c.shared                             // nobody else writes to a store of its own
+	r.spend = spending{seq: e.Seq, op: e.Op, time: e.Time, ours: ours && !before}
 	r.spend.until, _ = time.Parse(timeLayout, b.Until)
 	switch op := c.operation(e.Op); {
 	case op.state == opUnknown || op.state == opAsked:
@@ -312,7 +386,8 @@ func (c *completeness) spent(e *Entry, r *recordedRequest, b *approvalBody) {
 }
 
 // allowedBy takes a decision of e.Op that allows. It uses the grant that it names, once, and there is no other.
-func (c *completeness) allowedBy(e *Entry, named string) {
+func (c *completeness) allowedBy(e *Entry, d *decision) {
+	named := d.Approval
 	if named == "" {
 		if i := slices.IndexFunc(c.spends, func(r *recordedRequest) bool { return r.spend.op == e.Op }); i >= 0 {
 			c.find(e.Seq, e.Op, fmt.Sprintf("the operation had spent request %s, and was allowed without naming it", c.spends[i].id))
@@ -334,9 +409,21 @@ func (c *completeness) allowedBy(e *Entry, named string) {
 		if until := r.spend.until; !until.IsZero() && e.Time.After(until.Add(grantSlack)) && !c.shared {
 			c.find(e.Seq, e.Op, fmt.Sprintf("it was allowed by request %s, whose grant had ended at %s", named, until.Format(time.RFC3339)))
 		}
+		if other := r.about.differs(d.subject(&r.about)); other != "" {
+			c.find(e.Seq, e.Op, fmt.Sprintf("it was allowed by request %s, which is about %s", named, other))
+		}
 		r.state = to
 		c.settled(r)
 	}
+}
+
+// subject is what d is about; of a card a decision says nothing.
+func (d *decision) subject(like *subject) subject {
+	var who party
+	if d.Principal != nil {
+		who = *d.Principal
+	}
+	return subject{d.Digest, d.Resource, who.key(), d.PolicyDigest, like.card}
 }
 
 // refusedAfter takes a decision of op that refuses: what op had spent let nothing through.
@@ -396,25 +483,6 @@ func (c *completeness) keep(r *recordedRequest) {
 		c.requestOrder = c.requestOrder[1:]
 		c.forgot = true
 	}
-}
-
-// decisionOf reads of an operation.decided what it allows by.
-func decisionOf(body []byte) (what step, approval string) {
-	what = deny
-	_ = scanObject(body, func(name, value []byte) {
-		switch string(name) {
-		case "approval":
-			approval, _ = textValue(value)
-		case "effect":
-			switch string(value) {
-			case `"allow"`:
-				what = allow
-			case `"ask"`:
-				what = ask
-			}
-		}
-	})
-	return what, approval
 }
 
 // endOf reads how an operation.finished says that it ended.

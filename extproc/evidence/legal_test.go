@@ -17,6 +17,7 @@ import (
 //
 //	start|stop|crash                          the gateway's; a crash leaves no record
 //	OP deny|ask|allow [approval=R]            a decision
+//	   [digest=D] [resource=S] [policy=P] [agent=A]   what it is about; so for what follows on R, and [card=C], [seen=C]
 //	OP ends RESULT [of=N]                     how it ended; N is the record of its decision, the last one unless said
 //	OP unknown                                nobody knows how
 //	OP noname, stranger                       an identity.refused; the second at the console
@@ -31,6 +32,7 @@ func (f *fixture) told(text string) *Journal {
 	j := f.open()
 	decisions := map[string]uint64{}
 	approvers := map[string][]string{}
+	agents := map[string]string{} // by request
 	changes := 0
 	var last *gate.Record
 	for line := range strings.Lines(strings.TrimSpace(text)) {
@@ -47,7 +49,9 @@ func (f *fixture) told(text string) *Journal {
 		var r *gate.Record
 		change := func(kind, id, op string, members ...gate.Member) {
 			changes++
-			body := gate.Object{{Name: "approval", Value: id}, {Name: "event", Value: id + "/" + strconv.Itoa(changes)}, {Name: "gateway", Value: "gw-1"}}
+			body := gate.Object{{Name: "approval", Value: id}, {Name: "event", Value: id + "/" + strconv.Itoa(changes)}, {Name: "gateway", Value: "gw-1"},
+				{Name: "digest", Value: with["digest"]}, {Name: "resource", Value: with["resource"]}, {Name: "policy_digest", Value: with["policy"]},
+				{Name: "card_digest", Value: with["card"]}, {Name: "agent", Value: someone(cmp.Or(with["agent"], agents[id]))}}
 			r = &gate.Record{Type: kind, Op: op, Body: sorted(append(body, members...))}
 		}
 		switch {
@@ -75,11 +79,12 @@ func (f *fixture) told(text string) *Journal {
 		case words[0] == "request":
 			quorum, _ := strconv.Atoi(with["quorum"])
 			asks := []any{gate.Object{{Name: "quorum", Value: max(1, quorum)}}}
-			change(approvalRequested, words[1], "op-"+words[1], gate.Member{Name: "agent", Value: someone(with["agent"])}, gate.Member{Name: "asks", Value: asks}, gate.Member{Name: "state", Value: "pending"})
+			agents[words[1]] = with["agent"]
+			change(approvalRequested, words[1], "op-"+words[1], gate.Member{Name: "asks", Value: asks}, gate.Member{Name: "state", Value: "pending"})
 		case about(1) == "approved", about(1) == "approve":
 			state := map[string]string{"approved": "approved", "approve": "pending"}[words[1]]
 			approvers[words[0]] = append(approvers[words[0]], words[3])
-			change(approvalDecided, words[0], "op-"+words[0], gate.Member{Name: "approver", Value: someone(words[3])}, gate.Member{Name: "decision", Value: "approve"}, gate.Member{Name: "state", Value: state})
+			change(approvalDecided, words[0], "op-"+words[0], gate.Member{Name: "approver", Value: someone(words[3])}, gate.Member{Name: "card", Value: cmp.Or(with["seen"], with["card"])}, gate.Member{Name: "decision", Value: "approve"}, gate.Member{Name: "state", Value: state})
 		case about(1) == "rejected":
 			change(approvalDecided, words[0], "", gate.Member{Name: "decision", Value: "reject"}, gate.Member{Name: "state", Value: "rejected"})
 		case about(1) == "spent":
@@ -120,7 +125,10 @@ func (f *fixture) told(text string) *Journal {
 			r = &gate.Record{Type: gate.IdentityRefused, Op: words[0], Body: gate.Object{}}
 		default:
 			effect := map[string]gate.Effect{"deny": gate.Deny, "ask": gate.Ask, "allow": gate.Allow}[words[1]]
-			r = &gate.Record{Type: gate.OperationDecided, Op: words[0], Body: &gate.Decision{Effect: effect, Approval: with["approval"]}}
+			r = &gate.Record{Type: gate.OperationDecided, Op: words[0], Body: &gate.Decision{
+				Effect: effect, Approval: with["approval"], Digest: with["digest"], Resource: with["resource"], PolicyDigest: with["policy"],
+				Principal: &gate.Principal{Issuer: "https://idp.example.com", Subject: cmp.Or(with["agent"], agents[with["approval"]])},
+			}}
 		}
 		receipt := mustAppend(f.t, j, r)
 		if r.Type == gate.OperationDecided {
@@ -205,6 +213,18 @@ func TestVerifyFindsWhatCannotFollow(t *testing.T) {
 		{"voided after it was spent", granted + "R spent by x\nR voided", "a voiding of request R, which is spent"},
 		{"requested twice", "start\nrequest R\nrequest R", "a request of request R, which waits for people"},
 
+		{"allowed by an approval of another operation", "start\nrequest R digest=D\nR approved by ann digest=D\nR spent by x digest=D\nx allow approval=R digest=E", "which is about another operation"},
+		{"allowed by an approval for another resource", "start\nrequest R resource=a\nR approved by ann resource=a\nR spent by x resource=a\nx allow approval=R resource=b", "which is about another resource"},
+		{"allowed by an approval of another policy", "start\nrequest R policy=a\nR approved by ann policy=a\nR spent by x policy=a\nx allow approval=R policy=b", "which is about another policy"},
+		{"allowed by an approval for another agent", "start\nrequest R agent=a\nR approved by ann\nR spent by x\nx allow approval=R agent=b", "which is about another agent"},
+		{"an approval of something else than was asked", "start\nrequest R digest=D\nR approved by ann digest=E", "the last approval of request R, as one about another operation"},
+		{"a spend on something else than was approved", "start\nrequest R digest=D\nR approved by ann digest=D\nR spent by x digest=E\nx allow approval=R digest=E", "a spend of request R, as one about another operation"},
+		{"an approval of a card that was not the request's", "start\nrequest R card=c\nR approved by ann card=c seen=d", "for another card"},
+		{"decided again as another operation", "x ask digest=D\nx allow digest=E", "something else than the decision of record 1"},
+		{"decided again for another agent", "x ask agent=a\nx allow agent=b", "something else than the decision of record 1"},
+		{"spent, in another gateway's name, by what nobody decided", granted + "R spent by x gateway=gw-2\nstop", "no decision allows it"},
+
+		{"in a shared store: allowed by an approval of another operation", "start approvals=shared\nR spent by x with=ann digest=D\nx allow approval=R digest=E", "which is about another operation"},
 		{"in a shared store: two spends of one grant", "start approvals=shared\nR spent by x with=ann\nx allow approval=R\nR spent by y with=ann", "a spend of request R, which has been used"},
 		{"in a shared store: allowed by what was not spent", "start approvals=shared\nx allow approval=R", "which was never made"},
 		{"in a shared store: spent with less than the quorum", "start approvals=shared\nrequest R quorum=2\nR spent by x with=ann", "with 1 of the 2 approvals"},
