@@ -5,6 +5,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/idna"
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
+
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -38,19 +42,34 @@ type Person struct {
 	Claim     string `json:"claim"`
 }
 
-// is says whether p and q are one human being. Letter case is not looked at in a claim: it is for keeping people from
-// approving their own, and e-mail addresses that differ in it are one.
+// is says whether p and q are one human being. How a claim is spelled is not looked at: it is for keeping people from approving
+// their own, and two issuers write one e-mail address in several ways.
 func (p Person) is(q Person) identity {
 	inOne := p.Directory != "" && p.Directory == q.Directory && p.ID != "" && q.ID != ""
 	claims := p.Claim != "" && q.Claim != ""
 	switch {
-	case inOne && p.ID == q.ID, claims && strings.EqualFold(p.Claim, q.Claim):
+	case inOne && p.ID == q.ID, claims && spelled(p.Claim) == spelled(q.Claim):
 		return one
 	case p.Shared && q.Shared && claims, inOne && !(p.Shared && q.Shared):
 		return different
 	default:
 		return unclear
 	}
+}
+
+// spelled is a claim in the one form of all its spellings: letter case, composed and decomposed letters, full-width ones, and a
+// domain in Punycode or with a dot at its end are how one name is written.
+func spelled(claim string) string {
+	s := norm.NFKC.String(cases.Fold().String(norm.NFKC.String(claim)))
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		return s
+	}
+	domain := strings.TrimSuffix(s[at+1:], ".")
+	if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
+		domain = ascii
+	}
+	return s[:at+1] + domain
 }
 
 // AskRule is a [gate.AskRule] as it is stored.

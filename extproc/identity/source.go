@@ -111,8 +111,12 @@ func (t *token) readGeneric(r *reader, p *gate.Principal) {
 	if p.ClientID != "" && p.ClientID != p.Subject && grant != "client-credentials" && !keycloak {
 		p.Kind = "person"
 	}
-	if p.Kind == "person" || signedIn(t.claims, t.issuer.name) {
-		p.People = []gate.Person{t.person(t.claims, p.ClientID)}
+	// Whoever has the claim by which people are told apart is held against them, whatever else the token is; and where it does not
+	// say which client got it, its subject could be anybody.
+	who := t.person(t.claims, p.ClientID)
+	anybody := p.ClientID == "" && machine(t.claims, "") == ""
+	if p.Kind == "person" || signedIn(t.claims, t.issuer.name) || who.Claim != "" || anybody {
+		p.People = []gate.Person{who}
 	}
 }
 
