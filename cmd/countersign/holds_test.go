@@ -36,6 +36,7 @@ func startCrowded(t testing.TB, hold string, o story.Options) *crowded {
 	c.watched = watch(t, fmt.Sprintf(`%s-- config.yaml --
 people: {issuer: "${ISSUER}", client_id: countersign-console}
 approvals: {hold: %s, limits: {total: 30000, per_agent: 30000, per_resource: 30000, rate: 1000000}}
+limits: {memory: 1GiB} # all are one agent's, and a small machine has less for it
 -- listen --
 console: %q
 `, refundPolicy, hold, c.console), o)
