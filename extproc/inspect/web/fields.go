@@ -39,6 +39,7 @@ var identityNames = set(
 	// where the client is, and what it asked for before a proxy changed that
 	"forwarded", "from", "via", "x-forwarded", "x-original-forwarded-for", "x-host", "x-original-host", "x-http-host-override",
 	"x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-originating-ip", "client-ip", "true-client-ip", "remote-addr",
+	"front-end-https", "x-url-scheme", "x-scheme", "x-https",
 	"proxy-client-ip", "wl-proxy-client-ip", "x-azure-clientip", "x-azure-socketip", "cf-connecting-ip", "fastly-client-ip",
 )
 
@@ -57,7 +58,27 @@ var identityPrefixes = []string{
 var overrides = set(
 	"x-http-method-override", "x-http-method", "x-method-override", "x-tunneled-method", "x-original-url", "x-rewrite-url", "x-original-uri",
 	"x-original-method", "x-envoy-original-path",
+	"x-rewrite-uri", "x-original-path", "x-rewrite-path", "x-override-url", "x-ms-original-url", "x-waws-unencoded-url",
+	"x-original-http-method", "x-http-destinationurl",
+	"x-script-name", // cut off the path by what mounts WSGI programs
 )
+
+func overridesRequest(name string) bool { return overrides[name] || overridesMethod(name) }
+
+// oddName reports whether servers that hand header fields on as variables (CGI and what came of it) take the name for another
+// one: PHP makes "_" of a dot as it does of a hyphen, lighttpd of everything that is no letter and no digit. Behind what begins a
+// name of stored metadata (X-Amz-Meta-a.b) a dot is the object's own.
+func oddName(name string) bool {
+	if stored := strings.Index(name, "-meta-"); stored > 0 && strings.Trim(name[stored:], "-.abcdefghijklmnopqrstuvwxyz0123456789") == "" {
+		name = name[:stored]
+	}
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return true
+		}
+	}
+	return false
+}
 
 // framing are header fields that say how a request is carried. Inspector.frame has a case for each that is not dropped.
 var framing = set("host", "content-type", "content-encoding", "content-length", "upgrade", "connection", "keep-alive",

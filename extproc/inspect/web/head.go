@@ -127,9 +127,9 @@ func (i *Inspector) field(f Field, h *heading) error {
 		h.forwardedProto = f.Value
 	}
 	switch {
-	case strings.Contains(f.Name, "_"):
-		return unreadable("The header field %q has an underscore in its name, and many servers read that as %q. Use hyphens.", f.Name, strings.ReplaceAll(f.Name, "_", "-"))
-	case overrides[f.Name]:
+	case oddName(f.Name):
+		return unreadable("The header field %q has another character than letters, digits and hyphens in its name, and many servers read that as a hyphen. Use hyphens.", f.Name)
+	case overridesRequest(f.Name):
 		return unreadable("The header field %q changes what the request asks for behind its own method or path, so it is not accepted. Send the request that is meant.", f.Name)
 	case framing[f.Name]:
 		return i.frame(f, h)

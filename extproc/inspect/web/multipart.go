@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"html"
 	"mime"
 	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/countersign/countersign/extproc/gate"
@@ -197,7 +199,11 @@ func (p *part) disposition(value string, form bool) error {
 		if _, twice := params[name]; twice {
 			return refuse("a parameter that is there twice")
 		}
-		if name != "filename*" && looksLikeAName.MatchString(text) {
+		plain := text
+		if name == "filename" { // browsers write a quotation mark so, and Rack reads it; neither changes what type the name says
+			plain = strings.NewReplacer("%22", "_", "%20", " ").Replace(text)
+		}
+		if name != "filename*" && looksLikeAName.MatchString(plain) || name == "filename" && plain != text && cleanedOtherwise(plain) {
 			return refuse("a value that some servers decode, or take parameters from")
 		}
 		params[name] = text
@@ -219,10 +225,25 @@ func (p *part) disposition(value string, form bool) error {
 			return refuse("a filename* that is not its filename")
 		}
 	}
-	if slices.Contains(strings.Split(p.filename, "/"), "..") || strings.ContainsFunc(p.filename, func(c rune) bool { return c < ' ' }) {
+	steps := strings.Split(strings.TrimPrefix(p.filename, "/"), "/")
+	switch {
+	case p.filename != "" && slices.ContainsFunc(steps, func(s string) bool { return s == "" || s == "." || s == ".." }):
 		return refuse("a file name that is a path to somewhere else")
+	case cleanedOtherwise(p.filename):
+		return refuse("a file name that some servers change")
 	}
 	return nil
+}
+
+// cleanedOtherwise reports whether servers make another file name of this one. Django reads HTML's character references in it and
+// drops what is not printable, Windows drops spaces and dots at the end. Spaces of other widths within a name are real (macOS puts
+// one into the names of screenshots): they may stand where nobody looks for the type.
+func cleanedOtherwise(filename string) bool {
+	dot := strings.LastIndexByte(filename, '.')
+	return html.UnescapeString(filename) != filename || strings.Contains(filename, "&#") ||
+		strings.TrimFunc(filename, blank) != filename || strings.HasSuffix(filename, ".") ||
+		strings.ContainsFunc(filename, func(c rune) bool { return blank(c) && !unicode.Is(unicode.Zs, c) }) ||
+		strings.ContainsFunc(filename[dot+1:], func(c rune) bool { return c != ' ' && blank(c) })
 }
 
 // partData decides what policy sees of the data. A part of a form that is no file is a value like that of any other form,
@@ -247,7 +268,11 @@ func (i *Inspector) partData(p *part) error {
 	if i.isForm && !p.hasFile && isText && !readable {
 		return unreadable("The request's form has a value of %.100q that is not text in UTF-8. Send it as a file, or with its type.", p.name)
 	}
-	p.shown = readable && (i.isForm && !p.hasFile || isText && len(p.data) <= maxPartText)
+	isValue := i.isForm && p.filename == "" // to Django and Go also where there is a filename
+	if isValue && p.hasFile && !readable {
+		return unreadable("The request's form has %.100q as a file without a name, which some servers read as a value. Send the file's name.", p.name)
+	}
+	p.shown = readable && (isValue || isText && len(p.data) <= maxPartText)
 	if isJSONType(p.media) && len(p.data) > 0 {
 		if _, err := i.json(p.data, "JSON in a part of the request's body"); err != nil {
 			return err

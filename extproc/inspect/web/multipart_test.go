@@ -44,6 +44,8 @@ func TestMultipartThatIsRead(t *testing.T) {
 		{"no line break at the end", partsType, field("a", "") + "--x--", `[{"bytes":0,"headers":{"content-disposition":["form-data; name=\"a\""]},"name":"a","sha256":"$","type":"","value":""}]`},
 		{"a file, as curl sends it", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"a b.PNG\"\nContent-Type: image/png\n\n\x89PNG\x00\n") + end,
 			`[{"bytes":5,"filename":"a b.PNG","headers":{"content-disposition":["form-data; name=\"f\"; filename=\"a b.PNG\""],"content-type":["image/png"]},"name":"f","sha256":"$` + "\x89PNG\x00" + `","type":"image/png"}]`},
+		{"a file without a name, which Django and Go read as a value", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"\"\nContent-Type: application/octet-stream\n\nb\n") + end,
+			`[{"bytes":1,"filename":"","headers":{"content-disposition":["form-data; name=\"f\"; filename=\"\""],"content-type":["application/octet-stream"]},"name":"f","sha256":"$b","type":"application/octet-stream","value":"b"}]`},
 		{"a file of text", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"é.csv\"\nContent-Type: Text/CSV; charset=utf-8\n\n1,2\n3,4\n") + end,
 			`[{"bytes":8,"filename":"é.csv","headers":{"content-disposition":["form-data; name=\"f\"; filename=\"é.csv\""],"content-type":["Text/CSV; charset=utf-8"]},"name":"f","sha256":"$1,2` + "\r\n" + `3,4","type":"text/csv","value":"1,2\r\n3,4"}]`},
 		{"a large file of text", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\n\n"+large+"\n") + end,
@@ -168,6 +170,8 @@ func TestMultipartThatIsRefused(t *testing.T) {
 		{"a method as the name of a file", mixedType, disposition(`attachment; filename="_method"`), "request's method"},
 		{"a name that PHP changes", partsType, field(" role", "admin") + end, "white space"},
 		{"a name with a bracket alone", partsType, field("role[", "admin") + end, "brackets"},
+		{"a question mark that readers of queries drop", partsType, field("?role", "admin") + end, "question mark"},
+		{"a file of bytes without a name, which Django and Go read as a value", partsType, crlf("--x\nContent-Disposition: form-data; name=\"a\"; filename=\"\"\nContent-Type: application/octet-stream\n\nb\x00\n") + end, "file without a name"},
 		{"names that are one", partsType, field("user.name", "a") + field("user_name", "b") + end, "one name"},
 		{"names equal but for case", partsType, field("role", "a") + field("Role", "b") + end, "one name"},
 		{"a list and no list", partsType, field("a", "1") + field("a[]", "2") + end, "one name"},
@@ -188,6 +192,28 @@ func TestMultipartThatIsRefused(t *testing.T) {
 	opt.MaxValues = 2
 	_, _, err := read(opt, post(partsType), strings.Repeat(field("a", ""), 3)+end)
 	wantRefused(t, err, gate.TooLarge, "limits.values")
+}
+
+// Django, Rack and Go make "b.php" of these, or Windows does. Names that people give to files pass.
+func TestFileNamesThatServersChange(t *testing.T) {
+	name := func(name string) error {
+		_, _, err := read(limits, post(partsType), crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\""+name+"\"\n\nx\n")+end)
+		return err
+	}
+	for _, n := range []string{
+		"b.ph&#112;", "b.ph&#x70", "b.php&nbsp;", "b&period;php", "a&sol;b.php", "b.ph\u200bp", "b.php\u00ad", "b.php\ufeff", "b.ph\u00a0p", "b.ph\u202fp",
+		"b.php ", " b.php", "b.php.", "b.php%20", "%20b.php", "b.php/", "b.php//", "b.php/.", "a//b.php", ".", "\u202ephp.b",
+	} {
+		wantRefused(t, name(n), gate.Unreadable, "Content-Disposition")
+	}
+	for _, n := range []string{
+		"a%22b%22.txt", "my%20report.pdf", "100%.txt", "R&D.pdf", "Q&A; part 2.pdf", "a/b/c.txt", "/tmp/c.txt", ".gitignore", "Makefile", "Screenshot at 3.00.00\u202fPM.png", "r\u00e9sum\u00e9 (final) v1.2.pdf",
+		"\u8cc7\u6599.csv", "\U0001f600.png", "a..b.txt", "it's.txt", "a,b=c.txt", "name.with.dots.tar.gz", "",
+	} {
+		if err := name(n); err != nil {
+			t.Errorf("%q: %v", n, err)
+		}
+	}
 }
 
 // Go's writer is read as it wrote.

@@ -44,6 +44,8 @@ func checkName(name, what string) error {
 	switch {
 	case overridesMethod(name):
 		return unreadable("The request's %s has %.100q, which some servers take for the request's method. Send the method that is meant.", what, name)
+	case strings.HasPrefix(name, "?"):
+		return unreadable("The request's %s has the name %.100q, whose question mark some servers drop. Send the name that is meant.", what, name)
 	case strings.TrimFunc(name, blank) != name || strings.ContainsFunc(name, func(c rune) bool { return c < ' ' }):
 		return unreadable("The request's %s has the name %.100q, with white space or a control character that some servers drop. Send the name that is meant.", what, name)
 	case strings.ContainsAny(name, "[]") && !plainName.MatchString(name):

@@ -67,6 +67,7 @@ func TestMethodOverrides(t *testing.T) {
 
 func TestNamesThatServersReadInOtherWays(t *testing.T) {
 	for _, pairs := range []string{
+		"?role=admin", "%3Frole=admin", // URLSearchParams, PHP's own server
 		"+role=admin", "%20role=admin", "role+=admin", "%0Arole=a", "role%0D=a", "ro%09le=a", "%C2%A0role=a", "%E2%80%8Brole=a", "%EF%BB%BFrole=a", // PHP; those who trim
 		"]role=a", "role]=a", "[role]=a", "[role=a", "role[=a", "a[b=c", "a]b[c=d", "a[b]c=d", "a[[b]]=c", "a[b]]=c", "a[b[c]]=d", "[]=a", "a[b]c[d]=e", "a[b].=c", "a[b].c]=d", "a[+]=b", "a[%20b]=c",
 		"a" + strings.Repeat("[]", 65) + "=b",

@@ -94,7 +94,7 @@ func CheckVolatile(element string) error {
 		has  func(name string) bool
 	}{
 		{"says who the client is or has a credential", Identity},
-		{"changes the method or the path", func(n string) bool { return overrides[n] }},
+		{"changes the method or the path", overridesRequest},
 		{"says how the request is carried", func(n string) bool { return framing[n] || hopByHop[n] }},
 		{"says what is asked for", func(n string) bool { return singular[n] || asksLess(n) }},
 	} {

@@ -55,7 +55,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/countersign/countersign/extproc/gate"
 )
@@ -250,7 +249,7 @@ func (i *Inspector) Trailers(fields []Field) error {
 		if i.err = checkField(f); i.err != nil {
 			return i.err
 		}
-		if strings.ContainsAny(f.Name, ":_") || singular[f.Name] || Identity(f.Name) || hopByHop[f.Name] || overrides[f.Name] {
+		if oddName(f.Name) || singular[f.Name] || Identity(f.Name) || hopByHop[f.Name] || overridesRequest(f.Name) {
 			i.err = unreadable("The request has a trailer field %q, which is not accepted after the body. Send it as a header field, or not at all.", f.Name)
 			return i.err
 		}
