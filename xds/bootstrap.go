@@ -70,9 +70,13 @@ func Static(c *config.Config) ([]byte, error) {
 }
 
 func (b *builder) bootstrap() *bootstrapv3.Bootstrap {
+	admin := b.anyAddress(b.c.Envoy.Admin)
+	if pipe := admin.GetPipe(); pipe != nil {
+		pipe.Mode = 0o600 // or the umask says who may stop Envoy, and a socket that anybody can write to ends the next start
+	}
 	return &bootstrapv3.Bootstrap{
 		Node:            &corev3.Node{Id: b.c.Node, Cluster: "countersign"},
-		Admin:           &bootstrapv3.Admin{Address: b.anyAddress(b.c.Envoy.Admin)},
+		Admin:           &bootstrapv3.Admin{Address: admin},
 		OverloadManager: b.overload(),
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,6 +118,27 @@ func refusedStart(t *testing.T, file string) (out string, refused bool) {
 	text, err := exec.CommandContext(ctx, extproctest.Build(t), "serve", "--config", file).CombinedOutput()
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	return string(text), ok && exit.ExitCode() == 1
+}
+
+// TestNothingIsOthersWhateverTheUmask: what a gateway and its Envoy make is nobody else's, also where the umask takes nothing away,
+// so that they find it fit when they start again.
+func TestNothingIsOthersWhateverTheUmask(t *testing.T) {
+	t.Parallel()
+	open := filepath.Join(extproctest.Dir(t), "open")
+	must(t, os.WriteFile(open, []byte("#!/bin/sh\numask 000\nexec "+extproctest.Build(t)+" \"$@\"\n"), 0o700)) //nolint:gosec // it is to be run
+	g := start(t, allowAll, story.Options{Binary: open})
+	must(t, filepath.WalkDir(g.Data(), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		return err
+	}))
+	g.Process.Kill()
+	g.Run()
 }
 
 // TestWhatBelongsToSomebodyElseIsRefused: whose a file is can change it, whatever its mode says.
