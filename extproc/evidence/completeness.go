@@ -174,7 +174,7 @@ func (c *completeness) decided(e *Entry) {
 	if !ok {
 		return
 	}
-	if o.decided != 0 && !d.same(&o.last) {
+	if what == allow && o.decided != 0 && !d.same(&o.last) { // a refusal may not know so much
 		c.find(e.Seq, e.Op, fmt.Sprintf("%s, about something else than the decision of record %d", what, o.decided))
 	}
 	o.decided, o.last = e.Seq, d

@@ -158,6 +158,7 @@ func (s subject) differs(x subject) string {
 // decision is what verifying reads of an operation.decided record.
 type decision struct {
 	Approval     string `json:"approval"`
+	ConfigDigest string `json:"config_digest"`
 	Digest       string `json:"digest"`
 	Effect       string `json:"effect"`
 	PolicyDigest string `json:"policy_digest"`
@@ -176,13 +177,14 @@ func (d *decision) step() step {
 	}
 }
 
-// same reports whether d, which decides again, is about the operation of before.
+// same reports whether d, which decides again, is about the operation of before. The digest of an operation can be another where
+// the configuration is, which says what goes into it.
 func (d *decision) same(before *decision) bool {
 	var who, was party
 	if d.Principal != nil && before.Principal != nil {
 		who, was = *d.Principal, *before.Principal
 	}
-	return d.Digest == before.Digest && d.Resource == before.Resource && who == was
+	return (d.Digest == before.Digest || d.ConfigDigest != before.ConfigDigest) && d.Resource == before.Resource && who == was
 }
 
 // spending is a grant on its way from its approval.spent to the decision that uses it.

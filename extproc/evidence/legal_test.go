@@ -254,6 +254,7 @@ func TestVerifyPassesWhatCanFollow(t *testing.T) {
 		{"each end of what was refused", "start\na deny\na ends refused\nb deny\nb ends client_gone\nc ask\nc ends refused\nd ask\nd ends client_gone\nf deny\nf ends gateway_failed\ne noname", ""},
 		{"strangers at the console", "start\nstranger\nstranger\na allow\na ends completed\nstranger", ""},
 		{"a hold that asks again, and is denied", "start\nx ask\nx ask\nx deny\nx ends refused", ""},
+		{"a hold that is denied by what does not know its digest", "start\nx ask digest=D\nx deny\nx ends refused", ""},
 		{"a hold that policy allows by now", "start\nx ask\nx allow\nx ends completed", ""},
 		{"a crash leaves decisions that let nothing through", "start\nx deny\ny ask\ncrash\nstart", ""},
 		{"a crash leaves an allowed operation", "start\nx allow\ncrash\nstart", ""},
