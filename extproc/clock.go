@@ -79,7 +79,7 @@ func (s *Server) clock(st *State, stream ext.ExternalProcessor_ProcessServer, na
 	ctx := stream.Context()
 	m, err := stream.Recv()
 	if err != nil {
-		return nil //nolint:nilerr // Envoy, or its client, has left
+		return nil // Envoy, or its client, has left
 	}
 	r, known := st.Resources[name]
 	if !known || !r.ByAuthz || m.GetRequestHeaders() == nil {

@@ -168,12 +168,15 @@ var textRules = []struct {
 	{"a test that skips", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`\b[tbf]\.Skip(Now|f)?\(`), nil},
 	{"a test that sleeps", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`\btime\.Sleep\(`), nil},
 	{"a path of somebody's machine", regexp.MustCompile(`.`), regexp.MustCompile(`(^|[\s"'=:(])/(root|home|Users|work)/`), nil},
-	{"a file of a data directory that package datafile does not open", regexp.MustCompile(`^extproc/(evidence|evidence/otlp|approval/embedded)/[a-z0-9]+(_linux|_other)?\.go$`),
-		regexp.MustCompile(`\bos\.(Open|OpenFile|Create|ReadFile|WriteFile)\(`), map[string]string{
+	{
+		"a file of a data directory that package datafile does not open", regexp.MustCompile(`^extproc/(evidence|evidence/otlp|approval/embedded)/[a-z0-9]+(_linux|_other)?\.go$`),
+		regexp.MustCompile(`\bos\.(Open|OpenFile|Create|ReadFile|WriteFile)\(`),
+		map[string]string{
 			"extproc/evidence/disk.go":         "a directory is opened to be synced",
 			"extproc/evidence/otlp/dial.go":    "the certificates and headers are where the configuration says",
 			"extproc/approval/embedded/log.go": "a directory is opened to be synced",
-		}},
+		},
+	},
 	{"the name of a registry's host", regexp.MustCompile(`.`), regexp.MustCompile(`(proxy\.golang|registry\.npmjs|files\.pythonhosted)\.org|\bpypi\.org/simple|\b(ghcr|docker|quay)\.io/`), nil},
 }
 

@@ -151,6 +151,7 @@ func (k *checker) visit(fd protoreflect.FieldDescriptor, v protoreflect.Value, a
 		k.text(string(fd.Name()), v.String(), at)
 	case protoreflect.BytesKind:
 		k.text(string(fd.Name()), string(v.Bytes()), at)
+	default: // has no text
 	}
 }
 

@@ -78,8 +78,8 @@ func (k *checker) targetCluster(c *clusterv3.Cluster, at place) {
 	if c.GetUpstreamConfig() != nil {
 		k.problem(at.at("upstream_config"), "upstream_config changes how a request goes to its target after it was judged: remove it")
 	}
-	clear := slices.ContainsFunc(c.GetTransportSocketMatches(), func(m *clusterv3.Cluster_TransportSocketMatch) bool { return !encrypted(m.GetTransportSocket()) })
-	if c.GetName() == ServiceCluster || encrypted(c.GetTransportSocket()) && !clear || k.accepts(func(r *config.Resource) bool { return r.TargetInsecure }) {
+	plain := slices.ContainsFunc(c.GetTransportSocketMatches(), func(m *clusterv3.Cluster_TransportSocketMatch) bool { return !encrypted(m.GetTransportSocket()) })
+	if c.GetName() == ServiceCluster || encrypted(c.GetTransportSocket()) && !plain || k.accepts(func(r *config.Resource) bool { return r.TargetInsecure }) {
 		return
 	}
 	if c.GetType() == clusterv3.Cluster_EDS {

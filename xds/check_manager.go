@@ -143,8 +143,10 @@ func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []guard {
 func guardOf(f *hcmv3.HttpFilter, inner proto.Message) (guard, bool) {
 	switch inner := inner.(type) {
 	case *procv3.ExternalProcessor:
-		return guard{name: f.GetName(), attach: "ext_proc", resource: namedIn(inner.GetGrpcService().GetInitialMetadata()), mode: inner.GetProcessingMode(),
-			fingerprint: metadataOf(inner.GetGrpcService().GetInitialMetadata(), FingerprintMetadata)}, asksService(inner.GetGrpcService())
+		return guard{
+			name: f.GetName(), attach: "ext_proc", resource: namedIn(inner.GetGrpcService().GetInitialMetadata()), mode: inner.GetProcessingMode(),
+			fingerprint: metadataOf(inner.GetGrpcService().GetInitialMetadata(), FingerprintMetadata),
+		}, asksService(inner.GetGrpcService())
 	case *authzv3.ExtAuthz:
 		return guard{name: f.GetName(), attach: "ext_authz", buffers: inner.GetWithRequestBody() != nil}, asksService(inner.GetGrpcService())
 	}

@@ -86,8 +86,8 @@ func (k *custody) data(dir string) {
 	if !k.directory("data", dir) {
 		return
 	}
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real
+	if followed, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = followed
 	}
 	keys := filepath.Join(dir, "keys")
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -101,7 +101,7 @@ func (k *custody) data(dir string) {
 				k.add("data", fmt.Sprintf("%s has mode %04o, so others can read this key: chmod 600 %s, or have new keys made in a new data directory where somebody may have read it", path, info.Mode().Perm(), path))
 			}
 		}
-		return nil
+		return nil //nolint:nilerr // see above
 	})
 }
 

@@ -147,8 +147,10 @@ func hostileConsole(t *testing.T) *consoleOfTexts {
 		p := map[string]any{"issuer": v, "subject": v}
 		card, err := json.Marshal(map[string]any{
 			"v": 1, "id": s, "who": map[string]any{"agent": p, "kind": v, "client_id": v, "on_behalf_of": p, "actors": []any{p}, "groups": []any{v}, "session": v},
-			"what": map[string]any{"verb": v, "target": v, "protocol": v, "resource": v, "resource_kind": v, "labels": []any{map[string]any{"path": v, "type": "string", "value": v}},
-				"detail": []any{map[string]any{"path": v, "type": "string", "value": v}}},
+			"what": map[string]any{
+				"verb": v, "target": v, "protocol": v, "resource": v, "resource_kind": v, "labels": []any{map[string]any{"path": v, "type": "string", "value": v}},
+				"detail": []any{map[string]any{"path": v, "type": "string", "value": v}},
+			},
 			"why":     []any{map[string]any{"rule": v, "reason": v, "approvers": []any{v}, "quorum": 1}},
 			"history": map[string]any{"operations": []any{map[string]any{"verb": v, "target": v, "result": v}}},
 			"demand":  map[string]any{"acr": []any{v}},
@@ -176,8 +178,22 @@ func TestTheTerminalTellsTypesOfACard(t *testing.T) {
 	}
 	seen := map[string]string{}
 	for _, c := range [][2]string{
-		{"bool", "false"}, {"string", "false"}, {"null", "null"}, {"string", "null"}, {"number", "10"}, {"string", "10"}, {"string", `"10"`}, {"string", ""}, {"string", "(empty)"},
-		{"object", "{}"}, {"string", "{}"}, {"list", "[]"}, {"string", "[]"}, {"string", "plain"}, {"string", `"plain"`}, {"string", "two words"},
+		{"bool", "false"},
+		{"string", "false"},
+		{"null", "null"},
+		{"string", "null"},
+		{"number", "10"},
+		{"string", "10"},
+		{"string", `"10"`},
+		{"string", ""},
+		{"string", "(empty)"},
+		{"object", "{}"},
+		{"string", "{}"},
+		{"list", "[]"},
+		{"string", "[]"},
+		{"string", "plain"},
+		{"string", `"plain"`},
+		{"string", "two words"},
 	} {
 		s := row(c[0], c[1])
 		if before, again := seen[s]; again {

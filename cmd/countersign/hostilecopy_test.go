@@ -114,7 +114,11 @@ func TestHostileCopies(t *testing.T) {
 						says = strings.Replace(says, "not a file", "not a directory", 1)
 					}
 					out, code := runBounded(t, t.Context(), args...)
-					if code != 1 || !strings.Contains(out, filepath.Base(path)+" "+says) && !(name == "serve" && (isDirectory || strings.Contains(says, "link")) && strings.Contains(out, path)) {
+					said := strings.Contains(out, filepath.Base(path)+" "+says)
+					if name == "serve" && (isDirectory || strings.Contains(says, "link")) {
+						said = said || strings.Contains(out, path)
+					}
+					if code != 1 || !said {
 						t.Errorf("%s: exit %d, and should say %q\n%s", name, code, says, out)
 					}
 					if strings.Contains(out, secrets) {
@@ -178,7 +182,10 @@ func TestCommandsEndWhenTheyAreTold(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, args := range [][]string{
-		{"evidence", "verify"}, {"evidence", "show"}, {"evidence", "show", "--follow"}, {"evidence", "show", "--type", "none.such"},
+		{"evidence", "verify"},
+		{"evidence", "show"},
+		{"evidence", "show", "--follow"},
+		{"evidence", "show", "--type", "none.such"},
 		{"evidence", "export", "--to", filepath.Join(t.TempDir(), "archive.tar.gz")},
 	} {
 		runBounded(t, ended, append(args, "--data", c.dir)...)

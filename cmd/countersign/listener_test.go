@@ -22,7 +22,9 @@ func TestSlowClientsOfOurOwnListeners(t *testing.T) {
 	profiles := extproctest.FreeAddress(t)
 	g := start(t, allowAll+"-- config.yaml --\npeople: {issuer: \"${ISSUER}\", client_id: console}\n", story.Options{Args: []string{"--pprof", profiles}})
 	for _, l := range []struct{ name, network, address string }{
-		{"admin", "tcp", g.Admin}, {"console", "tcp", g.Console}, {"profiles", "tcp", profiles},
+		{"admin", "tcp", g.Admin},
+		{"console", "tcp", g.Console},
+		{"profiles", "tcp", profiles},
 		{"envoy", "unix", filepath.Join(g.Data(), "envoy.sock")},
 	} {
 		post := fmt.Sprintf("POST /approvals/x/decision HTTP/1.1\r\nHost: %s\r\nContent-Length: 100000\r\n\r\n", l.address)

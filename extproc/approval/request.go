@@ -50,7 +50,7 @@ func (p Person) is(q Person) identity {
 	switch {
 	case inOne && p.ID == q.ID, claims && spelled(p.Claim) == spelled(q.Claim):
 		return one
-	case p.Shared && q.Shared && claims, inOne && !(p.Shared && q.Shared):
+	case p.Shared && q.Shared && claims, inOne && (!p.Shared || !q.Shared):
 		return different
 	default:
 		return unclear
@@ -247,7 +247,8 @@ func (r *Request) whose(b *Approver) identity {
 		switch b.Person.is(p) {
 		case one:
 			return one
-		case unclear:
+		case different:
+		default:
 			answer = unclear
 		}
 	}

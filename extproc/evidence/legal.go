@@ -282,6 +282,7 @@ func (c *completeness) approval(e *Entry) {
 		if other := r.about.differs(b.subject()); other != "" {
 			c.find(e.Seq, e.Op, fmt.Sprintf("%s of request %s, as one about %s", what, r.id, other))
 		}
+	default: // says nothing of what it is about, or is the first to say it
 	}
 	switch what {
 	case request:
@@ -299,6 +300,7 @@ func (c *completeness) approval(e *Entry) {
 		c.spent(e, r, &b)
 	case voidForgotten:
 		c.settled(r)
+	default: // changes the state alone
 	}
 }
 

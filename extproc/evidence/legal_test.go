@@ -49,9 +49,16 @@ func (f *fixture) told(text string) *Journal {
 		var r *gate.Record
 		change := func(kind, id, op string, members ...gate.Member) {
 			changes++
-			body := gate.Object{{Name: "approval", Value: id}, {Name: "event", Value: id + "/" + strconv.Itoa(changes)}, {Name: "gateway", Value: "gw-1"},
-				{Name: "digest", Value: with["digest"]}, {Name: "resource", Value: with["resource"]}, {Name: "policy_digest", Value: with["policy"]},
-				{Name: "card_digest", Value: with["card"]}, {Name: "agent", Value: someone(cmp.Or(with["agent"], agents[id]))}}
+			body := gate.Object{
+				{Name: "approval", Value: id},
+				{Name: "event", Value: id + "/" + strconv.Itoa(changes)},
+				{Name: "gateway", Value: "gw-1"},
+				{Name: "digest", Value: with["digest"]},
+				{Name: "resource", Value: with["resource"]},
+				{Name: "policy_digest", Value: with["policy"]},
+				{Name: "card_digest", Value: with["card"]},
+				{Name: "agent", Value: someone(cmp.Or(with["agent"], agents[id]))},
+			}
 			r = &gate.Record{Type: kind, Op: op, Body: sorted(append(body, members...))}
 		}
 		switch {
@@ -102,7 +109,7 @@ func (f *fixture) told(text string) *Journal {
 			}
 			change(approvalSpent, words[0], words[3], gate.Member{Name: "approvals", Value: people}, gate.Member{Name: "granted_until", Value: string(gate.AppendTime(nil, f.clock.Now().Add(d)))})
 			if g := with["gateway"]; g != "" {
-				body := r.Body.(gate.Object) //nolint:forcetypeassert // it was just made
+				body := r.Body.(gate.Object)
 				body[slices.IndexFunc(body, func(m gate.Member) bool { return m.Name == "gateway" })].Value = g
 			}
 		case about(1) == "expired":

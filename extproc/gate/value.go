@@ -102,51 +102,47 @@ func AppendJSON(dst []byte, v any) ([]byte, error) {
 		}
 		return append(dst, v...), nil
 	case []string:
-		dst = append(dst, '[')
-		for i, s := range v {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			var err error
-			if dst, err = AppendString(dst, s); err != nil {
-				return dst, err
-			}
-		}
-		return append(dst, ']'), nil
+		return appendList(dst, v, AppendString)
 	case []any:
-		dst = append(dst, '[')
-		for i, e := range v {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			var err error
-			if dst, err = AppendJSON(dst, e); err != nil {
-				return dst, err
-			}
-		}
-		return append(dst, ']'), nil
+		return appendList(dst, v, AppendJSON)
 	case Object:
-		dst = append(dst, '{')
-		for i, m := range v {
-			if i > 0 {
-				if CompareNames(v[i-1].Name, m.Name) >= 0 {
-					return dst, fmt.Errorf("members %q and %q are not in canonical order", v[i-1].Name, m.Name)
-				}
-				dst = append(dst, ',')
-			}
-			var err error
-			if dst, err = AppendString(dst, m.Name); err != nil {
-				return dst, err
-			}
-			dst = append(dst, ':')
-			if dst, err = AppendJSON(dst, m.Value); err != nil {
-				return dst, fmt.Errorf("%s: %w", m.Name, err)
-			}
-		}
-		return append(dst, '}'), nil
+		return appendObject(dst, v)
 	default:
 		return dst, fmt.Errorf("a %T has no canonical JSON form", v)
 	}
+}
+
+func appendList[T any](dst []byte, list []T, appendOne func([]byte, T) ([]byte, error)) (out []byte, err error) {
+	dst = append(dst, '[')
+	for i, v := range list {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		if dst, err = appendOne(dst, v); err != nil {
+			return dst, err
+		}
+	}
+	return append(dst, ']'), nil
+}
+
+func appendObject(dst []byte, o Object) (out []byte, err error) {
+	dst = append(dst, '{')
+	for i, m := range o {
+		if i > 0 {
+			if CompareNames(o[i-1].Name, m.Name) >= 0 {
+				return dst, fmt.Errorf("members %q and %q are not in canonical order", o[i-1].Name, m.Name)
+			}
+			dst = append(dst, ',')
+		}
+		if dst, err = AppendString(dst, m.Name); err != nil {
+			return dst, err
+		}
+		dst = append(dst, ':')
+		if dst, err = AppendJSON(dst, m.Value); err != nil {
+			return dst, fmt.Errorf("%s: %w", m.Name, err)
+		}
+	}
+	return append(dst, '}'), nil
 }
 
 const hexDigits = "0123456789abcdef"

@@ -388,8 +388,8 @@ func (g *Gateway) sendHTTP2(ctx context.Context, r *Request) (*Answer, error) {
 	plain := func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
-	t := &http2.Transport{DisableCompression: true, AllowHTTP: true, DialTLSContext: plain}
-	defer t.CloseIdleConnections()
+	t := &http2.Transport{DisableCompression: true, AllowHTTP: true, DialTLSContext: plain} //nolint:staticcheck // net/http's own goes by the scheme
+	defer t.CloseIdleConnections()                                                          //nolint:staticcheck // as above
 	var body io.Reader
 	if len(r.Body) > 0 {
 		body = bytes.NewReader(r.Body)
@@ -404,7 +404,7 @@ func (g *Gateway) sendHTTP2(ctx context.Context, r *Request) (*Answer, error) {
 	for _, f := range r.Fields {
 		request.Header.Add(f.Name, f.Value)
 	}
-	resp, err := t.RoundTrip(request)
+	resp, err := t.RoundTrip(request) //nolint:staticcheck // as above
 	if err != nil {
 		return nil, err
 	}

@@ -81,6 +81,7 @@ func (i *Inspector) readBody() (err error) {
 		err = i.multipart()
 	case asAny:
 		err = i.untyped()
+	case asBytes, asJSON:
 	}
 	if err != nil {
 		return err

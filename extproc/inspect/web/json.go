@@ -92,7 +92,13 @@ func (r *jsonReader) value() error {
 		return r.object()
 	case '[':
 		return r.list()
+	default:
+		return r.scalar()
 	}
+}
+
+// scalar appends a value that has no others in it.
+func (r *jsonReader) scalar() error {
 	v, err := r.dec.ReadValue()
 	if err != nil {
 		return err

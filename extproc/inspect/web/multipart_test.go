@@ -42,24 +42,40 @@ func TestMultipartThatIsRead(t *testing.T) {
 		{"a field", partsType, field("a", "b") + end, `[{"bytes":1,"headers":{"content-disposition":["form-data; name=\"a\""]},"name":"a","sha256":"$b","type":"","value":"b"}]`},
 		{"no part", partsType, "--x--\r\n", `[]`},
 		{"no line break at the end", partsType, field("a", "") + "--x--", `[{"bytes":0,"headers":{"content-disposition":["form-data; name=\"a\""]},"name":"a","sha256":"$","type":"","value":""}]`},
-		{"a file, as curl sends it", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"a b.PNG\"\nContent-Type: image/png\n\n\x89PNG\x00\n") + end,
-			`[{"bytes":5,"filename":"a b.PNG","headers":{"content-disposition":["form-data; name=\"f\"; filename=\"a b.PNG\""],"content-type":["image/png"]},"name":"f","sha256":"$` + "\x89PNG\x00" + `","type":"image/png"}]`},
-		{"a file without a name, which Django and Go read as a value", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"\"\nContent-Type: application/octet-stream\n\nb\n") + end,
-			`[{"bytes":1,"filename":"","headers":{"content-disposition":["form-data; name=\"f\"; filename=\"\""],"content-type":["application/octet-stream"]},"name":"f","sha256":"$b","type":"application/octet-stream","value":"b"}]`},
-		{"a file of text", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"é.csv\"\nContent-Type: Text/CSV; charset=utf-8\n\n1,2\n3,4\n") + end,
-			`[{"bytes":8,"filename":"é.csv","headers":{"content-disposition":["form-data; name=\"f\"; filename=\"é.csv\""],"content-type":["Text/CSV; charset=utf-8"]},"name":"f","sha256":"$1,2` + "\r\n" + `3,4","type":"text/csv","value":"1,2\r\n3,4"}]`},
-		{"a large file of text", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\n\n"+large+"\n") + end,
-			`[{"bytes":65537,"filename":"a","headers":{"content-disposition":["form-data; name=\"f\"; filename=\"a\""]},"name":"f","sha256":"$` + large + `","type":""}]`},
-		{"a file and a field of .NET, without quotes", partsType, crlf("--x\nContent-Type: text/plain; charset=utf-8\nContent-Disposition: form-data; name=a\n\nb\n--x\nContent-Disposition: form-data; name=f; filename=c.txt; filename*=utf-8''c.txt\n\nb\n") + end,
+		{
+			"a file, as curl sends it", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"a b.PNG\"\nContent-Type: image/png\n\n\x89PNG\x00\n") + end,
+			`[{"bytes":5,"filename":"a b.PNG","headers":{"content-disposition":["form-data; name=\"f\"; filename=\"a b.PNG\""],"content-type":["image/png"]},"name":"f","sha256":"$` + "\x89PNG\x00" + `","type":"image/png"}]`,
+		},
+		{
+			"a file without a name, which Django and Go read as a value", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"\"\nContent-Type: application/octet-stream\n\nb\n") + end,
+			`[{"bytes":1,"filename":"","headers":{"content-disposition":["form-data; name=\"f\"; filename=\"\""],"content-type":["application/octet-stream"]},"name":"f","sha256":"$b","type":"application/octet-stream","value":"b"}]`,
+		},
+		{
+			"a file of text", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"é.csv\"\nContent-Type: Text/CSV; charset=utf-8\n\n1,2\n3,4\n") + end,
+			`[{"bytes":8,"filename":"é.csv","headers":{"content-disposition":["form-data; name=\"f\"; filename=\"é.csv\""],"content-type":["Text/CSV; charset=utf-8"]},"name":"f","sha256":"$1,2` + "\r\n" + `3,4","type":"text/csv","value":"1,2\r\n3,4"}]`,
+		},
+		{
+			"a large file of text", partsType, crlf("--x\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\n\n"+large+"\n") + end,
+			`[{"bytes":65537,"filename":"a","headers":{"content-disposition":["form-data; name=\"f\"; filename=\"a\""]},"name":"f","sha256":"$` + large + `","type":""}]`,
+		},
+		{
+			"a file and a field of .NET, without quotes", partsType, crlf("--x\nContent-Type: text/plain; charset=utf-8\nContent-Disposition: form-data; name=a\n\nb\n--x\nContent-Disposition: form-data; name=f; filename=c.txt; filename*=utf-8''c.txt\n\nb\n") + end,
 			`[{"bytes":1,"headers":{"content-disposition":["form-data; name=a"],"content-type":["text/plain; charset=utf-8"]},"name":"a","sha256":"$b","type":"text/plain","value":"b"},` +
-				`{"bytes":1,"filename":"c.txt","headers":{"content-disposition":["form-data; name=f; filename=c.txt; filename*=utf-8''c.txt"]},"name":"f","sha256":"$b","type":"","value":"b"}]`},
-		{"a field whose type says bytes", partsType, field("role", "b", "Content-Type: application/octet-stream") + end,
-			`[{"bytes":1,"headers":{"content-disposition":["form-data; name=\"role\""],"content-type":["application/octet-stream"]},"name":"role","sha256":"$b","type":"application/octet-stream","value":"b"}]`},
-		{"JSON with a file, as Google's APIs take it", "content-type: multipart/related; boundary=\"x\"", crlf("--x\nContent-Type: application/json\n\n{\"a\":1}\n--x\nContent-Type: image/png\nContent-Transfer-Encoding: binary\n\n\xff\n") + end,
+				`{"bytes":1,"filename":"c.txt","headers":{"content-disposition":["form-data; name=f; filename=c.txt; filename*=utf-8''c.txt"]},"name":"f","sha256":"$b","type":"","value":"b"}]`,
+		},
+		{
+			"a field whose type says bytes", partsType, field("role", "b", "Content-Type: application/octet-stream") + end,
+			`[{"bytes":1,"headers":{"content-disposition":["form-data; name=\"role\""],"content-type":["application/octet-stream"]},"name":"role","sha256":"$b","type":"application/octet-stream","value":"b"}]`,
+		},
+		{
+			"JSON with a file, as Google's APIs take it", "content-type: multipart/related; boundary=\"x\"", crlf("--x\nContent-Type: application/json\n\n{\"a\":1}\n--x\nContent-Type: image/png\nContent-Transfer-Encoding: binary\n\n\xff\n") + end,
 			`[{"bytes":7,"headers":{"content-type":["application/json"]},"sha256":"${"a":1}","type":"application/json","value":"{\"a\":1}"},` +
-				`{"bytes":1,"headers":{"content-transfer-encoding":["binary"],"content-type":["image/png"]},"sha256":"$` + "\xff" + `","type":"image/png"}]`},
-		{"a batch", mixedType, crlf("--x\nContent-Type: application/http\nContent-ID: <1>\n\nDELETE /a HTTP/1.1\n\n\n") + end,
-			`[{"bytes":22,"headers":{"content-id":["<1>"],"content-type":["application/http"]},"sha256":"$` + "DELETE /a HTTP/1.1\r\n\r\n" + `","type":"application/http","value":"DELETE /a HTTP/1.1\r\n\r\n"}]`},
+				`{"bytes":1,"headers":{"content-transfer-encoding":["binary"],"content-type":["image/png"]},"sha256":"$` + "\xff" + `","type":"image/png"}]`,
+		},
+		{
+			"a batch", mixedType, crlf("--x\nContent-Type: application/http\nContent-ID: <1>\n\nDELETE /a HTTP/1.1\n\n\n") + end,
+			`[{"bytes":22,"headers":{"content-id":["<1>"],"content-type":["application/http"]},"sha256":"$` + "DELETE /a HTTP/1.1\r\n\r\n" + `","type":"application/http","value":"DELETE /a HTTP/1.1\r\n\r\n"}]`,
+		},
 		{"a part without a head", mixedType, "--x\r\n\r\nb\r\n" + end, `[{"bytes":1,"headers":{},"sha256":"$b","type":"","value":"b"}]`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

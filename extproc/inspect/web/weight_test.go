@@ -53,10 +53,9 @@ func TestWeight(t *testing.T) {
 				t.Errorf("%s, length announced %v: %d bytes are kept of %d, which weigh %d", c.name, announced, kept, len(c.body), weight)
 			}
 			i.Forget()
-			op.Detail, r = nil, nil
+			op.Detail = nil
 			runtime.KeepAlive(i)
 			runtime.KeepAlive(op)
-			op = nil
 			if kept := heap() - before; kept > 64<<10 || i.Seen().BodyBytes != int64(len(c.body)) || i.Seen().Method != "POST" {
 				t.Errorf("%s: %d bytes are kept of what was sent on, and %+v", c.name, kept, i.Seen())
 			}
