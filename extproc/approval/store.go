@@ -157,10 +157,11 @@ var (
 )
 
 // Feed is a queue of changes that never blocks the one who puts and never grows beyond what changed: changes of one request
-// become one, and too many become the zero Change. Stores use it for Watch.
+// become one, which stands where the first of them stood, and too many become the zero Change. Stores use it for Watch.
 type Feed struct {
 	mu      sync.Mutex
 	changes map[string]Change
+	order   []string // of changes: their requests
 	all     bool
 	wake    chan struct{}
 }
@@ -197,8 +198,11 @@ func (f *Feed) Put(c Change) {
 	switch {
 	case c.ID == "" || len(f.changes) >= feedLimit:
 		f.all = true
-		clear(f.changes)
+		f.clearLocked()
 	case !f.all:
+		if _, in := f.changes[c.ID]; !in {
+			f.order = append(f.order, c.ID)
+		}
 		if c.Rev >= f.changes[c.ID].Rev {
 			f.changes[c.ID] = c
 		}
@@ -215,13 +219,17 @@ func (f *Feed) take() []Change {
 	defer f.mu.Unlock()
 	if f.all {
 		f.all = false
-		clear(f.changes)
 		return []Change{{}}
 	}
-	list := make([]Change, 0, len(f.changes))
-	for _, c := range f.changes {
-		list = append(list, c)
+	list := make([]Change, 0, len(f.order))
+	for _, id := range f.order {
+		list = append(list, f.changes[id])
 	}
-	clear(f.changes)
+	f.clearLocked()
 	return list
+}
+
+func (f *Feed) clearLocked() {
+	clear(f.changes)
+	f.order = f.order[:0]
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
@@ -19,11 +20,12 @@ type follower struct {
 
 const endedRemembered = 4096
 
-// follow makes events of changes until ctx ends.
-func (n *Notifier) follow(ctx context.Context) {
+// follow makes events of changes until ctx ends. changes is a watch that has begun; where it is nil another is begun.
+func (n *Notifier) follow(ctx context.Context, changes <-chan approval.Change) {
 	f := &follower{n: n, live: map[string]told{}, ended: map[string]bool{}}
 	for ctx.Err() == nil {
-		if err := f.watch(ctx); err != nil && ctx.Err() == nil {
+		err := f.watch(ctx, changes)
+		if changes = nil; err != nil && ctx.Err() == nil {
 			n.opt.Log.Error("webhook: cannot follow the approvals; trying again", "error", err)
 		}
 		pause(ctx, time.Second)
@@ -31,12 +33,13 @@ func (n *Notifier) follow(ctx context.Context) {
 }
 
 // watch tells of changes until the store ends the watch.
-func (f *follower) watch(ctx context.Context) error {
+func (f *follower) watch(ctx context.Context, changes <-chan approval.Change) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	changes, err := f.n.opt.Store.Watch(ctx)
-	if err != nil {
-		return err
+	if changes == nil {
+		if changes, err = f.n.opt.Store.Watch(ctx); err != nil {
+			return err
+		}
 	}
 	if err := f.all(ctx); err != nil { // what changed before the watch began
 		return err
@@ -63,23 +66,44 @@ func pause(ctx context.Context, d time.Duration) {
 
 // one tells what became of one request.
 func (f *follower) one(ctx context.Context, c approval.Change) error {
-	if f.ended[c.ID] {
-		return nil
-	}
-	r, err := f.n.opt.Store.Get(ctx, c.ID)
-	if errors.Is(err, approval.ErrNotFound) {
-		delete(f.live, c.ID)
-		return nil
-	}
-	if err != nil {
+	r, err := f.get(ctx, c.ID)
+	if r == nil || err != nil {
 		return err
 	}
-	f.tell(&r)
+	f.put(f.news(r))
 	return nil
 }
 
-// all tells what became of everything that is or was live.
+// get is a request of which not all was told; nil where there is none.
+func (f *follower) get(ctx context.Context, id string) (*approval.Request, error) {
+	if f.ended[id] {
+		return nil, nil
+	}
+	r, err := f.n.opt.Store.Get(ctx, id)
+	if errors.Is(err, approval.ErrNotFound) {
+		delete(f.live, id)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
+// all tells what became of everything that is or was live, in the order in which it was asked: where there is more than the
+// queue takes, the oldest goes.
 func (f *follower) all(ctx context.Context) error {
+	type news struct {
+		asked    time.Time
+		messages []*message
+	}
+	var all []news
+	defer func() { // also where an error ends it: what is noted as told is told
+		slices.SortStableFunc(all, func(a, b news) int { return a.asked.Compare(b.asked) })
+		for _, n := range all {
+			f.put(n.messages)
+		}
+	}()
 	gone := make(map[string]bool, len(f.live))
 	for id := range f.live {
 		gone[id] = true
@@ -91,8 +115,9 @@ func (f *follower) all(ctx context.Context) error {
 			return err
 		}
 		for i := range page.Requests {
-			delete(gone, page.Requests[i].ID)
-			f.tell(&page.Requests[i])
+			r := &page.Requests[i]
+			delete(gone, r.ID)
+			all = append(all, news{r.Created, f.news(r)})
 		}
 		if page.Next == "" {
 			break
@@ -100,29 +125,40 @@ func (f *follower) all(ctx context.Context) error {
 		filter.After = page.Next
 	}
 	for id := range gone {
-		if err := f.one(ctx, approval.Change{ID: id}); err != nil {
+		r, err := f.get(ctx, id)
+		if err != nil {
 			return err
+		}
+		if r != nil {
+			all = append(all, news{r.Created, f.news(r)})
 		}
 	}
 	return nil
 }
 
-func (f *follower) tell(r *approval.Request) {
+func (f *follower) put(news []*message) {
+	for _, m := range news {
+		f.n.put(m)
+	}
+}
+
+// news are the events of r that were not told, and notes that they are.
+func (f *follower) news(r *approval.Request) (news []*message) {
 	for _, e := range f.n.eventsOf(r, f.live[r.ID]) {
 		body, err := json.Marshal(e)
 		if err != nil {
 			f.n.opt.Log.Error("webhook: write an event", "event", e.EventID, "error", err)
 			continue
 		}
-		f.n.put(&message{id: e.EventID, body: body, until: time.Now().Add(f.n.opt.RetryFor)})
+		news = append(news, &message{id: e.EventID, body: body, until: time.Now().Add(f.n.opt.RetryFor)})
 	}
 	if r.State.Live() {
 		f.live[r.ID] = told{requested: true, decisions: len(r.Decisions)}
-		return
+		return news
 	}
 	delete(f.live, r.ID)
 	if f.ended[r.ID] {
-		return
+		return news
 	}
 	f.ended[r.ID] = true
 	f.order = append(f.order, r.ID)
@@ -130,4 +166,5 @@ func (f *follower) tell(r *approval.Request) {
 		delete(f.ended, f.order[0])
 		f.order = f.order[1:]
 	}
+	return news
 }

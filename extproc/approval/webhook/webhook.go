@@ -118,7 +118,11 @@ func Start(o Options) (*Notifier, error) {
 	n.queue.init(o.Queue)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
-	n.done.Go(guard.Loop(ctx, "the webhook", func() { n.follow(ctx) }))
+	changes, err := o.Store.Watch(ctx) // before anybody is asked: what is asked and answered at once is told too
+	if err != nil {
+		o.Log.Error("webhook: cannot follow the approvals yet", "error", err)
+	}
+	n.done.Go(guard.Loop(ctx, "the webhook", func() { n.follow(ctx, changes); changes = nil }))
 	n.done.Go(guard.Loop(context.Background(), "the webhook", n.deliver)) // until the queue is closed
 	return n, nil
 }
