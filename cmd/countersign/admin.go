@@ -55,7 +55,8 @@ func (g *gateway) listenProfile(ctx context.Context, a config.Address) error {
 }
 
 // ready answers 200 where an operation could be allowed now, and 503 where none could; the body has a line for each condition.
-// What stops some agents or resources alone has a line too, and turns nobody else away.
+// An issuer that is away has a line too, and turns nobody else's agents away. What Envoy refused is red until it has taken
+// it: whoever changed the configuration must not believe that it is in force.
 func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 	var b strings.Builder
 	well := true
@@ -95,8 +96,8 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 			err = errors.New(refused[0])
 		}
 		line("envoy", err)
-		for _, text := range refused {
-			fmt.Fprintf(&b, "envoy configuration: %s\n", text)
+		for _, text := range refused { // what Envoy carries out is not what is configured
+			line("envoy configuration", errors.New(text))
 		}
 	case g.withEnvoy:
 		line("envoy", errors.New("not started yet"))

@@ -471,7 +471,8 @@ func TestAnAddressThatIsTakenSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// TestReadyForThoseWhoCanBeServed: what stops the agents of one issuer, or one resource, is told and turns nobody else away.
+// TestReadyForThoseWhoCanBeServed: what stops the agents of one issuer is told and turns nobody else away. What Envoy refuses of a
+// new configuration turns it red, since that is not in force, and what was there is served on.
 func TestReadyForThoseWhoCanBeServed(t *testing.T) {
 	t.Parallel()
 	g := start(t, readOnly, story.Options{})
@@ -482,8 +483,7 @@ func TestReadyForThoseWhoCanBeServed(t *testing.T) {
 	text, err := os.ReadFile(g.Config)
 	must(t, err)
 	away := "http://" + extproctest.FreeAddress(t)
-	g.Write("countersign.yaml", strings.Replace(string(text), "agents:\n", fmt.Sprintf("agents:\n  - {issuer: %q, audience: [x]}\n", away), 1)+
-		fmt.Sprintf("  - {name: other, kind: http, policy: payments, listen: {address: %q}, target: %q}\n", taken.Addr(), g.Target.URL))
+	g.Write("countersign.yaml", strings.Replace(string(text), "agents:\n", fmt.Sprintf("agents:\n  - {issuer: %q, audience: [x]}\n", away), 1))
 	g.Run()
 	awaitReadyz := func(want int, parts ...string) {
 		t.Helper()
@@ -497,7 +497,7 @@ func TestReadyForThoseWhoCanBeServed(t *testing.T) {
 			return nil
 		})
 	}
-	awaitReadyz(200, "issuers: ok", "issuer "+g.Issuer.URL+": ok", "issuer "+away+": there are no keys of the issuer", "envoy: ok", "envoy configuration: Listener refused: ")
+	awaitReadyz(200, "issuers: ok", "issuer "+g.Issuer.URL+": ok", "issuer "+away+": there are no keys of the issuer", "envoy: ok")
 	if a := ask(t, g, "GET", "/v1/payments/7"); a.Status != 200 {
 		t.Errorf("answer %d %s", a.Status, a.Body)
 	}
@@ -506,6 +506,14 @@ func TestReadyForThoseWhoCanBeServed(t *testing.T) {
 		if want := fmt.Sprintf("countersign_issuer_ready_ratio{issuer=%q} %s\n", issuer, ready); !strings.Contains(metrics, want) {
 			t.Errorf("the metrics lack %s", want)
 		}
+	}
+	text, err = os.ReadFile(g.Config)
+	must(t, err)
+	g.Write("countersign.yaml", string(text)+
+		fmt.Sprintf("  - {name: other, kind: http, policy: payments, listen: {address: %q}, target: %q}\n", taken.Addr(), g.Target.URL))
+	awaitReadyz(503, "envoy: ok", "envoy configuration: Listener refused: ")
+	if a := ask(t, g, "GET", "/v1/payments/7"); a.Status != 200 {
+		t.Errorf("answer %d %s", a.Status, a.Body)
 	}
 	g.Process.Stop()
 	g.Issuer.Stop()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -129,7 +130,10 @@ func (d *Desk) open(ctx context.Context, a Asking) (r Request, joined bool, err 
 	opening := Opening{
 		Digest: a.Digest, Agent: Party{p.Issuer, p.Subject}, Resource: a.Operation.Resource.Name, Limits: d.limits,
 	}
-	for range 16 {
+	for attempt := range 64 {
+		if err := stepAside(ctx, attempt); err != nil {
+			return Request{}, false, fmt.Errorf("open a request for approval: %w", err)
+		}
 		r, joined, err = d.store.Open(ctx, opening, func(now time.Time) (Request, error) { return d.create(now, a, asks) })
 		switch {
 		case errors.Is(err, ErrDue):
@@ -155,6 +159,22 @@ func (d *Desk) open(ctx context.Context, a Asking) (r Request, joined bool, err 
 		}
 	}
 	return Request{}, false, fmt.Errorf("open a request for approval: others keep closing it")
+}
+
+// stepAside waits before another attempt, the longer the more there were, so that two who void each other's requests in turn, a
+// gateway with the old policy and one with the new, do not meet for ever.
+func stepAside(ctx context.Context, attempt int) error {
+	if attempt < 4 {
+		return nil
+	}
+	timer := time.NewTimer(rand.N(time.Duration(attempt) * time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // isOpen is ErrNotFound where a joins one request only and that is not the one which is open for the operation.

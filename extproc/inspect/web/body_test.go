@@ -283,24 +283,23 @@ func TestParsingCostsASmallMultiple(t *testing.T) {
 
 // Many names in one object are compared in about the time that it takes to read them.
 func TestManyNamesAreComparedQuickly(t *testing.T) {
-	cost := func(names int) time.Duration {
-		var b strings.Builder
-		for i := range names {
-			fmt.Fprintf(&b, `,"nAme%d":0`, (i*7919)%names)
-		}
-		body := "{" + b.String()[1:] + "}"
-		least := time.Hour
-		for range 5 {
-			begun := time.Now()
-			if _, _, err := read(Options{MaxBody: 4 << 20}, post(jsonType), body); err != nil {
-				t.Fatal(err)
-			}
-			least = min(least, time.Since(begun))
-		}
-		return least
+	var b strings.Builder
+	const names = 96_000
+	for i := range names {
+		fmt.Fprintf(&b, `,"nAme%d":0`, (i*7919)%names)
 	}
-	if few, many := cost(6_000), cost(96_000); many > 100*few {
-		t.Errorf("16 times the names took %v, %.0f times %v", many, float64(many)/float64(few), few)
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := read(Options{MaxBody: 4 << 20}, post(jsonType), "{"+b.String()[1:]+"}")
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(30 * time.Second): // it takes a tenth of a second, and each compared with each takes minutes
+		t.Fatal("names are compared each with each")
 	}
 }
 
