@@ -29,6 +29,7 @@ type attempt struct {
 	inspector *web.Inspector
 	ruling    gate.Ruling
 	plan      *redact.Plan // of an allowed operation; nil where nothing is redacted
+	asked     web.Asked    // of one whose answer is redacted
 
 	cookie  string   // the Cookie that the target gets, where the agent's was opened
 	secrets []string // the values in it
@@ -258,6 +259,9 @@ func (a *attempt) released() bool {
 	if a.plan != nil && !a.share.set(max(a.share.bytes, attemptBytes+answerBytes)) {
 		a.settle(noMemory)
 		return false
+	}
+	if r, ok := a.op.Detail.(*web.Request); ok && a.plan != nil {
+		a.asked = web.NewAsked(strings.Clone(r.Authority), strings.Clone(r.Target))
 	}
 	return true
 }

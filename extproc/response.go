@@ -43,6 +43,7 @@ type response struct {
 
 	head     *web.Response
 	searched []int          // the fields of head that pass where they have nothing of the body
+	beside   []string       // what of each of them is not the agent's own
 	stream   *redact.Stream // nil until there are bytes to redact
 	counts   []gate.Count   // of header and trailer fields
 	made     int64          // bytes for the agent, those that are held too
@@ -148,12 +149,29 @@ func (x *exchange) responseFields() error {
 	if err := r.head.Redactable(); err != nil {
 		return err
 	}
+	values := x.attempt.asked.Values()
 	for i, f := range r.head.Fields {
-		if x.passage(f.Name) == web.Searched {
-			r.searched = append(r.searched, i)
+		if x.passage(f.Name) != web.Searched {
+			continue
 		}
+		text := f.Value
+		if web.HasURLs(f.Name) {
+			text = x.attempt.asked.Rest(text)
+		} else if redact.Holds(text, x.wordsOf(f.Name, values)) {
+			continue // and so it is not clean
+		}
+		r.searched, r.beside = append(r.searched, i), append(r.beside, text)
 	}
 	return nil
+}
+
+// wordsOf are those of the agent's values that a field must not have. Of one that the resource names they are the longer ones:
+// a number of pages or of hits is a number that agents ask for too.
+func (x *exchange) wordsOf(name string, values []string) []string {
+	if web.PassageOf(name, nil) == web.Searched {
+		return values
+	}
+	return slices.DeleteFunc(slices.Clone(values), func(v string) bool { return len(v) < 6 })
 }
 
 // clean reports whether a field that is searched may pass with the head, where the body is whole or not. The body of an
@@ -161,7 +179,7 @@ func (x *exchange) responseFields() error {
 func (x *exchange) clean(i int, whole bool) bool {
 	r := &x.response
 	at := slices.Index(r.searched, i)
-	return whole && x.attempt.op.Verb != "HEAD" && (r.stream == nil || !r.stream.Repeats(at))
+	return whole && at >= 0 && x.attempt.op.Verb != "HEAD" && (r.stream == nil || !r.stream.Repeats(at))
 }
 
 // passage is how a field of a redacted answer passes. Where cookies pass, they are searched as others are.
@@ -279,11 +297,7 @@ func (x *exchange) redactBody(body []byte, whole bool) (out []byte, err error) {
 func (x *exchange) redact(body []byte, whole bool) (out []byte, err error) {
 	r := &x.response
 	if r.stream == nil && len(body) > 0 {
-		var beside []string
-		for _, i := range r.searched {
-			beside = append(beside, r.head.Fields[i].Value)
-		}
-		if r.stream, err = r.plan.Stream(r.head.ContentType, redact.Options{Beside: beside}); err != nil {
+		if r.stream, err = r.plan.Stream(r.head.ContentType, redact.Options{Beside: r.beside}); err != nil {
 			return nil, err
 		}
 	}

@@ -124,6 +124,22 @@ var base64Class = func() (table [128]bool) {
 	return table
 }()
 
+// mostCompared bounds what Holds looks at, in bytes of text for each value.
+const mostCompared = 16 << 20
+
+// Holds reports whether a text has one of the values, as a value that was taken is looked for. It takes a text for one that has
+// where there is too much to look for.
+func Holds(text string, values []string) bool {
+	if len(text)*len(values) > mostCompared {
+		return true
+	}
+	b := newBeside(text)
+	return slices.ContainsFunc(values, func(v string) bool {
+		value := sought([]byte(v))
+		return value != nil && b.has(value)
+	})
+}
+
 // sought is a value as it is looked for; nil where it is not. It is good until text is used again.
 func sought(text []byte) []byte {
 	text = bytes.TrimSpace(text[:min(len(text), longestTaken)])

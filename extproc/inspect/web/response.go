@@ -122,7 +122,7 @@ var redactedFields = []struct {
 	{Passes, "which version of the interface answered", []string{"api-version", "api-supported-versions", "x-api-version", "x-ms-version", "odata-version", "openai-version"}},
 	{Passes, "what a browser may do: words of closed lists", []string{"access-control-*", "strict-transport-security", "x-content-type-options", "x-frame-options", "referrer-policy"}},
 	{Passes, "how a call of gRPC ended: a number", []string{"grpc-status"}},
-	{Searched, "where to go on: a URL", []string{"location", "content-location", "link", "refresh", "operation-location", "azure-asyncoperation"}},
+	{Searched, "where to go on: a URL", urlFields},
 	{Searched, "what to prove: a challenge in words", []string{"www-authenticate", "proxy-authenticate"}},
 	{Searched, "what to call it: a file name", []string{"content-disposition"}},
 	{Searched, "what went wrong: a sentence", []string{"grpc-message", "warning"}},
