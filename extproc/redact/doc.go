@@ -27,8 +27,8 @@
 // What stands in the place of the value: `mask` the string "[redacted]" whatever it was; `null` null; `remove` nothing, with its
 // name and comma; `token` "tok_" and 32 hex digits of HMAC-SHA-256 over the canonical form (RFC 8785, with exact numbers)
 // of the whole value, so that equal values have equal tokens: that tells who sees two of them whether they are equal. It
-// needs the value in memory, so that of one with more than Options.MaxToken bytes, or without a canonical form, is made of its
-// spelling, and looks like any other. Where several apply, the one that tells least wins: remove, null,
+// needs the value in memory, so that of one with more than 64 KiB (or Options.MaxToken), or without a canonical form, is made of
+// its spelling, and looks like any other. Where several apply, the one that tells least wins: remove, null,
 // mask, token. Nothing looks inside a value that is replaced, and names may stand twice in it.
 //
 // # Beside the body

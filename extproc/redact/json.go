@@ -58,6 +58,7 @@ type machine struct {
 
 	expect   expectation
 	frames   []frame
+	kept     int      // the most of them that were open at one time and are written
 	sets     []uint64 // path states: plan.paths.words for each frame
 	states   []uint64 // path states of the value to come
 	hashes   []uint64 // names of the open objects
@@ -407,6 +408,7 @@ func (m *machine) openFrame(c byte) error {
 	if m.replacing == keep {
 		m.separate()
 		m.out = append(m.out, c)
+		m.kept = max(m.kept, depth+1)
 	}
 	if depth < cap(m.frames) {
 		m.frames = m.frames[:depth+1] // its name set has a table that can be used again

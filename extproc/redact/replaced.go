@@ -78,6 +78,9 @@ func (m *machine) below(data []byte) (int, error) {
 	return 1, nil
 }
 
+// maxCanonical is how long a value is kept for its canonical form. It is little enough that [Stream.Size] can leave it out.
+const maxCanonical = 64 << 10
+
 // keepSubtree keeps what a token will be made of: the compact form of the value, as long as it is small enough to be brought
 // into canonical form.
 func (m *machine) keepSubtree(raw []byte) {
@@ -85,7 +88,7 @@ func (m *machine) keepSubtree(raw []byte) {
 	case m.replacing != tokenize:
 	case m.spelled != nil:
 		m.spelled.Write(raw)
-	case len(m.subtree)+len(raw) <= m.limits.MaxToken:
+	case len(m.subtree)+len(raw) <= min(m.limits.MaxToken, maxCanonical):
 		m.subtree = append(m.subtree, raw...)
 	default:
 		m.spell()

@@ -1,7 +1,8 @@
 package redact
 
 // Size is how many bytes the stream holds at the moment, about: what has come of a value that has not ended, and what is known
-// of those that it stands in. It is bounded by [Options].
+// of those that it stands in. It is bounded by [Options]. What is held of a value that a path takes is not in it, so that who
+// fills the memory does not learn from what still fits how long, deep or wide that is: up to 350 KiB.
 func (s *Stream) Size() int {
 	if s.body == nil {
 		return 0
@@ -10,8 +11,8 @@ func (s *Stream) Size() int {
 }
 
 func (m *machine) size() int {
-	n := cap(m.out) + cap(m.pending) + cap(m.held) + cap(m.subtree) + cap(m.text) + cap(m.changed) + 8*(cap(m.sets)+cap(m.hashes))
-	for _, f := range m.frames[:cap(m.frames)] {
+	n := len(m.out) + cap(m.pending) + cap(m.held) + cap(m.text) + cap(m.changed) + 8*(m.kept*len(m.states)+cap(m.hashes))
+	for _, f := range m.frames[:m.kept] {
 		n += 64 + 8*cap(f.names.table)
 	}
 	if m.finder != nil {
@@ -25,11 +26,11 @@ func (f *finder) size() int {
 }
 
 func (e *events) size() int {
-	return e.json.size() + e.finder.size() + cap(e.out) + cap(e.data) + cap(e.written) + cap(e.reader.pending) + 2*e.last.bytes
+	return e.json.size() + e.finder.size() + len(e.out) + cap(e.data) + cap(e.written) + cap(e.reader.pending)
 }
 
 func (l *lines) size() int {
-	return l.finder.size() + cap(l.out) + cap(l.plain) + cap(l.reader.pending)
+	return l.finder.size() + len(l.out) + cap(l.plain) + cap(l.reader.pending)
 }
 
 func (u *unknown) size() int { return 0 }
