@@ -43,7 +43,7 @@ func (b *builder) cluster(r *config.Resource) {
 	c := &clusterv3.Cluster{
 		Name:                          b.clusterName(r),
 		ConnectTimeout:                seconds(connectTimeout),
-		PerConnectionBufferLimitBytes: number(bufferLimit),
+		PerConnectionBufferLimitBytes: number(answerLimit),
 		LoadAssignment:                endpoint(b.clusterName(r), socketAddress(host, port)),
 		CircuitBreakers:               circuitBreakers(mostAtTarget),
 		TypedExtensionProtocolOptions: b.upstreamProtocol(&upstreamv3.HttpProtocolOptions{

@@ -143,8 +143,9 @@ const (
 	minIdleTimeout = 5 * time.Minute  // of a stream: Envoy's own default
 	connectTimeout = 5 * time.Second
 	targetIdle     = 4 * time.Second
-	bufferLimit    = 1 << 20 // bytes of a connection that Envoy holds before it stops reading
-	maxHeaders     = 200     // Envoy's default is 100
+	answerLimit    = 128 << 10 // bytes of a target's connection that come in one piece, which the service has while an agent reads nothing
+	bufferLimit    = 1 << 20   // bytes of a connection that Envoy holds before it stops reading
+	maxHeaders     = 200       // Envoy's default is 100
 )
 
 // Resources is what Envoy is to have for c, as a snapshot of that version. It reads the certificate and key files that c

@@ -34,8 +34,9 @@ func serverOptions(c *config.Config, server *extproc.Server) ([]grpc.ServerOptio
 		grpc.NumStreamWorkers(128),
 		// What Envoy may send of a stream before it is read here. By itself gRPC lets that grow to 16 MB, for each agent that
 		// takes an answer slowly; a large download is as fast with this. A connection's part of it comes back as it arrives.
-		grpc.InitialWindowSize(256<<10),
+		grpc.InitialWindowSize(64<<10),
 		grpc.InitialConnWindowSize(16<<20),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
 	if _, unix := c.Listen.Envoy.Unix(); unix {

@@ -11,7 +11,8 @@ import (
 // Options are the limits of one stream. A field that is 0 has its default.
 type Options struct {
 	// MaxToken is how many bytes a JSON string and an event of text in an event stream may have, less what detectors take
-	// from it; with that, twice as many. Default 1 MiB. What a path takes may have any length. Detectors need up to eight times as much for a string that is all digits and spaces.
+	// from it; with that, twice as many. Default 1 MiB. What a path takes may have any length. Detectors need up to eight times as
+	// much for a string that is all digits and spaces.
 	MaxToken int
 
 	// MaxDepth is how deep JSON may be nested. Default 1000.
