@@ -113,7 +113,7 @@ people: {issuer: "${ISSUER}", client_id: countersign-console}
 approvals: {store: %q, hold: 1ns, limits: {total: 100000, per_agent: 100000, per_resource: 100000, rate: 1000000}}
 -- listen --
 console: %q
-`, askPolicy, store, extproctest.FreeAddress(b)), story.Options{Binary: shipped(b)})
+`, askPolicy, store, extproctest.FreeAddress(b)), story.Options{Binary: extproctest.BuildShipped(b)})
 	var err error
 	if c.agent, err = c.Issuer.AgentToken(b.Context(), "agent-1"); err != nil {
 		b.Fatal(err)

@@ -4,8 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +21,7 @@ var (
 // and the rest from eight tabs; and prints what a hold takes and how long a release does.
 func BenchmarkHolds(b *testing.B) {
 	n := *holdsCount
-	c := startCrowded(b, "10m", story.Options{Binary: shipped(b)})
+	c := startCrowded(b, "10m", story.Options{Binary: extproctest.BuildShipped(b)})
 	b.ResetTimer()
 	before := c.footprint(b)
 	began := time.Now()
@@ -149,14 +147,4 @@ func (c *crowded) settled(b *testing.B) footprint {
 	m := c.footprint(b)
 	m.anonymous, m.mapped = best, mapped
 	return m
-}
-
-// shipped builds the gateway as it ships, without the race detector, which takes memory and time of its own.
-func shipped(b *testing.B) string {
-	b.Helper()
-	binary := filepath.Join(extproctest.Dir(b), "countersign")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		b.Fatalf("build: %v\n%s", err, out)
-	}
-	return binary
 }

@@ -130,7 +130,7 @@ func TestMemoryOfBodiesIsBounded(t *testing.T) {
 		t.Run(attach, func(t *testing.T) {
 			const memory = 128 << 20
 			archive := fmt.Sprintf("%s-- resource.yaml --\nlimits: {request_body: 32MiB}\n-- config.yaml --\nlimits: {memory: %d}\n", allowAll, memory)
-			g := watch(t, archive, story.Options{Attach: attach, Target: story.TargetOptions{Unrecorded: true}})
+			g := watch(t, archive, story.Options{Binary: extproctest.BuildShipped(t), Attach: attach, Target: story.TargetOptions{Unrecorded: true}})
 			mixed := make([][]byte, 0, 492)
 			for i := range cap(mixed) {
 				mixed = append(mixed, [][]byte{zeros(1 << 20), quoted(1 << 20), zeros(1 << 18), quoted(1 << 16)}[i%4])
@@ -193,7 +193,7 @@ func TestNothingOfABodyOutlivesItsForwarding(t *testing.T) {
 	t.Parallel()
 	for _, attach := range []string{"ext_proc", "ext_authz"} {
 		t.Run(attach, func(t *testing.T) {
-			g := watch(t, redactSome, story.Options{Attach: attach, Target: story.TargetOptions{Unrecorded: true}})
+			g := watch(t, redactSome, story.Options{Binary: extproctest.BuildShipped(t), Attach: attach, Target: story.TargetOptions{Unrecorded: true}})
 			const many = 32
 			for _, target := range []string{"/feed/plain", "/feed/redacted?redact=1"} {
 				if attach == "ext_authz" && strings.Contains(target, "redact=1") {

@@ -30,7 +30,7 @@ func TestAgentsThatReadNothing(t *testing.T) {
 		}
 	}))
 	defer target.Close()
-	g := start(t, fmt.Sprintf("%s-- config.yaml --\nlimits: {memory: %d}\n", allowAll, memory), story.Options{Target: story.TargetOptions{Unrecorded: true}})
+	g := start(t, fmt.Sprintf("%s-- config.yaml --\nlimits: {memory: %d}\n", allowAll, memory), story.Options{Binary: extproctest.BuildShipped(t), Target: story.TargetOptions{Unrecorded: true}})
 	g.Process.Stop()
 	text, err := os.ReadFile(g.Config)
 	must(t, err)

@@ -8,8 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -18,21 +16,11 @@ import (
 	"github.com/countersign/countersign/extproc/extproctest/story"
 )
 
-// asShipped builds the gateway as it ships, without the race detector, which takes memory of its own.
-func asShipped(t testing.TB) string {
-	t.Helper()
-	binary := filepath.Join(extproctest.Dir(t), "countersign")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	return binary
-}
-
 // TestSoakDownloadIsFlat streams 1 GB by the gateway, fast and then slowly: its memory grows by at most 8 MiB. What it grows
 // from is a gateway that has been at work: an idle one takes about 60 MiB more with its first download, of which 12 MiB
 // are in use and the rest is the room that the collector leaves (GOGC=400, see serve).
 func TestSoakDownloadIsFlat(t *testing.T) {
-	g := watch(t, allowAll, story.Options{Binary: asShipped(t)})
+	g := watch(t, allowAll, story.Options{Binary: extproctest.BuildShipped(t)})
 	first := download(t, g, 1<<30)
 	grown := download(t, g, 1<<30) - first
 	t.Logf("an idle gateway has %d MiB, one at work %d MiB, and 4 GiB later it has %d KiB more", g.before.resident>>20, first>>20, grown>>10)
@@ -54,7 +42,7 @@ func TestSoakConnections(t *testing.T) {
 	if limit.Max < clients+2000 {
 		t.Fatalf("the system allows %d open files, and %d clients take %d: raise the hard limit (ulimit -Hn)", limit.Max, clients, clients+2000)
 	}
-	g := watch(t, allowAll+"-- resource.yaml --\ntarget_http2: true\n", story.Options{Binary: asShipped(t)})
+	g := watch(t, allowAll+"-- resource.yaml --\ntarget_http2: true\n", story.Options{Binary: extproctest.BuildShipped(t)})
 	idle(t, g, clients)
 	// What crowds make room for (tables, the journal's batches, Envoy's connections) serves the next: nothing is added.
 	crowd(t, g, clients)

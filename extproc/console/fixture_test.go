@@ -135,7 +135,8 @@ func (f *fixture) startParts() {
 	f.desk = f.newDesk()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- f.desk.Run(ctx) }()
+	desk := f.desk // a test may put another in its place
+	go func() { done <- desk.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := errors.Join(<-done, f.store.Close(), f.journal.Close()); err != nil {

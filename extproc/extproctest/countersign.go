@@ -58,7 +58,12 @@ func StartCountersign(tb TB, c Countersign) *Process {
 
 // Build builds the countersign binary and returns its path: under the race detector where there is a C compiler, which that
 // needs, and plain where there is none. It is built once in each test binary, and linked only when something changed.
-func Build(tb TB) string {
+func Build(tb TB) string { return built(tb, build) }
+
+// BuildShipped is Build of the binary as it ships, for what is measured: the race detector takes memory and time of its own.
+func BuildShipped(tb TB) string { return built(tb, buildShipped) }
+
+func built(tb TB, build func() (string, error)) string {
 	tb.Helper()
 	path, err := build()
 	if err != nil {
@@ -67,14 +72,19 @@ func Build(tb TB) string {
 	return path
 }
 
-var build = sync.OnceValues(func() (string, error) {
+var (
+	build        = sync.OnceValues(func() (string, error) { return buildTo("countersign-test", canRace()) })
+	buildShipped = sync.OnceValues(func() (string, error) { return buildTo("countersign-shipped", false) })
+)
+
+func buildTo(name string, race bool) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
-	binary := filepath.Join(root, ".tools", "countersign-test")
+	binary := filepath.Join(root, ".tools", name)
 	args := []string{"build", "-buildvcs=false", "-o", binary}
-	if canRace() {
+	if race {
 		args = append(args, "-race")
 	}
 	parts := Parts{Dir: filepath.Join(root, ".tools"), Progress: io.Discard}
@@ -92,7 +102,7 @@ var build = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("%s: %w\n%s", cmd, err, out)
 	}
 	return binary, nil
-})
+}
 
 // canRace says whether the race detector can be linked. It wants cgo, which Go turns off where there is no C compiler.
 func canRace() bool {

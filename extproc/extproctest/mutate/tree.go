@@ -52,7 +52,7 @@ func copyTree(ctx context.Context, root, tree string) error {
 }
 
 // notShared are files of .tools that the tests of each tree make for themselves.
-var notShared = []string{"countersign-test", "lock"}
+var notShared = []string{"countersign-test", "countersign-shipped", "lock"}
 
 // prune removes what is in tree and not among files.
 func prune(tree string, files []string) error {
