@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -37,12 +38,19 @@ func TestYouAnswerInTheBrowser(t *testing.T) {
 					}
 				})
 			}
+			keys, keyboard := io.Pipe()
+			var enter error
+			out.done = func() { reader.Go(func() { _, enter = keyboard.Write([]byte("\n")) }) }
 			play(t, ctx, &terminal{w: out}, binary, func(name string) string {
 				if name == "PERSON" {
 					return "me"
 				}
 				return environ(name)
-			})
+			}, keys)
+			keys.CloseWithError(errors.New("the demo ended before anybody pressed Enter"))
+			if reader.Wait(); enter != nil || out.done != nil {
+				t.Errorf("the demo does not wait for Enter: %v", enter)
+			}
 			if !strings.Contains(out.String(), c.told) {
 				t.Errorf("the demo does not say %q", c.told)
 			}
@@ -50,10 +58,11 @@ func TestYouAnswerInTheBrowser(t *testing.T) {
 	}
 }
 
-// screen calls opened once when it has been told what to open and how to sign in.
+// screen calls opened once when it has been told what to open and how to sign in, and done once when the story is over.
 type screen struct {
 	bytes.Buffer
 	opened func(card, name, password string)
+	done   func()
 }
 
 var invitation = regexp.MustCompile(`(?m)^ *open +(\S+)\n *sign in as +(\S+)\n *password +(\S+)\n`)
@@ -63,6 +72,10 @@ func (s *screen) Write(p []byte) (int, error) {
 	if m := invitation.FindStringSubmatch(s.String()); m != nil && s.opened != nil {
 		s.opened(m[1], m[2], m[3])
 		s.opened = nil
+	}
+	if s.done != nil && strings.Contains(s.String(), "until you press Enter") {
+		s.done()
+		s.done = nil
 	}
 	return n, err
 }

@@ -20,7 +20,7 @@ func environ(name string) string {
 // TestDemo plays the demo, with a binary under the race detector, and holds what README.md shows of it to what it is.
 func TestDemo(t *testing.T) {
 	var out strings.Builder
-	play(t, t.Context(), &terminal{w: &out}, extproctest.Build(t), environ)
+	play(t, t.Context(), &terminal{w: &out}, extproctest.Build(t), environ, strings.NewReader(""))
 	if strings.Contains(out.String(), "\x1b") {
 		t.Error("there are colours where none were asked for")
 	}

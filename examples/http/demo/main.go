@@ -40,7 +40,7 @@ func run(ctx context.Context) error {
 	}
 	out := &terminal{w: os.Stdout, colour: os.Getenv("NO_COLOR") == "" && isTerminal(os.Stdout)} //nolint:misspell // the variable has its name from no-color.org
 	return extproctest.Run(os.Stderr, func(tb extproctest.TB) {
-		play(tb, ctx, out, binary, os.Getenv)
+		play(tb, ctx, out, binary, os.Getenv, os.Stdin)
 	})
 }
 

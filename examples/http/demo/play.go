@@ -42,9 +42,10 @@ var steps = []struct {
 	{"The journal, tampered with", (*demo).tamper},
 }
 
-// play tells the whole story.
-func play(tb extproctest.TB, ctx context.Context, out *terminal, binary string, getenv func(string) string) {
+// play tells the whole story. Where you are part of it, everything stays until there is a line in keys, or keys or ctx ends.
+func play(tb extproctest.TB, ctx context.Context, out *terminal, binary string, getenv func(string) string, keys io.Reader) {
 	tb.Helper()
+	staying := ctx
 	me := getenv("PERSON") == "me"
 	within := patience
 	if me {
@@ -69,6 +70,23 @@ func play(tb extproctest.TB, ctx context.Context, out *terminal, binary string, 
 	out.title("Everything was as it should be. The same configuration and policies are in examples/http.")
 	if !d.me {
 		out.say("To answer the refund yourself, in a browser: make demo PERSON=me")
+		return
+	}
+	out.say("Look around: the console is at %s.", d.console)
+	out.say("Everything runs until you press Enter.")
+	stay(staying, keys)
+}
+
+// stay returns when there is a line in keys, or when keys or ctx ends.
+func stay(ctx context.Context, keys io.Reader) {
+	pressed := make(chan struct{})
+	go func() {
+		_, _ = bufio.NewReader(keys).ReadString('\n')
+		close(pressed)
+	}()
+	select {
+	case <-pressed:
+	case <-ctx.Done():
 	}
 }
 
