@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,15 +121,19 @@ func StartRedis(tb TB, c RedisConfig) *RedisProcess {
 	return r
 }
 
-// awaitReplication waits until the primary counts r: what it acknowledges with a replica (WAIT) can fail before that, also
-// where r itself says that it has all.
+// awaitReplication waits until the primary has r's word for something that it sent: what it acknowledges with a replica (WAIT)
+// can fail before that, also where r itself says that it has all, and where the primary calls it online.
 func (r *RedisProcess) awaitReplication(primary int) {
 	r.tb.Helper()
 	of := &RedisProcess{Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(primary)), auth: r.auth}
+	acknowledged := regexp.MustCompile(fmt.Sprintf(`port=%d,state=online,offset=[1-9]`, r.Port))
 	r.awaitReady(redisBudget, func(ctx context.Context) error {
+		if _, err := of.ask(ctx, "PUBLISH", "a replica", "is waited for"); err != nil { // that is sent to replicas
+			return err
+		}
 		info, err := of.ask(ctx, "INFO", "replication")
-		if err != nil || !strings.Contains(info, fmt.Sprintf("port=%d,state=online", r.Port)) {
-			return fmt.Errorf("the primary does not count the replica: %s: %w", info, err)
+		if err != nil || !acknowledged.MatchString(info) {
+			return fmt.Errorf("the primary has no word of the replica: %s: %w", info, err)
 		}
 		return nil
 	})
