@@ -5,7 +5,7 @@
 // leaves nothing behind. What cannot fail is an error too: code that is not found, a change that does not compile, a name that
 // no test has.
 //
-// `make mutate` plays all of it, which takes a while; with ONLY=PATTERN only those whose promise, file or test matches.
+// `make mutate` plays all of it, which takes a while; with ONLY=PATTERN only those whose promise, file, test or package matches.
 // `make test` checks that the list is whole and current (TestEachPromiseHasAMutation), without playing it.
 package main
 

@@ -125,12 +125,12 @@ func (m *Mutation) pattern() string {
 	return strings.Join(parts, "/")
 }
 
-// playAll plays every mutation whose file, test or promise matches only in tree, and says how each ended.
+// playAll plays every mutation whose file, test, promise or package matches only in tree, and says how each ended.
 func playAll(ctx context.Context, tree string, list []Mutation, only *regexp.Regexp, out io.Writer) error {
 	var played, failed int
 	for i := range list {
 		m := &list[i]
-		if !only.MatchString(m.String()) && !only.MatchString(m.Promise) {
+		if !slices.ContainsFunc([]string{m.String(), m.Promise, m.Package}, only.MatchString) {
 			continue
 		}
 		played++
