@@ -23,27 +23,9 @@ func TestCheckAgreesWithEnvoyOnBodies(t *testing.T) {
 		routes   = "                      routes:\n"
 		perHost  = "                      typed_per_filter_config: {envoy.filters.http.ext_authz: {'@type': type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute, check_settings: %s}}\n" + routes
 	)
-	target := extproctest.NewTarget(t, extproctest.TargetOptions{})
-	address := extproctest.FreeAddress(t)
-	c := parse(t, extproctest.Dir(t), fmt.Sprintf(`
-  - {name: payments, kind: http, listen: {address: %q}, target: %q, attach: ext_authz}
-`, address, target.URL))
-	g := &gateway{service: startService(t, c), target: target, config: c, address: address}
-	made, err := xds.Static(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	g, made := byAuthz(t, "")
 	made = unmeasured(t, made)
-	replace := func(pairs ...string) string {
-		text := string(made)
-		for i := 0; i < len(pairs); i += 2 {
-			if !strings.Contains(text, pairs[i]) {
-				t.Fatalf("the file has no %q", pairs[i])
-			}
-			text = strings.Replace(text, pairs[i], pairs[i+1], 1)
-		}
-		return text
-	}
+	replace := func(pairs ...string) string { return replaced(t, made, pairs...) }
 	for _, c := range []struct {
 		name        string
 		text        string
@@ -115,4 +97,32 @@ func unmeasured(t *testing.T, made []byte) []byte {
 		t.Fatalf("no route measures bodies:\n%s", made)
 	}
 	return []byte(strings.Replace(string(made), measure, "", 1))
+}
+
+// byAuthz is a gateway with one resource that is attached by ext_authz, which more says more of, and Envoy's file for it.
+func byAuthz(t *testing.T, more string) (g *gateway, file []byte) {
+	t.Helper()
+	target := extproctest.NewTarget(t, extproctest.TargetOptions{})
+	address := extproctest.FreeAddress(t)
+	c := parse(t, extproctest.Dir(t), fmt.Sprintf(`
+  - {name: payments, kind: http, listen: {address: %q}, target: %q, attach: ext_authz%s}
+`, address, target.URL, more))
+	file, err := xds.Static(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &gateway{service: startService(t, c), target: target, config: c, address: address}, file
+}
+
+// replaced is file with each first of a pair replaced by the second, once.
+func replaced(t *testing.T, file []byte, pairs ...string) string {
+	t.Helper()
+	text := string(file)
+	for i := 0; i < len(pairs); i += 2 {
+		if !strings.Contains(text, pairs[i]) {
+			t.Fatalf("the file has no %q", pairs[i])
+		}
+		text = strings.Replace(text, pairs[i], pairs[i+1], 1)
+	}
+	return text
 }

@@ -24,16 +24,7 @@ func TestCheckAgreesWithEnvoyOnCredentials(t *testing.T) {
 	)
 	dir := extproctest.Dir(t)
 	log := filepath.Join(dir, "access.log")
-	target := extproctest.NewTarget(t, extproctest.TargetOptions{})
-	address := extproctest.FreeAddress(t)
-	c := parse(t, extproctest.Dir(t), fmt.Sprintf(`
-  - {name: payments, kind: http, listen: {address: %q}, target: %q, attach: ext_authz}
-`, address, target.URL))
-	g := &gateway{service: startService(t, c), target: target, config: c, address: address}
-	made, err := xds.Static(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	g, made := byAuthz(t, "")
 	behind := func(indent int, after, text string) string {
 		at := string(made)
 		if !strings.Contains(at, after) {

@@ -1,7 +1,6 @@
 package xds_test
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -21,27 +20,9 @@ func TestCheckAgreesWithEnvoyOnTrailers(t *testing.T) {
 		removes = "{request_trailers_mutations: [{remove_on_match: {key_matcher: {safe_regex: {regex: '.*'}}}}]}"
 		perHost = "typed_per_filter_config: {envoy.filters.http.header_mutation: {'@type': type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute, mutations: " + removes + "}}"
 	)
-	target := extproctest.NewTarget(t, extproctest.TargetOptions{})
-	address := extproctest.FreeAddress(t)
-	c := parse(t, extproctest.Dir(t), fmt.Sprintf(`
-  - {name: payments, kind: http, listen: {address: %q}, target: %q, attach: ext_authz, cookies: pass}
-`, address, target.URL))
-	g := &gateway{service: startService(t, c), target: target, config: c, address: address}
-	made, err := xds.Static(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	g, made := byAuthz(t, ", cookies: pass")
 	made = unmeasured(t, made)
-	replace := func(pairs ...string) string {
-		text := string(made)
-		for i := 0; i < len(pairs); i += 2 {
-			if !strings.Contains(text, pairs[i]) {
-				t.Fatalf("the file has no %q", pairs[i])
-			}
-			text = strings.Replace(text, pairs[i], pairs[i+1], 1)
-		}
-		return text
-	}
+	replace := func(pairs ...string) string { return replaced(t, made, pairs...) }
 	unsaid := []string{"request_trailers_mutations:", "response_trailers_mutations:"}
 	host := "                      routes:\n"
 	for _, c := range []struct {
