@@ -77,7 +77,7 @@ var mayImport = map[string][]string{
 	"extproc/policy":        {"extproc/gate"},
 	"extproc/postgres":      {"extproc/gate", "extproc/inspect/postgres", "extproc/redact"},
 	"extproc/redact":        {"extproc/gate"},
-	"xds":                   {"extproc/config"},
+	"xds":                   {"extproc/config", "extproc/guard"},
 }
 
 // mayUse says where a library may be imported. Tests of those packages may as well.

@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// guard is an HTTP filter that asks this service.
-type guard struct {
+// asker is an HTTP filter that asks this service.
+type asker struct {
 	name     string // that per-route configuration has it under
 	attach   string // ext_proc or ext_authz
 	resource string // that it names where a route does not
@@ -49,7 +49,7 @@ var answering = []string{
 
 // manager is about one HTTP connection manager.
 func (k *checker) manager(m *hcmv3.HttpConnectionManager, at place) {
-	guards := k.httpFilters(m.GetHttpFilters(), at.at("http_filters"))
+	askers := k.httpFilters(m.GetHttpFilters(), at.at("http_filters"))
 	k.accessLog(m.GetAccessLog(), at)
 	k.managerTimeouts(m, at)
 	if !removesEnvoyHeaders(m) {
@@ -69,7 +69,7 @@ func (k *checker) manager(m *hcmv3.HttpConnectionManager, at place) {
 	}
 	switch r := m.GetRouteSpecifier().(type) {
 	case *hcmv3.HttpConnectionManager_RouteConfig:
-		k.routeConfiguration(r.RouteConfig, guards, at.at("route_config"))
+		k.routeConfiguration(r.RouteConfig, askers, at.at("route_config"))
 	case *hcmv3.HttpConnectionManager_Rds:
 		k.fromService(r.Rds.GetConfigSource(), at.at("rds", "config_source"), "routes come")
 	default:
@@ -103,8 +103,8 @@ func (k *checker) fromService(s *corev3.ConfigSource, at place, what string) {
 	}
 }
 
-func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []guard {
-	var guards []guard
+func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []asker {
+	var askers []asker
 	var cleaners []cleaner
 	for i, f := range filters {
 		at := at.at(i)
@@ -117,40 +117,40 @@ func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []guard {
 			continue // reported by walk
 		}
 		if f.GetName() == clock {
-			k.clockFilter(f, inner, len(guards) > 0, at)
+			k.clockFilter(f, inner, len(askers) > 0, at)
 			continue
 		}
-		if g, ok := guardOf(f, inner); ok {
+		if g, ok := askerOf(f, inner); ok {
 			if k.alwaysOn(f, at) {
-				guards = append(guards, g)
+				askers = append(askers, g)
 			}
 			continue
 		}
 		if m, ok := inner.(*headerv3.HeaderMutation); ok {
 			cleaners = append(cleaners, cleaner{f.GetName(), f.GetDisabled(), m.GetMutations()})
 		}
-		k.beside(f, inner, len(guards) > 0, at)
+		k.beside(f, inner, len(askers) > 0, at)
 	}
-	for i := range guards {
-		guards[i].cleaners = cleaners
+	for i := range askers {
+		askers[i].cleaners = cleaners
 	}
-	if len(guards) == 0 {
+	if len(askers) == 0 {
 		k.problem(at, "no filter asks countersign before the router, so that requests go through unseen: add ext_proc or ext_authz with envoy_grpc cluster_name: %s", ServiceCluster)
 	}
-	return guards
+	return askers
 }
 
-func guardOf(f *hcmv3.HttpFilter, inner proto.Message) (guard, bool) {
+func askerOf(f *hcmv3.HttpFilter, inner proto.Message) (asker, bool) {
 	switch inner := inner.(type) {
 	case *procv3.ExternalProcessor:
-		return guard{
+		return asker{
 			name: f.GetName(), attach: "ext_proc", resource: namedIn(inner.GetGrpcService().GetInitialMetadata()), mode: inner.GetProcessingMode(),
 			fingerprint: metadataOf(inner.GetGrpcService().GetInitialMetadata(), FingerprintMetadata),
 		}, asksService(inner.GetGrpcService())
 	case *authzv3.ExtAuthz:
-		return guard{name: f.GetName(), attach: "ext_authz", buffers: inner.GetWithRequestBody() != nil}, asksService(inner.GetGrpcService())
+		return asker{name: f.GetName(), attach: "ext_authz", buffers: inner.GetWithRequestBody() != nil}, asksService(inner.GetGrpcService())
 	}
-	return guard{}, false
+	return asker{}, false
 }
 
 func namedIn(metadata []*corev3.HeaderValue) string { return metadataOf(metadata, ResourceMetadata) }

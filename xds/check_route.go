@@ -19,7 +19,7 @@ type level struct {
 	removed []string // response_headers_to_remove
 }
 
-func (k *checker) routeConfiguration(c *routev3.RouteConfiguration, guards []guard, at place) {
+func (k *checker) routeConfiguration(c *routev3.RouteConfiguration, askers []asker, at place) {
 	if c.GetVhds() != nil {
 		k.problem(at.at("vhds"), "virtual hosts come from elsewhere (vhds), so that they cannot be checked")
 	}
@@ -29,11 +29,11 @@ func (k *checker) routeConfiguration(c *routev3.RouteConfiguration, guards []gua
 	k.routeHeaders(c.GetRequestHeadersToAdd(), c.GetRequestHeadersToRemove(), at)
 	outer := []level{{c.GetTypedPerFilterConfig(), at.at("typed_per_filter_config"), c.GetResponseHeadersToRemove()}}
 	for i, h := range c.GetVirtualHosts() {
-		k.checkHost(h, guards, outer, at.at("virtual_hosts", i))
+		k.checkHost(h, askers, outer, at.at("virtual_hosts", i))
 	}
 }
 
-func (k *checker) checkHost(h *routev3.VirtualHost, guards []guard, outer []level, at place) {
+func (k *checker) checkHost(h *routev3.VirtualHost, askers []asker, outer []level, at place) {
 	if h.GetMatcher() != nil {
 		k.problem(at.at("matcher"), "matcher picks routes in ways that cannot be checked: use routes")
 	}
@@ -57,22 +57,22 @@ func (k *checker) checkHost(h *routev3.VirtualHost, guards []guard, outer []leve
 		for j, w := range weighted {
 			at := at.at("route", "weighted_clusters", "clusters", j)
 			k.routeHeaders(w.GetRequestHeadersToAdd(), w.GetRequestHeadersToRemove(), at)
-			k.guarded(guards, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.at("typed_per_filter_config"), w.GetResponseHeadersToRemove()}), at)
+			k.guarded(askers, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.at("typed_per_filter_config"), w.GetResponseHeadersToRemove()}), at)
 		}
 		if len(weighted) == 0 {
-			k.guarded(guards, levels, at)
+			k.guarded(askers, levels, at)
 		}
 	}
 }
 
 // guarded wants one filter on that asks this service, with the name of a resource.
-func (k *checker) guarded(guards []guard, levels []level, at place) {
+func (k *checker) guarded(askers []asker, levels []level, at place) {
 	k.clocksOnRoute(levels)
 	var on int
 	var named bool
-	for _, g := range guards {
+	for _, g := range askers {
 		disabled, resource, mode, where := k.effective(g, levels)
-		if where.node != nil && len(guards) == 1 {
+		if where.node != nil && len(askers) == 1 {
 			at = where
 		}
 		if disabled {
@@ -96,7 +96,7 @@ func (k *checker) guarded(guards []guard, levels []level, at place) {
 		}
 	}
 	switch {
-	case len(guards) == 0: // reported for the whole connection manager
+	case len(askers) == 0: // reported for the whole connection manager
 	case on == 0:
 		k.problem(at, "every filter that asks countersign is turned off for this route, so that its requests go through unseen")
 	case !named:
@@ -106,7 +106,7 @@ func (k *checker) guarded(guards []guard, levels []level, at place) {
 
 // effective is what the levels, from the outermost, make of a filter: the innermost that speaks of it decides whether it
 // is on, and of names and modes the innermost counts.
-func (k *checker) effective(g guard, levels []level) (disabled bool, resource string, mode *procv3.ProcessingMode, where place) {
+func (k *checker) effective(g asker, levels []level) (disabled bool, resource string, mode *procv3.ProcessingMode, where place) {
 	resource, mode = g.resource, g.mode
 	for _, l := range levels {
 		packed, ok := l.filters[g.name]
@@ -148,7 +148,7 @@ func overridden(packed *anypb.Any) (disabled bool, resource string, mode *procv3
 }
 
 // bodies wants a route of ext_authz to say whether bodies are sent along, and what it says to be so.
-func (k *checker) bodies(g guard, levels []level, at place) {
+func (k *checker) bodies(g asker, levels []level, at place) {
 	sends, says, where := bodiesSent(g, levels)
 	if where.node == nil {
 		where = at
@@ -164,7 +164,7 @@ func (k *checker) bodies(g guard, levels []level, at place) {
 // bodiesSent reports whether ext_authz sends bodies along for what the levels, from the outermost, are about, and whether it
 // tells the service so. Envoy takes settings from the innermost level and each context extension from the innermost that has
 // it.
-func bodiesSent(g guard, levels []level) (sends, says bool, where place) {
+func bodiesSent(g asker, levels []level) (sends, says bool, where place) {
 	sends = g.buffers
 	for _, l := range levels {
 		s, ok := checkSettings(l.filters[g.name])
@@ -201,7 +201,7 @@ func checkSettings(packed *anypb.Any) (*authzv3.CheckSettings, bool) {
 var resourceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 
 // resource is about the name that a route gives. Envoy fills %REQ(…)% in with what the client sent, so a name is plain.
-func (k *checker) resource(g guard, name string, mode *procv3.ProcessingMode, at place) {
+func (k *checker) resource(g asker, name string, mode *procv3.ProcessingMode, at place) {
 	if !resourceName.MatchString(name) {
 		k.problem(at, "the resource %q is not a plain name: a client could choose what is put in", name)
 		return
@@ -221,7 +221,7 @@ func (k *checker) resource(g guard, name string, mode *procv3.ProcessingMode, at
 }
 
 // cookies is about a route whose answers do not come by the service: there Envoy keeps the target's cookies from the agent.
-func (k *checker) cookies(g guard, name string, mode *procv3.ProcessingMode, levels []level, at place) {
+func (k *checker) cookies(g asker, name string, mode *procv3.ProcessingMode, levels []level, at place) {
 	passes := g.attach == "ext_authz" || mode.GetResponseBodyMode() == procv3.ProcessingMode_NONE
 	if k.config == nil || !passes {
 		return
@@ -246,7 +246,7 @@ func (k *checker) cookies(g guard, name string, mode *procv3.ProcessingMode, lev
 
 // fingerprint is about which configuration of a resource a route says it carries out. Of a file that says nothing, what is said
 // of answers counts.
-func (k *checker) fingerprint(g guard, name string, levels []level, at place) {
+func (k *checker) fingerprint(g asker, name string, levels []level, at place) {
 	said := g.fingerprint
 	for _, l := range levels {
 		if f := fingerprintIn(l.filters[g.name]); f != "" {

@@ -2,7 +2,6 @@ package xds_test
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,6 +32,16 @@ type gateway struct {
 // target's URL.
 func startGateway(t *testing.T, resources string) *gateway {
 	t.Helper()
+	g := launch(t, resources)
+	if err := g.xds.Wait(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// launch is startGateway that waits for nothing.
+func launch(t *testing.T, resources string) *gateway {
+	t.Helper()
 	g := &gateway{target: extproctest.NewTarget(t, extproctest.TargetOptions{}), address: extproctest.FreeAddress(t)}
 	g.config = parse(t, extproctest.Dir(t), fmt.Sprintf(resources, g.address, g.target.URL))
 	g.service = startService(t, g.config)
@@ -41,11 +50,6 @@ func startGateway(t *testing.T, resources string) *gateway {
 		t.Fatal(err)
 	}
 	g.envoy = extproctest.StartEnvoy(t, extproctest.EnvoyConfig{Bootstrap: string(boot), Args: []string{"--drain-strategy", "immediate"}})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if err := g.xds.Wait(ctx); err != nil {
-		t.Fatal(err)
-	}
 	return g
 }
 

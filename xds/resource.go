@@ -51,7 +51,11 @@
 //     them. With ext_proc looking at answers the agent gets no answer at all. So the filter itself does not look at
 //     answers, and each route that wants it to does: a request that cannot be parsed has no route.
 //   - A snapshot cache answers a NACK, whose version is the old one, with the resources that were just refused, at once
-//     and for ever. [Server] has it wait for other resources instead.
+//     and for ever. [Server] has it wait for other resources, and offers what was refused again after a second, two, four and
+//     so on up to sixteen: a port that another program has may be free by then, and nothing else has Envoy try.
+//   - A listener that is refused takes its subscriptions to routes and secrets with it. Envoy then names none of that type,
+//     which the cache takes for all of them, and Envoy refuses what it has not named without a word of why: 20,000 messages a
+//     second, each way. [Server] answers such a request with nothing.
 //   - STRICT_DNS makes both address families of a name endpoints of equal weight, so a family that does not answer fails
 //     every second request; clusters prefer IPv4.
 //   - Envoy does not retry, so a target that closes an idle connection just as a request is sent on it costs that request.

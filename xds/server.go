@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -22,6 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // Options are what a [Server] tells of itself.
@@ -44,12 +47,21 @@ type Server struct {
 
 	updating sync.Mutex // one update at a time
 	served   *Prepared
+	offers   int // how often what is served has been offered again
 
 	mu      sync.Mutex
 	version string
 	streams map[int64]*stream
 	changed chan struct{} // closed and replaced when what State says changes
+	delay   time.Duration // until what was refused last is offered again
+	again   *time.Timer   // to offer what was refused again; nil where nothing is
 }
+
+// How long after a refusal what was refused is offered again, the first time and in the end.
+const (
+	firstOffer = time.Second
+	lastOffer  = 16 * time.Second
+)
 
 // stream is one Envoy that is connected.
 type stream struct {
@@ -71,7 +83,7 @@ type Refusal struct {
 type Node struct {
 	ID       string
 	Accepted map[string]string // type of resource -> version
-	Refused  []Refusal         // of the current version
+	Refused  []Refusal         // what it has refused and not accepted since
 }
 
 // State is what is served, and what the connected Envoys made of it.
@@ -96,11 +108,11 @@ func NewServer(o Options) *Server {
 		o.Alarm = func(string, string) {}
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{options: o, stop: stop, streams: map[int64]*stream{}, changed: make(chan struct{})}
+	s := &Server{options: o, stop: stop, streams: map[int64]*stream{}, changed: make(chan struct{}), delay: firstOffer}
 	// Not the cache's ADS mode: it answers only a request that names everything there is, so one listener that Envoy refuses
 	// would keep the routes of all others back.
 	s.cache = cache.NewSnapshotCache(false, anyHash{}, quiet{})
-	s.ads = serverv3.NewServer(ctx, s.cache, serverv3.CallbackFuncs{
+	s.ads = serverv3.NewServer(ctx, watched{s.cache}, serverv3.CallbackFuncs{
 		StreamOpenFunc:     s.opened,
 		StreamClosedFunc:   s.closed,
 		StreamRequestFunc:  s.requested,
@@ -109,13 +121,35 @@ func NewServer(o Options) *Server {
 	return s
 }
 
+// watched is the cache for an Envoy that says what it watches. Of routes and secrets it names each one, so that a request
+// without a name watches none; the cache takes it for one that wants them all. Envoy cannot use what it does not watch, asks
+// for it to be put right, and would get the same again, at once and for ever.
+type watched struct{ cache.Cache }
+
+func (w watched) CreateWatch(r *cache.Request, sub cache.Subscription, to chan cache.Response) (func(), error) {
+	if watchesNothing(r) {
+		return func() {}, nil
+	}
+	return w.Cache.CreateWatch(r, sub, to)
+}
+
+func watchesNothing(r *cache.Request) bool {
+	url := r.GetTypeUrl()
+	return url != resource.ListenerType && url != resource.ClusterType && len(r.GetResourceNames()) == 0
+}
+
 // Register adds ADS to g.
 func (s *Server) Register(g *grpc.Server) {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s.ads)
 }
 
 // Close ends every stream, so that the gRPC server can stop gracefully. Envoy keeps what it has.
-func (s *Server) Close() { s.stop() }
+func (s *Server) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stop()
+	s.settleLocked()
+}
 
 // Prepared is what is to be served for one configuration: made whole and found consistent, and told to nobody yet.
 type Prepared struct {
@@ -158,6 +192,7 @@ func (s *Server) Serve(ctx context.Context, p *Prepared) error {
 	}
 	s.mu.Lock()
 	s.version = p.version
+	s.settleLocked()
 	s.announceLocked()
 	s.mu.Unlock()
 	for _, next := range []*cache.Snapshot{bridge(s.served, p.snapshot), p.snapshot} {
@@ -165,8 +200,65 @@ func (s *Server) Serve(ctx context.Context, p *Prepared) error {
 			return fmt.Errorf("serve version %s over xDS: %w", p.version, err)
 		}
 	}
-	s.served = p
+	s.served, s.offers = p, 0
 	return nil
+}
+
+// offerAgain sends Envoy once more what it refused. What it has no place for, a port that another program has, it may have one
+// for by now; nothing else tells.
+func (s *Server) offerAgain() {
+	s.updating.Lock()
+	defer s.updating.Unlock()
+	s.offers++
+	next := &cache.Snapshot{Resources: s.served.snapshot.Resources}
+	s.mu.Lock()
+	s.again = nil
+	for _, st := range s.streams {
+		for url := range st.refused {
+			if kind := cache.GetResponseType(url); kind != types.UnknownType {
+				next.Resources[kind].Version = s.version + offered + strconv.Itoa(s.offers)
+			}
+		}
+	}
+	s.mu.Unlock()
+	if err := s.cache.SetSnapshot(context.Background(), anyNode, next); err != nil {
+		s.options.Log.Warn("what Envoy refused cannot be offered again", "error", err)
+	}
+}
+
+// offered stands before the number of an offer, in the version that Envoy sees.
+const offered = "~"
+
+// plain is a version without the number of an offer.
+func plain(version string) string {
+	version, _, _ = strings.Cut(version, offered)
+	return version
+}
+
+// settleLocked ends offering again: something else is served, or nothing is refused.
+func (s *Server) settleLocked() {
+	if s.again != nil {
+		s.again.Stop()
+	}
+	s.again, s.delay = nil, firstOffer
+}
+
+// easedLocked ends offering again where no Envoy refuses anything any more.
+func (s *Server) easedLocked() {
+	for _, st := range s.streams {
+		if len(st.refused) > 0 {
+			return
+		}
+	}
+	s.settleLocked()
+}
+
+// refusedLocked sees to it that what was refused is offered again, later each time.
+func (s *Server) refusedLocked() {
+	if s.again == nil {
+		s.again = time.AfterFunc(s.delay, guard.Func("what Envoy refused", s.offerAgain))
+		s.delay = min(2*s.delay, lastOffer)
+	}
 }
 
 // bridge is from with the clusters and secrets of to added, so that Envoy has a target before a route that leads there, and
@@ -214,12 +306,7 @@ func (s *Server) stateLocked() State {
 		for url, version := range st.accepted {
 			n.Accepted[shortType(url)] = version
 		}
-		for _, r := range st.refused {
-			if r.Version == s.version {
-				n.Refused = append(n.Refused, r)
-			}
-		}
-		slices.SortFunc(n.Refused, func(a, b Refusal) int { return cmp.Compare(a.Type, b.Type) })
+		n.Refused = slices.SortedFunc(maps.Values(st.refused), func(a, b Refusal) int { return cmp.Compare(a.Type, b.Type) })
 		out.Nodes = append(out.Nodes, n)
 	}
 	slices.SortFunc(out.Nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
@@ -239,7 +326,7 @@ func (s *Server) ackedLocked(version string) bool {
 			return false
 		}
 		for url, sent := range st.sent {
-			if sent != version || st.accepted[url] != version {
+			if plain(sent) != version || st.accepted[url] != version {
 				return false
 			}
 		}
@@ -256,6 +343,9 @@ func (s *Server) Wait(ctx context.Context) error {
 		s.mu.Unlock()
 		for _, n := range state.Nodes {
 			for _, r := range n.Refused {
+				if r.Version != state.Version {
+					continue
+				}
 				return fmt.Errorf("an Envoy, %s, refused %s of version %s: %s", n.ID, r.Type, r.Version, r.Message)
 			}
 		}
@@ -290,6 +380,7 @@ func (s *Server) closed(id int64, _ *corev3.Node) {
 		s.options.Log.Info("Envoy left ADS", "node", st.node)
 	}
 	delete(s.streams, id)
+	s.easedLocked()
 	s.announceLocked()
 }
 
@@ -317,16 +408,25 @@ func (s *Server) note(id int64, req *discoveryv3.DiscoveryRequest) *Refusal {
 		s.options.Log.Info("Envoy came to ADS", "node", st.node)
 	}
 	url := req.GetTypeUrl()
-	version := strings.TrimPrefix(st.open[req.GetResponseNonce()], "+")
+	version := strings.TrimPrefix(plain(st.open[req.GetResponseNonce()]), "+")
 	delete(st.open, req.GetResponseNonce())
 	defer s.announceLocked()
-	if req.GetErrorDetail() == nil {
+	switch {
+	case watchesNothing(req):
+		delete(st.sent, url)
+		delete(st.accepted, url)
+		delete(st.refused, url)
+		s.easedLocked()
+		return nil
+	case req.GetErrorDetail() == nil:
 		if req.GetResponseNonce() != "" {
-			st.accepted[url] = req.GetVersionInfo()
+			st.accepted[url] = plain(req.GetVersionInfo())
 			delete(st.refused, url)
+			s.easedLocked()
 		}
 		return nil
 	}
+	s.refusedLocked()
 	refused := Refusal{Type: shortType(url), Version: version, Message: req.GetErrorDetail().GetMessage()}
 	// A NACK carries the version before. The cache would take that for an Envoy that has not got the current one yet, and
 	// send it again.

@@ -79,25 +79,73 @@ func TestSameConfigurationIsTheSameVersion(t *testing.T) {
 	}
 }
 
-// Envoy cannot listen where somebody else does, which no check of ours can know.
-func TestRefusedResourceIsOneAlarmAndSparesTheOthers(t *testing.T) {
-	g := startGateway(t, both)
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// Envoy cannot listen where somebody else does, which no check of ours can know. It is told of nothing that it does not watch,
+// and is offered the listener again until the port is free. The other listeners are spared.
+func TestAListenerWhosePortIsTaken(t *testing.T) {
+	const good = `  - {name: payments, kind: http, listen: {address: "%[1]s", host: payments.test}, target: "%[2]s"}` + "\n"
+	for _, tls := range []bool{false, true} {
+		for _, reload := range []bool{false, true} {
+			t.Run(fmt.Sprintf("TLS %v, reload %v", tls, reload), func(t *testing.T) {
+				taken, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer taken.Close()
+				settings := ""
+				if tls {
+					issued := extproctest.NewAuthority(t).Issue("agents.test")
+					settings = fmt.Sprintf(", tls: {certificate_file: %s, key_file: %s}", issued.CertFile, issued.KeyFile)
+				}
+				blocked := fmt.Sprintf(`  - {name: blocked, kind: http, listen: {address: "%s"%s}, target: "%%[2]s"}`, taken.Addr(), settings)
+				var g *gateway
+				if reload {
+					g = startGateway(t, good)
+					next := parse(t, filepath.Dir(g.config.File()), fmt.Sprintf(good+blocked, g.address, g.target.URL))
+					if err := g.xds.Update(t.Context(), next); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					g = launch(t, "%.0[1]s"+blocked) // alone, so that Envoy watches no routes when it has refused it
+				}
+				if err := g.xds.Wait(within(t)); err == nil || !strings.Contains(err.Error(), taken.Addr().String()) {
+					t.Fatalf("Wait: %v, want Envoy's refusal of %s", err, taken.Addr())
+				}
+				extproctest.Await(t, "the listener to be offered again, twice", 20*time.Second, func(context.Context) error {
+					if n := g.envoy.Stats()["listener_manager.lds.update_rejected"]; n < 3 {
+						return fmt.Errorf("refused %d times", n)
+					}
+					return nil
+				})
+				g.refusedOnce(t, taken.Addr().String())
+				if reload {
+					g.do(t, "GET", "/", "payments.test", "")
+					if got := g.last(t).resource; got != "payments" {
+						t.Errorf("resource %q, want payments", got)
+					}
+				}
+
+				if err := taken.Close(); err != nil {
+					t.Fatal(err)
+				}
+				extproctest.Await(t, "Envoy to take it", 20*time.Second, func(context.Context) error {
+					if state := g.xds.State(); !g.xds.Acked(state.Version) || len(state.Nodes) != 1 || len(state.Nodes[0].Refused) != 0 {
+						return fmt.Errorf("state %+v", state)
+					}
+					return nil
+				})
+				conn, err := net.Dial("tcp", taken.Addr().String())
+				if err != nil {
+					t.Fatalf("the port is free, and nobody listens there: %v", err)
+				}
+				conn.Close()
+			})
+		}
 	}
-	defer taken.Close()
-	bad := parse(t, filepath.Dir(g.config.File()), fmt.Sprintf(`
-  - {name: moved, kind: http, listen: {address: "%[1]s", host: payments.test}, target: "%[2]s"}
-  - {name: blocked, kind: http, listen: {address: "%[3]s"}, target: "%[2]s"}
-`, g.address, g.target.URL, taken.Addr()))
-	if err := g.xds.Update(t.Context(), bad); err != nil {
-		t.Fatal(err)
-	}
-	if err := g.xds.Wait(within(t)); err == nil || !strings.Contains(err.Error(), taken.Addr().String()) {
-		t.Fatalf("Wait: %v, want Envoy's refusal of %s", err, taken.Addr())
-	}
-	g.await(t, "an alarm", func() bool { return len(g.alarms) > 0 })
+}
+
+// refusedOnce holds that the refusal of a listener is known, told once, and has made nobody talk without end.
+func (g *gateway) refusedOnce(t *testing.T, address string) {
+	t.Helper()
 	state := g.xds.State()
 	if g.xds.Acked(state.Version) {
 		t.Error("a refused version counts as accepted")
@@ -105,28 +153,18 @@ func TestRefusedResourceIsOneAlarmAndSparesTheOthers(t *testing.T) {
 	if len(state.Nodes) != 1 || state.Nodes[0].ID != "test-1" || len(state.Nodes[0].Refused) != 1 || state.Nodes[0].Refused[0].Type != "Listener" {
 		t.Errorf("state %+v, want one Envoy that refused a listener", state)
 	}
-	extproctest.Await(t, "the other listener's new routes", 20*time.Second, func(context.Context) error {
-		g.do(t, "GET", "/", "payments.test", "")
-		if got := g.last(t).resource; got != "moved" {
-			return fmt.Errorf("resource %q", got)
-		}
-		return nil
-	})
-
-	// The refused listener was not sent again and again: the next good update is the next thing that Envoy hears.
-	if err := g.xds.Update(t.Context(), g.config); err != nil {
-		t.Fatal(err)
-	}
-	if err := g.xds.Wait(within(t)); err != nil {
-		t.Fatal(err)
+	if n := strings.Count(g.envoy.Log(), "unwatched"); n > 1 {
+		t.Errorf("Envoy was told %d times of what it does not watch", n)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.alarms) != 1 || !strings.HasPrefix(g.alarms[0], "xds_nack: ") || !strings.Contains(g.alarms[0], "Listener") || !strings.Contains(g.alarms[0], taken.Addr().String()) {
-		t.Errorf("alarms %q, want one that names the listener", g.alarms)
+	for url, n := range g.sent {
+		if n > 6 {
+			t.Errorf("%d messages of ADS about %s", n, url)
+		}
 	}
-	if rejected := g.envoy.Stats()["listener_manager.lds.update_rejected"]; rejected != 1 {
-		t.Errorf("Envoy refused %d times, want once", rejected)
+	if len(g.alarms) != 1 || !strings.HasPrefix(g.alarms[0], "xds_nack: ") || !strings.Contains(g.alarms[0], "Listener") || !strings.Contains(g.alarms[0], address) {
+		t.Errorf("alarms %q, want one that names the listener", g.alarms)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
@@ -42,6 +43,7 @@ type service struct {
 	asked   []asked
 	logged  []*datav3.HTTPAccessLogEntry
 	alarms  []string
+	sent    map[string]int // messages of ADS, by type
 	changed chan struct{}
 }
 
@@ -63,7 +65,7 @@ const credential = "target-credential"
 // startService serves c to Envoy, at c.Listen.Envoy.
 func startService(t *testing.T, c *config.Config) *service {
 	t.Helper()
-	s := &service{changed: make(chan struct{})}
+	s := &service{sent: map[string]int{}, changed: make(chan struct{})}
 	s.xds = xds.NewServer(xds.Options{Alarm: func(kind, detail string) {
 		s.update(func() { s.alarms = append(s.alarms, kind+": "+detail) })
 	}})
@@ -81,13 +83,28 @@ func (s *service) listen(t *testing.T, c *config.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.grpc = grpc.NewServer()
+	s.grpc = grpc.NewServer(grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		return handle(srv, &counted{stream, s})
+	}))
 	s.xds.Register(s.grpc)
 	procv3.RegisterExternalProcessorServer(s.grpc, s)
 	authv3.RegisterAuthorizationServer(s.grpc, s)
 	accesslogv3.RegisterAccessLogServiceServer(s.grpc, s)
 	go func(g *grpc.Server) { _ = g.Serve(listener) }(s.grpc)
 	t.Cleanup(s.grpc.Stop)
+}
+
+// counted is a stream whose messages of ADS to Envoy are counted, by type.
+type counted struct {
+	grpc.ServerStream
+	s *service
+}
+
+func (c *counted) SendMsg(m any) error {
+	if r, ok := m.(*discoveryv3.DiscoveryResponse); ok {
+		c.s.update(func() { c.s.sent[r.GetTypeUrl()]++ })
+	}
+	return c.ServerStream.SendMsg(m)
 }
 
 func (s *service) update(change func()) {

@@ -89,18 +89,19 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	line("journal", g.journal.Err())
+	refused := refusals(g.envoys.State())
 	switch {
 	case envoy != nil:
-		err, refused := envoy.ready(r.Context()), refusals(g.envoys.State())
+		err := envoy.ready(r.Context())
 		if errors.Is(err, errNoListener) && len(refused) > 0 {
 			err = errors.New(refused[0])
 		}
 		line("envoy", err)
-		for _, text := range refused { // what Envoy carries out is not what is configured
-			line("envoy configuration", errors.New(text))
-		}
 	case g.withEnvoy:
 		line("envoy", errors.New("not started yet"))
+	}
+	for _, text := range refused { // what Envoy carries out is not what is configured
+		line("envoy configuration", errors.New(text))
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if !well {

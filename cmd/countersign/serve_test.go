@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -439,7 +440,7 @@ func journalSize(t *testing.T, g *story.Gateway) int64 {
 	return most
 }
 
-// TestNotReadyWhereEnvoyCannotListen has another program on the address that agents ask.
+// TestNotReadyWhereEnvoyCannotListen has another program on the address that agents ask, for a while.
 func TestNotReadyWhereEnvoyCannotListen(t *testing.T) {
 	t.Parallel()
 	g := start(t, readOnly, story.Options{})
@@ -449,14 +450,31 @@ func TestNotReadyWhereEnvoyCannotListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	extproctest.Start(t, extproctest.Command{Path: extproctest.Build(t), Args: []string{"serve", "--config", g.Config, "--envoy"}})
-	extproctest.Await(t, "a word on the listener", 30*time.Second, func(context.Context) error {
-		if code, text := statusOf("http://" + g.Admin + "/readyz"); code != 503 || !strings.Contains(text, "envoy: Listener refused: ") || !strings.Contains(text, "Address already in use") {
-			return fmt.Errorf("readyz: %d\n%s", code, text)
+	p := extproctest.Start(t, extproctest.Command{Path: extproctest.Build(t), Args: []string{"serve", "--config", g.Config, "--envoy"}})
+	awaitReadyz(t, g, 503, "envoy: Listener refused: ", g.Address, "Address already in use")
+	g.AwaitRecord("an alarm", func(r story.Record) bool { return r.Type == "alarm" && r.Body["kind"] == "xds_nack" })
+	must(t, l.Close())
+	awaitReadyz(t, g, 200, "envoy: ok")
+	if a := ask(t, g, "GET", "/v1/payments/7"); a.Status != 200 {
+		t.Errorf("when the port is free: %d %s", a.Status, a.Body)
+	}
+	if n := strings.Count(p.Log(), "\n"); n > 100 {
+		t.Errorf("%d lines of log", n)
+	}
+}
+
+// awaitReadyz waits for a status of /readyz with these parts in it.
+func awaitReadyz(t *testing.T, g *story.Gateway, want int, parts ...string) {
+	t.Helper()
+	extproctest.Await(t, "readiness", 30*time.Second, func(context.Context) error {
+		code, text := statusOf("http://" + g.Admin + "/readyz")
+		for _, part := range parts {
+			if code != want || !strings.Contains(text, part) {
+				return fmt.Errorf("readyz: %d, without %q\n%s", code, part, text)
+			}
 		}
 		return nil
 	})
-	g.AwaitRecord("an alarm", func(r story.Record) bool { return r.Type == "alarm" && r.Body["kind"] == "xds_nack" })
 }
 
 func TestAnAddressThatIsTakenSaysWhatToDo(t *testing.T) {
@@ -485,19 +503,7 @@ func TestReadyForThoseWhoCanBeServed(t *testing.T) {
 	away := "http://" + extproctest.FreeAddress(t)
 	g.Write("countersign.yaml", strings.Replace(string(text), "agents:\n", fmt.Sprintf("agents:\n  - {issuer: %q, audience: [x]}\n", away), 1))
 	g.Run()
-	awaitReadyz := func(want int, parts ...string) {
-		t.Helper()
-		extproctest.Await(t, "readiness", 30*time.Second, func(context.Context) error {
-			code, text := statusOf("http://" + g.Admin + "/readyz")
-			for _, part := range parts {
-				if code != want || !strings.Contains(text, part) {
-					return fmt.Errorf("readyz: %d, without %q\n%s", code, part, text)
-				}
-			}
-			return nil
-		})
-	}
-	awaitReadyz(200, "issuers: ok", "issuer "+g.Issuer.URL+": ok", "issuer "+away+": there are no keys of the issuer", "envoy: ok")
+	awaitReadyz(t, g, 200, "issuers: ok", "issuer "+g.Issuer.URL+": ok", "issuer "+away+": there are no keys of the issuer", "envoy: ok")
 	if a := ask(t, g, "GET", "/v1/payments/7"); a.Status != 200 {
 		t.Errorf("answer %d %s", a.Status, a.Body)
 	}
@@ -511,12 +517,17 @@ func TestReadyForThoseWhoCanBeServed(t *testing.T) {
 	must(t, err)
 	g.Write("countersign.yaml", string(text)+
 		fmt.Sprintf("  - {name: other, kind: http, policy: payments, listen: {address: %q}, target: %q}\n", taken.Addr(), g.Target.URL))
-	awaitReadyz(503, "envoy: ok", "envoy configuration: Listener refused: ")
+	awaitReadyz(t, g, 503, "envoy: ok", "envoy configuration: Listener refused: ", taken.Addr().String(), "Address already in use")
 	if a := ask(t, g, "GET", "/v1/payments/7"); a.Status != 200 {
 		t.Errorf("answer %d %s", a.Status, a.Body)
 	}
+	must(t, taken.Close())
+	awaitReadyz(t, g, 200, "envoy: ok")
+	conn, err := net.Dial("tcp", taken.Addr().String())
+	must(t, err)
+	must(t, conn.Close())
 	g.Process.Stop()
 	g.Issuer.Stop()
 	extproctest.Start(t, extproctest.Command{Path: extproctest.Build(t), Args: []string{"serve", "--config", g.Config, "--envoy"}})
-	awaitReadyz(503, "issuers: issuer ", "issuer "+g.Issuer.URL+": there are no keys of the issuer", "issuer "+away+": there are no keys of the issuer")
+	awaitReadyz(t, g, 503, "issuers: issuer ", "issuer "+g.Issuer.URL+": there are no keys of the issuer", "issuer "+away+": there are no keys of the issuer")
 }
