@@ -28,7 +28,7 @@ const (
 // Check rules on one request for Envoy's ext_authz filter. It sees no answer, so a ruling that redacts is refused, and
 // how the operation ended comes from Envoy's access log.
 func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.CheckResponse, err error) {
-	st, end, err := s.begin()
+	st, end, err := s.lane.Begin()
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, "countersign: "+err.Error())
 	}
@@ -43,11 +43,11 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 		resource: attrs.GetContextExtensions()[ResourceExtension], fingerprint: attrs.GetContextExtensions()[FingerprintExtension],
 		peer: addressText(attrs.GetSource().GetAddress()), answers: answersPass, connection: connectionOf(ctx),
 	}, fields)
-	if !s.clocks.arrive(a.op.Context.RequestID) {
+	if !s.clocks.arrive(a.Op.Context.RequestID) {
 		return nil, status.Error(codes.Aborted, "countersign: the request took too long, and was refused for it")
 	}
 	a.sent = bodyOf(request)
-	defer a.share.set(0)
+	defer a.Share.Set(0)
 	if !a.head(ctx, fields) || !a.body(ctx, attrs) {
 		return a.deny(ctx), nil
 	}
@@ -65,12 +65,12 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 		ok.Headers = append(ok.Headers, textField(credential.Name, credential.Value))
 	}
 	a.forward()
-	s.outcomes.expect(a)
-	s.outcomes.await(a, gate.Outcome{}, true)
+	a.Expect()
+	a.Await(gate.Outcome{}, true)
 	return &authz.CheckResponse{
 		Status:          &rpc.Status{Code: int32(codes.OK)},
 		HttpResponse:    &authz.CheckResponse_OkResponse{OkResponse: ok},
-		DynamicMetadata: operationMetadata(a.op.ID).Fields[MetadataNamespace].GetStructValue(),
+		DynamicMetadata: operationMetadata(a.Op.ID).Fields[MetadataNamespace].GetStructValue(),
 	}, nil
 }
 
@@ -144,23 +144,23 @@ func requestFields(r *authz.AttributeContext_HttpRequest) []web.Field {
 
 // deny ends a refused attempt.
 func (a *attempt) deny(ctx context.Context) *authz.CheckResponse {
-	a.server.finish(a.state.Gate, a.op.Resource.Name, a.ruling, a.outcomeOfHold(ctx))
+	a.Finish(a.outcomeOfHold(ctx))
 	return a.denied()
 }
 
 // denied is what a refused attempt is answered.
 func (a *attempt) denied() *authz.CheckResponse {
 	denied := &authz.DeniedHttpResponse{
-		Status: &httptype.HttpStatus{Code: httptype.StatusCode(a.refused.status)},
-		Body:   string(a.refused.body),
+		Status: &httptype.HttpStatus{Code: httptype.StatusCode(a.told().status)},
+		Body:   string(a.told().body),
 	}
-	for _, f := range a.refused.fields {
+	for _, f := range a.told().fields {
 		denied.Headers = append(denied.Headers, textField(f.Name, f.Value))
 	}
 	return &authz.CheckResponse{
 		Status:          &rpc.Status{Code: int32(codes.PermissionDenied)},
 		HttpResponse:    &authz.CheckResponse_DeniedResponse{DeniedResponse: denied},
-		DynamicMetadata: operationMetadata(a.op.ID).Fields[MetadataNamespace].GetStructValue(),
+		DynamicMetadata: operationMetadata(a.Op.ID).Fields[MetadataNamespace].GetStructValue(),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	filter "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/lane"
 )
 
 // What Envoy says of an ext_proc stream in its gRPC metadata. The route sets it, so that no client can choose it.
@@ -39,7 +40,7 @@ type call struct {
 	fingerprint string // empty where Envoy's file has none: then only answers counts
 	peer        string
 	answers     answers
-	connection  *connection // nil where that is not watched
+	connection  *lane.Connection // nil where that is not watched
 }
 
 // answers is whether the answer to a call comes by here. The zero value is neither, and refuses.
@@ -66,13 +67,13 @@ func answersOf(mode filter.ProcessingMode_BodySendMode) answers {
 func (c *call) seesAnswers() bool { return c.answers == answersCome }
 
 // differs says in what Envoy does not carry out r for this call; it is empty where it does.
-func (c *call) differs(r *Resource) string {
+func (c *call) differs(r *lane.Resource, own *HTTP) string {
 	switch {
 	case c.fingerprint != "" && c.fingerprint != r.Fingerprint:
 		return "Envoy carries out another configuration of this resource than the gateway's"
-	case !r.PassResponse && c.answers != answersCome:
+	case !own.PassResponse && c.answers != answersCome:
 		return "The answers of this resource do not come by the gateway, as its configuration says that they do"
-	case r.PassResponse && c.answers != answersPass:
+	case own.PassResponse && c.answers != answersPass:
 		return "The answers of this resource come by the gateway, and its configuration says that they do not"
 	default:
 		return ""
@@ -81,11 +82,11 @@ func (c *call) differs(r *Resource) string {
 
 // carriedOut refuses a call for which Envoy does not carry out what the state says of the resource.
 func (a *attempt) carriedOut(ctx context.Context) bool {
-	why := a.call.differs(a.resource)
+	why := a.call.differs(a.Resource, a.http)
 	if why == "" {
 		return true
 	}
-	a.server.tellDiffering(a.resource.Name, why)
+	a.server.tellDiffering(a.Resource.Name, why)
 	return a.refuse(ctx, gate.Refusal{Problem: gate.Unavailable, Detail: why + ", so the operation was refused. Nothing was done. " +
 		"While a configuration is being changed this passes by itself: try again later, over a new connection. Where it stays, whoever runs Envoy has to give it the configuration of now."})
 }
@@ -97,38 +98,30 @@ const (
 	differingEvery = time.Minute
 )
 
-// differing remembers when it was told that Envoy carries out something else.
+// differing remembers when an alarm said that Envoy carries out something else.
 type differing struct {
-	mu    sync.Mutex
-	since time.Time // the last reload
-	told  map[string]time.Time
+	mu     sync.Mutex
+	raised map[string]time.Time // by resource
 }
 
-func (d *differing) reloaded(now time.Time) {
+// due reports whether it is time to tell of a resource. reloaded is when the last reload was.
+func (d *differing) due(resource string, reloaded, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.since = now
-	clear(d.told)
-}
-
-// due reports whether it is time to tell of a resource.
-func (d *differing) due(resource string, now time.Time) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	last, told := d.told[resource]
-	if now.Sub(d.since) < differingAfter || told && now.Sub(last) < differingEvery {
+	last, raised := d.raised[resource]
+	if now.Sub(reloaded) < differingAfter || raised && last.After(reloaded) && now.Sub(last) < differingEvery {
 		return false
 	}
-	if d.told == nil {
-		d.told = map[string]time.Time{}
+	if d.raised == nil {
+		d.raised = map[string]time.Time{}
 	}
-	d.told[resource] = now
+	d.raised[resource] = now
 	return true
 }
 
 func (s *Server) tellDiffering(resource, why string) {
-	if s.differing.due(resource, s.opt.Now()) {
-		s.opt.Alarm("envoy_differs", fmt.Sprintf("resource %s: %s, so that its requests are refused: see whether Envoy took what it was sent (xds_nack); "+
+	if s.differing.due(resource, s.lane.Reloaded(), s.lane.Now()) {
+		s.lane.Alarm("envoy_differs", fmt.Sprintf("resource %s: %s, so that its requests are refused: see whether Envoy took what it was sent (xds_nack); "+
 			"where it runs a file, make that again (countersign envoy static), hold it against the configuration (countersign check) and start Envoy with it", resource, why))
 	}
 }

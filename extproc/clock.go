@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/lane"
 )
 
 // ClockMetadata is the gRPC metadata key in which Envoy names the resource of a stream that is about time alone. Where ext_authz
@@ -75,19 +76,19 @@ func (c *clocks) forget(id string) {
 
 // clock serves a stream that is about time alone. What it lets go on is not allowed by that: ext_authz comes after it, and only a
 // resource that is attached so has a clock.
-func (s *Server) clock(st *State, stream ext.ExternalProcessor_ProcessServer, name string) error {
+func (s *Server) clock(st *lane.State, stream ext.ExternalProcessor_ProcessServer, name string) error {
 	ctx := stream.Context()
 	m, err := stream.Recv()
 	if err != nil {
 		return nil // Envoy, or its client, has left
 	}
-	r, known := st.Resources[name]
-	if !known || !r.ByAuthz || m.GetRequestHeaders() == nil {
+	r := httpOf(st.Resources[name])
+	if r == nil || !r.ByAuthz || m.GetRequestHeaders() == nil {
 		return status.Errorf(codes.InvalidArgument, "countersign: %q has no clock", name)
 	}
 	fields := fieldsOf(m.GetRequestHeaders().GetHeaders())
 	c := call{resource: name, fingerprint: toldAll(ctx, FingerprintMetadata), peer: told(ctx, PeerMetadata), answers: answersPass}
-	id := contextOf(fields, c.peer, s.opt.Now()).RequestID
+	id := contextOf(fields, c.peer).RequestID
 	arrived, ok := s.clocks.start(id)
 	if !ok {
 		return status.Error(codes.InvalidArgument, "countersign: a clock needs a request id of Envoy's own")
@@ -104,7 +105,7 @@ func (s *Server) clock(st *State, stream ext.ExternalProcessor_ProcessServer, na
 		return nil
 	case <-ctx.Done():
 		return nil
-	case <-s.stopping.Done():
+	case <-s.lane.Stopping():
 		return nil // and Check refuses it
 	case <-late.C:
 	}
@@ -112,16 +113,16 @@ func (s *Server) clock(st *State, stream ext.ExternalProcessor_ProcessServer, na
 		return nil
 	}
 	a := s.newAttempt(st, c, fields)
-	defer a.share.set(0)
+	defer a.Share.Set(0)
 	if a.head(ctx, fields) {
 		a.tooLate(ctx)
 	}
-	s.finish(st.Gate, name, a.ruling, a.outcomeOfRefusal())
-	return stream.Send(immediate(a.refused, a.op.ID))
+	a.Finish(a.outcomeOfRefusal())
+	return stream.Send(immediate(a.told(), a.Op.ID))
 }
 
 // tooLate refuses a request that has not arrived whole in time.
 func (a *attempt) tooLate(ctx context.Context) {
 	a.refuse(context.WithoutCancel(ctx), gate.Refusal{Problem: gate.Unreadable, Detail: fmt.Sprintf(
-		"The request did not arrive whole within %v, so it was refused. Nothing was done. Send it faster, or in smaller parts.", a.resource.RequestTime)})
+		"The request did not arrive whole within %v, so it was refused. Nothing was done. Send it faster, or in smaller parts.", a.http.RequestTime)})
 }

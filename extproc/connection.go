@@ -9,13 +9,13 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/lane"
 )
 
-// connection is one of Envoy's connections to this service; each worker thread of an Envoy has one. When it ends, nobody is
-// left who could tell how the operations ended that were decided over it and that only the access log can end.
+// connection is what gRPC knows of one of Envoy's connections to this service.
 type connection struct {
 	credentials.AuthInfo
-	ended bool // guarded by outcomes.mu
+	of *lane.Connection
 }
 
 // Watch returns credentials that do what inner does, and tell the server when a connection ends. Without them an operation
@@ -35,8 +35,8 @@ func (w *watch) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, e
 	if err != nil {
 		return conn, info, err
 	}
-	c := &connection{AuthInfo: info}
-	return &watchedConn{Conn: conn, closed: sync.OnceFunc(guard.Func("the end of a connection", func() { w.server.outcomes.lost(c) }))}, c, nil
+	c := &connection{info, &lane.Connection{}}
+	return &watchedConn{Conn: conn, closed: sync.OnceFunc(guard.Func("the end of a connection", func() { w.server.lane.Lost(c.of) }))}, c, nil
 }
 
 // Clone copies the credentials.
@@ -56,11 +56,11 @@ func (c *watchedConn) Close() error {
 }
 
 // connectionOf is the connection that a call came by; nil where it is not watched.
-func connectionOf(ctx context.Context) *connection {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return nil
+func connectionOf(ctx context.Context) *lane.Connection {
+	if p, ok := peer.FromContext(ctx); ok {
+		if c, ok := p.AuthInfo.(*connection); ok {
+			return c.of
+		}
 	}
-	c, _ := p.AuthInfo.(*connection)
-	return c
+	return nil
 }

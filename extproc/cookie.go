@@ -49,7 +49,7 @@ const (
 )
 
 func (a *attempt) cookieBox() cookieBox {
-	return cookieBox{a.state.CookieKey, []string{a.resource.Name, a.op.Principal.Issuer, a.op.Principal.Subject}}
+	return cookieBox{a.http.CookieKey, []string{a.Resource.Name, a.Op.Principal.Issuer, a.Op.Principal.Subject}}
 }
 
 // aead is for one cookie: the key is used once, so that the nonce may be zero.
@@ -117,7 +117,7 @@ func (b cookieBox) open(name, sealed string) (string, bool) {
 func (a *attempt) openCookies(r *web.Request) error {
 	value, _ := r.Headers.Get("cookie")
 	fields, _ := value.([]string)
-	if a.resource.Cookies != SessionCookies || len(fields) == 0 {
+	if a.http.Cookies != SessionCookies || len(fields) == 0 {
 		return nil
 	}
 	box := a.cookieBox()
@@ -140,7 +140,7 @@ func (a *attempt) openCookies(r *web.Request) error {
 
 // cookies decides what becomes of the cookies among the fields of an answer's head.
 func (x *exchange) cookies(fields []web.Field, m *ext.HeaderMutation) {
-	mode := x.attempt.resource.Cookies
+	mode := x.attempt.http.Cookies
 	if mode == PassCookies {
 		return // under a plan it is a field like others that are searched
 	}
@@ -157,7 +157,7 @@ func (x *exchange) cookies(fields []web.Field, m *ext.HeaderMutation) {
 			continue
 		}
 		if sealed, err := x.attempt.sealCookie(f.Value); err != nil {
-			x.server.opt.Log.Error("a cookie of the target was removed", "resource", x.attempt.resource.Name, "error", err)
+			x.server.lane.Log.Error("a cookie of the target was removed", "resource", x.attempt.Resource.Name, "error", err)
 		} else if sealed != "" {
 			m.SetHeaders = append(m.SetHeaders, addField("set-cookie", sealed))
 		}
@@ -176,7 +176,7 @@ func (a *attempt) sealCookie(field string) (string, error) {
 		return "", err
 	}
 	out := name + "=" + sealed
-	path := a.op.Target
+	path := a.Op.Target
 	for _, attribute := range attributes {
 		key, v, _ := strings.Cut(attribute, "=")
 		switch key, v = strings.ToLower(strings.Trim(key, " \t")), strings.Trim(v, " \t"); {
@@ -190,7 +190,7 @@ func (a *attempt) sealCookie(field string) (string, error) {
 			out += "; SameSite=" + v
 		case key == "httponly":
 			out += "; HttpOnly"
-		case key == "secure" && a.resource.SecureCookies:
+		case key == "secure" && a.http.SecureCookies:
 			out += "; Secure"
 		}
 	}
@@ -208,7 +208,7 @@ func readSetCookie(field string) (name, value string, attributes []string, ok bo
 // cookieSecrets are the values of cookies that must not come back in an answer, beside the target's credential: those that
 // the agent's request opened, and those that the answer sets.
 func (a *attempt) cookieSecrets(fields []web.Field) []string {
-	if a.resource.Cookies != SessionCookies {
+	if a.http.Cookies != SessionCookies {
 		return nil
 	}
 	list := slices.Clone(a.secrets)

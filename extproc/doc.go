@@ -138,12 +138,26 @@
 // are the manual (config.Reference prints it). All problems are reported at once, with their lines. What weakens a
 // deployment has insecure in its key.
 //
+// # The life of an operation
+//
+// Package [github.com/countersign/countersign/extproc/lane] is what happens to every operation, whatever its kind. A lane.State
+// is everything that a reload replaces; lane.Lane.Swap swaps one pointer, and an operation loads it once, so that it is judged by
+// one configuration from its first byte to its last. A lane.Attempt is one operation: it says who acts, is decided, is held
+// while people are asked, and ends with one record. Where only Envoy's access log can tell how it ended, it waits for that. What
+// operations take of the memory is in one account, shared fairly among agents.
+//
+// Where the ruling is pending the operation is held: Envoy has sent nothing on. A hold waits for the desk to say that the request
+// has ended, takes up the configuration and policy of then, and has the gate rule again on the same operation; what goes on are
+// the bytes that were judged, which never left. A hold ends after approvals.hold, with the client, with the caller's deadline and
+// with the gateway; the request for approval stays open, and the agent is told to send the identical one again.
+//
+// lane.Lane.Drain refuses what is new and waits for what is under way.
+//
 // # The services
 //
-// This package puts them together. A [State] is everything that a reload replaces; [Server.Swap] swaps one pointer, and an
-// operation loads it once, so that it is judged by one configuration from its first byte to its last. A state says what Envoy
-// is to carry out, and a call what Envoy does: whether answers come by, and by a fingerprint everything else that a decision
-// relies on. Where they differ, after a reload that Envoy has not heard of or with a file that is old, nothing is allowed.
+// This package is what Envoy calls. A state says what Envoy is to carry out, and a call what Envoy does: whether answers come by,
+// and by a fingerprint everything else that a decision relies on. Where they differ, after a reload that Envoy has not heard of
+// or with a file that is old, nothing is allowed.
 //
 // [Server.Process] is one HTTP request, one ext_proc stream. Envoy names the resource in the stream's gRPC metadata, per
 // route, where no client can write. The service takes in the whole request, decides, and only then answers the first
@@ -156,12 +170,7 @@
 // taken out of the body, which is known once the body is whole. Where policy does not redact, answers pass as they come,
 // counted and hashed. What becomes of the target's cookies [Cookies] says.
 //
-// Where the ruling is pending, the request is held: the stream stays open, and Envoy has still sent nothing on. hold waits
-// for the desk to say that the request has ended, takes up the configuration and policy of then, and has the gate rule
-// again on the same operation; what goes on are the bytes that were judged, which never left. A request that came by what Envoy
-// carried out before is refused instead.
-// A hold ends after approvals.hold, with the client, with the caller's deadline and with the gateway; the request for
-// approval stays open, and the agent is told to send the identical one again.
+// A request that came by what Envoy carried out before is not released by a hold: it is refused.
 //
 // [Server.Check] is the same for ext_authz, which sees no answers: a ruling that redacts is refused there.
 //
@@ -169,7 +178,7 @@
 // passed against what was decided, and it ends the operations whose answers do not come by here or whose streams broke off.
 //
 // Refusals are application/problem+json, in words that a developer or a language model can act on, and never a policy's
-// internals. [Server.Drain] refuses what is new and waits for what is under way. A panic is one operation's: that is refused, and
+// internals. A panic is one operation's: that is refused, and
 // recorded as the gateway's failure. Package [github.com/countersign/countersign/extproc/guard] keeps one in a goroutine or a
 // timer from ending the process.
 //

@@ -22,6 +22,7 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/lane"
 )
 
 // MetadataNamespace is the namespace of the dynamic metadata that tells Envoy's access log the operation's id (`op`).
@@ -59,7 +60,7 @@ type exchange struct {
 
 // Process serves one HTTP request.
 func (s *Server) Process(stream ext.ExternalProcessor_ProcessServer) (err error) {
-	st, end, err := s.begin()
+	st, end, err := s.lane.Begin()
 	if err != nil {
 		return status.Error(codes.Unavailable, "countersign: "+err.Error())
 	}
@@ -81,7 +82,7 @@ func (s *Server) Process(stream ext.ExternalProcessor_ProcessServer) (err error)
 }
 
 // handle answers one message. done says that nothing more is to be said on this stream.
-func (x *exchange) handle(st *State, all *ext.ProcessingRequest) (done bool, err error) {
+func (x *exchange) handle(st *lane.State, all *ext.ProcessingRequest) (done bool, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	defer guard.Catch("an operation", func(guard.Panic) { done, err = x.failed() })
@@ -123,7 +124,7 @@ func attributesOf(m *ext.ProcessingRequest) map[string]*structpb.Value {
 // isLocal reports whether an answer is Envoy's own, in the place of one that the target did not give.
 func isLocal(details string) bool { return details != "" && details != "via_upstream" }
 
-func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeaders, all *ext.ProcessingRequest) (done bool, err error) {
+func (x *exchange) requestHead(ctx context.Context, st *lane.State, m *ext.HttpHeaders, all *ext.ProcessingRequest) (done bool, err error) {
 	peer := told(ctx, PeerMetadata)
 	if peer == "" {
 		peer = attributesOf(all)["source.address"].GetStringValue()
@@ -144,7 +145,7 @@ func (x *exchange) requestHead(ctx context.Context, st *State, m *ext.HttpHeader
 		x.request.hash = sha256.New()
 		return x.decide(ctx, nil)
 	}
-	if limit := x.attempt.resource.RequestTime; limit > 0 {
+	if limit := x.attempt.http.RequestTime; limit > 0 {
 		x.request.late = time.AfterFunc(limit, guard.Func("a request that is late", x.tooLate))
 	}
 	return false, nil
@@ -174,7 +175,7 @@ func (x *exchange) tooLate() {
 	a := x.attempt
 	a.tooLate(x.stream.Context())
 	if _, err := x.refuse(); err != nil {
-		x.server.opt.Log.Debug("refuse a request that took too long", "operation", a.op.ID, "error", err)
+		x.server.lane.Log.Debug("refuse a request that took too long", "operation", a.Op.ID, "error", err)
 	}
 }
 
@@ -182,7 +183,7 @@ func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool,
 	if x.attempt == nil || x.request.ended {
 		return true, outOfOrder("request body")
 	}
-	if x.attempt.isRefused {
+	if x.attempt.Refused() {
 		return true, nil
 	}
 	if a := x.attempt; !a.inspector.Streams() && !a.take(ctx, a.light+web.Held(a.inspector.Seen().BodyBytes+int64(len(m.Body)))) {
@@ -207,7 +208,7 @@ func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (do
 	if x.attempt == nil || x.request.ended {
 		return true, outOfOrder("request trailers")
 	}
-	if x.attempt.isRefused {
+	if x.attempt.Refused() {
 		return true, nil
 	}
 	x.request.ended = true
@@ -246,13 +247,13 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 	x.response.plan = a.plan
 	if a.call.seesAnswers() {
 		x.response.credential = credential.Value
-		x.response.echo = newEcho(a.resource.credentialForms(credential.Value, a.cookieSecrets(nil)))
+		x.response.echo = newEcho(a.http.credentialForms(credential.Value, a.cookieSecrets(nil)))
 	}
-	x.server.outcomes.expect(a)
+	a.Expect()
 	head := &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: x.requestMutation(credential, trailers != nil)}}
 	err = x.stream.Send(&ext.ProcessingResponse{
 		Response:        &ext.ProcessingResponse_RequestHeaders{RequestHeaders: head},
-		DynamicMetadata: operationMetadata(a.op.ID),
+		DynamicMetadata: operationMetadata(a.Op.ID),
 	})
 	if err != nil {
 		return true, err
@@ -278,12 +279,12 @@ func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.Hea
 	m := &ext.HeaderMutation{RemoveHeaders: a.inspector.Remove()}
 	if a.plan != nil {
 		for _, o := range a.inspector.Seen().Headers {
-			if web.RemovedForRedaction(a.op.Verb, o.Name) {
+			if web.RemovedForRedaction(a.Op.Verb, o.Name) {
 				m.RemoveHeaders = append(m.RemoveHeaders, o.Name)
 			}
 		}
 	}
-	if a.plan != nil || x.response.echo != nil || a.resource.Cookies == SessionCookies {
+	if a.plan != nil || x.response.echo != nil || a.http.Cookies == SessionCookies {
 		m.RemoveHeaders = append(m.RemoveHeaders, "accept-encoding")
 	}
 	if a.cookie != "" {
@@ -326,7 +327,7 @@ func pieces(body []byte, end bool, send func(*ext.CommonResponse) error) error {
 func (x *exchange) refuse() (done bool, err error) {
 	a := x.attempt
 	x.finish(a.outcomeOfHold(x.stream.Context()))
-	return true, x.stream.Send(immediate(a.refused, a.op.ID))
+	return true, x.stream.Send(immediate(a.told(), a.Op.ID))
 }
 
 // finish records how the operation ended, once.
@@ -341,9 +342,9 @@ func (x *exchange) finish(o gate.Outcome) {
 	}
 	a := x.attempt
 	if x.decided {
-		x.server.outcomes.forget(a.op.ID)
+		a.Forget()
 	}
-	x.server.finish(a.state.Gate, a.op.Resource.Name, a.ruling, o)
+	a.Finish(o)
 }
 
 // close is called when the stream has ended, for whatever reason.
@@ -354,7 +355,7 @@ func (x *exchange) close() {
 	x.response.stop()
 	a := x.attempt
 	if a != nil {
-		defer a.share.set(0)
+		defer a.Share.Set(0)
 	}
 	if a == nil || x.finished {
 		return
@@ -371,7 +372,7 @@ func (x *exchange) close() {
 		return
 	}
 	x.finished = true
-	x.server.outcomes.await(a, x.outcome(gate.ClientGone), !a.call.seesAnswers())
+	a.Await(x.outcome(gate.ClientGone), !a.call.seesAnswers())
 }
 
 // outcome is what is known by now of how an allowed operation ended.
@@ -379,7 +380,7 @@ func (x *exchange) outcome(result gate.Result) gate.Outcome {
 	o := x.response.outcome()
 	o.Result = result
 	o.BytesIn = x.attempt.inspector.Seen().BodyBytes
-	o.Duration = x.server.opt.Now().Sub(x.attempt.started)
+	o.Duration = x.server.lane.Now().Sub(x.attempt.Started)
 	if x.request.hash != nil {
 		o.RequestSHA256 = hex.EncodeToString(x.request.hash.Sum(nil))
 	}
@@ -425,7 +426,7 @@ func operationMetadata(id string) *structpb.Struct {
 	}}
 }
 
-func immediate(a answer, id string) *ext.ProcessingResponse {
+func immediate(a *answer, id string) *ext.ProcessingResponse {
 	m := &ext.HeaderMutation{}
 	for _, f := range a.fields {
 		m.SetHeaders = append(m.SetHeaders, setField(f.Name, f.Value))

@@ -63,7 +63,7 @@ func run(t *testing.T, name string, args ...string) []byte {
 var mayImport = map[string][]string{
 	"cmd/countersign":       {"extproc", "extproc/", "xds", "policies", "envoy"},
 	"examples/":             {"extproc/extproctest"},
-	"extproc":               {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/redact", "extproc/postgres"},
+	"extproc":               {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/lane", "extproc/redact"},
 	"extproc/approval/":     {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/datafile"},
 	"extproc/approval":      {"extproc/guard", "extproc/gate"},
 	"extproc/config":        {"extproc/inspect/"}, // what cannot be said in a configuration is known where it is read
@@ -71,11 +71,11 @@ var mayImport = map[string][]string{
 	"extproc/evidence":      {"extproc/guard", "extproc/gate", "extproc/datafile"},
 	"extproc/evidence/otlp": {"extproc/guard", "extproc/gate", "extproc/evidence", "extproc/datafile"},
 	"extproc/extproctest/":  {"extproc/extproctest"},
+	"extproc/lane":          {"extproc/guard", "extproc/gate", "extproc/identity"},
 	"extproc/identity":      {"extproc/guard", "extproc/gate"},
 	"extproc/inspect/":      {"extproc/gate"},
 	"extproc/terminal":      {"extproc/gate"},
 	"extproc/policy":        {"extproc/gate"},
-	"extproc/postgres":      {"extproc/gate", "extproc/inspect/postgres", "extproc/redact"},
 	"extproc/redact":        {"extproc/gate"},
 	"xds":                   {"extproc/config", "extproc/guard"},
 }

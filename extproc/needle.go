@@ -53,7 +53,7 @@ func newNeedles(value string, more ...string) *needles {
 }
 
 // credentialForms are what to look for in answers, where value was sent as the credential, and more secrets beside it.
-func (r *Resource) credentialForms(value string, more []string) *needles {
+func (r *HTTP) credentialForms(value string, more []string) *needles {
 	if len(more) > 0 {
 		return newNeedles(value, more...)
 	}

@@ -15,30 +15,14 @@ import (
 // A panic is one operation's: that is refused, its record says that the gateway failed, and the rest goes on. What was not sent
 // to the target by then is not sent, and what was not sent to the agent is withheld.
 
-const (
-	failedBefore = "A part of the gateway failed while it looked at this request, so it was refused. Nothing was done. Try again later; if it goes on, tell whoever runs the gateway."
-	failedAfter  = "A part of the gateway failed, so the target's answer is withheld. The operation itself may have been carried out."
-	failedWhy    = "a part of the gateway failed (a panic: see the alarm)"
-)
-
 var errFailed = status.Error(codes.Internal, "countersign: a part of the gateway failed")
 
 // failed ends an attempt in which the gateway failed. passed says that the request may be with the target.
 func (a *attempt) failed(passed bool) gate.Outcome {
-	refusal := gate.Refusal{Problem: gate.Unavailable, Detail: failedBefore}
-	switch {
-	case passed:
-		refusal = gate.Refusal{Problem: gate.Withheld, Detail: failedAfter}
-	case a.ruling.Receipt().Seq == 0 && !a.isRefused: // nothing is on record
-		ruling, err := a.state.Gate.Refuse(context.Background(), &a.op, refusal)
-		if err != nil {
-			a.unrecorded(err)
-		}
-		a.ruling = ruling
-	}
-	a.settle(refusal)
+	a.Failed(passed)
+	a.refusal = nil
 	o := a.outcomeOfRefusal()
-	o.Result, o.Reason = gate.GatewayFailed, failedWhy
+	o.Result, o.Reason = gate.GatewayFailed, "a part of the gateway failed (a panic: see the alarm)"
 	return o
 }
 
@@ -57,7 +41,7 @@ func (x *exchange) failed() (done bool, err error) {
 		o.Reason, o.Problem = refusal.Reason, refusal.Problem
 	}
 	x.finish(o)
-	return done, x.stream.Send(immediate(a.refused, a.op.ID)) // resets a stream whose answer has begun
+	return done, x.stream.Send(immediate(a.told(), a.Op.ID)) // resets a stream whose answer has begun
 }
 
 // failed denies after a panic in Check. a is nil where it was not known yet what is asked.
@@ -67,8 +51,8 @@ func (s *Server) failed(a *attempt) (out *authz.CheckResponse, err error) {
 		return nil, err
 	}
 	defer guard.Catch("the end of an operation in which the gateway failed", nil)
-	s.outcomes.forget(a.op.ID)
-	s.finish(a.state.Gate, a.op.Resource.Name, a.ruling, a.failed(false))
+	a.Forget()
+	a.Finish(a.failed(false))
 	return a.denied(), nil
 }
 

@@ -35,7 +35,7 @@ var statuses = map[gate.Problem]int{
 var retryAfter = map[gate.Problem]string{gate.Unavailable: "5", gate.ApprovalPending: "15"}
 
 // render writes a refusal as application/problem+json. challenge is the WWW-Authenticate value of an unauthenticated one.
-func render(r gate.Refusal, requestID, challenge string) answer {
+func render(r gate.Refusal, requestID, challenge string) *answer {
 	code, known := statuses[r.Problem]
 	if !known {
 		r.Problem, code = gate.Unavailable, http.StatusServiceUnavailable
@@ -69,7 +69,7 @@ func render(r gate.Refusal, requestID, challenge string) answer {
 	}
 	b = append(b, "}\n"...)
 
-	a := answer{status: code, body: b, fields: []web.Field{
+	a := &answer{status: code, body: b, fields: []web.Field{
 		{Name: "content-type", Value: "application/problem+json"},
 		{Name: "cache-control", Value: "no-store"},
 	}}

@@ -113,11 +113,11 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 	a, r := x.attempt, &x.response
 	r.hash = sha256.New()
 	r.ended = m.EndOfStream
-	if r.head, err = web.ReadResponse(a.op.Verb, fieldsOf(m.Headers), m.EndOfStream); err != nil {
+	if r.head, err = web.ReadResponse(a.Op.Verb, fieldsOf(m.Headers), m.EndOfStream); err != nil {
 		return x.withhold(err)
 	}
-	if r.plan == nil && a.resource.MaxAnswer > 0 && r.head.HasBody && r.head.Length > a.resource.MaxAnswer {
-		return x.withhold(tooLong(a.resource.MaxAnswer))
+	if r.plan == nil && a.http.MaxAnswer > 0 && r.head.HasBody && r.head.Length > a.http.MaxAnswer {
+		return x.withhold(tooLong(a.http.MaxAnswer))
 	}
 	if err := x.responseFields(); err != nil {
 		return x.withhold(err)
@@ -138,7 +138,7 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 func (x *exchange) responseFields() error {
 	r := &x.response
 	if set := x.attempt.cookieSecrets(r.head.Fields); len(set) > 0 {
-		r.echo = newEcho(x.attempt.resource.credentialForms(r.credential, set))
+		r.echo = newEcho(x.attempt.http.credentialForms(r.credential, set))
 	}
 	if err := r.echo.fields(x.shown(r.head.Fields)); err != nil {
 		return err
@@ -179,20 +179,20 @@ func (x *exchange) wordsOf(name string, values []string) []string {
 func (x *exchange) clean(i int, whole bool) bool {
 	r := &x.response
 	at := slices.Index(r.searched, i)
-	return whole && at >= 0 && x.attempt.op.Verb != "HEAD" && (r.stream == nil || !r.stream.Repeats(at))
+	return whole && at >= 0 && x.attempt.Op.Verb != "HEAD" && (r.stream == nil || !r.stream.Repeats(at))
 }
 
 // passage is how a field of a redacted answer passes. Where cookies pass, they are searched as others are.
 func (x *exchange) passage(name string) web.Passage {
-	if name == "set-cookie" && x.attempt.resource.Cookies == PassCookies {
+	if name == "set-cookie" && x.attempt.http.Cookies == PassCookies {
 		return web.Searched
 	}
-	return web.PassageOf(name, x.attempt.resource.ResponseHeaders)
+	return web.PassageOf(name, x.attempt.http.ResponseHeaders)
 }
 
 // shown are the fields less the cookies that the agent is not shown.
 func (x *exchange) shown(fields []web.Field) []web.Field {
-	if x.attempt.resource.Cookies == PassCookies {
+	if x.attempt.http.Cookies == PassCookies {
 		return fields
 	}
 	return slices.DeleteFunc(slices.Clone(fields), func(f web.Field) bool { return f.Name == "set-cookie" })
@@ -277,10 +277,10 @@ func (x *exchange) answer(body []byte, whole, last bool) (done bool, err error) 
 // redactBody turns the target's bytes into those that the agent may have. With an error come those that are before it: how
 // many they are depends on the redacted body alone, and not on how the original was cut.
 func (x *exchange) redactBody(body []byte, whole bool) (out []byte, err error) {
-	r, limit := &x.response, x.attempt.resource.MaxAnswer
+	r, limit := &x.response, x.attempt.http.MaxAnswer
 	out = body
 	if r.plan != nil {
-		limit = x.attempt.resource.MaxRedacted
+		limit = x.attempt.http.MaxRedacted
 		out, err = x.redact(body, whole)
 	}
 	if limit > 0 && r.made+int64(len(out)) > limit {
@@ -384,7 +384,7 @@ func (x *exchange) releaseHeld() {
 		return
 	}
 	if err := x.flush(len(x.response.held), false, false); err != nil {
-		x.server.opt.Log.Debug("release a held answer", "operation", x.attempt.op.ID, "error", err)
+		x.server.lane.Log.Debug("release a held answer", "operation", x.attempt.Op.ID, "error", err)
 	}
 }
 
@@ -428,7 +428,7 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	if r.plan != nil { // what was taken from the body is not kept, so nothing that would have to be searched passes
 		x.redactFields(fields, mutation, func(int) bool { return false })
 	}
-	if x.attempt.resource.Cookies != PassCookies && slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" || f.Name == "set-cookie2" }) {
+	if x.attempt.http.Cookies != PassCookies && slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" || f.Name == "set-cookie2" }) {
 		mutation.RemoveHeaders = append(mutation.RemoveHeaders, "set-cookie", "set-cookie2")
 	}
 	err = x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseTrailers{ResponseTrailers: &ext.TrailersResponse{HeaderMutation: mutation}}})
@@ -467,10 +467,10 @@ func (x *exchange) withhold(why error) (done bool, err error) {
 	if errors.As(why, &known) || errors.As(why, &unredactable) {
 		told += ": " + reason
 	}
-	a.settle(gate.Refusal{Problem: gate.Withheld, Detail: told + ". The operation itself may have been carried out."})
+	a.Tell(gate.Refusal{Problem: gate.Withheld, Detail: told + ". The operation itself may have been carried out."})
 	o := x.outcome(gate.WithheldBy)
 	o.Reason, o.Problem = reason, gate.Withheld
-	o.Status, o.BytesOut, o.BodySHA256 = a.refused.status, int64(len(a.refused.body)), sum(a.refused.body)
+	o.Status, o.BytesOut, o.BodySHA256 = a.told().status, int64(len(a.told().body)), sum(a.told().body)
 	x.finish(o)
-	return true, x.stream.Send(immediate(a.refused, a.op.ID))
+	return true, x.stream.Send(immediate(a.told(), a.Op.ID))
 }

@@ -18,11 +18,11 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	sdk "go.opentelemetry.io/otel/sdk/metric"
 
-	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -162,9 +162,9 @@ func newMetrics() (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) observer() extproc.Observer {
+func (m *metrics) observer() lane.Observer {
 	ctx := context.Background()
-	return extproc.Observer{
+	return lane.Observer{
 		Decided: func(op *gate.Operation, r gate.Ruling, took time.Duration) {
 			m.operations.Add(ctx, 1, m.labels("effect", op.Resource.Name, r.Verdict().Effect.String()))
 			m.deciding.Record(ctx, took.Seconds(), m.labels("", op.Resource.Name, ""))

@@ -34,7 +34,7 @@ func (g *gateway) startSignals(ctx context.Context, c *config.Config, store appr
 	err := errors.Join(
 		g.metrics.gauge("countersign.approvals.pending", "{request}", "Requests that wait for people.", func() float64 { n, _ := s.queue.read(time.Now()); return float64(n) }),
 		g.metrics.gauge("countersign.approvals.oldest.age", "s", "How long the oldest of them has waited.", func() float64 { _, age := s.queue.read(time.Now()); return age.Seconds() }),
-		g.metrics.gauge("countersign.approvals.held", "{operation}", "Operations that are held until people have decided.", func() float64 { return float64(g.server.Held()) }),
+		g.metrics.gauge("countersign.approvals.held", "{operation}", "Operations that are held until people have decided.", func() float64 { return float64(g.lane.Held()) }),
 	)
 	if err != nil {
 		return nil, err

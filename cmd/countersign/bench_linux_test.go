@@ -48,8 +48,8 @@ var (
 	benchProfile = flag.String("lanes.profile", "", "write a CPU profile of the gateway to this file")
 )
 
-// lane is one way through Envoy.
-type lane struct {
+// benchLane is one way through Envoy.
+type benchLane struct {
 	name    string
 	address string
 	path    string
@@ -65,7 +65,7 @@ func BenchmarkHTTPLane(b *testing.B) {
 	lanes := startLanes(b)
 	if *benchLanes != "" {
 		only := regexp.MustCompile(*benchLanes)
-		lanes = slices.DeleteFunc(lanes, func(l *lane) bool { return !only.MatchString(l.name) })
+		lanes = slices.DeleteFunc(lanes, func(l *benchLane) bool { return !only.MatchString(l.name) })
 	}
 	if *benchProfile != "" {
 		defer profileGateway(b)()
@@ -94,7 +94,7 @@ func BenchmarkHTTPLane(b *testing.B) {
 }
 
 // writeRates tells of requests a second, and of the processor time of one.
-func writeRates(out *strings.Builder, lanes []*lane) {
+func writeRates(out *strings.Builder, lanes []*benchLane) {
 	fmt.Fprintf(out, "\n%d connections, %d cores, median of %d turns of %v each; processor time in µs a request\n\n", benchConnections, runtime.NumCPU(), benchRounds, benchTurn)
 	fmt.Fprintf(out, "| lane | requests/s | of its floor | target | Envoy | countersign | load, target, no-op service | all, of its floor's |\n")
 	fmt.Fprintf(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
@@ -116,7 +116,7 @@ func writeRates(out *strings.Builder, lanes []*lane) {
 }
 
 // writeLatencies tells what the lanes of countersign add at a fixed rate.
-func writeLatencies(b *testing.B, out *strings.Builder, lanes []*lane) {
+func writeLatencies(b *testing.B, out *strings.Builder, lanes []*benchLane) {
 	b.Helper()
 	fmt.Fprintf(out, "\nlatency at %d requests/s\n\n| lane | p50 | p99 | p99.9 | added p50 | p99 | p99.9 |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n", benchRate)
 	var base [3]time.Duration
@@ -166,14 +166,14 @@ func median(v []float64) float64 {
 }
 
 // startLanes starts one target, one Envoy for the floors, and one gateway with its Envoy.
-func startLanes(b *testing.B) []*lane {
+func startLanes(b *testing.B) []*benchLane {
 	b.Helper()
 	target := benchTarget(b)
 	floor := startFloor(b, target)
 	generated := startGeneratedFloor(b, target)
 	gateway, token := startBenchGateway(b, target)
 	benchToken = token
-	return []*lane{
+	return []*benchLane{
 		{name: "Envoy alone", address: floor["alone"], path: "/1k"},
 		{name: "no-op ext_authz", address: floor["authz"], path: "/1k"},
 		{name: "no-op ext_authz, as generated", address: generated["authz"], path: "/1k", floor: "no-op ext_authz"},
@@ -408,7 +408,7 @@ type client struct {
 	request []byte
 }
 
-func dialLane(l *lane) (*client, error) {
+func dialLane(l *benchLane) (*client, error) {
 	conn, err := net.Dial("tcp", l.address)
 	if err != nil {
 		return nil, err
@@ -465,7 +465,7 @@ func (c *client) once() error {
 }
 
 // throughput asks as fast as it can on all connections for one turn.
-func throughput(b *testing.B, l *lane) float64 {
+func throughput(b *testing.B, l *benchLane) float64 {
 	b.Helper()
 	var wg sync.WaitGroup
 	counts := make([]int, benchConnections)
@@ -542,7 +542,7 @@ func childOf(b testing.TB, pid int) int {
 }
 
 // latencies asks at a fixed rate, whatever the answers take, and returns p50, p99 and p99.9 from when each request was due.
-func latencies(b *testing.B, l *lane, during time.Duration) [3]time.Duration {
+func latencies(b *testing.B, l *benchLane, during time.Duration) [3]time.Duration {
 	b.Helper()
 	due := make(chan time.Time, benchRate)
 	var mu sync.Mutex

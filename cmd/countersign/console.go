@@ -37,7 +37,7 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 		Issuer: p.Issuer, Kind: who.Kind, PersonClaim: who.PersonClaim, ClientID: p.ClientID, ClientSecret: secretIn(string(p.ClientSecretFile)),
 		Algorithms: p.Algorithms, GroupsClaim: p.GroupsClaim, CAFile: string(p.CAFile), Insecure: p.Insecure,
 		People: people, Desk: g.approvals.desk, Watch: g.approvals.watch, Recorder: g.journal,
-		Journal: journalView{g.journal.Dir(), g.journal.PublicKey(), quietAfter(c.Approvals.TTL.Std())}, Resources: func() []console.Resource { return resourcesShown(g.current().config) }, Held: g.server.Held,
+		Journal: journalView{g.journal.Dir(), g.journal.PublicKey(), quietAfter(c.Approvals.TTL.Std())}, Resources: func() []console.Resource { return resourcesShown(g.current().config) }, Held: g.lane.Held,
 		ConfigDigest: func() string { return g.current().config.Digest() }, Log: g.log,
 	})
 	if err != nil {

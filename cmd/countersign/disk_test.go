@@ -19,6 +19,7 @@ import (
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
+	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -129,8 +130,8 @@ func TestDiskFails(t *testing.T) {
 // serving is what a test puts into a gateway that it serves itself.
 type serving struct {
 	disk     evidence.FS
-	observer extproc.Observer
-	state    func(*extproc.State)
+	observer lane.Observer
+	state    func(*lane.State)
 	options  []grpc.ServerOption
 }
 
@@ -151,10 +152,11 @@ func serveOn(t *testing.T, g *story.Gateway, with serving) (stop func() error) {
 	if with.state != nil {
 		with.state(a.state)
 	}
-	server := extproc.New(extproc.Options{Log: log, Now: time.Now, Alarm: alarm, Observer: with.observer})
+	life := lane.New(lane.Options{Log: log, Now: time.Now, Alarm: alarm, Observer: with.observer})
+	server := extproc.New(life)
 	envoys := xds.NewServer(xds.Options{Log: log, Alarm: alarm})
 	must(t, envoys.Update(t.Context(), c))
-	must(t, server.Swap(a.state, nil))
+	must(t, life.Swap(a.state, nil))
 	options, err := serverOptions(c, server)
 	must(t, err)
 	service := grpc.NewServer(append(options, with.options...)...)
@@ -169,7 +171,7 @@ func serveOn(t *testing.T, g *story.Gateway, with serving) (stop func() error) {
 	envoy := extproctest.StartEnvoy(t, extproctest.EnvoyConfig{Bootstrap: string(bootstrap)})
 	return func() error {
 		envoy.Stop()
-		must(t, server.Drain(t.Context()))
+		must(t, life.Drain(t.Context()))
 		envoys.Close()
 		service.Stop()
 		must(t, <-served)

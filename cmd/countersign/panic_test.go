@@ -22,6 +22,7 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/lane"
 )
 
 // panics are the places in which a gateway is made to panic: armed is the one that does, once or always.
@@ -47,7 +48,7 @@ func (p *panics) at(place string) {
 type (
 	panickyVerifier struct {
 		*panics
-		next extproc.Verifier
+		next lane.Verifier
 	}
 	panickyPolicy struct {
 		*panics
@@ -103,17 +104,18 @@ func (v panickyStream) SendMsg(m any) error {
 // into has a gateway panic.
 func (p *panics) into() serving {
 	return serving{
-		observer: extproc.Observer{
+		observer: lane.Observer{
 			Decided:  func(*gate.Operation, gate.Ruling, time.Duration) { p.at("decided") },
 			Finished: func(string, gate.Result, time.Duration) { p.at("finished") },
 		},
-		state: func(st *extproc.State) {
+		state: func(st *lane.State) {
 			st.Identity = panickyVerifier{p, st.Identity}
 			st.Gate.Policy = panickyPolicy{p, st.Gate.Policy}
 			st.Gate.Recorder = panickyRecorder{p, st.Gate.Recorder}
 			st.Gate.Approvals = panickyApprovals{panics: p}
 			for _, r := range st.Resources {
-				r.Credential, r.Hold, r.RequestTime = panickyCredential{p, r.Credential}, time.Minute, 300*time.Millisecond
+				own := r.Own.(*extproc.HTTP)
+				own.Credential, r.Hold, own.RequestTime = panickyCredential{p, own.Credential}, time.Minute, 300*time.Millisecond
 			}
 		},
 		options: []grpc.ServerOption{grpc.ChainStreamInterceptor(func(server any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {

@@ -24,6 +24,7 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/xds"
 )
@@ -35,7 +36,7 @@ type gateway struct {
 	metrics   *metrics
 	journal   *evidence.Journal
 	builder   *builder
-	server    *extproc.Server
+	lane      *lane.Lane
 	envoys    *xds.Server
 	courier   *otlp.Courier
 	approvals *approvals // nil where the configuration names no people
@@ -158,12 +159,12 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 	}); err != nil {
 		return err
 	}
-	g.server = extproc.New(extproc.Options{Log: g.log, Now: time.Now, Alarm: g.alarm, Observer: g.observer()})
+	g.lane = lane.New(lane.Options{Log: g.log, Now: time.Now, Alarm: g.alarm, Observer: g.observer()})
 	g.envoys = xds.NewServer(xds.Options{Log: g.log, Alarm: g.alarm})
 	if err := g.activate(ctx, first); err != nil {
 		return err
 	}
-	go guard.Loop(ctx, "the memory", func() { trimMemory(ctx, g.server.Held, g.server.Judged) })()
+	go guard.Loop(ctx, "the memory", func() { trimMemory(ctx, g.lane.Held, g.lane.PeakMemory) })()
 	if err := g.gauges(); err != nil {
 		return err
 	}
@@ -177,7 +178,7 @@ func (g *gateway) gauges() error {
 		g.metrics.issuers(func() []identity.State { return g.current().verifier.States() }),
 		g.metrics.gauge("countersign.journal.records", "{record}", "Records that are durable.", func() float64 { return float64(g.journal.Durable()) }),
 		g.metrics.gauge("countersign.operations.open", "{operation}", "Allowed operations that have not ended.", func() float64 { return float64(g.journal.OpenOperations()) }),
-		g.metrics.gauge("countersign.memory.judged", "By", "Memory that requests and answers under judgement are counted with, see limits.memory.", func() float64 { return float64(g.server.Judging()) }),
+		g.metrics.gauge("countersign.memory.judged", "By", "Memory that requests and answers under judgement are counted with, see limits.memory.", func() float64 { return float64(g.lane.Memory()) }),
 		g.metrics.gauge("countersign.journal.refusing", "1", "1 while the journal takes nothing, so that everything is refused.", func() float64 {
 			if g.journal.Err() != nil {
 				return 1
@@ -190,7 +191,7 @@ func (g *gateway) gauges() error {
 // activate swaps a in, with a record of what becomes active. First all is made that can fail, then it is recorded, then it
 // rules, and then Envoy is told: where an error is returned, the old configuration rules and Envoy has been told nothing. From
 // the swap until Envoy has the new routes, calls that come by the old ones are refused, if the new ones differ for their
-// resource (see extproc.Resource): milliseconds, in which nothing is judged by what Envoy does not carry out.
+// resource (see lane.Resource): milliseconds, in which nothing is judged by what Envoy does not carry out.
 func (g *gateway) activate(ctx context.Context, a *active) error {
 	previous := g.current()
 	fresh := previous == nil || previous.verifier != a.verifier
@@ -202,7 +203,7 @@ func (g *gateway) activate(ctx context.Context, a *active) error {
 		a.verifier.Start(context.WithoutCancel(ctx))
 	}
 	g.stopVoiding() // what the next policy opens is not the older one's to void
-	if err := g.server.Swap(a.state, func() error { return g.recordActive(ctx, previous, a) }); err != nil {
+	if err := g.lane.Swap(a.state, func() error { return g.recordActive(ctx, previous, a) }); err != nil {
 		g.unsure = true
 		if fresh {
 			a.verifier.Close()
@@ -228,7 +229,7 @@ func (g *gateway) activate(ctx context.Context, a *active) error {
 }
 
 // observer counts, and remembers what each session did for those who approve.
-func (g *gateway) observer() extproc.Observer {
+func (g *gateway) observer() lane.Observer {
 	o := g.metrics.observer()
 	if g.approvals == nil {
 		return o
@@ -321,12 +322,13 @@ func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("listen.envoy: %w", err)
 	}
-	options, err := serverOptions(c, g.server)
+	server := extproc.New(g.lane)
+	options, err := serverOptions(c, server)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	g.grpc = grpc.NewServer(options...)
-	g.server.Register(g.grpc)
+	server.Register(g.grpc)
 	g.envoys.Register(g.grpc)
 	go guard.Func("the services", func() {
 		if err := g.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
@@ -393,11 +395,11 @@ func (g *gateway) stop(c *config.Config) error {
 	g.mu.Lock()
 	g.draining = true
 	g.mu.Unlock()
-	g.server.StopAccepting()
+	g.lane.StopAccepting()
 	g.log.Info("draining")
 	ctx, cancel := context.WithTimeout(context.Background(), c.Envoy.Drain.Std())
 	defer cancel()
-	if err := g.server.Drain(ctx); err != nil {
+	if err := g.lane.Drain(ctx); err != nil {
 		g.alarm(evidence.AlarmDrain, err.Error())
 	}
 	if g.grpc != nil {

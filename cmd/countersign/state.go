@@ -17,6 +17,7 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/extproc/redact"
 	"github.com/countersign/countersign/xds"
@@ -30,7 +31,7 @@ type active struct {
 	config   *config.Config
 	policies *policy.Set
 	verifier *identity.Verifier
-	state    *extproc.State
+	state    *lane.State
 }
 
 // builder makes states.
@@ -54,7 +55,7 @@ func (b *builder) build(ctx context.Context, c *config.Config, previous *active)
 	} else if a.verifier, err = identity.New(identity.Options{Issuers: issuersOf(c), Log: b.log, Alarm: b.alarm}); err != nil {
 		return nil, fmt.Errorf("agents: %w", err)
 	}
-	a.state = &extproc.State{
+	a.state = &lane.State{
 		Gate: &gate.Gate{
 			Policy:       policies,
 			Recorder:     b.journal,
@@ -64,9 +65,7 @@ func (b *builder) build(ctx context.Context, c *config.Config, previous *active)
 			Approvals:    b.approvals.asking(c, b.journal.RedactKey()),
 		},
 		Identity:  a.verifier,
-		Resources: resourcesOf(c),
-		RedactKey: b.journal.RedactKey(),
-		CookieKey: b.digestKey(), // where gateways share approvals, a session begun at one goes on at another
+		Resources: resourcesOf(c, redact.NewPlans(b.journal.RedactKey()), b.digestKey()),
 		Memory:    judgedMemory(c, thisMachine()),
 	}
 	return a, nil
@@ -116,8 +115,10 @@ func kindOf(configured string) string {
 	return configured
 }
 
-func resourcesOf(c *config.Config) map[string]*extproc.Resource {
-	resources := make(map[string]*extproc.Resource, len(c.Resources))
+// resourcesOf makes the resources of c. cookieKey is that of approvals: where gateways share them, a session begun at one goes
+// on at another.
+func resourcesOf(c *config.Config, plans *redact.Plans, cookieKey []byte) map[string]*lane.Resource {
+	resources := make(map[string]*lane.Resource, len(c.Resources))
 	for i := range c.Resources {
 		r := &c.Resources[i]
 		labels := make([]gate.Member, 0, len(r.Labels))
@@ -128,35 +129,39 @@ func resourcesOf(c *config.Config) map[string]*extproc.Resource {
 		if err != nil {
 			panic(err) // a map has each name once
 		}
-		out := &extproc.Resource{
-			Resource: gate.Resource{Name: r.Name, Kind: r.Kind, Labels: object, Policy: r.Policy},
+		own := &extproc.HTTP{
 			Web: web.Options{
 				Cookies: r.Cookies != "remove",
 				MaxBody: int64(r.Limits.RequestBody), MaxValues: r.Limits.Values, ExactNumbers: r.Numbers == "exact",
 				Stream: r.Body == "stream", Paths: r.Paths, Upgrades: r.Upgrades,
 				Volatile: r.VolatileHeaders, Identity: r.IdentityHeaders,
 			},
-			Fingerprint:  xds.Fingerprint(r),
 			PassResponse: r.PassesAnswers(),
 			StreamBody:   r.Body == "stream",
 			ByAuthz:      r.Attach == "ext_authz",
 
 			ResponseHeaders: r.ResponseHeaders,
+			Plans:           plans,
 			Cookies:         cookiesOf[r.Cookies],
+			CookieKey:       cookieKey,
 			SecureCookies:   r.Listen.TLS != nil,
-			Hold:            cmp.Or(r.Hold, c.Approvals.Hold).Std(),
 			MaxHead:         int64(r.Limits.Headers),
 			MaxAnswer:       int64(r.Limits.ResponseBody),
 			MaxRedacted:     int64(r.Limits.ResponseBody),
 			RequestTime:     r.Limits.RequestTime.Std(),
 		}
-		if out.MaxRedacted == 0 {
-			out.MaxRedacted = config.DefaultResponseBody
+		if own.MaxRedacted == 0 {
+			own.MaxRedacted = config.DefaultResponseBody
 		}
 		if r.Credential != nil {
-			out.Credential = &credentialFile{header: strings.ToLower(r.Credential.Header), path: string(r.Credential.ValueFile)}
+			own.Credential = &credentialFile{header: strings.ToLower(r.Credential.Header), path: string(r.Credential.ValueFile)}
 		}
-		resources[r.Name] = out
+		resources[r.Name] = &lane.Resource{
+			Resource:    gate.Resource{Name: r.Name, Kind: r.Kind, Labels: object, Policy: r.Policy},
+			Fingerprint: xds.Fingerprint(r),
+			Hold:        cmp.Or(r.Hold, c.Approvals.Hold).Std(),
+			Own:         own,
+		}
 	}
 	return resources
 }

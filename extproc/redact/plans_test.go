@@ -1,4 +1,4 @@
-package extproc
+package redact
 
 import (
 	"fmt"
@@ -10,23 +10,23 @@ import (
 
 // A policy that computes its paths of what an agent sends makes plans without end.
 func TestPlansAreBounded(t *testing.T) {
-	st := &State{RedactKey: []byte(strings.Repeat("k", 32))}
+	plans := NewPlans([]byte(strings.Repeat("k", 32)))
 	for _, length := range []int{1, 1000} {
 		for n := range 10 * maxPlans {
 			path := fmt.Sprintf("$.%s%d", strings.Repeat("x", length), n)
-			p, err := st.plan([]gate.Redaction{{Path: path, With: gate.Mask}})
+			p, err := plans.Plan([]gate.Redaction{{Path: path, With: gate.Mask}})
 			if err != nil || p == nil {
 				t.Fatalf("plan %d is %v, error %v", n, p, err)
 			}
-			if again, _ := st.plan([]gate.Redaction{{Path: path, With: gate.Mask}}); again != p {
+			if again, _ := plans.Plan([]gate.Redaction{{Path: path, With: gate.Mask}}); again != p {
 				t.Fatalf("plan %d is not kept", n)
 			}
 			bytes := 0
-			for text := range st.plans.byText {
+			for text := range plans.byText {
 				bytes += len(text)
 			}
-			if len(st.plans.byText) > maxPlans || bytes > maxPlanBytes || bytes != st.plans.bytes {
-				t.Fatalf("%d plans with %d bytes are kept, counted as %d", len(st.plans.byText), bytes, st.plans.bytes)
+			if len(plans.byText) > maxPlans || bytes > maxPlanBytes || bytes != plans.bytes {
+				t.Fatalf("%d plans with %d bytes are kept, counted as %d", len(plans.byText), bytes, plans.bytes)
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package extproc
+package lane
 
 import (
 	"context"
@@ -34,30 +34,30 @@ func (c *counting) Post(_ context.Context, r *gate.Record) error {
 func TestOperationsThatNobodyEndsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		journal := &counting{}
-		s := New(Options{Log: slog.New(slog.DiscardHandler), Now: time.Now})
+		l := New(Options{Log: slog.New(slog.DiscardHandler), Now: time.Now})
 		st := &State{Gate: &gate.Gate{Recorder: journal, Now: time.Now}}
 		const many = 2 * maxPending
 		for n := range many {
-			a := &attempt{server: s, state: st, resource: &Resource{PassResponse: true}, started: time.Unix(int64(n), 0)}
-			a.op.ID = gate.NewID(time.Now())
+			a := &Attempt{lane: l, State: st, Started: time.Unix(int64(n), 0)}
+			a.Op.ID = gate.NewID(time.Now())
 			var err error
-			if a.ruling, err = st.Gate.Refuse(t.Context(), &a.op, gate.Refusal{}); err != nil {
+			if a.Ruling, err = st.Gate.Refuse(t.Context(), &a.Op, gate.Refusal{}); err != nil {
 				t.Fatal(err)
 			}
-			s.outcomes.expect(a)
-			s.outcomes.await(a, gate.Outcome{}, true)
+			a.Expect()
+			a.Await(gate.Outcome{}, true)
 			if n%1000 == 0 {
 				synctest.Wait()
 			}
 		}
 		synctest.Wait()
-		waiting, unknown := len(s.outcomes.pending), int(journal.unknown.Load())
+		waiting, unknown := len(l.outcomes.pending), int(journal.unknown.Load())
 		if waiting > maxPending+maxPending/4 || waiting+unknown != many {
 			t.Errorf("%d wait and %d were given up, of %d", waiting, unknown, many)
 		}
-		for _, p := range s.outcomes.pending {
-			if p.attempt.started.Before(time.Unix(many-maxPending-maxPending/2, 0)) {
-				t.Errorf("number %d waits, and later ones were given up", p.attempt.started.Unix())
+		for _, p := range l.outcomes.pending {
+			if p.attempt.Started.Before(time.Unix(many-maxPending-maxPending/2, 0)) {
+				t.Errorf("number %d waits, and later ones were given up", p.attempt.Started.Unix())
 				break
 			}
 		}

@@ -1,19 +1,19 @@
-package extproc
+package redact
 
 import (
 	"fmt"
 	"sync"
 
 	"github.com/countersign/countersign/extproc/gate"
-	"github.com/countersign/countersign/extproc/redact"
 )
 
-// plans are redactions that were compiled. Most policies have a few, written out in them; one that computes paths of what an
+// Plans compiles redactions and remembers what it has compiled. Most policies have a few, written out in them; one that computes paths of what an
 // agent sends makes as many as the agent likes. So they are all forgotten where they would be too many: a plan is compiled
 // again in 20 µs, and one of 4,096 path segments, the largest there is, takes 2.4 MB for 12 KiB of text.
-type plans struct {
+type Plans struct {
+	key    []byte
 	mu     sync.RWMutex
-	byText map[string]*redact.Plan
+	byText map[string]*Plan
 	bytes  int // of the texts
 }
 
@@ -23,21 +23,21 @@ const (
 	maxPlanBytes = 256 << 10
 )
 
-func (p *plans) get(text []byte) (*redact.Plan, bool) {
+func (p *Plans) get(text []byte) (*Plan, bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	plan, ok := p.byText[string(text)]
 	return plan, ok
 }
 
-func (p *plans) put(text []byte, plan *redact.Plan) {
+func (p *Plans) put(text []byte, plan *Plan) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(text) > maxPlanBytes {
 		return
 	}
 	if p.byText == nil || len(p.byText) >= maxPlans || p.bytes+len(text) > maxPlanBytes {
-		p.byText, p.bytes = map[string]*redact.Plan{}, 0
+		p.byText, p.bytes = map[string]*Plan{}, 0
 	}
 	if _, known := p.byText[string(text)]; !known {
 		p.byText[string(text)] = plan
@@ -45,8 +45,11 @@ func (p *plans) put(text []byte, plan *redact.Plan) {
 	}
 }
 
-// plan compiles redactions; nil where they redact nothing.
-func (st *State) plan(rs []gate.Redaction) (*redact.Plan, error) {
+// NewPlans returns plans whose tokens are made with key.
+func NewPlans(key []byte) *Plans { return &Plans{key: key} }
+
+// Plan compiles redactions; nil where they redact nothing.
+func (p *Plans) Plan(rs []gate.Redaction) (*Plan, error) {
 	if len(rs) == 0 {
 		return nil, nil
 	}
@@ -54,16 +57,16 @@ func (st *State) plan(rs []gate.Redaction) (*redact.Plan, error) {
 	for _, r := range rs {
 		text = fmt.Appendf(text, "%q %q %q\n", r.Path, r.Detect, r.With)
 	}
-	if p, ok := st.plans.get(text); ok {
-		return p, nil
+	if plan, ok := p.get(text); ok {
+		return plan, nil
 	}
-	p, err := redact.Compile(rs, st.RedactKey)
+	plan, err := Compile(rs, p.key)
 	if err != nil {
 		return nil, err
 	}
-	if p.Empty() {
-		p = nil
+	if plan.Empty() {
+		plan = nil
 	}
-	st.plans.put(text, p)
-	return p, nil
+	p.put(text, plan)
+	return plan, nil
 }

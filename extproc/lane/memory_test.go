@@ -1,4 +1,4 @@
-package extproc
+package lane
 
 import (
 	"testing"
@@ -14,12 +14,12 @@ func TestMemoryIsSharedFairly(t *testing.T) {
 	m := &memory{}
 	m.resize(limit)
 	agents := []string{"a", "b", "c", "d"}
-	var shares []*share
+	var shares []*Share
 	for i, name := range agents {
 		had := int64(0)
 		for {
-			s := &share{of: m, who: party(name)}
-			if !s.set(1 << 20) {
+			s := &Share{of: m, who: party(name)}
+			if !s.Set(1 << 20) {
 				break
 			}
 			shares = append(shares, s)
@@ -29,16 +29,16 @@ func TestMemoryIsSharedFairly(t *testing.T) {
 			t.Errorf("agent %s came after %d others and got %d bytes", name, i, had)
 		}
 	}
-	one := &share{of: m, who: party("late")}
-	if !one.set(limit >> 5) {
+	one := &Share{of: m, who: party("late")}
+	if !one.Set(limit >> 5) {
 		t.Error("whoever comes last finds no room")
 	}
 	if m.taken > limit {
 		t.Errorf("%d bytes are taken of %d", m.taken, int64(limit))
 	}
-	one.set(0)
+	one.Set(0)
 	for _, s := range shares {
-		s.set(0)
+		s.Set(0)
 	}
 	if m.taken != 0 || len(m.by) != 0 {
 		t.Errorf("when all has ended %d bytes are taken, by %d agents", m.taken, len(m.by))
@@ -47,27 +47,27 @@ func TestMemoryIsSharedFairly(t *testing.T) {
 
 func TestMemoryOfOneOperation(t *testing.T) {
 	m := &memory{}
-	first := &share{of: m, who: party("a")}
-	if first.set(1) || (&share{}).set(1) || !(&share{}).set(0) {
+	first := &Share{of: m, who: party("a")}
+	if first.Set(1) || (&Share{}).Set(1) || !(&Share{}).Set(0) {
 		t.Error("there is memory where none was given")
 	}
 	m.resize(1000)
-	if !first.set(900) || !first.set(1000) || first.set(1001) || first.bytes != 1000 {
+	if !first.Set(900) || !first.Set(1000) || first.Set(1001) || first.bytes != 1000 {
 		t.Errorf("what an agent has nothing beside gets %d of 1000", first.bytes)
 	}
-	if !first.set(600) {
+	if !first.Set(600) {
 		t.Error("less is not granted")
 	}
-	second := &share{of: m, who: party("a")}
-	if second.set(1) {
+	second := &Share{of: m, who: party("a")}
+	if second.Set(1) {
 		t.Error("an agent that has more than it leaves free gets more")
 	}
-	other := &share{of: m, who: party("b")}
-	if !other.set(400) || other.set(401) {
+	other := &Share{of: m, who: party("b")}
+	if !other.Set(400) || other.Set(401) {
 		t.Error("another agent's first operation does not get what is free, or gets more")
 	}
 	m.resize(500) // by a reload: what is there stays
-	if other.set(401) || !other.set(10) || !first.set(20) || !second.set(10) {
+	if other.Set(401) || !other.Set(10) || !first.Set(20) || !second.Set(10) {
 		t.Error("a smaller limit is not one, or is not enough for less")
 	}
 	if most, now := m.peak(); most != 1000 || now != 40 {

@@ -1,0 +1,115 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
+)
+
+// handOver is how much of a caller's deadline is left for telling it that the operation is pending.
+const handOver = 50 * time.Millisecond
+
+// Holder is the kind's side of a hold.
+type Holder interface {
+	// Wait is called once, when people are asked and before they are waited for. The kind gives up what can be made again, and
+	// may tell the agent that p is what it waits for.
+	Wait(p *gate.Pending)
+	// Resume is called before the gate rules again, when the state and the resource of then have taken the place of those
+	// before (was). It is false where nothing can be released from here: what the operation was read by has changed, say, or the
+	// kind has refused it. The agent, when it asks again, is looked at afresh.
+	Resume(ctx context.Context, was *Resource) bool
+}
+
+// hold waits for people, for as long as the resource lets an operation be held, and rules again when they have answered. What
+// is ruled on is the same operation; the configuration and policy are those of then. It returns with the ruling still
+// pending where nobody answered in time or the agent left: the request for approval stays open, and the identical operation
+// joins it.
+func (a *Attempt) hold(ctx context.Context, h Holder) {
+	pending := a.Ruling.Pending()
+	if pending == nil {
+		return
+	}
+	budget := a.Resource.Hold
+	if deadline, ok := ctx.Deadline(); ok {
+		budget = min(budget, time.Until(deadline)-handOver)
+	}
+	if budget <= 0 {
+		return
+	}
+	a.Op.Context.Held = a.lane.Now()
+	a.Again() // thousands are held: what was made of the operation is made again when it goes on
+	h.Wait(pending)
+	a.lane.held.Add(1)
+	defer a.lane.held.Add(-1)
+	ctx, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	defer context.AfterFunc(a.lane.stopping, guard.Func("a hold", cancel))() // a gateway that stops hands over
+	for id := pending.ID; id != ""; id = a.pendingID() {
+		answer, err := a.State.Gate.Approvals.Wait(ctx, id)
+		if err != nil && ctx.Err() == nil {
+			a.lane.Log.Error("a hold was broken off", "operation", a.Op.ID, "approval", id, "error", err)
+		}
+		if err != nil || !a.resume(ctx, h, answer) {
+			return
+		}
+	}
+}
+
+// pendingID is the request that the ruling waits for, or nothing.
+//
+//go:noinline
+func (a *Attempt) pendingID() string {
+	if p := a.Ruling.Pending(); p != nil {
+		return p.ID
+	}
+	return ""
+}
+
+// resume rules again with the state of now. It is false where nothing can be released from here.
+//
+//go:noinline
+func (a *Attempt) resume(ctx context.Context, h Holder, answer gate.Answer) bool {
+	was := a.Resource
+	if !a.renew() || !h.Resume(ctx, was) {
+		return false
+	}
+	var err error
+	if a.Ruling, err = a.State.Gate.Resume(ctx, &a.Op, a.Ruling, answer); err != nil {
+		a.unrecorded(err)
+	}
+	return true
+}
+
+// renew takes up the state of now. It is false where the token may no longer be good, or the resource is another.
+func (a *Attempt) renew() bool {
+	st := a.lane.state.Load()
+	r, ok := st.Resources[a.Resource.Name]
+	if !ok || st.Gate.Approvals == nil || st.Identity != a.State.Identity || r.Kind != a.Resource.Kind {
+		return false
+	}
+	if expires := a.Op.Principal.Verified.Expires; !expires.IsZero() && !a.lane.Now().Before(expires) {
+		return false
+	}
+	a.State, a.Resource, a.Op.Resource = st, r, r.Resource
+	a.Again()
+	return true
+}
+
+// LeftWaiting is for a refused operation whose caller has gone. Where it waited for people it records that it is gone, and
+// returns why it ended: then nobody was told anything. The request for approval stays open all the same. ctx is the caller's.
+func (a *Attempt) LeftWaiting(ctx context.Context) (reason string, left bool) {
+	p := a.Ruling.Pending()
+	if p == nil || !errors.Is(ctx.Err(), context.Canceled) {
+		return "", false
+	}
+	if asked := a.State.Gate.Approvals; asked != nil {
+		if err := asked.Left(context.WithoutCancel(ctx), a.Op.ID, p.ID); err != nil {
+			a.lane.Log.Error("that a client left during a hold could not be recorded as such", "operation", a.Op.ID, "approval", p.ID, "error", err)
+		}
+	}
+	return fmt.Sprintf("the client left while people were being asked; the request for approval stays open until %s", p.Expires.UTC().Format(time.RFC3339)), true
+}
