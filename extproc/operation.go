@@ -19,6 +19,7 @@ type attempt struct {
 	server *Server
 	http   *HTTP // of the resource; nil where there is none
 	call   call  // how Envoy asks
+	grpc   bool  // the request is a call of gRPC
 
 	light int64  // what of the request's share of the memory is not the body's
 	sent  []byte // the body that ext_authz has sent along, until it is read or refused
@@ -35,7 +36,7 @@ type attempt struct {
 
 // newAttempt begins the operation that Envoy asks about.
 func (s *Server) newAttempt(st *lane.State, c call, fields []web.Field) *attempt {
-	a := &attempt{Attempt: s.lane.Attempt(st, "http", c.resource, contextOf(fields, c.peer)), server: s, call: c}
+	a := &attempt{Attempt: s.lane.Attempt(st, "http", c.resource, contextOf(fields, c.peer)), server: s, call: c, grpc: web.IsGRPC(fields)}
 	a.http = httpOf(a.Resource)
 	a.Connection, a.AnswersSeen = c.connection, c.seesAnswers()
 	return a
@@ -230,7 +231,7 @@ func (a *attempt) refuse(ctx context.Context, refusal gate.Refusal) bool {
 // told is what the agent is sent, once the attempt is refused.
 func (a *attempt) told() *answer {
 	if a.refusal == nil {
-		a.refusal = render(a.Refusal(), a.Op.Context.RequestID, a.Challenge())
+		a.refusal = render(a.Refusal(), a.Op.Context.RequestID, a.Challenge(), a.grpc)
 	}
 	return a.refusal
 }

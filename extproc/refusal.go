@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/web"
 )
@@ -31,11 +33,26 @@ var statuses = map[gate.Problem]int{
 	gate.Unavailable:         http.StatusServiceUnavailable,
 }
 
+// grpcStatuses are the statuses of refusals to calls of gRPC. Envoy would make one of the HTTP status, and 502 would be
+// UNAVAILABLE, which clients take for leave to call again: that is for what was not done. What was withheld may have been
+// done, so it is FAILED_PRECONDITION: not to be called again before something is mended.
+var grpcStatuses = map[gate.Problem]codes.Code{
+	gate.Unauthenticated:     codes.Unauthenticated,
+	gate.Denied:              codes.PermissionDenied,
+	gate.ApprovalUnavailable: codes.PermissionDenied,
+	gate.ApprovalPending:     codes.PermissionDenied,
+	gate.Unreadable:          codes.InvalidArgument,
+	gate.TooLarge:            codes.InvalidArgument,
+	gate.Withheld:            codes.FailedPrecondition,
+	gate.Unavailable:         codes.Unavailable,
+}
+
 // retryAfter is when an agent may try again, in seconds. People take longer than machines.
 var retryAfter = map[gate.Problem]string{gate.Unavailable: "5", gate.ApprovalPending: "15"}
 
-// render writes a refusal as application/problem+json. challenge is the WWW-Authenticate value of an unauthenticated one.
-func render(r gate.Refusal, requestID, challenge string) *answer {
+// render writes a refusal as application/problem+json, and for a call of gRPC its status too: Envoy makes the rest of what
+// gRPC wants. challenge is the WWW-Authenticate value of an unauthenticated one.
+func render(r gate.Refusal, requestID, challenge string, grpc bool) *answer {
 	code, known := statuses[r.Problem]
 	if !known {
 		r.Problem, code = gate.Unavailable, http.StatusServiceUnavailable
@@ -75,6 +92,9 @@ func render(r gate.Refusal, requestID, challenge string) *answer {
 	}}
 	if r.Problem == gate.Unauthenticated {
 		a.fields = append(a.fields, web.Field{Name: "www-authenticate", Value: challenge})
+	}
+	if grpc {
+		a.fields = append(a.fields, web.Field{Name: "grpc-status", Value: strconv.Itoa(int(grpcStatuses[r.Problem]))})
 	}
 	if wait := retryAfter[r.Problem]; wait != "" {
 		a.fields = append(a.fields, web.Field{Name: "retry-after", Value: wait})

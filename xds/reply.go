@@ -75,21 +75,40 @@ const notOurs = `response.code_details != "" && response.code_details != "ext_au
 // retryAfter is in seconds, as in the service's own refusals.
 const retryAfter = "5"
 
+// isGRPC is true for a call of gRPC, as Envoy itself tells.
+const isGRPC = `request.headers["content-type"].matches("^application/grpc([+;]|$)")`
+
+// grpcStatuses are those of the service's own refusals, where Envoy would make another of the HTTP status: UNAVAILABLE has
+// clients call again, and what was withheld may have been done.
+var grpcStatuses = map[string]string{"withheld": "9", "unreadable": "3", "too-large": "3"}
+
 // localReplies has Envoy refuse in the form that the service does: application/problem+json (RFC 9457).
 func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 	out := &hcmv3.LocalReplyConfig{}
 	for _, r := range replies {
-		m := &hcmv3.ResponseMapper{
-			Filter:             b.when("(" + notOurs + ") && (" + r.when + ")"),
-			StatusCode:         wrapperspb.UInt32(r.status),
-			BodyFormatOverride: r.problem(),
+		if status := grpcStatuses[r.kind]; status != "" {
+			out.Mappers = append(out.Mappers, b.localReply(r, "("+r.when+") && "+isGRPC, "grpc-status", status))
 		}
 		if r.kind == "unavailable" {
-			m.HeadersToAdd = []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: "retry-after", Value: retryAfter}}}
+			out.Mappers = append(out.Mappers, b.localReply(r, "("+r.when+")", "retry-after", retryAfter))
+		} else {
+			out.Mappers = append(out.Mappers, b.localReply(r, "("+r.when+")", "", ""))
 		}
-		out.Mappers = append(out.Mappers, m)
 	}
 	return out
+}
+
+// localReply is r with a header field beside it, unless that has no name.
+func (b *builder) localReply(r reply, when, name, value string) *hcmv3.ResponseMapper {
+	m := &hcmv3.ResponseMapper{
+		Filter:             b.when("(" + notOurs + ") && " + when),
+		StatusCode:         wrapperspb.UInt32(r.status),
+		BodyFormatOverride: r.problem(),
+	}
+	if name != "" {
+		m.HeadersToAdd = []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: name, Value: value}}}
+	}
+	return m
 }
 
 func (b *builder) when(expression string) *accesslogv3.AccessLogFilter {

@@ -21,7 +21,8 @@ import (
 //
 // Shapes of traffic: /blob?size=N[&chunked=1] · /stream/{ndjson|sse|array}?count=N · /feed/{name} and /hold/{name}, which the
 // test drives through [Target.Feed] and [Target.Release] · /status/{code} · /trailers · /early-hints · /headers?count=N&size=N ·
-// /echo and /upload (bodies) · /duplex (answers while it reads) · /upgrade (websocket handshake, then echo) · /hello.
+// /echo and /upload (bodies) · /duplex (answers while it reads) · /upgrade (websocket handshake, then echo) · /hello ·
+// /demo.Payments/{Get|Break}, methods of gRPC: one answers with an empty message, the other breaks the connection off.
 //
 // Cookies: /session/begin sets a session, in the head and in a trailer, /session/show answers with the Cookie that came,
 // /session/use says whether it is that session, and /session/renew sets it again.
@@ -49,12 +50,24 @@ func (t *Target) routes() http.Handler {
 	mux.HandleFunc("/upload", t.upload)
 	mux.HandleFunc("/duplex", duplex)
 	mux.HandleFunc("/upgrade", upgrade)
+	mux.HandleFunc("POST /demo.Payments/{method}", call)
 
 	mux.HandleFunc("/session/{what}", t.session)
 
 	mux.HandleFunc("/hostile/{kind}", t.hostile)
 	mux.HandleFunc("/endless/{kind}", t.endless)
 	return exactPath(mux)
+}
+
+// call answers a call of gRPC (PROTOCOL-HTTP2.md) with an empty message.
+func call(w http.ResponseWriter, r *http.Request) {
+	if r.PathValue("method") == "Break" {
+		panic(http.ErrAbortHandler)
+	}
+	w.Header().Set("Content-Type", "application/grpc")
+	w.Header().Set("Trailer", "Grpc-Status")
+	_, _ = w.Write(make([]byte, 5))
+	w.Header().Set("Grpc-Status", "0")
 }
 
 // exactPath keeps the mux from redirecting paths that it would rather have cleaned: what came is what is judged.

@@ -39,7 +39,7 @@ func (i *Inspector) classify(h *heading) error {
 		return unreadable("The request's Content-Type %q cannot be read: %v.", h.contentType, err)
 	}
 	switch {
-	case media == "application/grpc" || strings.HasPrefix(media, "application/grpc+") || strings.HasPrefix(media, "application/grpc-web"):
+	case isGRPCType(media):
 		i.framed = true
 	case isJSONType(media):
 		i.kind = asJSON
@@ -52,6 +52,18 @@ func (i *Inspector) classify(h *heading) error {
 		}
 	}
 	return checkCharset(params["charset"], "The request's body")
+}
+
+func isGRPCType(media string) bool {
+	return media == "application/grpc" || strings.HasPrefix(media, "application/grpc+") || strings.HasPrefix(media, "application/grpc-web")
+}
+
+// IsGRPC reports whether a request is a call of gRPC by its Content-Type, whatever else is wrong with it.
+func IsGRPC(fields []Field) bool {
+	return slices.ContainsFunc(fields, func(f Field) bool {
+		media, _, _ := strings.Cut(f.Value, ";")
+		return f.Name == "content-type" && isGRPCType(strings.ToLower(strings.TrimSpace(media)))
+	})
 }
 
 func isJSONType(media string) bool {
