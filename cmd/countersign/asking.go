@@ -38,7 +38,7 @@ func (a *asking) Granted(ctx context.Context, q *gate.Question) (gate.Grant, boo
 }
 
 func (a *asking) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (bool, error) {
-	spent, ok, err := a.desk.Spend(ctx, approval.Spending{Op: q.Operation.ID, Digest: q.Digest, Verdict: q.Verdict, People: q.Operation.Principal.People})
+	spent, ok, err := a.desk.Spend(ctx, approval.Spending{Op: q.Operation.ID, TraceID: q.Operation.Context.TraceID(), Digest: q.Digest, Verdict: q.Verdict, People: q.Operation.Principal.People})
 	if err != nil || !ok {
 		return false, err
 	}
@@ -84,7 +84,9 @@ func (a *asking) Wait(ctx context.Context, id string) (gate.Answer, error) {
 	return a.answer(ctx, id)
 }
 
-func (a *asking) Left(ctx context.Context, op, id string) error { return a.desk.Left(ctx, op, id) }
+func (a *asking) Left(ctx context.Context, op *gate.Operation, id string) error {
+	return a.desk.Left(ctx, op, id)
+}
 
 // answer is apart for the sake of the stack that waits.
 //

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -152,6 +153,9 @@ func evidenceShow(ctx context.Context, c *call) error {
 	f.Var(&types, "type", "only records of this `type`, such as operation.decided or 'operation.*'; may be given several times")
 	since := f.String("since", "", "only records from this `time` on (RFC 3339), or this long ago (10m)")
 	f.StringVar(&filter.Op, "operation", "", "only records of the operation with this `id`")
+	f.StringVar(&filter.Request, "request", "", "only records of the operation whose agent was told this `id` (request_id, x-request-id)")
+	f.StringVar(&filter.Approval, "approval", "", "only records of the request for approval with this `id`, and of the operations that asked for it or used it")
+	f.StringVar(&filter.Trace, "trace", "", "only records of operations in the trace with this `id`")
 	follow := f.Bool("follow", false, "wait for more")
 	if _, err := c.parse(f, 0); err != nil {
 		return err
@@ -171,6 +175,7 @@ func evidenceShow(ctx context.Context, c *call) error {
 	if *follow {
 		records = evidence.Follow(ctx, journal, filter)
 	}
+	found := false
 	for e, err := range records {
 		if err != nil {
 			if ctx.Err() != nil {
@@ -178,6 +183,7 @@ func evidenceShow(ctx context.Context, c *call) error {
 			}
 			return err
 		}
+		found = true
 		if *asJSON {
 			_, err = fmt.Fprintln(c.stdout, terminal.JSON(string(e.Line)))
 		} else {
@@ -186,6 +192,9 @@ func evidenceShow(ctx context.Context, c *call) error {
 		if err != nil {
 			return err
 		}
+	}
+	if id := cmp.Or(filter.Op, filter.Request, filter.Approval, filter.Trace); id != "" && !found {
+		return fmt.Errorf("%s has no such record of %q; another gateway's journal may", journal, id)
 	}
 	return nil
 }

@@ -59,8 +59,9 @@ var commands = []command{
 		"countersign evidence verify --config countersign.yaml --key gw-1.pub",
 		"countersign evidence verify --data ./archive --key gw-1.pub --checkpoint from-the-collector.txt",
 	}, evidenceVerify},
-	{"evidence show", "--config FILE | --data DIR [--type T]... [--since TIME] [--operation ID] [--json] [--follow]", "print records", []string{
+	{"evidence show", "--config FILE | --data DIR [--type T]... [--since TIME] [--operation ID] [--request ID] [--approval ID] [--trace ID] [--json] [--follow]", "print records", []string{
 		"countersign evidence show --config countersign.yaml --type 'approval.*' --since 24h",
+		"countersign evidence show --config countersign.yaml --request 460e5832-58da-4587-a229-3c6567eb94c3",
 		"countersign evidence show --config countersign.yaml --follow --json | jq .body.effect",
 	}, evidenceShow},
 	{"evidence export", "--config FILE | --data DIR --to FILE", "copy the journal, its checkpoints and the public key into one archive", []string{

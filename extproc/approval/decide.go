@@ -78,7 +78,7 @@ func (d *Desk) decide(now time.Time, decision Decision, r *Request) error {
 	case r.quorum():
 		r.State, r.GrantExpires = Approved, now.Add(r.GrantTTL)
 	}
-	return d.note(r, RecordDecided, r.Op, decided(word, "", "", &decision)...)
+	return d.note(r, RecordDecided, r.opener(), decided(word, "", "", &decision)...)
 }
 
 // may says why this person's answer does not count. There is no exception for anyone.
@@ -162,7 +162,7 @@ func (d *Desk) recordRefused(ctx context.Context, r *Request, id, problem string
 	}
 	refused := *x
 	refused.Card = cut(valid(x.Card), 128)
-	body, err := d.body(&about, "refused/"+x.Nonce, decided("refused", attempted, problem, &refused)...)
+	body, err := d.body(&about, about.opener(), "refused/"+x.Nonce, decided("refused", attempted, problem, &refused)...)
 	if err != nil {
 		return err
 	}

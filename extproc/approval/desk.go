@@ -245,7 +245,7 @@ func (d *Desk) create(now time.Time, a Asking, asks []AskRule) (Request, error) 
 	r := Request{
 		ID: gate.NewID(now), Digest: a.Digest, PolicyDigest: a.Verdict.PolicyDigest,
 		Resource: op.Resource.Name, Verb: op.Verb, Target: op.Target,
-		Agent: Party{p.Issuer, p.Subject}, Session: op.Context.Session, Op: op.ID,
+		Agent: Party{p.Issuer, p.Subject}, Session: op.Context.Session, Op: op.ID, TraceID: op.Context.TraceID(),
 		Asks: asks, Demand: a.Demand,
 		Created: now, Expires: now.Add(d.ttl), GrantTTL: d.grantTTL, State: Pending,
 	}
@@ -263,7 +263,7 @@ func (d *Desk) create(now time.Time, a Asking, asks []AskRule) (Request, error) 
 		return Request{}, err
 	}
 	r.CardDigest = CardDigest(r.Card)
-	return r, d.note(&r, RecordRequested, op.ID, requested(&r)...)
+	return r, d.note(&r, RecordRequested, r.opener(), requested(&r, op.Context.RequestID)...)
 }
 
 // peopleOf is people as they are stored: never nil.
@@ -330,7 +330,7 @@ func (d *Desk) close(ctx context.Context, id string) error {
 func (d *Desk) expire(now time.Time, r *Request) error {
 	from := r.State
 	r.State, r.Closed = Expired, now
-	return d.note(r, RecordExpired, r.Op, gate.Member{Name: "from", Value: string(from)})
+	return d.note(r, RecordExpired, r.opener(), gate.Member{Name: "from", Value: string(from)})
 }
 
 // void closes a live request because what it asks about has changed. only, where it is not nil, must agree.
@@ -348,7 +348,7 @@ func (d *Desk) voidNow(now time.Time, r *Request, why string, members ...gate.Me
 	from := r.State
 	r.State, r.Closed, r.Reason = Voided, now, why
 	members = append(members, because(why), gate.Member{Name: "from", Value: string(from)})
-	return d.note(r, RecordVoided, r.Op, members...)
+	return d.note(r, RecordVoided, r.opener(), members...)
 }
 
 // VoidOthers voids what is open under any other policy than the one given: what people see in the queue can then still be
@@ -404,14 +404,14 @@ func (d *Desk) voidAll(ctx context.Context, page []Request, policyDigest string)
 // as it is, and the record's `state` says so: it can still be approved, and the identical operation repeated can use that.
 // Nobody else closes a request that an agent has turned away from: a client that gives up after a minute is as a rule one
 // that comes back, and a person may be reading the card.
-func (d *Desk) Left(ctx context.Context, op, id string) error {
+func (d *Desk) Left(ctx context.Context, op *gate.Operation, id string) error {
 	r, err := d.store.Get(ctx, id)
 	if err != nil {
-		return fmt.Errorf("record that the agent of operation %s left: %w", op, err)
+		return fmt.Errorf("record that the agent of operation %s left: %w", op.ID, err)
 	}
-	body, err := d.body(&r, "left/"+op, because("the agent left during the hold; the request stays open until it expires"))
+	body, err := d.body(&r, attempt{op.ID, op.Context.TraceID()}, "left/"+op.ID, because("the agent left during the hold; the request stays open until it expires"))
 	if err != nil {
 		return err
 	}
-	return d.recorder.Post(ctx, &gate.Record{Type: RecordWithdrawn, Op: op, Body: line(body)})
+	return d.recorder.Post(ctx, &gate.Record{Type: RecordWithdrawn, Op: op.ID, Body: line(body)})
 }

@@ -26,20 +26,29 @@ type line string
 
 func (l line) AppendJSON(dst []byte) ([]byte, error) { return append(dst, l...), nil }
 
-// note adds to the outbox the record of the change that is being made to r.
-func (d *Desk) note(r *Request, kind, op string, members ...gate.Member) error {
+// attempt is the operation in whose name a record is written.
+type attempt struct {
+	op    string // its id
+	trace string // its trace id; empty where it has none of its own
+}
+
+// opener is the attempt that opened r.
+func (r *Request) opener() attempt { return attempt{r.Op, r.TraceID} }
+
+// note adds to the outbox the record of the change that is being made to r, in the name of by.
+func (d *Desk) note(r *Request, kind string, by attempt, members ...gate.Member) error {
 	rev := r.Rev + 1
-	body, err := d.body(r, strconv.FormatUint(rev, 10), members...)
+	body, err := d.body(r, by, strconv.FormatUint(rev, 10), members...)
 	if err != nil {
 		return err
 	}
-	r.Outbox = append(r.Outbox, Event{Rev: rev, Node: d.node, Type: kind, Op: op, Body: body})
+	r.Outbox = append(r.Outbox, Event{Rev: rev, Node: d.node, Type: kind, Op: by.op, Body: body})
 	return nil
 }
 
 // body is what every record of a request says, and members. It has no text of the operation but its verb and target,
 // which are fit to be recorded. event is unique among those of the request: for a change it is the revision.
-func (d *Desk) body(r *Request, event string, members ...gate.Member) (string, error) {
+func (d *Desk) body(r *Request, by attempt, event string, members ...gate.Member) (string, error) {
 	o, err := gate.MakeObject(append(members,
 		gate.Member{Name: "agent", Value: r.Agent.object()},
 		gate.Member{Name: "approval", Value: r.ID},
@@ -51,6 +60,7 @@ func (d *Desk) body(r *Request, event string, members ...gate.Member) (string, e
 		gate.Member{Name: "resource", Value: valid(r.Resource)},
 		gate.Member{Name: "session", Value: valid(r.Session)},
 		gate.Member{Name: "state", Value: string(r.State)},
+		gate.Member{Name: "trace_id", Value: by.trace},
 	)...)
 	if err != nil {
 		return "", err
@@ -62,7 +72,7 @@ func (d *Desk) body(r *Request, event string, members ...gate.Member) (string, e
 	return string(text), nil
 }
 
-func requested(r *Request) []gate.Member {
+func requested(r *Request, requestID string) []gate.Member {
 	asks := make([]any, len(r.Asks))
 	for i, a := range r.Asks {
 		asks[i] = gate.Object{
@@ -75,6 +85,7 @@ func requested(r *Request) []gate.Member {
 		{Name: "asks", Value: asks},
 		{Name: "expires", Value: timeText(r.Expires)},
 		{Name: "on_behalf_of", Value: r.OnBehalfOf.value()},
+		{Name: "request_id", Value: valid(requestID)},
 		{Name: "target", Value: valid(r.Target)},
 		{Name: "verb", Value: valid(r.Verb)},
 	}

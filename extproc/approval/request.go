@@ -141,7 +141,8 @@ type Request struct {
 	OnBehalfOf   *Party    `json:"on_behalf_of"`
 	People       []Person  `json:"people"` // whose operation it is; null in a request of an older version, which nobody can approve
 	Session      string    `json:"session"`
-	Op           string    `json:"op"` // id of the attempt that opened it
+	Op           string    `json:"op"`       // id of the attempt that opened it
+	TraceID      string    `json:"trace_id"` // of that attempt; empty where it has none, and in a request of an older version
 	Asks         []AskRule `json:"asks"`
 	Demand       Demand    `json:"demand"`
 

@@ -41,6 +41,7 @@ func (d *Desk) Granted(ctx context.Context, digest string) (Request, bool, error
 // Spending is an operation that wants to use a grant.
 type Spending struct {
 	Op      string        // id of this attempt
+	TraceID string        // of this attempt; empty where it has none of its own
 	Digest  string        // of the operation
 	Verdict gate.Verdict  // of policy now, with the approval in its context
 	People  []gate.Person // whose operation it is, as its token says now
@@ -112,5 +113,5 @@ func (d *Desk) spend(now time.Time, s *Spending, nonce string, r *Request) error
 	}
 	r.State, r.Closed = Spent, now
 	r.Spent = &Spend{Op: s.Op, At: now, Nonce: nonce}
-	return d.note(r, RecordSpent, s.Op, spentBy(r)...)
+	return d.note(r, RecordSpent, attempt{s.Op, s.TraceID}, spentBy(r)...)
 }

@@ -3,6 +3,8 @@ package evidence
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -18,13 +20,119 @@ type Filter struct {
 	Since time.Time // written then or later
 	Op    string
 	From  uint64 // seq
+
+	// What agents and approvers are told. Each chooses the records that name it, and all other records of their operations.
+	Request  string // an HTTP request's id
+	Approval string // a request for approval's id
+	Trace    string // a trace id: the agent's own, or the one that [TraceID] makes
 }
 
-func (f *Filter) match(e *Entry) bool {
-	if e.Seq < f.From || e.Time.Before(f.Since) || f.Op != "" && e.Op != f.Op {
+// Records reads the records of a journal that f chooses, oldest first. It checks the chain on its way and ends with an
+// error where that breaks; signatures are [Verify]'s.
+func Records(ctx context.Context, dir string, f Filter) iter.Seq2[Entry, error] {
+	return chosen(ctx, dir, f, func() bool { return false })
+}
+
+// Follow is Records that waits for more at the end, until ctx ends. It looks at the files several times a second, so
+// it works beside a running gateway; a record that it shows before the gateway has synced it may yet be taken back.
+func Follow(ctx context.Context, dir string, f Filter) iter.Seq2[Entry, error] {
+	return chosen(ctx, dir, f, func() bool {
+		poll := time.NewTimer(200 * time.Millisecond)
+		defer poll.Stop()
+		select {
+		case <-ctx.Done():
+			return false
+		case <-poll.C:
+			return true
+		}
+	})
+}
+
+// chosen reads the records that f chooses until there are no more and more says that there will be none.
+func chosen(ctx context.Context, dir string, f Filter, more func() bool) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		c := chooser{Filter: f, operations: map[string]bool{}}
+		if c.names() { // an operation's first records need not be those that name what is looked for
+			for e, err := range read(ctx, dir, 1, func() bool { return false }) {
+				if err != nil {
+					yield(Entry{}, err)
+					return
+				}
+				c.note(&e)
+			}
+		}
+		for e, err := range read(ctx, dir, f.From, more) {
+			if err != nil || c.match(&e) {
+				if !yield(e, err) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// read reads all records from one on. An error is the last that it yields.
+func read(ctx context.Context, dir string, from uint64, more func() bool) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		r := NewReader(dir, from, nil)
+		defer r.Close()
+		for {
+			e, err := r.Next()
+			switch {
+			case ctx.Err() != nil:
+				yield(Entry{}, ctx.Err())
+				return
+			case errors.Is(err, io.EOF):
+				if !more() {
+					return
+				}
+			case err != nil:
+				yield(Entry{}, err)
+				return
+			case !yield(e, nil):
+				return
+			}
+		}
+	}
+}
+
+// chooser is a filter and what it has found.
+type chooser struct {
+	Filter
+	operations map[string]bool // that a record has named what is looked for
+}
+
+// names reports whether f looks for what records name in their bodies.
+func (f *Filter) names() bool { return f.Request != "" || f.Approval != "" || f.Trace != "" }
+
+// note remembers the operation of a record that names what is looked for, and reports whether it does.
+func (c *chooser) note(e *Entry) bool {
+	left := map[string]string{"request_id": c.Request, "approval": c.Approval, "trace_id": c.Trace}
+	if c.Trace != "" && e.Op != "" && TraceID(e.Op) == c.Trace {
+		delete(left, "trace_id")
+	}
+	_ = scanObject(e.Body, func(name, value []byte) { // the reader has checked the line
+		if text, ok := textValue(value); ok && text != "" && text == left[string(name)] {
+			delete(left, string(name))
+		}
+	})
+	for _, wanted := range left {
+		if wanted != "" {
+			return false
+		}
+	}
+	if e.Op != "" {
+		c.operations[e.Op] = true
+	}
+	return true
+}
+
+func (c *chooser) match(e *Entry) bool {
+	named := !c.names() || c.note(e) || c.operations[e.Op]
+	if !named || e.Seq < c.From || e.Time.Before(c.Since) || c.Op != "" && e.Op != c.Op {
 		return false
 	}
-	return len(f.Types) == 0 || slices.ContainsFunc(f.Types, func(t string) bool {
+	return len(c.Types) == 0 || slices.ContainsFunc(c.Types, func(t string) bool {
 		if family, ok := strings.CutSuffix(t, "*"); ok {
 			return strings.HasPrefix(e.Type, family)
 		}
@@ -32,58 +140,10 @@ func (f *Filter) match(e *Entry) bool {
 	})
 }
 
-// Records reads the records of a journal that f chooses, oldest first. It checks the chain on its way and ends with an
-// error where that breaks; signatures are [Verify]'s.
-func Records(ctx context.Context, dir string, f Filter) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		r := NewReader(dir, max(f.From, 1), nil)
-		defer r.Close()
-		for {
-			e, err := r.Next()
-			if err == nil {
-				err = ctx.Err()
-			}
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			if err != nil {
-				yield(Entry{}, err)
-				return
-			}
-			if f.match(&e) && !yield(e, nil) {
-				return
-			}
-		}
-	}
-}
-
-// Follow is Records that waits for more at the end, until ctx ends. It looks at the files several times a second, so
-// it works beside a running gateway; a record that it shows before the gateway has synced it may yet be taken back.
-func Follow(ctx context.Context, dir string, f Filter) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		r := NewReader(dir, max(f.From, 1), nil)
-		defer r.Close()
-		poll := time.NewTicker(200 * time.Millisecond)
-		defer poll.Stop()
-		for {
-			e, err := r.Next()
-			switch {
-			case errors.Is(err, io.EOF):
-				select {
-				case <-ctx.Done():
-					return
-				case <-poll.C:
-				}
-			case err != nil:
-				yield(Entry{}, err)
-				return
-			case ctx.Err() != nil:
-				return
-			case f.match(&e) && !yield(e, nil):
-				return
-			}
-		}
-	}
+// TraceID is the trace id of an operation whose agent sent none, in hex.
+func TraceID(op string) string {
+	sum := sha256.Sum256([]byte("countersign trace\n" + op))
+	return hex.EncodeToString(sum[:16])
 }
 
 // Reader reads a journal from one record on, and goes on where it stopped when there is more. It is not for concurrent

@@ -52,7 +52,7 @@ type Approvals interface {
 	// Wait returns when the request has ended. Its error is that of ctx where ctx ends first.
 	Wait(ctx context.Context, id string) (Answer, error)
 	// Left records that whoever waited with operation op for the request with this id is gone. The request stays as it is.
-	Left(ctx context.Context, op, id string) error
+	Left(ctx context.Context, op *Operation, id string) error
 }
 
 // AskRefused says that nobody was asked, because too much is being asked already.

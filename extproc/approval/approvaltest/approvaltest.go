@@ -142,7 +142,7 @@ func Asking(op *gate.Operation, v gate.Verdict) approval.Asking {
 
 // Spending is op, wanting to use its grant.
 func Spending(op *gate.Operation, v gate.Verdict) approval.Spending {
-	return approval.Spending{Op: op.ID, Digest: Asking(op, v).Digest, Verdict: v, People: op.Principal.People}
+	return approval.Spending{Op: op.ID, TraceID: op.Context.TraceID(), Digest: Asking(op, v).Digest, Verdict: v, People: op.Principal.People}
 }
 
 // Oncall is a person who may approve what Verdict asks.

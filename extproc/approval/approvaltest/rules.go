@@ -197,7 +197,7 @@ func testRules(t *testing.T, open Open) {
 		{"an agent that leaves leaves the request open", nil, func(t *testing.T, o *office) {
 			op := Operation(1)
 			r := o.ask(t, op, ask)
-			if err := o.desks[0].Left(t.Context(), op.ID, r.ID); err != nil {
+			if err := o.desks[0].Left(t.Context(), op, r.ID); err != nil {
 				t.Fatal(err)
 			}
 			left := o.lines(approval.RecordWithdrawn)
