@@ -73,10 +73,10 @@ var mayImport = map[string][]string{
 	"extproc/extproctest/":  {"extproc/extproctest"},
 	"extproc/lane":          {"extproc/guard", "extproc/gate", "extproc/identity"},
 	"extproc/identity":      {"extproc/guard", "extproc/gate"},
-	"extproc/inspect/":      {"extproc/gate"},
+	"extproc/inspect/":      {"extproc/gate", "extproc/media"},
 	"extproc/terminal":      {"extproc/gate"},
 	"extproc/policy":        {"extproc/gate"},
-	"extproc/redact":        {"extproc/gate"},
+	"extproc/redact":        {"extproc/gate", "extproc/media"},
 	"xds":                   {"extproc/config", "extproc/guard"},
 }
 

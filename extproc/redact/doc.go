@@ -21,7 +21,8 @@
 // # Paths
 //
 // Paths are this subset of RFC 9535: `$`, `.name`, `['name']`, `["name"]`, `.*`, `[*]`, `[n]` with n of 0 or more, `..name`,
-// `..['name']`. In a sequence (NDJSON, event stream) `$` is each value. A path is matched on decoded names, so "\u0073sn" is
+// `..['name']`. In a sequence (NDJSON, event stream, a body of JSON with several values on lines of their own, as Kubernetes sends
+// where it is watched) `$` is each value. A path is matched on decoded names, so "\u0073sn" is
 // ssn. All paths of a plan run as one automaton, whose set of states is a row of words for each open object or array.
 //
 // What stands in the place of the value: `mask` the string "[redacted]" whatever it was; `null` null; `remove` nothing, with its
@@ -68,8 +69,8 @@
 // tell the length of what was there. A string that was changed is written anew. Lines of a sequence end with LF; empty
 // lines go. Of an event stream the data is rewritten, detectors look at `event` and `id`, which are dropped where they repeat
 // what a path took from their event or one of those before it (up to 64 KiB of values; not from a later one), `retry` passes
-// when it is a number, a comment passes empty (it keeps the connection alive), other fields go; with paths, data that is not
-// JSON is withheld, but for the `[DONE]` that some APIs end with. A value leaves in the Write that completes it, an event's when
+// when it is a number, a comment passes empty (it keeps the connection alive), other fields go; with paths, an event
+// whose data is not JSON is lost, and a comment says so; `ping`, `[DONE]` and the like pass, from a closed list. A value leaves in the Write that completes it, an event's when
 // it ends or has 64 KiB.
 //
 // # Choices

@@ -9,7 +9,8 @@ import (
 type layout uint8
 
 const (
-	oneValue   layout = iota // application/json
+	oneValue   layout = iota // the data of an event
+	anyNumber                // application/json: one value, or several with newlines between them, as in a watch of Kubernetes
 	lineByLine               // NDJSON: each value ends with a newline
 	records                  // RFC 7464: a record separator before each value, a newline after it
 )
@@ -66,6 +67,8 @@ type machine struct {
 	started  bool     // any byte has come
 	begun    bool     // the value to come was looked up in the plan, and its first bytes may have been seen
 	inString bool
+	inLong   bool // the unfinished string is written as it comes
+	owes     bool // a newline, before another value of any number
 	scanned  int  // bytes of the unfinished string that were looked at
 	escaped  bool // there is an escape in them
 
@@ -110,7 +113,7 @@ func (m *machine) reset() {
 		m.expect = aSeparator
 	}
 	m.values, m.scanned = 0, 0
-	m.started, m.begun, m.inString, m.escaped = false, false, false, false
+	m.started, m.begun, m.inString, m.inLong, m.owes, m.escaped = false, false, false, false, false, false
 	m.dropping, m.replacing, m.inNumber, m.deep = false, keep, false, 0
 	copy(m.states, m.plan.paths.start)
 }
@@ -155,9 +158,10 @@ func (m *machine) end() error {
 	switch {
 	case whole && m.layout == oneValue && m.expect == nothing,
 		whole && m.layout == lineByLine && !m.begun,
+		whole && m.layout == anyNumber && !m.begun && m.values > 0,
 		whole && m.layout == records && m.expect == aSeparator:
 		return nil
-	case whole && m.layout == oneValue && m.values == 0:
+	case whole && m.layout <= anyNumber && m.values == 0:
 		return withheld("the body has no JSON value")
 	default:
 		return withheld("the JSON ends too early")
@@ -181,8 +185,8 @@ func (m *machine) run(data []byte, final bool) (used int, err error) {
 		case m.deep > 0:
 			n, err = m.below(data[at:])
 		case c <= ' ' && isSpace[c]:
-			if c == '\n' && m.expect == aSeparator && m.layout == lineByLine {
-				m.expect = aValue
+			if c == '\n' && m.expect == aSeparator {
+				m.endLine()
 			}
 			at++
 			continue
@@ -200,6 +204,18 @@ func (m *machine) run(data []byte, final bool) (used int, err error) {
 }
 
 var isSpace = [' ' + 1]bool{' ': true, '\n': true, '\r': true, '\t': true}
+
+// endLine takes the newline after a value. After one of any number it is written at once where the body is live, and else with
+// the next value: the only value of a body stands alone.
+func (m *machine) endLine() {
+	if m.layout == records {
+		return
+	}
+	m.expect = aValue
+	if m.owes && m.limits.Live {
+		m.out, m.owes = append(m.out, '\n'), false
+	}
+}
 
 // token begins or goes on with a name or a value.
 func (m *machine) token(data []byte, final bool) (int, error) {
@@ -221,10 +237,10 @@ func (m *machine) punctuation(c byte) error {
 		return nil
 	case m.expect == aSeparator && m.layout == records:
 		return withheld("no record separator before a JSON value")
+	case m.expect == nothing, m.expect == aSeparator && m.layout == anyNumber:
+		return withheld("data after the JSON value")
 	case m.expect == aSeparator:
 		return withheld("more than one JSON value in a line")
-	case m.expect == nothing:
-		return withheld("data after the JSON value")
 	case m.expect == aColon && c == ':':
 		m.expect = aValue
 	case m.expect == aCommaOrEnd && c == ',' && m.frames[top].array:
@@ -322,7 +338,9 @@ func (m *machine) endValue() error {
 		return nil
 	}
 	m.expect = aSeparator
-	m.out = append(m.out, '\n')
+	if m.owes = m.layout == anyNumber; !m.owes {
+		m.out = append(m.out, '\n')
+	}
 	return nil
 }
 
@@ -372,6 +390,8 @@ func (m *machine) separate() {
 	switch {
 	case top < 0 && m.layout == records:
 		m.out = append(m.out, recordSeparator)
+	case top < 0 && m.owes:
+		m.out, m.owes = append(m.out, '\n'), false
 	case top < 0:
 	case m.frames[top].array:
 		if m.frames[top].wrote {
@@ -441,27 +461,36 @@ func (m *machine) closeFrame(c byte) error {
 }
 
 // stringToken begins or goes on with a name or a string value. What is within a value that is replaced is let go as it was
-// looked at, so that it may be longer than any limit.
+// looked at, and a long string in which nothing is looked for is written so: both may be longer than any limit.
 func (m *machine) stringToken(data []byte) (int, error) {
 	at := m.scanned
 	if !m.inString {
-		at, m.escaped, m.piece = 1, false, m.piece[:0]
+		at, m.escaped, m.inLong, m.piece = 1, false, false, m.piece[:0]
 	}
 	next, status, escaped := scanString(data, at)
 	m.escaped = m.escaped || escaped
 	unread := m.replacing != keep
+	if !unread && !m.inLong && next > m.longest() {
+		if m.finder != nil || m.expect != aValue {
+			return 0, m.fits(next)
+		}
+		m.inLong = true
+		m.separate()
+	}
+	if m.inLong { // also what comes before an error, so that how much is written does not depend on how it came
+		m.out = append(m.out, data[:next]...)
+	}
 	switch {
-	case !unread && next > m.longest():
-		return 0, m.fits(next)
 	case status == stringBad:
 		return 0, withheld("the body has a string that is not valid JSON")
+	case status == stringGoesOn && (unread || m.inLong):
+		m.inString, m.scanned = true, 0
+		if unread {
+			m.pass(data[:next])
+		}
+		return next, nil
 	case status == stringGoesOn:
 		m.inString, m.scanned = true, next
-		if unread {
-			m.scanned = 0
-			m.pass(data[:next])
-			return next, nil
-		}
 		return 0, nil
 	}
 	m.inString, m.scanned = false, 0
@@ -469,6 +498,8 @@ func (m *machine) stringToken(data []byte) (int, error) {
 	case unread:
 		m.pass(data[:next])
 		return next, m.replacedString()
+	case m.inLong:
+		return next, m.endValue()
 	case m.expect != aValue:
 		return next, m.name(data[:next])
 	default:

@@ -2,6 +2,7 @@ package redact
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -11,6 +12,9 @@ import (
 // out of the data of their event or of one before it; `retry` passes when it is a number, and a comment passes empty, because
 // it is only there to keep the connection alive. Other fields are dropped: no reader of an event stream is to see them. With
 // paths, so are those that are too long, which could be because of what they repeat.
+//
+// With paths, an event whose data is not JSON is not written, because a protected value could stand in it as text: a comment
+// says so in its place. What passes is a closed list of words that keep a connection alive or end a stream.
 //
 // An event is written when it has ended, its fields first, or as it comes once maxEvent bytes of its data are there. Of a
 // field that it has twice the last counts, as for who reads it.
@@ -30,6 +34,8 @@ type events struct {
 	hasData          bool
 	inData           bool   // with paths: the rest of a line that began is data
 	inJSON           bool   // with paths: the data is JSON
+	refused          bool   // with paths: the data is neither JSON nor a word, and the rest of it is passed over
+	lost             int64  // events of which that was so
 	dropping         bool   // with paths: the rest of a line that is no data and too long
 	written          []byte // of the data, redacted
 	flowing          bool   // written is not held any more
@@ -207,11 +213,29 @@ func (e *events) tooLong() error { return withheld("an event of more than %d byt
 // done is how some APIs end their streams.
 const done = "[DONE]"
 
-// feed takes data that is JSON, unless it is blank or done.
+// words are what an event may say that is not JSON, in these letters, in capitals, or with a capital at the beginning.
+var words = func() (list []string) {
+	list = []string{done}
+	for _, w := range []string{"ping", "pong", "heartbeat", "keepalive", "keep-alive", "keep_alive", "connected", "ok", "done", "end"} {
+		list = append(list, w, strings.ToUpper(w), strings.ToUpper(w[:1])+w[1:])
+	}
+	return list
+}()
+
+// couldBeWord reports whether what there is of the data is blank or begins a word.
+func (e *events) couldBeWord() bool {
+	begun := string(bytes.TrimLeft(e.data[:min(len(e.data), e.limit+1)], " \t\r\n"))
+	return slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, begun) })
+}
+
+// feed takes data that is JSON, unless it is blank or a word.
 func (e *events) feed(b []byte) error {
+	if e.refused {
+		return nil
+	}
 	if !e.inJSON {
 		e.data = append(e.data, b...)
-		if strings.HasPrefix(done, string(bytes.TrimLeft(e.data[:min(len(e.data), e.limit+1)], " \t\r\n"))) {
+		if e.couldBeWord() {
 			if len(e.data) > e.limit {
 				return e.tooLong()
 			}
@@ -220,8 +244,17 @@ func (e *events) feed(b []byte) error {
 		e.beginJSON()
 		b = e.data
 	}
-	err := e.json.write(b)
+	return e.readJSON(func() error { return e.json.write(b) })
+}
+
+// readJSON goes on with data that is JSON. Where it proves to be none, and nothing of the event is written yet, the event is lost.
+func (e *events) readJSON(read func() error) error {
+	err := read()
 	e.takeJSON()
+	if err != nil && !e.flowing {
+		e.refused, e.written = true, e.written[:0]
+		return nil
+	}
 	return err
 }
 
@@ -248,7 +281,7 @@ func (e *events) endEvent() error {
 		e.out = append(e.out, e.written...)
 	}
 	e.written = e.written[:0]
-	e.data, e.hasData, e.inJSON, e.flowing = e.data[:0], false, false, false
+	e.data, e.hasData, e.inJSON, e.flowing, e.refused = e.data[:0], false, false, false, false
 	return err
 }
 
@@ -260,17 +293,13 @@ func (e *events) endData() error {
 		if err := e.writeData(e.data); err != nil {
 			return err
 		}
-	case e.inJSON || string(e.data) != done && len(bytes.TrimLeft(e.data, " \t\r\n")) > 0:
-		if !e.inJSON {
-			e.beginJSON()
-			if err := e.json.write(e.data); err != nil {
-				return err
-			}
-		}
-		err := e.json.end()
-		e.takeJSON()
-		if err != nil {
+	case e.inJSON || !slices.Contains(words, string(e.data)) && len(bytes.TrimLeft(e.data, " \t\r\n")) > 0:
+		if err := e.endJSON(); err != nil {
 			return err
+		}
+		if e.refused {
+			e.lose()
+			return nil
 		}
 		e.written = append(e.written, '\n')
 	default:
@@ -281,6 +310,26 @@ func (e *events) endData() error {
 		e.written = e.written[:0]
 	}
 	return e.writeFields()
+}
+
+func (e *events) endJSON() error {
+	if !e.inJSON {
+		e.beginJSON()
+		if err := e.readJSON(func() error { return e.json.write(e.data) }); err != nil {
+			return err
+		}
+	}
+	if e.refused {
+		return nil
+	}
+	return e.readJSON(e.json.end)
+}
+
+// lose writes that there was an event.
+func (e *events) lose() {
+	e.lost++
+	e.out = append(e.out, ": an event was withheld: its data is not JSON\n"...)
+	e.event.set, e.id.set, e.retry.set, e.comment = false, false, false, false
 }
 
 func (e *events) writeFields() error {

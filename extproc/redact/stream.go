@@ -6,13 +6,15 @@ import (
 	"strings"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/media"
 )
 
 // Options are the limits of one stream. A field that is 0 has its default.
 type Options struct {
-	// MaxToken is how many bytes a JSON string and an event of text in an event stream may have, less what detectors take
-	// from it; with that, twice as many. Default 1 MiB. What a path takes may have any length. Detectors need up to eight times as
-	// much for a string that is all digits and spaces.
+	// MaxToken is how many bytes a string that detectors look at, a member name and an event of text in an event stream may
+	// have, less what detectors take from it; with that, twice as many. Default 1 MiB. Strings may have any length where there
+	// are paths only, and what a path takes always. Detectors need up to eight times as much for a string that is all digits
+	// and spaces.
 	MaxToken int
 
 	// MaxDepth is how deep JSON may be nested. Default 1000.
@@ -25,6 +27,10 @@ type Options struct {
 	// MaxLine is how many bytes a line of text may have, less what detectors take from it; with that, twice as many.
 	// Default 64 KiB.
 	MaxLine int
+
+	// Live says that nobody told how long the body is. It may be values that come now and then (a watch), of which each leaves
+	// with the newline that follows it, for who reads lines.
+	Live bool
 
 	// Beside are texts that stand beside the body, such as header fields: [Stream.Repeats] tells of each whether it has a
 	// value that was taken out of the body.
@@ -82,11 +88,11 @@ func (p *Plan) Stream(contentType string, opts Options) (*Stream, error) {
 		s.body = &unknown{}
 		return s, nil
 	}
-	media, err := mediaType(contentType)
+	name, err := mediaType(contentType)
 	if err != nil {
 		return nil, err
 	}
-	if s.body, err = p.rewriter(media, opts); err != nil {
+	if s.body, err = p.rewriter(name, opts); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -110,41 +116,37 @@ func mediaType(contentType string) (string, error) {
 	if contentType == "application/json" || contentType == "text/event-stream" {
 		return contentType, nil
 	}
-	media, params, err := mime.ParseMediaType(contentType)
+	name, params, err := mime.ParseMediaType(contentType)
 	if err != nil {
 		return "", withheld("the content type cannot be read")
 	}
 	switch charset := strings.ToLower(params["charset"]); charset {
 	case "", "utf-8", "utf8", "us-ascii":
-		return media, nil
+		return name, nil
 	default:
 		return "", withheld("charset %.40q cannot be redacted", charset)
 	}
 }
 
-func (p *Plan) rewriter(media string, opts Options) (rewriter, error) {
-	switch media {
-	case "application/json", "text/json":
-		return newMachine(p, opts, oneValue), nil
-	case "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonl", "application/jsonlines",
-		"application/x-jsonlines", "application/json-lines", "application/stream+json":
+func (p *Plan) rewriter(name string, opts Options) (rewriter, error) {
+	kind := media.KindOf(name)
+	switch kind {
+	case media.JSON:
+		return newMachine(p, opts, anyNumber), nil
+	case media.Lines:
 		return newMachine(p, opts, lineByLine), nil
-	case "application/json-seq":
+	case media.Records:
 		return newMachine(p, opts, records), nil
-	case "text/event-stream":
+	case media.Events:
 		return newEvents(p, opts), nil
+	case media.Text, media.Markup:
+		if p.hasPaths() {
+			return nil, withheld("paths cannot be applied to content type %.80q", name)
+		}
+		return newLines(p, opts, kind == media.Markup), nil
+	default:
+		return nil, withheld("content type %.80q cannot be redacted: ask for JSON, if the target has it", name)
 	}
-	switch {
-	case strings.HasSuffix(media, "+json"):
-		return newMachine(p, opts, oneValue), nil
-	case strings.HasSuffix(media, "+json-seq"):
-		return newMachine(p, opts, records), nil
-	case !strings.HasPrefix(media, "text/"):
-		return nil, withheld("content type %.80q cannot be redacted", media)
-	case p.hasPaths():
-		return nil, withheld("paths cannot be applied to content type %.80q", media)
-	}
-	return newLines(p, opts, strings.HasSuffix(media, "html") || strings.HasSuffix(media, "xml")), nil
 }
 
 // Write takes the next bytes of the body and returns what can be sent now: every JSON value, event or line that is
@@ -189,12 +191,29 @@ func (s *Stream) advance(step func() error) ([]byte, error) {
 	return *out, s.err
 }
 
-// Counts says how often each path and detector was applied so far, those that were not at all left out.
+// Flows reports whether the body is a stream of values that are to be passed on as they come: by its type, or because more
+// than one JSON value came.
+func (s *Stream) Flows() bool {
+	switch body := s.body.(type) {
+	case *events:
+		return true
+	case *machine:
+		return body.layout != anyNumber || body.values > 1
+	}
+	return false
+}
+
+// Counts says how often each path and detector was applied so far, those that were not at all left out; and as "event" how
+// many events of an event stream were withheld.
 func (s *Stream) Counts() []gate.Count {
 	if s.body == nil {
 		return nil
 	}
-	return s.plan.tally(s.body.counts())
+	counts := s.plan.tally(s.body.counts())
+	if e, ok := s.body.(*events); ok && e.lost > 0 {
+		counts = append(counts, gate.Count{Name: "event", N: e.lost})
+	}
+	return counts
 }
 
 func (m *machine) output() *[]byte { return &m.out }
