@@ -148,9 +148,7 @@
 //
 // Where the ruling is pending the operation is held: Envoy has sent nothing on. A hold waits for the desk to say that the request
 // has ended, takes up the configuration and policy of then, and has the gate rule again on the same operation; what goes on are
-// the bytes that were judged, which never left. Where the token has expired or is revoked by then, the agent is told that, and
-// that an approval stands for the identical request with a new token. A person's no is told whatever else has changed. A hold
-// ends after approvals.hold, with the client, with the caller's deadline and
+// the bytes that were judged, which never left. A hold ends after approvals.hold, with the client, with the caller's deadline and
 // with the gateway; the request for approval stays open, and the agent is told to send the identical one again.
 //
 // lane.Lane.Drain refuses what is new and waits for what is under way.
@@ -167,7 +165,8 @@
 // that it is.) What goes on is the bytes that were judged, without identity headers, with the target's credential, and
 // with the exact length. Where policy redacts, the answer's head is held until the redacted body is whole, has 64 KiB or is
 // 200 ms old, so that what must be withheld is a proper 502 where that is still possible; after that the stream is broken
-// off, and the rest never passes. Streams by their type (event streams, NDJSON) go at the first value. With a redacted answer
+// off, and the rest never passes. A redirect or an error keeps its status and head, and has a note for a body. Streams (event
+// streams, NDJSON, a watch of Kubernetes) go at the first value. With a redacted answer
 // pass the header fields of a list that package web has, and of those that are free text the ones that repeat nothing of what was
 // taken out of the body, which is known once the body is whole. Where policy does not redact, answers pass as they come,
 // counted and hashed. What becomes of the target's cookies [Cookies] says.

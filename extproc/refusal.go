@@ -57,6 +57,26 @@ func render(r gate.Refusal, requestID, challenge string, grpc bool) *answer {
 	if !known {
 		r.Problem, code = gate.Unavailable, http.StatusServiceUnavailable
 	}
+	a := &answer{status: code, body: problemOf(r, code, requestID), fields: []web.Field{
+		{Name: "content-type", Value: problemType},
+		{Name: "cache-control", Value: "no-store"},
+	}}
+	if r.Problem == gate.Unauthenticated {
+		a.fields = append(a.fields, web.Field{Name: "www-authenticate", Value: challenge})
+	}
+	if grpc {
+		a.fields = append(a.fields, web.Field{Name: "grpc-status", Value: strconv.Itoa(int(grpcStatuses[r.Problem]))})
+	}
+	if wait := retryAfter[r.Problem]; wait != "" {
+		a.fields = append(a.fields, web.Field{Name: "retry-after", Value: wait})
+	}
+	return a
+}
+
+const problemType = "application/problem+json"
+
+// problemOf is a refusal as the body of an answer with that status.
+func problemOf(r gate.Refusal, code int, requestID string) []byte {
 	b := append(make([]byte, 0, 512), `{"type":`...)
 	b = gate.AppendText(b, ProblemPrefix+string(r.Problem))
 	b = append(b, `,"title":`...)
@@ -84,20 +104,5 @@ func render(r gate.Refusal, requestID, challenge string, grpc bool) *answer {
 		b = gate.AppendText(b, p.Expires.UTC().Format(time.RFC3339))
 		b = append(b, '}')
 	}
-	b = append(b, "}\n"...)
-
-	a := &answer{status: code, body: b, fields: []web.Field{
-		{Name: "content-type", Value: "application/problem+json"},
-		{Name: "cache-control", Value: "no-store"},
-	}}
-	if r.Problem == gate.Unauthenticated {
-		a.fields = append(a.fields, web.Field{Name: "www-authenticate", Value: challenge})
-	}
-	if grpc {
-		a.fields = append(a.fields, web.Field{Name: "grpc-status", Value: strconv.Itoa(int(grpcStatuses[r.Problem]))})
-	}
-	if wait := retryAfter[r.Problem]; wait != "" {
-		a.fields = append(a.fields, web.Field{Name: "retry-after", Value: wait})
-	}
-	return a
+	return append(b, "}\n"...)
 }

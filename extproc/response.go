@@ -52,6 +52,9 @@ type response struct {
 	released bool // the head went to the agent
 	ended    bool
 
+	lost   error // why the agent gets a note in the place of the body; nil where it gets the body
+	unread int64 // bytes of a lost body
+
 	local bool // the answer is Envoy's own: the target gave none
 	hash  hash.Hash
 	out   int64 // bytes to the agent
@@ -67,6 +70,9 @@ func (r *response) stop() {
 // whole reports whether all of an answer of stated length went to the agent. A client that has what it was promised may
 // leave before Envoy has told that there is no more.
 func (r *response) whole() bool {
+	if r.lost != nil {
+		return r.released
+	}
 	return r.plan == nil && r.released && r.head.Length >= 0 && (r.out == r.head.Length || !r.head.HasBody)
 }
 
@@ -82,11 +88,14 @@ func (r *response) outcome() gate.Outcome {
 	if r.hash != nil {
 		o.BodySHA256 = hex.EncodeToString(r.hash.Sum(nil))
 	}
+	if r.lost != nil {
+		o.Reason, o.Problem = r.lost.Error(), gate.Withheld
+	}
 	if !r.released {
 		return o // the agent got nothing of it, so nothing of what it got was redacted
 	}
 	o.Redacted = r.counts
-	if r.stream != nil {
+	if r.stream != nil && r.lost == nil {
 		o.Redacted = addCounts(o.Redacted, r.stream.Counts())
 	}
 	return o
@@ -182,8 +191,12 @@ func (x *exchange) clean(i int, whole bool) bool {
 	return whole && at >= 0 && x.attempt.Op.Verb != "HEAD" && (r.stream == nil || !r.stream.Repeats(at))
 }
 
-// passage is how a field of a redacted answer passes. Where cookies pass, they are searched as others are.
+// passage is how a field of a redacted answer passes. Where cookies pass, they are searched as others are. What describes a body
+// goes with it.
 func (x *exchange) passage(name string) web.Passage {
+	if x.response.lost != nil && strings.HasPrefix(name, "content-") {
+		return web.Removed
+	}
 	if name == "set-cookie" && x.attempt.http.Cookies == PassCookies {
 		return web.Searched
 	}
@@ -236,6 +249,9 @@ func (x *exchange) release(whole bool, length *int) error {
 		x.redactFields(r.head.Fields, m, func(i int) bool { return x.clean(i, whole) })
 	}
 	x.cookies(r.head.Fields, m)
+	if r.lost != nil {
+		m.SetHeaders = append(m.SetHeaders, setField("content-type", problemType))
+	}
 	if length != nil {
 		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.Itoa(*length)))
 	}
@@ -264,6 +280,9 @@ func (x *exchange) responseBody(m *ext.HttpBody) (done bool, err error) {
 // answer passes on what may be passed on by now of the target's bytes. whole says that these are the last, and last that
 // nothing comes after them either.
 func (x *exchange) answer(body []byte, whole, last bool) (done bool, err error) {
+	if x.response.lost != nil {
+		return x.passOver(body, last)
+	}
 	out, withheld := x.redactBody(body, whole)
 	if err := x.sendAnswer(out, whole && withheld == nil, last && withheld == nil); err != nil {
 		return true, err
@@ -297,7 +316,7 @@ func (x *exchange) redactBody(body []byte, whole bool) (out []byte, err error) {
 func (x *exchange) redact(body []byte, whole bool) (out []byte, err error) {
 	r := &x.response
 	if r.stream == nil && len(body) > 0 {
-		if r.stream, err = r.plan.Stream(r.head.ContentType, redact.Options{Beside: r.beside}); err != nil {
+		if r.stream, err = r.plan.Stream(r.head.ContentType, redact.Options{Beside: r.beside, Live: r.head.Length < 0}); err != nil {
 			return nil, err
 		}
 	}
@@ -316,7 +335,7 @@ func (x *exchange) redact(body []byte, whole bool) (out []byte, err error) {
 }
 
 func tooLong(limit int64) error {
-	return &web.Withheld{Reason: fmt.Sprintf("the target's answer is larger than the %d bytes that this resource passes on", limit)}
+	return &web.Withheld{OfBody: true, Reason: fmt.Sprintf("the target's answer is larger than the %d bytes that this resource passes on", limit)}
 }
 
 // sendAnswer passes output on, or holds it: see heldBytes.
@@ -328,7 +347,7 @@ func (x *exchange) sendAnswer(out []byte, whole, last bool) error {
 	r.held = append(r.held, out...)
 	n := len(r.held)
 	switch {
-	case whole || flows(r.head.ContentType):
+	case whole || r.stream != nil && r.stream.Flows():
 	case n > heldBytes:
 		n -= n % heldBytes
 	default:
@@ -388,16 +407,6 @@ func (x *exchange) releaseHeld() {
 	}
 }
 
-// flows reports whether an answer is a stream of values by its type.
-func flows(contentType string) bool {
-	media, _, _ := strings.Cut(strings.ToLower(contentType), ";")
-	switch strings.TrimSpace(media) {
-	case "text/event-stream", "application/x-ndjson", "application/jsonl", "application/json-seq", "application/x-jsonlines", "application/stream+json":
-		return true
-	}
-	return false
-}
-
 func (x *exchange) sendResponseBody(body []byte, end bool) error {
 	r := &x.response
 	r.hash.Write(body)
@@ -416,7 +425,6 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	if r.head == nil || r.ended || x.finished {
 		return true, outOfOrder("response trailers")
 	}
-	r.ended = true
 	fields := fieldsOf(m.Trailers)
 	if err := r.echo.fields(x.shown(fields)); err != nil {
 		return x.withhold(err)
@@ -424,6 +432,7 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	if done, err := x.answer(nil, true, false); done || err != nil {
 		return done, err
 	}
+	r.ended = true
 	mutation := &ext.HeaderMutation{}
 	if r.plan != nil { // what was taken from the body is not kept, so nothing that would have to be searched passes
 		x.redactFields(fields, mutation, func(int) bool { return false })
@@ -441,16 +450,23 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 
 // result is how an answer that came to its end ended.
 func (x *exchange) result() gate.Result {
-	if x.response.local {
+	switch {
+	case x.response.local:
 		return gate.TargetFailed
+	case x.response.lost != nil:
+		return gate.WithheldBy
+	default:
+		return gate.Completed
 	}
-	return gate.Completed
 }
 
 // withhold ends the exchange where the answer may not be shown: with a 502 while the head is held, and by breaking the
-// stream after that, which Envoy passes on to the agent as a reset.
+// stream after that, which Envoy passes on to the agent as a reset. A redirect or an error whose head is held loses its body only.
 func (x *exchange) withhold(why error) (done bool, err error) {
 	a, r := x.attempt, &x.response
+	if x.losesBody(why) {
+		return x.loseBody(why)
+	}
 	reason := why.Error()
 	if r.released {
 		if err := x.flush(len(r.held), false, false); err != nil {

@@ -172,13 +172,11 @@ func Files(c *config.Config) []config.Path {
 			}
 		}
 	}
-	for _, r := range c.Resources {
-		if t := r.Common().Listen.TLS; t != nil {
+	for i := range c.Resources {
+		if t := c.Resources[i].Listen.TLS; t != nil {
 			add(t.CertificateFile, t.KeyFile, t.ClientCAFile)
 		}
-	}
-	for _, r := range config.Each[*config.HTTP](c) {
-		if t := r.TargetTLS; t != nil {
+		if t := c.Resources[i].TargetTLS; t != nil {
 			add(t.CertificateFile, t.KeyFile, t.CAFile)
 		}
 	}
@@ -234,8 +232,8 @@ func build(c *config.Config, static bool) (*resources, error) {
 	for _, l := range listeners(c) {
 		b.listener(l)
 	}
-	for _, r := range config.Each[*config.HTTP](c) {
-		b.cluster(r)
+	for i := range c.Resources {
+		b.cluster(&c.Resources[i])
 	}
 	if b.err != nil {
 		return nil, fmt.Errorf("make Envoy's resources of %s: %w", c.File(), b.err)
@@ -276,8 +274,8 @@ func (b *builder) valid(m validated) {
 // longestHold is the longest that an operation on any resource is held.
 func longestHold(c *config.Config) time.Duration {
 	longest := c.Approvals.Hold.Std()
-	for _, r := range c.Resources {
-		longest = max(longest, r.Common().Hold.Std())
+	for i := range c.Resources {
+		longest = max(longest, c.Resources[i].Hold.Std())
 	}
 	return longest
 }

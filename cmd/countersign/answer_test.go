@@ -103,6 +103,8 @@ func TestValuesFlowAsTheyCome(t *testing.T) {
 	}{
 		{"events", "text/event-stream", "", "data: {\"n\":%d,\"ssn\":\"987-65-4320\"}\n\n", ""},
 		{"JSON lines", "application/x-ndjson", "", "{\"n\":%d,\"ssn\":\"987-65-4320\"}\n", ""},
+		{"events and what keeps them alive", "text/event-stream", "", "data: ping\n\ndata: {\"n\":%d,\"ssn\":\"987-65-4320\"}\n\n", ""},
+		{"a watch of Kubernetes", "application/json", "", "{\"type\":\"ADDED\",\"object\":{\"n\":%d,\"ssn\":\"987-65-4320\"}}\n", ""},
 		{"a long array", "application/json", "[0", ",{\"n\":%d,\"ssn\":\"987-65-4320\"}", "]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -124,7 +126,7 @@ func TestValuesFlowAsTheyCome(t *testing.T) {
 				if resp == nil {
 					resp = w.answer(t, "GET")
 				}
-				for want := fmt.Sprintf(`{"n":%d,"ssn":"[redacted]"}`, n); !strings.Contains(string(got), want); {
+				for want := strings.ReplaceAll(fmt.Sprintf(c.format, n), "987-65-4320", "[redacted]"); !strings.Contains(string(got), want); {
 					buf := make([]byte, 4096)
 					n, err := resp.Body.Read(buf)
 					if err != nil {

@@ -95,10 +95,9 @@ func (a *approvals) asking(c *config.Config, redactKey []byte) gate.Approvals {
 		return nil
 	}
 	demands := map[string]approval.Demand{}
-	for _, r := range c.Resources {
-		r := r.Common()
-		if d := r.Approval; len(d.ACR) > 0 || d.MaxAge > 0 {
-			demands[r.Name] = approval.Demand{ACR: d.ACR, MaxAge: d.MaxAge.Std()}
+	for i := range c.Resources {
+		if d := c.Resources[i].Approval; len(d.ACR) > 0 || d.MaxAge > 0 {
+			demands[c.Resources[i].Name] = approval.Demand{ACR: d.ACR, MaxAge: d.MaxAge.Std()}
 		}
 	}
 	return &asking{

@@ -27,10 +27,6 @@ func (a *asking) Granted(ctx context.Context, q *gate.Question) (gate.Grant, boo
 	if err != nil || !ok || r.PolicyDigest != q.Verdict.PolicyDigest {
 		return gate.Grant{}, false, err
 	}
-	return grantOf(&r), true, nil
-}
-
-func grantOf(r *approval.Request) gate.Grant {
 	g := gate.Grant{ID: r.ID, Expires: r.GrantExpires}
 	for _, d := range r.Decisions {
 		if d.Approve {
@@ -38,7 +34,7 @@ func grantOf(r *approval.Request) gate.Grant {
 			g.Approved = d.At
 		}
 	}
-	return g
+	return g, true, nil
 }
 
 func (a *asking) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (bool, error) {
@@ -100,11 +96,7 @@ func (a *asking) answer(ctx context.Context, id string) (gate.Answer, error) {
 	if err != nil {
 		return gate.Answer{}, err
 	}
-	answer := gate.Answer{Rejected: r.State == approval.Rejected, Reason: r.Reason}
-	if r.State == approval.Approved {
-		answer.Approved = grantOf(&r)
-	}
-	return answer, nil
+	return gate.Answer{Rejected: r.State == approval.Rejected, Reason: r.Reason}, nil
 }
 
 // shown is the operation's detail as an approver may see it. Every redaction masks here, also one that removes: a person

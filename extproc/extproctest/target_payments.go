@@ -43,6 +43,7 @@ func (t *Target) routes() http.Handler {
 	mux.HandleFunc("/feed/{name}", t.serveFeed)
 	mux.HandleFunc("/hold/{name}", t.hold)
 	mux.HandleFunc("/status/{code}", t.status)
+	mux.HandleFunc("/page/{code}", t.page)
 	mux.HandleFunc("/trailers", t.trailers)
 	mux.HandleFunc("/early-hints", t.earlyHints)
 	mux.HandleFunc("/headers", t.bigHeaders)

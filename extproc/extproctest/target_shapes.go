@@ -292,3 +292,29 @@ func upgrade(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
 	_, _ = io.Copy(conn, buffered)
 }
+
+// page answers with a page that tells a protected value, as frameworks write theirs: GET /page/CODE?type=CONTENT-TYPE, of which
+// size bytes come, chunked, where it says so.
+func (t *Target) page(w http.ResponseWriter, r *http.Request) {
+	code, err := strconv.Atoi(r.PathValue("code"))
+	if err != nil || code < 200 || code > 599 {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", r.URL.Query().Get("type"))
+	w.Header().Set("Content-Language", "de")
+	w.Header().Set("Content-Disposition", `inline; filename="`+t.protected.SSN+`"`)
+	w.Header().Set("X-Powered-By", t.protected.SSN)
+	w.Header().Set("Retry-After", "7")
+	if code/100 == 3 {
+		w.Header().Set("Location", "/v1/payments/7")
+	}
+	w.WriteHeader(code)
+	page := "<html>" + t.protected.SSN + "</html>"
+	size, _ := strconv.Atoi(r.URL.Query().Get("size"))
+	for sent := 0; sent < max(size, 1) && r.Method != http.MethodHead; sent += len(page) {
+		if _, err := io.WriteString(w, page); err != nil {
+			return
+		}
+	}
+}

@@ -19,7 +19,10 @@ type Response struct {
 }
 
 // Withheld says why an answer must not be shown. The agent is told, so the reason has nothing of the answer in it.
-type Withheld struct{ Reason string }
+type Withheld struct {
+	Reason string
+	OfBody bool // the reason is the body's alone: the head could pass
+}
 
 func (e *Withheld) Error() string { return e.Reason }
 
@@ -29,12 +32,12 @@ func ReadResponse(method string, fields []Field, ended bool) (*Response, error) 
 	r := &Response{Length: -1, Fields: make([]Field, 0, len(fields)), tunnel: method == "CONNECT"}
 	for _, f := range fields {
 		if !isFieldName(f.Name) {
-			return nil, &Withheld{"the target's answer has a header field whose name is not one in lower case"}
+			return nil, &Withheld{Reason: "the target's answer has a header field whose name is not one in lower case"}
 		}
 		if f.Name == ":status" {
 			n, err := strconv.Atoi(f.Value)
 			if err != nil || r.Status != 0 || len(f.Value) != 3 || n < 100 || n > 599 {
-				return nil, &Withheld{"the status of the target's answer is not one from 100 to 599"}
+				return nil, &Withheld{Reason: "the status of the target's answer is not one from 100 to 599"}
 			}
 			r.Status = n
 			continue
@@ -48,7 +51,7 @@ func ReadResponse(method string, fields []Field, ended bool) (*Response, error) 
 		r.Fields = append(r.Fields, f)
 	}
 	if r.Status == 0 {
-		return nil, &Withheld{"the target's answer has no status"}
+		return nil, &Withheld{Reason: "the target's answer has no status"}
 	}
 	r.HasBody = !ended && method != "HEAD" && r.Status >= 200 && r.Status != 204 && r.Status != 304
 	return r, nil
@@ -58,13 +61,13 @@ func (r *Response) field(f Field) error {
 	switch f.Name {
 	case "content-type":
 		if slices.ContainsFunc(r.Fields, func(g Field) bool { return g.Name == f.Name }) {
-			return &Withheld{"the target's answer has more than one Content-Type"}
+			return &Withheld{Reason: "the target's answer has more than one Content-Type"}
 		}
 		r.ContentType = f.Value
 	case "content-length":
 		n, err := strconv.ParseInt(f.Value, 10, 64)
 		if err != nil || n < 0 || r.Length >= 0 && r.Length != n {
-			return &Withheld{"the target's answer has a Content-Length that is not a number of bytes, or two that differ"}
+			return &Withheld{Reason: "the target's answer has a Content-Length that is not a number of bytes, or two that differ"}
 		}
 		r.Length = n
 	}
@@ -79,23 +82,27 @@ func (r *Response) Switched() bool { return r.Status == 101 || r.tunnel && r.Sta
 func (r *Response) Redactable() error {
 	switch {
 	case r.Status == 206 || r.Status == 226:
-		return &Withheld{fmt.Sprintf("the target answered with a part of the content (%d), and a part cannot be redacted", r.Status)}
+		return &Withheld{Reason: fmt.Sprintf("the target answered with a part of the content (%d), and a part cannot be redacted", r.Status)}
 	case r.Switched():
-		return &Withheld{"the target switched to another protocol, and what passes there cannot be redacted"}
+		return &Withheld{Reason: "the target switched to another protocol, and what passes there cannot be redacted"}
 	}
 	for _, f := range r.Fields {
 		if strings.HasPrefix(f.Name, "x-envoy-") { // Envoy's own, which this service cannot remove
-			return &Withheld{"the target's answer has a field x-envoy-*, which only Envoy may write"}
+			return &Withheld{Reason: "the target's answer has a field x-envoy-*, which only Envoy may write"}
 		}
 		if f.Name == "content-encoding" && !strings.EqualFold(strings.TrimSpace(f.Value), "identity") {
-			return &Withheld{fmt.Sprintf("the target encoded its answer (Content-Encoding: %.20s) although it was not asked to, and it cannot be read", f.Value)}
+			return &Withheld{OfBody: true, Reason: fmt.Sprintf("the target encoded its answer (Content-Encoding: %.20s) although it was not asked to, and it cannot be read", f.Value)}
 		}
 		if f.Name == "content-range" {
-			return &Withheld{"the target answered with a part of the content (Content-Range), and a part cannot be redacted"}
+			return &Withheld{OfBody: true, Reason: "the target answered with a part of the content (Content-Range), and a part cannot be redacted"}
 		}
 	}
 	return nil
 }
+
+// LosesBody reports whether r, where its body cannot be shown, passes without one. A redirect or an error says by its status
+// what is to be done; an agent that took a body for what it asked for could not tell that there was another.
+func (r *Response) LosesBody() bool { return r.HasBody && r.Status >= 300 }
 
 // Passage is how a field of a redacted answer passes.
 type Passage uint8
