@@ -56,7 +56,7 @@
 //
 // Package [github.com/countersign/countersign/extproc/approval] keeps what people are asked. approval.Desk has one method for
 // each thing that can happen: Ask, Decide, Spend, Left, VoidOthers, and Wait, which holds an operation without asking the
-// store again. A request is bound to the digest of the operation, the digest of the policies, the ask rules, and the
+// store again. A request is bound to the digest of the operation, the digest of its rules, the ask rules, and the
 // digest of its card; another of any of these is another request. The card (approval.CardDigest) is rendered once, when the
 // request is opened: every value of the operation in a row of its own, and what could mislead made visible
 // (approval.Visible). What people must not see is redacted in it, by the rules that redact answers.

@@ -106,8 +106,8 @@ func (a *approvals) asking(c *config.Config, redactKey []byte) gate.Approvals {
 	}
 }
 
-// startVoiding closes, beside all else, what was asked under another policy.
-func (g *gateway) startVoiding(ctx context.Context, policyDigest string) {
+// startVoiding closes, beside all else, what was asked under other rules than those of a.
+func (g *gateway) startVoiding(ctx context.Context, a *active) {
 	if g.approvals == nil {
 		return
 	}
@@ -116,7 +116,7 @@ func (g *gateway) startVoiding(ctx context.Context, policyDigest string) {
 	g.voiding = func() { cancel(); <-done }
 	go guard.Func("the voiding of requests", func() {
 		defer close(done)
-		g.voidOthers(ctx, policyDigest)
+		g.voidOthers(ctx, a)
 	})()
 }
 
@@ -128,14 +128,19 @@ func (g *gateway) stopVoiding() {
 	}
 }
 
-// voidOthers closes what was asked under another policy, so that nobody is asked in vain and holds ask anew.
-func (g *gateway) voidOthers(ctx context.Context, policyDigest string) {
-	n, err := g.approvals.desk.VoidOthers(ctx, policyDigest)
+// voidOthers closes what was asked under other rules, so that nobody is asked in vain and holds ask anew.
+func (g *gateway) voidOthers(ctx context.Context, a *active) {
+	rules := map[string]string{}
+	for i := range a.config.Resources {
+		r := &a.config.Resources[i]
+		rules[r.Name] = a.policies.RulesDigest(r.Policy)
+	}
+	n, err := g.approvals.desk.VoidOthers(ctx, rules)
 	if err != nil && ctx.Err() == nil {
 		g.alarm("approvals_failed", err.Error())
 	}
 	if n > 0 {
-		g.log.Info("requests for approval were voided, because policy has changed", "requests", n)
+		g.log.Info("requests for approval were voided, because their rules have changed", "requests", n)
 	}
 }
 

@@ -24,7 +24,7 @@ type asking struct {
 
 func (a *asking) Granted(ctx context.Context, q *gate.Question) (gate.Grant, bool, error) {
 	r, ok, err := a.desk.Granted(ctx, q.Digest)
-	if err != nil || !ok || r.PolicyDigest != q.Verdict.PolicyDigest {
+	if err != nil || !ok || r.RulesDigest != q.Verdict.RulesDigest {
 		return gate.Grant{}, false, err
 	}
 	g := gate.Grant{ID: r.ID, Expires: r.GrantExpires}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -151,7 +152,8 @@ func (g *gateway) next(ctx context.Context, previous *active) (*active, error) {
 }
 
 func unchanged(previous, next *active) bool {
-	return previous.config.Digest() == next.config.Digest() && previous.policies.Digest() == next.policies.Digest() &&
+	return previous.config.Digest() == next.config.Digest() && previous.policies.SourceDigest() == next.policies.SourceDigest() &&
+		slices.Equal(previous.policies.Files(), next.policies.Files()) && // there may be a directory to watch
 		len(xds.Files(next.config)) == 0 && previous.verifier == next.verifier
 }
 

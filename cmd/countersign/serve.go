@@ -43,7 +43,7 @@ type gateway struct {
 	grpc      *grpc.Server
 
 	unsure  bool   // an activation failed, so that the journal's last may not be what is active; of whoever activates
-	voiding func() // ends the voiding of what was asked under another policy, and waits; of whoever activates
+	voiding func() // ends the voiding of what was asked under other rules, and waits; of whoever activates
 
 	disk      evidence.FS // of the journal; the real one where it is nil
 	withEnvoy bool
@@ -209,7 +209,7 @@ func (g *gateway) activate(ctx context.Context, a *active) error {
 			a.verifier.Close()
 		}
 		if previous != nil {
-			g.startVoiding(ctx, previous.policies.Digest())
+			g.startVoiding(ctx, previous)
 		}
 		return err
 	}
@@ -224,7 +224,7 @@ func (g *gateway) activate(ctx context.Context, a *active) error {
 	if fresh && previous != nil {
 		go guard.Func("the verifier before", previous.verifier.Close)()
 	}
-	g.startVoiding(ctx, a.policies.Digest())
+	g.startVoiding(ctx, a)
 	return nil
 }
 
@@ -256,11 +256,12 @@ func (g *gateway) recordActive(ctx context.Context, previous, a *active) error {
 			{Name: "resources", Value: len(a.config.Resources)},
 		})
 	}
-	if previous == nil || g.unsure || previous.policies.Digest() != a.policies.Digest() {
+	if previous == nil || g.unsure || previous.policies.SourceDigest() != a.policies.SourceDigest() {
 		say(gate.PolicyActivated, gate.Object{
 			{Name: "digest", Value: a.policies.Digest()},
 			{Name: "files", Value: a.policies.Loaded()},
 			{Name: "path", Value: string(a.config.Policies)},
+			{Name: "source_digest", Value: a.policies.SourceDigest()},
 		})
 	}
 	var errs []error

@@ -95,8 +95,8 @@ type Asking struct {
 	unclear bool // no approver can be told from whose operation it is
 }
 
-// Ask opens a request, or joins the one that is open for the same digest, policy and ask rules. What is open for the digest
-// under another policy or other rules is voided first. The request can be Approved already: then spend it. A *LimitError is
+// Ask opens a request, or joins the one that is open for the same digest, rules and approvals. What is open for the digest
+// under other rules, or for other approvals, is voided first. The request can be Approved already: then spend it. A *LimitError is
 // for the agent, and so is ErrNotFound, which says that the only request that would do is not open for the operation; every
 // other error says that nobody can be asked at the moment. Its record is durable on return.
 func (d *Desk) Ask(ctx context.Context, a Asking) (r Request, joined bool, err error) {
@@ -196,8 +196,8 @@ func (a *Asking) check() error {
 	switch {
 	case a.Operation == nil || !a.Operation.Principal.Known() || a.Operation.ID == "":
 		return errors.New("ask for approval: there is no operation or no agent")
-	case a.Digest == "" || a.Verdict.PolicyDigest == "":
-		return errors.New("ask for approval: the digest of the operation or of the policy is missing")
+	case a.Digest == "" || a.Verdict.RulesDigest == "":
+		return errors.New("ask for approval: the digest of the operation or of its rules is missing")
 	case a.Verdict.Effect != gate.Ask:
 		return fmt.Errorf("ask for approval: policy says %v", a.Verdict.Effect)
 	case len(a.Verdict.Asks) == 0:
@@ -214,7 +214,7 @@ func (a *Asking) check() error {
 // differs says why r is not a request for what a asks.
 func (a *Asking) differs(r *Request, asks []AskRule) string {
 	switch {
-	case r.PolicyDigest != a.Verdict.PolicyDigest:
+	case r.RulesDigest != a.Verdict.RulesDigest:
 		return reasonPolicy
 	case !slices.EqualFunc(r.Asks, asks, func(x, y AskRule) bool { return compareAsks(x, y) == 0 }):
 		return reasonAsks
@@ -228,7 +228,7 @@ func (a *Asking) differs(r *Request, asks []AskRule) string {
 }
 
 const (
-	reasonPolicy     = "policy has changed since this was asked"
+	reasonPolicy     = "the rules that this depends on have changed since it was asked"
 	reasonAsks       = "policy now asks for other approvals of this operation"
 	reasonPeople     = "whose operation it is, is now read in another way"
 	reasonCount      = "the approvals of this do not count as they are counted now"
@@ -243,7 +243,7 @@ func (d *Desk) create(now time.Time, a Asking, asks []AskRule) (Request, error) 
 	}
 	op, p := a.Operation, a.Operation.Principal
 	r := Request{
-		ID: gate.NewID(now), Digest: a.Digest, PolicyDigest: a.Verdict.PolicyDigest,
+		ID: gate.NewID(now), Digest: a.Digest, PolicyDigest: a.Verdict.PolicyDigest, RulesDigest: a.Verdict.RulesDigest,
 		Resource: op.Resource.Name, Verb: op.Verb, Target: op.Target,
 		Agent: Party{p.Issuer, p.Subject}, Session: op.Context.Session, Op: op.ID, TraceID: op.Context.TraceID(),
 		Asks: asks, Demand: a.Demand,
@@ -351,17 +351,18 @@ func (d *Desk) voidNow(now time.Time, r *Request, why string, members ...gate.Me
 	return d.note(r, RecordVoided, r.opener(), members...)
 }
 
-// VoidOthers voids what is open under any other policy than the one given: what people see in the queue can then still be
-// approved. It returns how many it voided.
-func (d *Desk) VoidOthers(ctx context.Context, policyDigest string) (int, error) {
+// VoidOthers voids what is open for a resource under other rules than now: what people see in the queue can then still be
+// approved. rules has the digest of its rules for each resource of this gateway; those of other gateways are not its to void.
+// It returns how many it voided.
+func (d *Desk) VoidOthers(ctx context.Context, rules map[string]string) (int, error) {
 	voided := 0
 	filter := Filter{States: []State{Pending, Approved}, Size: 500}
 	for {
 		page, err := d.store.List(ctx, filter)
 		if err != nil {
-			return voided, fmt.Errorf("void requests of another policy: %w", err)
+			return voided, fmt.Errorf("void requests under other rules: %w", err)
 		}
-		n, err := d.voidAll(ctx, page.Requests, policyDigest)
+		n, err := d.voidAll(ctx, page.Requests, rules)
 		if voided += n; err != nil {
 			return voided, err
 		}
@@ -372,8 +373,12 @@ func (d *Desk) VoidOthers(ctx context.Context, policyDigest string) (int, error)
 	}
 }
 
-// voidAll voids those of a page that are of another policy, several at a time: a store commits them together.
-func (d *Desk) voidAll(ctx context.Context, page []Request, policyDigest string) (int, error) {
+// voidAll voids those of a page that are under other rules, several at a time: a store commits them together.
+func (d *Desk) voidAll(ctx context.Context, page []Request, rules map[string]string) (int, error) {
+	others := func(r *Request) bool {
+		now, ours := rules[r.Resource]
+		return ours && r.RulesDigest != now
+	}
 	var workers sync.WaitGroup
 	var voided atomic.Int64
 	errs := make([]error, 32)
@@ -382,10 +387,10 @@ func (d *Desk) voidAll(ctx context.Context, page []Request, policyDigest string)
 			stopped := errors.New("the voiding of requests panicked")
 			defer func() { errs[w] = cmp.Or(stopped, errs[w]) }()
 			for i := w; i < len(page) && errs[w] == nil; i += len(errs) {
-				if page[i].PolicyDigest == policyDigest {
+				if !others(&page[i]) {
 					continue
 				}
-				err := d.void(ctx, page[i].ID, reasonPolicy, func(r *Request) bool { return r.PolicyDigest != policyDigest })
+				err := d.void(ctx, page[i].ID, reasonPolicy, others)
 				switch {
 				case err == nil:
 					voided.Add(1)

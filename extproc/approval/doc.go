@@ -11,7 +11,7 @@
 //	   └─► rejected, expired, voided, withdrawn
 //
 // A request is bound to four things, and a change of any of them makes a new request: the keyed digest of the canonical
-// operation (gate.Operation.Digest), the digest of the policies that asked, the ask rules themselves (a rule may want two
+// operation (gate.Operation.Digest), the digest of the rules that it depends on, the ask rules themselves (a rule may want two
 // people at night), and the card: what a person decided on is the card whose digest the decision names.
 //
 // # Time

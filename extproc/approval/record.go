@@ -58,6 +58,7 @@ func (d *Desk) body(r *Request, by attempt, event string, members ...gate.Member
 		gate.Member{Name: "gateway", Value: d.node},
 		gate.Member{Name: "policy_digest", Value: r.PolicyDigest},
 		gate.Member{Name: "resource", Value: valid(r.Resource)},
+		gate.Member{Name: "rules_digest", Value: r.RulesDigest},
 		gate.Member{Name: "session", Value: valid(r.Session)},
 		gate.Member{Name: "state", Value: string(r.State)},
 		gate.Member{Name: "trace_id", Value: by.trace},

@@ -132,7 +132,8 @@ type Request struct {
 	Rev uint64 `json:"rev"` // counts the changes; the first is 1. Set by the store.
 
 	Digest       string    `json:"digest"`
-	PolicyDigest string    `json:"policy_digest"`
+	PolicyDigest string    `json:"policy_digest"` // of all that was active when this was asked
+	RulesDigest  string    `json:"rules_digest"`  // of what of it this depends on; empty in a request of an older version, which nobody can use
 	Resource     string    `json:"resource"`
 	Verb         string    `json:"verb"`
 	Target       string    `json:"target"`

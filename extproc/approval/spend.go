@@ -51,7 +51,7 @@ type Spending struct {
 // durable. With false and no error there is no grant: none was made, another operation had it, it expired, or what it was
 // made under has changed, which voids it. With an error nothing may be let through.
 func (d *Desk) Spend(ctx context.Context, s Spending) (Grant, bool, error) {
-	if s.Op == "" || s.Verdict.PolicyDigest == "" || s.Verdict.Effect != gate.Ask && s.Verdict.Effect != gate.Allow {
+	if s.Op == "" || s.Verdict.RulesDigest == "" || s.Verdict.Effect != gate.Ask && s.Verdict.Effect != gate.Allow {
 		return Grant{}, false, nil
 	}
 	found, ok, err := d.Granted(ctx, s.Digest)
@@ -95,7 +95,7 @@ func (d *Desk) spend(now time.Time, s *Spending, nonce string, r *Request) error
 	if r.Due(now) {
 		return d.expire(now, r)
 	}
-	if r.PolicyDigest != s.Verdict.PolicyDigest {
+	if r.RulesDigest != s.Verdict.RulesDigest {
 		return d.voidNow(now, r, reasonPolicy)
 	}
 	if !samePeople(r.People, s.People) {

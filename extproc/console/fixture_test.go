@@ -192,7 +192,7 @@ func (f *fixture) ask(change ...func(*approval.Asking)) approval.Request {
 			Context:   gate.Context{Session: "session-1"},
 		},
 		Digest: gate.NewID(now),
-		Verdict: gate.Verdict{Effect: gate.Ask, PolicyDigest: "policy-1", Asks: []gate.AskRule{{
+		Verdict: gate.Verdict{Effect: gate.Ask, PolicyDigest: "policy-1", RulesDigest: "rules-1", Asks: []gate.AskRule{{
 			Rule:      gate.Rule{Package: "payments", ID: "refund", Reason: "refunds need a person"},
 			Approvers: []string{"payments-oncall"}, Quorum: 1,
 		}}},

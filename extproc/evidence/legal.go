@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -132,10 +133,11 @@ type recordedRequest struct {
 }
 
 // subject is what a request is about, by each of its records: what was asked about is what was approved, spent and used.
+// The policy is by the rules that count for it; in a journal of before there were digests of these, by all of them.
 type subject struct{ digest, resource, agent, policy, card string }
 
 func (b *approvalBody) subject() subject {
-	return subject{b.Digest, b.Resource, b.Agent.key(), b.PolicyDigest, b.CardDigest}
+	return subject{b.Digest, b.Resource, b.Agent.key(), cmp.Or(b.RulesDigest, b.PolicyDigest), b.CardDigest}
 }
 
 // differs says in what x is not s; "" where they are the same.
@@ -162,6 +164,7 @@ type decision struct {
 	Digest       string `json:"digest"`
 	Effect       string `json:"effect"`
 	PolicyDigest string `json:"policy_digest"`
+	RulesDigest  string `json:"rules_digest"`
 	Principal    *party `json:"principal"`
 	Resource     string `json:"resource"`
 }
@@ -214,6 +217,7 @@ type approvalBody struct {
 	Card         string `json:"card"` // that an answer is about
 	CardDigest   string `json:"card_digest"`
 	PolicyDigest string `json:"policy_digest"`
+	RulesDigest  string `json:"rules_digest"`
 	Decision     string `json:"decision"`
 	State        string `json:"state"`
 	Until        string `json:"granted_until"`
@@ -427,7 +431,7 @@ func (d *decision) subject(like *subject) subject {
 	if d.Principal != nil {
 		who = *d.Principal
 	}
-	return subject{d.Digest, d.Resource, who.key(), d.PolicyDigest, like.card}
+	return subject{d.Digest, d.Resource, who.key(), cmp.Or(d.RulesDigest, d.PolicyDigest), like.card}
 }
 
 // refusedAfter takes a decision of op that refuses: what op had spent let nothing through.

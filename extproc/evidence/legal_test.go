@@ -56,6 +56,7 @@ func (f *fixture) told(text string) *Journal {
 				{Name: "digest", Value: with["digest"]},
 				{Name: "resource", Value: with["resource"]},
 				{Name: "policy_digest", Value: with["policy"]},
+				{Name: "rules_digest", Value: with["rules"]},
 				{Name: "card_digest", Value: with["card"]},
 				{Name: "agent", Value: someone(cmp.Or(with["agent"], agents[id]))},
 			}
@@ -133,7 +134,7 @@ func (f *fixture) told(text string) *Journal {
 		default:
 			effect := map[string]gate.Effect{"deny": gate.Deny, "ask": gate.Ask, "allow": gate.Allow}[words[1]]
 			r = &gate.Record{Type: gate.OperationDecided, Op: words[0], Body: &gate.Decision{
-				Effect: effect, Approval: with["approval"], Digest: with["digest"], Resource: with["resource"], PolicyDigest: with["policy"],
+				Effect: effect, Approval: with["approval"], Digest: with["digest"], Resource: with["resource"], PolicyDigest: with["policy"], RulesDigest: with["rules"],
 				Principal: &gate.Principal{Issuer: "https://idp.example.com", Subject: cmp.Or(with["agent"], agents[with["approval"]])},
 			}}
 		}
@@ -222,6 +223,7 @@ func TestVerifyFindsWhatCannotFollow(t *testing.T) {
 
 		{"allowed by an approval of another operation", "start\nrequest R digest=D\nR approved by ann digest=D\nR spent by x digest=D\nx allow approval=R digest=E", "which is about another operation"},
 		{"allowed by an approval for another resource", "start\nrequest R resource=a\nR approved by ann resource=a\nR spent by x resource=a\nx allow approval=R resource=b", "which is about another resource"},
+		{"allowed by an approval of other rules", "start\nrequest R policy=a rules=a\nR approved by ann policy=a rules=a\nR spent by x policy=a rules=a\nx allow approval=R policy=a rules=b", "which is about another policy"},
 		{"allowed by an approval of another policy", "start\nrequest R policy=a\nR approved by ann policy=a\nR spent by x policy=a\nx allow approval=R policy=b", "which is about another policy"},
 		{"allowed by an approval for another agent", "start\nrequest R agent=a\nR approved by ann\nR spent by x\nx allow approval=R agent=b", "which is about another agent"},
 		{"an approval of something else than was asked", "start\nrequest R digest=D\nR approved by ann digest=E", "the last approval of request R, as one about another operation"},
@@ -267,6 +269,7 @@ func TestVerifyPassesWhatCanFollow(t *testing.T) {
 		{"a crash leaves an allowed operation", "start\nx allow\ncrash\nstart", ""},
 		{"a crash without a start between two stops", "start\nstop\nstop\nstart", ""},
 		{"a grant that is used", granted + "R spent by x\nx allow approval=R\nx ends completed", ""},
+		{"a grant that is used when other rules have changed", "start\nrequest R policy=a rules=a\nR approved by ann policy=a rules=a\nR spent by x policy=a rules=a\nx allow approval=R policy=b rules=a\nx ends completed", ""},
 		{"a grant that a held operation uses", granted + "x ask approval=R\nR spent by x\nx allow approval=R\nx ends completed", ""},
 		{"a quorum", "start\nrequest R quorum=2\nR approve by ann\nR approved by bob\nR spent by x\nx allow approval=R", ""},
 		{"requests that end without a spend", "start\nrequest A\nA rejected\nrequest B\nB expired\nrequest C\nC voided\nrequest D\nD approved by ann\nD expired\nrequest E\nE approved by ann\nE voided", ""},

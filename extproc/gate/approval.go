@@ -39,7 +39,7 @@ type Answer struct {
 
 // Approvals is where people are asked, as the gate needs it. With an error nothing is released.
 type Approvals interface {
-	// Granted returns the live grant for q: for the same digest, under the same policy, for the same asks. It spends nothing.
+	// Granted returns the live grant for q: for the same digest, under the same rules, for the same asks. It spends nothing.
 	Granted(ctx context.Context, q *Question) (Grant, bool, error)
 	// Spend takes the grant for q's operation and no other; q has the verdict of policy now. It is false where another
 	// operation was first, the grant's time is over, or it was given to another question.
@@ -84,7 +84,8 @@ func (g *Gate) Resume(ctx context.Context, op *Operation, r Ruling, answer Answe
 		return g.Decide(ctx, op)
 	}
 	decision := describe(op)
-	decision.ConfigDigest, decision.PolicyDigest = g.ConfigDigest, r.verdict.PolicyDigest
+	decision.ConfigDigest = g.ConfigDigest
+	decision.PolicyDigest, decision.RulesDigest = r.verdict.PolicyDigest, r.verdict.RulesDigest
 	decision.Approval = pending.ID
 	decision.Digest, _ = op.Digest(g.DigestKey) // it was made before, or nobody could have been asked
 	decision.Problem = Denied
@@ -93,7 +94,7 @@ func (g *Gate) Resume(ctx context.Context, op *Operation, r Ruling, answer Answe
 	if answer.Reason != "" {
 		detail = "A person was asked and rejected this operation: " + strings.TrimRight(answer.Reason, ".") + "."
 	}
-	return g.record(ctx, op.ID, decision, Verdict{PolicyDigest: r.verdict.PolicyDigest}, Refusal{Problem: Denied, Rules: decision.Rules, Detail: detail})
+	return g.record(ctx, op.ID, decision, r.verdict.denied(), Refusal{Problem: Denied, Rules: decision.Rules, Detail: detail})
 }
 
 // ask is Decide's part for a verdict that asks. It returns the verdict as it is after people were, or are being, asked. recorded
@@ -136,7 +137,7 @@ func (g *Gate) release(ctx context.Context, op *Operation, d *Decision, v Verdic
 	again, err = g.evaluate(ctx, op, d)
 	switch {
 	case err != nil:
-		again = Verdict{PolicyDigest: again.PolicyDigest}
+		again = again.denied()
 		return again, refusalFor(again, err), true, err
 	case again.Effect == Deny:
 		return again, refusalFor(again, nil), true, nil

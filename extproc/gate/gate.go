@@ -70,7 +70,7 @@ func (g *Gate) Decide(ctx context.Context, op *Operation) (Ruling, error) {
 
 	verdict, err := g.evaluate(ctx, op, decision)
 	if err != nil {
-		verdict = Verdict{PolicyDigest: verdict.PolicyDigest}
+		verdict = verdict.denied()
 	}
 	refusal := refusalFor(verdict, err)
 	var recorded func() error
@@ -79,7 +79,7 @@ func (g *Gate) Decide(ctx context.Context, op *Operation) (Ruling, error) {
 	}
 
 	decision.Effect = verdict.Effect
-	decision.PolicyDigest = verdict.PolicyDigest
+	decision.PolicyDigest, decision.RulesDigest = verdict.PolicyDigest, verdict.RulesDigest
 	decision.Problem = refusal.Problem
 	decision.Rules = ids(verdict.Rules)
 	decision.Reasons = reasons(verdict.Rules)

@@ -249,7 +249,7 @@ func TestRecordsAreCanonical(t *testing.T) {
 func decision() *gate.Decision {
 	return &gate.Decision{
 		Effect: gate.Allow, Rules: []string{"read", "own"}, Reasons: []string{"reads are free"}, Principal: full(), Resource: "payments", Protocol: "http", Verb: "GET",
-		Target: "/v1/payments/7", Digest: strings.Repeat("ab", 32), PolicyDigest: strings.Repeat("cd", 32), ConfigDigest: strings.Repeat("ef", 32),
+		Target: "/v1/payments/7", Digest: strings.Repeat("ab", 32), PolicyDigest: strings.Repeat("cd", 32), RulesDigest: strings.Repeat("dc", 32), ConfigDigest: strings.Repeat("ef", 32),
 		Context: gate.Context{Time: time.Unix(1_700_000_000, 0), RequestID: "0190", TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Peer: "192.0.2.1:5", Session: "s"},
 		Redact:  []gate.Redaction{{Path: "$..ssn", With: gate.Mask}, {Detect: "email", With: gate.Token}},
 	}

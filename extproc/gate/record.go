@@ -73,6 +73,7 @@ type Decision struct {
 	Problem      Problem
 	Context      Context
 	PolicyDigest string
+	RulesDigest  string
 	ConfigDigest string
 	Redact       []Redaction
 	Approval     string // id of the request that is open, or whose grant was spent; empty when there is none
@@ -118,6 +119,8 @@ func (d *Decision) AppendJSON(b []byte) ([]byte, error) {
 	b = AppendText(b, d.Resource)
 	b = append(b, `,"rules":`...)
 	b = appendTexts(b, d.Rules)
+	b = append(b, `,"rules_digest":`...)
+	b = AppendText(b, d.RulesDigest)
 	b = append(b, `,"session":`...)
 	b = AppendText(b, d.Context.Session)
 	b = append(b, `,"target":`...)

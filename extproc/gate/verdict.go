@@ -86,6 +86,14 @@ type Verdict struct {
 	// Redactions apply to the answer of whatever is let through.
 	Redactions []Redaction
 
-	// PolicyDigest is the SHA-256, in hex, of the policies that were evaluated.
+	// PolicyDigest is the SHA-256, in hex, of all policies that are active.
 	PolicyDigest string
+
+	// RulesDigest is the same of what of them this verdict can depend on. An approval is bound to it.
+	RulesDigest string
+}
+
+// denied is v without all that it said.
+func (v *Verdict) denied() Verdict {
+	return Verdict{PolicyDigest: v.PolicyDigest, RulesDigest: v.RulesDigest}
 }

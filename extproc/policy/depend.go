@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"fmt"
+
 	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/countersign/countersign/extproc/gate"
@@ -34,13 +36,8 @@ func (u *uses) any(volatile gate.Object) bool {
 
 // usesOf follows the rules from pkg and global to everything that they can reach.
 func usesOf(compiler *ast.Compiler, pkg string) uses {
-	f := &follower{compiler: compiler, seen: map[*ast.Rule]bool{}, uses: uses{of: map[place]bool{}}}
-	for _, name := range []string{pkg, global} {
-		place := ast.Ref{ast.DefaultRootDocument, ast.StringTerm("rules"), ast.StringTerm(name)}
-		for _, rule := range compiler.GetRules(place) {
-			f.follow(rule)
-		}
-	}
+	f := newFollower(compiler)
+	f.followPackages(pkg)
 	return f.uses
 }
 
@@ -48,6 +45,35 @@ type follower struct {
 	compiler *ast.Compiler
 	seen     map[*ast.Rule]bool
 	uses     uses
+	data     map[string][]string // places in data that are referred to, as far as they are written out
+	anything bool                // anything in data could be meant
+
+	whole    map[string][]string // modules of each package; where it is not nil and one rule of a package is reached, all are
+	packages map[string]bool     // that were taken in whole
+}
+
+func newFollower(compiler *ast.Compiler) *follower {
+	return &follower{
+		compiler: compiler, seen: map[*ast.Rule]bool{}, uses: uses{of: map[place]bool{}},
+		data: map[string][]string{}, packages: map[string]bool{},
+	}
+}
+
+// followPackages follows the rules of package pkg and of global.
+func (f *follower) followPackages(pkg string) {
+	for _, name := range []string{pkg, global} {
+		place := ast.Ref{ast.DefaultRootDocument, ast.StringTerm("rules"), ast.StringTerm(name)}
+		f.followAll(f.compiler.GetRules(place))
+	}
+}
+
+// followAll follows rules, but for tests: of those only what another rule refers to is evaluated.
+func (f *follower) followAll(rules []*ast.Rule) {
+	for _, rule := range rules {
+		if !isTestRule(rule) {
+			f.follow(rule)
+		}
+	}
 }
 
 func (f *follower) follow(rule *ast.Rule) {
@@ -55,6 +81,7 @@ func (f *follower) follow(rule *ast.Rule) {
 		return
 	}
 	f.seen[rule] = true
+	f.takeIn(rule.Module)
 	f.read(rule)
 	for dependency := range f.compiler.Graph.Dependencies(rule) {
 		if next, ok := dependency.(*ast.Rule); ok {
@@ -63,6 +90,18 @@ func (f *follower) follow(rule *ast.Rule) {
 	}
 	if rule.Else != nil {
 		f.follow(rule.Else)
+	}
+}
+
+// takeIn follows all rules of the package that module is of.
+func (f *follower) takeIn(module *ast.Module) {
+	if f.whole == nil || module == nil || f.packages[module.Package.Path.String()] {
+		return
+	}
+	pkg := module.Package.Path.String()
+	f.packages[pkg] = true
+	for _, name := range f.whole[pkg] {
+		f.followAll(f.compiler.Modules[name].Rules)
 	}
 }
 
@@ -80,6 +119,7 @@ func (f *follower) read(x any) {
 		case ast.Var:
 			if v == "input" || v == "data" {
 				f.all()
+				f.anything = f.anything || v == "data"
 			}
 		}
 		return false
@@ -90,6 +130,9 @@ func (f *follower) all() { f.uses.context, f.uses.body, f.uses.everything = true
 
 func (f *follower) ref(ref ast.Ref) {
 	root, _ := ref[0].Value.(ast.Var)
+	if root == "data" {
+		f.dataRef(ref[1:])
+	}
 	switch {
 	case root == "input" && (len(ref) == 1 || !isString(ref[1])), root == "data" && (len(ref) == 1 || !isString(ref[1])):
 		f.all()
@@ -98,6 +141,20 @@ func (f *follower) ref(ref ast.Ref) {
 	case root == "input" && !is(ref[1], "principal") && !is(ref[1], "resource"):
 		f.detail(ref[2:])
 	}
+}
+
+// dataRef notes what of data is referred to: all that stands where the reference begins to be computed.
+func (f *follower) dataRef(path ast.Ref) {
+	var at []string
+	for _, t := range path {
+		name, ok := t.Value.(ast.String)
+		if !ok {
+			break
+		}
+		at = append(at, string(name))
+	}
+	f.anything = f.anything || len(at) == 0
+	f.data[fmt.Sprintf("%q", at)] = at
 }
 
 // detail notes a reference to what stands at path in the operation's detail.

@@ -24,14 +24,14 @@ type verdictKey struct {
 }
 
 // Evaluate returns what the packages of op's resource and global say of op. With an error, which denies, the verdict has
-// the digest of the policies and nothing else.
+// the digests of the policies and nothing else.
 func (s *Set) Evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, error) {
 	v, err := s.evaluate(ctx, op)
 	if err != nil {
-		return gate.Verdict{PolicyDigest: s.digest}, fmt.Errorf("evaluate policy %q: %w", op.Resource.Policy, err)
+		v, err = gate.Verdict{}, fmt.Errorf("evaluate policy %q: %w", op.Resource.Policy, err)
 	}
-	v.PolicyDigest = s.digest
-	return v, nil
+	v.PolicyDigest, v.RulesDigest = s.digest, s.RulesDigest(op.Resource.Policy)
+	return v, err
 }
 
 func (s *Set) evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, error) {

@@ -106,7 +106,7 @@ func (s *Set) Explain(ctx context.Context, pkg string, input []byte) (Explanatio
 	trace := &sources{found: map[string][]Place{}}
 	x := Explanation{Strange: strange(o, reflect.TypeFor[inputSchema](), "")}
 	x.Verdict, err = s.judge(ctx, p, term, time.Time{}, trace)
-	x.Verdict.PolicyDigest = s.digest
+	x.Verdict.PolicyDigest, x.Verdict.RulesDigest = s.digest, p.digest
 	if err != nil {
 		x.Failure = err.Error()
 	}

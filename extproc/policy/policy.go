@@ -95,6 +95,7 @@ type Set struct {
 	shape    shape
 	packages map[string]*preparedPackage
 	digest   string
+	source   string // digest of the files
 	watch    []string
 	loaded   int // files
 
@@ -112,11 +113,12 @@ const largeInput = 64 << 10
 
 // preparedPackage is a package of rules with its query, and what can be told of it from its text.
 type preparedPackage struct {
-	name  string
-	query ast.Body
-	qc    ast.QueryCompiler
-	reads []said
-	uses  uses
+	name   string
+	query  ast.Body
+	qc     ast.QueryCompiler
+	reads  []said
+	uses   uses
+	digest string // of all that it can depend on
 }
 
 // said names one set and the variable that the query binds to it.
@@ -139,14 +141,18 @@ func Load(ctx context.Context, o Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	canon, err := newCanon(src, p)
+	if err != nil {
+		return nil, err
+	}
 	if !p.broken { // what a broken file would have defined would be missed all over
-		s.compile(ctx, p.modules, problems)
+		s.compile(ctx, canon.compiled(), problems)
 		p.shape.checkPackages(o.Packages, o.Path, problems)
 	}
 	if err := problems.err(); err != nil {
 		return nil, err
 	}
-	if err := s.prepareAll(); err != nil {
+	if err := s.prepareAll(canon); err != nil {
 		return nil, err
 	}
 	if o.Log != nil {
@@ -168,7 +174,7 @@ func newSet(ctx context.Context, o Options, src *source, p *parsed) (*Set, error
 		store:      inmem.NewFromObjectWithOpts(p.data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true)),
 		shape:      p.shape,
 		packages:   map[string]*preparedPackage{},
-		digest:     src.digest(),
+		source:     src.digest(),
 		watch:      slices.Sorted(slices.Values(src.watch)),
 		loaded:     len(src.files),
 		principals: newGenerations(principalsKept, func(p *gate.Principal, _ *ast.Term) int { return weighValue(p.Claims) }),
@@ -193,10 +199,17 @@ func (s *Set) compile(ctx context.Context, modules map[string]*ast.Module, probl
 	}
 }
 
-func (s *Set) prepareAll() error {
+func (s *Set) prepareAll(c *canon) (err error) {
+	c.prepare(s.compiler)
+	if s.digest, err = c.digest(); err != nil {
+		return err
+	}
 	for name := range s.shape {
 		p, err := s.prepare(name)
 		if err != nil {
+			return err
+		}
+		if p.digest, err = c.closure(s.compiler, name); err != nil {
 			return err
 		}
 		s.packages[name] = p
@@ -259,8 +272,20 @@ func (s *Set) Packages() []string {
 	return names
 }
 
-// Digest is the SHA-256, in hex, over the names and contents of all files that were read.
+// Digest is the SHA-256, in hex, of all that can be evaluated: see digest.go.
 func (s *Set) Digest() string { return s.digest }
+
+// RulesDigest is the SHA-256, in hex, of what a verdict on a resource of policy pkg can depend on: the rules of pkg and of
+// global, and the rules and data that these refer to. It is empty where there is no such package.
+func (s *Set) RulesDigest(pkg string) string {
+	if p := s.packages[pkg]; p != nil {
+		return p.digest
+	}
+	return ""
+}
+
+// SourceDigest is the SHA-256, in hex, over the names and contents of all files that were read.
+func (s *Set) SourceDigest() string { return s.source }
 
 // Files are the files and directories to watch for changes, in order.
 func (s *Set) Files() []string { return s.watch }

@@ -120,11 +120,11 @@ func Operation(n int) *gate.Operation {
 	}
 }
 
-// Verdict asks for people of payments-oncall, or carol, under a policy with the given digest.
-func Verdict(policy string, quorum int) gate.Verdict {
+// Verdict asks for people of payments-oncall, or carol, under rules with the given digest.
+func Verdict(rules string, quorum int) gate.Verdict {
 	rule := gate.Rule{Package: "payments", ID: "refund", Reason: "refunds need a person"}
 	return gate.Verdict{
-		Effect: gate.Ask, PolicyDigest: policy, Rules: []gate.Rule{rule},
+		Effect: gate.Ask, PolicyDigest: "all of " + rules, RulesDigest: rules, Rules: []gate.Rule{rule},
 		Asks: []gate.AskRule{{Rule: rule, Approvers: []string{"payments-oncall", "subject:carol"}, Quorum: quorum}},
 	}
 }

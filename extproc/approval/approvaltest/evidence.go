@@ -44,7 +44,7 @@ func testRecords(t *testing.T, o *office) {
 	for _, kind := range []string{approval.RecordRequested, approval.RecordDecided, approval.RecordSpent} {
 		for _, l := range o.lines(kind) {
 			kinds = append(kinds, l.Type)
-			for _, name := range []string{"agent", "approval", "card_digest", "digest", "event", "gateway", "policy_digest", "resource", "session", "state"} {
+			for _, name := range []string{"agent", "approval", "card_digest", "digest", "event", "gateway", "policy_digest", "resource", "rules_digest", "session", "state"} {
 				if l.Body[name] == nil || l.Body[name] == "" {
 					t.Errorf("%s has no %s: %s", l.Type, name, l.Text)
 				}

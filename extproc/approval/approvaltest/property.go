@@ -165,7 +165,7 @@ func testInterleavings(t *testing.T, open Open) {
 			desk, n := o.desks[seed.IntN(2)], seed.IntN(operations)
 			op, v := Operation(n), Verdict("p1", 1+n%2)
 			if seed.IntN(30) == 0 {
-				v.PolicyDigest = "p2"
+				v.RulesDigest = "p2"
 			}
 			r, _, err := desk.Ask(context.Background(), Asking(op, v))
 			if err != nil {

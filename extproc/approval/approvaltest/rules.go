@@ -51,7 +51,7 @@ func testRules(t *testing.T, open Open) {
 			if o.spend(t, op, denied) {
 				t.Error("policy denied it and it was spent")
 			}
-			allowed := gate.Verdict{Effect: gate.Allow, PolicyDigest: "p1"}
+			allowed := gate.Verdict{Effect: gate.Allow, RulesDigest: "p1"}
 			if !o.spend(t, op, allowed) {
 				t.Error("policy allows what was approved and it was not spent")
 			}
@@ -132,14 +132,55 @@ func testRules(t *testing.T, open Open) {
 				t.Errorf("it is %s", r.State)
 			}
 		}},
-		{"a new policy voids the whole queue", nil, func(t *testing.T, o *office) {
-			o.ask(t, Operation(1), ask)
-			kept := o.ask(t, Operation(2), Verdict("p2", 1))
-			if n, err := o.desks[0].VoidOthers(t.Context(), "p2"); n != 1 || err != nil {
+		{"a policy that changed elsewhere voids nothing", nil, func(t *testing.T, o *office) {
+			op, v := Operation(1), ask
+			r := o.ask(t, op, ask)
+			v.PolicyDigest = "all of another"
+			if n, err := o.desks[0].VoidOthers(t.Context(), map[string]string{"payments": "p1"}); n != 0 || err != nil {
 				t.Errorf("voided %d, %v", n, err)
 			}
-			if r, _ := o.desks[0].Get(t.Context(), kept.ID); r.State != approval.Pending {
-				t.Errorf("the new one is %s", r.State)
+			if again := o.ask(t, op, v); again.ID != r.ID {
+				t.Error("it did not join")
+			}
+			o.approve(t, r, "bob")
+			if !o.spend(t, op, v) {
+				t.Error("the grant was not spent")
+			}
+		}},
+		{"new rules void all that was asked under others, and nothing of other resources", nil, func(t *testing.T, o *office) {
+			gone := o.ask(t, Operation(1), ask)
+			kept := o.ask(t, Operation(2), Verdict("p2", 1))
+			op := Operation(3)
+			op.Resource.Name = "ledger"
+			elsewhere := o.ask(t, op, ask)
+			if n, err := o.desks[0].VoidOthers(t.Context(), map[string]string{"payments": "p2"}); n != 1 || err != nil {
+				t.Errorf("voided %d, %v", n, err)
+			}
+			for _, kept := range []approval.Request{kept, elsewhere} {
+				if r, _ := o.desks[0].Get(t.Context(), kept.ID); r.State != approval.Pending {
+					t.Errorf("one of %s is %s", kept.Resource, r.State)
+				}
+			}
+			if r, _ := o.desks[0].Get(t.Context(), gone.ID); r.State != approval.Voided || !strings.HasPrefix(r.Reason, "the rules that this depends on have changed") {
+				t.Errorf("it is %s: %s", r.State, r.Reason)
+			}
+		}},
+		{"an older request, which does not say under which rules, lets nothing run", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			r := o.approve(t, o.ask(t, op, ask), "bob")
+			if _, err := o.stores[0].Update(t.Context(), r.ID, func(_ time.Time, r *approval.Request) error {
+				r.RulesDigest = ""
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			v := ask
+			v.RulesDigest = ""
+			if o.spend(t, op, v) || o.spend(t, op, ask) {
+				t.Error("it was spent")
+			}
+			if r, _ = o.desks[0].Get(t.Context(), r.ID); r.State != approval.Voided {
+				t.Errorf("it is %s", r.State)
 			}
 		}},
 		{"an approval by one does not do where policy now asks for two", nil, func(t *testing.T, o *office) {
@@ -485,7 +526,7 @@ func testNobody(t *testing.T, o *office) {
 		"a rule of no subject": func(a *approval.Asking) { a.Verdict.Asks[0].Approvers = []string{"subject:"} },
 		"an allow":             func(a *approval.Asking) { a.Verdict.Effect = gate.Allow },
 		"a deny":               func(a *approval.Asking) { a.Verdict.Effect = gate.Deny },
-		"no policy digest":     func(a *approval.Asking) { a.Verdict.PolicyDigest = "" },
+		"no digest of rules":   func(a *approval.Asking) { a.Verdict.RulesDigest = "" },
 		"no digest":            func(a *approval.Asking) { a.Digest = "" },
 		"no operation":         func(a *approval.Asking) { a.Operation = nil },
 		"no agent":             func(a *approval.Asking) { a.Operation.Principal = nil },

@@ -23,7 +23,7 @@ func opening(digest string) approval.Opening {
 func maker(o approval.Opening, ttl time.Duration) func(time.Time) (approval.Request, error) {
 	return func(now time.Time) (approval.Request, error) {
 		return approval.Request{
-			ID: gate.NewID(now), Digest: o.Digest, Agent: o.Agent, Resource: o.Resource, PolicyDigest: "p1",
+			ID: gate.NewID(now), Digest: o.Digest, Agent: o.Agent, Resource: o.Resource, PolicyDigest: "all", RulesDigest: "p1",
 			Asks:    []approval.AskRule{{Package: "payments", ID: "refund", Approvers: []string{"<oncall>"}, Quorum: 1}},
 			Created: now, Expires: now.Add(ttl), GrantTTL: ttl, State: approval.Pending, Card: []byte(`{"v":1}`), CardDigest: "c",
 			Outbox: []approval.Event{{Rev: 1, Node: "gw-1", Type: approval.RecordRequested, Body: `{"a":"<&>\u2028"}`}},

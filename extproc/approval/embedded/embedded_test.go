@@ -114,7 +114,7 @@ func TestTenThousandHoldsAreCheap(t *testing.T) {
 	if gets := store.gets.Load(); gets > n+n/10 {
 		t.Errorf("the store was read %d times for %d holds that waited", gets, n)
 	}
-	if voided, err := desk.VoidOthers(ctx, "p2"); voided != n || err != nil {
+	if voided, err := desk.VoidOthers(ctx, map[string]string{"payments": "p2"}); voided != n || err != nil {
 		t.Fatalf("voided %d, %v", voided, err)
 	}
 	for range n {

@@ -176,7 +176,7 @@ func TestEveryChangeIsTold(t *testing.T) {
 	second, _ := o.ask(t, 2, 1)
 	o.decide(t, second, "bob", false)
 	third, _ := o.ask(t, 3, 1)
-	if n, err := o.desk.VoidOthers(t.Context(), "p2"); n != 1 || err != nil {
+	if n, err := o.desk.VoidOthers(t.Context(), map[string]string{"payments": "p2"}); n != 1 || err != nil {
 		t.Fatalf("voided %d, %v", n, err)
 	}
 	want := []string{

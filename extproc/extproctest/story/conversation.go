@@ -308,7 +308,8 @@ func (c *conversation) command(rest string) {
 	switch name {
 	case "policy":
 		before := len(c.gateway.Records())
-		c.gateway.write("policies/payments.rego", string(section(c.gateway.archive, argument)))
+		text, file, _ := strings.Cut(argument, " ")
+		c.gateway.write("policies/"+cmp.Or(file, "payments.rego"), string(section(c.gateway.archive, text)))
 		c.gateway.AwaitRecord("policy.activated", func(r Record) bool { return r.Type == "policy.activated" && r.Seq > uint64(before) })
 	case "approve", "reject":
 		c.decide(name, argument)

@@ -33,6 +33,7 @@
 //	=: Name: value                  a header field of the last request that the target saw
 //	=! Name                         a header field that it had not
 //	! policy NAME                   the file becomes the policy, and is active before the next line
+//	! policy NAME FILE              so does it as this file of the policy directory
 //	! approve bob                   the issuer's bob approves what was asked about last, by the console's API;
 //	! approve bob 403 own-operation or is told this status and this problem type or reason
 //	! approve bob/phr               he does so as one who has signed in just now, with this acr
