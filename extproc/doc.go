@@ -148,7 +148,9 @@
 //
 // Where the ruling is pending the operation is held: Envoy has sent nothing on. A hold waits for the desk to say that the request
 // has ended, takes up the configuration and policy of then, and has the gate rule again on the same operation; what goes on are
-// the bytes that were judged, which never left. A hold ends after approvals.hold, with the client, with the caller's deadline and
+// the bytes that were judged, which never left. Where the token has expired or is revoked by then, the agent is told that, and
+// that an approval stands for the identical request with a new token. A person's no is told whatever else has changed. A hold
+// ends after approvals.hold, with the client, with the caller's deadline and
 // with the gateway; the request for approval stays open, and the agent is told to send the identical one again.
 //
 // lane.Lane.Drain refuses what is new and waits for what is under way.

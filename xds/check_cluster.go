@@ -79,7 +79,7 @@ func (k *checker) targetCluster(c *clusterv3.Cluster, at place) {
 		k.problem(at.at("upstream_config"), "upstream_config changes how a request goes to its target after it was judged: remove it")
 	}
 	plain := slices.ContainsFunc(c.GetTransportSocketMatches(), func(m *clusterv3.Cluster_TransportSocketMatch) bool { return !encrypted(m.GetTransportSocket()) })
-	if c.GetName() == ServiceCluster || encrypted(c.GetTransportSocket()) && !plain || k.accepts(func(r *config.Resource) bool { return r.TargetInsecure }) {
+	if c.GetName() == ServiceCluster || encrypted(c.GetTransportSocket()) && !plain || k.accepts(func(r *config.HTTP) bool { return r.TargetInsecure }) {
 		return
 	}
 	if c.GetType() == clusterv3.Cluster_EDS {
@@ -96,12 +96,12 @@ func (k *checker) targetCluster(c *clusterv3.Cluster, at place) {
 }
 
 // accepts reports whether a resource of the configuration says that it accepts something insecure.
-func (k *checker) accepts(what func(*config.Resource) bool) bool {
+func (k *checker) accepts(what func(*config.HTTP) bool) bool {
 	if k.config == nil {
 		return false
 	}
-	for i := range k.config.Resources {
-		if what(&k.config.Resources[i]) {
+	for _, r := range config.Each[*config.HTTP](k.config) {
+		if what(r) {
 			return true
 		}
 	}
@@ -133,7 +133,7 @@ func (k *checker) checkListener(l *listenerv3.Listener, at place) {
 			k.problem(at.at("listener_filters", i), "udp_proxy carries what countersign does not see: remove it")
 		}
 	}
-	if slices.ContainsFunc(addresses, func(a *corev3.Address) bool { return a != nil && !nearby(a) }) && !k.accepts(func(r *config.Resource) bool { return r.Listen.Insecure }) &&
+	if slices.ContainsFunc(addresses, func(a *corev3.Address) bool { return a != nil && !nearby(a) }) && !k.accepts(func(r *config.HTTP) bool { return r.Listen.Insecure }) &&
 		slices.ContainsFunc(chains, func(c *listenerv3.FilterChain) bool { return !encrypted(c.GetTransportSocket()) }) {
 		k.problem(at, "agents' tokens would cross the network in the clear: set transport_socket in every filter chain, or insecure in a resource's listen")
 	}

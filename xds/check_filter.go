@@ -10,6 +10,8 @@ import (
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/countersign/countersign/extproc/config"
 )
 
 // asksService reports whether a gRPC service is this one.
@@ -203,7 +205,7 @@ func (k *checker) authorizerOnRoute(a *authzv3.ExtAuthzPerRoute, at place) {
 		k.wholeBody(s.GetWithRequestBody(), at.at("with_request_body"))
 	}
 	if s.GetDisableRequestBodyBuffering() && k.config != nil {
-		r, ok := k.config.Resource(s.GetContextExtensions()[ResourceExtension])
+		r, ok := config.Named[*config.HTTP](k.config, s.GetContextExtensions()[ResourceExtension])
 		if ok && r.Body != "stream" {
 			k.problem(at.at("disable_request_body_buffering"), "resource %q inspects bodies (body: inspect), and this hides them", r.Name)
 		}

@@ -14,6 +14,8 @@ import (
 	tapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tap/v3"
 	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/countersign/countersign/extproc/config"
 )
 
 // The rules about where the target's credential goes besides the target. From the decision on it stands in the request's
@@ -46,8 +48,8 @@ func (k *checker) text(field, s string, at place) {
 func (k *checker) secretive(name string) bool {
 	name = strings.ToLower(strings.TrimSpace(name))
 	if k.config != nil {
-		for i := range k.config.Resources {
-			if c := k.config.Resources[i].Credential; c != nil && strings.EqualFold(c.Header, name) {
+		for _, r := range config.Each[*config.HTTP](k.config) {
+			if c := r.Credential; c != nil && strings.EqualFold(c.Header, name) {
 				return true
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/countersign/countersign/extproc/config"
 )
 
 // level is one of the places that can configure a filter for a route, from the route configuration to a weighted cluster.
@@ -209,7 +211,7 @@ func (k *checker) resource(g asker, name string, mode *procv3.ProcessingMode, at
 	if k.config == nil {
 		return
 	}
-	r, ok := k.config.Resource(name)
+	r, ok := config.Named[*config.HTTP](k.config, name)
 	switch {
 	case !ok:
 		k.problem(at, "the resource %q is not in %s", name, k.config.File())
@@ -226,7 +228,7 @@ func (k *checker) cookies(g asker, name string, mode *procv3.ProcessingMode, lev
 	if k.config == nil || !passes {
 		return
 	}
-	r, ok := k.config.Resource(name)
+	r, ok := config.Named[*config.HTTP](k.config, name)
 	if !ok || !removesCookies(r) {
 		return
 	}
@@ -256,7 +258,7 @@ func (k *checker) fingerprint(g asker, name string, levels []level, at place) {
 	if k.config == nil || said == "" {
 		return
 	}
-	if r, ok := k.config.Resource(name); ok && said != Fingerprint(r) {
+	if r, ok := config.Named[*config.HTTP](k.config, name); ok && said != Fingerprint(r) {
 		k.problem(at, "this file was made of another configuration of resource %q than that in %s, so that countersign refuses its requests: make it again (countersign envoy static); a file that is written by hand needs no fingerprint", name, k.config.File())
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/xds"
 )
@@ -392,7 +393,7 @@ func TestCheckForAConfigurationKnowsItsResources(t *testing.T) {
 	c.Approvals.Hold *= 10
 	want(t, "a longer hold", xds.CheckFileFor(c, "x", []byte(text)), lineOf(t, text, "message_timeout: 60s"), "message_timeout is 1m0s")
 	c.Approvals.Hold /= 10
-	c.Resources[0].Body, c.Resources[1].Body = "inspect", "inspect"
+	config.Each[*config.HTTP](c)[0].Body, config.Each[*config.HTTP](c)[1].Body = "inspect", "inspect"
 	streamed := strings.Replace(text, "context_extensions:", "disable_request_body_buffering: true\n                                context_extensions:", 1)
 	streamed = strings.Replace(streamed, "                                with_request_body:\n                                  max_request_bytes: 1048576\n                                  pack_as_bytes: true\n", "", 1)
 	passed := strings.Replace(text, "response_body_mode: FULL_DUPLEX_STREAMED", "response_body_mode: NONE", 1)

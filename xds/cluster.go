@@ -18,7 +18,7 @@ import (
 // clusterName is the cluster of a resource's target. The slash cannot be in a resource's name, so that no resource can take
 // the name of this service's cluster. Over xDS another target is another cluster: a request that was judged for the old one
 // does not go to the new one, with the old one's credential, because the cluster has changed in the meantime.
-func (b *builder) clusterName(r *config.Resource) string {
+func (b *builder) clusterName(r *config.HTTP) string {
 	if b.static {
 		return "target/" + r.Name
 	}
@@ -34,7 +34,7 @@ func (b *builder) clusterName(r *config.Resource) string {
 const mostAtTarget = 16384
 
 // cluster is the target of r.
-func (b *builder) cluster(r *config.Resource) {
+func (b *builder) cluster(r *config.HTTP) {
 	host, port, tls, err := r.TargetAddress()
 	if err != nil {
 		b.fail(err)
@@ -69,7 +69,7 @@ func (b *builder) cluster(r *config.Resource) {
 	b.out.clusters = append(b.out.clusters, c)
 }
 
-func targetProtocol(r *config.Resource) *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_ {
+func targetProtocol(r *config.HTTP) *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_ {
 	explicit := &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig{
 		ProtocolConfig: &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
 			HttpProtocolOptions: &corev3.Http1ProtocolOptions{EnableTrailers: true},
@@ -92,7 +92,7 @@ func targetProtocol(r *config.Resource) *upstreamv3.HttpProtocolOptions_Explicit
 }
 
 // upstreamTLS verifies the target by its roots and by the name it is configured under.
-func (b *builder) upstreamTLS(r *config.Resource, host string) *tlsv3.UpstreamTlsContext {
+func (b *builder) upstreamTLS(r *config.HTTP, host string) *tlsv3.UpstreamTlsContext {
 	settings := r.TargetTLS
 	if settings == nil {
 		settings = &config.ClientTLS{}

@@ -156,7 +156,7 @@ func TestRequestsReachTheirResource(t *testing.T) {
 		if a.by != c.by || a.resource != c.resource || a.body != c.body {
 			t.Errorf("%s: asked by %s for %q with body %q, want %s, %q, %q", c.host, a.by, a.resource, a.body, c.by, c.resource, c.body)
 		}
-		if r, _ := g.config.Resource(c.resource); a.carried != xds.Fingerprint(r) {
+		if r, _ := config.Named[*config.HTTP](g.config, c.resource); a.carried != xds.Fingerprint(r) {
 			t.Errorf("%s: Envoy says that it carries out %q, want %q", c.host, a.carried, xds.Fingerprint(r))
 		}
 		if c.by == "ext_proc" && !strings.HasPrefix(a.peer, "127.0.0.1:") {
@@ -170,7 +170,7 @@ func TestClientCannotChooseTheResourceOrItsAddress(t *testing.T) {
 	g.do(t, "GET", "/", "payments.test", "", "countersign-resource: other", "countersign-fingerprint: other", "Grpc-Metadata-countersign-resource: other",
 		"countersign-peer: 192.0.2.1:7", "X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.1", "X-Real-IP: 192.0.2.1")
 	a := g.last(t)
-	if r, _ := g.config.Resource("payments"); a.resource != "payments" || a.carried != xds.Fingerprint(r) {
+	if r, _ := config.Named[*config.HTTP](g.config, "payments"); a.resource != "payments" || a.carried != xds.Fingerprint(r) {
 		t.Errorf("the resource is %q and its fingerprint %q, want payments and %q", a.resource, a.carried, xds.Fingerprint(r))
 	}
 	if host, port, err := net.SplitHostPort(a.peer); err != nil || host != "127.0.0.1" || port == "7" {

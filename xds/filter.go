@@ -36,7 +36,7 @@ const (
 func (b *builder) filters(l *listener) []*hcmv3.HttpFilter {
 	wait := longestHold(b.c) + holdMargin
 	var list []*hcmv3.HttpFilter
-	if slices.ContainsFunc(l.resources, func(r *config.Resource) bool { return b.timed(l, r) }) {
+	if slices.ContainsFunc(l.resources, func(r *config.HTTP) bool { return b.timed(l, r) }) {
 		times := b.filter(clock, processor(l, wait))
 		times.Disabled = true // but where a route turns it on: see timing
 		list = append(list, times)
@@ -136,7 +136,7 @@ func authorizer(l *listener, wait time.Duration) *authzv3.ExtAuthz {
 // cleaned takes away what the service does not see of requests and answers, and what must not pass unseen. ext_authz does not
 // show the trailers of a request, and a target can read them as header fields. A cookie of the target stands in a trailer of its
 // answer; where it stands in the head, the route removes it (see cookiesToRemove).
-func cleaned(r *config.Resource) *headerv3.HeaderMutationPerRoute {
+func cleaned(r *config.HTTP) *headerv3.HeaderMutationPerRoute {
 	m := &headerv3.Mutations{}
 	if r.Attach == "ext_authz" {
 		m.RequestTrailersMutations = []*mutationv3.HeaderMutation{{
@@ -154,13 +154,13 @@ func cleaned(r *config.Resource) *headerv3.HeaderMutationPerRoute {
 }
 
 // cleans reports whether Envoy takes something away on a route of r.
-func cleans(r *config.Resource) bool { return r.Attach == "ext_authz" || removesCookies(r) }
+func cleans(r *config.HTTP) bool { return r.Attach == "ext_authz" || removesCookies(r) }
 
 // removesCookies reports whether it is Envoy that keeps the target's cookies from the agent: where answers come by the service,
 // the service does.
-func removesCookies(r *config.Resource) bool { return r.PassesAnswers() && r.Cookies != "pass" }
+func removesCookies(r *config.HTTP) bool { return r.PassesAnswers() && r.Cookies != "pass" }
 
-func cookiesToRemove(r *config.Resource) []string {
+func cookiesToRemove(r *config.HTTP) []string {
 	if !removesCookies(r) {
 		return nil
 	}
@@ -169,7 +169,7 @@ func cookiesToRemove(r *config.Resource) []string {
 
 // timed reports whether the request time of r is not the listener's own: then the service has to end a request to it that
 // takes too long to arrive. With ext_proc it does so by itself.
-func (b *builder) timed(l *listener, r *config.Resource) bool {
+func (b *builder) timed(l *listener, r *config.HTTP) bool {
 	if r.Attach != "ext_authz" || r.Body == "stream" {
 		return false
 	}
@@ -183,7 +183,7 @@ func (b *builder) timed(l *listener, r *config.Resource) bool {
 
 // timing tells the service when a request to r begins, and of nothing else of it. The trailers are asked for so that the stream
 // does not end with the head; the service ends it when ext_authz asks.
-func timing(r *config.Resource) *procv3.ExtProcPerRoute {
+func timing(r *config.HTTP) *procv3.ExtProcPerRoute {
 	return &procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Overrides{Overrides: &procv3.ExtProcOverrides{
 		ProcessingMode:      timingMode(),
 		GrpcInitialMetadata: []*corev3.HeaderValue{{Key: ClockMetadata, Value: r.Name}, {Key: FingerprintMetadata, Value: Fingerprint(r)}},
@@ -203,7 +203,7 @@ func timingMode() *procv3.ProcessingMode {
 
 // measured has Envoy take the whole body in and say its Content-Length before the service is asked: a body that is not sent
 // along, because somebody has changed the rest, is missed by its length. What is streamed or upgraded has no end to wait for.
-func measured(r *config.Resource) *bufferv3.BufferPerRoute {
+func measured(r *config.HTTP) *bufferv3.BufferPerRoute {
 	return &bufferv3.BufferPerRoute{Override: &bufferv3.BufferPerRoute_Buffer{
 		Buffer: &bufferv3.Buffer{MaxRequestBytes: number(int(r.Limits.RequestBody))},
 	}}

@@ -29,7 +29,7 @@ type carried struct {
 
 // Fingerprint is a short digest of what Envoy carries out for r. Each route tells the service the one that it was made with, so
 // that the service can refuse what comes by a file of another configuration, or by a connection that is older than a reload.
-func Fingerprint(r *config.Resource) string {
+func Fingerprint(r *config.HTTP) string {
 	c := carried{
 		Attach: r.Attach, Body: r.Body, Response: r.Response, Upgrades: slices.Sorted(slices.Values(r.Upgrades)), CookiesRemoved: removesCookies(r),
 		Address: r.Listen.Address, Host: r.Listen.Host,

@@ -24,9 +24,9 @@ import (
 // one of the two lists: what Envoy carries out and a decision relies on, and what the service sees to, or merely bounds.
 func TestFingerprintTellsWhatEnvoyCarriesOut(t *testing.T) {
 	const seenTo = ""
-	resource := func() *config.Resource {
-		return &config.Resource{
-			Name: "payments", Kind: "http", Listen: config.ResourceListen{Address: "127.0.0.1:8080"}, Target: "https://payments.internal",
+	resource := func() *config.HTTP {
+		return &config.HTTP{
+			Base: config.Base{Name: "payments", Kind: "http", Listen: config.ResourceListen{Address: "127.0.0.1:8080"}}, Target: "https://payments.internal",
 			Attach: "ext_proc", Body: "inspect", Response: "inspect",
 		}
 	}
@@ -37,9 +37,11 @@ func TestFingerprintTellsWhatEnvoyCarriesOut(t *testing.T) {
 		"listen":  "", "target_tls": "", // below
 		"target": "https://other.internal", "target_http2": "true", "attach": "ext_authz", "body": "stream", "response": "pass", "upgrades": "websocket",
 	}
-	for i := range reflect.TypeFor[config.Resource]().NumField() {
-		f := reflect.TypeFor[config.Resource]().Field(i)
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[config.HTTP]()) {
 		key := f.Tag.Get("yaml")
+		if f.Anonymous {
+			continue
+		}
 		value, known := keys[key]
 		if !known {
 			t.Errorf("nothing says whether Envoy carries out resources[].%s: see Fingerprint, and add the key here", key)
@@ -48,7 +50,7 @@ func TestFingerprintTellsWhatEnvoyCarriesOut(t *testing.T) {
 			continue
 		}
 		r := resource()
-		switch v := reflect.ValueOf(r).Elem().Field(i); v.Kind() {
+		switch v := reflect.ValueOf(r).Elem().FieldByIndex(f.Index); v.Kind() {
 		case reflect.String:
 			v.SetString(value)
 		case reflect.Bool:
@@ -61,17 +63,17 @@ func TestFingerprintTellsWhatEnvoyCarriesOut(t *testing.T) {
 		}
 	}
 	seen := map[string]string{}
-	for name, change := range map[string]func(*config.Resource){
-		"nothing":                  func(*config.Resource) {},
-		"another address":          func(r *config.Resource) { r.Listen.Address = "127.0.0.1:8081" },
-		"another host":             func(r *config.Resource) { r.Listen.Host = "payments.test" },
-		"cookies by ext_authz":     func(r *config.Resource) { r.Attach, r.Cookies = "ext_authz", "pass" },
-		"no cookies by ext_authz":  func(r *config.Resource) { r.Attach, r.Cookies = "ext_authz", "remove" },
-		"TLS":                      func(r *config.Resource) { r.Listen.TLS = &config.ServerTLS{CertificateFile: "/a"} },
-		"certificates of agents":   func(r *config.Resource) { r.Listen.TLS = &config.ServerTLS{ClientCAFile: "/a"} },
-		"another name of a target": func(r *config.Resource) { r.TargetTLS = &config.ClientTLS{ServerName: "other"} },
-		"roots of a target":        func(r *config.Resource) { r.TargetTLS = &config.ClientTLS{CAFile: "/a"} },
-		"a certificate for it":     func(r *config.Resource) { r.TargetTLS = &config.ClientTLS{CertificateFile: "/a"} },
+	for name, change := range map[string]func(*config.HTTP){
+		"nothing":                  func(*config.HTTP) {},
+		"another address":          func(r *config.HTTP) { r.Listen.Address = "127.0.0.1:8081" },
+		"another host":             func(r *config.HTTP) { r.Listen.Host = "payments.test" },
+		"cookies by ext_authz":     func(r *config.HTTP) { r.Attach, r.Cookies = "ext_authz", "pass" },
+		"no cookies by ext_authz":  func(r *config.HTTP) { r.Attach, r.Cookies = "ext_authz", "remove" },
+		"TLS":                      func(r *config.HTTP) { r.Listen.TLS = &config.ServerTLS{CertificateFile: "/a"} },
+		"certificates of agents":   func(r *config.HTTP) { r.Listen.TLS = &config.ServerTLS{ClientCAFile: "/a"} },
+		"another name of a target": func(r *config.HTTP) { r.TargetTLS = &config.ClientTLS{ServerName: "other"} },
+		"roots of a target":        func(r *config.HTTP) { r.TargetTLS = &config.ClientTLS{CAFile: "/a"} },
+		"a certificate for it":     func(r *config.HTTP) { r.TargetTLS = &config.ClientTLS{CertificateFile: "/a"} },
 	} {
 		r := resource()
 		change(r)
@@ -80,10 +82,10 @@ func TestFingerprintTellsWhatEnvoyCarriesOut(t *testing.T) {
 		}
 		seen[xds.Fingerprint(r)] = name
 	}
-	for name, change := range map[string]func(*config.Resource){
-		"a certificate that moved": func(r *config.Resource) { r.Listen.TLS = &config.ServerTLS{CertificateFile: "/b"} },
-		"a limit":                  func(r *config.Resource) { r.Limits.RequestBody = 7 },
-		"a timeout":                func(r *config.Resource) { r.Timeout = config.Duration(time.Second) },
+	for name, change := range map[string]func(*config.HTTP){
+		"a certificate that moved": func(r *config.HTTP) { r.Listen.TLS = &config.ServerTLS{CertificateFile: "/b"} },
+		"a limit":                  func(r *config.HTTP) { r.Limits.RequestBody = 7 },
+		"a timeout":                func(r *config.HTTP) { r.Timeout = config.Duration(time.Second) },
 	} {
 		r := resource()
 		change(r)
@@ -133,7 +135,7 @@ func TestAnOldConnectionKeepsTheRoutesOfItsFilters(t *testing.T) {
 	for _, c := range []struct{ from, to string }{{"ext_proc", "ext_authz"}, {"ext_authz", "ext_proc"}} {
 		t.Run("from "+c.from, func(t *testing.T) {
 			g := startGateway(t, strings.NewReplacer("%[3]s", c.from, "%[4]s", c.from).Replace(before))
-			was, _ := g.config.Resource("payments")
+			was, _ := config.Named[*config.HTTP](g.config, "payments")
 			conn, err := net.Dial("tcp", g.address)
 			if err != nil {
 				t.Fatal(err)
@@ -165,7 +167,7 @@ func TestAnOldConnectionKeepsTheRoutesOfItsFilters(t *testing.T) {
 			if err := g.xds.Wait(within(t)); err != nil {
 				t.Fatal(err)
 			}
-			now, _ := after.Resource("payments")
+			now, _ := config.Named[*config.HTTP](after, "payments")
 			extproctest.Await(t, "the new filters", 20*time.Second, func(context.Context) error {
 				g.do(t, "GET", "/v1/payments", "payments.test", "")
 				if a := g.last(t); a.by != c.to || a.carried != xds.Fingerprint(now) {
@@ -217,7 +219,7 @@ func TestARouteLeadsToItsOwnTarget(t *testing.T) {
 				}
 				names[name] = keys
 			}
-			c.Resources[0].Response, c.Resources[0].Attach = "pass", "ext_authz"
+			config.Each[*config.HTTP](c)[0].Response, config.Each[*config.HTTP](c)[0].Attach = "pass", "ext_authz"
 		}
 	}
 	if len(names) != 6 {

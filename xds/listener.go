@@ -24,14 +24,13 @@ import (
 type listener struct {
 	address   string
 	tls       *config.ServerTLS // of all of them: the configuration refuses two that differ
-	resources []*config.Resource
+	resources []*config.HTTP
 }
 
 func listeners(c *config.Config) []*listener {
 	var list []*listener
 	at := map[string]*listener{}
-	for i := range c.Resources {
-		r := &c.Resources[i]
+	for _, r := range config.Each[*config.HTTP](c) {
 		l, ok := at[r.Listen.Address]
 		if !ok {
 			l = &listener{address: r.Listen.Address, tls: r.Listen.TLS}
@@ -45,7 +44,7 @@ func listeners(c *config.Config) []*listener {
 
 // attaches reports whether a resource of l is attached that way.
 func (l *listener) attaches(how string) bool {
-	return slices.ContainsFunc(l.resources, func(r *config.Resource) bool { return r.Attach == how })
+	return slices.ContainsFunc(l.resources, func(r *config.HTTP) bool { return r.Attach == how })
 }
 
 // cleans reports whether Envoy takes something away on a route of l.
@@ -53,7 +52,7 @@ func (l *listener) cleans() bool { return slices.ContainsFunc(l.resources, clean
 
 // upgrades reports whether a resource of l lets some upgrade through.
 func (l *listener) upgrades() bool {
-	return slices.ContainsFunc(l.resources, func(r *config.Resource) bool { return len(r.Upgrades) > 0 })
+	return slices.ContainsFunc(l.resources, func(r *config.HTTP) bool { return len(r.Upgrades) > 0 })
 }
 
 func (l *listener) scheme() string {

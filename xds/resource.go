@@ -172,11 +172,13 @@ func Files(c *config.Config) []config.Path {
 			}
 		}
 	}
-	for i := range c.Resources {
-		if t := c.Resources[i].Listen.TLS; t != nil {
+	for _, r := range c.Resources {
+		if t := r.Common().Listen.TLS; t != nil {
 			add(t.CertificateFile, t.KeyFile, t.ClientCAFile)
 		}
-		if t := c.Resources[i].TargetTLS; t != nil {
+	}
+	for _, r := range config.Each[*config.HTTP](c) {
+		if t := r.TargetTLS; t != nil {
 			add(t.CertificateFile, t.KeyFile, t.CAFile)
 		}
 	}
@@ -232,8 +234,8 @@ func build(c *config.Config, static bool) (*resources, error) {
 	for _, l := range listeners(c) {
 		b.listener(l)
 	}
-	for i := range c.Resources {
-		b.cluster(&c.Resources[i])
+	for _, r := range config.Each[*config.HTTP](c) {
+		b.cluster(r)
 	}
 	if b.err != nil {
 		return nil, fmt.Errorf("make Envoy's resources of %s: %w", c.File(), b.err)
@@ -274,8 +276,8 @@ func (b *builder) valid(m validated) {
 // longestHold is the longest that an operation on any resource is held.
 func longestHold(c *config.Config) time.Duration {
 	longest := c.Approvals.Hold.Std()
-	for i := range c.Resources {
-		longest = max(longest, c.Resources[i].Hold.Std())
+	for _, r := range c.Resources {
+		longest = max(longest, r.Common().Hold.Std())
 	}
 	return longest
 }

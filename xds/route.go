@@ -69,7 +69,7 @@ func (b *builder) routesName(l *listener) string {
 	return l.address + "/" + digestOf(chain)
 }
 
-func (b *builder) virtualHost(l *listener, r *config.Resource) *routev3.VirtualHost {
+func (b *builder) virtualHost(l *listener, r *config.HTTP) *routev3.VirtualHost {
 	host := &routev3.VirtualHost{Name: r.Name, Domains: []string{"*"}}
 	if name := strings.ToLower(r.Listen.Host); name != "" {
 		host.Domains = []string{name, name + ":*"}
@@ -81,7 +81,7 @@ func (b *builder) virtualHost(l *listener, r *config.Resource) *routev3.VirtualH
 	return host
 }
 
-func (b *builder) route(l *listener, r *config.Resource) *routev3.Route {
+func (b *builder) route(l *listener, r *config.HTTP) *routev3.Route {
 	action := b.action(r)
 	action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: b.targetAuthority(r)}
 	if slices.Contains(r.Upgrades, "websocket") {
@@ -99,7 +99,7 @@ func (b *builder) route(l *listener, r *config.Resource) *routev3.Route {
 
 // connectRoute passes CONNECT on to the target, which is then a forward proxy: the authority that was asked for is what
 // policy judges, and stays as it is.
-func (b *builder) connectRoute(l *listener, r *config.Resource) *routev3.Route {
+func (b *builder) connectRoute(l *listener, r *config.HTTP) *routev3.Route {
 	action := b.action(r)
 	action.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "CONNECT"}}
 	return &routev3.Route{
@@ -114,7 +114,7 @@ func (b *builder) connectRoute(l *listener, r *config.Resource) *routev3.Route {
 
 // action goes to the target once. The timeout begins when the request has gone to the target, so it is not about holds;
 // Envoy's default would be 15 s.
-func (b *builder) action(r *config.Resource) *routev3.RouteAction {
+func (b *builder) action(r *config.HTTP) *routev3.RouteAction {
 	return &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.clusterName(r)},
 		Timeout:          seconds(r.Timeout.Std()),
@@ -123,7 +123,7 @@ func (b *builder) action(r *config.Resource) *routev3.RouteAction {
 }
 
 // targetAuthority is the Host that the target sees.
-func (b *builder) targetAuthority(r *config.Resource) string {
+func (b *builder) targetAuthority(r *config.HTTP) string {
 	host, port, tls, err := r.TargetAddress()
 	if err != nil {
 		b.fail(err)
@@ -139,7 +139,7 @@ func (b *builder) targetAuthority(r *config.Resource) string {
 
 // perRoute tells the filter that the resource is attached by its name and fingerprint, and turns the other filter off where the
 // listener has it.
-func (b *builder) perRoute(l *listener, r *config.Resource) map[string]*anypb.Any {
+func (b *builder) perRoute(l *listener, r *config.HTTP) map[string]*anypb.Any {
 	filters := map[string]*anypb.Any{}
 	if cleans(r) {
 		filters[trailers] = b.pack(cleaned(r))
@@ -164,14 +164,14 @@ func (b *builder) perRoute(l *listener, r *config.Resource) map[string]*anypb.An
 	return filters
 }
 
-func processingOf(r *config.Resource) *procv3.ExtProcPerRoute {
+func processingOf(r *config.HTTP) *procv3.ExtProcPerRoute {
 	return &procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Overrides{Overrides: &procv3.ExtProcOverrides{
 		ProcessingMode:      processingMode(r.Response == "pass"),
 		GrpcInitialMetadata: []*corev3.HeaderValue{{Key: ResourceMetadata, Value: r.Name}, {Key: FingerprintMetadata, Value: Fingerprint(r)}},
 	}}}
 }
 
-func checkOf(r *config.Resource) *authzv3.ExtAuthzPerRoute {
+func checkOf(r *config.HTTP) *authzv3.ExtAuthzPerRoute {
 	check := &authzv3.CheckSettings{ContextExtensions: map[string]string{ResourceExtension: r.Name, FingerprintExtension: Fingerprint(r)}}
 	if r.Body == "stream" {
 		check.DisableRequestBodyBuffering = true

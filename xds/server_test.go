@@ -48,10 +48,13 @@ func TestUpdateSwapsWhatEnvoyServes(t *testing.T) {
 	if err := g.xds.Wait(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	g.do(t, "GET", "/", "payments.test", "")
-	if got := g.last(t).resource; got != "renamed" {
-		t.Errorf("resource %q, want renamed", got)
-	}
+	extproctest.Await(t, "the new routes", 20*time.Second, func(context.Context) error { // Envoy acknowledges before each of its threads has them
+		g.do(t, "GET", "/", "payments.test", "")
+		if got := g.last(t).resource; got != "renamed" {
+			return fmt.Errorf("resource %q", got)
+		}
+		return nil
+	})
 	if got := g.do(t, "GET", "/", "authz.test", ""); got.status != 403 {
 		t.Errorf("a host that is gone: %d, want 403", got.status)
 	}

@@ -113,8 +113,8 @@ func TestRenewedCertificateIsServedAfterUpdate(t *testing.T) {
 	}
 	renewed := authority.Issue("renewed.test")
 	for from, to := range map[string]string{
-		renewed.CertFile: string(g.config.Resources[0].Listen.TLS.CertificateFile),
-		renewed.KeyFile:  string(g.config.Resources[0].Listen.TLS.KeyFile),
+		renewed.CertFile: string(g.config.Resources[0].Common().Listen.TLS.CertificateFile),
+		renewed.KeyFile:  string(g.config.Resources[0].Common().Listen.TLS.KeyFile),
 	} {
 		if err := os.Rename(from, to); err != nil {
 			t.Fatal(err)

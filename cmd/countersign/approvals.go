@@ -95,9 +95,10 @@ func (a *approvals) asking(c *config.Config, redactKey []byte) gate.Approvals {
 		return nil
 	}
 	demands := map[string]approval.Demand{}
-	for i := range c.Resources {
-		if d := c.Resources[i].Approval; len(d.ACR) > 0 || d.MaxAge > 0 {
-			demands[c.Resources[i].Name] = approval.Demand{ACR: d.ACR, MaxAge: d.MaxAge.Std()}
+	for _, r := range c.Resources {
+		r := r.Common()
+		if d := r.Approval; len(d.ACR) > 0 || d.MaxAge > 0 {
+			demands[r.Name] = approval.Demand{ACR: d.ACR, MaxAge: d.MaxAge.Std()}
 		}
 	}
 	return &asking{
@@ -131,8 +132,8 @@ func (g *gateway) stopVoiding() {
 // voidOthers closes what was asked under other rules, so that nobody is asked in vain and holds ask anew.
 func (g *gateway) voidOthers(ctx context.Context, a *active) {
 	rules := map[string]string{}
-	for i := range a.config.Resources {
-		r := &a.config.Resources[i]
+	for _, r := range a.config.Resources {
+		r := r.Common()
 		rules[r.Name] = a.policies.RulesDigest(r.Policy)
 	}
 	n, err := g.approvals.desk.VoidOthers(ctx, rules)

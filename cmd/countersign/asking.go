@@ -27,6 +27,10 @@ func (a *asking) Granted(ctx context.Context, q *gate.Question) (gate.Grant, boo
 	if err != nil || !ok || r.RulesDigest != q.Verdict.RulesDigest {
 		return gate.Grant{}, false, err
 	}
+	return grantOf(&r), true, nil
+}
+
+func grantOf(r *approval.Request) gate.Grant {
 	g := gate.Grant{ID: r.ID, Expires: r.GrantExpires}
 	for _, d := range r.Decisions {
 		if d.Approve {
@@ -34,7 +38,7 @@ func (a *asking) Granted(ctx context.Context, q *gate.Question) (gate.Grant, boo
 			g.Approved = d.At
 		}
 	}
-	return g, true, nil
+	return g
 }
 
 func (a *asking) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (bool, error) {
@@ -96,7 +100,11 @@ func (a *asking) answer(ctx context.Context, id string) (gate.Answer, error) {
 	if err != nil {
 		return gate.Answer{}, err
 	}
-	return gate.Answer{Rejected: r.State == approval.Rejected, Reason: r.Reason}, nil
+	answer := gate.Answer{Rejected: r.State == approval.Rejected, Reason: r.Reason}
+	if r.State == approval.Approved {
+		answer.Approved = grantOf(&r)
+	}
+	return answer, nil
 }
 
 // shown is the operation's detail as an approver may see it. Every redaction masks here, also one that removes: a person

@@ -81,11 +81,13 @@ func notes(c *config.Config, p *policy.Set) (list []string) {
 			add("agents[%d] (%s): nobody can tell whether the person that one of its agents acts for is an approver of %s, so that no approval counts of what is done for a person: set people.kind to the kind of both, or people.claim and agents[%d].people_claim to claims that name the same person, and that only an administrator can change", i, c.Agents[i].Issuer, c.People.Issuer, i)
 		}
 	}
-	for i := range c.Resources {
-		r := &c.Resources[i]
+	for _, r := range c.Resources {
+		r := r.Common()
 		if c.People == nil && p.MayAsk(r.Policy) {
 			add("resource %q: its rules may ask for a person, and without people that refuses with approval-unavailable", r.Name)
 		}
+	}
+	for _, r := range config.Each[*config.HTTP](c) {
 		if (r.Response == "pass" || r.Attach == "ext_authz") && p.MayRedact(r.Policy) {
 			add("resource %q: its rules may redact, and its answers do not come by here, so that such a ruling refuses: set response: inspect and attach: ext_proc", r.Name)
 		}
@@ -152,10 +154,10 @@ func checkParts(c *config.Config, tell func(any)) {
 	if _, err := xds.Resources(c, "check"); err != nil {
 		tell(fmt.Sprintf("%s: the Envoy configuration that this makes: %v", c.File(), err))
 	}
-	for i := range c.Resources {
-		if cr := c.Resources[i].Credential; cr != nil {
+	for _, r := range config.Each[*config.HTTP](c) {
+		if cr := r.Credential; cr != nil {
 			if _, err := (&credentialFile{header: cr.Header, path: string(cr.ValueFile)}).Field(); err != nil {
-				tell(fmt.Sprintf("%s: resources[%d].credential: %v", c.File(), i, err))
+				tell(fmt.Sprintf("%s: resource %q: credential: %v", c.File(), r.Name, err))
 			}
 		}
 	}

@@ -89,7 +89,7 @@ func secretIn(path string) func() (string, error) {
 func resourcesShown(c *config.Config) []console.Resource {
 	list := make([]console.Resource, len(c.Resources))
 	for i := range c.Resources {
-		r := &c.Resources[i]
+		r := c.Resources[i].Common()
 		list[i] = console.Resource{
 			Name: r.Name, Kind: r.Kind, Hold: cmp.Or(r.Hold, c.Approvals.Hold).Std(),
 			Demand: approval.Demand{ACR: r.Approval.ACR, MaxAge: r.Approval.MaxAge.Std()},

@@ -73,6 +73,8 @@ func (v panickyVerifier) Verify(ctx context.Context, token string) (*gate.Princi
 	return v.next.Verify(ctx, token)
 }
 
+func (v panickyVerifier) Still(p *gate.Principal) error { return v.next.Still(p) }
+
 func (v panickyPolicy) Evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, error) {
 	v.at("policy")
 	return v.next.Evaluate(ctx, op)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/policy"
 )
 
@@ -71,10 +72,10 @@ func policyExplain(ctx context.Context, c *call) error {
 		}
 		*name = named.Resource.Name
 		if *name == "" && len(conf.Resources) == 1 {
-			*name = conf.Resources[0].Name
+			*name = conf.Resources[0].Common().Name
 		}
 	}
-	r, ok := conf.Resource(*name)
+	r, ok := config.Named[config.Resource](conf, *name)
 	if !ok {
 		return fmt.Errorf("%s has no resource %q; set --resource, or input.resource.name", conf.File(), *name)
 	}
@@ -82,7 +83,7 @@ func policyExplain(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	explanation, err := set.Explain(ctx, r.Policy, text)
+	explanation, err := set.Explain(ctx, r.Common().Policy, text)
 	if err != nil {
 		return err
 	}

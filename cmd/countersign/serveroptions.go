@@ -20,8 +20,8 @@ import (
 // is held may be quiet for minutes, so streams are many and are not bounded by time; Envoy bounds them.
 func serverOptions(c *config.Config, server *extproc.Server) ([]grpc.ServerOption, error) {
 	largest := 16 << 20
-	for i := range c.Resources { // ext_authz sends a body in one message
-		largest = max(largest, int(c.Resources[i].Limits.RequestBody)+4<<20)
+	for _, r := range config.Each[*config.HTTP](c) { // ext_authz sends a body in one message
+		largest = max(largest, int(r.Limits.RequestBody)+4<<20)
 	}
 	options := append(extproc.Guarded(),
 		grpc.MaxConcurrentStreams(1<<16), // of a connection; each held request is one, and 20,000 are what a gateway is made for

@@ -82,8 +82,8 @@ func (b *builder) digestKey() []byte {
 func loadPolicies(ctx context.Context, c *config.Config, log *slog.Logger) (*policy.Set, error) {
 	var packages []string
 	seen := map[string]bool{}
-	for i := range c.Resources {
-		if p := c.Resources[i].Policy; !seen[p] {
+	for _, r := range c.Resources {
+		if p := r.Common().Policy; !seen[p] {
 			seen[p] = true
 			packages = append(packages, p)
 		}
@@ -119,8 +119,7 @@ func kindOf(configured string) string {
 // on at another.
 func resourcesOf(c *config.Config, plans *redact.Plans, cookieKey []byte) map[string]*lane.Resource {
 	resources := make(map[string]*lane.Resource, len(c.Resources))
-	for i := range c.Resources {
-		r := &c.Resources[i]
+	for _, r := range config.Each[*config.HTTP](c) {
 		labels := make([]gate.Member, 0, len(r.Labels))
 		for name, value := range r.Labels {
 			labels = append(labels, gate.Member{Name: name, Value: value})

@@ -50,7 +50,8 @@ type Config struct {
 	// Envoy says how Envoy is started by `serve --envoy`, and which Envoy files of your own `check` holds to the rules.
 	Envoy Envoy `yaml:"envoy"`
 
-	// Resources are the targets. At least one is required.
+	// Resources are the targets. At least one is required. What a resource can have besides the keys that all of them have
+	// depends on its kind.
 	Resources []Resource `yaml:"resources"`
 
 	file   string
@@ -258,136 +259,14 @@ type Envoy struct {
 	Drain       Duration `yaml:"drain"`       // how long a stop waits for work in hand. 20s by default; 0s does not wait.
 }
 
-// Resource is one target.
-type Resource struct {
-	// Name is what policy, records and Envoy call it. Letters, digits, '-' and '_'. Required, and unique.
-	Name string `yaml:"name"`
-
-	// Kind is "http". Required.
-	Kind string `yaml:"kind"`
-
-	// Listen is where Envoy takes the agents' requests.
-	Listen ResourceListen `yaml:"listen"`
-
-	// Target is where they go: "https://HOST[:PORT]" or, on loopback, "http://HOST[:PORT]". Required.
-	Target string `yaml:"target"`
-
-	TargetTLS      *ClientTLS `yaml:"target_tls"`      // for an https target.
-	TargetInsecure bool       `yaml:"target_insecure"` // accept a plain-http target that is not on loopback.
-	TargetHTTP2    bool       `yaml:"target_http2"`    // speak HTTP/2 to the target. HTTP/1.1 by default.
-
-	// Policy is the package that rules on it: data.rules.POLICY. The resource's name by default.
-	Policy string `yaml:"policy"`
-
-	// Labels are shown to policy as input.resource.labels.
-	Labels map[string]string `yaml:"labels"`
-
-	// Credential is what the target wants to see. The agent's own token never reaches it.
-	Credential *Credential `yaml:"credential"`
-
-	// Limits bound what is held and read.
-	Limits Limits `yaml:"limits"`
-
-	// Attach is how Envoy calls this service: "ext_proc" (the default) or "ext_authz", which sees no answer, so that a
-	// ruling that redacts is refused.
-	Attach string `yaml:"attach"`
-
-	// Body is "inspect" (the default: the whole request is seen before policy rules) or "stream": policy rules on the head
-	// alone, and the body passes, counted and hashed; input.http.body_streamed is then true.
-	Body string `yaml:"body"`
-
-	// Response is "inspect" (the default: answers are counted, hashed, and redacted where policy says so) or "pass":
-	// answers do not come by here, so that a ruling that redacts is refused; their size and status come from Envoy.
-	Response string `yaml:"response"`
-
-	// Cookies is what becomes of the target's cookies: "remove" (the default: no Set-Cookie reaches the agent, and no Cookie of
-	// the agent's the target), "pass" (both pass as they are; policy sees the Cookie, and an approval is bound to it) or "session":
-	// a cookie reaches the agent sealed, so that it can send it back and neither read it nor use it elsewhere, and what another
-	// agent or gateway was given is refused. "session" needs answers to come by, so neither attach: ext_authz nor response: pass.
-	Cookies string `yaml:"cookies"`
-
-	// ResponseHeaders are fields of answers that pass beside those of a shipped list where an answer is redacted: names, and
-	// prefixes as "x-page-*". Where a value that was taken out of the body stands in one, and in answers that are passed on
-	// before they are whole (over 64 KiB, slow, or event streams), it is removed. Fields that tell of the body before redaction
-	// (etag, content-length, digests, …) cannot be named. None by default.
-	ResponseHeaders []string `yaml:"response_headers"`
-
-	// Upgrades that are let through, once allowed by policy: "websocket", "connect". None by default. What passes in an
-	// upgraded connection is not seen.
-	Upgrades []string `yaml:"upgrades"`
-
-	// Numbers is how the target reads JSON numbers: "double" (the default: those that a double does not give back, like
-	// 9007199254740993, are refused, because most targets round them and policy does not) or "exact": they are accepted.
-	Numbers string `yaml:"numbers"`
-
-	// Paths are forms of path that are ambiguous between servers, and accepted here because this target is known to need
-	// them: "encoded-slash", "dot-segments", "double-slash", "backslash", "parameters". None by default.
-	Paths []string `yaml:"paths"`
-
-	// VolatileHeaders are header fields that may differ between two attempts at the same operation, besides trace context and
-	// request ids: policy sees them, and approvals do not bind them. Names, prefixes such as "x-trace-*", and "sdk" for what
-	// client libraries and tracing agents add by themselves (sentry-trace, x-datadog-*, newrelic, elastic-apm-traceparent,
-	// x-ms-client-request-id, amz-sdk-*, x-stainless-* and the like). None by default.
-	VolatileHeaders []string `yaml:"volatile_headers"`
-
-	// IdentityHeaders are header fields that this target's agents may send although they say for whom a request is made or
-	// carry a credential (Sudo, X-Scope-OrgID, X-Api-Key): policy judges them and approvals bind them. All others of that kind
-	// are removed. Authorization, Cookie and their like cannot be named. None by default.
-	IdentityHeaders []string `yaml:"identity_headers"`
-
-	// Timeout bounds the whole of a request at the target. None by default: streams may be long.
-	Timeout Duration `yaml:"timeout"`
-
-	// Hold overrides approvals.hold for this resource.
-	Hold Duration `yaml:"hold"`
-
-	// Approval is what this resource demands of those who approve, beyond what policy says of who they are.
-	Approval Demand `yaml:"approval"`
-}
-
-// ResourceListen is where Envoy listens for a resource. Resources may share an address when their hosts differ.
-type ResourceListen struct {
-	Address  string     `yaml:"address"`  // "HOST:PORT" with an IP address as the host. Required.
-	Host     string     `yaml:"host"`     // the Host that agents ask for. Any host by default.
-	TLS      *ServerTLS `yaml:"tls"`      // required off loopback, unless insecure is true.
-	Insecure bool       `yaml:"insecure"` // accept plain HTTP off loopback.
-}
-
-// Credential is a header that is added to what goes to the target.
-type Credential struct {
-	Header    string `yaml:"header"`     // its name. "Authorization" by default.
-	ValueFile Path   `yaml:"value_file"` // holds its whole value; read again when it changes. Required.
-}
-
-// Limits bound what is held and read. A request past one is refused, an answer past one is withheld.
-type Limits struct {
-	RequestBody  Size `yaml:"request_body"`  // 1MiB by default.
-	ResponseBody Size `yaml:"response_body"` // 64MiB for answers that are redacted, and no limit for others, by default.
-	Headers      Size `yaml:"headers"`       // of a request or an answer. 60KiB by default; 1MiB at most.
-
-	// Values is how many values a request's body may have, where it is inspected: JSON values, a list or an object being one
-	// beside those within it, pairs of a form, and parts of multipart. 100000 by default; 10000000 at most. While policy looks at it, a value
-	// takes up to 200 bytes.
-	Values int `yaml:"values"`
-
-	// RequestTime is how long a request may take to arrive whole, where its body is inspected: what came of it is held
-	// until then. 60s by default; 10m at most.
-	RequestTime Duration `yaml:"request_time"`
-}
-
 // Defaults, where they are not the zero value.
 const (
-	DefaultHeartbeat    = 10 * time.Second
-	DefaultCheckpoint   = 5 * time.Second
-	DefaultSegment      = 64 << 20
-	DefaultHold         = 50 * time.Second
-	DefaultTTL          = 15 * time.Minute
-	DefaultRequestBody  = 1 << 20
-	DefaultResponseBody = 64 << 20
-	DefaultHeaders      = 60 << 10
-	DefaultValues       = 100_000
-	DefaultRequestTime  = time.Minute
-	DefaultDrain        = 20 * time.Second
+	DefaultHeartbeat  = 10 * time.Second
+	DefaultCheckpoint = 5 * time.Second
+	DefaultSegment    = 64 << 20
+	DefaultHold       = 50 * time.Second
+	DefaultTTL        = 15 * time.Minute
+	DefaultDrain      = 20 * time.Second
 )
 
 // File is the path that the configuration was read from.
@@ -395,16 +274,3 @@ func (c *Config) File() string { return c.file }
 
 // Digest is the SHA-256 of the file, in hex.
 func (c *Config) Digest() string { return c.digest }
-
-// Resource returns the resource called name.
-func (c *Config) Resource(name string) (*Resource, bool) {
-	for i := range c.Resources {
-		if c.Resources[i].Name == name {
-			return &c.Resources[i], true
-		}
-	}
-	return nil, false
-}
-
-// PassesAnswers reports whether answers go from the target to the agent without coming by here.
-func (r *Resource) PassesAnswers() bool { return r.Attach == "ext_authz" || r.Response == "pass" }

@@ -74,24 +74,24 @@ func TestDefaultsAndRelativePaths(t *testing.T) {
 		{"people.kind", c.People.Kind, "oauth"},
 		{"people.audience", c.People.Audience, []string{"console"}},
 		{"people.algorithms", c.People.Algorithms, []string{"RS256", "ES256"}},
-		{"resources[0].policy", c.Resources[0].Policy, "payments"},
-		{"resources[0].attach", c.Resources[0].Attach, "ext_proc"},
-		{"resources[0].body", c.Resources[0].Body, "inspect"},
-		{"resources[0].response", c.Resources[0].Response, "inspect"},
-		{"resources[0].limits", c.Resources[0].Limits, Limits{RequestBody: 1 << 20, Headers: 60 << 10, Values: 100_000, RequestTime: Duration(time.Minute)}},
-		{"resources[0].numbers", c.Resources[0].Numbers, "double"},
+		{"resources[0].policy", c.Resources[0].(*HTTP).Policy, "payments"},
+		{"resources[0].attach", c.Resources[0].(*HTTP).Attach, "ext_proc"},
+		{"resources[0].body", c.Resources[0].(*HTTP).Body, "inspect"},
+		{"resources[0].response", c.Resources[0].(*HTTP).Response, "inspect"},
+		{"resources[0].limits", c.Resources[0].(*HTTP).Limits, Limits{RequestBody: 1 << 20, Headers: 60 << 10, Values: 100_000, RequestTime: Duration(time.Minute)}},
+		{"resources[0].numbers", c.Resources[0].(*HTTP).Numbers, "double"},
 	} {
 		if diff := cmp.Diff(x.want, x.got); diff != "" {
 			t.Errorf("%s: %s", x.what, diff)
 		}
 	}
-	if r, ok := c.Resource("payments"); !ok || r != &c.Resources[0] {
+	if r, ok := Named[*HTTP](c, "payments"); !ok || r != c.Resources[0] {
 		t.Error("the resource is not found")
 	}
-	if _, ok := c.Resource("other"); ok {
+	if _, ok := Named[Resource](c, "other"); ok {
 		t.Error("a resource is found that is not there")
 	}
-	host, port, tls, err := c.Resources[0].TargetAddress()
+	host, port, tls, err := c.Resources[0].(*HTTP).TargetAddress()
 	if host != "payments.internal" || port != 8443 || !tls || err != nil {
 		t.Errorf("target %s %d %v %v", host, port, tls, err)
 	}
@@ -243,7 +243,7 @@ func TestADurationOfNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, d := range map[string]Duration{"skew": c.Agents[0].Skew, "hold": c.Approvals.Hold, "the resource's hold": c.Resources[0].Hold, "drain": c.Envoy.Drain} {
+	for name, d := range map[string]Duration{"skew": c.Agents[0].Skew, "hold": c.Approvals.Hold, "the resource's hold": c.Resources[0].(*HTTP).Hold, "drain": c.Envoy.Drain} {
 		if d.Std() != time.Nanosecond {
 			t.Errorf("%s is %v, want as good as nothing", name, d.Std())
 		}
@@ -285,17 +285,25 @@ func TestLoadSaysWhatCannotBeRead(t *testing.T) {
 }
 
 func TestEveryFieldHasATagAndAComment(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
+	var sources []ast.Node
+	for _, name := range []string{"config.go", "resource.go", "http.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			if d, ok := d.(*ast.GenDecl); ok && d.Tok == token.TYPE && d.Doc.Text() != "" && !strings.HasPrefix(d.Doc.Text(), "Kind is") {
+				sources = append(sources, d)
+			}
+		}
 	}
-	ast.Inspect(file, func(n ast.Node) bool {
+	every := func(n ast.Node) bool {
 		s, ok := n.(*ast.StructType)
 		if !ok {
 			return true
 		}
 		for _, f := range s.Fields.List {
-			if !f.Names[0].IsExported() {
+			if len(f.Names) == 0 || !f.Names[0].IsExported() {
 				continue
 			}
 			name := f.Names[0].Name
@@ -307,7 +315,10 @@ func TestEveryFieldHasATagAndAComment(t *testing.T) {
 			}
 		}
 		return true
-	})
+	}
+	for _, n := range sources {
+		ast.Inspect(n, every)
+	}
 }
 
 func TestReferenceHasEveryKey(t *testing.T) {
@@ -315,6 +326,9 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	for _, k := range Keys() {
 		if k.Comment == "" || k.Type == "" {
 			t.Errorf("%s: type %q, meaning %q", k.Path, k.Type, k.Comment)
+		}
+		if k.Kind != "" && strings.Count(k.Path, ".") == 0 {
+			t.Errorf("%s is said to be of kind %s", k.Path, k.Kind)
 		}
 		if _, twice := found[k.Path]; twice {
 			t.Errorf("%s stands twice", k.Path)
@@ -349,7 +363,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		d := &decoder{dir: filepath.Dir(path), file: path, lines: first.lines}
+		d := &decoder{dir: filepath.Dir(path), file: path, kinds: []Kind{kindHTTP}, lines: first.lines}
 		first.setDefaults()
 		if first.validate(d); len(d.problems) > 0 {
 			t.Fatalf("accepted, and then not: %v", d.problems)
@@ -358,8 +372,8 @@ func FuzzParse(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(first, second) {
 			t.Fatalf("another result the second time: %v", err)
 		}
-		for i := range first.Resources {
-			if _, _, _, err := first.Resources[i].TargetAddress(); err != nil {
+		for _, r := range Each[*HTTP](first) {
+			if _, _, _, err := r.TargetAddress(); err != nil {
 				t.Fatal(err)
 			}
 		}

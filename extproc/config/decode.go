@@ -17,6 +17,7 @@ import (
 type decoder struct {
 	dir      string // that relative paths are relative to
 	file     string
+	kinds    []Kind
 	lines    map[string]int // key path -> line
 	problems []Problem
 }
@@ -57,6 +58,8 @@ func (d *decoder) decode(n *yaml.Node, key string, v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
 		d.mapping(n, key, v)
+	case reflect.Interface: // only resources are told apart
+		d.resource(n, key, v)
 	case reflect.Slice:
 		d.sequence(n, key, v)
 	case reflect.Map:
@@ -74,11 +77,14 @@ func (d *decoder) mapping(n *yaml.Node, key string, v reflect.Value) {
 	fields, names := fieldsOf(v.Type())
 	d.eachKey(n, key, func(name *yaml.Node, value *yaml.Node) {
 		at, ok := fields[name.Value]
+		if !ok && v.Type() == reflect.TypeFor[unknown]() {
+			return
+		}
 		if !ok {
 			d.problem(name.Line, join(key, name.Value), "is not a key that is known here%s", suggest(name.Value, names))
 			return
 		}
-		d.decode(value, join(key, name.Value), v.Field(at))
+		d.decode(value, join(key, name.Value), v.FieldByIndex(at))
 	})
 }
 
@@ -198,15 +204,32 @@ func zeroDuration(key string) (Duration, error) {
 // lastOf is the last name of a key: "hold" of "resources[0].hold".
 func lastOf(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
 
-func fieldsOf(t reflect.Type) (index map[string]int, names []string) {
-	index = map[string]int{}
-	for i := range t.NumField() {
-		if name := t.Field(i).Tag.Get("yaml"); name != "" {
-			index[name] = i
+// fieldsOf are the fields of a struct by their keys, those of what it embeds inline too.
+func fieldsOf(t reflect.Type) (index map[string][]int, names []string) {
+	index = map[string][]int{}
+	for f := range t.Fields() {
+		switch name := f.Tag.Get("yaml"); name {
+		case "":
+		case ",inline":
+			inner, more := fieldsOf(f.Type)
+			for _, name := range more {
+				index[name] = append(slices.Clone(f.Index), inner[name]...)
+			}
+			names = append(names, more...)
+		default:
+			index[name] = f.Index
 			names = append(names, name)
 		}
 	}
 	return index, names
+}
+
+func (d *decoder) kindNames() []string {
+	var names []string
+	for _, k := range d.kinds {
+		names = append(names, k.Name)
+	}
+	return names
 }
 
 func join(key, name string) string {

@@ -51,8 +51,9 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Load reads the configuration file at path. Its error is [Problems], with all that is wrong.
-func Load(path string) (*Config, error) {
+// Load reads the configuration file at path. Its error is [Problems], with all that is wrong. kinds are those of resources
+// that it may have beside http.
+func Load(path string, kinds ...Kind) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, Problems{{File: path, Message: "cannot be read: " + reason(err)}}
@@ -62,12 +63,12 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, Problems{{File: path, Message: "cannot be read: " + reason(err)}}
 	}
-	return Parse(path, text)
+	return Parse(path, text, kinds...)
 }
 
 // Parse reads a configuration file's text. path is what problems and relative paths are told by; it is not read.
-func Parse(path string, text []byte) (*Config, error) {
-	c, problems := parse(path, text)
+func Parse(path string, text []byte, kinds ...Kind) (*Config, error) {
+	c, problems := parse(path, text, kinds)
 	if len(problems) > 0 {
 		return nil, problems
 	}
@@ -76,16 +77,16 @@ func Parse(path string, text []byte) (*Config, error) {
 
 // Salvage reads what can be read of a file that has problems, so that what it names can be checked too. It is nil where
 // nothing can. What it returns must not be run.
-func Salvage(path string) *Config {
+func Salvage(path string, kinds ...Kind) *Config {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil
 	}
-	c, _ := parse(path, text)
+	c, _ := parse(path, text, kinds)
 	return c
 }
 
-func parse(path string, text []byte) (*Config, Problems) {
+func parse(path string, text []byte, kinds []Kind) (*Config, Problems) {
 	if len(text) > maxFile {
 		return nil, Problems{{File: path, Message: fmt.Sprintf("is larger than %d bytes", maxFile)}}
 	}
@@ -93,7 +94,7 @@ func parse(path string, text []byte) (*Config, Problems) {
 	if err != nil {
 		return nil, Problems{{File: path, Message: "has no directory: " + reason(err)}}
 	}
-	d := &decoder{dir: dir, file: path, lines: map[string]int{}}
+	d := &decoder{dir: dir, file: path, kinds: append([]Kind{kindHTTP}, kinds...), lines: map[string]int{}}
 	sum := sha256.Sum256(text)
 	c := &Config{file: path, digest: hex.EncodeToString(sum[:]), lines: d.lines}
 	if root := d.document(text); root != nil {

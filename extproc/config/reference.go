@@ -5,10 +5,10 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"reflect"
 	"regexp"
 	"strings"
-	"sync"
 )
 
 // The struct is the manual, so the manual that is printed comes out of the struct's own source.
@@ -16,23 +16,44 @@ import (
 //go:embed config.go
 var source string
 
+//go:embed resource.go
+var resourceSource string
+
 // Key is one key of the configuration file.
 type Key struct {
 	Path    string // "resources[].listen.address"
+	Kind    string // of the resources that have it; empty where all have
 	Type    string // "text", "path", "duration", "size", "address", "true or false", "number", "list of …", "mapping", …
 	Comment string // what it means, its unit, its default and when it is required
 }
 
-// Keys lists every key of the configuration file, in the order of the struct.
-var Keys = sync.OnceValue(func() []Key {
-	return keysOf(nil, "", reflect.TypeFor[Config](), comments())
-})
+// Keys lists every key of the configuration file, in the order of the structs: what every resource has, then what each kind has.
+func Keys(kinds ...Kind) []Key {
+	own := comments(source, resourceSource)
+	keys := keysOf(nil, "", reflect.TypeFor[Config](), own)
+	for _, k := range append([]Kind{kindHTTP}, kinds...) {
+		from := len(keys)
+		texts := comments(k.Source)
+		maps.Copy(texts, own)
+		keys = keysOf(keys, "resources[]", reflect.TypeOf(k.New()).Elem(), texts)
+		for i := range keys[from:] {
+			keys[from+i].Kind = k.Name
+		}
+	}
+	return keys
+}
 
-// Reference is the manual of the configuration file as a table in Markdown.
-func Reference() string {
+// Reference is the manual of the configuration file as tables in Markdown.
+func Reference(kinds ...Kind) string {
 	var b strings.Builder
-	b.WriteString("| key | type | meaning |\n| --- | --- | --- |\n")
-	for _, k := range Keys() {
+	kind := "none"
+	for _, k := range Keys(kinds...) {
+		if k.Kind != kind {
+			if kind = k.Kind; kind != "" {
+				b.WriteString("\nResources of kind `" + kind + "` also have:\n\n")
+			}
+			b.WriteString("| key | type | meaning |\n| --- | --- | --- |\n")
+		}
 		b.WriteString("| `" + k.Path + "` | " + k.Type + " | " + strings.ReplaceAll(k.Comment, "|", "\\|") + " |\n")
 	}
 	return b.String()
@@ -41,17 +62,20 @@ func Reference() string {
 func keysOf(keys []Key, prefix string, t reflect.Type, comments map[string]string) []Key {
 	for f := range t.Fields() {
 		name := f.Tag.Get("yaml")
-		if name == "" {
+		if name == "" || name == ",inline" { // what is inline is in the list of all resources
 			continue
 		}
 		path := join(prefix, name)
-		keys = append(keys, Key{path, typeName(f.Type), comments[t.Name()+"."+f.Name]})
+		keys = append(keys, Key{Path: path, Type: typeName(f.Type), Comment: comments[t.Name()+"."+f.Name]})
 		inner := f.Type
 		for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
 			if inner.Kind() == reflect.Slice {
 				path += "[]"
 			}
 			inner = inner.Elem()
+		}
+		if inner == reflect.TypeFor[Resource]() {
+			inner = reflect.TypeFor[Base]()
 		}
 		if inner.Kind() == reflect.Struct {
 			keys = keysOf(keys, path, inner, comments)
@@ -105,20 +129,24 @@ func inFile(comment, field string, keys map[string]string) string {
 	})
 }
 
-// comments are those of every field of every struct of config.go, "Struct.Field" to one line of text.
-func comments() map[string]string {
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", source, parser.ParseComments)
-	if err != nil {
-		panic("parse the embedded config.go: " + err.Error()) // it was compiled
-	}
+// comments are those of every field of every struct of Go sources, "Struct.Field" to one line of text.
+func comments(sources ...string) map[string]string {
+	var decls []ast.Decl
 	found, keys := map[string]string{}, map[string]string{}
-	ast.Inspect(file, func(n ast.Node) bool {
-		if f, ok := n.(*ast.Field); ok && f.Tag != nil && len(f.Names) == 1 {
-			keys[f.Names[0].Name] = reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("yaml")
+	for _, text := range sources {
+		file, err := parser.ParseFile(token.NewFileSet(), "", text, parser.ParseComments)
+		if err != nil {
+			panic("parse the embedded source of a kind: " + err.Error()) // it was compiled
 		}
-		return true
-	})
-	for _, decl := range file.Decls {
+		decls = append(decls, file.Decls...)
+		ast.Inspect(file, func(n ast.Node) bool {
+			if f, ok := n.(*ast.Field); ok && f.Tag != nil && len(f.Names) == 1 {
+				keys[f.Names[0].Name] = reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("yaml")
+			}
+			return true
+		})
+	}
+	for _, decl := range decls {
 		d, ok := decl.(*ast.GenDecl)
 		if !ok || d.Tok != token.TYPE {
 			continue

@@ -2,9 +2,7 @@ package config
 
 import (
 	"cmp"
-	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -13,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/countersign/countersign/extproc/inspect/web"
 )
 
 func (c *Config) setDefaults() {
@@ -60,27 +56,6 @@ func (c *Config) setDefaults() {
 	}
 	for i := range c.Resources {
 		c.Resources[i].setDefaults()
-	}
-}
-
-func (r *Resource) setDefaults() {
-	r.Policy = cmp.Or(r.Policy, r.Name)
-	r.Attach = cmp.Or(r.Attach, "ext_proc")
-	r.Body = cmp.Or(r.Body, "inspect")
-	r.Response = cmp.Or(r.Response, "inspect")
-	r.Cookies = cmp.Or(r.Cookies, "remove")
-	r.Numbers = cmp.Or(r.Numbers, "double")
-	r.Limits.RequestBody = cmp.Or(r.Limits.RequestBody, Size(DefaultRequestBody))
-	r.Limits.Headers = cmp.Or(r.Limits.Headers, Size(DefaultHeaders))
-	r.Limits.Values = cmp.Or(r.Limits.Values, DefaultValues)
-	r.Limits.RequestTime = cmp.Or(r.Limits.RequestTime, Duration(DefaultRequestTime))
-	if r.Credential != nil {
-		r.Credential.Header = cmp.Or(r.Credential.Header, "Authorization")
-	}
-	for _, list := range [][]string{r.VolatileHeaders, r.IdentityHeaders} {
-		for i, name := range list {
-			list[i] = strings.ToLower(name)
-		}
 	}
 }
 
@@ -191,8 +166,8 @@ func (c *Config) validatePlaces(k checker) {
 		taken[x.address] = x.key
 	}
 	for i := range c.Resources {
-		if other := taken[c.Resources[i].Listen.Address]; other != "" {
-			k.at("resources").index(i).at("listen.address").fail("is %s, and so is %s: Envoy listens here, and needs an address of its own", c.Resources[i].Listen.Address, other)
+		if other := taken[c.Resources[i].Common().Listen.Address]; other != "" {
+			k.at("resources").index(i).at("listen.address").fail("is %s, and so is %s: Envoy listens here, and needs an address of its own", c.Resources[i].Common().Listen.Address, other)
 		}
 	}
 }
@@ -469,183 +444,4 @@ func (e *Envoy) validate(k checker) {
 	for i, f := range e.Files {
 		k.at("files").index(i).file(f)
 	}
-}
-
-func (c *Config) validateResources(k checker) {
-	if len(c.Resources) == 0 {
-		k.fail("is required: name at least one target")
-	}
-	names := map[string]bool{}
-	type place struct{ address, host string }
-	places := map[place]string{}
-	tls := map[string]*Resource{}
-	for i := range c.Resources {
-		r, k := &c.Resources[i], k.index(i)
-		r.validate(k)
-		if r.Hold.Std() > c.Approvals.TTL.Std() {
-			k.at("hold").fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", r.Hold.Std(), c.Approvals.TTL.Std())
-		}
-		if names[r.Name] {
-			k.at("name").fail("%q is taken by an earlier resource", r.Name)
-		}
-		names[r.Name] = true
-		p := place{r.Listen.Address, strings.ToLower(r.Listen.Host)}
-		if other, taken := places[p]; taken {
-			k.at("listen").fail("is the same address and host as resource %q: give one of them another listen.host", other)
-		}
-		places[p] = r.Name
-		if first, ok := tls[r.Listen.Address]; ok && !sameTLS(first.Listen.TLS, r.Listen.TLS) {
-			k.at("listen.tls").fail("differs from that of resource %q, which listens on the same address", first.Name)
-		} else if !ok {
-			tls[r.Listen.Address] = r
-		}
-	}
-}
-
-func sameTLS(a, b *ServerTLS) bool {
-	return a == b || a != nil && b != nil && *a == *b
-}
-
-func (r *Resource) validate(k checker) {
-	if k.at("name").required(r.Name) && !resourceName.MatchString(r.Name) {
-		k.at("name").fail("is %q: use up to 63 letters, digits, '-' and '_'", r.Name)
-	}
-	if k.at("kind").required(r.Kind) {
-		k.at("kind").oneOf(r.Kind, "http")
-	}
-	r.Listen.validate(k.at("listen"))
-	k.at("target").target(r)
-	r.TargetTLS.validate(k.at("target_tls"))
-	if r.TargetTLS != nil && strings.HasPrefix(r.Target, "http://") {
-		k.at("target_tls").fail("is set, and the target is plain http")
-	}
-	if cr := r.Credential; cr != nil {
-		if !headerName.MatchString(cr.Header) {
-			k.at("credential.header").fail("is %q, which is not a header's name", cr.Header)
-		}
-		if k.at("credential.value_file").required(string(cr.ValueFile)) {
-			k.at("credential.value_file").file(cr.ValueFile)
-		}
-	}
-	k.at("attach").oneOf(r.Attach, "ext_proc", "ext_authz")
-	k.at("body").oneOf(r.Body, "inspect", "stream")
-	k.at("response").oneOf(r.Response, "inspect", "pass")
-	k.at("cookies").oneOf(r.Cookies, "remove", "pass", "session")
-	if r.Cookies == "session" && r.PassesAnswers() {
-		k.at("cookies").fail("is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect")
-	}
-	k.at("numbers").oneOf(r.Numbers, "double", "exact")
-	for i, name := range r.ResponseHeaders {
-		r.ResponseHeaders[i] = strings.ToLower(name)
-		if err := web.CheckAdded(r.ResponseHeaders[i]); err != nil {
-			k.at("response_headers").index(i).fail("%v", err)
-		}
-	}
-	for i, u := range r.Upgrades {
-		k.at("upgrades").index(i).oneOf(u, "websocket", "connect")
-	}
-	for i, p := range r.Paths {
-		k.at("paths").index(i).oneOf(p, PathForms...)
-	}
-	r.validateHeaders(k)
-	if !resourceName.MatchString(r.Policy) && r.Name != "" && r.Policy != r.Name {
-		k.at("policy").fail("is %q: write the last part of the package's name, PAYMENTS of data.rules.PAYMENTS", r.Policy)
-	}
-	if r.Limits.Headers < 1<<10 || r.Limits.Headers > 1<<20 {
-		k.at("limits.headers").fail("is %d bytes: use 1KiB to 1MiB", r.Limits.Headers)
-	}
-	if r.Limits.Values < 1 || r.Limits.Values > 10_000_000 {
-		k.at("limits.values").fail("is %d: use 1 to 10000000", r.Limits.Values)
-	}
-	if d := r.Limits.RequestTime.Std(); d < time.Second || d > 10*time.Minute {
-		k.at("limits.request_time").fail("is %v: use 1s to 10m, and body: stream for requests that take longer", d)
-	}
-	if r.Limits.RequestBody > 1<<30 {
-		k.at("limits.request_body").fail("is %d bytes, and at most 1GiB is accepted: use body: stream for larger ones", r.Limits.RequestBody)
-	}
-}
-
-func (r *Resource) validateHeaders(k checker) {
-	own := ""
-	if r.Credential != nil {
-		own = strings.ToLower(r.Credential.Header)
-	}
-	for i, name := range r.VolatileHeaders {
-		k := k.at("volatile_headers").index(i)
-		prefix, isPrefix := strings.CutSuffix(name, "*")
-		switch err := web.CheckVolatile(name); {
-		case err != nil:
-			k.fail("%v", err)
-		case own != "" && (name == own || isPrefix && strings.HasPrefix(own, prefix)):
-			k.fail("is %q, and credential.header is %q, which no agent's request has", name, own)
-		case slices.Contains(r.IdentityHeaders, name):
-			k.fail("is %q, which identity_headers lets pass: an approval has to bind it", name)
-		}
-	}
-	for i, name := range r.IdentityHeaders {
-		k := k.at("identity_headers").index(i)
-		if err := web.CheckOpened(name); err != nil {
-			k.fail("%v", err)
-		} else if name == own {
-			k.fail("is %q, which credential.header sets for this target", name)
-		}
-	}
-}
-
-// PathForms are the ambiguous forms of path that a resource can accept.
-var PathForms = []string{"encoded-slash", "dot-segments", "double-slash", "backslash", "parameters"}
-
-func (l *ResourceListen) validate(k checker) {
-	if k.at("address").required(l.Address) {
-		k.at("address").address(Address(l.Address))
-		host, _, _ := net.SplitHostPort(l.Address)
-		if _, err := netip.ParseAddr(host); err != nil {
-			k.at("address").fail("has the host %q: Envoy listens on an IP address, such as 127.0.0.1 or 0.0.0.0", host)
-		} else if l.TLS == nil && !Address(l.Address).Loopback() && !l.Insecure {
-			k.at("address").fail("is %s, where agents' tokens would cross the network in the clear: set tls, or insecure: true beside it", l.Address)
-		}
-	}
-	if l.Host != "" && !hostName.MatchString(l.Host) {
-		k.at("host").fail("is %q: write a host name, without a port", l.Host)
-	}
-	l.TLS.validate(k.at("tls"))
-}
-
-func (k checker) target(r *Resource) {
-	if !k.required(r.Target) {
-		return
-	}
-	u, err := url.Parse(r.Target)
-	switch {
-	case err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
-		k.fail("is %q: write https://HOST[:PORT]", shown(r.Target))
-	case u.User != nil:
-		k.fail("has a user or password in it: use credential.value_file")
-	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		k.fail("is %q: write the host only, without a path", r.Target)
-	case !targetHost.MatchString(u.Hostname()):
-		k.fail("has the host %q, which is not a name or an IP address", u.Hostname())
-	case u.Port() != "" && !isPort(u.Port()):
-		k.fail("has the port %q: use a number from 1 to 65535", u.Port())
-	case u.Scheme == "http" && !LoopbackHost(u.Hostname()) && !r.TargetInsecure:
-		k.fail("is %q, which is plain http to another machine: use https, or set target_insecure: true beside it", r.Target)
-	}
-}
-
-// TargetAddress is the host and port of the target, and whether it is reached over TLS.
-func (r *Resource) TargetAddress() (host string, port uint32, tls bool, err error) {
-	u, err := url.Parse(r.Target)
-	if err != nil {
-		return "", 0, false, fmt.Errorf("parse target %q: %w", r.Target, err)
-	}
-	tls = u.Scheme == "https"
-	text := u.Port()
-	if text == "" {
-		text = map[bool]string{true: "443", false: "80"}[tls]
-	}
-	n, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
-		return "", 0, false, fmt.Errorf("parse the port of target %q: %w", r.Target, err)
-	}
-	return u.Hostname(), uint32(n), tls, nil
 }

@@ -31,9 +31,10 @@ type Pending struct {
 	Expires time.Time
 }
 
-// Answer is how a request ended.
+// Answer is how a request ended. Where it is neither approved nor rejected it was voided, or its time is over.
 type Answer struct {
-	Rejected bool   // a person said no; anything else is for Decide to find out
+	Approved Grant  // has an ID where the request is approved and its grant is not spent
+	Rejected bool   // a person said no
 	Reason   string // the person's own words
 }
 
@@ -66,7 +67,7 @@ var ErrNotNamed = errors.New("the request for approval that is named is not open
 
 // Pending is the request that a ruling waits for, or nil.
 func (r Ruling) Pending() *Pending {
-	if r.Allowed() {
+	if r.Allowed() || r.refusal.Problem != ApprovalPending {
 		return nil
 	}
 	return r.refusal.Approval
@@ -87,7 +88,7 @@ func (g *Gate) Resume(ctx context.Context, op *Operation, r Ruling, answer Answe
 	decision.ConfigDigest = g.ConfigDigest
 	decision.PolicyDigest, decision.RulesDigest = r.verdict.PolicyDigest, r.verdict.RulesDigest
 	decision.Approval = pending.ID
-	decision.Digest, _ = op.Digest(g.DigestKey) // it was made before, or nobody could have been asked
+	decision.Digest = r.digest
 	decision.Problem = Denied
 	decision.Rules, decision.Reasons = ids(r.verdict.Rules), []string{"rejected: " + answer.Reason}
 	detail := "A person was asked and rejected this operation."

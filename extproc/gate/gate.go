@@ -114,6 +114,9 @@ func (g *Gate) Refuse(ctx context.Context, op *Operation, refusal Refusal) (Ruli
 	decision.Problem = refusal.Problem
 	decision.Rules = refusal.Rules
 	decision.Reasons = []string{refusal.Detail}
+	if refusal.Approval != nil {
+		decision.Approval = refusal.Approval.ID
+	}
 	return g.record(ctx, op.ID, decision, Verdict{}, refusal)
 }
 
@@ -156,7 +159,7 @@ func (g *Gate) evaluate(ctx context.Context, op *Operation, d *Decision) (Verdic
 }
 
 func (g *Gate) record(ctx context.Context, id string, d *Decision, v Verdict, refusal Refusal) (Ruling, error) {
-	refused := Ruling{operation: id, effect: Deny, refusal: refusal}
+	refused := Ruling{operation: id, digest: d.Digest, effect: Deny, refusal: refusal}
 	if g.Recorder == nil || id == "" {
 		refused.refusal = unrecorded
 		return refused, fmt.Errorf("record the decision: no journal or no operation id")

@@ -60,8 +60,12 @@ type Verification struct {
 	Method    string // "oidc"
 	Algorithm string // JWS algorithm, "RS256"
 	KeyID     string // `kid` of the key that verified the signature
-	TokenID   string // `jti`, or the SHA-256 of the token's signed part, in hex, where it has none
-	Expires   time.Time
+	TokenID   string // `jti`, or Digest where it has none
+	Digest    string // SHA-256 of the token's signed part, in hex
+	Tenant    string // that the issuer has vouched for; empty where it names none
+
+	Expires  time.Time
+	Accepted time.Time // until when it is accepted: Expires, and how far the issuer's clock and ours may differ
 }
 
 // Known reports whether p names somebody.

@@ -44,12 +44,13 @@ type Refusal struct {
 	Detail  string   // a sentence that a developer or a language model can act on
 	Rules   []string // the ids of the rules that refused
 
-	Approval *Pending // the request that is open, where the problem is ApprovalPending
+	Approval *Pending // the request that is open, where the problem is ApprovalPending; or the one that is approved and not spent
 }
 
 // Ruling is a Gate's answer to one operation. Its zero value refuses, and only a Gate makes one that allows.
 type Ruling struct {
 	operation string
+	digest    string // of the operation, where policy was asked
 	effect    Effect
 	refusal   Refusal
 	verdict   Verdict

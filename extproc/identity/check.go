@@ -233,38 +233,38 @@ func (t *token) checkTimes(now time.Time) *Refusal {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-func (t *token) checkTenant() *Refusal {
-	if len(t.issuer.Tenants) > 0 && !slices.Contains(t.issuer.Tenants, t.tenant) {
-		return &Refusal{Reason: Tenant, Detail: fmt.Sprintf("tenant %q is not one that is accepted here", excerpt(t.tenant))}
-	}
-	return nil
-}
-
-func (t *token) checkRegistered() *Refusal {
-	if len(t.issuer.Subjects) > 0 && !slices.Contains(t.issuer.Subjects, t.principal.Subject) {
-		return &Refusal{Reason: Unregistered, Detail: fmt.Sprintf("subject %q is not registered here", excerpt(t.principal.Subject))}
-	}
-	return nil
-}
-
-// checkRevoked looks at everybody whom the token would act for or through, and at the claim `sub` as the issuer wrote it.
-func (t *token) checkRevoked() *Refusal {
-	if len(t.issuer.Revoked) == 0 {
+// has is whether this issuer's principal is of a tenant that is accepted, registered, and not revoked.
+func (i *issuer) has(p *gate.Principal) *Refusal {
+	switch name := i.revoked(p); {
+	case len(i.Tenants) > 0 && !slices.Contains(i.Tenants, p.Verified.Tenant):
+		return &Refusal{Reason: Tenant, Detail: fmt.Sprintf("tenant %q is not one that is accepted here", excerpt(p.Verified.Tenant))}
+	case len(i.Subjects) > 0 && !slices.Contains(i.Subjects, p.Subject):
+		return &Refusal{Reason: Unregistered, Detail: fmt.Sprintf("subject %q is not registered here", excerpt(p.Subject))}
+	case name != "":
+		return &Refusal{Reason: Revoked, Detail: fmt.Sprintf("%q is revoked", excerpt(name))}
+	default:
 		return nil
 	}
-	p := t.principal
-	names := []string{p.Subject, p.ClientID, p.Verified.TokenID, signedDigest(t.raw), t.claimed("sub")}
-	parties := p.Actors
-	if p.OnBehalfOf != nil {
-		parties = append([]gate.Party{*p.OnBehalfOf}, parties...)
+}
+
+// revoked looks at everybody whom the token would act for or through, and at the claim `sub` as the issuer wrote it. It is the
+// name that is revoked, or "".
+func (i *issuer) revoked(p *gate.Principal) string {
+	if len(i.Revoked) == 0 {
+		return ""
 	}
-	for _, party := range parties {
+	subject, _ := p.Claims.Get("sub")
+	written, _ := subject.(string)
+	names := []string{p.Subject, p.ClientID, p.Verified.TokenID, p.Verified.Digest, written}
+	if p.OnBehalfOf != nil {
+		names = append(names, p.OnBehalfOf.Subject)
+	}
+	for _, party := range p.Actors {
 		names = append(names, party.Subject)
 	}
-	for _, name := range names {
-		if name != "" && slices.Contains(t.issuer.Revoked, name) {
-			return &Refusal{Reason: Revoked, Detail: fmt.Sprintf("%q is revoked", excerpt(name))}
-		}
+	at := slices.IndexFunc(names, func(name string) bool { return name != "" && slices.Contains(i.Revoked, name) })
+	if at < 0 {
+		return ""
 	}
-	return nil
+	return names[at]
 }

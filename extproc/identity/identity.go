@@ -272,8 +272,21 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*gate.Principal, e
 		principal:  t.principal,
 		keys:       t.issuer.keys,
 		generation: t.generation,
-		until:      t.expires.Add(t.issuer.Skew),
+		until:      t.principal.Verified.Accepted,
 	}, v.now()), nil
+}
+
+// Still is nil while a principal, verified by this Verifier or by one before it, is one that this one has: its issuer is configured,
+// and its tenant, its subject and its token are accepted. Every error is a *Refusal. Whether the token's time is over, and what
+// else a new configuration may ask of a token, it does not tell.
+func (v *Verifier) Still(p *gate.Principal) error {
+	if v == nil || p == nil || v.issuers[p.Issuer] == nil {
+		return &Refusal{Reason: UnknownParty, Detail: "the token's issuer is not one that is accepted here any more"}
+	}
+	if refusal := v.issuers[p.Issuer].has(p); refusal != nil {
+		return refusal
+	}
+	return nil
 }
 
 // check makes the checks of the package comment, in that order.
@@ -292,9 +305,7 @@ func (v *Verifier) check(ctx context.Context, raw string) (*token, *Refusal) {
 		t.checkAudience,
 		func() *Refusal { return t.checkTimes(v.now()) },
 		t.readPrincipal,
-		t.checkTenant,
-		t.checkRegistered,
-		t.checkRevoked,
+		func() *Refusal { return t.issuer.has(t.principal) },
 		t.checkPerson,
 	} {
 		if refusal := step(); refusal != nil {

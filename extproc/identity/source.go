@@ -37,8 +37,10 @@ func (t *token) readPrincipal() *Refusal {
 	p.Roles = t.set(r, t.issuer.RolesClaim)
 	p.Claims = stable(t.claims, t.issuer)
 	p.Verified = gate.Verification{
-		Method: "oidc", Algorithm: t.algorithm, KeyID: t.key.id, TokenID: t.tokenID(r), Expires: t.expires,
+		Method: "oidc", Algorithm: t.algorithm, KeyID: t.key.id, Digest: signedDigest(t.raw), Tenant: t.tenant,
+		Expires: t.expires, Accepted: t.expires.Add(t.issuer.Skew),
 	}
+	p.Verified.TokenID = cmp.Or(r.text("jti"), p.Verified.Digest)
 	if r.err == nil {
 		_, r.err = gate.AppendJSON(nil, p.Claims) // a number that has no canonical form, for one
 	}
@@ -73,14 +75,6 @@ func (t *token) set(r *reader, name string) []string {
 func hasName(o gate.Object, name string) bool {
 	_, there := o.Get(name)
 	return there
-}
-
-// tokenID is `jti`, or else a digest.
-func (t *token) tokenID(r *reader) string {
-	if id := r.text("jti"); id != "" {
-		return id
-	}
-	return signedDigest(t.raw)
 }
 
 // signedDigest is the SHA-256 of the part of the token that is signed, in hex. The signature is left out, because anybody

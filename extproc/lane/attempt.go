@@ -27,6 +27,7 @@ type Attempt struct {
 	AnswersSeen bool
 
 	lane      *Lane
+	approved  *gate.Pending // what people said during a hold; nil where the gate has ruled since
 	refused   bool
 	refusal   gate.Refusal
 	challenge string
@@ -113,7 +114,9 @@ func (a *Attempt) Decide(ctx context.Context, h Holder) bool {
 	a.rule(ctx)
 	a.hold(ctx, h)
 	if !a.Ruling.Allowed() {
-		a.Tell(a.Ruling.Refusal())
+		refusal := a.Ruling.Refusal()
+		refusal.Detail += a.pendingNote()
+		a.Tell(refusal)
 	}
 	return a.Ruling.Allowed()
 }
@@ -132,7 +135,7 @@ func (a *Attempt) rule(ctx context.Context) {
 
 // Refuse records a refusal that policy was not asked about. It always returns false.
 func (a *Attempt) Refuse(ctx context.Context, refusal gate.Refusal) bool {
-	ruling, err := a.State.Gate.Refuse(ctx, &a.Op, refusal)
+	ruling, err := a.State.Gate.Refuse(ctx, &a.Op, a.answered(refusal))
 	if err != nil {
 		a.unrecorded(err)
 	}

@@ -20,7 +20,7 @@ type Holder interface {
 	Wait(p *gate.Pending)
 	// Resume is called before the gate rules again, when the state and the resource of then have taken the place of those
 	// before (was). It is false where nothing can be released from here: what the operation was read by has changed, say, or the
-	// kind has refused it. The agent, when it asks again, is looked at afresh.
+	// kind has refused it. The agent, when it asks again, is looked at afresh, and is told so where the kind has not refused.
 	Resume(ctx context.Context, was *Resource) bool
 }
 
@@ -69,34 +69,60 @@ func (a *Attempt) pendingID() string {
 	return ""
 }
 
-// resume rules again with the state of now. It is false where nothing can be released from here.
+// resume rules again with the state of now. It is false where nothing can be released from here, and the agent is told why. A
+// person's no is told whatever has become of the token and of the configuration.
 //
 //go:noinline
 func (a *Attempt) resume(ctx context.Context, h Holder, answer gate.Answer) bool {
-	was := a.Resource
-	if !a.renew() || !h.Resume(ctx, was) {
-		return false
+	a.Op.Context.Time = a.lane.Now()
+	if !answer.Rejected {
+		a.approved = &gate.Pending{ID: answer.Approved.ID, URL: a.Ruling.Pending().URL, Expires: answer.Approved.Expires}
+		if !a.renew(ctx, h) {
+			return false
+		}
+		a.approved = nil // from here on it may be spent
 	}
 	var err error
-	if a.Ruling, err = a.State.Gate.Resume(ctx, &a.Op, a.Ruling, answer); err != nil {
+	if a.Ruling, err = a.lane.State().Gate.Resume(ctx, &a.Op, a.Ruling, answer); err != nil {
 		a.unrecorded(err)
 	}
 	return true
 }
 
-// renew takes up the state of now. It is false where the token may no longer be good, or the resource is another.
-func (a *Attempt) renew() bool {
-	st := a.lane.state.Load()
-	r, ok := st.Resources[a.Resource.Name]
-	if !ok || st.Gate.Approvals == nil || st.Identity != a.State.Identity || r.Kind != a.Resource.Kind {
-		return false
+// renew takes up the state of now. It refuses where the token is not good any more, or the resource is another: the agent, when it
+// asks again, is looked at afresh.
+func (a *Attempt) renew(ctx context.Context, h Holder) bool {
+	st, was := a.lane.State(), a.Resource
+	if why := a.tokenOver(st); why != nil {
+		a.challenge = why.Challenge()
+		return a.Refuse(ctx, gate.Refusal{Problem: gate.Unauthenticated, Detail: fmt.Sprintf(
+			"The credential was good when this operation was held, and is not now (%s): %s. Nothing was done. Get a new token, and send the identical request with it.", why.Reason, why.Detail)})
 	}
-	if expires := a.Op.Principal.Verified.Expires; !expires.IsZero() && !a.lane.Now().Before(expires) {
-		return false
+	r, ok := st.Resources[was.Name]
+	if ok && st.Gate.Approvals != nil && st.Identity == a.State.Identity && r.Kind == was.Kind {
+		a.State, a.Resource, a.Op.Resource = st, r, r.Resource
+		a.Again()
+		if h.Resume(ctx, was) {
+			return true
+		}
 	}
-	a.State, a.Resource, a.Op.Resource = st, r, r.Resource
-	a.Again()
-	return true
+	if a.Ruling.Pending() != nil { // the kind has not said why
+		a.Refuse(ctx, gate.Refusal{Problem: gate.Unavailable, Detail: "The gateway's configuration was changed while this operation was held, so it has to be looked at afresh. Nothing was done. Send the identical request again."})
+	}
+	return false
+}
+
+// answered tells, with a refusal that comes after people were asked, what they said.
+func (a *Attempt) answered(refusal gate.Refusal) gate.Refusal {
+	switch {
+	case a.approved == nil:
+	case a.approved.ID == "":
+		refusal.Detail += " The request for approval has ended without an approval, so people are asked anew then."
+	default:
+		refusal.Approval = a.approved
+		refusal.Detail += " A person has approved this operation: the approval stands until " + stamp(a.approved.Expires) + ", and is spent when the identical request comes."
+	}
+	return refusal
 }
 
 // LeftWaiting is for a refused operation whose caller has gone. Where it waited for people it records that it is gone, and
@@ -111,5 +137,5 @@ func (a *Attempt) LeftWaiting(ctx context.Context) (reason string, left bool) {
 			a.lane.Log.Error("that a client left during a hold could not be recorded as such", "operation", a.Op.ID, "approval", p.ID, "error", err)
 		}
 	}
-	return fmt.Sprintf("the client left while people were being asked; the request for approval stays open until %s", p.Expires.UTC().Format(time.RFC3339)), true
+	return fmt.Sprintf("the client left while people were being asked; the request for approval stays open until %s", stamp(p.Expires)), true
 }

@@ -34,6 +34,9 @@ import (
 type Verifier interface {
 	// Verify returns who the token was issued to. Its error is an *identity.Refusal.
 	Verify(ctx context.Context, token string) (*gate.Principal, error)
+	// Still is nil while a principal that was verified, perhaps before a reload, would not be refused for who it is. Its error is
+	// an *identity.Refusal. The token's time is not its to tell.
+	Still(p *gate.Principal) error
 }
 
 // Resource is a target, as far as it is the same for every kind.

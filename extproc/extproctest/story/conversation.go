@@ -29,9 +29,10 @@ type conversation struct {
 
 	line    int
 	who     string
-	request *Request // being written; sent at the next line that is not its own
-	hold    bool     // it is to be held
-	held    *held    // the one that is held; nil where its answer has come
+	expires time.Time // when the token that was sent last does, where who says it
+	request *Request  // being written; sent at the next line that is not its own
+	hold    bool      // it is to be held
+	held    *held     // the one that is held; nil where its answer has come
 	answer  *Answer
 	asked   string // id of the request for approval that an answer named last
 	awaited uint64 // seq of the record that was awaited last
@@ -226,6 +227,14 @@ func (c *conversation) token() string {
 		if err := json.Unmarshal([]byte(c.who), &claims); err != nil {
 			c.failf("claims: %v", err)
 		}
+		if in, ok := claims["exp"].(string); ok {
+			d, err := time.ParseDuration(in)
+			if err != nil {
+				c.failf("claims: exp: %v", err)
+			}
+			c.expires = time.Now().Add(d + time.Second).Truncate(time.Second)
+			claims["exp"] = c.expires.Unix()
+		}
 		return c.gateway.Issuer.Token(claims)
 	}
 	token, err := c.gateway.Issuer.AgentToken(context.Background(), c.who)
@@ -311,8 +320,14 @@ func (c *conversation) command(rest string) {
 		text, file, _ := strings.Cut(argument, " ")
 		c.gateway.write("policies/"+cmp.Or(file, "payments.rego"), string(section(c.gateway.archive, text)))
 		c.gateway.AwaitRecord("policy.activated", func(r Record) bool { return r.Type == "policy.activated" && r.Seq > uint64(before) })
+	case "agent":
+		before := len(c.gateway.Records())
+		c.gateway.write("countersign.yaml", c.gateway.config(string(section(c.gateway.archive, argument))))
+		c.gateway.AwaitRecord("config.activated", func(r Record) bool { return r.Type == "config.activated" && r.Seq > uint64(before) })
 	case "approve", "reject":
 		c.decide(name, argument)
+	case "expire":
+		time.Sleep(time.Until(c.expires)) // there is no event of it: that is the point
 	case "leave":
 		c.leave()
 	case "await":

@@ -34,11 +34,13 @@
 //	=! Name                         a header field that it had not
 //	! policy NAME                   the file becomes the policy, and is active before the next line
 //	! policy NAME FILE              so does it as this file of the policy directory
+//	! agent NAME                    the file becomes the keys of the agents' issuer, in the place of agent.yaml, and is active
 //	! approve bob                   the issuer's bob approves what was asked about last, by the console's API;
 //	! approve bob 403 own-operation or is told this status and this problem type or reason
 //	! approve bob/phr               he does so as one who has signed in just now, with this acr
 //	! approve {"sub": "u-bob", …} 403 not-a-person   so does, or is told, whoever has a token of these claims
 //	! reject bob WORDS              he rejects it, in these words
+//	! expire                        the token that was sent last, whose claims have an exp such as "2s" (from then), has expired
 //	! leave                         whoever made the request that is held closes the connection, and that is recorded
 //	! await approval.expired        such a record comes, after the one that was awaited before
 package story
@@ -191,7 +193,7 @@ func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
 		}
 	}
 	g.write("secrets/payments", "Bearer target-credential\n")
-	g.write("countersign.yaml", g.config())
+	g.write("countersign.yaml", g.config(string(section(archive, "agent.yaml"))))
 	g.Run()
 	return g
 }
@@ -203,14 +205,14 @@ func (g *Gateway) Run() {
 	})
 }
 
-func (g *Gateway) config() string {
+func (g *Gateway) config(agent string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "node: %s\ndata: ./var\nlisten:\n    admin: %q\n%s", g.node, g.Admin, indent(string(section(g.archive, "listen"))))
 	if g.Console != "" {
 		fmt.Fprintf(&b, "    console: %q\n", g.Console)
 	}
 	fmt.Fprintf(&b, "envoy: {path: %q, concurrency: 1}\n", g.envoy)
-	fmt.Fprintf(&b, "agents:\n  - issuer: %q\n    audience: [%s]\n%s", g.Issuer.URL, extproctest.Audience, indent(string(section(g.archive, "agent.yaml"))))
+	fmt.Fprintf(&b, "agents:\n  - issuer: %q\n    audience: [%s]\n%s", g.Issuer.URL, extproctest.Audience, indent(agent))
 	issuers := strings.NewReplacer("${ISSUER}", g.Issuer.URL, "${PEOPLE}", g.People.URL)
 	fmt.Fprintf(&b, "policies: ./policies\n%s", issuers.Replace(string(section(g.archive, "config.yaml"))))
 	fmt.Fprintf(&b, "resources:\n  - name: payments\n    kind: http\n    listen: {address: %q}\n    target: %q\n", g.Address, g.Target.URL)

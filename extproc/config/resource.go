@@ -1,0 +1,182 @@
+package config
+
+import (
+	"cmp"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Resource is one target. Each kind has a struct of its own, which embeds [Base].
+type Resource interface {
+	// Common is what every resource has.
+	Common() *Base
+
+	setDefaults()
+	validate(k checker)
+}
+
+// Kind is a kind of resource, as the file has it.
+type Kind struct {
+	Name   string          // of `kind`
+	New    func() Resource // its struct, empty
+	Source string          // the Go source of the struct and of those within it, whose comments are the manual
+}
+
+// Base is what every resource has, whatever its kind.
+type Base struct {
+	// Name is what policy, records and Envoy call it. Letters, digits, '-' and '_'. Required, and unique.
+	Name string `yaml:"name"`
+
+	// Kind is "http". Required.
+	Kind string `yaml:"kind"`
+
+	// Listen is where Envoy takes the agents' requests.
+	Listen ResourceListen `yaml:"listen"`
+
+	// Policy is the package that rules on it: data.rules.POLICY. The resource's name by default.
+	Policy string `yaml:"policy"`
+
+	// Labels are shown to policy as input.resource.labels.
+	Labels map[string]string `yaml:"labels"`
+
+	// Hold overrides approvals.hold for this resource.
+	Hold Duration `yaml:"hold"`
+
+	// Approval is what this resource demands of those who approve, beyond what policy says of who they are.
+	Approval Demand `yaml:"approval"`
+}
+
+// Common is b itself.
+func (b *Base) Common() *Base { return b }
+
+// ResourceListen is where Envoy listens for a resource. Resources may share an address when their hosts differ.
+type ResourceListen struct {
+	Address  string     `yaml:"address"`  // "HOST:PORT" with an IP address as the host. Required.
+	Host     string     `yaml:"host"`     // the Host that agents ask for. Any host by default.
+	TLS      *ServerTLS `yaml:"tls"`      // required off loopback, unless insecure is true.
+	Insecure bool       `yaml:"insecure"` // accept plain HTTP off loopback.
+}
+
+func (b *Base) setDefaults() { b.Policy = cmp.Or(b.Policy, b.Name) }
+
+func (b *Base) validate(k checker) {
+	if k.at("name").required(b.Name) && !resourceName.MatchString(b.Name) {
+		k.at("name").fail("is %q: use up to 63 letters, digits, '-' and '_'", b.Name)
+	}
+	if k.at("kind").required(b.Kind) {
+		k.at("kind").oneOf(b.Kind, k.d.kindNames()...)
+	}
+	b.Listen.validate(k.at("listen"))
+	if !resourceName.MatchString(b.Policy) && b.Name != "" && b.Policy != b.Name {
+		k.at("policy").fail("is %q: write the last part of the package's name, PAYMENTS of data.rules.PAYMENTS", b.Policy)
+	}
+}
+
+func (c *Config) validateResources(k checker) {
+	if len(c.Resources) == 0 {
+		k.fail("is required: name at least one target")
+	}
+	names := map[string]bool{}
+	type place struct{ address, host string }
+	places := map[place]string{}
+	first := map[string]*Base{} // of an address
+	for i := range c.Resources {
+		k := k.index(i)
+		c.Resources[i].validate(k)
+		r := c.Resources[i].Common()
+		if r.Hold.Std() > c.Approvals.TTL.Std() {
+			k.at("hold").fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", r.Hold.Std(), c.Approvals.TTL.Std())
+		}
+		if names[r.Name] {
+			k.at("name").fail("%q is taken by an earlier resource", r.Name)
+		}
+		names[r.Name] = true
+		p := place{r.Listen.Address, strings.ToLower(r.Listen.Host)}
+		if other, taken := places[p]; taken {
+			k.at("listen").fail("is the same address and host as resource %q: give one of them another listen.host", other)
+		}
+		places[p] = r.Name
+		other, ok := first[r.Listen.Address]
+		switch {
+		case !ok:
+			first[r.Listen.Address] = r
+		case other.Kind != r.Kind:
+			k.at("listen.address").fail("is that of resource %q, which is of kind %s: give one of them another address", other.Name, other.Kind)
+		case !sameTLS(other.Listen.TLS, r.Listen.TLS):
+			k.at("listen.tls").fail("differs from that of resource %q, which listens on the same address", other.Name)
+		}
+	}
+}
+
+func sameTLS(a, b *ServerTLS) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
+func (l *ResourceListen) validate(k checker) {
+	if k.at("address").required(l.Address) {
+		k.at("address").address(Address(l.Address))
+		host, _, _ := net.SplitHostPort(l.Address)
+		if _, err := netip.ParseAddr(host); err != nil {
+			k.at("address").fail("has the host %q: Envoy listens on an IP address, such as 127.0.0.1 or 0.0.0.0", host)
+		} else if l.TLS == nil && !Address(l.Address).Loopback() && !l.Insecure {
+			k.at("address").fail("is %s, where agents' tokens would cross the network in the clear: set tls, or insecure: true beside it", l.Address)
+		}
+	}
+	if l.Host != "" && !hostName.MatchString(l.Host) {
+		k.at("host").fail("is %q: write a host name, without a port", l.Host)
+	}
+	l.TLS.validate(k.at("tls"))
+}
+
+// Named returns the resource called name, where it is of type R.
+func Named[R Resource](c *Config, name string) (r R, ok bool) {
+	for _, one := range c.Resources {
+		if one.Common().Name == name {
+			r, ok = one.(R)
+		}
+	}
+	return r, ok
+}
+
+// Each is what of c's resources is of type R, in the order of the file.
+func Each[R Resource](c *Config) []R {
+	var list []R
+	for _, r := range c.Resources {
+		if r, ok := r.(R); ok {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// unknown is a resource of a kind that is not known, of which nothing else can be said.
+type unknown struct {
+	Base `yaml:",inline"`
+}
+
+// resource decodes one resource into the struct of its kind.
+func (d *decoder) resource(n *yaml.Node, key string, v reflect.Value) {
+	r := Resource(&unknown{})
+	if kind := scalarIn(n, "kind"); kind == "" {
+		r = &HTTP{} // `kind` is required; what else is wrong is told beside that
+	} else if i := slices.IndexFunc(d.kinds, func(k Kind) bool { return k.Name == kind }); i >= 0 {
+		r = d.kinds[i].New()
+	}
+	d.decode(n, key, reflect.ValueOf(r).Elem())
+	v.Set(reflect.ValueOf(r))
+}
+
+// scalarIn is the text of a key of n; empty where n has none.
+func scalarIn(n *yaml.Node, name string) string {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Kind == yaml.MappingNode && n.Content[i].Value == name && n.Content[i+1].Kind == yaml.ScalarNode {
+			return n.Content[i+1].Value
+		}
+	}
+	return ""
+}
