@@ -79,8 +79,9 @@
 // whatever it is called, and multipart is taken apart; a body that is none of these is policy's to rule on by type, size and SHA-256.
 // FuzzChunkSplit holds that the result does not depend on how the bytes were cut.
 //
-// [web.ReadResponse] reads the head of an answer and says whether it can be redacted at all: a content coding, a partial
-// answer, a charset other than UTF-8 cannot.
+// [web.ReadResponse] reads the head of an answer and says whether it can be redacted at all: a partial answer, or one of
+// a switched protocol, cannot. The agent's Accept-Encoding does not pass, and where a target compresses all the same, package
+// [github.com/countersign/countersign/extproc/inspect/coding] takes the coding off as the bytes come; the answer goes on without it.
 //
 // # Policy
 //

@@ -74,6 +74,7 @@ var mayImport = map[string][]string{
 	"extproc/lane":          {"extproc/guard", "extproc/gate", "extproc/identity"},
 	"extproc/identity":      {"extproc/guard", "extproc/gate"},
 	"extproc/inspect/":      {"extproc/gate", "extproc/media"},
+	"extproc/inspect/web":   {"extproc/gate", "extproc/media", "extproc/inspect/coding"},
 	"extproc/terminal":      {"extproc/gate"},
 	"extproc/policy":        {"extproc/gate"},
 	"extproc/redact":        {"extproc/gate", "extproc/media"},

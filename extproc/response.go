@@ -17,6 +17,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/inspect/coding"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/redact"
 )
@@ -24,7 +25,8 @@ import (
 // A redacted answer is passed on in pieces of heldBytes, or what there is heldTime after the first byte of it. Until the first
 // piece its head is held: what must be withheld is a 502 until then, later only a broken stream. Answers that are streams by
 // their type are passed on as they come. What is held, how long the pieces are and how far an answer gets that is withheld
-// depends on the redacted output and never on the original, so that it tells nothing of the protected values.
+// depends on the redacted output and never on the original, so that it tells nothing of the protected values. (Of an answer that
+// is compressed, what expands too much depends on the original: see package coding. So that it is a 502 too, more is held of one.)
 //
 // Header fields that are free text are held against the values that are taken out of the body, so they pass only where the
 // body is whole when the head goes: with such a field a slow answer is held for up to fieldsTime.
@@ -42,11 +44,12 @@ type response struct {
 	credential string // that was sent to the target
 
 	head     *web.Response
-	searched []int          // the fields of head that pass where they have nothing of the body
-	beside   []string       // what of each of them is not the agent's own
-	stream   *redact.Stream // nil until there are bytes to redact
-	counts   []gate.Count   // of header and trailer fields
-	made     int64          // bytes for the agent, those that are held too
+	decoder  *coding.Decoder // undoes its coding; nil where it has none, or passes in it
+	searched []int           // the fields of head that pass where they have nothing of the body
+	beside   []string        // what of each of them is not the agent's own
+	stream   *redact.Stream  // nil until there are bytes to redact
+	counts   []gate.Count    // of header and trailer fields
+	made     int64           // bytes for the agent, those that are held too
 	held     []byte
 	timer    *time.Timer
 	released bool // the head went to the agent
@@ -60,7 +63,14 @@ type response struct {
 	out   int64 // bytes to the agent
 }
 
+// stop ends what the answer has beside itself. It may be called again.
 func (r *response) stop() {
+	r.wait()
+	r.decoder.Close()
+}
+
+// wait ends the timer: what it waits for has come.
+func (r *response) wait() {
 	if r.timer != nil {
 		r.timer.Stop()
 		r.timer = nil
@@ -158,6 +168,9 @@ func (x *exchange) responseFields() error {
 	if err := r.head.Redactable(); err != nil {
 		return err
 	}
+	if err := x.decodes(); err != nil {
+		return err
+	}
 	values := x.attempt.asked.Values()
 	for i, f := range r.head.Fields {
 		if x.passage(f.Name) != web.Searched {
@@ -171,6 +184,19 @@ func (x *exchange) responseFields() error {
 		}
 		r.searched, r.beside = append(r.searched, i), append(r.beside, text)
 	}
+	return nil
+}
+
+// decodes makes ready to undo the codings of an answer that is redacted. It goes on without them.
+func (x *exchange) decodes() error {
+	codings, err := x.response.head.Codings()
+	if err != nil || len(codings) == 0 {
+		return err
+	}
+	if x.attempt.decoding = coding.Memory(codings...); !x.attempt.redacts(0) {
+		return errNoMemory
+	}
+	x.response.decoder = coding.NewDecoder(codings)
 	return nil
 }
 
@@ -268,13 +294,30 @@ func (x *exchange) responseBody(m *ext.HttpBody) (done bool, err error) {
 		return true, outOfOrder("response body")
 	}
 	r.ended = m.EndOfStream
-	if done, err := x.answer(m.Body, m.EndOfStream, m.EndOfStream); done || err != nil {
+	if done, err := x.decoded(m.Body, m.EndOfStream, m.EndOfStream); done || err != nil {
 		return done, err
 	}
 	if r.ended {
 		x.finish(x.outcome(x.result()))
 	}
 	return false, nil
+}
+
+// decoded is answer for bytes in the coding of the answer.
+func (x *exchange) decoded(body []byte, whole, last bool) (done bool, err error) {
+	r := &x.response
+	if r.decoder == nil || r.lost != nil {
+		return x.answer(body, whole, last)
+	}
+	for piece, unread := range r.decoder.Decode(body, whole) {
+		if unread != nil {
+			return x.withhold(web.Undecoded(unread))
+		}
+		if done, err := x.answer(piece, false, false); done || err != nil || r.lost != nil {
+			return done, err
+		}
+	}
+	return x.answer(nil, whole, last)
 }
 
 // answer passes on what may be passed on by now of the target's bytes. whole says that these are the last, and last that
@@ -348,7 +391,7 @@ func (x *exchange) sendAnswer(out []byte, whole, last bool) error {
 	n := len(r.held)
 	switch {
 	case whole || r.stream != nil && r.stream.Flows():
-	case n > heldBytes:
+	case n > r.holds():
 		n -= n % heldBytes
 	default:
 		n = 0
@@ -358,6 +401,14 @@ func (x *exchange) sendAnswer(out []byte, whole, last bool) error {
 		return nil
 	}
 	return x.flush(n, whole, last)
+}
+
+// holds is how much is held before it is passed on.
+func (r *response) holds() int {
+	if r.decoder != nil && !r.released {
+		return heldBytes + coding.Free
+	}
+	return heldBytes
 }
 
 // waitForMore sees to it that what is held is passed on after a while.
@@ -376,7 +427,7 @@ func (x *exchange) waitForMore() {
 // flush passes n of the bytes that are held on, after the head.
 func (x *exchange) flush(n int, whole, last bool) error {
 	r := &x.response
-	r.stop()
+	r.wait()
 	if !r.released {
 		var length *int
 		if last {
@@ -429,7 +480,7 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	if err := r.echo.fields(x.shown(fields)); err != nil {
 		return x.withhold(err)
 	}
-	if done, err := x.answer(nil, true, false); done || err != nil {
+	if done, err := x.decoded(nil, true, false); done || err != nil {
 		return done, err
 	}
 	r.ended = true

@@ -61,9 +61,9 @@ const (
 // redacts makes room for an answer that is redacted, of which n bytes are held.
 func (a *attempt) redacts(n int) bool {
 	if n <= answerBytes {
-		return a.Share.Set(lane.Bytes + answerBytes)
+		return a.Share.Set(lane.Bytes + a.decoding + answerBytes)
 	}
-	return a.Share.Set(lane.Bytes + largeAnswerBytes)
+	return a.Share.Set(lane.Bytes + a.decoding + largeAnswerBytes)
 }
 
 // errNoMemory withholds an answer of which too much has to be held to redact it.

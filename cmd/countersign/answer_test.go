@@ -102,6 +102,10 @@ func TestValuesFlowAsTheyCome(t *testing.T) {
 		begin, format, end string
 	}{
 		{"events", "text/event-stream", "", "data: {\"n\":%d,\"ssn\":\"987-65-4320\"}\n\n", ""},
+		{"events in gzip", "text/event-stream&coding=gzip", "", "data: {\"n\":%d,\"ssn\":\"987-65-4320\"}\n\n", ""},
+		{"events in deflate", "text/event-stream&coding=raw", "", "data: {\"n\":%d,\"ssn\":\"987-65-4320\"}\n\n", ""},
+		{"events in br", "text/event-stream&coding=br", "", "data: {\"n\":%d,\"ssn\":\"987-65-4320\"}\n\n", ""},
+		{"events in zstd", "text/event-stream&coding=zstd", "", "data: {\"n\":%d,\"ssn\":\"987-65-4320\"}\n\n", ""},
 		{"JSON lines", "application/x-ndjson", "", "{\"n\":%d,\"ssn\":\"987-65-4320\"}\n", ""},
 		{"events and what keeps them alive", "text/event-stream", "", "data: ping\n\ndata: {\"n\":%d,\"ssn\":\"987-65-4320\"}\n\n", ""},
 		{"a watch of Kubernetes", "application/json", "", "{\"type\":\"ADDED\",\"object\":{\"n\":%d,\"ssn\":\"987-65-4320\"}}\n", ""},

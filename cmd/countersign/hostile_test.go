@@ -126,6 +126,13 @@ func TestClientsThatLeave(t *testing.T) {
 	post := head(t, g.Gateway, "POST", "/echo", "Content-Length: 1000")
 	feed := func(i int) string { return fmt.Sprintf("left-%d", i) }
 	inBody := func(w *wire) { w.send(t, "%s\r\n%s", post, strings.Repeat("x", 500)) }
+	inAnswer := func(i int, w *wire, coding string) {
+		w.send(t, "%s\r\n", head(t, g.Gateway, "GET", "/feed/"+feed(i)+"?type=application/x-ndjson"+coding))
+		if err := g.Target.Feed(feed(i)).Send(t.Context(), "{\"n\":1}\n"); err != nil {
+			t.Error(err)
+		}
+		w.answer(t, "GET")
+	}
 	for _, phase := range []struct {
 		name  string
 		begin func(i int, w *wire)
@@ -133,13 +140,8 @@ func TestClientsThatLeave(t *testing.T) {
 		{"in the head", func(_ int, w *wire) { w.send(t, "%s", get) }},
 		{"in the body", func(_ int, w *wire) { inBody(w) }},
 		{"while the target thinks", func(_ int, w *wire) { w.send(t, "%s\r\n", get) }},
-		{"in the answer", func(i int, w *wire) {
-			w.send(t, "%s\r\n", head(t, g.Gateway, "GET", "/feed/"+feed(i)+"?type=application/x-ndjson"))
-			if err := g.Target.Feed(feed(i)).Send(t.Context(), "{\"n\":1}\n"); err != nil {
-				t.Error(err)
-			}
-			w.answer(t, "GET")
-		}},
+		{"in the answer", func(i int, w *wire) { inAnswer(i, w, "") }},
+		{"in an answer in gzip", func(i int, w *wire) { inAnswer(i, w, "&coding=gzip") }},
 	} {
 		for _, leave := range []struct {
 			name string
@@ -149,7 +151,7 @@ func TestClientsThatLeave(t *testing.T) {
 			{"a close", func(w *wire) { _ = w.Close() }},
 			{"half a close", func(w *wire) { _ = w.Conn.(*net.TCPConn).CloseWrite() }},
 		} {
-			if phase.name == "while the target thinks" || phase.name == "in the answer" {
+			if phase.name == "while the target thinks" || strings.Contains(phase.name, "answer") {
 				if leave.name == "half a close" {
 					continue // is no leaving: the client waits for its answer
 				}

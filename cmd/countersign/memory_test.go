@@ -18,6 +18,7 @@ import (
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/inspect/coding"
 )
 
 // bodies sends one after the other, each by one of so many clients at once, all of agent. It returns how often each status came.
@@ -299,36 +300,49 @@ limits: {memory: %d}
 func TestMemoryOfAnswersIsBounded(t *testing.T) {
 	t.Parallel()
 	const memory, many = 64 << 20, 60
-	g := watch(t, fmt.Sprintf("%s-- config.yaml --\nlimits: {memory: %d}\n", redactAll, memory), story.Options{Target: story.TargetOptions{Unrecorded: true}})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	wires := make([]*wire, many)
-	for i := range wires {
-		wires[i] = dial(t, g.Gateway)
-		wires[i].send(t, "%s\r\n", head(t, g.Gateway, "GET", fmt.Sprintf("/feed/%d?type=application/json", i)))
-		if err := g.Target.Feed(strconv.Itoa(i)).Send(ctx, `{"x":"`+strings.Repeat("1234 ", 180_000)); err != nil && ctx.Err() != nil {
-			t.Fatal(err)
-		}
-	}
-	withheld := func() (n int) {
-		for _, r := range g.Records() {
-			if r.Type == gate.OperationFinished && r.Body["result"] == string(gate.WithheldBy) && strings.Contains(r.Body["reason"].(string), "memory") {
-				n++
+	for _, c := range []struct {
+		name, query, sent string
+		each              int64 // bytes that one is counted with
+	}{
+		{"long values", "", `{"x":"` + strings.Repeat("1234 ", 180_000), 8 << 20},
+		{"a window of its coding each", "&coding=br", "", coding.Memory(coding.Brotli)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := watch(t, fmt.Sprintf("%s-- config.yaml --\nlimits: {memory: %d}\n", redactAll, memory), story.Options{Target: story.TargetOptions{Unrecorded: true}})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			wires := make([]*wire, many)
+			for i := range wires {
+				wires[i] = dial(t, g.Gateway)
+				wires[i].send(t, "%s\r\n", head(t, g.Gateway, "GET", fmt.Sprintf("/feed/%d?type=application/json%s", i, c.query)))
+				if c.sent == "" {
+					continue // the head is enough
+				}
+				if err := g.Target.Feed(strconv.Itoa(i)).Send(ctx, c.sent); err != nil && ctx.Err() != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		return n
+			withheld := func() (n int) {
+				for _, r := range g.Records() {
+					if r.Type == gate.OperationFinished && r.Body["result"] == string(gate.WithheldBy) && strings.Contains(r.Body["reason"].(string), "memory") {
+						n++
+					}
+				}
+				return n
+			}
+			extproctest.Await(t, "all but a few to be withheld", 30*time.Second, func(context.Context) error {
+				if n := withheld(); n < many-memory/2/int(c.each)-1 {
+					return fmt.Errorf("%d are", n)
+				}
+				return nil
+			})
+			if now := g.vitals(t); now.open == 0 || now.heap > g.before.heap+memory {
+				t.Errorf("before %+v, now %+v", g.before, now)
+			}
+			for _, w := range wires {
+				_ = w.Close()
+			}
+			g.unharmed(t)
+		})
 	}
-	extproctest.Await(t, "all but a few to be withheld", 30*time.Second, func(context.Context) error {
-		if n := withheld(); n < many-memory/2/(8<<20)-1 {
-			return fmt.Errorf("%d are", n)
-		}
-		return nil
-	})
-	if now := g.vitals(t); now.open == 0 || now.heap > g.before.heap+memory {
-		t.Errorf("before %+v, now %+v", g.before, now)
-	}
-	for _, w := range wires {
-		_ = w.Close()
-	}
-	g.unharmed(t)
 }

@@ -147,6 +147,28 @@ var hostileAnswers = map[string]func(http.ResponseWriter, Protected){
 		whole := gzipped([]byte(fmt.Sprintf(`{"ssn":%q}`, p.SSN)))
 		answer(w, jsonType, string(whole[:len(whole)-6]))
 	},
+	"gzip-trailing": func(w http.ResponseWriter, p Protected) {
+		w.Header().Set("Content-Encoding", "gzip")
+		answer(w, jsonType, string(gzipped([]byte(fmt.Sprintf(`{"ssn":%q}`, p.SSN))))+p.SSN)
+	},
+	"gzip-checksum": func(w http.ResponseWriter, p Protected) {
+		w.Header().Set("Content-Encoding", "gzip")
+		body := gzipped([]byte(fmt.Sprintf(`{"ssn":%q}`, p.SSN)))
+		body[len(body)-8] ^= 1
+		answer(w, jsonType, string(body))
+	},
+	"gzip-members": func(w http.ResponseWriter, p Protected) {
+		w.Header().Set("Content-Encoding", "gzip")
+		answer(w, jsonType, string(gzipped([]byte(`{"ssn":`)))+string(gzipped([]byte(fmt.Sprintf(`%q}`, p.SSN)))))
+	},
+	"gzip-thrice": func(w http.ResponseWriter, p Protected) {
+		w.Header().Set("Content-Encoding", "gzip, gzip, gzip")
+		answer(w, jsonType, string(gzipped(gzipped(gzipped([]byte(fmt.Sprintf(`{"ssn":%q}`, p.SSN)))))))
+	},
+	"compress": func(w http.ResponseWriter, p Protected) {
+		w.Header().Set("Content-Encoding", "compress")
+		answer(w, jsonType, fmt.Sprintf(`{"ssn":%q}`, p.SSN))
+	},
 	"gzip-bomb": func(w http.ResponseWriter, _ Protected) {
 		w.Header().Set("Content-Encoding", "gzip")
 		answer(w, jsonType, string(gzipped([]byte(`"`+strings.Repeat("0", 64<<20)+`"`))))

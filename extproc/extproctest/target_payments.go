@@ -24,6 +24,8 @@ import (
 // /echo and /upload (bodies) · /duplex (answers while it reads) · /upgrade (websocket handshake, then echo) · /hello ·
 // /demo.Payments/{Get|Break}, methods of gRPC: one answers with an empty message, the other breaks the connection off.
 //
+// Each of these with ?coding=LIST answers in these content codings, whatever the request accepts; see [Encode].
+//
 // Cookies: /session/begin sets a session, in the head and in a trailer, /session/show answers with the Cookie that came,
 // /session/use says whether it is that session, and /session/renew sets it again.
 //
@@ -57,7 +59,7 @@ func (t *Target) routes() http.Handler {
 
 	mux.HandleFunc("/hostile/{kind}", t.hostile)
 	mux.HandleFunc("/endless/{kind}", t.endless)
-	return exactPath(mux)
+	return exactPath(coded(mux))
 }
 
 // call answers a call of gRPC (PROTOCOL-HTTP2.md) with an empty message.

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/countersign/countersign/extproc/inspect/coding"
 )
 
 // Response is the head of an answer that may have to be redacted.
@@ -90,9 +92,6 @@ func (r *Response) Redactable() error {
 		if strings.HasPrefix(f.Name, "x-envoy-") { // Envoy's own, which this service cannot remove
 			return &Withheld{Reason: "the target's answer has a field x-envoy-*, which only Envoy may write"}
 		}
-		if f.Name == "content-encoding" && !strings.EqualFold(strings.TrimSpace(f.Value), "identity") {
-			return &Withheld{OfBody: true, Reason: fmt.Sprintf("the target encoded its answer (Content-Encoding: %.20s) although it was not asked to, and it cannot be read", f.Value)}
-		}
 		if f.Name == "content-range" {
 			return &Withheld{OfBody: true, Reason: "the target answered with a part of the content (Content-Range), and a part cannot be redacted"}
 		}
@@ -103,6 +102,30 @@ func (r *Response) Redactable() error {
 // LosesBody reports whether r, where its body cannot be shown, passes without one. A redirect or an error says by its status
 // what is to be done; an agent that took a body for what it asked for could not tell that there was another.
 func (r *Response) LosesBody() bool { return r.HasBody && r.Status >= 300 }
+
+// Codings are the content codings of the body, in the order in which they were applied. An answer without a body has none,
+// whatever it says.
+func (r *Response) Codings() ([]coding.Coding, error) {
+	if !r.HasBody {
+		return nil, nil
+	}
+	var values []string
+	for _, f := range r.Fields {
+		if f.Name == "content-encoding" {
+			values = append(values, f.Value)
+		}
+	}
+	codings, err := coding.Parse(values)
+	if err != nil {
+		return nil, Undecoded(err)
+	}
+	return codings, nil
+}
+
+// Undecoded withholds an answer whose codings cannot be undone.
+func Undecoded(err error) error {
+	return &Withheld{OfBody: true, Reason: "the target's answer " + err.Error()}
+}
 
 // Passage is how a field of a redacted answer passes.
 type Passage uint8
