@@ -28,9 +28,11 @@ var made = []struct {
 	make         func(*config.Config) ([]byte, error)
 }{
 	{"bootstrap.yaml", "http.yaml", xds.Bootstrap},
-	{"static-http.yaml", "http.yaml", xds.Static},
-	{"static-ext-authz.yaml", "ext-authz.yaml", xds.Static},
+	{"static-http.yaml", "http.yaml", static},
+	{"static-ext-authz.yaml", "ext-authz.yaml", static},
 }
+
+func static(c *config.Config) ([]byte, error) { return xds.Static(c) }
 
 // load reads a configuration of testdata as if it were at home, with the files that it names.
 func load(t *testing.T, name string) (c *config.Config, dir string) {

@@ -38,7 +38,7 @@ const (
 
 // Bootstrap is the file that Envoy starts with when [Server] gives it everything else, as YAML.
 func Bootstrap(c *config.Config) ([]byte, error) {
-	b := &builder{c: c, static: true}
+	b := &Builder{c: c, static: true}
 	boot := b.bootstrap()
 	boot.StaticResources = &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{b.serviceCluster()}}
 	boot.DynamicResources = &bootstrapv3.Bootstrap_DynamicResources{
@@ -55,12 +55,12 @@ func Bootstrap(c *config.Config) ([]byte, error) {
 }
 
 // Static is a whole configuration for Envoy without xDS, as YAML. It names certificates by file.
-func Static(c *config.Config) ([]byte, error) {
-	all, err := build(c, true)
+func Static(c *config.Config, kinds ...Kind) ([]byte, error) {
+	all, err := build(c, true, kinds)
 	if err != nil {
 		return nil, err
 	}
-	b := &builder{c: c, static: true}
+	b := &Builder{c: c, static: true}
 	boot := b.bootstrap()
 	boot.StaticResources = &bootstrapv3.Bootstrap_StaticResources{
 		Listeners: all.listeners,
@@ -69,7 +69,7 @@ func Static(c *config.Config) ([]byte, error) {
 	return b.file(boot, "Envoy's whole configuration, without xDS. Make it again after a change of countersign's.")
 }
 
-func (b *builder) bootstrap() *bootstrapv3.Bootstrap {
+func (b *Builder) bootstrap() *bootstrapv3.Bootstrap {
 	admin := b.anyAddress(b.c.Envoy.Admin)
 	if pipe := admin.GetPipe(); pipe != nil {
 		pipe.Mode = 0o600 // or the umask says who may stop Envoy, and a socket that anybody can write to ends the next start
@@ -81,7 +81,7 @@ func (b *builder) bootstrap() *bootstrapv3.Bootstrap {
 	}
 }
 
-func (b *builder) anyAddress(a config.Address) *corev3.Address {
+func (b *Builder) anyAddress(a config.Address) *corev3.Address {
 	if path, ok := a.Unix(); ok {
 		return pipeAddress(path)
 	}
@@ -90,10 +90,10 @@ func (b *builder) anyAddress(a config.Address) *corev3.Address {
 
 // overload has Envoy refuse rather than be killed: past the connections it accepts none, near the heap's end it gives
 // memory back and then answers 503.
-func (b *builder) overload() *overloadv3.OverloadManager {
+func (b *Builder) overload() *overloadv3.OverloadManager {
 	const connections, heap = "envoy.resource_monitors.global_downstream_max_connections", "envoy.resource_monitors.fixed_heap"
-	monitor := func(name string, m validated) *overloadv3.ResourceMonitor {
-		return &overloadv3.ResourceMonitor{Name: name, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: b.pack(m)}}
+	monitor := func(name string, m Message) *overloadv3.ResourceMonitor {
+		return &overloadv3.ResourceMonitor{Name: name, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: b.Pack(m)}}
 	}
 	action := func(name string, at float64) *overloadv3.OverloadAction {
 		return &overloadv3.OverloadAction{Name: name, Triggers: []*overloadv3.Trigger{{
@@ -115,10 +115,10 @@ func (b *builder) overload() *overloadv3.OverloadManager {
 }
 
 // serviceOverTCP reaches this service over the network: Envoy proves itself, and verifies whom it asks.
-func (b *builder) serviceOverTCP(c *clusterv3.Cluster) {
+func (b *Builder) serviceOverTCP(c *clusterv3.Cluster) {
 	host, _, err := net.SplitHostPort(string(b.c.Listen.Envoy))
 	if err != nil {
-		b.fail(fmt.Errorf("listen.envoy %q: %w", b.c.Listen.Envoy, err))
+		b.Fail(fmt.Errorf("listen.envoy %q: %w", b.c.Listen.Envoy, err))
 		return
 	}
 	c.LoadAssignment = endpoint(ServiceCluster, b.socketAddress(string(b.c.Listen.Envoy)))
@@ -135,7 +135,7 @@ func (b *builder) serviceOverTCP(c *clusterv3.Cluster) {
 }
 
 // file writes boot as YAML.
-func (b *builder) file(boot *bootstrapv3.Bootstrap, comment string) ([]byte, error) {
+func (b *Builder) file(boot *bootstrapv3.Bootstrap, comment string) ([]byte, error) {
 	b.valid(boot)
 	if b.err != nil {
 		return nil, fmt.Errorf("make an Envoy file of %s: %w", b.c.File(), b.err)

@@ -162,7 +162,7 @@ func (k *checker) unpack(packed *anypb.Any, at place) proto.Message {
 		k.problem(at, "cannot be checked: %v", err)
 		return nil
 	}
-	if v, ok := inner.(validated); ok {
+	if v, ok := inner.(Message); ok {
 		k.validate(v, at)
 	}
 	return inner
@@ -177,7 +177,7 @@ type violation interface {
 }
 
 // validate reports what generated validation code has against m or a message within, each on its own line.
-func (k *checker) validate(m validated, at place) {
+func (k *checker) validate(m Message, at place) {
 	if err := m.ValidateAll(); err != nil {
 		k.violations(err, at)
 	}

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"net/netip"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -15,14 +14,8 @@ import (
 	"github.com/countersign/countersign/extproc/config"
 )
 
-// clusterName is the cluster of a resource's target. The slash cannot be in a resource's name, so that no resource can take
-// the name of this service's cluster. Over xDS another target is another cluster: a request that was judged for the old one
-// does not go to the new one, with the old one's credential, because the cluster has changed in the meantime.
-func (b *builder) clusterName(r *config.HTTP) string {
-	if b.static {
-		return "target/" + r.Name
-	}
-	return "target/" + r.Name + "/" + digestOf(struct {
+func (b *Builder) clusterName(r *config.HTTP) string {
+	return b.TargetName(r.Name, struct {
 		URL   string
 		TLS   *config.ClientTLS
 		HTTP2 bool
@@ -34,39 +27,29 @@ func (b *builder) clusterName(r *config.HTTP) string {
 const mostAtTarget = 16384
 
 // cluster is the target of r.
-func (b *builder) cluster(r *config.HTTP) {
+func (b *Builder) cluster(r *config.HTTP) {
 	host, port, tls, err := r.TargetAddress()
 	if err != nil {
-		b.fail(err)
+		b.Fail(err)
 		return
 	}
-	c := &clusterv3.Cluster{
-		Name:                          b.clusterName(r),
-		ConnectTimeout:                seconds(connectTimeout),
-		PerConnectionBufferLimitBytes: number(answerLimit),
-		LoadAssignment:                endpoint(b.clusterName(r), socketAddress(host, port)),
-		CircuitBreakers:               circuitBreakers(mostAtTarget),
-		TypedExtensionProtocolOptions: b.upstreamProtocol(&upstreamv3.HttpProtocolOptions{
-			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
-				IdleTimeout:          seconds(targetIdle),
-				MaxHeadersCount:      number(maxHeaders),
-				MaxResponseHeadersKb: number(kib(r.Limits.Headers)),
-			},
-			UpstreamProtocolOptions: targetProtocol(r),
-		}),
-		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{}},
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-	} else {
-		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
-		c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
-	}
+	c := b.Target(b.clusterName(r), host, port)
+	c.TypedExtensionProtocolOptions = b.upstreamProtocol(&upstreamv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout:          seconds(targetIdle),
+			MaxHeadersCount:      number(maxHeaders),
+			MaxResponseHeadersKb: number(kib(r.Limits.Headers)),
+		},
+		UpstreamProtocolOptions: targetProtocol(r),
+	})
 	if tls {
-		c.TransportSocket = b.transportSocket(b.upstreamTLS(r, host))
+		protocol := "http/1.1"
+		if r.TargetHTTP2 {
+			protocol = "h2"
+		}
+		c.TransportSocket = b.TargetTLS(r.Name, r.TargetTLS, host, protocol)
 	}
-	b.valid(c)
-	b.out.clusters = append(b.out.clusters, c)
+	b.Cluster(c)
 }
 
 func targetProtocol(r *config.HTTP) *upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_ {
@@ -91,42 +74,6 @@ func targetProtocol(r *config.HTTP) *upstreamv3.HttpProtocolOptions_ExplicitHttp
 	return &upstreamv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}
 }
 
-// upstreamTLS verifies the target by its roots and by the name it is configured under.
-func (b *builder) upstreamTLS(r *config.HTTP, host string) *tlsv3.UpstreamTlsContext {
-	settings := r.TargetTLS
-	if settings == nil {
-		settings = &config.ClientTLS{}
-	}
-	name := settings.ServerName
-	if name == "" {
-		name = host
-	}
-	protocol := "http/1.1"
-	if r.TargetHTTP2 {
-		protocol = "h2"
-	}
-	context := &tlsv3.UpstreamTlsContext{CommonTlsContext: b.commonTLS(protocol)}
-	kind := tlsv3.SubjectAltNameMatcher_IP_ADDRESS
-	if _, err := netip.ParseAddr(name); err != nil { // an address is not sent as SNI (RFC 6066, section 3)
-		kind = tlsv3.SubjectAltNameMatcher_DNS
-		context.Sni = name
-	}
-	names := []*tlsv3.SubjectAltNameMatcher{sanMatcher(kind, name)}
-	if settings.CAFile != "" {
-		b.authority(context.CommonTlsContext, "target-ca/"+r.Name, settings.CAFile, names)
-	} else {
-		context.CommonTlsContext.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{
-			ValidationContext: &tlsv3.CertificateValidationContext{
-				TrustedCa: fileSource(config.Path(SystemRoots())), MatchTypedSubjectAltNames: names,
-			},
-		}
-	}
-	if settings.CertificateFile != "" {
-		b.certificate(context.CommonTlsContext, "target-certificate/"+r.Name, settings.CertificateFile, settings.KeyFile)
-	}
-	return context
-}
-
 // sanMatcher wants exactly that name, or a wildcard certificate that covers it.
 func sanMatcher(kind tlsv3.SubjectAltNameMatcher_SanType, name string) *tlsv3.SubjectAltNameMatcher {
 	return &tlsv3.SubjectAltNameMatcher{
@@ -136,7 +83,7 @@ func sanMatcher(kind tlsv3.SubjectAltNameMatcher_SanType, name string) *tlsv3.Su
 }
 
 // serviceCluster is this service. Streams to it are many and long: each operation is one, for as long as it is held.
-func (b *builder) serviceCluster() *clusterv3.Cluster {
+func (b *Builder) serviceCluster() *clusterv3.Cluster {
 	c := &clusterv3.Cluster{
 		Name:                          ServiceCluster,
 		ConnectTimeout:                seconds(time.Second),
@@ -173,8 +120,8 @@ func serviceHTTP2() *corev3.Http2ProtocolOptions {
 }
 
 // upstreamProtocol has Envoy speak one version of HTTP, the one that is named.
-func (b *builder) upstreamProtocol(o *upstreamv3.HttpProtocolOptions) map[string]*anypb.Any {
-	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": b.pack(o)}
+func (b *Builder) upstreamProtocol(o *upstreamv3.HttpProtocolOptions) map[string]*anypb.Any {
+	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": b.Pack(o)}
 }
 
 // circuitBreakers replaces Envoy's defaults, 1024 each: more requests than that are refused at once.

@@ -33,7 +33,7 @@ const (
 
 // filters are the HTTP filters of l: those that its resources are attached by, and the router. They are enabled where a
 // route says nothing.
-func (b *builder) filters(l *listener) []*hcmv3.HttpFilter {
+func (b *Builder) filters(l *listener) []*hcmv3.HttpFilter {
 	wait := longestHold(b.c) + holdMargin
 	var list []*hcmv3.HttpFilter
 	if slices.ContainsFunc(l.resources, func(r *config.HTTP) bool { return b.timed(l, r) }) {
@@ -58,8 +58,8 @@ func (b *builder) filters(l *listener) []*hcmv3.HttpFilter {
 	return append(list, b.filter(router, &routerv3.Router{SuppressEnvoyHeaders: true}))
 }
 
-func (b *builder) filter(name string, m validated) *hcmv3.HttpFilter {
-	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.pack(m)}}
+func (b *Builder) filter(name string, m Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.Pack(m)}}
 }
 
 func processor(l *listener, wait time.Duration) *procv3.ExternalProcessor {
@@ -169,7 +169,7 @@ func cookiesToRemove(r *config.HTTP) []string {
 
 // timed reports whether the request time of r is not the listener's own: then the service has to end a request to it that
 // takes too long to arrive. With ext_proc it does so by itself.
-func (b *builder) timed(l *listener, r *config.HTTP) bool {
+func (b *Builder) timed(l *listener, r *config.HTTP) bool {
 	if r.Attach != "ext_authz" || r.Body == "stream" {
 		return false
 	}
@@ -250,10 +250,10 @@ const accessLogBuffer = 1 << 20
 // accessLog sends an entry for every request, whatever became of it. Envoy drops entries while the service is away, and while more
 // than accessLogBuffer of them wait: with its own 16 KiB it did where bodies for ext_authz, on the same connection, held them up.
 // The records of the service are the evidence, and these are what they are compared with.
-func (b *builder) accessLog() []*accesslogv3.AccessLog {
+func (b *Builder) accessLog() []*accesslogv3.AccessLog {
 	return []*accesslogv3.AccessLog{{
 		Name: "envoy.access_loggers.http_grpc",
-		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.pack(&grpclogv3.HttpGrpcAccessLogConfig{
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.Pack(&grpclogv3.HttpGrpcAccessLogConfig{
 			CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{
 				LogName:             AccessLogName,
 				GrpcService:         service(nil),

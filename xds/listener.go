@@ -12,7 +12,6 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -73,7 +72,7 @@ func (l *listener) headersKB() int {
 
 func kib(s config.Size) int { return int((s + 1023) / 1024) }
 
-func (b *builder) listener(l *listener) {
+func (b *Builder) listener(l *listener) {
 	routes := b.routes(l)
 	manager := b.manager(l)
 	if b.static {
@@ -82,29 +81,11 @@ func (b *builder) listener(l *listener) {
 		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routes.Name}}
 		b.out.routes = append(b.out.routes, routes)
 	}
-	chain := &listenerv3.FilterChain{
-		Filters: []*listenerv3.Filter{{
-			Name:       "envoy.filters.network.http_connection_manager",
-			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.pack(manager)},
-		}},
-	}
-	if l.tls != nil {
-		chain.TransportSocket = b.transportSocket(b.downstreamTLS(l))
-		chain.TransportSocketConnectTimeout = seconds(10 * time.Second)
-	}
-	out := &listenerv3.Listener{
-		Name:                          l.address,
-		Address:                       b.socketAddress(l.address),
-		FilterChains:                  []*listenerv3.FilterChain{chain},
-		PerConnectionBufferLimitBytes: number(bufferLimit),
-		TrafficDirection:              corev3.TrafficDirection_INBOUND,
-	}
-	b.valid(out)
-	b.out.listeners = append(b.out.listeners, out)
+	b.Listener(l.address, []*listenerv3.Filter{b.Filter("envoy.filters.network.http_connection_manager", manager)}, l.tls, "h2", "http/1.1")
 }
 
 // manager is the HTTP connection manager of l, less its routes.
-func (b *builder) manager(l *listener) *hcmv3.HttpConnectionManager {
+func (b *Builder) manager(l *listener) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		CodecType:                 hcmv3.HttpConnectionManager_AUTO,
 		StatPrefix:                "agents",
@@ -147,7 +128,7 @@ func (b *builder) manager(l *listener) *hcmv3.HttpConnectionManager {
 // requestTimeout bounds how long a request may take to arrive and be decided on, where every resource of l inspects bodies:
 // where ext_authz is asked, Envoy alone sees a body that trickles. Where a body streams, or a connection is upgraded, nil. What a
 // resource has shorter the service keeps: see timed.
-func (b *builder) requestTimeout(l *listener) *durationpb.Duration {
+func (b *Builder) requestTimeout(l *listener) *durationpb.Duration {
 	var longest time.Duration
 	for _, r := range l.resources {
 		if r.Body == "stream" || len(r.Upgrades) > 0 {
@@ -194,10 +175,10 @@ func nobodyIsInternal() *hcmv3.HttpConnectionManager_InternalAddressConfig {
 
 // withoutEnvoyHeaders removes every x-envoy-* header that a client sent, before anything reads it. They make Envoy retry,
 // shorten timeouts and rename statistics.
-func (b *builder) withoutEnvoyHeaders() *corev3.TypedExtensionConfig {
+func (b *Builder) withoutEnvoyHeaders() *corev3.TypedExtensionConfig {
 	return &corev3.TypedExtensionConfig{
 		Name: "envoy.http.early_header_mutation.header_mutation",
-		TypedConfig: b.pack(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{{
+		TypedConfig: b.Pack(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{{
 			Action: &mutationv3.HeaderMutation_RemoveOnMatch_{RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{
 				KeyMatcher: &matcherv3.StringMatcher{
 					MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"},
@@ -208,24 +189,15 @@ func (b *builder) withoutEnvoyHeaders() *corev3.TypedExtensionConfig {
 	}
 }
 
-func (b *builder) downstreamTLS(l *listener) *tlsv3.DownstreamTlsContext {
-	common := b.commonTLS("h2", "http/1.1")
-	b.certificate(common, "listen/"+l.address, l.tls.CertificateFile, l.tls.KeyFile)
-	if l.tls.ClientCAFile != "" {
-		b.authority(common, "listen-ca/"+l.address, l.tls.ClientCAFile, nil)
-	}
-	return &tlsv3.DownstreamTlsContext{CommonTlsContext: common, RequireClientCertificate: wrapperspb.Bool(l.tls.ClientCAFile != "")}
-}
-
-func (b *builder) socketAddress(hostPort string) *corev3.Address {
+func (b *Builder) socketAddress(hostPort string) *corev3.Address {
 	host, text, err := net.SplitHostPort(hostPort)
 	if err != nil {
-		b.fail(fmt.Errorf("address %q: %w", hostPort, err))
+		b.Fail(fmt.Errorf("address %q: %w", hostPort, err))
 		return nil
 	}
 	port, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
-		b.fail(fmt.Errorf("address %q: its port is not a number", hostPort))
+		b.Fail(fmt.Errorf("address %q: its port is not a number", hostPort))
 		return nil
 	}
 	return socketAddress(host, uint32(port))

@@ -83,7 +83,7 @@ const isGRPC = `request.headers["content-type"].matches("^application/grpc([+;]|
 var grpcStatuses = map[string]string{"withheld": "9", "unreadable": "3", "too-large": "3"}
 
 // localReplies has Envoy refuse in the form that the service does: application/problem+json (RFC 9457).
-func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
+func (b *Builder) localReplies() *hcmv3.LocalReplyConfig {
 	out := &hcmv3.LocalReplyConfig{}
 	for _, r := range replies {
 		if status := grpcStatuses[r.kind]; status != "" {
@@ -99,7 +99,7 @@ func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 }
 
 // localReply is r with a header field beside it, unless that has no name.
-func (b *builder) localReply(r reply, when, name, value string) *hcmv3.ResponseMapper {
+func (b *Builder) localReply(r reply, when, name, value string) *hcmv3.ResponseMapper {
 	m := &hcmv3.ResponseMapper{
 		Filter:             b.when("(" + notOurs + ") && " + when),
 		StatusCode:         wrapperspb.UInt32(r.status),
@@ -111,12 +111,12 @@ func (b *builder) localReply(r reply, when, name, value string) *hcmv3.ResponseM
 	return m
 }
 
-func (b *builder) when(expression string) *accesslogv3.AccessLogFilter {
+func (b *Builder) when(expression string) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{
 		ExtensionFilter: &accesslogv3.ExtensionFilter{
 			Name: "envoy.access_loggers.extension_filters.cel",
 			ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{
-				TypedConfig: b.pack(&celv3.ExpressionFilter{Expression: expression}),
+				TypedConfig: b.Pack(&celv3.ExpressionFilter{Expression: expression}),
 			},
 		},
 	}}

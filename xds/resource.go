@@ -154,8 +154,8 @@ const (
 
 // Resources is what Envoy is to have for c, as a snapshot of that version. It reads the certificate and key files that c
 // names; [Files] lists them.
-func Resources(c *config.Config, version string) (*cache.Snapshot, error) {
-	all, err := build(c, false)
+func Resources(c *config.Config, version string, kinds ...Kind) (*cache.Snapshot, error) {
+	all, err := build(c, false, kinds)
 	if err != nil {
 		return nil, err
 	}
@@ -217,25 +217,28 @@ func asResources[T types.Resource](list []T) []types.Resource {
 	return out
 }
 
-// builder makes the resources of one configuration. Its methods note the first error in err and go on, so that they can be
+// Builder makes the resources of one configuration. Its methods note the first error in err and go on, so that they can be
 // nested in the messages they are for.
-type builder struct {
+type Builder struct {
 	c      *config.Config
 	static bool // one file without xDS: certificates by file name, routes within their listener
 	out    resources
 	err    error
 }
 
-func build(c *config.Config, static bool) (*resources, error) {
+func build(c *config.Config, static bool, kinds []Kind) (*resources, error) {
 	if len(c.Resources) == 0 {
 		return nil, fmt.Errorf("make Envoy's resources of %s: it names no resource", c.File())
 	}
-	b := &builder{c: c, static: static}
+	b := &Builder{c: c, static: static}
 	for _, l := range listeners(c) {
 		b.listener(l)
 	}
 	for _, r := range config.Each[*config.HTTP](c) {
 		b.cluster(r)
+	}
+	for _, k := range kinds {
+		k.Make(b, c)
 	}
 	if b.err != nil {
 		return nil, fmt.Errorf("make Envoy's resources of %s: %w", c.File(), b.err)
@@ -243,33 +246,34 @@ func build(c *config.Config, static bool) (*resources, error) {
 	return &b.out, nil
 }
 
-func (b *builder) fail(err error) {
+// Fail notes an error: nothing is made of a configuration with one.
+func (b *Builder) Fail(err error) {
 	if b.err == nil {
 		b.err = err
 	}
 }
 
-// validated is what every generated message has in common.
-type validated interface {
+// Message is what every generated message has in common.
+type Message interface {
 	proto.Message
 	ValidateAll() error
 }
 
-// pack makes an Any of m. ValidateAll of the message around an Any does not look inside, so m is validated here.
-func (b *builder) pack(m validated) *anypb.Any {
+// Pack makes an Any of m. ValidateAll of the message around an Any does not look inside, so m is validated here.
+func (b *Builder) Pack(m Message) *anypb.Any {
 	if err := m.ValidateAll(); err != nil {
-		b.fail(err)
+		b.Fail(err)
 	}
 	packed := new(anypb.Any)
 	if err := anypb.MarshalFrom(packed, m, proto.MarshalOptions{Deterministic: true}); err != nil {
-		b.fail(err)
+		b.Fail(err)
 	}
 	return packed
 }
 
-func (b *builder) valid(m validated) {
+func (b *Builder) valid(m Message) {
 	if err := m.ValidateAll(); err != nil {
-		b.fail(err)
+		b.Fail(err)
 	}
 }
 

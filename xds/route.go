@@ -33,7 +33,7 @@ var envoyResponseHeaders = []string{
 	"x-envoy-upstream-service-time",
 }
 
-func (b *builder) routes(l *listener) *routev3.RouteConfiguration {
+func (b *Builder) routes(l *listener) *routev3.RouteConfiguration {
 	out := &routev3.RouteConfiguration{
 		Name:                    b.routesName(l),
 		RequestHeadersToRemove:  []string{"x-envoy-external-address", "x-envoy-internal", "x-envoy-expected-rq-timeout-ms"},
@@ -55,7 +55,7 @@ func (b *builder) routes(l *listener) *routev3.RouteConfiguration {
 // they do not use, so they are right for one chain of filters only; and Envoy leaves old connections with their old chain. They
 // keep the routes of it too, with its fingerprints. With the new routes a request on such a connection could be asked about
 // by nobody.
-func (b *builder) routesName(l *listener) string {
+func (b *Builder) routesName(l *listener) string {
 	if b.static {
 		return l.address
 	}
@@ -69,7 +69,7 @@ func (b *builder) routesName(l *listener) string {
 	return l.address + "/" + digestOf(chain)
 }
 
-func (b *builder) virtualHost(l *listener, r *config.HTTP) *routev3.VirtualHost {
+func (b *Builder) virtualHost(l *listener, r *config.HTTP) *routev3.VirtualHost {
 	host := &routev3.VirtualHost{Name: r.Name, Domains: []string{"*"}}
 	if name := strings.ToLower(r.Listen.Host); name != "" {
 		host.Domains = []string{name, name + ":*"}
@@ -81,7 +81,7 @@ func (b *builder) virtualHost(l *listener, r *config.HTTP) *routev3.VirtualHost 
 	return host
 }
 
-func (b *builder) route(l *listener, r *config.HTTP) *routev3.Route {
+func (b *Builder) route(l *listener, r *config.HTTP) *routev3.Route {
 	action := b.action(r)
 	action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: b.targetAuthority(r)}
 	if slices.Contains(r.Upgrades, "websocket") {
@@ -99,7 +99,7 @@ func (b *builder) route(l *listener, r *config.HTTP) *routev3.Route {
 
 // connectRoute passes CONNECT on to the target, which is then a forward proxy: the authority that was asked for is what
 // policy judges, and stays as it is.
-func (b *builder) connectRoute(l *listener, r *config.HTTP) *routev3.Route {
+func (b *Builder) connectRoute(l *listener, r *config.HTTP) *routev3.Route {
 	action := b.action(r)
 	action.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "CONNECT"}}
 	return &routev3.Route{
@@ -114,7 +114,7 @@ func (b *builder) connectRoute(l *listener, r *config.HTTP) *routev3.Route {
 
 // action goes to the target once. The timeout begins when the request has gone to the target, so it is not about holds;
 // Envoy's default would be 15 s.
-func (b *builder) action(r *config.HTTP) *routev3.RouteAction {
+func (b *Builder) action(r *config.HTTP) *routev3.RouteAction {
 	return &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: b.clusterName(r)},
 		Timeout:          seconds(r.Timeout.Std()),
@@ -123,10 +123,10 @@ func (b *builder) action(r *config.HTTP) *routev3.RouteAction {
 }
 
 // targetAuthority is the Host that the target sees.
-func (b *builder) targetAuthority(r *config.HTTP) string {
+func (b *Builder) targetAuthority(r *config.HTTP) string {
 	host, port, tls, err := r.TargetAddress()
 	if err != nil {
-		b.fail(err)
+		b.Fail(err)
 	}
 	if tls && port == 443 || !tls && port == 80 {
 		if strings.Contains(host, ":") {
@@ -139,27 +139,27 @@ func (b *builder) targetAuthority(r *config.HTTP) string {
 
 // perRoute tells the filter that the resource is attached by its name and fingerprint, and turns the other filter off where the
 // listener has it.
-func (b *builder) perRoute(l *listener, r *config.HTTP) map[string]*anypb.Any {
+func (b *Builder) perRoute(l *listener, r *config.HTTP) map[string]*anypb.Any {
 	filters := map[string]*anypb.Any{}
 	if cleans(r) {
-		filters[trailers] = b.pack(cleaned(r))
+		filters[trailers] = b.Pack(cleaned(r))
 	}
 	if r.Attach == "ext_authz" {
-		filters[extAuthz] = b.pack(checkOf(r))
+		filters[extAuthz] = b.Pack(checkOf(r))
 		if r.Body != "stream" && len(r.Upgrades) == 0 {
-			filters[lengths] = b.pack(measured(r))
+			filters[lengths] = b.Pack(measured(r))
 		}
 		if b.timed(l, r) {
-			filters[clock] = b.pack(timing(r))
+			filters[clock] = b.Pack(timing(r))
 		}
 		if l.attaches("ext_proc") {
-			filters[extProc] = b.pack(&procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Disabled{Disabled: true}})
+			filters[extProc] = b.Pack(&procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Disabled{Disabled: true}})
 		}
 		return filters
 	}
-	filters[extProc] = b.pack(processingOf(r))
+	filters[extProc] = b.Pack(processingOf(r))
 	if l.attaches("ext_authz") {
-		filters[extAuthz] = b.pack(&authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_Disabled{Disabled: true}})
+		filters[extAuthz] = b.Pack(&authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_Disabled{Disabled: true}})
 	}
 	return filters
 }

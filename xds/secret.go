@@ -30,7 +30,7 @@ func SystemRoots() string {
 }
 
 // commonTLS is TLS as it is spoken here, in either direction.
-func (b *builder) commonTLS(alpn ...string) *tlsv3.CommonTlsContext {
+func (b *Builder) commonTLS(alpn ...string) *tlsv3.CommonTlsContext {
 	return &tlsv3.CommonTlsContext{
 		TlsParams: &tlsv3.TlsParameters{
 			TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2,
@@ -41,7 +41,7 @@ func (b *builder) commonTLS(alpn ...string) *tlsv3.CommonTlsContext {
 }
 
 // certificate has t show the certificate, as a secret of that name or, in a static file, by file name.
-func (b *builder) certificate(t *tlsv3.CommonTlsContext, name string, chain, key config.Path) {
+func (b *Builder) certificate(t *tlsv3.CommonTlsContext, name string, chain, key config.Path) {
 	if b.static {
 		t.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: fileSource(chain), PrivateKey: fileSource(key)}}
 		return
@@ -54,7 +54,7 @@ func (b *builder) certificate(t *tlsv3.CommonTlsContext, name string, chain, key
 }
 
 // authority has t verify the other end by the roots in that file, and by its names when names are given.
-func (b *builder) authority(t *tlsv3.CommonTlsContext, name string, file config.Path, names []*tlsv3.SubjectAltNameMatcher) {
+func (b *Builder) authority(t *tlsv3.CommonTlsContext, name string, file config.Path, names []*tlsv3.SubjectAltNameMatcher) {
 	if b.static {
 		t.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
 			TrustedCa: fileSource(file), MatchTypedSubjectAltNames: names,
@@ -69,16 +69,16 @@ func (b *builder) authority(t *tlsv3.CommonTlsContext, name string, file config.
 	}}})
 }
 
-func (b *builder) secret(s *tlsv3.Secret) {
+func (b *Builder) secret(s *tlsv3.Secret) {
 	b.valid(s)
 	b.out.secrets = append(b.out.secrets, s)
 }
 
 // content is what is in the file now. Envoy may run elsewhere, so it is sent rather than named.
-func (b *builder) content(file config.Path) *corev3.DataSource {
+func (b *Builder) content(file config.Path) *corev3.DataSource {
 	text, err := os.ReadFile(string(file))
 	if err != nil {
-		b.fail(fmt.Errorf("read a certificate or key: %w", err))
+		b.Fail(fmt.Errorf("read a certificate or key: %w", err))
 	}
 	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: text}}
 }
@@ -87,10 +87,10 @@ func fileSource(file config.Path) *corev3.DataSource {
 	return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: string(file)}}
 }
 
-func (b *builder) transportSocket(context validated) *corev3.TransportSocket {
+func (b *Builder) transportSocket(context Message) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
 		Name:       "envoy.transport_sockets.tls",
-		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.pack(context)},
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.Pack(context)},
 	}
 }
 

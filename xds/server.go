@@ -158,8 +158,8 @@ type Prepared struct {
 }
 
 // Prepare makes what [Server.Serve] serves. What can be wrong with c is found here, before anything has changed.
-func Prepare(c *config.Config) (*Prepared, error) {
-	all, err := build(c, false)
+func Prepare(c *config.Config, kinds ...Kind) (*Prepared, error) {
+	all, err := build(c, false, kinds)
 	if err != nil {
 		return nil, err
 	}
@@ -175,8 +175,8 @@ func Prepare(c *config.Config) (*Prepared, error) {
 }
 
 // Update is Prepare and Serve. On an error of Prepare what was served before still is.
-func (s *Server) Update(ctx context.Context, c *config.Config) error {
-	p, err := Prepare(c)
+func (s *Server) Update(ctx context.Context, c *config.Config, kinds ...Kind) error {
+	p, err := Prepare(c, kinds...)
 	if err != nil {
 		return err
 	}

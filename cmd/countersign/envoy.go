@@ -11,7 +11,9 @@ func envoyBootstrap(_ context.Context, c *call) error {
 	return c.printEnvoy("envoy bootstrap", xds.Bootstrap)
 }
 
-func envoyStatic(_ context.Context, c *call) error { return c.printEnvoy("envoy static", xds.Static) }
+func envoyStatic(_ context.Context, c *call) error {
+	return c.printEnvoy("envoy static", func(conf *config.Config) ([]byte, error) { return xds.Static(conf) })
+}
 
 func (c *call) printEnvoy(name string, write func(*config.Config) ([]byte, error)) error {
 	f := c.flags(name)

@@ -1,0 +1,120 @@
+package xds
+
+import (
+	"net/netip"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/countersign/countersign/extproc/config"
+)
+
+// Kind makes Envoy's part of a kind of resource that HTTP does not carry.
+type Kind interface {
+	// Make adds what Envoy is to have for the resources of c that are of this kind.
+	Make(b *Builder, c *config.Config)
+}
+
+// Listener adds a listener of one filter chain. With t its connections are TLS, for one of those protocols (ALPN) where any are
+// named.
+func (b *Builder) Listener(address string, filters []*listenerv3.Filter, t *config.ServerTLS, protocols ...string) {
+	chain := &listenerv3.FilterChain{Filters: filters}
+	if t != nil {
+		chain.TransportSocket = b.transportSocket(b.downstreamTLS(address, t, protocols))
+		chain.TransportSocketConnectTimeout = seconds(10 * time.Second)
+	}
+	l := &listenerv3.Listener{
+		Name:                          address,
+		Address:                       b.socketAddress(address),
+		FilterChains:                  []*listenerv3.FilterChain{chain},
+		PerConnectionBufferLimitBytes: number(bufferLimit),
+		TrafficDirection:              corev3.TrafficDirection_INBOUND,
+	}
+	b.valid(l)
+	b.out.listeners = append(b.out.listeners, l)
+}
+
+// Filter is a network filter.
+func (b *Builder) Filter(name string, m Message) *listenerv3.Filter {
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.Pack(m)}}
+}
+
+// Target is the cluster of a resource's target, with what is the same for every kind; [Builder.Cluster] adds it.
+func (b *Builder) Target(name, host string, port uint32) *clusterv3.Cluster {
+	c := &clusterv3.Cluster{
+		Name:                          name,
+		ConnectTimeout:                seconds(connectTimeout),
+		PerConnectionBufferLimitBytes: number(answerLimit),
+		LoadAssignment:                endpoint(name, socketAddress(host, port)),
+		CircuitBreakers:               circuitBreakers(mostAtTarget),
+		UpstreamConnectionOptions:     &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{}},
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+	} else {
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+		c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
+	}
+	return c
+}
+
+// Cluster adds a cluster.
+func (b *Builder) Cluster(c *clusterv3.Cluster) {
+	b.valid(c)
+	b.out.clusters = append(b.out.clusters, c)
+}
+
+// TargetTLS verifies the target of a resource by the roots of t, the system's where it is nil, and by the name that is configured.
+func (b *Builder) TargetTLS(resource string, t *config.ClientTLS, host string, protocols ...string) *corev3.TransportSocket {
+	if t == nil {
+		t = &config.ClientTLS{}
+	}
+	name := t.ServerName
+	if name == "" {
+		name = host
+	}
+	context := &tlsv3.UpstreamTlsContext{CommonTlsContext: b.commonTLS(protocols...)}
+	kind := tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+	if _, err := netip.ParseAddr(name); err != nil { // an address is not sent as SNI (RFC 6066, section 3)
+		kind = tlsv3.SubjectAltNameMatcher_DNS
+		context.Sni = name
+	}
+	names := []*tlsv3.SubjectAltNameMatcher{sanMatcher(kind, name)}
+	if t.CAFile != "" {
+		b.authority(context.CommonTlsContext, "target-ca/"+resource, t.CAFile, names)
+	} else {
+		context.CommonTlsContext.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{
+			ValidationContext: &tlsv3.CertificateValidationContext{
+				TrustedCa: fileSource(config.Path(SystemRoots())), MatchTypedSubjectAltNames: names,
+			},
+		}
+	}
+	if t.CertificateFile != "" {
+		b.certificate(context.CommonTlsContext, "target-certificate/"+resource, t.CertificateFile, t.KeyFile)
+	}
+	return b.transportSocket(context)
+}
+
+// TargetName is the name of the cluster of a resource's target. The slash cannot be in a resource's name, so that no resource can
+// take the name of this service's cluster. Over xDS another target is another cluster: what was judged for the old one does not
+// go to the new one, with the old one's credential, because the cluster has changed in the meantime. how is what tells targets
+// apart.
+func (b *Builder) TargetName(resource string, how any) string {
+	if b.static {
+		return "target/" + resource
+	}
+	return "target/" + resource + "/" + digestOf(how)
+}
+
+func (b *Builder) downstreamTLS(address string, t *config.ServerTLS, protocols []string) *tlsv3.DownstreamTlsContext {
+	common := b.commonTLS(protocols...)
+	b.certificate(common, "listen/"+address, t.CertificateFile, t.KeyFile)
+	if t.ClientCAFile != "" {
+		b.authority(common, "listen-ca/"+address, t.ClientCAFile, nil)
+	}
+	return &tlsv3.DownstreamTlsContext{CommonTlsContext: common, RequireClientCertificate: wrapperspb.Bool(t.ClientCAFile != "")}
+}
