@@ -119,7 +119,8 @@
 // thirty lines. What it cannot show alone is that an owner of both the files and the key did not write another history. For
 // that the checkpoints leave the machine: package [github.com/countersign/countersign/extproc/evidence/otlp] sends every
 // record and checkpoint to an OpenTelemetry collector, an operation as a span in the agent's own trace, by a cursor over
-// the journal, so that nothing is dropped when the collector is away.
+// the journal, so that nothing is lost when the collector is away. What it
+// rejects is listed, and sent again on command.
 //
 // Files of a data directory are opened by package [github.com/countersign/countersign/extproc/datafile], which follows no link
 // and waits for nothing: verifying is for copies that nobody vouches for.

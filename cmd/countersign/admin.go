@@ -69,7 +69,7 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(&b, "%s: ok\n", name)
 	}
 	g.mu.Lock()
-	a, envoy, draining := g.active, g.envoy, g.draining
+	a, envoy, draining, courier := g.active, g.envoy, g.draining, g.courier
 	g.mu.Unlock()
 	if draining {
 		line("serving", fmt.Errorf("the gateway is stopping"))
@@ -89,6 +89,9 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	line("journal", g.journal.Err())
+	if courier != nil {
+		fmt.Fprintf(&b, "collector: %s\n", collectorState(courier))
+	}
 	refused := refusals(g.envoys.State())
 	switch {
 	case envoy != nil:

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -58,7 +61,9 @@ func (r *receiver) is(mood string) {
 func (r *receiver) take(ctx context.Context, seqs []uint64) (rejected int64, err error) {
 	r.mu.Lock()
 	mood, other := r.mood, r.other
-	r.asked[mood]++
+	if len(seqs) > 0 {
+		r.asked[mood]++
+	}
 	r.mu.Unlock()
 	switch mood {
 	case "hangs":
@@ -183,11 +188,53 @@ func TestCollectorMisbehaves(t *testing.T) {
 		return nil
 	})
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if n := len(r.lost); n != r.asked["rejects a part"] {
+	lost := maps.Clone(r.lost)
+	if n := len(lost); n != r.asked["rejects a part"] {
 		t.Errorf("%d records were rejected, in %d requests", n, r.asked["rejects a part"])
 	}
-	if _, text := get(t, "http://"+g.Admin+"/metrics"); !strings.Contains(text, fmt.Sprintf("\ncountersign_otlp_rejected %d\n", len(r.lost))) {
-		t.Errorf("the metrics do not tell of %d rejected records:\n%s", len(r.lost), text)
+	r.mu.Unlock()
+	if _, text := get(t, "http://"+g.Admin+"/metrics"); !strings.Contains(text, fmt.Sprintf("\ncountersign_otlp_rejected %d\n", len(lost))) {
+		t.Errorf("the metrics do not tell of %d rejected records:\n%s", len(lost), text)
+	}
+	if code, text := get(t, "http://"+g.Admin+"/readyz"); code != 200 || !strings.Contains(text, "\ncollector: it has rejected something of ") {
+		t.Errorf("readyz: %d %s", code, text)
+	}
+
+	// Each is within what is listed, which is sent again beside the gateway when somebody says so.
+	out, code := runCommand(t, "evidence", "rejected", "--config", g.Config, "--json")
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, out)
+	}
+	for seq := range lost {
+		if !slices.ContainsFunc(strings.Split(strings.TrimSpace(out), "\n"), func(line string) bool {
+			var e struct {
+				From, To uint64
+				Why      string
+			}
+			return json.Unmarshal([]byte(line), &e) == nil && e.From <= seq && seq <= e.To && e.Why == "one too many"
+		}) {
+			t.Errorf("record %d is not listed:\n%s", seq, out)
+		}
+	}
+	r.is("fails")
+	if out, code := runCommand(t, "evidence", "resend", "--config", g.Config); code != 1 || !strings.Contains(out, "not now") {
+		t.Errorf("resend to a collector that fails: exit %d: %s", code, out)
+	}
+	r.is("")
+	if out, code := runCommand(t, "evidence", "resend", "--config", g.Config); code != 0 || !strings.Contains(out, "sent ") {
+		t.Errorf("resend: exit %d: %s", code, out)
+	}
+	r.mu.Lock()
+	for seq := range lost {
+		if r.taken[seq] == 0 {
+			t.Errorf("record %d was not sent again", seq)
+		}
+	}
+	r.mu.Unlock()
+	if out, code := runCommand(t, "evidence", "rejected", "--data", g.Data()); code != 0 || !strings.Contains(out, "has rejected nothing") {
+		t.Errorf("rejected: exit %d: %s", code, out)
+	}
+	if _, text := get(t, "http://"+g.Admin+"/readyz"); !strings.Contains(text, "\ncollector: ok\n") {
+		t.Errorf("readyz: %s", text)
 	}
 }

@@ -64,6 +64,12 @@ var commands = []command{
 		"countersign evidence show --config countersign.yaml --request 460e5832-58da-4587-a229-3c6567eb94c3",
 		"countersign evidence show --config countersign.yaml --follow --json | jq .body.effect",
 	}, evidenceShow},
+	{"evidence rejected", "--config FILE | --data DIR [--json]", "list what the collector would not have", []string{
+		"countersign evidence rejected --config countersign.yaml",
+	}, evidenceRejected},
+	{"evidence resend", "--config FILE [--seq FROM-TO | --all]", "send again what the collector would not have", []string{
+		"countersign evidence resend --config countersign.yaml --seq 5-700",
+	}, evidenceResend},
 	{"evidence export", "--config FILE | --data DIR --to FILE", "copy the journal, its checkpoints and the public key into one archive", []string{
 		"countersign evidence export --config countersign.yaml --to evidence.tar.gz",
 	}, evidenceExport},

@@ -78,6 +78,19 @@ func Replace(path string, data []byte) error {
 	return os.Rename(temporary, path)
 }
 
+// Lock takes the file at path for this process alone, until the file is closed. It waits for nobody: the error is
+// syscall.EWOULDBLOCK where another has it.
+func Lock(path string) (*os.File, error) {
+	f, err := OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
 // CheckDirectory wants a directory that is not reached by a link.
 func CheckDirectory(path string) error {
 	info, err := os.Lstat(path)

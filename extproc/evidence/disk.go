@@ -80,15 +80,14 @@ func writeDurably(fsys FS, path string, data []byte) error {
 // lockData takes the data directory for this process alone, until it ends or the file is closed.
 func lockData(data string) (*os.File, error) {
 	path := filepath.Join(data, "lock")
-	f, err := datafile.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the data directory: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	f, err := datafile.Lock(path)
+	switch {
+	case errors.Is(err, syscall.EWOULDBLOCK):
 		holder, _ := datafile.ReadFile(path, 64)
-		_ = f.Close()
 		return nil, fmt.Errorf("%w: %s is held by process %s; stop it, or give this gateway a data directory of its own (%w)",
 			ErrLocked, path, strings.TrimSpace(string(holder)), err)
+	case err != nil:
+		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}
 	if err := errors.Join(f.Truncate(0), writePid(f)); err != nil {
 		_ = f.Close()

@@ -172,6 +172,13 @@ func (r *Reader) Close() {
 	}
 }
 
+// Skip goes on to record seq without looking at those before it.
+func (r *Reader) Skip(seq uint64) {
+	if seq > r.due {
+		r.due, r.prev = seq, ""
+	}
+}
+
 // Next returns the next record, or io.EOF when there is none yet. Any other error stays.
 func (r *Reader) Next() (Entry, error) {
 	for {

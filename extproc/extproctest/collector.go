@@ -1,6 +1,7 @@
 package extproctest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -13,7 +14,8 @@ const collectorBudget = 30 * time.Second
 
 // CollectorOptions vary a [CollectorProcess].
 type CollectorOptions struct {
-	Authority *Authority // with one, the collector speaks TLS
+	Authority  *Authority // with one, the collector speaks TLS
+	MessageMiB int        // the largest request that it takes; 4 unless set
 }
 
 // CollectorProcess is a running OpenTelemetry collector that takes OTLP over gRPC and writes what it got to files.
@@ -52,6 +54,7 @@ func StartCollector(tb TB, o CollectorOptions) *CollectorProcess {
     protocols:
       grpc:
         endpoint: %s
+        max_recv_msg_size_mib: %d
 %sexporters:
   file/traces: {path: %q, append: true, flush_interval: 20ms}
   file/logs: {path: %q, append: true, flush_interval: 20ms}
@@ -61,7 +64,7 @@ service:
   pipelines:
     traces: {receivers: [otlp], exporters: [file/traces]}
     logs: {receivers: [otlp], exporters: [file/logs]}
-`, c.Endpoint(), tls, c.traces.path, c.logs.path)
+`, c.Endpoint(), cmp.Or(o.MessageMiB, 4), tls, c.traces.path, c.logs.path)
 	if err := os.WriteFile(c.config, []byte(config), 0o600); err != nil {
 		tb.Fatalf("write the collector's configuration: %v", err)
 	}

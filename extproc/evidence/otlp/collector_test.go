@@ -110,7 +110,7 @@ func (c *collector) Export(ctx context.Context, in *collogspb.ExportLogsServiceR
 	records := in.ResourceLogs[0].ScopeLogs[0].LogRecords
 	r := request{ctx: ctx, kind: "logs"}
 	for _, l := range records {
-		r.seqs = append(r.seqs, seqOf(l.Attributes))
+		r.seqs = append(r.seqs, recordOf(l))
 	}
 	rejected, keep, err := c.decide(r)
 	c.note(func() {
@@ -169,13 +169,21 @@ func seqOf(list []*commonpb.KeyValue) uint64 {
 	return uint64(attribute(list, "countersign.seq").GetIntValue())
 }
 
+// recordOf is a record's number, and 0 for a checkpoint.
+func recordOf(l *logspb.LogRecord) uint64 {
+	if l.EventName == checkpointEvent {
+		return 0
+	}
+	return seqOf(l.Attributes)
+}
+
 // seqs counts how often each record has arrived, checkpoints as record 0.
 func (c *collector) seqs() map[uint64]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	count := map[uint64]int{}
 	for _, l := range c.logs {
-		count[seqOf(l.Attributes)]++
+		count[recordOf(l)]++
 	}
 	for _, s := range c.spans {
 		if seq := seqOf(s.Attributes); seq != 0 {

@@ -2,6 +2,8 @@ package otlp
 
 import (
 	"encoding/json"
+	"errors"
+	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -21,11 +23,11 @@ const checkpointEvent = "checkpoint"
 
 var instrumentation = &commonpb.InstrumentationScope{Name: "github.com/countersign/countersign/extproc/evidence", Version: strconv.Itoa(evidence.Version)}
 
-func (c *Courier) resource() *resourcepb.Resource {
+func resource(o Options) *resourcepb.Resource {
 	a := attributes{}
 	a.text("service.name", "countersign")
-	a.text("service.instance.id", c.opts.Node)
-	a.text("service.version", c.opts.Version)
+	a.text("service.instance.id", o.Node)
+	a.text("service.version", o.Version)
 	return &resourcepb.Resource{Attributes: a}
 }
 
@@ -69,24 +71,78 @@ func severityOf(kind string) (logspb.SeverityNumber, string) {
 	}
 }
 
-func checkpointItem(note evidence.SignedNote, now time.Time) *item {
+// covers is how many records a checkpoint is over.
+func covers(note evidence.SignedNote) uint64 {
+	lines := strings.SplitN(note.Text, "\n", 3)
+	size, err := strconv.ParseUint(lines[min(1, len(lines)-1)], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return size
+}
+
+// checkpointItem is a checkpoint as an event. A note says neither when it was signed nor by which gateway, and has no number: last,
+// the last record that it covers, does. It is nil where that cannot be read.
+func checkpointItem(note evidence.SignedNote, last *evidence.Entry, now time.Time) *item {
+	size := covers(note)
 	a := attributes{}
+	a.add("countersign.seq", integer(int64(size)))
+	a.text("countersign.type", checkpointEvent)
+	at := now
+	if last != nil {
+		a.text("countersign.node", last.Node)
+		at = last.Time
+	}
 	lines := strings.SplitN(note.Text, "\n", 4)
 	if len(lines) == 4 {
 		a.text("countersign.checkpoint.origin", lines[0])
-		if size, err := strconv.ParseInt(lines[1], 10, 64); err == nil {
-			a.add("countersign.checkpoint.size", integer(size))
-		}
+		a.add("countersign.checkpoint.size", integer(int64(size)))
 		a.text("countersign.checkpoint.root", lines[2])
 	}
 	a.text("countersign.checkpoint.note", note.Text)
-	return &item{checkpoint: note.End, size: 2*len(note.Text) + 256, log: &logspb.LogRecord{
-		ObservedTimeUnixNano: uint64(now.UnixNano()), // a note says no time, and its end of the journal does
-		EventName:            checkpointEvent,
-		SeverityNumber:       logspb.SeverityNumber_SEVERITY_NUMBER_INFO, SeverityText: "INFO",
+	return &item{checkpoint: note.End, covers: size, size: 2*len(note.Text) + 256, log: &logspb.LogRecord{
+		TimeUnixNano: uint64(at.UnixNano()), ObservedTimeUnixNano: uint64(now.UnixNano()),
+		EventName:      checkpointEvent,
+		SeverityNumber: logspb.SeverityNumber_SEVERITY_NUMBER_INFO, SeverityText: "INFO",
 		Body:       &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: note.Text}},
 		Attributes: a,
 	}}
+}
+
+// marks finds the last records that checkpoints cover. It is fastest where each covers more than the one before.
+type marks struct {
+	dir    string
+	reader *evidence.Reader
+	last   *evidence.Entry // that was found
+}
+
+// of is the last record that note covers, or the first where it covers none; io.EOF where it is not there yet.
+func (m *marks) of(note evidence.SignedNote) (*evidence.Entry, error) {
+	seq := max(1, covers(note))
+	if m.reader == nil || m.last != nil && m.last.Seq > seq {
+		m.close()
+		m.reader = evidence.NewReader(m.dir, seq, nil)
+	}
+	if m.last != nil && m.last.Seq == seq {
+		return m.last, nil
+	}
+	m.reader.Skip(seq)
+	e, err := m.reader.Next()
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			m.close()
+		}
+		return nil, err
+	}
+	m.last = &evidence.Entry{Seq: e.Seq, Time: e.Time, Node: e.Node}
+	return m.last, nil
+}
+
+func (m *marks) close() {
+	if m.reader != nil {
+		m.reader.Close()
+	}
+	m.reader, m.last = nil, nil
 }
 
 // spansOf makes an operation's spans: the gateway's own, which is the record, and below it how long policy, people and the

@@ -12,7 +12,7 @@
 // can see a gap. Child spans have no number. Attributes follow the semantic conventions where there is one, and have the
 // record's own members as countersign.*.
 //
-// # Nothing is dropped
+// # Nothing is lost
 //
 // The journal is the queue: the courier reads it by a cursor that is moved, durably, only when the collector has
 // accepted what stands before it. A collector that is down costs nothing but lag. (A batch processor of the OpenTelemetry
@@ -20,14 +20,21 @@
 //
 //   - Accepted: the cursor moves. If the answer is lost, or the gateway dies before the cursor is on the disk, the
 //     records are sent again, and are identical: also the ids of spans and traces come from the records.
-//   - Accepted in part: the protocol forbids to send any of it again, and does not say which were rejected. They are
+//   - Accepted in part: the protocol forbids to send any of it again by itself, and does not say which were rejected. Their
+//     range, their number and the collector's words go onto the list of what was rejected, before the cursor moves; they are
 //     counted, and an alarm names the range.
 //   - Refused for a reason that can pass (unavailable, overloaded, too slow) or that is about the collector and not
 //     about a record (no permission, no such service): tried again for ever, with growing pauses, or after the pause that the
 //     collector asks for.
-//   - Refused for what it is: the batch is halved until the record is found. It is given up only when the collector
-//     accepted others of the same batch; one that refuses all has a fault of its own, and is tried again. A record
-//     that is given up is counted and an alarm names it. It stays in the journal.
+//   - Refused for what it is: the batch is halved until the record is found. It is listed as rejected only when the collector
+//     accepts others; one that refuses all has a fault of its own, and is tried again. So a record that nothing else goes
+//     with (the last one of a quiet day) is tried three times, and listed where the collector has accepted something since it
+//     was last believed in that way: then the rest goes on.
+//
+// What is on the list (otlp.rejected in the data directory, read by [Rejected]) is also in the journal, and is sent again when
+// somebody says so ([Resend]), once the collector has been mended. The list has 1,000 entries at most; beyond that neighbours
+// become one, with what lies between them. It is changed under a lock, by the gateway and by the command, in one step, and
+// synced.
 //
 // # Trust
 //
@@ -45,10 +52,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	collogspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
-	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	"google.golang.org/grpc"
 
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/guard"
@@ -69,7 +72,7 @@ type Options struct {
 	Endpoint string // host:port of an OTLP/gRPC receiver
 	TLS      TLS
 	Headers  map[string]string // request header: the file that holds its value
-	Cursor   string            // file that says how far the collector has accepted; <data>/otlp.cursor
+	Cursor   string            // file that says how far the collector has accepted; <data>/otlp.cursor. The list of what it rejected lies beside it
 	Node     string            // resource attribute service.instance.id
 	Version  string            // resource attribute service.version
 
@@ -109,18 +112,18 @@ type Stats struct {
 type Courier struct {
 	opts   Options
 	source Source
-	conn   *grpc.ClientConn
-	logs   collogspb.LogsServiceClient
-	spans  coltracepb.TraceServiceClient
+	*client
 
 	// Of the goroutine that sends:
 	cursor  cursor
 	reader  *evidence.Reader
 	waiting []*item // read and not yet accepted, in order
+	marks   marks
 	joiner  joiner
 	unsaved error     // why the cursor that is on the disk is an old one; nil where it is not
 	failing time.Time // since when nothing is accepted; zero while it is
 	alarmed bool
+	vouched bool // the collector has accepted something since a record was last rejected that it was sent alone
 
 	sent, rejected, retries, accepted atomic.Uint64
 	oldest                            atomic.Int64 // UnixNano of the oldest record that waits; 0 when none does
@@ -136,7 +139,7 @@ type Courier struct {
 // down is no error. A cursor that does not fit the journal is.
 func Start(source Source, opts Options) (*Courier, error) {
 	opts = withDefaults(opts)
-	c := &Courier{opts: opts, source: source, stopping: make(chan struct{}), done: make(chan struct{})}
+	c := &Courier{opts: opts, source: source, marks: marks{dir: source.Dir()}, stopping: make(chan struct{}), done: make(chan struct{})}
 	cur, err := loadCursor(opts.Cursor)
 	if err != nil {
 		return nil, err
@@ -147,11 +150,9 @@ func Start(source Source, opts Options) (*Courier, error) {
 	c.cursor = cur
 	c.accepted.Store(cur.both())
 	c.reader = evidence.NewReader(source.Dir(), cur.readFrom(), source.Durable)
-	if c.conn, err = dial(opts); err != nil {
+	if c.client, err = newClient(opts); err != nil {
 		return nil, err
 	}
-	c.logs = collogspb.NewLogsServiceClient(c.conn)
-	c.spans = coltracepb.NewTraceServiceClient(c.conn)
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
 	go guard.Func("the courier", func() {
@@ -190,6 +191,7 @@ func (c *Courier) Stop(ctx context.Context) error {
 	c.cancel()
 	<-c.done
 	c.reader.Close()
+	c.marks.close()
 	err := c.conn.Close()
 	if lag := c.Stats().LagRecords; lag > 0 {
 		return fmt.Errorf("%d records wait for the collector until the next start: %s", lag, c.Stats().LastError)
@@ -291,6 +293,7 @@ func (c *Courier) next() uint64 {
 
 func (c *Courier) restartReader() {
 	c.reader.Close()
+	c.marks.close()
 	c.waiting = nil
 	c.joiner = newJoiner(c.source.Dir())
 	c.reader = evidence.NewReader(c.source.Dir(), c.cursor.readFrom(), c.source.Durable)
@@ -307,7 +310,14 @@ func (c *Courier) fillCheckpoints() error {
 		return err
 	}
 	for _, note := range notes[:min(len(notes), max(0, c.opts.BatchRecords-len(c.waiting)))] {
-		c.waiting = append(c.waiting, checkpointItem(note, c.opts.Now()))
+		last, err := c.marks.of(note)
+		if errors.Is(err, io.EOF) {
+			return nil // it is over records that are not there yet, and goes after them
+		}
+		if err != nil { // it is worth more without its time than not at all
+			c.opts.Log.Warn("the record that a checkpoint covers last cannot be read, so that the collector gets it without its time", "error", err)
+		}
+		c.waiting = append(c.waiting, checkpointItem(note, last, c.opts.Now()))
 	}
 	return nil
 }
@@ -361,7 +371,7 @@ func (c *Courier) pause(ctx context.Context, d time.Duration) {
 
 // failed notes that something was not accepted, and raises an alarm when that lasts.
 func (c *Courier) failed(err error) {
-	text := fmt.Sprintf("%.500s", err.Error()) // a collector can say any amount
+	text := shortened(err.Error())
 	c.lastError.Store(&text)
 	now := c.opts.Now()
 	if c.failing.IsZero() {

@@ -8,48 +8,46 @@ import (
 	"slices"
 	"time"
 
-	collogspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
-	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-// export makes one request with items and says how many of them the collector rejected while it accepted the rest.
-type export func(ctx context.Context, items []*item) (rejected int64, why string, err error)
-
-// deliver sends all that waits: first the log records, then the spans, and moves the cursor after each. It returns
-// when that is done, when the collector refuses every record of the batch (more are read and it is tried again), or
-// when ctx ends.
+// deliver sends all that waits, each signal on its own, and moves the cursor after each. It returns when that is done, when
+// the collector refuses every record of a signal (more are read and it is tried again), or when ctx ends.
 func (c *Courier) deliver(ctx context.Context) error {
-	var logs, spans []*item
+	waiting := map[Signal][]*item{}
 	for _, it := range c.waiting {
-		switch {
-		case it.log != nil && (it.seq == 0 || it.seq > c.cursor.Logs):
-			logs = append(logs, it)
-		case it.spans != nil && it.seq > c.cursor.Spans:
-			spans = append(spans, it)
+		switch s := it.signal(); {
+		case s == Logs && it.seq <= c.cursor.Logs, s == Spans && it.seq <= c.cursor.Spans:
+		default:
+			waiting[s] = append(waiting[s], it)
 		}
 	}
 	last := c.lastRecord()
-	d := &delivery{courier: c, export: c.exportLogs}
-	err := d.all(ctx, logs)
-	c.cursor.Logs = max(c.cursor.Logs, d.reached(last, logs))
-	for _, it := range logs[:d.done] {
-		c.cursor.Checkpoints = max(c.cursor.Checkpoints, it.checkpoint)
-	}
-	if err != nil || len(logs) > 0 && len(spans) > 0 {
-		if err := errors.Join(err, c.save(d.taken)); err != nil {
-			return err
+	var errs []error
+	for _, s := range []Signal{Logs, Spans, Checkpoints} {
+		items := waiting[s]
+		d := &delivery{courier: c, signal: s}
+		err := d.all(ctx, items)
+		switch s {
+		case Logs:
+			c.cursor.Logs = max(c.cursor.Logs, d.reached(last, items))
+		case Spans:
+			c.cursor.Spans = max(c.cursor.Spans, d.reached(last, items))
+		case Checkpoints:
+			for _, it := range items[:d.done] {
+				c.cursor.Checkpoints = it.checkpoint
+			}
+		}
+		if len(items) > 0 || s == Spans { // the last of the two that move the cursor for records
+			err = errors.Join(err, c.save(d.taken))
+		}
+		if errs = append(errs, err); err != nil && !errors.Is(err, errRefusesAll) {
+			break
 		}
 	}
-	taken := d.taken
-	d = &delivery{courier: c, export: c.exportSpans}
-	err = d.all(ctx, spans)
-	c.cursor.Spans = max(c.cursor.Spans, d.reached(last, spans))
-	return errors.Join(err, c.save(taken || d.taken))
+	return errors.Join(errs...)
 }
 
 // lastRecord is the number of the last record that waits, or of the last that was accepted.
@@ -103,8 +101,8 @@ func (c *Courier) save(taken bool) error {
 // delivery is the sending of one list of items, in order.
 type delivery struct {
 	courier *Courier
-	export  export
-	done    int     // items from the front that were accepted, or refused for good
+	signal  Signal
+	done    int     // items from the front that were accepted, or are on the list of what was rejected
 	bad     []*item // refused on their own
 	taken   bool    // something was accepted
 	why     error   // the last refusal
@@ -115,60 +113,66 @@ func (d *delivery) reached(last uint64, items []*item) uint64 {
 	if d.done == len(items) {
 		return last
 	}
-	for i := d.done; i < len(items); i++ {
-		if items[i].seq != 0 {
-			return items[i].seq - 1
-		}
-	}
-	return last
+	return items[d.done].seq - 1
 }
 
 func (d *delivery) all(ctx context.Context, items []*item) error {
-	if len(items) == 0 {
-		return nil
-	}
 	err := d.send(ctx, items)
-	if len(d.bad) > 0 && !d.taken {
-		d.done = 0
-		return fmt.Errorf("%w: %w", errRefusesAll, d.why)
+	if err != nil && len(d.bad) > 0 {
+		d.done = slices.Index(items, d.bad[0]) // not settled
 	}
 	if err != nil {
-		if len(d.bad) > 0 {
-			d.done = slices.Index(items, d.bad[0]) // not settled
-		}
 		return err
 	}
-	return d.again(ctx, items)
-}
-
-// again gives each record that was refused on its own a second chance, now that the collector is known to accept others:
-// what it said before may have been about itself. One that is refused again is given up.
-func (d *delivery) again(ctx context.Context, items []*item) error {
-	suspects := d.bad
-	for _, it := range suspects {
-		d.bad = nil
-		if err := d.send(ctx, []*item{it}); err != nil {
+	for _, it := range d.bad {
+		if err := d.settle(ctx, it); err != nil {
 			d.done = slices.Index(items, it)
 			return err
-		}
-		if len(d.bad) > 0 {
-			d.courier.reject(1, d.bad, d.why.Error())
 		}
 	}
 	d.done = len(items)
 	return nil
 }
 
+// lonely is how often a record is tried on its own before it is listed as rejected, where the collector accepted none beside it.
+const lonely = 3
+
+// settle gives a record that was refused on its own another chance, where the collector is known to accept others: what it said
+// before may have been about itself. One that is refused again is listed as rejected. Where none was accepted with it, that is
+// done for one record and no more: then the collector has to accept something first.
+func (d *delivery) settle(ctx context.Context, it *item) error {
+	c := d.courier
+	tries := 1
+	if !d.taken {
+		if tries = lonely; !c.vouched {
+			return fmt.Errorf("%w: %w", errRefusesAll, d.why)
+		}
+	}
+	for n := range tries {
+		if n > 0 {
+			c.pause(ctx, c.opts.MinBackoff<<n)
+		}
+		d.bad = nil
+		if err := d.send(ctx, []*item{it}); err != nil || len(d.bad) == 0 {
+			return err
+		}
+	}
+	c.vouched = d.taken
+	return c.reject(d.signal, elements([]*item{it}), []*item{it}, d.why.Error())
+}
+
 // send gets items accepted, and halves them where something in them is refused.
 func (d *delivery) send(ctx context.Context, items []*item) error {
 	c := d.courier
+	if len(items) == 0 {
+		return nil
+	}
 	for pause := c.opts.MinBackoff; ; pause = min(2*pause, c.opts.MaxBackoff) {
 		call, cancel := context.WithTimeout(ctx, c.opts.Timeout)
-		rejected, why, err := d.export(call, items)
+		rejected, why, err := c.export(call, d.signal, items)
 		cancel()
 		if err == nil {
-			d.accepted(items, rejected, why)
-			return nil
+			return d.accepted(items, rejected, why)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -197,55 +201,51 @@ func (d *delivery) send(ctx context.Context, items []*item) error {
 	return d.send(ctx, items[half:])
 }
 
-func (d *delivery) accepted(items []*item, rejected int64, why string) {
+func (d *delivery) accepted(items []*item, rejected int64, why string) error {
 	c := d.courier
-	d.done += len(items)
-	d.taken = true
-	c.sent.Add(uint64(max(0, int64(len(items))-rejected)))
-	switch {
-	case rejected > 0:
-		c.reject(rejected, items, why)
-	case why != "":
+	all := elements(items)
+	if rejected = max(0, min(rejected, all)); rejected > 0 {
+		if err := c.reject(d.signal, rejected, items, why); err != nil {
+			return err
+		}
+	} else if why != "" {
 		c.opts.Log.Warn("the collector accepted records with a warning", "warning", why)
 	}
+	d.done += len(items)
+	if rejected < all {
+		d.taken, c.vouched = true, true
+	}
+	c.sent.Add(uint64(int64(len(items)) - min(rejected, int64(len(items)))))
+	return nil
 }
 
-// reject counts records that the collector will not have, and raises the alarm. What a collector says is not believed to
-// be short, nor its numbers to be true: an alarm record must fit the journal.
-func (c *Courier) reject(count int64, among []*item, why string) {
-	count = min(count, int64(elements(among)))
-	c.rejected.Add(uint64(count))
-	detail := fmt.Sprintf("the collector rejected %d of %s: %.500s", count, name(among), why)
+// reject lists records that the collector will not have, durably: the cursor moves past them. It counts them, and raises the
+// alarm. What a collector says is not believed to be short: an alarm record must fit the journal.
+func (c *Courier) reject(s Signal, count int64, among []*item, why string) error {
+	why = shortened(why)
+	r := Rejection{Signal: s, From: among[0].number(), To: among[len(among)-1].number(), Sent: elements(among), Rejected: count, Time: c.opts.Now().UTC(), Why: why}
+	if err := changeRejected(c.data(), func(list []Rejection) []Rejection { return append(list, r) }); err != nil {
+		return err
+	}
+	c.rejected.Add(uint64(min(count, int64(len(among)))))
+	detail := fmt.Sprintf("the collector rejected %d of %s: %s (evidence rejected lists it, evidence resend sends it again)", count, r.name(), why)
 	c.opts.Log.Error(detail, "alarm", AlarmRejected)
 	for _, it := range among {
 		if !it.alarm {
 			c.opts.Alarm(AlarmRejected, detail)
-			return
+			break
 		}
 	}
+	return nil
 }
 
 // elements is how many log records and spans go out for items.
-func elements(items []*item) int {
+func elements(items []*item) int64 {
 	n := 0
 	for _, it := range items {
 		n += max(1, len(it.spans))
 	}
-	return n
-}
-
-func name(items []*item) string {
-	first, last := items[0].seq, items[len(items)-1].seq
-	switch {
-	case len(items) == 1 && first != 0:
-		return fmt.Sprintf("record %d", first)
-	case len(items) == 1:
-		return "a checkpoint"
-	}
-	for i := len(items) - 1; i >= 0 && last == 0; i-- {
-		last = items[i].seq
-	}
-	return fmt.Sprintf("records %d to %d", first, last)
+	return int64(n)
 }
 
 // reason is what a refusal is about.
@@ -283,28 +283,4 @@ func judge(err error) (reason, time.Duration) {
 	default:
 		return aboutCollector, asked
 	}
-}
-
-func (c *Courier) exportLogs(ctx context.Context, items []*item) (int64, string, error) {
-	scope := &logspb.ScopeLogs{Scope: instrumentation}
-	for _, it := range items {
-		scope.LogRecords = append(scope.LogRecords, it.log)
-	}
-	answer, err := c.logs.Export(ctx, &collogspb.ExportLogsServiceRequest{ResourceLogs: []*logspb.ResourceLogs{{
-		Resource: c.resource(), ScopeLogs: []*logspb.ScopeLogs{scope},
-	}}})
-	partial := answer.GetPartialSuccess()
-	return partial.GetRejectedLogRecords(), partial.GetErrorMessage(), err
-}
-
-func (c *Courier) exportSpans(ctx context.Context, items []*item) (int64, string, error) {
-	scope := &tracepb.ScopeSpans{Scope: instrumentation}
-	for _, it := range items {
-		scope.Spans = append(scope.Spans, it.spans...)
-	}
-	answer, err := c.spans.Export(ctx, &coltracepb.ExportTraceServiceRequest{ResourceSpans: []*tracepb.ResourceSpans{{
-		Resource: c.resource(), ScopeSpans: []*tracepb.ScopeSpans{scope},
-	}}})
-	partial := answer.GetPartialSuccess()
-	return partial.GetRejectedSpans(), partial.GetErrorMessage(), err
 }

@@ -10,6 +10,11 @@ import (
 	"strings"
 	"time"
 
+	collogspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -27,6 +32,47 @@ type TLS struct {
 	KeyFile    string
 	ServerName string // the name to expect in place of the endpoint's
 	Insecure   bool   // no TLS at all; whoever sets it answers for the path to the collector
+}
+
+// client makes requests of a collector.
+type client struct {
+	conn  *grpc.ClientConn
+	logs  collogspb.LogsServiceClient
+	spans coltracepb.TraceServiceClient
+	from  *resourcepb.Resource
+}
+
+func newClient(o Options) (*client, error) {
+	conn, err := dial(o)
+	if err != nil {
+		return nil, err
+	}
+	return &client{conn, collogspb.NewLogsServiceClient(conn), coltracepb.NewTraceServiceClient(conn), resource(o)}, nil
+}
+
+// export makes one request with items, all of one signal, and says how much of them the collector rejected while it accepted
+// the rest.
+func (c *client) export(ctx context.Context, s Signal, items []*item) (rejected int64, why string, err error) {
+	if s == Spans {
+		scope := &tracepb.ScopeSpans{Scope: instrumentation}
+		for _, it := range items {
+			scope.Spans = append(scope.Spans, it.spans...)
+		}
+		answer, err := c.spans.Export(ctx, &coltracepb.ExportTraceServiceRequest{ResourceSpans: []*tracepb.ResourceSpans{{
+			Resource: c.from, ScopeSpans: []*tracepb.ScopeSpans{scope},
+		}}})
+		partial := answer.GetPartialSuccess()
+		return partial.GetRejectedSpans(), partial.GetErrorMessage(), err
+	}
+	scope := &logspb.ScopeLogs{Scope: instrumentation}
+	for _, it := range items {
+		scope.LogRecords = append(scope.LogRecords, it.log)
+	}
+	answer, err := c.logs.Export(ctx, &collogspb.ExportLogsServiceRequest{ResourceLogs: []*logspb.ResourceLogs{{
+		Resource: c.from, ScopeLogs: []*logspb.ScopeLogs{scope},
+	}}})
+	partial := answer.GetPartialSuccess()
+	return partial.GetRejectedLogRecords(), partial.GetErrorMessage(), err
 }
 
 func dial(o Options) (*grpc.ClientConn, error) {

@@ -25,8 +25,23 @@ type item struct {
 	spans []*tracepb.Span
 	size  int // in a request, about
 
-	checkpoint int64 // of a checkpoint: where the next one begins in its file
+	checkpoint int64  // of a checkpoint: where the next one begins in its file
+	covers     uint64 // of a checkpoint: how many records
 }
+
+func (it *item) signal() Signal {
+	switch {
+	case it.seq == 0:
+		return Checkpoints
+	case it.log != nil:
+		return Logs
+	default:
+		return Spans
+	}
+}
+
+// number is the record's, or that of the last record that a checkpoint covers.
+func (it *item) number() uint64 { return max(it.seq, it.covers) }
 
 // joiner remembers decisions until their operations end, since it takes both records to make a span.
 type joiner struct {

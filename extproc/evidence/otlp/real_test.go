@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,7 +63,9 @@ func TestARealCollectorGetsEveryRecord(t *testing.T) {
 			check(s.Attributes)
 		}
 		for _, l := range logs {
-			check(l.Attributes)
+			if l.EventName != checkpointEvent {
+				check(l.Attributes)
+			}
 		}
 		return len(hashes) == 161
 	})
@@ -75,6 +78,43 @@ func TestARealCollectorGetsEveryRecord(t *testing.T) {
 	if checkpoints < 2 {
 		t.Errorf("%d checkpoints arrived", checkpoints)
 	}
+}
+
+// TestARealCollectorThatIsTooSmallForARecord refuses that one and gets the others; another collector gets it on command.
+func TestARealCollectorThatIsTooSmallForARecord(t *testing.T) {
+	small := extproctest.StartCollector(t, extproctest.CollectorOptions{MessageMiB: 1})
+	f := newFixture(t, &collector{address: small.Endpoint()})
+	f.events(3)
+	list := make([]any, 110_000) // larger as OTLP than as JSON
+	for i := range list {
+		list[i] = "xxxxxx"
+	}
+	large := f.append(&gate.Record{Type: gate.PolicyActivated, Body: gate.Object{{Name: "files", Value: list}}})
+	f.events(3)
+	f.start()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	has := func(seq uint64) func([]extproctest.Span, []extproctest.LogRecord) bool {
+		return func(_ []extproctest.Span, logs []extproctest.LogRecord) bool {
+			return slices.ContainsFunc(logs, func(l extproctest.LogRecord) bool {
+				return l.EventName != checkpointEvent && l.Attributes["countersign.seq"] == int64(seq)
+			})
+		}
+	}
+	small.WaitFor(ctx, "the last record", has(large.Seq+3))
+	f.stop()
+	if got, want := f.listed(), fmt.Sprintf("logs %d-%d 1/1 ", large.Seq, large.Seq); !strings.HasPrefix(got, want) || !strings.Contains(got, "larger than max") || strings.Contains(got, "\n") {
+		t.Errorf("the list is %q, want %q", got, want)
+	}
+	if has(large.Seq)(small.Spans(), small.Logs()) {
+		t.Error("the collector has what it refused")
+	}
+	usual := extproctest.StartCollector(t, extproctest.CollectorOptions{})
+	f.opts.Endpoint = usual.Endpoint()
+	if done := f.resend(0, large.Seq); done != (Resent{Sent: 1}) || f.listed() != "" {
+		t.Errorf("%+v, listed %q", done, f.listed())
+	}
+	usual.WaitFor(ctx, "the record that was refused", has(large.Seq))
 }
 
 func TestTLS(t *testing.T) {
