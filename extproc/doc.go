@@ -155,6 +155,8 @@
 // ends after approvals.hold, with the client, with the caller's deadline and
 // with the gateway; the request for approval stays open, and the agent is told to send the identical one again.
 //
+// What is under way goes on when the token expires, and with end_with_token it is broken off then, and when a reload revokes it.
+//
 // lane.Lane.Drain refuses what is new and waits for what is under way.
 //
 // # The services

@@ -42,7 +42,8 @@ type exchange struct {
 
 	mu       sync.Mutex
 	attempt  *attempt
-	decided  bool // allowed, and the request's head was released
+	decided  bool   // allowed, and the request's head was released
+	endToken func() // stops the wait for the end of the agent's token; nil before it was decided
 	finished bool
 
 	// envoyRefused is true where Envoy refused the request before it came here (an upgrade that no route has, say): the
@@ -244,6 +245,7 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 		return x.refuse()
 	}
 	x.decided = true
+	x.endToken = a.EndWithToken(x.tokenOver)
 	x.response.plan = a.plan
 	if a.call.seesAnswers() {
 		x.response.credential = credential.Value
@@ -343,6 +345,7 @@ func (x *exchange) finish(o gate.Outcome) {
 	a := x.attempt
 	if x.decided {
 		a.Forget()
+		x.endToken()
 	}
 	a.Finish(o)
 }
@@ -372,6 +375,7 @@ func (x *exchange) close() {
 		return
 	}
 	x.finished = true
+	x.endToken()
 	a.Await(x.outcome(gate.ClientGone), !a.call.seesAnswers())
 }
 

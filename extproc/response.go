@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/inspect/coding"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/redact"
@@ -540,4 +542,24 @@ func (x *exchange) withhold(why error) (done bool, err error) {
 	o.Status, o.BytesOut, o.BodySHA256 = a.told().status, int64(len(a.told().body)), sum(a.told().body)
 	x.finish(o)
 	return true, x.stream.Send(immediate(a.told(), a.Op.ID))
+}
+
+// tokenOver ends what is under way where the agent's token is not good any more, and the resource ends with it. What follows is
+// not passed on, in either direction.
+func (x *exchange) tokenOver(why *identity.Refusal) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	defer guard.Catch("the end of a token", func(guard.Panic) { _, _ = x.failed() })
+	if x.finished {
+		return
+	}
+	x.response.held = nil
+	passed := x.response.released
+	_, err := x.withhold(&web.Withheld{Reason: fmt.Sprintf("the agent's token is not good any more (%s): %s, and this resource ends with it (end_with_token)", why.Reason, why.Detail)})
+	if passed { // Envoy breaks off an answer that it is to answer in another way
+		err = x.stream.Send(immediate(&answer{status: http.StatusBadGateway}, x.attempt.Op.ID))
+	}
+	if err != nil {
+		x.server.lane.Log.Debug("end an answer with its token", "operation", x.attempt.Op.ID, "error", err)
+	}
 }

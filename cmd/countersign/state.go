@@ -156,10 +156,11 @@ func resourcesOf(c *config.Config, plans *redact.Plans, cookieKey []byte) map[st
 			own.Credential = &credentialFile{header: strings.ToLower(r.Credential.Header), path: string(r.Credential.ValueFile)}
 		}
 		resources[r.Name] = &lane.Resource{
-			Resource:    gate.Resource{Name: r.Name, Kind: r.Kind, Labels: object, Policy: r.Policy},
-			Fingerprint: xds.Fingerprint(r),
-			Hold:        cmp.Or(r.Hold, c.Approvals.Hold).Std(),
-			Own:         own,
+			Resource:     gate.Resource{Name: r.Name, Kind: r.Kind, Labels: object, Policy: r.Policy},
+			Fingerprint:  xds.Fingerprint(r),
+			EndWithToken: r.EndWithToken,
+			Hold:         cmp.Or(r.Hold, c.Approvals.Hold).Std(),
+			Own:          own,
 		}
 	}
 	return resources

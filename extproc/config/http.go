@@ -85,6 +85,11 @@ type HTTP struct {
 
 	// Timeout bounds the whole of a request at the target. None by default: streams may be long.
 	Timeout Duration `yaml:"timeout"`
+
+	// EndWithToken ends what is still under way when the agent's token expires or is revoked, and breaks it off: an event stream, a
+	// watch, a download, a request that takes long to come, an upgraded connection. It needs answers to come by, so neither attach:
+	// ext_authz nor response: pass. Not so by default: what was allowed goes on to its end, as with most servers.
+	EndWithToken bool `yaml:"end_with_token"`
 }
 
 // Credential is a header that is added to what goes to the target.
@@ -160,6 +165,9 @@ func (r *HTTP) validate(k checker) {
 	k.at("attach").oneOf(r.Attach, "ext_proc", "ext_authz")
 	k.at("body").oneOf(r.Body, "inspect", "stream")
 	k.at("response").oneOf(r.Response, "inspect", "pass")
+	if r.EndWithToken && r.PassesAnswers() {
+		k.at("end_with_token").fail("is true, and answers of this resource do not come by here, so that nothing can end them: leave it out, or use attach: ext_proc and response: inspect")
+	}
 	k.at("cookies").oneOf(r.Cookies, "remove", "pass", "session")
 	if r.Cookies == "session" && r.PassesAnswers() {
 		k.at("cookies").fail("is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect")

@@ -111,6 +111,11 @@ func (a *Attempt) refuseIdentity(ctx context.Context, why *identity.Refusal) boo
 // Decide asks the gate about the operation and, where people are asked, holds it. It returns true where the operation is
 // allowed.
 func (a *Attempt) Decide(ctx context.Context, h Holder) bool {
+	if a.Resource.EndWithToken { // the request can have taken longer to come than its token lived
+		if why := a.tokenOver(); why != nil {
+			return a.refuseToken(ctx, why)
+		}
+	}
 	a.rule(ctx)
 	a.hold(ctx, h)
 	if !a.Ruling.Allowed() {

@@ -93,10 +93,8 @@ func (a *Attempt) resume(ctx context.Context, h Holder, answer gate.Answer) bool
 // asks again, is looked at afresh.
 func (a *Attempt) renew(ctx context.Context, h Holder) bool {
 	st, was := a.lane.State(), a.Resource
-	if why := a.tokenOver(st); why != nil {
-		a.challenge = why.Challenge()
-		return a.Refuse(ctx, gate.Refusal{Problem: gate.Unauthenticated, Detail: fmt.Sprintf(
-			"The credential was good when this operation was held, and is not now (%s): %s. Nothing was done. Get a new token, and send the identical request with it.", why.Reason, why.Detail)})
+	if why := a.tokenOver(); why != nil {
+		return a.refuseToken(ctx, why)
 	}
 	r, ok := st.Resources[was.Name]
 	if ok && st.Gate.Approvals != nil && st.Identity == a.State.Identity && r.Kind == was.Kind {

@@ -45,6 +45,9 @@ type Resource struct {
 	Fingerprint string        // of what Envoy is to carry out for it
 	Hold        time.Duration // how long an operation is held while people are asked; 0 hands over at once
 
+	// EndWithToken ends what is under way when the agent's token does: see [Attempt.EndWithToken].
+	EndWithToken bool
+
 	// Own is what the resource's kind made of its configuration. Only the kind's package looks into it.
 	Own any
 }
@@ -85,6 +88,7 @@ type Lane struct {
 	closing  chan struct{}
 	once     sync.Once // closes closing
 	outcomes outcomes
+	endings  endings
 	memory   memory
 	reloaded atomic.Pointer[time.Time]
 }
@@ -112,6 +116,7 @@ func (l *Lane) Swap(st *State, record func() error) error {
 		l.reloaded.Store(&now)
 	}
 	l.memory.resize(st.Memory)
+	l.endings.look()
 	return nil
 }
 
