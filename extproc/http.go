@@ -286,7 +286,7 @@ func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.Hea
 			}
 		}
 	}
-	if a.plan != nil || x.response.echo != nil || a.http.Cookies == SessionCookies {
+	if a.plan != nil || a.turning != nil || x.response.echo != nil || a.http.Cookies == SessionCookies {
 		m.RemoveHeaders = append(m.RemoveHeaders, "accept-encoding")
 	}
 	if a.cookie != "" {

@@ -66,7 +66,7 @@ var mayImport = map[string][]string{
 	"extproc":               {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/lane", "extproc/redact"},
 	"extproc/approval/":     {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/datafile"},
 	"extproc/approval":      {"extproc/guard", "extproc/gate"},
-	"extproc/config":        {"extproc/inspect/"}, // what cannot be said in a configuration is known where it is read
+	"extproc/config":        {"extproc/inspect/", "extproc/redact"}, // what cannot be said in a configuration is known where it is read
 	"extproc/console":       {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/identity"},
 	"extproc/evidence":      {"extproc/guard", "extproc/gate", "extproc/datafile"},
 	"extproc/evidence/otlp": {"extproc/guard", "extproc/gate", "extproc/evidence", "extproc/datafile"},

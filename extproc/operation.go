@@ -28,6 +28,8 @@ type attempt struct {
 	inspector *web.Inspector
 	plan      *redact.Plan // of an allowed operation; nil where nothing is redacted
 	asked     web.Asked    // of one whose answer is redacted
+	turning   *redact.Plan // turns URLs in an answer of which nothing is redacted; nil where none are
+	turn      web.Turn     // the target's URLs into those of the agent
 
 	cookie  string   // the Cookie that the target gets, where the agent's was opened
 	secrets []string // the values in it
@@ -177,23 +179,38 @@ func (a *attempt) ready(ctx context.Context) (credential web.Field, ready bool) 
 //
 //go:noinline
 func (a *attempt) prepare() bool {
-	var err error
-	if a.plan, err = a.http.Plans.Plan(a.Ruling.Redactions()); err != nil {
+	plan, err := a.http.Plans.Plan(a.Ruling.Redactions(), a.rewrites())
+	if err != nil {
 		// The decision stands in the journal, and nothing of it is carried out.
 		a.server.lane.Log.Error("a redaction cannot be applied", "resource", a.Resource.Name, "error", err)
 		a.Tell(gate.Refusal{Problem: gate.Unavailable, Detail: "Policy asks for a redaction that this gateway cannot apply, so the operation was refused. Nothing was done."})
 		return false
 	}
-	if a.plan != nil {
+	if plan != nil {
 		if refusal, ok := a.Room(max(a.Share.Taken(), lane.Bytes+answerBytes)); !ok {
 			a.Tell(refusal)
 			return false
 		}
 	}
-	if r, ok := a.Op.Detail.(*web.Request); ok && a.plan != nil {
+	if a.plan = plan; !plan.Redacts() {
+		a.plan, a.turning = nil, plan
+	}
+	r, ok := a.Op.Detail.(*web.Request)
+	if ok && a.plan != nil {
 		a.asked = web.NewAsked(strings.Clone(r.Authority), strings.Clone(r.Target))
 	}
+	if ok && a.call.seesAnswers() && r.Method != "CONNECT" {
+		a.turn = a.http.Target.For(r.Scheme, r.Authority)
+	}
 	return true
+}
+
+// rewrites are the paths of the URLs that are turned in the answer.
+func (a *attempt) rewrites() []string {
+	if !a.call.seesAnswers() {
+		return nil
+	}
+	return a.http.Rewrite
 }
 
 // fits is the gate's question before it allows an operation or asks people: can it be carried out as policy wants it?

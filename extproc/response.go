@@ -1,6 +1,7 @@
 package extproc
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -49,8 +50,10 @@ type response struct {
 	decoder  *coding.Decoder // undoes its coding; nil where it has none, or passes in it
 	searched []int           // the fields of head that pass where they have nothing of the body
 	beside   []string        // what of each of them is not the agent's own
-	stream   *redact.Stream  // nil until there are bytes to redact
+	stream   *redact.Stream  // nil until there are bytes to redact, and where no URLs are turned
 	counts   []gate.Count    // of header and trailer fields
+	turned   []gate.Count    // URLs in header fields
+	unturned string          // why URLs of the body are not turned that should be
 	made     int64           // bytes for the agent, those that are held too
 	held     []byte
 	timer    *time.Timer
@@ -85,7 +88,7 @@ func (r *response) whole() bool {
 	if r.lost != nil {
 		return r.released
 	}
-	return r.plan == nil && r.released && r.head.Length >= 0 && (r.out == r.head.Length || !r.head.HasBody)
+	return r.plan == nil && r.stream == nil && r.released && r.head.Length >= 0 && (r.out == r.head.Length || !r.head.HasBody)
 }
 
 // switched reports whether the connection was given over to another protocol, which ends when either side leaves.
@@ -106,9 +109,11 @@ func (r *response) outcome() gate.Outcome {
 	if !r.released {
 		return o // the agent got nothing of it, so nothing of what it got was redacted
 	}
-	o.Redacted = r.counts
+	o.Redacted, o.Rewritten, o.Unrewritten = r.counts, r.turned, r.unturned
 	if r.stream != nil && r.lost == nil {
 		o.Redacted = addCounts(o.Redacted, r.stream.Counts())
+		o.Rewritten = addCounts(o.Rewritten, r.stream.Turned())
+		o.Unrewritten = cmp.Or(o.Unrewritten, r.stream.Unread())
 	}
 	return o
 }
@@ -146,6 +151,7 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 	if r.plan != nil && r.head.HasBody {
 		return false, nil // held: see heldBytes
 	}
+	x.turnsBody()
 	if err := x.release(true, nil); err != nil {
 		return true, err
 	}
@@ -153,6 +159,43 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 		x.finish(x.outcome(x.result()))
 	}
 	return false, nil
+}
+
+// turnsBody begins to turn the URLs in an answer of which nothing is redacted. Nothing secret is at stake: what cannot be read
+// passes as it came, and the record says why.
+func (x *exchange) turnsBody() {
+	a, r := x.attempt, &x.response
+	if a.turning == nil || !r.head.HasBody || !redact.IsJSON(r.head.ContentType) {
+		return
+	}
+	codings, err := r.head.Codings()
+	if err == nil && len(codings) > 0 {
+		err = errors.New("the target's answer is compressed, although it was not asked to be")
+	}
+	if err == nil {
+		err = r.head.Redactable()
+	}
+	if err == nil {
+		r.stream, err = a.turning.Stream(r.head.ContentType, redact.Options{Turn: a.turn.URL})
+	}
+	if err != nil {
+		r.unturned = err.Error()
+	}
+}
+
+// turnBody turns the URLs in the next bytes of the body.
+func (x *exchange) turnBody(body []byte, whole bool) []byte {
+	s := x.response.stream
+	out, _ := s.Write(body) // there is no error where nothing is redacted
+	if !x.attempt.redacts(s.Size()) {
+		out = append(slices.Clone(out), s.GiveUp("there is no memory left to read the answer")...)
+	}
+	if whole {
+		out = slices.Clone(out)
+		tail, _ := s.Close()
+		out = append(out, tail...)
+	}
+	return out
 }
 
 // responseFields looks at the answer's header fields, and for those that will have to be looked for in the body.
@@ -239,28 +282,36 @@ func (x *exchange) shown(fields []web.Field) []web.Field {
 	return slices.DeleteFunc(slices.Clone(fields), func(f web.Field) bool { return f.Name == "set-cookie" })
 }
 
-// redactFields removes the fields that do not pass and redacts the rest. A name with several values is written whole again
-// where one of them changed or does not pass.
-func (x *exchange) redactFields(fields []web.Field, m *ext.HeaderMutation, clean func(int) bool) {
+// rewriteFields removes the fields that do not pass, turns the URLs of the rest and redacts them. A name with several values is
+// written whole again where one of them changed or does not pass.
+func (x *exchange) rewriteFields(fields []web.Field, m *ext.HeaderMutation, clean func(int) bool) {
 	r := &x.response
 	changed := map[string]bool{}
-	values := make([]*string, len(fields)) // nil of what does not pass
+	values, passes := make([]string, len(fields)), make([]bool, len(fields))
 	for i, f := range fields {
-		passage := x.passage(f.Name)
-		if passage == web.Removed || passage == web.Searched && !clean(i) {
+		if passes[i] = x.passes(f.Name, i, clean); !passes[i] {
 			changed[f.Name] = true
 			continue
 		}
-		v, counts := r.plan.Text(f.Value)
-		values[i] = &v
-		r.counts = addCounts(r.counts, counts)
-		if v != f.Value {
+		v := f.Value
+		if x.attempt.http.RewriteURLs && web.HasURLs(f.Name) {
+			var n int64
+			if v, n = x.attempt.turn.Field(f.Name, v); n > 0 {
+				r.turned = addCounts(r.turned, []gate.Count{{Name: f.Name, N: n}})
+			}
+		}
+		if r.plan != nil {
+			var counts []gate.Count
+			v, counts = r.plan.Text(v)
+			r.counts = addCounts(r.counts, counts)
+		}
+		if values[i] = v; v != f.Value {
 			changed[f.Name] = true
 		}
 	}
 	for i, f := range fields {
-		if changed[f.Name] && values[i] != nil {
-			m.SetHeaders = append(m.SetHeaders, addField(f.Name, *values[i]))
+		if changed[f.Name] && passes[i] {
+			m.SetHeaders = append(m.SetHeaders, addField(f.Name, values[i]))
 		}
 	}
 	for name := range changed {
@@ -268,14 +319,24 @@ func (x *exchange) redactFields(fields []web.Field, m *ext.HeaderMutation, clean
 	}
 }
 
+// passes reports whether a field of the answer goes to the agent. Where the body changes so that no target could have made the
+// field, and nothing is redacted, only those do not that are made of its bytes.
+func (x *exchange) passes(name string, i int, clean func(int) bool) bool {
+	r, a := &x.response, x.attempt
+	if r.plan != nil {
+		passage := x.passage(name)
+		return passage == web.Passes || passage == web.Searched && clean(i)
+	}
+	turnable := a.turning != nil && redact.IsJSON(r.head.ContentType) && r.unturned == "" && (r.stream != nil || a.Op.Verb == "HEAD")
+	return !(turnable && web.Derived(name)) && !(a.http.RewriteURLs && name == "alt-svc")
+}
+
 // release sends the head to the agent. whole says that nothing more of the body comes, and length how long it is, where
 // that is to be said.
 func (x *exchange) release(whole bool, length *int) error {
 	r := &x.response
 	m := &ext.HeaderMutation{}
-	if r.plan != nil {
-		x.redactFields(r.head.Fields, m, func(i int) bool { return x.clean(i, whole) })
-	}
+	x.rewriteFields(r.head.Fields, m, func(i int) bool { return x.clean(i, whole) })
 	x.cookies(r.head.Fields, m)
 	if r.lost != nil {
 		m.SetHeaders = append(m.SetHeaders, setField("content-type", problemType))
@@ -343,9 +404,12 @@ func (x *exchange) answer(body []byte, whole, last bool) (done bool, err error) 
 func (x *exchange) redactBody(body []byte, whole bool) (out []byte, err error) {
 	r, limit := &x.response, x.attempt.http.MaxAnswer
 	out = body
-	if r.plan != nil {
+	switch {
+	case r.plan != nil:
 		limit = x.attempt.http.MaxRedacted
 		out, err = x.redact(body, whole)
+	case r.stream != nil:
+		out = x.turnBody(body, whole)
 	}
 	if limit > 0 && r.made+int64(len(out)) > limit {
 		out, err = out[:limit-r.made], tooLong(limit)
@@ -361,7 +425,7 @@ func (x *exchange) redactBody(body []byte, whole bool) (out []byte, err error) {
 func (x *exchange) redact(body []byte, whole bool) (out []byte, err error) {
 	r := &x.response
 	if r.stream == nil && len(body) > 0 {
-		if r.stream, err = r.plan.Stream(r.head.ContentType, redact.Options{Beside: r.beside, Live: r.head.Length < 0}); err != nil {
+		if r.stream, err = r.plan.Stream(r.head.ContentType, redact.Options{Beside: r.beside, Live: r.head.Length < 0, Turn: x.attempt.turn.URL}); err != nil {
 			return nil, err
 		}
 	}
@@ -487,9 +551,8 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	}
 	r.ended = true
 	mutation := &ext.HeaderMutation{}
-	if r.plan != nil { // what was taken from the body is not kept, so nothing that would have to be searched passes
-		x.redactFields(fields, mutation, func(int) bool { return false })
-	}
+	// What was taken from the body is not kept, so nothing that would have to be searched passes.
+	x.rewriteFields(fields, mutation, func(int) bool { return false })
 	if x.attempt.http.Cookies != PassCookies && slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" || f.Name == "set-cookie2" }) {
 		mutation.RemoveHeaders = append(mutation.RemoveHeaders, "set-cookie", "set-cookie2")
 	}

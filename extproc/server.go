@@ -34,6 +34,12 @@ type HTTP struct {
 
 	Plans *redact.Plans // of answers
 
+	// The target's own URLs in answers become the gateway's: in header fields where RewriteURLs is true, and in JSON at the
+	// paths of Rewrite.
+	Target      web.Origin
+	RewriteURLs bool
+	Rewrite     []string
+
 	// ResponseHeaders are names, or prefixes that end with "-*", of fields that may pass with a redacted answer beside those
 	// of package web's list.
 	ResponseHeaders []string

@@ -43,7 +43,7 @@ func (a *attempt) forward() {
 	a.Again()
 	a.Op.Detail = nil
 	a.inspector.Forget()
-	if a.plan == nil {
+	if a.plan == nil && a.turning == nil {
 		a.Share.Set(lane.Bytes)
 	} else {
 		a.redacts(0)
@@ -58,7 +58,7 @@ const (
 	largeAnswerBytes = 8 << 20
 )
 
-// redacts makes room for an answer that is redacted, of which n bytes are held.
+// redacts makes room for an answer that is redacted, or in which URLs are turned, of which n bytes are held.
 func (a *attempt) redacts(n int) bool {
 	if n <= answerBytes {
 		return a.Share.Set(lane.Bytes + a.decoding + answerBytes)

@@ -139,6 +139,8 @@ func resourcesOf(c *config.Config, plans *redact.Plans, cookieKey []byte) map[st
 			StreamBody:   r.Body == "stream",
 			ByAuthz:      r.Attach == "ext_authz",
 
+			RewriteURLs:     *r.RewriteURLs,
+			Rewrite:         r.Rewrite,
 			ResponseHeaders: r.ResponseHeaders,
 			Plans:           plans,
 			Cookies:         cookiesOf[r.Cookies],
@@ -148,6 +150,9 @@ func resourcesOf(c *config.Config, plans *redact.Plans, cookieKey []byte) map[st
 			MaxAnswer:       int64(r.Limits.ResponseBody),
 			MaxRedacted:     int64(r.Limits.ResponseBody),
 			RequestTime:     r.Limits.RequestTime.Std(),
+		}
+		if host, port, tls, err := r.TargetAddress(); err == nil {
+			own.Target = web.NewOrigin(host, port, tls)
 		}
 		if own.MaxRedacted == 0 {
 			own.MaxRedacted = config.DefaultResponseBody

@@ -172,6 +172,10 @@ func TestProblems(t *testing.T) {
 		{"an end with the token where answers pass", resource("response: pass\n    end_with_token: true"), ":13: resources[0].end_with_token: is true, and answers of this resource do not come by here, so that nothing can end them: leave it out, or use attach: ext_proc and response: inspect"},
 		{"an end with the token by ext_authz", resource("attach: ext_authz\n    end_with_token: true"), ":13: resources[0].end_with_token: is true, and answers of this resource do not come by here, so that nothing can end them: leave it out, or use attach: ext_proc and response: inspect"},
 		{"a session where answers pass", resource("response: pass\n    cookies: session"), ":13: resources[0].cookies: is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect"},
+		{"URLs rewritten where answers pass", resource("response: pass\n    rewrite_urls: true"), ":13: resources[0].rewrite_urls: is true, and answers of this resource do not come by here, so that nothing in them can be rewritten: leave it out, or use attach: ext_proc and response: inspect"},
+		{"bodies rewritten by ext_authz", resource("attach: ext_authz\n    rewrite: [$.next]"), ":13: resources[0].rewrite: is set, and answers of this resource do not come by here, so that nothing in them can be rewritten: leave it out, or use attach: ext_proc and response: inspect"},
+		{"what is no path", resource("rewrite: [$.next, next]"), `:12: resources[0].rewrite[1]: is not a path: rewrite path "next": it must begin with "$"`},
+		{"a path twice", resource("rewrite: [$.next, $.next]"), `:12: resources[0].rewrite[1]: "$.next" is named twice`},
 		{"a session by ext_authz", resource("attach: ext_authz\n    cookies: session"), ":13: resources[0].cookies: is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect"},
 		{"a policy that is a path", resource("policy: a/b"), `:12: resources[0].policy: is "a/b": write the last part of the package's name, PAYMENTS of data.rules.PAYMENTS`},
 

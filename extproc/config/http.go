@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/redact"
 )
 
 //go:embed http.go
@@ -59,6 +60,20 @@ type HTTP struct {
 	// before they are whole (over 64 KiB, slow, or event streams), it is removed. Fields that tell of the body before redaction
 	// (etag, content-length, digests, …) cannot be named. None by default.
 	ResponseHeaders []string `yaml:"response_headers"`
+
+	// RewriteURLs turns the target's own URLs in header fields of answers (Location, Content-Location, Link, Refresh,
+	// Operation-Location, Azure-AsyncOperation) into those by which the agent came, so that it stays on the gateway when it
+	// follows them; Alt-Svc, which leads elsewhere in any case, is removed. URLs of other hosts and relative ones stay. True by
+	// default, but for attach: ext_authz and response: pass, where answers do not come by here and it cannot be: Envoy by
+	// itself does not change a part of what a field says.
+	RewriteURLs *bool `yaml:"rewrite_urls"`
+
+	// Rewrite is the same for JSON answers: the paths of strings that are URLs, as ["$.next", "$..url"], in the form that redact
+	// takes. Strings that are not a URL of the target and nothing else stay. Such an answer has no ETag, digest or
+	// Content-Length. One that cannot be read (invalid, compressed, a part) passes as it came, and its record says so, unless
+	// policy redacts it. Event streams are rewritten only where policy redacts them. None by default; it needs answers to come
+	// by here.
+	Rewrite []string `yaml:"rewrite"`
 
 	// Upgrades that are let through, once allowed by policy: "websocket", "connect". None by default. What passes in an
 	// upgraded connection is not seen.
@@ -132,6 +147,9 @@ func (r *HTTP) setDefaults() {
 	r.Body = cmp.Or(r.Body, "inspect")
 	r.Response = cmp.Or(r.Response, "inspect")
 	r.Cookies = cmp.Or(r.Cookies, "remove")
+	if r.RewriteURLs == nil {
+		r.RewriteURLs = new(!r.PassesAnswers())
+	}
 	r.Numbers = cmp.Or(r.Numbers, "double")
 	r.Limits.RequestBody = cmp.Or(r.Limits.RequestBody, Size(DefaultRequestBody))
 	r.Limits.Headers = cmp.Or(r.Limits.Headers, Size(DefaultHeaders))
@@ -172,6 +190,7 @@ func (r *HTTP) validate(k checker) {
 	if r.Cookies == "session" && r.PassesAnswers() {
 		k.at("cookies").fail("is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect")
 	}
+	r.validateRewrite(k)
 	k.at("numbers").oneOf(r.Numbers, "double", "exact")
 	for i, name := range r.ResponseHeaders {
 		r.ResponseHeaders[i] = strings.ToLower(name)
@@ -197,6 +216,23 @@ func (r *HTTP) validate(k checker) {
 	}
 	if r.Limits.RequestBody > 1<<30 {
 		k.at("limits.request_body").fail("is %d bytes, and at most 1GiB is accepted: use body: stream for larger ones", r.Limits.RequestBody)
+	}
+}
+
+func (r *HTTP) validateRewrite(k checker) {
+	const how = ", and answers of this resource do not come by here, so that nothing in them can be rewritten: leave it out, or use attach: ext_proc and response: inspect"
+	if *r.RewriteURLs && r.PassesAnswers() {
+		k.at("rewrite_urls").fail("is true" + how)
+	}
+	if len(r.Rewrite) > 0 && r.PassesAnswers() {
+		k.at("rewrite").fail("is set" + how)
+	}
+	for i, path := range r.Rewrite {
+		if err := redact.CheckTurned(path); err != nil {
+			k.at("rewrite").index(i).fail("is not a path: %v", err)
+		} else if slices.Contains(r.Rewrite[:i], path) {
+			k.at("rewrite").index(i).fail("%q is named twice", path)
+		}
 	}
 }
 

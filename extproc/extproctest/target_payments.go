@@ -29,6 +29,8 @@ import (
 // Cookies: /session/begin sets a session, in the head and in a trailer, /session/show answers with the Cookie that came,
 // /session/use says whether it is that session, and /session/renew sets it again.
 //
+// URLs of the target itself: /links/{away|pages|said}, see [Target.links].
+//
 // Misbehaviour: /hostile/{kind}, see [HostileKinds], and /endless/{kind}, see [EndlessKinds].
 func (t *Target) routes() http.Handler {
 	mux := http.NewServeMux()
@@ -56,6 +58,7 @@ func (t *Target) routes() http.Handler {
 	mux.HandleFunc("POST /demo.Payments/{method}", call)
 
 	mux.HandleFunc("/session/{what}", t.session)
+	mux.HandleFunc("/links/{kind}", t.links)
 
 	mux.HandleFunc("/hostile/{kind}", t.hostile)
 	mux.HandleFunc("/endless/{kind}", t.endless)

@@ -228,9 +228,9 @@ const (
 	GatewayFailed Result = "gateway_failed"
 )
 
-// Count is how often one redaction was applied.
+// Count is how often one redaction was applied, or one path or field rewritten.
 type Count struct {
-	Name string // path or detector
+	Name string // path, detector or field
 	N    int64
 }
 
@@ -244,6 +244,8 @@ type Outcome struct {
 	BytesOut      int64  // body bytes to the agent
 	BodySHA256    string // of the body that the agent received, in hex; empty where the body did not pass through here
 	Redacted      []Count
+	Rewritten     []Count       // URLs of the target that became the gateway's, by header field or path
+	Unrewritten   string        // why others may not have, where they should
 	RequestSHA256 string        // of a request body that was streamed past, in hex; a body that was held is in the input
 	Duration      time.Duration // from the first byte seen here to the last
 	Decided       uint64        // seq of the decision; set by Gate.Finish
@@ -268,8 +270,28 @@ func (o *Outcome) AppendJSON(b []byte) ([]byte, error) {
 	b = AppendText(b, string(o.Problem))
 	b = append(b, `,"reason":`...)
 	b = AppendText(b, o.Reason)
-	b = append(b, `,"redacted":{`...)
-	for i, c := range addUp(o.Redacted) {
+	b = append(b, `,"redacted":`...)
+	b = appendCounts(b, o.Redacted)
+	b = append(b, `,"request_sha256":`...)
+	b = AppendText(b, o.RequestSHA256)
+	b = append(b, `,"result":`...)
+	b = AppendText(b, string(o.Result))
+	if len(o.Rewritten) > 0 {
+		b = append(b, `,"rewritten":`...)
+		b = appendCounts(b, o.Rewritten)
+	}
+	b = append(b, `,"status":`...)
+	b = strconv.AppendInt(b, int64(o.Status), 10)
+	if o.Unrewritten != "" {
+		b = append(b, `,"unrewritten":`...)
+		b = AppendText(b, o.Unrewritten)
+	}
+	return append(b, '}'), nil
+}
+
+func appendCounts(b []byte, counts []Count) []byte {
+	b = append(b, '{')
+	for i, c := range addUp(counts) {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -277,13 +299,7 @@ func (o *Outcome) AppendJSON(b []byte) ([]byte, error) {
 		b = append(b, ':')
 		b = strconv.AppendInt(b, c.N, 10)
 	}
-	b = append(b, `},"request_sha256":`...)
-	b = AppendText(b, o.RequestSHA256)
-	b = append(b, `,"result":`...)
-	b = AppendText(b, string(o.Result))
-	b = append(b, `,"status":`...)
-	b = strconv.AppendInt(b, int64(o.Status), 10)
-	return append(b, '}'), nil
+	return append(b, '}')
 }
 
 // addUp gives the counts in canonical order, those of equal names as one: two redactions can share a path and differ in

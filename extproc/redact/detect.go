@@ -228,7 +228,7 @@ func (p *Plan) Text(s string) (string, []gate.Count) {
 	f.counts = append(f.counts[:0], make([]int64, len(p.names))...)
 	p.strongest(spans, f.counts)
 	f.out = p.appendReplaced(f.out[:0], text, spans)
-	return string(f.out), p.tally(f.counts)
+	return string(f.out), p.tally(f.counts, 0, p.own)
 }
 
 var maskAll = func() *Plan {

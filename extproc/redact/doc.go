@@ -32,6 +32,12 @@
 // its spelling, and looks like any other. Where several apply, the one that tells least wins: remove, null,
 // mask, token. Nothing looks inside a value that is replaced, and names may stand twice in it.
 //
+// # URLs
+//
+// A plan can have paths of URLs too. A string there, if it is not redacted, becomes what [Options].Turn makes of it. Where a plan
+// has nothing else every byte is copied but for these, and nothing is withheld: what cannot be read passes as it came, and
+// [Stream.Unread] says so.
+//
 // # Beside the body
 //
 // A target may repeat a value of the body elsewhere, in a Location or in an event's id. [Options].Beside has such texts, and

@@ -87,15 +87,19 @@ type machine struct {
 	taken     func([]byte) // is told of the strings and numbers in it; nil where nobody wants to know
 	piece     []byte       // the first bytes of one of them
 
+	copies bool // nothing is redacted: every byte is copied, but for the URLs that are turned
+	turned int  // where to count the value to come, if it is a URL that is turned; -1 where it is not looked at
+
 	framesArray [8]frame
 	hashesArray [32]uint64
 	setsArray   [8]uint64
 	text        []byte // scratch: decoded text
+	url         []byte // scratch: a URL that was turned
 	changed     []byte // scratch: text with replacements
 }
 
 func newMachine(p *Plan, limits Options, l layout) *machine {
-	m := &machine{plan: p, limits: limits, layout: l, tallies: make([]int64, len(p.names)), taken: limits.taken}
+	m := &machine{plan: p, limits: limits, layout: l, tallies: make([]int64, len(p.names)), taken: limits.taken, copies: !p.Redacts()}
 	if p.on != 0 {
 		m.finder = &finder{}
 	}
@@ -132,6 +136,7 @@ func (m *machine) write(chunk []byte) error {
 	}
 	used, err := m.run(data, false)
 	if err != nil {
+		m.pending = append(m.pending[:0], data[used:]...)
 		return err
 	}
 	if !joined || used > 0 {
@@ -146,6 +151,8 @@ func (m *machine) end() error {
 		return nil // there is no body, so there is nothing to protect
 	}
 	used, err := m.run(m.pending, true)
+	whole := len(m.frames) == 0 && used == len(m.pending) && !m.inString
+	m.pending = m.pending[used:]
 	if err != nil {
 		return err
 	}
@@ -154,7 +161,6 @@ func (m *machine) end() error {
 			return err
 		}
 	}
-	whole := len(m.frames) == 0 && used == len(m.pending) && !m.inString
 	switch {
 	case whole && m.layout == oneValue && m.expect == nothing,
 		whole && m.layout == lineByLine && !m.begun,
@@ -188,6 +194,7 @@ func (m *machine) run(data []byte, final bool) (used int, err error) {
 			if c == '\n' && m.expect == aSeparator {
 				m.endLine()
 			}
+			m.copyByte(c)
 			at++
 			continue
 		case c == '"' && m.expect != aColon && m.expect < aCommaOrEnd, m.expect == aValue, m.expect == aValueOrEnd && c != ']':
@@ -195,12 +202,20 @@ func (m *machine) run(data []byte, final bool) (used int, err error) {
 		default:
 			n, err = 1, m.punctuation(c)
 		}
-		at += n
-		if err != nil || m.inString || n == 0 {
+		if err != nil {
 			return at, err
+		}
+		if at += n; m.inString || n == 0 {
+			return at, nil
 		}
 	}
 	return at, nil
+}
+
+func (m *machine) copyByte(c byte) {
+	if m.copies {
+		m.out = append(m.out, c)
+	}
 }
 
 var isSpace = [' ' + 1]bool{' ': true, '\n': true, '\r': true, '\t': true}
@@ -234,6 +249,7 @@ func (m *machine) punctuation(c byte) error {
 	switch {
 	case m.expect == aSeparator && m.layout == records && c == recordSeparator:
 		m.expect = aValue
+		m.copyByte(c)
 		return nil
 	case m.expect == aSeparator && m.layout == records:
 		return withheld("no record separator before a JSON value")
@@ -253,6 +269,7 @@ func (m *machine) punctuation(c byte) error {
 	default:
 		return errNotJSON
 	}
+	m.copyByte(c)
 	m.keepByte(c)
 	return nil
 }
@@ -310,8 +327,9 @@ func (m *machine) beginValue() {
 		return
 	}
 	act := keep
+	m.turned = -1
 	if words > 0 {
-		act = m.plan.paths.accepts(m.states, m.tallies)
+		act, m.turned = m.plan.paths.accepts(m.states, m.tallies)
 	}
 	if m.dropping {
 		act, m.dropping = remove, false
@@ -338,7 +356,7 @@ func (m *machine) endValue() error {
 		return nil
 	}
 	m.expect = aSeparator
-	if m.owes = m.layout == anyNumber; !m.owes {
+	if m.owes = m.layout == anyNumber && !m.copies; !m.owes && !m.copies {
 		m.out = append(m.out, '\n')
 	}
 	return nil
@@ -388,6 +406,7 @@ func (m *machine) replace() error {
 func (m *machine) separate() {
 	top := len(m.frames) - 1
 	switch {
+	case m.copies:
 	case top < 0 && m.layout == records:
 		m.out = append(m.out, recordSeparator)
 	case top < 0 && m.owes:
@@ -404,6 +423,10 @@ func (m *machine) separate() {
 }
 
 func (m *machine) writeName(quoted []byte) {
+	if m.copies {
+		m.out = append(m.out, quoted...)
+		return
+	}
 	f := &m.frames[len(m.frames)-1]
 	if f.wrote {
 		m.out = append(m.out, ',')
@@ -477,7 +500,7 @@ func (m *machine) stringToken(data []byte) (int, error) {
 		m.inLong = true
 		m.separate()
 	}
-	if m.inLong { // also what comes before an error, so that how much is written does not depend on how it came
+	if m.inLong && !(m.copies && status == stringBad) { // also what comes before an error, so that how much is written does not depend on how it came
 		m.out = append(m.out, data[:next]...)
 	}
 	switch {

@@ -2,8 +2,25 @@ package redact
 
 import "strconv"
 
+// turnedString is a string value with the URL in it turned, where its path says so.
+func (m *machine) turnedString(raw []byte) []byte {
+	if m.turned < 0 || m.limits.Turn == nil {
+		return raw
+	}
+	m.text = appendDecoded(m.text[:0], raw)
+	turned, ok := m.limits.Turn(string(m.text))
+	if !ok {
+		return raw
+	}
+	m.tallies[m.turned]++
+	m.escaped = true // it may have to be
+	m.url = appendQuoted(m.url[:0], []byte(turned))
+	return m.url
+}
+
 // string writes a string value, less what detectors find in it.
 func (m *machine) string(raw []byte) error {
+	raw = m.turnedString(raw)
 	if m.finder == nil {
 		return m.plain(raw)
 	}

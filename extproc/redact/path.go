@@ -280,17 +280,22 @@ func (a *automaton) step(to, from, matching []uint64) {
 	}
 }
 
-// accepts returns the strongest action of the paths that end in states, and counts each of them.
-func (a *automaton) accepts(states []uint64, counts []int64) action {
-	strongest := keep
+// accepts returns the strongest action of the paths that end in states, and counts each of them. What is merely turned is
+// counted when it is: for that it returns where, or -1.
+func (a *automaton) accepts(states []uint64, counts []int64) (strongest action, turned int) {
+	turned = -1
 	for i, s := range states {
 		for s &= a.accept[i]; s != 0; s &= s - 1 {
 			r := &a.rules[a.ruleOf[i*64+bits.TrailingZeros64(s)]]
+			if r.action == turn {
+				turned = r.count
+				continue
+			}
 			counts[r.count]++
 			strongest = max(strongest, r.action)
 		}
 	}
-	return strongest
+	return strongest, turned
 }
 
 // removes reports whether a path that removes ends in states.

@@ -48,19 +48,19 @@ func (p *Plans) put(text []byte, plan *Plan) {
 // NewPlans returns plans whose tokens are made with key.
 func NewPlans(key []byte) *Plans { return &Plans{key: key} }
 
-// Plan compiles redactions; nil where they redact nothing.
-func (p *Plans) Plan(rs []gate.Redaction) (*Plan, error) {
-	if len(rs) == 0 {
+// Plan compiles redactions and paths of URLs, as [Compile] does; nil where they change nothing.
+func (p *Plans) Plan(rs []gate.Redaction, turned []string) (*Plan, error) {
+	if len(rs) == 0 && len(turned) == 0 {
 		return nil, nil
 	}
-	var text []byte
+	text := fmt.Appendf(nil, "%q\n", turned)
 	for _, r := range rs {
 		text = fmt.Appendf(text, "%q %q %q\n", r.Path, r.Detect, r.With)
 	}
 	if plan, ok := p.get(text); ok {
 		return plan, nil
 	}
-	plan, err := Compile(rs, p.key)
+	plan, err := Compile(rs, p.key, turned...)
 	if err != nil {
 		return nil, err
 	}

@@ -14,11 +14,11 @@ func TestPlansAreBounded(t *testing.T) {
 	for _, length := range []int{1, 1000} {
 		for n := range 10 * maxPlans {
 			path := fmt.Sprintf("$.%s%d", strings.Repeat("x", length), n)
-			p, err := plans.Plan([]gate.Redaction{{Path: path, With: gate.Mask}})
+			p, err := plans.Plan([]gate.Redaction{{Path: path, With: gate.Mask}}, nil)
 			if err != nil || p == nil {
 				t.Fatalf("plan %d is %v, error %v", n, p, err)
 			}
-			if again, _ := plans.Plan([]gate.Redaction{{Path: path, With: gate.Mask}}); again != p {
+			if again, _ := plans.Plan([]gate.Redaction{{Path: path, With: gate.Mask}}, nil); again != p {
 				t.Fatalf("plan %d is not kept", n)
 			}
 			bytes := 0

@@ -32,6 +32,7 @@ type action uint8
 
 const (
 	keep action = iota
+	turn        // a string that is a URL is given to Options.Turn
 	tokenize
 	mask
 	null
@@ -57,6 +58,8 @@ func actionOf(r gate.Replacement) (action, error) {
 // redacts nothing.
 type Plan struct {
 	names []string // what a count is kept under
+	own   int      // how many of these are redactions; the others are paths of URLs that are turned
+	takes bool     // a path takes values out
 	paths automaton
 	key   []byte
 
@@ -69,11 +72,19 @@ type Plan struct {
 // Compile makes a plan of the redactions that apply to one answer. The key is for tokens, and may be empty when nothing
 // becomes one. A redaction with an empty With masks. Where two redactions meet in one value, the one that tells less
 // applies: remove, then null, then mask, then token.
-func Compile(rs []gate.Redaction, key []byte) (*Plan, error) {
+//
+// turned are paths of URLs: what stays of those values and is a string becomes what [Options].Turn makes of it.
+func Compile(rs []gate.Redaction, key []byte, turned ...string) (*Plan, error) {
 	p := &Plan{key: slices.Clone(key)}
 	var errs []error
 	for _, r := range rs {
 		if err := p.add(r); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	p.own = len(p.names)
+	for _, path := range turned {
+		if err := p.addTurned(path); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -93,6 +104,19 @@ func Check(r gate.Redaction) error {
 		return err
 	}
 	return p.paths.compile()
+}
+
+// CheckTurned reports what is wrong with a path of URLs, as [Compile] would.
+func CheckTurned(path string) error { return new(Plan).addTurned(path) }
+
+func (p *Plan) addTurned(path string) error {
+	segments, err := parsePath(path)
+	if err != nil {
+		return fmt.Errorf("rewrite path %q: %w", path, err)
+	}
+	p.names = append(p.names, path)
+	p.paths.add(segments, turn, len(p.names)-1)
+	return nil
 }
 
 func (p *Plan) add(r gate.Redaction) error {
@@ -115,6 +139,7 @@ func (p *Plan) add(r gate.Redaction) error {
 			return fmt.Errorf("redact path %q: a whole document cannot be removed: use mask or null", r.Path)
 		}
 		p.paths.add(segments, act, p.count(r.Path))
+		p.takes = true
 	case r.Detect != "":
 		k, ok := kindOf(r.Detect)
 		if !ok {
@@ -139,16 +164,18 @@ func (p *Plan) count(name string) int {
 	return len(p.names) - 1
 }
 
-// Empty reports whether the plan redacts nothing: every body passes as it is.
-func (p *Plan) Empty() bool { return p.on == 0 && !p.hasPaths() }
+// Empty reports whether the plan changes nothing: every body passes as it is.
+func (p *Plan) Empty() bool { return !p.Redacts() && len(p.paths.rules) == 0 }
 
-func (p *Plan) hasPaths() bool { return len(p.paths.rules) > 0 }
+// Redacts reports whether the plan takes anything out. Of one that does not, and is not empty, the streams never withhold
+// anything: see [Stream.Unread].
+func (p *Plan) Redacts() bool { return p != nil && (p.on != 0 || p.takes) }
 
-// tally turns counts, kept by index, into what a record says.
-func (p *Plan) tally(counts []int64) []gate.Count {
+// tally makes of counts, kept by the index of their names, what a record says.
+func (p *Plan) tally(counts []int64, from, to int) []gate.Count {
 	var list []gate.Count
-	for i, n := range counts {
-		if n > 0 {
+	for i := from; i < min(to, len(counts)); i++ {
+		if n := counts[i]; n > 0 {
 			list = append(list, gate.Count{Name: p.names[i], N: n})
 		}
 	}

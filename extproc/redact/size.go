@@ -11,7 +11,7 @@ func (s *Stream) Size() int {
 }
 
 func (m *machine) size() int {
-	n := len(m.out) + cap(m.pending) + cap(m.held) + cap(m.text) + cap(m.changed) + 8*(m.kept*len(m.states)+cap(m.hashes))
+	n := len(m.out) + cap(m.pending) + cap(m.held) + cap(m.text) + cap(m.changed) + cap(m.url) + 8*(m.kept*len(m.states)+cap(m.hashes))
 	for _, f := range m.frames[:m.kept] {
 		n += 64 + 8*cap(f.names.table)
 	}

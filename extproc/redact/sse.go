@@ -62,7 +62,7 @@ func newEvents(p *Plan, opts Options) *events {
 	}
 	opts.taken = e.took
 	e.json = newMachine(p, opts, oneValue)
-	if p.hasPaths() {
+	if p.takes {
 		e.json.tallies = e.tallies
 	}
 	return e
@@ -73,7 +73,7 @@ func (e *events) counts() []int64 { return e.tallies }
 
 // took remembers a value that was taken out of the data.
 func (e *events) took(value []byte) {
-	if e.plan.hasPaths() {
+	if e.plan.takes {
 		if v := sought(bytes.Clone(value)); v != nil {
 			e.last.add(v)
 		}
@@ -84,7 +84,7 @@ func (e *events) took(value []byte) {
 }
 
 func (e *events) write(chunk []byte) error {
-	if !e.plan.hasPaths() {
+	if !e.plan.takes {
 		return e.reader.read(chunk, e.line)
 	}
 	for len(chunk) > 0 {
@@ -148,7 +148,7 @@ func (e *events) line(line []byte) error {
 	name, value, _ := bytes.Cut(line, []byte(":"))
 	value = bytes.TrimPrefix(value, []byte(" "))
 	isData := string(name) == "data"
-	if !isData || !e.plan.hasPaths() { // what reads JSON sees to it
+	if !isData || !e.plan.takes { // what reads JSON sees to it
 		if err := checkText(line); err != nil {
 			return err
 		}
@@ -188,7 +188,7 @@ func (f *field) keep(value []byte) { f.set, f.value = true, append(f.value[:0], 
 // beginData takes a line of data, or its beginning.
 func (e *events) beginData(value []byte) error {
 	value = bytes.TrimPrefix(value, []byte(" "))
-	if e.plan.hasPaths() {
+	if e.plan.takes {
 		if e.hasData {
 			if err := e.feed([]byte("\n")); err != nil {
 				return err
@@ -289,7 +289,7 @@ func (e *events) endEvent() error {
 func (e *events) endData() error {
 	switch {
 	case !e.hasData:
-	case !e.plan.hasPaths():
+	case !e.plan.takes:
 		if err := e.writeData(e.data); err != nil {
 			return err
 		}

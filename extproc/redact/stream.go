@@ -36,6 +36,9 @@ type Options struct {
 	// value that was taken out of the body.
 	Beside []string
 
+	// Turn is given the strings at the paths that are to be turned, and returns what stands there instead, or false.
+	Turn func(text string) (string, bool)
+
 	taken func(value []byte) // may change value
 }
 
@@ -68,10 +71,12 @@ type Stream struct {
 	beside []*beside
 	err    error
 	closed bool
+	unread string // why the rest passes as it comes
 }
 
 // Stream begins a body with the given Content-Type. The body must have no content coding: what is compressed cannot be
-// read. With an empty plan any body passes as it is. The error is a [*Withheld]: nothing of such a body may be sent.
+// read. With an empty plan any body passes as it is. The error is a [*Withheld]: nothing of such a body may be sent, unless
+// the plan redacts nothing.
 func (p *Plan) Stream(contentType string, opts Options) (*Stream, error) {
 	if p.Empty() {
 		return &Stream{plan: p}, nil
@@ -129,6 +134,9 @@ func mediaType(contentType string) (string, error) {
 }
 
 func (p *Plan) rewriter(name string, opts Options) (rewriter, error) {
+	if !p.Redacts() && !IsJSON(name) {
+		return nil, withheld("content type %.80q is not JSON", name)
+	}
 	kind := media.KindOf(name)
 	switch kind {
 	case media.JSON:
@@ -140,13 +148,23 @@ func (p *Plan) rewriter(name string, opts Options) (rewriter, error) {
 	case media.Events:
 		return newEvents(p, opts), nil
 	case media.Text, media.Markup:
-		if p.hasPaths() {
+		if p.takes {
 			return nil, withheld("paths cannot be applied to content type %.80q", name)
 		}
 		return newLines(p, opts, kind == media.Markup), nil
 	default:
 		return nil, withheld("content type %.80q cannot be redacted: ask for JSON, if the target has it", name)
 	}
+}
+
+// IsJSON reports whether a Content-Type says JSON, or a sequence of it, whatever else of it cannot be read.
+func IsJSON(contentType string) bool {
+	name, _, _ := strings.Cut(contentType, ";")
+	switch media.KindOf(strings.ToLower(strings.TrimSpace(name))) {
+	case media.JSON, media.Lines, media.Records:
+		return true
+	}
+	return false
 }
 
 // Write takes the next bytes of the body and returns what can be sent now: every JSON value, event or line that is
@@ -156,7 +174,7 @@ func (p *Plan) rewriter(name string, opts Options) (rewriter, error) {
 // call fails the same way. Where the body comes to an error depends on its bytes and not on how they were split, and so must
 // what is sent of it: how far a body got would tell how long it was.
 func (s *Stream) Write(chunk []byte) (out []byte, err error) {
-	if s.body == nil {
+	if s.body == nil || s.unread != "" {
 		return chunk, nil
 	}
 	return s.advance(func() error { return s.body.write(chunk) })
@@ -164,7 +182,7 @@ func (s *Stream) Write(chunk []byte) (out []byte, err error) {
 
 // Close is told that the body is complete, and returns what is left to send.
 func (s *Stream) Close() (out []byte, err error) {
-	if s.body == nil {
+	if s.body == nil || s.unread != "" {
 		return nil, nil
 	}
 	out, err = s.advance(s.body.end)
@@ -186,7 +204,10 @@ func (s *Stream) advance(step func() error) ([]byte, error) {
 		if _, ok := errors.AsType[*Withheld](err); !ok {
 			err = withheld("the body could not be redacted")
 		}
-		s.err = err
+		if s.err = err; !s.plan.Redacts() {
+			s.err = nil
+			*out = append(*out, s.GiveUp(err.Error())...)
+		}
 	}
 	return *out, s.err
 }
@@ -203,13 +224,36 @@ func (s *Stream) Flows() bool {
 	return false
 }
 
+// Unread says why what is left of the body passes as it comes, or "". It is never so where the plan redacts anything.
+func (s *Stream) Unread() string { return s.unread }
+
+// GiveUp has what is left of a body pass as it comes, and returns what was held of it. It is for plans that redact nothing.
+func (s *Stream) GiveUp(why string) []byte {
+	m, ok := s.body.(*machine)
+	if !ok || s.plan.Redacts() || s.unread != "" {
+		return nil
+	}
+	s.unread = why
+	held := m.pending
+	m.pending = nil
+	return held
+}
+
+// Turned says how many URLs were turned so far at each path.
+func (s *Stream) Turned() []gate.Count {
+	if s.body == nil {
+		return nil
+	}
+	return s.plan.tally(s.body.counts(), s.plan.own, len(s.plan.names))
+}
+
 // Counts says how often each path and detector was applied so far, those that were not at all left out; and as "event" how
 // many events of an event stream were withheld.
 func (s *Stream) Counts() []gate.Count {
 	if s.body == nil {
 		return nil
 	}
-	counts := s.plan.tally(s.body.counts())
+	counts := s.plan.tally(s.body.counts(), 0, s.plan.own)
 	if e, ok := s.body.(*events); ok && e.lost > 0 {
 		counts = append(counts, gate.Count{Name: "event", N: e.lost})
 	}

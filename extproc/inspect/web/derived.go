@@ -26,6 +26,9 @@ func CheckAdded(element string) error {
 	return nil
 }
 
+// Derived reports whether a field is made of the bytes of the body, so that it is wrong where these change.
+func Derived(name string) bool { return derived(name) }
+
 // derived is true for a field that is made of the bytes of the body, by its name: a length, a digest, a validator, a part.
 func derived(name string) bool {
 	return slices.Contains(derivedFields, strings.TrimSuffix(name, "*")) || derivedShape.MatchString(name)
