@@ -77,7 +77,7 @@ func (k *checker) check(text []byte) []Problem {
 	k.validate(boot, root)
 	k.walk(boot.ProtoReflect(), root)
 	k.bootstrap(boot, root)
-	slices.SortStableFunc(k.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	slices.SortFunc(k.problems, func(a, b Problem) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Message, b.Message)) })
 	return slices.Compact(k.problems)
 }
 

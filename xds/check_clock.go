@@ -4,9 +4,6 @@ import (
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
-
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // The rules about the filter that is about time alone. What it asks about is let go on without a decision, so nothing else may
@@ -30,7 +27,9 @@ func (k *checker) timesNothing(said string, at place) {
 func (k *checker) clocksOnRoute(levels []level) {
 	for _, l := range levels {
 		for name, packed := range l.filters {
-			o := processorOverrides(packed)
+			own, _ := onRoute(packed)
+			c, _ := own.(*procv3.ExtProcPerRoute)
+			o := c.GetOverrides()
 			resource := metadataOf(o.GetGrpcInitialMetadata(), ClockMetadata)
 			at := l.at.at(name)
 			if name != clock {
@@ -42,21 +41,4 @@ func (k *checker) clocksOnRoute(levels []level) {
 			}
 		}
 	}
-}
-
-// processorOverrides reads per-route configuration of ext_proc, wrapped or not.
-func processorOverrides(packed *anypb.Any) *procv3.ExtProcOverrides {
-	inner, err := packed.UnmarshalNew()
-	if err != nil {
-		return nil // reported by walk
-	}
-	switch c := inner.(type) {
-	case *routev3.FilterConfig:
-		if c.GetConfig() != nil {
-			return processorOverrides(c.GetConfig())
-		}
-	case *procv3.ExtProcPerRoute:
-		return c.GetOverrides()
-	}
-	return nil
 }

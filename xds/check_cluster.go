@@ -31,13 +31,13 @@ func (k *checker) rules(m proto.Message, at place) {
 	case *hcmv3.HttpConnectionManager:
 		k.manager(m, at)
 	case *procv3.ExternalProcessor:
-		k.processor(m, at)
-	case *procv3.ExtProcPerRoute:
-		k.processorOnRoute(m, at)
+		if asksService(m.GetGrpcService()) { // one that asks another service is no business of ours, see beside
+			k.processor(m, at)
+		}
 	case *authzv3.ExtAuthz:
-		k.authorizer(m, at)
-	case *authzv3.ExtAuthzPerRoute:
-		k.authorizerOnRoute(m, at)
+		if asksService(m.GetGrpcService()) {
+			k.authorizer(m, at)
+		}
 	case *listenerv3.Listener:
 		k.checkListener(m, at)
 	case *tlsv3.UpstreamTlsContext:

@@ -212,6 +212,9 @@ func (k *checker) authorizerOnRoute(a *authzv3.ExtAuthzPerRoute, at place) {
 	}
 }
 
+// latestEntry is how long the service waits for an entry of the access log, less what it takes to come.
+const latestEntry = 4 * time.Second
+
 // accessLog wants an unconditional log of HTTP requests to this service.
 func (k *checker) accessLog(logs []*accesslogv3.AccessLog, at place) {
 	for i, log := range logs {
@@ -225,6 +228,9 @@ func (k *checker) accessLog(logs []*accesslogv3.AccessLog, at place) {
 		}
 		if log.GetFilter() != nil {
 			k.problem(at.at("access_log", i, "filter"), "this filter keeps requests out of the access log that countersign compares its records with: remove it")
+		}
+		if d := g.GetCommonConfig().GetBufferFlushInterval().AsDuration(); d > latestEntry {
+			k.problem(at.at("access_log", i, "typed_config", "common_config", "buffer_flush_interval"), "buffer_flush_interval is %v, and countersign waits %v for an entry: the outcome of requests would be unknown; set it to 0.2s", d, latestEntry)
 		}
 		return
 	}

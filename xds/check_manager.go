@@ -17,6 +17,7 @@ import (
 
 // asker is an HTTP filter that asks this service.
 type asker struct {
+	at       place
 	name     string // that per-route configuration has it under
 	attach   string // ext_proc or ext_authz
 	resource string // that it names where a route does not
@@ -121,7 +122,7 @@ func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []asker {
 			continue
 		}
 		if g, ok := askerOf(f, inner); ok {
-			if k.alwaysOn(f, at) {
+			if g.at = at; k.alwaysOn(f, at) {
 				askers = append(askers, g)
 			}
 			continue

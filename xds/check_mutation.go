@@ -6,10 +6,9 @@ import (
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/proto"
 )
 
 // The rules about what becomes of a request between the decision and the target.
@@ -87,32 +86,15 @@ func cleanedBy(cleaners []cleaner, levels []level, wanted func(*headerv3.Mutatio
 			if !ok {
 				continue
 			}
-			var does *headerv3.Mutations
-			off, does = cleaning(packed)
+			var own proto.Message
+			own, off = onRoute(packed)
+			does, _ := own.(*headerv3.HeaderMutationPerRoute)
 			where = l.at.at(c.name)
-			cleans = cleans || wanted(does)
+			cleans = cleans || wanted(does.GetMutations())
 		}
 		if cleans && !off {
 			return true, where
 		}
 	}
 	return false, where
-}
-
-// cleaning reads per-route configuration of a header_mutation filter.
-func cleaning(packed *anypb.Any) (off bool, does *headerv3.Mutations) {
-	inner, err := packed.UnmarshalNew()
-	if err != nil {
-		return false, nil // reported by walk
-	}
-	switch c := inner.(type) {
-	case *routev3.FilterConfig:
-		if c.GetConfig() != nil {
-			off, does = cleaning(c.GetConfig())
-		}
-		return off || c.GetDisabled(), does
-	case *headerv3.HeaderMutationPerRoute:
-		return false, c.GetMutations()
-	}
-	return false, nil
 }

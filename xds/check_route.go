@@ -9,6 +9,7 @@ import (
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/countersign/countersign/extproc/config"
@@ -70,6 +71,7 @@ func (k *checker) checkHost(h *routev3.VirtualHost, askers []asker, outer []leve
 // guarded wants one filter on that asks this service, with the name of a resource.
 func (k *checker) guarded(askers []asker, levels []level, at place) {
 	k.clocksOnRoute(levels)
+	k.askedOnRoute(askers, levels)
 	var on int
 	var named bool
 	for _, g := range askers {
@@ -80,7 +82,9 @@ func (k *checker) guarded(askers []asker, levels []level, at place) {
 		if disabled {
 			continue
 		}
-		on++
+		if on++; on > 1 {
+			k.problem(g.at, secondAsker, g.name)
+		}
 		if ok, where := cleanedBy(g.cleaners, levels, removesTrailers); g.attach == "ext_authz" && !ok {
 			if where.node == nil {
 				where = at
@@ -128,26 +132,61 @@ func (k *checker) effective(g asker, levels []level) (disabled bool, resource st
 	return disabled, resource, mode, where
 }
 
-// overridden reads per-route configuration of one of the two filters.
-func overridden(packed *anypb.Any) (disabled bool, resource string, mode *procv3.ProcessingMode) {
+// onRoute reads per-route configuration of a filter: its own message, or nil where there is none, and whether a wrapper turns the
+// filter off.
+func onRoute(packed *anypb.Any) (own proto.Message, off bool) {
+	if packed == nil {
+		return nil, false
+	}
 	inner, err := packed.UnmarshalNew()
 	if err != nil {
-		return false, "", nil // reported by walk
+		return nil, false // reported by walk
 	}
-	switch c := inner.(type) {
-	case *routev3.FilterConfig:
-		if c.GetConfig() == nil {
-			return c.GetDisabled(), "", nil
-		}
-		off, name, mode := overridden(c.GetConfig())
-		return off || c.GetDisabled(), name, mode
-	case *procv3.ExtProcPerRoute:
-		return c.GetDisabled(), namedIn(c.GetOverrides().GetGrpcInitialMetadata()), c.GetOverrides().GetProcessingMode()
-	case *authzv3.ExtAuthzPerRoute:
-		return c.GetDisabled(), c.GetCheckSettings().GetContextExtensions()[ResourceExtension], nil
+	if w, ok := inner.(*routev3.FilterConfig); ok {
+		own, off = onRoute(w.GetConfig())
+		return own, off || w.GetDisabled()
 	}
-	return false, "", nil
+	return inner, false
 }
+
+// overridden reads per-route configuration of one of the two filters.
+func overridden(packed *anypb.Any) (disabled bool, resource string, mode *procv3.ProcessingMode) {
+	own, off := onRoute(packed)
+	switch c := own.(type) {
+	case *procv3.ExtProcPerRoute:
+		return off || c.GetDisabled(), namedIn(c.GetOverrides().GetGrpcInitialMetadata()), c.GetOverrides().GetProcessingMode()
+	case *authzv3.ExtAuthzPerRoute:
+		return off || c.GetDisabled(), c.GetCheckSettings().GetContextExtensions()[ResourceExtension], nil
+	}
+	return off, "", nil
+}
+
+// askedOnRoute is about what the levels change of the filters that ask this service, and of others that would.
+func (k *checker) askedOnRoute(askers []asker, levels []level) {
+	for _, l := range levels {
+		for name, packed := range l.filters {
+			ours := name == clock || slices.ContainsFunc(askers, func(g asker) bool { return g.name == name })
+			own, _ := onRoute(packed)
+			at := l.at.at(name)
+			switch c := own.(type) {
+			case *procv3.ExtProcPerRoute:
+				if ours {
+					k.processorOnRoute(c, at)
+				} else if asksService(c.GetOverrides().GetGrpcService()) {
+					k.problem(at, secondAsker, name)
+				}
+			case *authzv3.ExtAuthzPerRoute:
+				if ours {
+					k.authorizerOnRoute(c, at)
+				} else if asksService(c.GetCheckSettings().GetGrpcService()) {
+					k.problem(at, secondAsker, name)
+				}
+			}
+		}
+	}
+}
+
+const secondAsker = "filter %s asks countersign a second time about a request that it has judged or will judge, and each time is an operation of its own: have one filter ask on each route"
 
 // bodies wants a route of ext_authz to say whether bodies are sent along, and what it says to be so.
 func (k *checker) bodies(g asker, levels []level, at place) {
@@ -182,22 +221,11 @@ func bodiesSent(g asker, levels []level) (sends, says bool, where place) {
 	return sends, says, where
 }
 
-// checkSettings reads per-route configuration of ext_authz, wrapped or not.
+// checkSettings reads per-route configuration of ext_authz.
 func checkSettings(packed *anypb.Any) (*authzv3.CheckSettings, bool) {
-	if packed == nil {
-		return nil, false
-	}
-	inner, err := packed.UnmarshalNew()
-	if err != nil {
-		return nil, false // reported by walk
-	}
-	switch c := inner.(type) {
-	case *routev3.FilterConfig:
-		return checkSettings(c.GetConfig())
-	case *authzv3.ExtAuthzPerRoute:
-		return c.GetCheckSettings(), true
-	}
-	return nil, false
+	own, _ := onRoute(packed)
+	c, ok := own.(*authzv3.ExtAuthzPerRoute)
+	return c.GetCheckSettings(), ok
 }
 
 var resourceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
@@ -264,16 +292,8 @@ func (k *checker) fingerprint(g asker, name string, levels []level, at place) {
 }
 
 func fingerprintIn(packed *anypb.Any) string {
-	if packed == nil {
-		return ""
-	}
-	inner, err := packed.UnmarshalNew()
-	if err != nil {
-		return "" // reported by walk
-	}
-	switch c := inner.(type) {
-	case *routev3.FilterConfig:
-		return fingerprintIn(c.GetConfig())
+	own, _ := onRoute(packed)
+	switch c := own.(type) {
 	case *procv3.ExtProcPerRoute:
 		return metadataOf(c.GetOverrides().GetGrpcInitialMetadata(), FingerprintMetadata)
 	case *authzv3.ExtAuthzPerRoute:
