@@ -126,8 +126,11 @@ type Agent struct {
 	Subjects []string `yaml:"subjects"` // when set, only these subjects are registered.
 	Revoked  []string `yaml:"revoked"`  // subjects, client ids and token ids (jti) that are refused.
 
-	GroupsClaim string `yaml:"groups_claim"` // the claim that has the groups. "groups" by default.
-	RolesClaim  string `yaml:"roles_claim"`  // the claim that has the roles. "roles" by default.
+	// GroupsClaim is the claim that has the groups: its exact name, or else the path to it within others, as in
+	// realm_access.roles or /realm_access/roles. So is every other claim that a configuration names. "groups" by default.
+	GroupsClaim string `yaml:"groups_claim"`
+
+	RolesClaim string `yaml:"roles_claim"` // the claim that has the roles, named as groups_claim is. "roles" by default.
 
 	// PeopleClaim is the claim that names the person acted for as people.claim names approvers. With people.claim.
 	PeopleClaim string `yaml:"people_claim"`
@@ -159,7 +162,7 @@ type People struct {
 	ClientSecretFile Path     `yaml:"client_secret_file"` // for a confidential client. Optional: PKCE is always used.
 	Audience         []string `yaml:"audience"`           // of bearer tokens for the API. The client id by default.
 	Algorithms       []string `yaml:"algorithms"`         // as agents[].algorithms.
-	GroupsClaim      string   `yaml:"groups_claim"`       // the claim that has the groups. "groups" by default.
+	GroupsClaim      string   `yaml:"groups_claim"`       // as agents[].groups_claim. "groups" by default.
 	CAFile           Path     `yaml:"ca_file"`            // PEM roots for the issuer. The system's by default.
 	Insecure         bool     `yaml:"insecure"`           // accept a plain-http issuer that is not on loopback.
 }

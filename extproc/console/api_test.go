@@ -456,6 +456,9 @@ func TestGroupsAreReadAlikeAtBothDoors(t *testing.T) {
 		{"nothing", "groups", nil, false, false, nil},
 		{"an empty list", "groups", []any{}, false, false, nil},
 		{"nested, by a pointer", "/realm/roles", map[string]any{"roles": []any{"payments-oncall"}}, true, false, nil},
+		{"nested, by dots", "realm.roles", map[string]any{"roles": []any{"payments-oncall"}}, true, false, nil},
+		{"nested, by dots, and left out", "realm.roles", nil, false, true, map[string]any{"_claim_names": map[string]any{"realm": "src1"}}},
+		{"a name that is a URL", "https://issuer.test/groups.v2", []any{"payments-oncall"}, true, false, nil},
 		{"nested, and not there", "/realm/roles", map[string]any{}, false, false, nil},
 		{"nested, by a name with a slash", "realm/roles", map[string]any{"roles": []any{"payments-oncall"}}, false, false, nil},
 		{"left out, as Entra says it", "groups", nil, false, true, map[string]any{"hasgroups": true}},
@@ -473,7 +476,11 @@ func TestGroupsAreReadAlikeAtBothDoors(t *testing.T) {
 				o.People, o.GroupsClaim = people, c.claim
 			})
 			r := f.ask()
-			claims := map[string]any{strings.Split(strings.TrimPrefix(c.claim, "/"), "/")[0]: c.groups}
+			outer, _, _ := strings.Cut(strings.TrimPrefix(strings.ReplaceAll(c.claim, "realm.", "realm/"), "/"), "/")
+			if strings.Contains(c.claim, "://") {
+				outer = c.claim
+			}
+			claims := map[string]any{outer: c.groups}
 			maps.Copy(claims, c.more)
 			if who, err := idToken(t, f, claims); (err != nil) != c.refused || err == nil && slices.Contains(who.Groups, "payments-oncall") != c.in {
 				t.Errorf("with a session: %+v, %v", who, err)

@@ -124,7 +124,7 @@ type Options struct {
 	ClientID     string                 // of the console at the issuer
 	ClientSecret func() (string, error) // for a confidential client; asked at every sign-in; may be nil
 	Algorithms   []string               // of ID tokens; RS256 and ES256 unless set
-	GroupsClaim  string                 // "groups" unless set; a name or a JSON pointer
+	GroupsClaim  string                 // "groups" unless set; named as identity.Issuer.GroupsClaim
 	PersonClaim  string                 // the claim that people share with agents' issuers; none unless set
 	CAFile       string                 // PEM roots for the issuer; the system's unless set
 	Insecure     bool                   // accept a plain-http issuer that is not on loopback

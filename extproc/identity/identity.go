@@ -123,8 +123,8 @@ type Issuer struct {
 	// clients, show that somebody signed in, and be of nobody who acts for another. Kind is then "" or "entra".
 	Clients []string
 
-	// PersonClaim is the claim that names the same person at every issuer that has one configured, an e-mail address say: a
-	// name, or a JSON pointer. Without it people of two issuers cannot be told apart.
+	// PersonClaim is the claim that names the same person at every issuer that has one configured, an e-mail address say,
+	// named as GroupsClaim is. Without it people of two issuers cannot be told apart.
 	PersonClaim string
 
 	// Tenants, when set, are the only ones accepted: of `tid` (generic, entra), `repository_owner_id` (github), the
@@ -138,8 +138,8 @@ type Issuer struct {
 	// Revoked lists subjects, client ids and token ids that are refused, also anywhere in a chain of actors.
 	Revoked []string
 
-	// GroupsClaim and RolesClaim name the claims with the principal's groups and roles: a name, or a JSON pointer
-	// ("/realm_access/roles"). Default "groups" and "roles".
+	// GroupsClaim and RolesClaim name the claims with the principal's groups and roles: the exact name, or else
+	// a path ("realm_access.roles") or a JSON pointer ("/realm_access/roles"). Default "groups" and "roles".
 	GroupsClaim, RolesClaim string
 }
 

@@ -60,7 +60,7 @@ func (t *token) readPrincipal() *Refusal {
 // Groups that the issuer left out because they were too many are an error: a rule that denies a group would not apply.
 func (t *token) set(r *reader, name string) []string {
 	if overage, ok := lookUp(t.claims, "_claim_names"); ok {
-		if names, ok := overage.(gate.Object); !ok || hasName(names, name) {
+		if names, ok := overage.(gate.Object); !ok || leftOut(names, name) {
 			r.fail(name, "in the token: the issuer left it out because it is too long (_claim_names); have it issue fewer")
 		}
 	}
@@ -70,6 +70,15 @@ func (t *token) set(r *reader, name string) []string {
 	list := slices.Clone(r.list(name))
 	slices.Sort(list)
 	return slices.Compact(list)
+}
+
+// leftOut reports whether among the names of whole claims is one that name is, or leads through.
+func leftOut(names gate.Object, name string) bool {
+	pointer, isPointer := strings.CutPrefix(name, "/")
+	first, _, _ := strings.Cut(pointer, "/")
+	return slices.ContainsFunc(names, func(m gate.Member) bool {
+		return m.Name == name || isPointer && m.Name == unescapePointer.Replace(first) || !isPointer && strings.HasPrefix(name, m.Name+".")
+	})
 }
 
 func hasName(o gate.Object, name string) bool {
@@ -279,12 +288,15 @@ var volatile = map[string]bool{
 // `warnafter` is the time after which Kubernetes wants a token renewed.
 func stable(claims gate.Object, i *issuer) gate.Object {
 	kept := make(gate.Object, 0, len(claims))
+	for _, name := range []string{i.GroupsClaim, i.RolesClaim} {
+		claims = sortedAt(claims, find(claims, name))
+	}
 	for _, m := range claims {
 		if volatile[m.Name] {
 			continue
 		}
 		switch m.Name {
-		case i.GroupsClaim, i.RolesClaim, "aud", "amr", "wids":
+		case "aud", "amr", "wids":
 			m.Value = sorted(m.Value)
 		case "xms_act_fct", "xms_sub_fct", "xms_tnt_fct", "xms_idrel": // sets, in a text
 			if s, ok := m.Value.(string); ok {
@@ -300,6 +312,25 @@ func stable(claims gate.Object, i *issuer) gate.Object {
 		kept = append(kept, m)
 	}
 	return kept
+}
+
+// sortedAt is o with the list that the steps lead to in order.
+func sortedAt(o gate.Object, steps []string) gate.Object {
+	if len(steps) == 0 {
+		return o
+	}
+	o = slices.Clone(o)
+	for n := range o {
+		if o[n].Name != steps[0] {
+			continue
+		}
+		if inner, ok := o[n].Value.(gate.Object); ok && len(steps) > 1 {
+			o[n].Value = sortedAt(inner, steps[1:])
+		} else {
+			o[n].Value = sorted(o[n].Value)
+		}
+	}
+	return o
 }
 
 func sorted(v any) any {

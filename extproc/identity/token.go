@@ -211,7 +211,7 @@ func (r *reader) object(name string) gate.Object {
 	return o
 }
 
-// list is a claim that is text or a list of texts. The name may be a JSON pointer (RFC 6901).
+// list is a claim that is text or a list of texts, named as for find.
 func (r *reader) list(name string) []string {
 	v, there := lookUp(r.claims, name)
 	if !there || v == nil {
@@ -259,22 +259,50 @@ func texts(v any) ([]string, bool) {
 	}
 }
 
-func lookUp(o gate.Object, name string) (any, bool) {
-	path, pointer := strings.CutPrefix(name, "/")
-	if !pointer {
-		return o.Get(name)
+// lookUp finds the claim that a configuration names, see find.
+func lookUp(claims gate.Object, name string) (any, bool) {
+	steps := find(claims, name)
+	var v any = claims
+	for _, step := range steps {
+		v, _ = v.(gate.Object).Get(step) //nolint:forcetypeassert // find went there
 	}
-	var v any = o
-	for step := range strings.SplitSeq(path, "/") {
-		here, ok := v.(gate.Object)
-		if !ok {
-			return nil, false
+	return v, steps != nil
+}
+
+// find returns the members of o, each within the one before, that lead to what a configuration names; nil where that is not there.
+// A name is first the exact name of a claim, whatever is in it, then a JSON pointer (RFC 6901), then a path with dots. Where a
+// step of the path may end at several dots, the longest that leads on counts.
+func find(o gate.Object, name string) []string {
+	if hasName(o, name) {
+		return []string{name}
+	}
+	if path, pointer := strings.CutPrefix(name, "/"); pointer {
+		step, rest, more := strings.Cut(path, "/")
+		if step = unescapePointer.Replace(step); more {
+			return within(o, step, "/"+rest)
+		} else if hasName(o, step) {
+			return []string{step}
 		}
-		if v, ok = here.Get(unescapePointer.Replace(step)); !ok {
-			return nil, false
+		return nil
+	}
+	for dot := strings.LastIndexByte(name, '.'); dot > 0; dot = strings.LastIndexByte(name[:dot], '.') {
+		if steps := within(o, name[:dot], name[dot+1:]); steps != nil {
+			return steps
 		}
 	}
-	return v, true
+	return nil
+}
+
+func within(o gate.Object, step, rest string) []string {
+	v, _ := o.Get(step)
+	inner, ok := v.(gate.Object)
+	if !ok {
+		return nil
+	}
+	if steps := find(inner, rest); steps != nil {
+		return append([]string{step}, steps...)
+	}
+	return nil
 }
 
 var unescapePointer = strings.NewReplacer("~1", "/", "~0", "~")
