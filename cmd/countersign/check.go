@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/identity"
@@ -18,6 +19,8 @@ import (
 func check(ctx context.Context, c *call) error {
 	f := c.flags("check")
 	path := f.String("config", "", "the configuration `file`")
+	online := f.Bool("online", false, "an issuer that does not answer is a problem too")
+	offline := f.Bool("offline", false, "ask no issuer who it says it is")
 	if _, err := c.parse(f, 0); err != nil {
 		return err
 	}
@@ -50,7 +53,13 @@ func check(ctx context.Context, c *call) error {
 		}
 	}
 	if err == nil {
+		for _, p := range conf.OutOfDate(time.Now()) {
+			tell(p)
+		}
 		checkParts(conf, tell)
+		if !*offline {
+			checkIssuers(ctx, conf, *online, tell)
+		}
 	}
 	if problems > 0 {
 		fmt.Fprintf(c.stderr, "%s: %d problem%s\n", *path, problems, map[bool]string{true: "", false: "s"}[problems == 1])
@@ -136,14 +145,48 @@ func checkEnvoyFiles(c *config.Config, tell func(any)) {
 	}
 }
 
+// askTime is how long check waits for issuers.
+const askTime = 3 * time.Second
+
+// checkIssuers makes the verifiers that serve would make, and asks the issuers who they say they are. One that cannot be reached
+// from here may be from where the gateway runs, and is a problem only where everybody has to answer.
+func checkIssuers(ctx context.Context, c *config.Config, everybody bool, tell func(any)) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	for _, of := range verifiersOf(c) {
+		v, err := identity.New(identity.Options{Issuers: of.issuers})
+		if err != nil {
+			continue // checkParts says so
+		}
+		for n, i := range v.Ask(ctx) {
+			if _, other := errors.AsType[*identity.OtherIssuerError](i.Err); other || i.Err != nil && everybody {
+				tell(c.Problem(of.key(n)+".issuer", i.Err.Error()))
+			}
+		}
+		v.Close()
+	}
+}
+
+// verifierOf is one of the verifiers that serve makes: of agents, or of people.
+type verifierOf struct {
+	of      string
+	issuers []identity.Issuer
+	key     func(n int) string // of the configuration, for the issuer
+}
+
+func verifiersOf(c *config.Config) []verifierOf {
+	list := []verifierOf{{"agents", issuersOf(c), func(n int) string { return fmt.Sprintf("agents[%d]", n) }}}
+	if c.People != nil {
+		list = append(list, verifierOf{"people", []identity.Issuer{peopleOf(c.People)}, func(int) string { return "people" }})
+	}
+	return list
+}
+
 // checkParts makes what serve would make of the configuration and keeps none of it.
 func checkParts(c *config.Config, tell func(any)) {
-	if _, err := identity.New(identity.Options{Issuers: issuersOf(c)}); err != nil {
-		tell(fmt.Sprintf("%s: agents: %v", c.File(), err))
-	}
-	if c.People != nil {
-		if _, err := identity.New(identity.Options{Issuers: []identity.Issuer{peopleOf(c.People)}}); err != nil {
-			tell(fmt.Sprintf("%s: people: %v", c.File(), err))
+	for _, v := range verifiersOf(c) {
+		if _, err := identity.New(identity.Options{Issuers: v.issuers}); err != nil {
+			tell(fmt.Sprintf("%s: %s: %v", c.File(), v.of, err))
 		}
 	}
 	if c.Approvals.Store != "embedded" {

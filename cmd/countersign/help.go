@@ -23,7 +23,7 @@ var commands = []command{
 	{"serve", "--config FILE [--envoy]", "run the service; with --envoy, run Envoy too", []string{
 		"countersign serve --envoy --config /etc/countersign/countersign.yaml",
 	}, serve},
-	{"check", "--config FILE", "report everything that is wrong with the configuration, its policies and its Envoy files", []string{
+	{"check", "--config FILE [--online | --offline]", "report everything that is wrong with the configuration, its policies, its Envoy files and what its issuers call themselves", []string{
 		"countersign check --config countersign.yaml && systemctl reload countersign",
 	}, check},
 	{"envoy bootstrap", "--config FILE", "print a bootstrap for an Envoy that takes the rest over xDS", []string{

@@ -137,6 +137,7 @@ func (g *gateway) reload(ctx context.Context) {
 		return
 	}
 	g.metrics.reload(true)
+	g.warn(next.config)
 	g.log.Info("reloaded", "config_digest", next.config.Digest(), "policy_digest", next.policies.Digest())
 }
 

@@ -95,9 +95,7 @@ func serve(ctx context.Context, c *call) error {
 		}
 	}
 	g := &gateway{log: slog.New(handler), path: *path, withEnvoy: *withEnvoy, env: c.env}
-	for _, secret := range shownSecrets(conf) {
-		g.log.Warn("a secret is not one", "file", secret)
-	}
+	g.warn(conf)
 	if err := g.open(ctx, conf); err != nil {
 		return errors.Join(err, g.closeJournal())
 	}
@@ -121,6 +119,16 @@ func serve(ctx context.Context, c *call) error {
 	g.log.Info("serving", "config", conf.File(), "envoy", conf.Listen.Envoy, "admin", conf.Listen.Admin, "version", Version)
 	g.watch(ctx, c.env.reload)
 	return g.stop(conf)
+}
+
+// warn says what of c keeps nothing from working, and should not stay.
+func (g *gateway) warn(c *config.Config) {
+	for _, secret := range shownSecrets(c) {
+		g.log.Warn("a secret is not one", "file", secret)
+	}
+	for _, p := range c.OutOfDate(time.Now()) {
+		g.log.Warn("a certificate is out of date", "problem", p)
+	}
 }
 
 // open makes the parts, bottom up: metrics, journal, state, services.

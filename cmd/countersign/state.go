@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -173,6 +174,9 @@ func resourcesOf(c *config.Config, plans *redact.Plans, cookieKey []byte) map[st
 
 var cookiesOf = map[string]extproc.Cookies{"pass": extproc.PassCookies, "session": extproc.SessionCookies}
 
+// schemes are what a value of Authorization begins with, as a rule (IANA's registry, and what is not in it).
+var schemes = []string{"apikey", "basic", "bearer", "digest", "dpop", "key", "negotiate", "token"}
+
 // credentialFile is a header whose value is in a file. The file is read again when it has changed.
 type credentialFile struct {
 	header, path string
@@ -200,6 +204,9 @@ func (f *credentialFile) Field() (web.Field, error) {
 		control := func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7F }
 		if strings.TrimSpace(value) == "" || strings.ContainsFunc(value, control) {
 			return web.Field{}, fmt.Errorf("%s does not hold one line with a header's value", f.path)
+		}
+		if scheme := strings.ToLower(strings.TrimSpace(value)); slices.Contains(schemes, scheme) {
+			return web.Field{}, fmt.Errorf("%s holds the scheme %q, and no credential after it", f.path, scheme)
 		}
 		f.read, f.value = info, value
 	}

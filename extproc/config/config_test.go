@@ -32,8 +32,12 @@ resources:
 func directory(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"cert.pem", "key.pem", "ca.pem", "value"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "value"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, key := range map[string]string{"cert": "key.pem", "ca": "ca.key"} {
+		certificate(t, dir, name, ecKey(t), time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+		if err := os.Rename(filepath.Join(dir, name+".key"), filepath.Join(dir, key)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -187,7 +191,11 @@ func TestProblems(t *testing.T) {
 		{"people of a kind that has none", good + "people: {issuer: \"https://idp.example.com\", client_id: console, kind: github}\n", ":12: people.kind: is \"github\", and must be one of oauth, entra"},
 		{"no clients of people", good + "people: {issuer: \"https://idp.example.com\", client_id: console, clients: []}\n", ":12: people.clients: names no client: name those whose tokens the API accepts, or leave the key out for people.client_id"},
 		{"an empty client of people", good + "people: {issuer: \"https://idp.example.com\", client_id: console, clients: [\"\"]}\n", ":12: people.clients: names no client: name those whose tokens the API accepts, or leave the key out for people.client_id"},
-		{"a plain console", good + "listen: {console: \"0.0.0.0:8443\"}\n", ":12: listen.console: is 0.0.0.0:8443, where approvers' sessions would cross the network in the clear: set listen.console_tls, or use a loopback address"},
+		{"a plain console", good + "listen: {console: \"192.0.2.1:8443\"}\n", ":12: listen.console: is 192.0.2.1:8443, where approvers' sessions would cross the network in the clear: set listen.console_tls, or use a loopback address"},
+		{"a console that links cannot lead to", good + "listen: {console: \"0.0.0.0:8443\", console_tls: {certificate_file: cert.pem, key_file: key.pem}}\n", ":12: listen.console: is 0.0.0.0:8443, an address that nobody can open, and links that agents and approvers get would lead there: set approvals.console_url"},
+		{"a console at every address of the machine", good + "listen: {console: \":8443\", console_tls: {certificate_file: cert.pem, key_file: key.pem}}\n", ":12: listen.console: is :8443, an address that nobody can open, and links that agents and approvers get would lead there: set approvals.console_url"},
+		{"a console at a socket", good + "listen: {console: \"unix:/run/console.sock\"}\n", ":12: listen.console: is unix:/run/console.sock, an address that nobody can open, and links that agents and approvers get would lead there: set approvals.console_url"},
+		{"links that lead nowhere", good + "approvals: {console_url: \"https://[::]:8443\"}\n", `:12: approvals.console_url: is "https://[::]:8443", an address that nobody can open: write the one that approvers use`},
 		{"a TCP address for Envoy without mTLS", good + "listen: {envoy: \"127.0.0.1:9000\"}\n", ":12: listen.envoy: is a TCP address, so Envoy must prove itself: set listen.envoy_tls with certificate_file, key_file and client_ca_file, or use unix:PATH"},
 		{"one address for two", good + "listen: {console: \"127.0.0.1:9440\"}\n", ":12: listen.console: is 127.0.0.1:9440, and so is listen.admin: give each an address of its own"},
 		{"an address of ours for Envoy", good + "listen: {admin: \"127.0.0.1:8080\"}\n", ":10: resources[0].listen.address: is 127.0.0.1:8080, and so is listen.admin: Envoy listens here, and needs an address of its own"},
@@ -269,6 +277,7 @@ func TestPlainTextWhereItIsAccepted(t *testing.T) {
 		"a loopback collector": good + "evidence: {otlp: {endpoint: \"localhost:4317\", insecure: true}}\n",
 		"an insecure network":  good + "evidence: {otlp: {endpoint: \"c:4317\", insecure: true, insecure_network: true}}\n",
 		"an insecure admin":    good + "listen: {admin: \"0.0.0.0:9440\", admin_insecure: true}\n",
+		"a console's links":    good + "listen: {console: \"0.0.0.0:8443\", console_tls: {certificate_file: cert.pem, key_file: key.pem}}\napprovals: {console_url: \"https://approvals.example.com\"}\n",
 		"no admin":             good + "listen: {admin: none}\n",
 		"Envoy over mTLS":      good + "listen: {envoy: \"0.0.0.0:9000\", envoy_tls: {certificate_file: cert.pem, key_file: key.pem, client_ca_file: ca.pem}}\n",
 		"a socket of 107":      good + "listen: {envoy: \"unix:/" + strings.Repeat("a", 106) + "\"}\n",

@@ -114,7 +114,9 @@ func (k checker) file(p Path) {
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.IsDir() {
 		k.fail("names %s, which is a directory and not a file", p)
+		return
 	}
+	k.content(p, f)
 }
 
 var (
@@ -192,6 +194,9 @@ func (c *Config) validateListen(k checker) {
 		if !c.Listen.Console.Loopback() && c.Listen.ConsoleTLS == nil {
 			k.at("console").fail("is %s, where approvers' sessions would cross the network in the clear: set listen.console_tls, or use a loopback address", c.Listen.Console)
 		}
+		if !c.Listen.Console.namesHost() && c.Approvals.ConsoleURL == "" {
+			k.at("console").fail("is %s, an address that nobody can open, and links that agents and approvers get would lead there: set approvals.console_url", c.Listen.Console)
+		}
 	}
 }
 
@@ -238,6 +243,7 @@ func (t *ServerTLS) validate(k checker) {
 	k.at("key_file").required(string(t.KeyFile))
 	k.at("certificate_file").file(t.CertificateFile)
 	k.at("key_file").file(t.KeyFile)
+	k.keyPair(t.CertificateFile, t.KeyFile)
 	k.at("client_ca_file").file(t.ClientCAFile)
 }
 
@@ -255,6 +261,7 @@ func (k checker) pair(certificate, key Path) {
 	if (certificate == "") != (key == "") {
 		k.at("certificate_file").fail("and key_file go together: set both or neither")
 	}
+	k.keyPair(certificate, key)
 }
 
 var asymmetric = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA"}
@@ -347,8 +354,12 @@ func (a *Approvals) validate(k checker) {
 	if a.ConsoleURL != "" {
 		k := k.at("console_url")
 		k.issuer(a.ConsoleURL, true)
-		if u, err := url.Parse(a.ConsoleURL); err == nil && u.Path != "" && u.Path != "/" {
+		switch u, err := url.Parse(a.ConsoleURL); {
+		case err != nil: // reported
+		case u.Path != "" && u.Path != "/":
 			k.fail("is %q: write https://HOST[:PORT], without a path", shown(a.ConsoleURL))
+		case u.Host != "" && !Address(net.JoinHostPort(u.Hostname(), "1")).namesHost():
+			k.fail("is %q, an address that nobody can open: write the one that approvers use", a.ConsoleURL)
 		}
 	}
 	if a.Webhook != nil {

@@ -46,6 +46,15 @@ func (a Address) Loopback() bool {
 	return err == nil && LoopbackHost(host)
 }
 
+// namesHost reports whether somebody can connect to the address as it is written: a socket, and all addresses of a machine, are not
+// what a link can lead to.
+func (a Address) namesHost() bool {
+	host, _, err := net.SplitHostPort(string(a))
+	ip, notIP := netip.ParseAddr(host)
+	_, unix := a.Unix()
+	return err == nil && !unix && host != "" && (notIP != nil || !ip.Unmap().IsUnspecified())
+}
+
 // LoopbackHost reports whether host is a name or address of this machine only.
 func LoopbackHost(host string) bool {
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {

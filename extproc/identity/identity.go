@@ -73,6 +73,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
@@ -246,6 +247,25 @@ func (v *Verifier) States() []State {
 		_, err := i.keys.current()
 		states[n] = State{i.name, err}
 	}
+	return states
+}
+
+// Ask asks every issuer for its keys now, all at once, and says what came of it. The verifier keeps none of them.
+func (v *Verifier) Ask(ctx context.Context) []State {
+	states := make([]State, len(v.order))
+	var asked sync.WaitGroup
+	for n, i := range v.order {
+		states[n].Issuer = i.name
+		asked.Go(guard.Func("asking an issuer", func() {
+			states[n].Err = errors.New("asking it panicked")
+			text, err := i.keys.fetch(ctx)
+			if err == nil {
+				_, _, err = readKeys(text, i.keys.use)
+			}
+			states[n].Err = err
+		}))
+	}
+	asked.Wait()
 	return states
 }
 

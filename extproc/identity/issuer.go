@@ -323,18 +323,35 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// discover reads the issuer's metadata, in which go-oidc wants exactly the issuer that was asked, and then its keys. It
-// does both each time, because the address of the keys may change.
+// OtherIssuerError says that an issuer calls itself something else than the configuration does, so that none of its tokens would
+// be accepted.
+type OtherIssuerError struct{ Configured, Said string }
+
+func (e *OtherIssuerError) Error() string {
+	slash := ""
+	if strings.TrimSuffix(e.Configured, "/") == strings.TrimSuffix(e.Said, "/") {
+		slash = ", and a slash at the end counts"
+	}
+	return fmt.Sprintf("the configuration names the issuer %q, and it calls itself %q%s: write exactly what it says", excerpt(e.Configured), excerpt(e.Said), slash)
+}
+
+// discover reads the issuer's metadata, in which its name must be exactly the one that was asked, and then its keys. It does
+// both each time, because the address of the keys may change.
 func (i *issuer) discover(ctx context.Context, client *http.Client) ([]byte, error) {
-	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, client), i.name)
+	// go-oidc compares the names too, and its error is only text.
+	provider, err := oidc.NewProvider(oidc.InsecureIssuerURLContext(oidc.ClientContext(ctx, client), i.name), i.name)
 	if err != nil {
 		return nil, fmt.Errorf("discover the issuer: %w", err)
 	}
 	var metadata struct {
-		Keys string `json:"jwks_uri"`
+		Issuer string `json:"issuer"`
+		Keys   string `json:"jwks_uri"`
 	}
 	if err := provider.Claims(&metadata); err != nil {
 		return nil, fmt.Errorf("discover the issuer: %w", err)
+	}
+	if metadata.Issuer != i.name {
+		return nil, &OtherIssuerError{i.name, metadata.Issuer}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, metadata.Keys, nil)
 	if err != nil {

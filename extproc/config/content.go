@@ -1,0 +1,135 @@
+package config
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// What is in the files that a configuration names, as far as it can be wrong whoever reads it.
+
+// maxContent bounds what is read to see what is in a file.
+const maxContent = 4 << 20
+
+// content is about what is in a file. What belongs there the key's name tells.
+func (k checker) content(p Path, f io.Reader) {
+	read := func() []byte {
+		text, err := io.ReadAll(io.LimitReader(f, maxContent))
+		if err != nil {
+			k.fail("names %s, which cannot be read: %s", p, reason(err))
+		}
+		return text
+	}
+	name := k.key[strings.LastIndexByte(k.key, '.')+1:]
+	switch {
+	case strings.HasSuffix(name, "secret_file"), strings.HasSuffix(name, "password_file"), name == "value_file", strings.Contains(k.key, "header_files."):
+		if len(bytes.TrimSpace(read())) == 0 {
+			k.fail("names %s, which is empty: a secret belongs there", p)
+		}
+	case strings.HasSuffix(name, "ca_file"):
+		if !x509.NewCertPool().AppendCertsFromPEM(read()) {
+			k.fail("names %s, which has no certificate in PEM", p)
+		}
+	}
+}
+
+// smallestRSA is the least that Envoy takes, in bits.
+const smallestRSA = 2048
+
+// keyPair wants a key to be that of a certificate. Files that cannot be read are reported elsewhere.
+func (k checker) keyPair(certificate, key Path) {
+	chain, err := os.ReadFile(string(certificate))
+	if err != nil {
+		return
+	}
+	secret, err := os.ReadFile(string(key))
+	if err != nil {
+		return
+	}
+	if leaf, _, err := nextCertificate(chain); err != nil {
+		k.at("certificate_file").fail("names %s, which has no certificate in PEM: %v", certificate, err)
+		return
+	} else if strings.HasPrefix(k.key, "resources[") {
+		k.takenByEnvoy(certificate, leaf)
+	}
+	if _, err := tls.X509KeyPair(chain, secret); err != nil {
+		k.at("key_file").fail("names %s, which is not the key of %s: %s", key, filepath.Base(string(certificate)), strings.TrimPrefix(err.Error(), "tls: "))
+	}
+}
+
+func (k checker) takenByEnvoy(p Path, leaf *x509.Certificate) {
+	switch public := leaf.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+	case *rsa.PublicKey:
+		if bits := public.N.BitLen(); bits < smallestRSA {
+			k.at("certificate_file").fail("names %s, whose RSA key has %d bits, and Envoy takes %d and more", p, bits, smallestRSA)
+		}
+	default:
+		k.at("certificate_file").fail("names %s, whose key is %v, and Envoy takes RSA and ECDSA", p, leaf.PublicKeyAlgorithm)
+	}
+}
+
+// nextCertificate is the first certificate of a PEM file, and what stands behind it.
+func nextCertificate(text []byte) (*x509.Certificate, []byte, error) {
+	for {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			return nil, nil, errors.New("there is no block that is called CERTIFICATE")
+		}
+		if text = rest; block.Type == "CERTIFICATE" {
+			leaf, err := x509.ParseCertificate(block.Bytes)
+			return leaf, rest, err
+		}
+	}
+}
+
+// OutOfDate lists the files of certificates that c names of which none is good at that time: of a chain the first counts. It is
+// no reason not to start, since what else there is works.
+func (c *Config) OutOfDate(now time.Time) Problems {
+	var list Problems
+	for _, p := range c.Paths() {
+		roots := strings.HasSuffix(p.Key, "ca_file")
+		if !roots && !strings.HasSuffix(p.Key, "certificate_file") {
+			continue
+		}
+		text, err := os.ReadFile(string(p.Path))
+		if err != nil {
+			continue // the configuration's own check says so
+		}
+		if message := outOfDate(text, roots, now); message != "" {
+			list = append(list, c.Problem(p.Key, fmt.Sprintf("names %s, and %s", p.Path, message)))
+		}
+	}
+	return list
+}
+
+func outOfDate(text []byte, roots bool, now time.Time) (message string) {
+	for {
+		var leaf *x509.Certificate
+		var err error
+		if leaf, text, err = nextCertificate(text); err != nil {
+			return message
+		}
+		switch {
+		case now.After(leaf.NotAfter):
+			message = fmt.Sprintf("the certificate of %s in it expired at %s", leaf.Subject, leaf.NotAfter.UTC().Format(time.RFC3339))
+		case now.Before(leaf.NotBefore):
+			message = fmt.Sprintf("the certificate of %s in it is not good before %s", leaf.Subject, leaf.NotBefore.UTC().Format(time.RFC3339))
+		default:
+			return ""
+		}
+		if !roots {
+			return message
+		}
+	}
+}
