@@ -16,7 +16,7 @@ func (c *Config) Paths() []NamedPath { return pathsIn(nil, "", reflect.ValueOf(c
 
 func pathsIn(list []NamedPath, key string, v reflect.Value) []NamedPath {
 	switch v.Kind() {
-	case reflect.Pointer:
+	case reflect.Pointer, reflect.Interface:
 		if !v.IsNil() {
 			list = pathsIn(list, key, v.Elem())
 		}
@@ -26,7 +26,9 @@ func pathsIn(list []NamedPath, key string, v reflect.Value) []NamedPath {
 		}
 	case reflect.Struct:
 		for f, value := range v.Fields() {
-			if name := f.Tag.Get("yaml"); name != "" {
+			if name := f.Tag.Get("yaml"); f.Anonymous {
+				list = pathsIn(list, key, value)
+			} else if name != "" {
 				list = pathsIn(list, join(key, name), value)
 			}
 		}
