@@ -17,7 +17,8 @@ import (
 // TestSchemaEqualsInput holds policies/input.schema.json to what an operation really gives policy: every member of the
 // one is in the other, so that a rule that type-checks looks at something that is there.
 func TestSchemaEqualsInput(t *testing.T) {
-	input := append(inputOf(t, "application/json", `{"a":1}`), inputOf(t, "multipart/mixed; boundary=x", "--x\r\n\r\na\r\n--x--\r\n")...)
+	input := slices.Concat(inputOf(t, "application/json", `{"a":1}`), inputOf(t, "application/x-ndjson", "{}\n{}\n"),
+		inputOf(t, "multipart/mixed; boundary=x", "--x\r\n\r\na\r\n--x--\r\n"))
 	slices.Sort(input)
 	text, err := os.ReadFile(filepath.Join("..", "policies", "input.schema.json"))
 	if err != nil {
@@ -82,7 +83,7 @@ func (n schemaNode) paths(at string) []string {
 }
 
 // open are objects whose member names are the agent's or the issuer's.
-var open = []string{"input.http.body", "input.http.headers", "input.http.query", "input.http.form", "input.http.trailers", "input.principal.claims", "input.resource.labels"}
+var open = []string{"input.http.body", "input.http.bodies", "input.http.headers", "input.http.query", "input.http.form", "input.http.trailers", "input.principal.claims", "input.resource.labels"}
 
 func pathsOf(at string, v any) []string {
 	list := []string{at}

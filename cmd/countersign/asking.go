@@ -139,11 +139,20 @@ func (a *asking) shown(q *gate.Question) (gate.Object, error) {
 	}
 	shown := make(gate.Object, len(detail))
 	for i, m := range detail {
-		plan := rest
-		if m.Name == "body" {
-			plan = body
+		values, several := m.Value.([]any)
+		switch {
+		case m.Name == "bodies" && several: // to a path each of them is a document
+			for n, v := range values {
+				if values[n], err = redactValue(body, v); err != nil {
+					return nil, fmt.Errorf("%s: %w", m.Name, err)
+				}
+			}
+		case m.Name == "body":
+			m.Value, err = redactValue(body, m.Value)
+		default:
+			m.Value, err = redactValue(rest, m.Value)
 		}
-		if m.Value, err = redactValue(plan, m.Value); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("%s: %w", m.Name, err)
 		}
 		shown[i] = m
@@ -174,6 +183,7 @@ func unseen(detail gate.Object) string {
 	}
 	bytes, _ := detail.Get("body_bytes")
 	_, isJSON := detail.Get("body")
+	_, areJSON := detail.Get("bodies")
 	form, _ := detail.Get("form")
 	fields, _ := form.(gate.Object)
 	multipart, _ := detail.Get("multipart")
@@ -184,7 +194,7 @@ func unseen(detail gate.Object) string {
 			return "a part of its body is not text, or a file of much text, and a person would approve what they cannot see"
 		}
 	}
-	if n, ok := bytes.(int64); ok && n > 0 && !isJSON && len(fields) == 0 && multipart == nil {
+	if n, ok := bytes.(int64); ok && n > 0 && !isJSON && !areJSON && len(fields) == 0 && multipart == nil {
 		return "its body is neither JSON nor a form, and a person would approve what they cannot see"
 	}
 	return ""

@@ -210,10 +210,11 @@ func (c *cardWriter) rows(o gate.Object) ([]any, error) {
 // byInterest has what an operation carries before what every operation has: a person with ten seconds begins at the top.
 // Nothing is left out.
 func byInterest(o gate.Object) gate.Object {
+	first := []string{"body", "bodies", "form", "query"}
 	rank := func(m gate.Member) int {
-		i := slices.Index([]string{"body", "form", "query"}, m.Name)
+		i := slices.Index(first, m.Name)
 		if fields, ok := m.Value.(gate.Object); i < 0 || ok && len(fields) == 0 {
-			return 3
+			return len(first)
 		}
 		return i
 	}

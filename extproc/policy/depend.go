@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -12,7 +13,7 @@ import (
 // told is a dependence.
 type uses struct {
 	context bool // input.context, or something that could be it
-	body    bool // input.http.body, .form or .multipart, or something that could be it
+	body    bool // input.http.body, .bodies, .form or .multipart, or something that could be it
 
 	everything bool           // more of the detail than one can say
 	of         map[place]bool // what of the detail
@@ -50,6 +51,8 @@ type follower struct {
 
 	whole    map[string][]string // modules of each package; where it is not nil and one rule of a package is reached, all are
 	packages map[string]bool     // that were taken in whole
+
+	namesList bool // the text "bodies" is somewhere
 }
 
 func newFollower(compiler *ast.Compiler) *follower {
@@ -116,6 +119,8 @@ func (f *follower) read(x any) {
 				f.read(part)
 			}
 			return true
+		case ast.String:
+			f.namesList = f.namesList || v == manyBodies
 		case ast.Var:
 			if v == "input" || v == "data" {
 				f.all()
@@ -163,7 +168,7 @@ func (f *follower) detail(path ast.Ref) {
 		f.uses.body, f.uses.everything = true, true
 		return
 	}
-	f.uses.body = f.uses.body || is(path[0], "body") || is(path[0], "form") || is(path[0], "multipart")
+	f.uses.body = f.uses.body || slices.ContainsFunc([]string{oneBody, manyBodies, "form", "multipart"}, func(s string) bool { return is(path[0], s) })
 	at := place{member: string(path[0].Value.(ast.String))} //nolint:forcetypeassert // isString
 	if len(path) > 1 && isString(path[1]) {
 		at.name = string(path[1].Value.(ast.String)) //nolint:forcetypeassert // isString

@@ -82,21 +82,32 @@ func clipped(v gate.Verdict) gate.Verdict {
 // judge runs the query of p on input and combines what it says. With an error the verdict is not to be used.
 func (s *Set) judge(ctx context.Context, p *preparedPackage, input *ast.Term, now time.Time, tracer topdown.QueryTracer) (v gate.Verdict, err error) {
 	defer recovered(&err)
-	answer, err := s.run(ctx, p, input, now, tracer)
-	if err != nil {
+	var sets [2]Sets
+	if err := s.say(ctx, p.question, input, now, tracer, &sets); err != nil {
 		return gate.Verdict{}, err
 	}
-	sets := [2]Sets{}
-	for _, r := range p.reads {
+	if err := s.askAside(ctx, p, input, now, tracer, &sets); err != nil {
+		return gate.Verdict{}, err
+	}
+	return Combine(sets[:]...)
+}
+
+// say adds to sets what q finds, the second of them being global's.
+func (s *Set) say(ctx context.Context, q *question, input *ast.Term, now time.Time, tracer topdown.QueryTracer, sets *[2]Sets) error {
+	answer, err := s.run(ctx, q, input, now, tracer)
+	if err != nil {
+		return err
+	}
+	for _, r := range q.reads {
 		into := &sets[0]
-		if r.pkg != p.name {
+		if r.pkg == global {
 			into = &sets[1]
 		}
 		if err := s.decode(into, r, answer[r.variable]); err != nil {
-			return gate.Verdict{}, err
+			return err
 		}
 	}
-	return Combine(sets[:]...)
+	return nil
 }
 
 // recovered turns a panic of the policy engine into an error: the input that caused it came from an agent, who must not be
@@ -110,11 +121,11 @@ func recovered(err *error) {
 // noMetadata stands for what this program never asks OPA about; without it OPA makes one for each evaluation.
 var noMetadata = map[string]any{}
 
-func (s *Set) run(ctx context.Context, p *preparedPackage, input *ast.Term, now time.Time, tracer topdown.QueryTracer) (answer topdown.QueryResult, err error) {
+func (s *Set) run(ctx context.Context, asked *question, input *ast.Term, now time.Time, tracer topdown.QueryTracer) (answer topdown.QueryResult, err error) {
 	defer recovered(&err)
 	limit := &limit{ctx: ctx, now: s.options.Now, end: s.options.Now().Add(s.options.Timeout)}
-	q := topdown.NewQuery(p.query).
-		WithQueryCompiler(p.qc).
+	q := topdown.NewQuery(asked.query).
+		WithQueryCompiler(asked.qc).
 		WithCompiler(s.compiler).
 		WithStore(s.store).
 		WithTransaction(s.txn).

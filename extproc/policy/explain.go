@@ -117,14 +117,38 @@ func (s *Set) Explain(ctx context.Context, pkg string, input []byte) (Explanatio
 	return x, nil
 }
 
-// said lists what every set has. Where the evaluation of all of them failed, that is nothing.
+// said lists what every set has, and what those say that were asked about the body in another form.
 func (s *Set) said(ctx context.Context, p *preparedPackage, input *ast.Term, trace *sources) []Statement {
-	answer, err := s.run(ctx, p, input, time.Time{}, nil)
+	list := s.statements(ctx, p.question, input, trace)
+	a, inputs := p.asides(input)
+	if a.question == nil || inputs == nil {
+		return list
+	}
+	for in := range inputs {
+		for _, said := range s.statements(ctx, a.question, in, trace) {
+			if said.Set != allowSet.String() && !slices.ContainsFunc(list, said.same) {
+				list = append(list, said)
+			}
+		}
+		if len(list) > maxElements {
+			break
+		}
+	}
+	return list
+}
+
+func (s *Statement) same(other Statement) bool {
+	return s.Set == other.Set && s.Package == other.Package && s.Element == other.Element
+}
+
+// statements lists what each set of q has. Where the evaluation of all of them failed, that is nothing.
+func (s *Set) statements(ctx context.Context, q *question, input *ast.Term, trace *sources) []Statement {
+	answer, err := s.run(ctx, q, input, time.Time{}, nil)
 	if err != nil {
 		return nil
 	}
 	var list []Statement
-	for _, r := range p.reads {
+	for _, r := range q.reads {
 		set, ok := answer[r.variable].Value.(ast.Set)
 		if !ok {
 			continue

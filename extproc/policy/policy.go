@@ -9,7 +9,8 @@
 // most mistakes, undefined reads as "this deny does not hold", and so a typing error in a deny rule would allow. That is
 // why there is a schema (input.htp.method does not load), why a rule called deny that is not a set does not load, why a
 // set called denies does not load, why built-in errors are errors (StrictBuiltinErrors), and why an element that cannot be
-// decoded denies. A `not` that an agent could make vanish by leaving something out does not load either: see negation.go.
+// decoded denies. A `not` that an agent could make vanish by leaving something out does not load either: see negation.go. A rule
+// about one body of JSON holds for each of several, and the other way round: see several.go.
 //
 // # Names
 //
@@ -113,12 +114,18 @@ const largeInput = 64 << 10
 
 // preparedPackage is a package of rules with its query, and what can be told of it from its text.
 type preparedPackage struct {
+	*question
 	name   string
-	query  ast.Body
-	qc     ast.QueryCompiler
-	reads  []said
 	uses   uses
-	digest string // of all that it can depend on
+	digest string           // of all that it can depend on
+	beside map[string]aside // by the form of a body that did not come
+}
+
+// question is a query for some sets.
+type question struct {
+	query ast.Body
+	qc    ast.QueryCompiler
+	reads []said
 }
 
 // said names one set and the variable that the query binds to it.
@@ -220,28 +227,44 @@ func (s *Set) prepareAll(c *canon) (err error) {
 // prepare makes the query of a package: one variable for each set that it or global defines. A set that a rule defines is
 // there for every input, empty or not, so the query has exactly one answer.
 func (s *Set) prepare(name string) (*preparedPackage, error) {
-	p := &preparedPackage{name: name, qc: s.compiler.QueryCompiler(), uses: usesOf(s.compiler, name)}
+	p := &preparedPackage{name: name, uses: usesOf(s.compiler, name), beside: map[string]aside{}}
 	packages := []string{name, global}
 	if name == global {
 		packages = packages[:1]
 	}
-	var body ast.Body
+	var sets []said
 	for i, pkg := range packages {
 		for kind := allowSet; kind < setKinds; kind++ {
-			if !s.shape.has(pkg, kind) {
-				continue
+			if s.shape.has(pkg, kind) {
+				sets = append(sets, said{variable: ast.Var(fmt.Sprintf("%s%d", kind, i)), pkg: pkg, kind: kind})
 			}
-			v := ast.Var(fmt.Sprintf("%s%d", kind, i))
-			set := ast.Ref{ast.DefaultRootDocument, ast.StringTerm("rules"), ast.StringTerm(pkg), ast.StringTerm(kind.String())}
-			body.Append(ast.Equality.Expr(ast.NewTerm(v), ast.NewTerm(set)))
-			p.reads = append(p.reads, said{variable: v, pkg: pkg, kind: kind})
 		}
 	}
 	var err error
-	if p.query, err = p.qc.Compile(body); err != nil {
+	if p.question, err = s.ask(sets); err != nil {
 		return nil, fmt.Errorf("prepare the query of %s: %w", packageClause(name), err)
 	}
+	for _, form := range []string{oneBody, manyBodies} {
+		if p.beside[form], err = s.asideFor(sets, form); err != nil {
+			return nil, fmt.Errorf("prepare the query of %s about %s: %w", packageClause(name), form, err)
+		}
+	}
 	return p, nil
+}
+
+func (s *Set) ask(sets []said) (*question, error) {
+	q := &question{qc: s.compiler.QueryCompiler(), reads: sets}
+	var body ast.Body
+	for _, set := range sets {
+		body.Append(ast.Equality.Expr(ast.NewTerm(set.variable), ast.NewTerm(set.ref())))
+	}
+	var err error
+	q.query, err = q.qc.Compile(body)
+	return q, err
+}
+
+func (s *said) ref() ast.Ref {
+	return ast.Ref{ast.DefaultRootDocument, ast.StringTerm("rules"), ast.StringTerm(s.pkg), ast.StringTerm(s.kind.String())}
 }
 
 // MayAsk reports whether package pkg or global has a rule that asks for a person.

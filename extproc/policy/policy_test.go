@@ -40,6 +40,7 @@ type web struct {
 	headers  gate.Object
 	volatile gate.Object // header fields
 	body     any
+	bodies   string // of several values, canonical
 }
 
 func (web) Key() string { return "http" }
@@ -75,6 +76,9 @@ func (w web) Object() gate.Object {
 	}
 	if w.body == nil {
 		o = slices.Delete(o, 1, 2)
+	}
+	if w.bodies != "" {
+		o = slices.Insert(o, 1, gate.Member{Name: "bodies", Value: gate.Raw(w.bodies)})
 	}
 	return o
 }

@@ -56,7 +56,8 @@ type (
 		Query         map[string][]string `json:"query" doc:"every value of every parameter, decoded, in order"`
 		Headers       map[string][]string `json:"headers" doc:"every value of every header that the target gets, names in lower case"`
 		Trailers      map[string][]string `json:"trailers" doc:"every value of every trailer, names in lower case"`
-		Body          any                 `json:"body,omitempty" doc:"the body when it is JSON; not there when it is not"`
+		Body          any                 `json:"body,omitempty" doc:"the body when it is JSON; not there when it is not, or when it has several values"`
+		Bodies        []any               `json:"bodies,omitempty" doc:"the values of a body of several, such as NDJSON, in order; rules about body are asked about each"`
 		Form          map[string][]string `json:"form" doc:"every value of every field of a form body, decoded, in order"`
 		Multipart     []partSchema        `json:"multipart,omitempty" doc:"the parts of a multipart body, in order; not there when it is none"`
 		BodySHA256    string              `json:"body_sha256" doc:"in hex; empty when there is no body or it is streamed"`

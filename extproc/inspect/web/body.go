@@ -10,17 +10,20 @@ import (
 	"unicode"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/media"
 )
 
 // bodyKind is how a body is read.
 type bodyKind int
 
 const (
-	asBytes bodyKind = iota // says that it is something else
-	asJSON                  // says that it is JSON
-	asForm                  // application/x-www-form-urlencoded
-	asParts                 // multipart of any kind
-	asAny                   // says nothing
+	asBytes   bodyKind = iota // says that it is something else
+	asJSON                    // says that it is JSON
+	asLines                   // says that it is JSON values, one a line
+	asRecords                 // says that it is a JSON text sequence
+	asForm                    // application/x-www-form-urlencoded
+	asParts                   // multipart of any kind
+	asAny                     // says nothing
 )
 
 func (i *Inspector) classify(h *heading) error {
@@ -34,19 +37,23 @@ func (i *Inspector) classify(h *heading) error {
 		i.kind = asAny
 		return nil
 	}
-	media, params, err := mime.ParseMediaType(h.contentType)
+	name, params, err := mime.ParseMediaType(h.contentType)
 	if err != nil {
 		return unreadable("The request's Content-Type %q cannot be read: %v.", h.contentType, err)
 	}
-	switch {
-	case isGRPCType(media):
+	switch kind := media.KindOf(name); {
+	case isGRPCType(name):
 		i.framed = true
-	case isJSONType(media):
-		i.kind = asJSON
-	case media == "application/x-www-form-urlencoded" || media == "application/x-url-encoded": // Werkzeug reads the second too
+	case kind == media.JSON:
+		i.kind, i.plainJSON = asJSON, name == "application/json"
+	case kind == media.Lines:
+		i.kind = asLines
+	case kind == media.Records:
+		i.kind = asRecords
+	case name == "application/x-www-form-urlencoded" || name == "application/x-url-encoded": // Werkzeug reads the second too
 		i.kind = asForm
-	case strings.HasPrefix(media, "multipart/"):
-		i.kind, i.isForm = asParts, media == "multipart/form-data"
+	case strings.HasPrefix(name, "multipart/"):
+		i.kind, i.isForm = asParts, name == "multipart/form-data"
 		if err := i.setBoundary(h.contentType, params); err != nil {
 			return err
 		}
@@ -54,20 +61,16 @@ func (i *Inspector) classify(h *heading) error {
 	return checkCharset(params["charset"], "The request's body")
 }
 
-func isGRPCType(media string) bool {
-	return media == "application/grpc" || strings.HasPrefix(media, "application/grpc+") || strings.HasPrefix(media, "application/grpc-web")
+func isGRPCType(name string) bool {
+	return name == "application/grpc" || strings.HasPrefix(name, "application/grpc+") || strings.HasPrefix(name, "application/grpc-web")
 }
 
 // IsGRPC reports whether a request is a call of gRPC by its Content-Type, whatever else is wrong with it.
 func IsGRPC(fields []Field) bool {
 	return slices.ContainsFunc(fields, func(f Field) bool {
-		media, _, _ := strings.Cut(f.Value, ";")
-		return f.Name == "content-type" && isGRPCType(strings.ToLower(strings.TrimSpace(media)))
+		name, _, _ := strings.Cut(f.Value, ";")
+		return f.Name == "content-type" && isGRPCType(strings.ToLower(strings.TrimSpace(name)))
 	})
-}
-
-func isJSONType(media string) bool {
-	return media == "application/json" || strings.HasSuffix(media, "+json") || media == "text/json"
 }
 
 func checkCharset(charset, what string) error {
@@ -93,14 +96,22 @@ func (i *Inspector) readBody() (err error) {
 		err = i.multipart()
 	case asAny:
 		err = i.untyped()
+	case asLines:
+		r.Bodies, err = i.lines()
+	case asRecords:
+		r.Bodies, err = i.records()
 	case asBytes, asJSON:
 	}
 	if err != nil {
 		return err
 	}
-	if i.kind == asJSON || looksLikeJSON(i.body) && r.Multipart == nil && (!i.framed || !isGRPC(i.body)) {
+	if i.kind == asJSON || looksLikeJSON(i.body) && r.Multipart == nil && r.Bodies == "" && (!i.framed || !isGRPC(i.body)) {
 		r.Body, err = i.json(i.body, "request's JSON body")
 		r.JSON = err == nil
+		if errors.Is(err, errSeveral) && i.mayBeLines() {
+			i.values = 0
+			r.Bodies, err = i.lines()
+		}
 	}
 	return err
 }

@@ -31,34 +31,55 @@ const DefaultValues = 100_000
 // json reads text as one JSON value (RFC 8259, as strict as RFC 7493 on names and text) in canonical form. There is no
 // tree of it: see the package comment for what that costs. what is where the text stands, for a refusal.
 func (i *Inspector) json(text []byte, what string) (gate.Raw, error) {
+	if err := i.fitsJSON(text, what); err != nil {
+		return "", err
+	}
+	r := i.newReader(len(text), what)
+	if err := r.text(text); err != nil {
+		return "", err
+	}
+	return gate.Raw(r.out), nil
+}
+
+// fitsJSON refuses what is not looked into at all.
+func (i *Inspector) fitsJSON(text []byte, what string) error {
 	if bytes.HasPrefix(text, []byte("\xEF\xBB\xBF")) {
-		return "", unreadable("The %s begins with a byte order mark. Leave it out.", what)
+		return unreadable("The %s begins with a byte order mark. Leave it out.", what)
 	}
 	if int64(len(text))+40*int64(i.opt.maxValues()) > math.MaxInt32 { // 40 is what a number can grow by
-		return "", &Error{gate.TooLarge, fmt.Sprintf("The %s is too large to be read as JSON. Send less at a time.", what)}
+		return &Error{gate.TooLarge, fmt.Sprintf("The %s is too large to be read as JSON. Send less at a time.", what)}
 	}
-	r := jsonReader{
-		Inspector: i, what: what, text: text, out: make([]byte, 0, len(text)+16),
-		dec: jsontext.NewDecoder(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)), // it would keep each name for that
-	}
+	return nil
+}
+
+func (i *Inspector) newReader(n int, what string) *jsonReader {
+	return &jsonReader{Inspector: i, what: what, out: make([]byte, 0, n+16), dec: jsontext.NewDecoder(&bytes.Buffer{})}
+}
+
+// errSeveral refuses JSON with more after its first value.
+var errSeveral = &Error{gate.Unreadable, "The request's JSON body has more than one JSON value. Send several as application/x-ndjson, each on a line of its own."}
+
+// text reads one value, and appends it.
+func (r *jsonReader) text(text []byte) error {
+	r.dec.Reset(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)) // it would keep each name for that
 	err := r.value()
 	if err == nil {
 		if _, err = r.dec.ReadToken(); errors.Is(err, io.EOF) {
-			return gate.Raw(r.out), nil
+			return nil
 		}
 		if err == nil {
-			return "", unreadable("The %s has more than one JSON value.", what)
+			return errSeveral
 		}
 	}
 	var refused *Error
 	if errors.As(err, &refused) {
-		return "", refused
+		return refused
 	}
 	var syntactic *jsontext.SyntacticError
 	if errors.As(err, &syntactic) {
-		return "", unreadable("The %s is not valid JSON at byte %d: %v. Send valid JSON in UTF-8.", what, syntactic.ByteOffset, syntactic.Err)
+		return unreadable("The %s is not valid JSON at byte %d: %v. Send valid JSON in UTF-8.", r.what, syntactic.ByteOffset, syntactic.Err)
 	}
-	return "", unreadable("The %s is not valid JSON: %v.", what, err)
+	return unreadable("The %s is not valid JSON: %v.", r.what, err)
 }
 
 // jsonReader writes the canonical form of text to out while it reads. The members of the objects that it is within are a
@@ -66,7 +87,6 @@ func (i *Inspector) json(text []byte, what string) (gate.Raw, error) {
 type jsonReader struct {
 	*Inspector
 	what    string
-	text    []byte
 	dec     *jsontext.Decoder
 	out     []byte
 	members []jsonMember

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/media"
 )
 
 // Bounds on multipart bodies. Go, PHP and Django stop at about as many parts.
@@ -144,13 +145,13 @@ func (i *Inspector) partField(p *part, f Field) error {
 	case "content-disposition":
 		return p.disposition(f.Value, i.isForm)
 	case "content-type":
-		media, params, err := mime.ParseMediaType(f.Value)
+		name, params, err := mime.ParseMediaType(f.Value)
 		if err != nil {
 			return unreadable("A part of the request's multipart body has a Content-Type %.100q that cannot be read: %v.", f.Value, err)
 		}
-		p.media = media
-		if i.isForm && strings.HasPrefix(media, "multipart/") {
-			return unreadable("The request's form has a part that has parts itself (%s), which servers read in different ways. Send them one by one.", media)
+		p.media = name
+		if i.isForm && strings.HasPrefix(name, "multipart/") {
+			return unreadable("The request's form has a part that has parts itself (%s), which servers read in different ways. Send them one by one.", name)
 		}
 		return checkCharset(params["charset"], "A part of the request's multipart body")
 	case "content-transfer-encoding":
@@ -262,8 +263,8 @@ func (i *Inspector) partData(p *part) error {
 	if name == "_charset_" && !strings.EqualFold(string(p.data), "utf-8") {
 		return unreadable("The request's form says that it is in another charset than UTF-8 (_charset_). Send UTF-8.")
 	}
-	isText := p.media == "" || strings.HasPrefix(p.media, "text/") || isJSONType(p.media) ||
-		strings.HasSuffix(p.media, "xml") || p.media == "application/x-www-form-urlencoded" || p.media == "application/http"
+	kind := media.KindOf(p.media)
+	isText := p.media == "" || kind != media.Bytes || p.media == "application/http"
 	readable := utf8.Valid(p.data) && bytes.IndexByte(p.data, 0) < 0
 	if i.isForm && !p.hasFile && isText && !readable {
 		return unreadable("The request's form has a value of %.100q that is not text in UTF-8. Send it as a file, or with its type.", p.name)
@@ -273,7 +274,7 @@ func (i *Inspector) partData(p *part) error {
 		return unreadable("The request's form has %.100q as a file without a name, which some servers read as a value. Send the file's name.", p.name)
 	}
 	p.shown = readable && (isValue || isText && len(p.data) <= maxPartText)
-	if isJSONType(p.media) && len(p.data) > 0 {
+	if kind == media.JSON && len(p.data) > 0 {
 		if _, err := i.json(p.data, "JSON in a part of the request's body"); err != nil {
 			return err
 		}

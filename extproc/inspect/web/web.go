@@ -14,7 +14,8 @@
 //
 // A body is parsed as JSON where it says that it is, and also where it does not say so but looks like it: otherwise an
 // agent could hide a JSON body from policy by calling it text/plain or a form, and many targets would read it all the same.
-// A body without a Content-Type is read as a form too, as Rack does. The names of parameters are held to what frameworks
+// Several values (NDJSON, JSON text sequences) are read where the type says so, and lines of them as application/json too
+// where Elasticsearch takes them so (several.go). A body without a Content-Type is read as a form too, as Rack does. The names of parameters are held to what frameworks
 // make of them (names.go): one that is another name to one of them is refused, and so are two that are one.
 //
 // Multipart is looked into one level deep (multipart.go): policy sees each part's name, file name, type, size and SHA-256, the
@@ -110,6 +111,7 @@ type Request struct {
 	Trailers  gate.Object // name -> list of values
 	Body      gate.Raw    // the body in canonical form; empty where JSON is false
 	JSON      bool        // the body was JSON
+	Bodies    gate.Raw    // the list of the values of a body of several, in canonical form; empty where it is none
 	Form      gate.Object // decoded name -> list of decoded values, of a form body
 	Multipart []any       // a gate.Object for each part of a multipart body; nil where it is none
 
@@ -138,6 +140,9 @@ func (r *Request) Key() string { return "http" }
 // undefined; where it is null, null was sent.
 func (r *Request) Object() gate.Object {
 	o := append(make(gate.Object, 0, 16), gate.Member{Name: "authority", Value: r.Authority})
+	if r.Bodies != "" {
+		o = append(o, gate.Member{Name: "bodies", Value: r.Bodies})
+	}
 	if r.JSON {
 		o = append(o, gate.Member{Name: "body", Value: r.Body})
 	}
@@ -166,16 +171,17 @@ func (r *Request) Object() gate.Object {
 // Inspector reads one request. Call Head, then Write for each piece of the body, then Trailers if there are any, then
 // Request. Its first error is final.
 type Inspector struct {
-	opt     Options
-	request Request
-	begun   bool // Head was called
-	tunnel  bool // the request asks to pass bytes of another protocol, which the resource accepts
-	kind    bodyKind
-	framed  bool  // says that it is gRPC
-	isForm  bool  // says that it is multipart/form-data
-	length  int64 // Content-Length; -1 where there is none
-	body    []byte
-	values  int // of the body, that were read
+	opt       Options
+	request   Request
+	begun     bool // Head was called
+	tunnel    bool // the request asks to pass bytes of another protocol, which the resource accepts
+	kind      bodyKind
+	plainJSON bool  // says that it is application/json
+	framed    bool  // says that it is gRPC
+	isForm    bool  // says that it is multipart/form-data
+	length    int64 // Content-Length; -1 where there is none
+	body      []byte
+	values    int // of the body, that were read
 
 	boundary string // of a multipart body
 	remove   []string

@@ -22,7 +22,11 @@ func (i *Inspector) Weight() int64 {
 	// What begins a value is counted wherever it stands, in a text too: that is fast, and never too little. Of more values
 	// than are accepted none is ever policy's.
 	values := 1
-	for _, begin := range []string{",", ":", "[", "{", "&"} {
+	begins := []string{",", ":", "[", "{", "&"}
+	if i.kind == asLines || i.kind == asRecords || i.mayBeLines() {
+		begins = append(begins, "\n")
+	}
+	for _, begin := range begins {
 		values += bytes.Count(i.body, []byte(begin))
 	}
 	return perByteJudged*int64(len(i.body)) + perValue*int64(min(values, i.opt.maxValues()))
