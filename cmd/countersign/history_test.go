@@ -46,6 +46,27 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 }
 
+// Two issuers may give their agents the same subject and the same token id: what one did is nothing of the other's, and on no card
+// of it.
+func TestHistoryIsOfOneAgent(t *testing.T) {
+	h := newHistory()
+	op := func(issuer, subject, session string) *gate.Operation {
+		return &gate.Operation{
+			Principal: &gate.Principal{Issuer: issuer, Subject: subject}, Verb: "GET", Target: "/" + issuer,
+			Context: gate.Context{Session: session},
+		}
+	}
+	h.add(op("https://idp", "agent", "1"), gate.Allow, time.Now())
+	for _, other := range []*gate.Operation{op("https://other", "agent", "1"), op("https://idp", "agent-2", "1"), op("https://idp", "agent", "2"), op("", "agent", "1"), op("https://idp", "agent", "")} {
+		if past := h.of(other); len(past) != 0 {
+			t.Errorf("%+v has done %v", other.Principal, past)
+		}
+	}
+	if past := h.of(op("https://idp", "agent", "1")); len(past) != 1 {
+		t.Errorf("it has done %v", past)
+	}
+}
+
 func historyBytes(past []approval.Past) int {
 	n := 0
 	for _, p := range past {

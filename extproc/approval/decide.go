@@ -28,8 +28,11 @@ const (
 // request says what came of it. The refusals are the errors of this package, in this order: ErrNotFound, ErrClosed,
 // ErrOwnOperation, ErrNotApprover, ErrDecidedAlready, ErrUnclearPerson, ErrAuthentication, ErrOldCard. Each is recorded.
 //
-// After any other error the answer may or may not stand; asking again says which.
+// After any other error the answer may or may not stand; asking again says which. What a person has sent counts, also where they
+// do not wait for it: that ctx ends is nothing to the answer.
 func (d *Desk) Decide(ctx context.Context, by Approver, id string, a Answer) (Request, error) {
+	ctx, cancel := carried(ctx)
+	defer cancel()
 	decision := Decision{
 		By: by, Approve: a.Approve, Reason: cut(valid(a.Reason), reasonBytes), Card: a.Card, Think: max(0, a.Think), Nonce: rand.Text(),
 	}

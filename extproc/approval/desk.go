@@ -316,6 +316,14 @@ func (d *Desk) update(ctx context.Context, id string, change func(now time.Time,
 	return r, d.record(ctx, &r)
 }
 
+// carryTime bounds a change that nobody may wait for any more.
+const carryTime = 10 * time.Second
+
+// carried is for a change that is carried through once it has begun.
+func carried(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), carryTime)
+}
+
 // close closes a request whose deadline has passed, and leaves any other alone.
 func (d *Desk) close(ctx context.Context, id string) error {
 	_, err := d.update(ctx, id, func(now time.Time, r *Request) error {
@@ -410,6 +418,8 @@ func (d *Desk) voidAll(ctx context.Context, page []Request, rules map[string]str
 // Nobody else closes a request that an agent has turned away from: a client that gives up after a minute is as a rule one
 // that comes back, and a person may be reading the card.
 func (d *Desk) Left(ctx context.Context, op *gate.Operation, id string) error {
+	ctx, cancel := carried(ctx)
+	defer cancel()
 	r, err := d.store.Get(ctx, id)
 	if err != nil {
 		return fmt.Errorf("record that the agent of operation %s left: %w", op.ID, err)

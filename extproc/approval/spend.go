@@ -49,8 +49,14 @@ type Spending struct {
 
 // Spend uses the live grant for a digest. With true the grant is this operation's alone, and the record of that is
 // durable. With false and no error there is no grant: none was made, another operation had it, it expired, or what it was
-// made under has changed, which voids it. With an error nothing may be let through.
+// made under has changed, which voids it. With an error nothing may be let through. Whoever has left spends nothing; once it has
+// begun, a spend is carried through whether ctx ends or not.
 func (d *Desk) Spend(ctx context.Context, s Spending) (Grant, bool, error) {
+	if err := ctx.Err(); err != nil {
+		return Grant{}, false, fmt.Errorf("spend a grant: %w", err)
+	}
+	ctx, cancel := carried(ctx)
+	defer cancel()
 	if s.Op == "" || s.Verdict.RulesDigest == "" || s.Verdict.Effect != gate.Ask && s.Verdict.Effect != gate.Allow {
 		return Grant{}, false, nil
 	}

@@ -277,7 +277,6 @@ func (c *Console) apiDecide(w http.ResponseWriter, r *http.Request, who *person)
 }
 
 func (c *Console) decide(r *http.Request, who *person, body decisionBody) (approval.Request, error) {
-	// What the person sent counts even when they do not wait for the answer.
 	id := r.PathValue("id")
 	if !plainID(id) {
 		id = excerpt(id)

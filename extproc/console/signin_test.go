@@ -27,14 +27,21 @@ var (
 // form posts a form as a browser does from our page.
 func (f *fixture) form(browser *http.Client, path string, fields url.Values, change ...func(*http.Request)) reply {
 	f.t.Helper()
-	req := f.request("POST", path, "", fields.Encode())
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Origin", f.url)
-	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	req := f.filled(path, fields)
 	for _, c := range change {
 		c(req)
 	}
 	return f.send(browser, req)
+}
+
+// filled is a form as a browser sends it from our page.
+func (f *fixture) filled(path string, fields url.Values) *http.Request {
+	f.t.Helper()
+	req := f.request("POST", path, "", fields.Encode())
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Origin", f.url)
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	return req
 }
 
 // fields are those of the forms on a page.

@@ -52,7 +52,8 @@ type Approvals interface {
 	Ask(ctx context.Context, q *Question) (p Pending, recorded func() error, err error)
 	// Wait returns when the request has ended. Its error is that of ctx where ctx ends first.
 	Wait(ctx context.Context, id string) (Answer, error)
-	// Left records that whoever waited with operation op for the request with this id is gone. The request stays as it is.
+	// Left records, also where ctx has ended, that whoever waited with operation op for the request with this id is gone. The
+	// request stays as it is.
 	Left(ctx context.Context, op *Operation, id string) error
 }
 

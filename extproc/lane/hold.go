@@ -131,7 +131,7 @@ func (a *Attempt) LeftWaiting(ctx context.Context) (reason string, left bool) {
 		return "", false
 	}
 	if asked := a.State.Gate.Approvals; asked != nil {
-		if err := asked.Left(context.WithoutCancel(ctx), &a.Op, p.ID); err != nil {
+		if err := asked.Left(ctx, &a.Op, p.ID); err != nil {
 			a.lane.Log.Error("that a client left during a hold could not be recorded as such", "operation", a.Op.ID, "approval", p.ID, "error", err)
 		}
 	}

@@ -13,6 +13,18 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
+// leaves is the context of an agent that leaves once it was seen to be there.
+type leaves struct {
+	context.Context //nolint:containedctx // it is one
+	leave           context.CancelFunc
+}
+
+func (l *leaves) Err() error {
+	err := l.Context.Err()
+	l.leave()
+	return err
+}
+
 func testRules(t *testing.T, open Open) {
 	ask := Verdict("p1", 1)
 	for _, c := range []struct {
@@ -205,6 +217,29 @@ func testRules(t *testing.T, open Open) {
 			wantError(t, err, approval.ErrClosed)
 			if o.spend(t, op, Verdict("p1", 2)) {
 				t.Error("a rejected request was spent")
+			}
+		}},
+		{"an answer counts although whoever sent it has left", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			r := o.ask(t, op, ask)
+			left, leave := context.WithCancel(t.Context())
+			leave()
+			r, err := o.desks[0].Decide(left, Oncall("bob"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
+			if err != nil || r.State != approval.Approved || len(o.lines(approval.RecordDecided)) != 1 || !o.spend(t, op, ask) {
+				t.Errorf("it is %s, %v, with %d records", r.State, err, len(o.lines(approval.RecordDecided)))
+			}
+		}},
+		{"an agent that has left spends nothing, and one that leaves while it spends has spent", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			o.approve(t, o.ask(t, op, ask), "bob")
+			left, leave := context.WithCancel(t.Context())
+			leave()
+			if _, ok, err := o.desks[0].Spend(left, Spending(op, ask)); ok || err == nil {
+				t.Fatalf("it has spent after it had left: %v", err)
+			}
+			leaving, leave := context.WithCancel(t.Context())
+			if g, ok, err := o.desks[0].Spend(&leaves{leaving, leave}, Spending(op, ask)); !ok || err != nil || !g.For(op.ID) {
+				t.Errorf("it has not spent: %v", err)
 			}
 		}},
 		{"a request expires, and then asks anew", func(o *approval.Options) { o.TTL = 60 * time.Millisecond }, func(t *testing.T, o *office) {
