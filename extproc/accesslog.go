@@ -69,6 +69,8 @@ func (s *Server) transit(ctx context.Context, e *data.HTTPAccessLogEntry) {
 	if err := st.Gate.Recorder.Post(ctx, &gate.Record{Type: gate.Transit, Op: t.op, Body: t.object()}); err != nil {
 		s.lane.Log.Error("an access log entry could not be recorded", "operation", t.op, "error", err)
 	}
+	_, known := st.Resources[t.resource]
+	s.seen(&t, known)
 	if t.op != "" {
 		s.lane.Ended(lane.End{
 			Op: t.op, Status: int(t.status), BytesIn: int64(t.bytesIn), BytesOut: int64(t.bytesOut), Duration: t.duration,
@@ -81,10 +83,15 @@ func (s *Server) transit(ctx context.Context, e *data.HTTPAccessLogEntry) {
 type transit struct {
 	op, resource, requestID, peer, upstream string
 	verb, target, authority, details, flags string
-	status                                  uint32
-	bytesIn, bytesOut                       uint64
-	duration                                time.Duration
-	clientGone, targetFailed                bool
+
+	responseFlags            string // all that Envoy sets
+	trouble                  string // those of them that are a failure of the target; "" where it did not fail
+	failure                  string // of the connection to the target
+	upstreamHost             string // that was chosen, also where it got nothing
+	status                   uint32
+	bytesIn, bytesOut        uint64
+	duration                 time.Duration
+	clientGone, targetFailed bool
 }
 
 func readTransit(e *data.HTTPAccessLogEntry) transit {
@@ -104,13 +111,17 @@ func readTransit(e *data.HTTPAccessLogEntry) transit {
 		bytesOut:  resp.GetResponseBodyBytes(),
 		duration:  c.GetDuration().AsDuration(),
 	}
+	t.failure, t.upstreamHost, t.responseFlags = c.GetUpstreamTransportFailureReason(), addressText(c.GetUpstreamRemoteAddress()), flagsOf(flags)
 	if c.GetUpstreamWireBytesSent() > 0 {
-		t.upstream = addressText(c.GetUpstreamRemoteAddress())
+		t.upstream = t.upstreamHost
 	}
 	t.clientGone = flags.GetDownstreamConnectionTermination() || flags.GetDownstreamProtocolError() || flags.GetStreamIdleTimeout()
 	t.targetFailed = flags.GetUpstreamConnectionFailure() || flags.GetUpstreamConnectionTermination() || flags.GetUpstreamRemoteReset() ||
 		flags.GetUpstreamRequestTimeout() || flags.GetNoHealthyUpstream() || flags.GetUpstreamProtocolError() || flags.GetUpstreamMaxStreamDurationReached() ||
 		flags.GetUpstreamOverflow() || flags.GetUpstreamRetryLimitExceeded()
+	if !t.clientGone && (t.targetFailed || flags.GetNoClusterFound() || flags.GetDnsResolutionFailure()) {
+		t.trouble = t.responseFlags
+	}
 	switch {
 	case t.clientGone:
 		t.flags = "client"
@@ -166,9 +177,12 @@ func (t *transit) object() gate.Object {
 		{Name: "peer", Value: lane.Claimed(t.peer)},
 		{Name: "request_id", Value: lane.Claimed(t.requestID)},
 		{Name: "resource", Value: lane.Claimed(t.resource)},
+		{Name: "response_flags", Value: t.responseFlags},
 		{Name: "status", Value: int64(t.status)},
 		{Name: "target", Value: lane.Claimed(t.target)},
 		{Name: "upstream", Value: lane.Claimed(t.upstream)},
+		{Name: "upstream_failure", Value: lane.Claimed(t.failure)},
+		{Name: "upstream_host", Value: lane.Claimed(t.upstreamHost)},
 		{Name: "verb", Value: t.verb},
 	}
 }

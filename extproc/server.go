@@ -69,6 +69,7 @@ type Server struct {
 	lane      *lane.Lane
 	clocks    clocks
 	differing differing
+	targets   targets
 }
 
 // New returns the services of a lane.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,7 +56,8 @@ func (g *gateway) listenProfile(ctx context.Context, a config.Address) error {
 }
 
 // ready answers 200 where an operation could be allowed now, and 503 where none could; the body has a line for each condition.
-// An issuer that is away has a line too, and turns nobody else's agents away. What Envoy refused is red until it has taken
+// An issuer that is away has a line too, and turns nobody else's agents away; so have the issuer of people, a target that fails and
+// a configuration that was not taken: with what is in force the gateway works. What Envoy refused is red until it has taken
 // it: whoever changed the configuration must not believe that it is in force.
 func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 	var b strings.Builder
@@ -68,8 +70,18 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintf(&b, "%s: ok\n", name)
 	}
+	var failing []string
+	tell := func(what string, states []identity.State) { // what keeps others from nothing
+		for _, i := range states {
+			said := "ok"
+			if i.Err != nil {
+				said = i.Err.Error()
+			}
+			fmt.Fprintf(&b, "%s %s: %s\n", what, i.Issuer, said)
+		}
+	}
 	g.mu.Lock()
-	a, envoy, draining, courier := g.active, g.envoy, g.draining, g.courier
+	a, envoy, draining, courier, rejected := g.active, g.envoy, g.draining, g.courier, g.rejected
 	g.mu.Unlock()
 	if draining {
 		line("serving", fmt.Errorf("the gateway is stopping"))
@@ -77,17 +89,21 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 	if a == nil {
 		line("config", fmt.Errorf("no configuration is active"))
 	} else {
-		line("config", nil)
+		if rejected == "" {
+			line("config", nil)
+		} else {
+			fmt.Fprintf(&b, "config: the file on disk is not what is active: it was rejected: %s\n", rejected)
+		}
 		line("policies", nil)
 		line("issuers", a.verifier.Ready())
-		for _, i := range a.verifier.States() {
-			said := "ok"
-			if i.Err != nil {
-				said = i.Err.Error()
-			}
-			fmt.Fprintf(&b, "issuer %s: %s\n", i.Issuer, said)
-		}
+		tell("issuer", a.verifier.States())
 	}
+	tell("people's issuer", g.peoplesIssuer())
+	for resource, words := range g.server.FailingTargets() {
+		failing = append(failing, fmt.Sprintf("target of %s: failed when it was asked last: %s\n", resource, words))
+	}
+	slices.Sort(failing)
+	b.WriteString(strings.Join(failing, ""))
 	line("journal", g.journal.Err())
 	if courier != nil {
 		fmt.Fprintf(&b, "collector: %s\n", collectorState(courier))
@@ -129,6 +145,7 @@ type metrics struct {
 	meter      metric.Meter
 	operations metric.Int64Counter
 	outcomes   metric.Int64Counter
+	targets    metric.Int64Counter
 	deciding   metric.Float64Histogram
 	alarms     metric.Int64Counter
 	reloads    metric.Int64Counter
@@ -149,6 +166,7 @@ func newMetrics() (*metrics, error) {
 	}{
 		{&m.operations, "countersign.operations", "Decisions, by resource and effect."},
 		{&m.outcomes, "countersign.outcomes", "Operations that ended, by resource and result."},
+		{&m.targets, "countersign.target.failures", "Requests whose target could not be reached or broke off, by resource."},
 		{&m.alarms, "countersign.alarms", "Alarms, by kind."},
 		{&m.reloads, "countersign.reloads", "Reloads of the configuration, by whether the new one was taken."},
 	} {
@@ -175,6 +193,7 @@ func (m *metrics) observer() lane.Observer {
 		Finished: func(resource string, result gate.Result, _ time.Duration) {
 			m.outcomes.Add(ctx, 1, m.labels("result", resource, string(result)))
 		},
+		TargetFailed: func(resource string) { m.targets.Add(ctx, 1, m.labels("", resource, "")) },
 	}
 }
 
@@ -211,9 +230,8 @@ func (m *metrics) reload(taken bool) {
 }
 
 // issuers registers which of them can be verified.
-func (m *metrics) issuers(states func() []identity.State) error {
-	_, err := m.meter.Int64ObservableGauge("countersign.issuer.ready", metric.WithUnit("1"),
-		metric.WithDescription("1 while the keys of an issuer of agents' tokens can be had, so that its agents are served; 0 otherwise."),
+func (m *metrics) issuers(name, description string, states func() []identity.State) error {
+	_, err := m.meter.Int64ObservableGauge(name, metric.WithUnit("1"), metric.WithDescription(description),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 			for _, i := range states() {
 				var ready int64
@@ -225,7 +243,7 @@ func (m *metrics) issuers(states func() []identity.State) error {
 			return nil
 		}))
 	if err != nil {
-		return fmt.Errorf("make the metric countersign.issuer.ready: %w", err)
+		return fmt.Errorf("make the metric %s: %w", name, err)
 	}
 	return nil
 }

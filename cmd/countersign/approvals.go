@@ -31,6 +31,16 @@ type approvals struct {
 	done      chan struct{}
 }
 
+// peoplesIssuer is whether people can sign in; empty where there is no console.
+func (g *gateway) peoplesIssuer() []identity.State {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.approvals == nil || g.approvals.people == nil {
+		return nil
+	}
+	return g.approvals.people.States()
+}
+
 // openApprovals opens the store and the desk. It does nothing where the configuration names no people.
 func (g *gateway) openApprovals(ctx context.Context, c *config.Config) error {
 	if c.People == nil {

@@ -55,7 +55,9 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 		}
 		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
 	}
+	g.mu.Lock()
 	g.approvals.console, g.approvals.people = server, people
+	g.mu.Unlock()
 	go guard.Func("the console", func() {
 		if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			g.alarm("listener_failed", err.Error())

@@ -253,7 +253,7 @@ var shown = map[string][]string{
 	gate.GatewayStarted:    {"version", "pid", "key"},
 	gate.GatewayStopped:    {"open", "reason"},
 	gate.Heartbeat:         {"open"},
-	gate.Transit:           {"resource", "verb", "target", "status", "flags", "upstream"},
+	gate.Transit:           {"resource", "verb", "target", "status", "flags", "details", "response_flags", "upstream", "upstream_host", "upstream_failure"},
 	gate.Alarm:             {"kind", "detail"},
 
 	"approval.requested": {"approval", "resource", "verb", "target", "expires"},

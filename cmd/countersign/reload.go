@@ -127,6 +127,7 @@ func (g *gateway) reload(ctx context.Context) {
 	previous := g.current()
 	next, err := g.next(ctx, previous)
 	if err == nil && unchanged(previous, next) {
+		g.setRejected("")
 		return
 	}
 	if err == nil {
@@ -136,6 +137,7 @@ func (g *gateway) reload(ctx context.Context) {
 		g.reject(ctx, err)
 		return
 	}
+	g.setRejected("")
 	g.metrics.reload(true)
 	g.warn(next.config)
 	g.log.Info("reloaded", "config_digest", next.config.Digest(), "policy_digest", next.policies.Digest())
@@ -209,5 +211,13 @@ func (g *gateway) reject(ctx context.Context, err error) {
 	if err := g.record(ctx, gate.ConfigRejected, body); err != nil {
 		g.log.Error("a rejected configuration could not be recorded", "error", err)
 	}
+	g.setRejected(problems[0])
 	g.alarm("config_rejected", problems[0])
+}
+
+// setRejected notes why what is on disk is not active, for whoever asks whether the gateway is ready.
+func (g *gateway) setRejected(why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rejected = why
 }

@@ -34,6 +34,7 @@ type gateway struct {
 	log       *slog.Logger
 	path      string // of the configuration file
 	metrics   *metrics
+	server    *extproc.Server
 	journal   *evidence.Journal
 	builder   *builder
 	lane      *lane.Lane
@@ -52,6 +53,7 @@ type gateway struct {
 	envoy     *supervisor // nil without --envoy, and until it is started
 	active    *active
 	draining  bool
+	rejected  string // why what is on disk is not active; "" where it is
 }
 
 // serve runs the service until ctx is done, and then drains it.
@@ -168,6 +170,7 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	g.lane = lane.New(lane.Options{Log: g.log, Now: time.Now, Alarm: g.alarm, Observer: g.observer()})
+	g.server = extproc.New(g.lane)
 	g.envoys = xds.NewServer(xds.Options{Log: g.log, Alarm: g.alarm})
 	if err := g.activate(ctx, first); err != nil {
 		return err
@@ -183,7 +186,15 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 // gauges registers what is read when the metrics are.
 func (g *gateway) gauges() error {
 	return errors.Join(
-		g.metrics.issuers(func() []identity.State { return g.current().verifier.States() }),
+		g.metrics.issuers("countersign.issuer.ready", "1 while the keys of an issuer of agents' tokens can be had, so that its agents are served; 0 otherwise.",
+			func() []identity.State { return g.current().verifier.States() }),
+		g.metrics.issuers("countersign.people.issuer.ready", "1 while the keys of the issuer of people can be had, so that they can answer; 0 otherwise.",
+			g.peoplesIssuer),
+		g.metrics.gauge("countersign.config.rejected", "1", "1 while the configuration on disk is not what is active, because it was rejected.", func() float64 {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return map[bool]float64{true: 1}[g.rejected != ""]
+		}),
 		g.metrics.gauge("countersign.journal.records", "{record}", "Records that are durable.", func() float64 { return float64(g.journal.Durable()) }),
 		g.metrics.gauge("countersign.operations.open", "{operation}", "Allowed operations that have not ended.", func() float64 { return float64(g.journal.OpenOperations()) }),
 		g.metrics.gauge("countersign.memory.judged", "By", "Memory that requests and answers under judgement are counted with, see limits.memory.", func() float64 { return float64(g.lane.Memory()) }),
@@ -331,13 +342,12 @@ func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("listen.envoy: %w", err)
 	}
-	server := extproc.New(g.lane)
-	options, err := serverOptions(c, server)
+	options, err := serverOptions(c, g.server)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	g.grpc = grpc.NewServer(options...)
-	server.Register(g.grpc)
+	g.server.Register(g.grpc)
 	g.envoys.Register(g.grpc)
 	go guard.Func("the services", func() {
 		if err := g.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {

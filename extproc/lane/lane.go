@@ -72,6 +72,8 @@ type Options struct {
 type Observer struct {
 	Decided  func(op *gate.Operation, r gate.Ruling, took time.Duration)
 	Finished func(resource string, result gate.Result, took time.Duration)
+
+	TargetFailed func(resource string) // by Envoy's word; "other" where it names no resource of the configuration
 }
 
 // Lane is what all operations of a gateway share.
