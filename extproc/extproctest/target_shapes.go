@@ -294,7 +294,7 @@ func upgrade(w http.ResponseWriter, r *http.Request) {
 }
 
 // page answers with a page that tells a protected value, as frameworks write theirs: GET /page/CODE?type=CONTENT-TYPE, of which
-// size bytes come, chunked, where it says so.
+// size bytes come, chunked, where it says so; compressed with gzip, and said to be so or otherwise, where coding is there.
 func (t *Target) page(w http.ResponseWriter, r *http.Request) {
 	code, err := strconv.Atoi(r.PathValue("code"))
 	if err != nil || code < 200 || code > 599 {
@@ -309,8 +309,12 @@ func (t *Target) page(w http.ResponseWriter, r *http.Request) {
 	if code/100 == 3 {
 		w.Header().Set("Location", "/v1/payments/7")
 	}
-	w.WriteHeader(code)
 	page := "<html>" + t.protected.SSN + "</html>"
+	if coding := r.URL.Query().Get("coding"); coding != "" {
+		w.Header().Set("Content-Encoding", coding)
+		page = string(gzipped([]byte(page)))
+	}
+	w.WriteHeader(code)
 	size, _ := strconv.Atoi(r.URL.Query().Get("size"))
 	for sent := 0; sent < max(size, 1) && r.Method != http.MethodHead; sent += len(page) {
 		if _, err := io.WriteString(w, page); err != nil {

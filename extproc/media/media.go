@@ -4,10 +4,7 @@
 // It is a list of what is known to be readable. What it does not have (CBOR, protobuf, images, archives) is bytes.
 package media
 
-import (
-	"slices"
-	"strings"
-)
+import "strings"
 
 // Kind is how a body is read.
 type Kind uint8
@@ -23,7 +20,7 @@ const (
 )
 
 // kinds are the types that have no telling suffix. Names that were never registered are here because they are sent.
-var kinds = map[Kind][]string{
+var kinds = byName(map[Kind][]string{
 	JSON: {
 		"application/json", "text/json", "application/x-json", "text/x-json", "application/json-rpc", "application/jsonrequest",
 		"application/json+fhir", "application/csp-report",
@@ -39,6 +36,16 @@ var kinds = map[Kind][]string{
 		"application/javascript", "application/x-javascript", "application/ecmascript", "application/x-sh", "application/x-www-form-urlencoded",
 	},
 	Markup: {"application/xml", "application/xml-dtd", "application/xml-external-parsed-entity"},
+})
+
+func byName(lists map[Kind][]string) map[string]Kind {
+	kinds := map[string]Kind{}
+	for kind, names := range lists {
+		for _, name := range names {
+			kinds[name] = kind
+		}
+	}
+	return kinds
 }
 
 // suffixes are those of structured syntaxes (RFC 6839), the longer ones first.
@@ -57,10 +64,8 @@ var suffixes = []struct {
 // KindOf returns how a body of this type is read. The type is in lower case and without parameters, as [mime.ParseMediaType]
 // returns it.
 func KindOf(media string) Kind {
-	for kind, names := range kinds {
-		if slices.Contains(names, media) {
-			return kind
-		}
+	if kind, known := kinds[media]; known {
+		return kind
 	}
 	for _, s := range suffixes {
 		if strings.HasSuffix(media, s.end) {

@@ -243,9 +243,15 @@ func TestTextWithheld(t *testing.T) {
 		{"a long line", strings.Repeat("a", 64<<10+1) + "\n", "more than 65536 bytes"},
 		{"Latin-1", "caf\xe9\n", "not UTF-8"},
 		{"UTF-16", "a\x00@\x00", "not UTF-8"},
+		{"XML in UTF-7", `<?xml version="1.0" encoding='UTF-7'?><m>a+AEA-b.com</m>`, `charset "utf-7"`},
+		{"XML that says its charset later", "<?xml version='1.0'\nencoding='UTF-7'?>", "several lines"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := whole(t, plan(t, "email"), "text/plain", c.in); !strings.Contains(got.Err, c.reason) || got.Out != "" {
+			contentType := "text/plain"
+			if strings.HasPrefix(c.name, "XML") {
+				contentType = "application/xml"
+			}
+			if got := whole(t, plan(t, "email"), contentType, c.in); !strings.Contains(got.Err, c.reason) || got.Out != "" {
 				t.Errorf("got %.80q %q, want %q", got.Out, got.Err, c.reason)
 			}
 		})
@@ -424,6 +430,7 @@ func TestSequences(t *testing.T) {
 		{"JSON of AWS", "application/x-amz-json-1.1", []string{"$.a"}, `{"a":1}`, `{"a":"[redacted]"}`},
 		{"lines of Elasticsearch", "application/vnd.elasticsearch+x-ndjson;compatible-with=8", []string{"$.a"}, "{\"a\":1}\n", "{\"a\":\"[redacted]\"}\n"},
 		{"XML", "application/xml", []string{"email"}, "<m>a&#64;b.com</m>\n", "<m>[redacted]</m>\n"},
+		{"XML that says what it is", "text/xml", []string{"email"}, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<m>a@b.com</m>\n", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<m>[redacted]</m>\n"},
 		{"XML by its suffix", "application/soap+xml", []string{"email"}, "<m>a@b.com</m>\n", "<m>[redacted]</m>\n"},
 		{"YAML", "application/yaml", []string{"email"}, "m: a@b.com\n", "m: [redacted]\n"},
 		{"records", "application/json-seq", []string{"$.a"}, "\x1e{\"a\":1}\n\x1e[ ]\n", "\x1e{\"a\":\"[redacted]\"}\n\x1e[]\n"},
@@ -431,8 +438,8 @@ func TestSequences(t *testing.T) {
 		{"events with other ends of lines", "text/event-stream", []string{"$.a"}, "data:{\"a\":1}\r\n\r\ndata:2\r\rdata: [DONE]\n\n", "data: {\"a\":\"[redacted]\"}\n\ndata: 2\n\ndata: [DONE]\n\n"},
 		{"the end of some streams", "text/event-stream", []string{"$"}, "data: [DONE]\n\n", "data: [DONE]\n\n"},
 		{"words among events", "text/event-stream", []string{"$.a"}, "data: ping\n\nevent: hb\ndata: HEARTBEAT\n\ndata:Ok\n\ndata: {\"a\":1}\n\n", "data: ping\n\nevent: hb\ndata: HEARTBEAT\n\ndata: Ok\n\ndata: {\"a\":\"[redacted]\"}\n\n"},
-		{"what is neither JSON nor a word is lost with its event", "text/event-stream", []string{"$.a"}, "id: 4\nevent: m\ndata: ssn 219\nretry: 5\n\ndata: pings\n\ndata: {\"a\":1,\ndata: x\n\ndata: 1\n\n",
-			strings.Repeat(": an event was withheld: its data is not JSON\n\n", 3) + "data: 1\n\n"},
+		{"what is neither JSON nor a word is lost with its event", "text/event-stream", []string{"$.a"}, "id: 4\nevent: m\ndata: ssn 219\nretry: 5\n\ndata: pings\n\ndata: Con\n\ndata: {\"a\":1,\ndata: x\n\ndata: 1\n\n",
+			strings.Repeat(": an event was withheld: its data is not JSON\n\n", 4) + "data: 1\n\n"},
 		{"a comment keeps the connection alive and says nothing", "text/event-stream", []string{"$.a"}, ": {\"a\":1}\n\n", ":\n\n"},
 		{"other fields go", "text/event-stream", []string{"$.a"}, "{\"a\":1}\nretry: 10\nretry: x\n\n", "retry: 10\n\n"},
 		{"events of text", "text/event-stream", []string{"email"}, "id: a@b.com\ndata: hi a@b.com\ndata: bye\n\n", "id: [redacted]\ndata: hi [redacted]\ndata: bye\n\n"},

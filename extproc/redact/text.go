@@ -2,6 +2,8 @@ package redact
 
 import (
 	"bytes"
+	"regexp"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -86,6 +88,7 @@ type lines struct {
 	most    int
 	taken   func([]byte)
 	inKey   bool // in an armored private key that began on an earlier line
+	begun   bool // a line has come
 	plain   []byte
 }
 
@@ -127,6 +130,12 @@ func (l *lines) rewrite(line []byte, end string) error {
 		return err
 	}
 	original := line
+	if l.markup && !l.begun {
+		if err := checkDeclaration(line); err != nil {
+			return err
+		}
+	}
+	l.begun = true
 	if l.markup {
 		l.plain = appendUnescaped(l.plain[:0], line)
 		line = l.plain
@@ -158,6 +167,30 @@ func (l *lines) rewrite(line []byte, end string) error {
 	}
 	l.out = append(l.out, end...)
 	return nil
+}
+
+// xmlEncoding is the charset that an XML declaration names, which other readers go by where the Content-Type names none.
+var xmlEncoding = regexp.MustCompile(`(?i)encoding\s*=\s*["']([^"']*)["']`)
+
+// checkDeclaration refuses XML whose first line says that it is in a charset in which ASCII is not spelled as itself.
+func checkDeclaration(line []byte) error {
+	if !bytes.HasPrefix(line, []byte("<?xml")) {
+		return nil
+	}
+	if !bytes.Contains(line, []byte("?>")) {
+		return withheld("the XML declaration goes over several lines")
+	}
+	said := xmlEncoding.FindSubmatch(line)
+	if said == nil {
+		return nil
+	}
+	name := strings.ToLower(string(said[1]))
+	for _, known := range []string{"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-", "latin1", "windows-125"} {
+		if strings.HasPrefix(name, known) {
+			return nil
+		}
+	}
+	return withheld("charset %.40q cannot be redacted", name)
 }
 
 // references are the names that HTML has for characters that detectors look for.
