@@ -20,7 +20,7 @@
 // Only rules.global counts without being named. What they are trusted with: they are a net, made of words that many APIs
 // use; a rule that names the paths of your own API is always the better one. They cannot see what a streamed body says.
 //
-// input.schema.json describes the input; `go generate ./extproc/policy` writes it from the Go types. The files work with
+// input.schema.json describes the input; `go generate ./cmd/countersign` writes it from the Go types. The files work with
 // the stock tools: opa fmt, opa test policies, opa check --strict --schema policies/input.schema.json policies.
 package policies
 

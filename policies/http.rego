@@ -58,6 +58,7 @@ overrides contains name if {
 # What a parameter of any of these names says, wherever a server could look for it: query, form, top of a JSON body.
 # Names are compared without regard to letters' case and to _, -, . and $.
 parameter(names) := values if {
+	input.http
 	from_query := {value |
 		some name, list in input.http.query
 		plain(name) in names

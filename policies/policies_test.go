@@ -4,10 +4,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/extproc/redact"
 	"github.com/countersign/countersign/policies"
@@ -16,8 +18,19 @@ import (
 // shipped are the packages that a resource can name.
 var shipped = []string{"destructive", "export", "global", "personal_data", "readonly"}
 
+var kinds = []policy.Kind{{Name: "http", Detail: web.Schema{}, Body: "body", Bodies: "bodies"}}
+
+// named are packages that resources of kind http name.
+func named(names ...string) map[string][]string {
+	packages := map[string][]string{}
+	for _, name := range names {
+		packages[name] = []string{"http"}
+	}
+	return packages
+}
+
 func TestPoliciesLoad(t *testing.T) {
-	set, err := policy.Load(t.Context(), policy.Options{Path: ".", Packages: shipped, CheckRedaction: redact.Check})
+	set, err := policy.Load(t.Context(), policy.Options{Path: ".", Kinds: kinds, Packages: named(shipped...), CheckRedaction: redact.Check})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,16 +42,42 @@ func TestPoliciesLoad(t *testing.T) {
 	}
 }
 
+// TestPoliciesBesideAnotherKind: what is shipped can be said in global where there are resources of other kinds too.
+func TestPoliciesBesideAnotherKind(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, policies.Files); err != nil {
+		t.Fatal(err)
+	}
+	included := "package rules.global\n"
+	for _, set := range []string{"destructive.deny", "destructive.ask", "export.deny", "export.ask", "personal_data.redact", "readonly.deny"} {
+		_, kind, _ := strings.Cut(set, ".")
+		included += "\n" + kind + " contains rule if some rule in data.rules." + set + "\n"
+	}
+	for name, text := range map[string]string{"more.rego": included, "ledger.rego": "package rules.ledger\n\nallow contains {\"id\": \"a\"} if input.tcp.port == 5432\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tcp := policy.Kind{Name: "tcp", Detail: struct {
+		Port int `json:"port"`
+	}{}}
+	packages := named("readonly")
+	packages["ledger"] = []string{"tcp"}
+	if _, err := policy.Load(t.Context(), policy.Options{Path: dir, Kinds: append(slices.Clone(kinds), tcp), Packages: packages, CheckRedaction: redact.Check}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRegoTestsPass(t *testing.T) {
 	var out strings.Builder
-	passed, err := policy.Test(t.Context(), ".", &out, false)
+	passed, err := policy.Test(t.Context(), ".", kinds, &out, false)
 	if err != nil || !passed {
 		t.Errorf("error %v\n%s", err, out.String())
 	}
 }
 
 func TestCoverage(t *testing.T) {
-	percent, missed, err := policy.Coverage(t.Context(), ".")
+	percent, missed, err := policy.Coverage(t.Context(), ".", kinds)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +140,7 @@ redact contains what if some what in personal_data.redact
 	if err := os.WriteFile(filepath.Join(dir, "payments.rego"), []byte(team), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	set, err := policy.Load(t.Context(), policy.Options{Path: dir, Packages: []string{"payments"}, CheckRedaction: redact.Check})
+	set, err := policy.Load(t.Context(), policy.Options{Path: dir, Kinds: kinds, Packages: named("payments"), CheckRedaction: redact.Check})
 	if err != nil {
 		t.Fatal(err)
 	}

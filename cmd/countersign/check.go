@@ -10,6 +10,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/extproc/terminal"
 	"github.com/countersign/countersign/xds"
@@ -100,7 +101,7 @@ func notes(c *config.Config, p *policy.Set) (list []string) {
 		if (r.Response == "pass" || r.Attach == "ext_authz") && p.MayRedact(r.Policy) {
 			add("resource %q: its rules may redact, and its answers do not come by here, so that such a ruling refuses: set response: inspect and attach: ext_proc", r.Name)
 		}
-		if r.Body == "stream" && p.NeedsBody(r.Policy) {
+		if r.Body == "stream" && p.LooksAt(r.Policy, web.BodyMembers...) {
 			add("resource %q: its rules read the body, and with body: stream there is none to see", r.Name)
 		}
 	}

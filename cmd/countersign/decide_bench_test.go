@@ -69,15 +69,16 @@ func decideOnce(b *testing.B, g *gate.Gate, op *gate.Operation, path string) {
 func benchPolicies(b *testing.B, resources int) *policy.Set {
 	b.Helper()
 	dir := b.TempDir()
-	names := make([]string, resources)
-	for i := range names {
-		names[i] = fmt.Sprintf("p%d", i)
-		text := fmt.Sprintf("package rules.%s\n%s%s", names[i], benchRules, benchRedact)
-		if err := os.WriteFile(filepath.Join(dir, names[i]+".rego"), []byte(text), 0o600); err != nil {
+	packages := map[string][]string{}
+	for i := range resources {
+		name := fmt.Sprintf("p%d", i)
+		packages[name] = []string{"http"}
+		text := fmt.Sprintf("package rules.%s\n%s%s", name, benchRules, benchRedact)
+		if err := os.WriteFile(filepath.Join(dir, name+".rego"), []byte(text), 0o600); err != nil {
 			b.Fatal(err)
 		}
 	}
-	set, err := policy.Load(context.Background(), policy.Options{Path: dir, Packages: names, CheckRedaction: redact.Check, CacheSize: verdictCache})
+	set, err := policy.Load(context.Background(), policy.Options{Path: dir, Kinds: kinds, Packages: packages, CheckRedaction: redact.Check, CacheSize: verdictCache})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -81,16 +81,13 @@ func (b *builder) digestKey() []byte {
 }
 
 func loadPolicies(ctx context.Context, c *config.Config, log *slog.Logger) (*policy.Set, error) {
-	var packages []string
-	seen := map[string]bool{}
+	packages := map[string][]string{}
 	for _, r := range c.Resources {
-		if p := r.Common().Policy; !seen[p] {
-			seen[p] = true
-			packages = append(packages, p)
-		}
+		common := r.Common()
+		packages[common.Policy] = append(packages[common.Policy], common.Kind)
 	}
 	return policy.Load(ctx, policy.Options{
-		Path: string(c.Policies), Packages: packages, CheckRedaction: redact.Check, CacheSize: verdictCache, Log: log,
+		Path: string(c.Policies), Kinds: kinds, Packages: packages, CheckRedaction: redact.Check, CacheSize: verdictCache, Log: log,
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
+	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/policy"
 )
 
@@ -65,13 +66,15 @@ func countersign(t *testing.T, args ...string) string {
 	return p.Log()
 }
 
+var kinds = []policy.Kind{{Name: "http", Detail: web.Schema{}}}
+
 func TestPolicies(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	if passed, err := policy.Test(t.Context(), "policies", &out, false); err != nil || !passed {
+	if passed, err := policy.Test(t.Context(), "policies", kinds, &out, false); err != nil || !passed {
 		t.Errorf("error %v\n%s", err, out.String())
 	}
-	if percent, missed, err := policy.Coverage(t.Context(), "policies"); err != nil || percent < 100 {
+	if percent, missed, err := policy.Coverage(t.Context(), "policies", kinds); err != nil || percent < 100 {
 		t.Errorf("the tests cover %.1f%% of the policies; not %v (error %v)", percent, missed, err)
 	}
 	files, err := filepath.Glob("policies/*.rego")

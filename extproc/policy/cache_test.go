@@ -221,7 +221,7 @@ func TestAVerdictKeepsNothingOfTheInput(t *testing.T) {
 	if err != nil || reason != body[:10] || unsafe.StringData(reason) == unsafe.StringData(body) {
 		t.Errorf("reason %q shares the body's memory, or error %v", reason, err)
 	}
-	b := newBuilder()
+	b := newBuilder(termsOf(inputType(httpKinds)))
 	b.pairs = make([][2]*ast.Term, maxPairs+1)
 	b.release()
 	if cap(b.pairs) > maxPairs {

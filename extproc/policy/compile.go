@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -60,9 +61,9 @@ func Capabilities() ([]byte, error) {
 }
 
 // newCompiler is a strict compiler that knows the input's schema and checks against data what rules would hide.
-func newCompiler() *ast.Compiler {
+func newCompiler(input reflect.Type) *ast.Compiler {
 	var schema any
-	if err := json.Unmarshal(InputSchema(), &schema); err != nil {
+	if err := json.Unmarshal(schemaText(input), &schema); err != nil {
 		panic(fmt.Sprintf("read our own input schema: %v", err))
 	}
 	schemas := ast.NewSchemaSet()
@@ -85,7 +86,7 @@ type parsed struct {
 }
 
 // parse reads every file of s and reports what is wrong with each by itself.
-func (s *source) parse(check func(gate.Redaction) error, problems *Problems) *parsed {
+func (s *source) parse(input reflect.Type, check func(gate.Redaction) error, problems *Problems) *parsed {
 	p := &parsed{modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, shape: shape{}}
 	roots := s.checkBundle(problems)
 	options := ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: capabilities()}
@@ -104,7 +105,7 @@ func (s *source) parse(check func(gate.Redaction) error, problems *Problems) *pa
 		if place := packagePlace(module); !underRoots(place, roots) {
 			problems.at(module.Package.Location, "%s is outside the roots of the bundle %q", module.Package, roots)
 		}
-		p.shape.read(module, check, f.isTest(), problems)
+		p.shape.read(module, input, check, f.isTest(), problems)
 		if f.isTest() {
 			p.tests[f.path] = module
 		} else {

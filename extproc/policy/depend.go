@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
@@ -13,7 +12,6 @@ import (
 // told is a dependence.
 type uses struct {
 	context bool // input.context, or something that could be it
-	body    bool // input.http.body, .bodies, .form or .multipart, or something that could be it
 
 	everything bool           // more of the detail than one can say
 	of         map[place]bool // what of the detail
@@ -47,12 +45,12 @@ type follower struct {
 	seen     map[*ast.Rule]bool
 	uses     uses
 	data     map[string][]string // places in data that are referred to, as far as they are written out
-	anything bool                // anything in data could be meant
 
 	whole    map[string][]string // modules of each package; where it is not nil and one rule of a package is reached, all are
 	packages map[string]bool     // that were taken in whole
 
-	namesList bool // the text "bodies" is somewhere
+	list      string // a name that is looked for in texts; none when empty
+	namesList bool   // it is somewhere
 }
 
 func newFollower(compiler *ast.Compiler) *follower {
@@ -120,18 +118,17 @@ func (f *follower) read(x any) {
 			}
 			return true
 		case ast.String:
-			f.namesList = f.namesList || v == manyBodies
+			f.namesList = f.namesList || f.list != "" && string(v) == f.list
 		case ast.Var:
 			if v == "input" || v == "data" {
 				f.all()
-				f.anything = f.anything || v == "data"
 			}
 		}
 		return false
 	})
 }
 
-func (f *follower) all() { f.uses.context, f.uses.body, f.uses.everything = true, true, true }
+func (f *follower) all() { f.uses.context, f.uses.everything = true, true }
 
 func (f *follower) ref(ref ast.Ref) {
 	root, _ := ref[0].Value.(ast.Var)
@@ -158,17 +155,15 @@ func (f *follower) dataRef(path ast.Ref) {
 		}
 		at = append(at, string(name))
 	}
-	f.anything = f.anything || len(at) == 0
 	f.data[fmt.Sprintf("%q", at)] = at
 }
 
 // detail notes a reference to what stands at path in the operation's detail.
 func (f *follower) detail(path ast.Ref) {
 	if len(path) == 0 || !isString(path[0]) {
-		f.uses.body, f.uses.everything = true, true
+		f.uses.everything = true
 		return
 	}
-	f.uses.body = f.uses.body || slices.ContainsFunc([]string{oneBody, manyBodies, "form", "multipart"}, func(s string) bool { return is(path[0], s) })
 	at := place{member: string(path[0].Value.(ast.String))} //nolint:forcetypeassert // isString
 	if len(path) > 1 && isString(path[1]) {
 		at.name = string(path[1].Value.(ast.String)) //nolint:forcetypeassert // isString

@@ -169,9 +169,6 @@ func (c *canon) closure(compiler *ast.Compiler, pkg string) (string, error) {
 	f := newFollower(compiler)
 	f.whole = c.of
 	f.followPackages(pkg)
-	if f.anything {
-		return c.digest()
-	}
 	var names []string
 	for pkg := range f.packages {
 		names = append(names, c.of[pkg]...)

@@ -450,7 +450,7 @@ func TestDigestsHoldAgainstVerdicts(t *testing.T) {
 				other[random.IntN(libs)] += 100
 				now[changed] = data(other)
 			}
-			return load(t, Options{Packages: []string{"p0"}}, now)
+			return load(t, Options{Packages: of("p0")}, now)
 		}
 		before := made("")
 		for changed := range files {

@@ -39,6 +39,9 @@ func (s *Set) evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, e
 	if !ok {
 		return gate.Verdict{}, errors.New("there are no rules of that name")
 	}
+	if kind := op.Resource.Kind; !slices.Contains(p.kinds, kind) || op.Detail == nil || op.Detail.Key() != kind {
+		return gate.Verdict{}, fmt.Errorf("it is for resources of kind %q, and this operation is none on one", p.kinds)
+	}
 	// The gate has made the input before, to digest it. Here it is the proof that the object is one: in order, no name twice.
 	input, err := op.Input()
 	if err != nil {
@@ -60,7 +63,7 @@ func (s *Set) evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, e
 			return gate.Verdict{}, ctx.Err()
 		}
 	}
-	b := newBuilder()
+	b := newBuilder(s.terms)
 	defer b.release()
 	term, err := b.input(op, s.principals)
 	if err != nil {

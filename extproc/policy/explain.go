@@ -97,14 +97,14 @@ func (s *Set) Explain(ctx context.Context, pkg string, input []byte) (Explanatio
 	if err != nil {
 		return Explanation{}, fmt.Errorf("explain: read the input: %w", err)
 	}
-	b := newBuilder()
+	b := newBuilder(s.terms)
 	defer b.release()
 	term, err := b.value(o, 0)
 	if err != nil {
 		return Explanation{}, fmt.Errorf("explain: read the input: %w", err)
 	}
 	trace := &sources{found: map[string][]Place{}}
-	x := Explanation{Strange: strange(o, reflect.TypeFor[inputSchema](), "")}
+	x := Explanation{Strange: strange(o, s.schema, "")}
 	x.Verdict, err = s.judge(ctx, p, term, time.Time{}, trace)
 	x.Verdict.PolicyDigest, x.Verdict.RulesDigest = s.digest, p.digest
 	if err != nil {
@@ -120,7 +120,7 @@ func (s *Set) Explain(ctx context.Context, pkg string, input []byte) (Explanatio
 // said lists what every set has, and what those say that were asked about the body in another form.
 func (s *Set) said(ctx context.Context, p *preparedPackage, input *ast.Term, trace *sources) []Statement {
 	list := s.statements(ctx, p.question, input, trace)
-	a, inputs := p.asides(input)
+	a, inputs := p.asides(s.options.Kinds, input)
 	if a.question == nil || inputs == nil {
 		return list
 	}

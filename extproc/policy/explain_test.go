@@ -141,7 +141,7 @@ func TestRegoTests(t *testing.T) {
 			files := rego("allow contains {\"id\": \"read\"} if input.http.method == \"GET\"")
 			files["payments_test.rego"] = c.test
 			var out strings.Builder
-			passed, err := Test(t.Context(), write(t, files), &out, false)
+			passed, err := Test(t.Context(), write(t, files), httpKinds, &out, false)
 			if err != nil || passed != c.passed {
 				t.Errorf("passed %v, error %v", passed, err)
 			}
@@ -155,7 +155,7 @@ func TestRegoTests(t *testing.T) {
 	t.Run("a test that does not compile", func(t *testing.T) {
 		files := rego("allow contains {\"id\": \"read\"}")
 		files["payments_test.rego"] = "package rules.payments_test\n\ntest_clock if time.now_ns() > 0\n"
-		_, err := Test(t.Context(), write(t, files), &strings.Builder{}, false)
+		_, err := Test(t.Context(), write(t, files), httpKinds, &strings.Builder{}, false)
 		if err == nil || !strings.Contains(err.Error(), filepath.Base("payments_test.rego:3:15")) {
 			t.Errorf("error %v", err)
 		}

@@ -16,7 +16,7 @@ import (
 var betterNot = []string{"future.keywords.not", "rego.v2"}
 
 // checkNegation reports the negated calls of rule that could go undefined.
-func checkNegation(module *ast.Module, rule *ast.Rule, kind setKind, problems *Problems) {
+func checkNegation(module *ast.Module, rule *ast.Rule, input reflect.Type, kind setKind, problems *Problems) {
 	imported := slices.ContainsFunc(module.Imports, func(i *ast.Import) bool {
 		return slices.Contains(betterNot, i.Path.String())
 	})
@@ -27,28 +27,31 @@ func checkNegation(module *ast.Module, rule *ast.Rule, kind setKind, problems *P
 		if !e.Negated {
 			return false
 		}
-		if ref := evaluatedBefore(e); ref != nil {
+		if ref := (optional{input}).evaluatedBefore(e); ref != nil {
 			problems.at(e.Location, "when there is no %s, this `not` does not hold and the %s says nothing: add `import future.keywords.not` to the file, which makes it hold", ref, kind)
 		}
 		return false
 	})
 }
 
+// optional finds references to parts of the input that an operation may be without.
+type optional struct{ input reflect.Type }
+
 // evaluatedBefore is a reference to an optional part of the input that is evaluated before the `not` of e: an argument of
 // its call, or what is nested in a reference or a comparison. Only == and a bare reference are themselves negated whole.
-func evaluatedBefore(e *ast.Expr) ast.Ref {
+func (o optional) evaluatedBefore(e *ast.Expr) ast.Ref {
 	var terms []*ast.Term
 	switch t := e.Terms.(type) {
 	case *ast.Term:
-		return nestedInput(t)
+		return o.nestedInput(t)
 	case []*ast.Term:
 		terms = t[1:]
 	default:
 		return nil
 	}
-	look := optionalInput
+	look := o.optionalInput
 	if name := e.Operator().String(); name == "equal" || name == "eq" {
-		look = nestedInput
+		look = o.nestedInput
 	}
 	for _, t := range terms {
 		if ref := look(t); ref != nil {
@@ -59,13 +62,13 @@ func evaluatedBefore(e *ast.Expr) ast.Ref {
 }
 
 // nestedInput is like optionalInput, for what is inside t.
-func nestedInput(t *ast.Term) ast.Ref {
+func (o optional) nestedInput(t *ast.Term) ast.Ref {
 	ref, ok := t.Value.(ast.Ref)
 	if !ok {
-		return optionalInput(t)
+		return o.optionalInput(t)
 	}
 	for _, part := range ref[1:] {
-		if found := optionalInput(part); found != nil {
+		if found := o.optionalInput(part); found != nil {
 			return found
 		}
 	}
@@ -73,9 +76,9 @@ func nestedInput(t *ast.Term) ast.Ref {
 }
 
 // optionalInput is a reference within t to a part of the input that an operation may be without.
-func optionalInput(t *ast.Term) (found ast.Ref) {
+func (o optional) optionalInput(t *ast.Term) (found ast.Ref) {
 	ast.WalkRefs(t, func(ref ast.Ref) bool {
-		if found == nil && ref[0].Value.Compare(ast.Var("input")) == 0 && isOptional(ref[1:]) {
+		if found == nil && ref[0].Value.Compare(ast.Var("input")) == 0 && o.isOptional(ref[1:]) {
 			found = ref
 		}
 		return found != nil
@@ -84,8 +87,8 @@ func optionalInput(t *ast.Term) (found ast.Ref) {
 }
 
 // isOptional follows the names of a reference through the schema. Inside of lists and free objects nothing is sure.
-func isOptional(names ast.Ref) bool {
-	t := reflect.TypeFor[inputSchema]()
+func (o optional) isOptional(names ast.Ref) bool {
+	t := o.input
 	for _, name := range names {
 		s, ok := name.Value.(ast.String)
 		if !ok || t.Kind() != reflect.Struct {

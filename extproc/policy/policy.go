@@ -9,7 +9,8 @@
 // most mistakes, undefined reads as "this deny does not hold", and so a typing error in a deny rule would allow. That is
 // why there is a schema (input.htp.method does not load), why a rule called deny that is not a set does not load, why a
 // set called denies does not load, why built-in errors are errors (StrictBuiltinErrors), and why an element that cannot be
-// decoded denies. A `not` that an agent could make vanish by leaving something out does not load either: see negation.go. A rule
+// decoded denies. A `not` that an agent could make vanish by leaving something out does not load either: see negation.go. Nor
+// does a rule that depends on an operation being of another kind, so that its detail is not there: see kind.go. A rule
 // about one body of JSON holds for each of several, and the other way round: see several.go.
 //
 // # Names
@@ -20,6 +21,11 @@
 // a set's name in another form (denies, denied, Deny) or one letter away from one (dony; for the short ask only swapped
 // letters, since task and mask are fair names); a package one letter away from global that no resource names; and any of
 // the four in a file called *_test.rego. Test files are parsed with the rest but not part of what is evaluated.
+//
+// # Kinds
+//
+// What there is of kinds of resources, a [Kind] says: this package knows no protocol. A package is for the kinds of the resources
+// that name it, and global for all of them; a library is for those from which it is reached.
 //
 // # Purity
 //
@@ -46,6 +52,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"runtime"
 	"slices"
 	"time"
@@ -68,8 +75,11 @@ type Options struct {
 	// Path is a directory of .rego, .json and .yaml files, a directory with a bundle's .manifest, or a bundle (.tar.gz).
 	Path string
 
-	// Packages are the policies that resources name. Each must have rules.
-	Packages []string
+	// Kinds are those that policies may speak of, each with its schema.
+	Kinds []Kind
+
+	// Packages are the policies that resources name, each with the kinds of these resources. Each must have rules.
+	Packages map[string][]string
 
 	// CheckRedaction says whether a redaction can be carried out. Without it none can, and a policy that redacts is refused.
 	CheckRedaction func(gate.Redaction) error
@@ -93,6 +103,8 @@ type Set struct {
 	store    storage.Store
 	txn      storage.Transaction // one for all reads; nothing writes to the store
 
+	schema   reflect.Type         // of the input
+	terms    map[string]*ast.Term // see termsOf
 	shape    shape
 	packages map[string]*preparedPackage
 	digest   string
@@ -116,9 +128,10 @@ const largeInput = 64 << 10
 type preparedPackage struct {
 	*question
 	name   string
+	kinds  []string // of resources that it rules on
 	uses   uses
-	digest string           // of all that it can depend on
-	beside map[string]aside // by the form of a body that did not come
+	digest string          // of all that it can depend on
+	beside map[place]aside // by the form of a body that did not come
 }
 
 // question is a query for some sets.
@@ -143,7 +156,7 @@ func Load(ctx context.Context, o Options) (*Set, error) {
 		return nil, err
 	}
 	problems := &Problems{}
-	p := src.parse(o.CheckRedaction, problems)
+	p := src.parse(inputType(o.Kinds), o.CheckRedaction, problems)
 	s, err := newSet(ctx, o, src, p)
 	if err != nil {
 		return nil, err
@@ -155,6 +168,9 @@ func Load(ctx context.Context, o Options) (*Set, error) {
 	if !p.broken { // what a broken file would have defined would be missed all over
 		s.compile(ctx, canon.compiled(), problems)
 		p.shape.checkPackages(o.Packages, o.Path, problems)
+		if !s.compiler.Failed() {
+			s.checkKinds(p.modules, problems)
+		}
 	}
 	if err := problems.err(); err != nil {
 		return nil, err
@@ -179,6 +195,8 @@ func newSet(ctx context.Context, o Options, src *source, p *parsed) (*Set, error
 	s := &Set{
 		options:    o,
 		store:      inmem.NewFromObjectWithOpts(p.data, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true)),
+		schema:     inputType(o.Kinds),
+		terms:      termsOf(inputType(o.Kinds)),
 		shape:      p.shape,
 		packages:   map[string]*preparedPackage{},
 		source:     src.digest(),
@@ -199,7 +217,7 @@ func newSet(ctx context.Context, o Options, src *source, p *parsed) (*Set, error
 }
 
 func (s *Set) compile(ctx context.Context, modules map[string]*ast.Module, problems *Problems) {
-	s.compiler = newCompiler().WithPathConflictsCheck(storage.NonEmpty(ctx, s.store, s.txn))
+	s.compiler = newCompiler(s.schema).WithPathConflictsCheck(storage.NonEmpty(ctx, s.store, s.txn))
 	s.compiler.Compile(modules)
 	if s.compiler.Failed() {
 		problems.addOPA(s.compiler.Errors)
@@ -227,7 +245,8 @@ func (s *Set) prepareAll(c *canon) (err error) {
 // prepare makes the query of a package: one variable for each set that it or global defines. A set that a rule defines is
 // there for every input, empty or not, so the query has exactly one answer.
 func (s *Set) prepare(name string) (*preparedPackage, error) {
-	p := &preparedPackage{name: name, uses: usesOf(s.compiler, name), beside: map[string]aside{}}
+	p := &preparedPackage{name: name, uses: usesOf(s.compiler, name), beside: map[place]aside{}}
+	p.kinds, _ = s.options.kindsOf(name)
 	packages := []string{name, global}
 	if name == global {
 		packages = packages[:1]
@@ -244,9 +263,14 @@ func (s *Set) prepare(name string) (*preparedPackage, error) {
 	if p.question, err = s.ask(sets); err != nil {
 		return nil, fmt.Errorf("prepare the query of %s: %w", packageClause(name), err)
 	}
-	for _, form := range []string{oneBody, manyBodies} {
-		if p.beside[form], err = s.asideFor(sets, form); err != nil {
-			return nil, fmt.Errorf("prepare the query of %s about %s: %w", packageClause(name), form, err)
+	for _, k := range s.options.Kinds {
+		if k.Body == "" {
+			continue
+		}
+		for _, form := range []string{k.Body, k.Bodies} {
+			if p.beside[place{k.Name, form}], err = s.asideFor(sets, form, k.Bodies); err != nil {
+				return nil, fmt.Errorf("prepare the query of %s about %s: %w", packageClause(name), form, err)
+			}
 		}
 	}
 	return p, nil
@@ -278,11 +302,18 @@ func (s *Set) MayRedact(pkg string) bool {
 	return s.packages[pkg] == nil || s.shape.has(pkg, redactSet) || s.shape.has(global, redactSet)
 }
 
-// NeedsBody reports whether a verdict of pkg can depend on the body of a request, as far as can be told from the text of
-// the rules. It is a hint for diagnostics: a resource that streams its bodies has none to judge.
-func (s *Set) NeedsBody(pkg string) bool {
+// LooksAt reports whether a verdict of pkg can depend on one of these members of the detail, as far as can be told from the text
+// of the rules. It is a hint for diagnostics: a resource that streams its bodies has none to judge.
+func (s *Set) LooksAt(pkg string, members ...string) bool {
 	p := s.packages[pkg]
-	return p == nil || p.uses.body
+	return p == nil || p.uses.everything || slices.ContainsFunc(members, func(member string) bool {
+		for at := range p.uses.of {
+			if at.member == member {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // Packages are the names of all packages of rules, in order.

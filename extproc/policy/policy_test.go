@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/countersign/countersign/extproc/gate"
+	inspect "github.com/countersign/countersign/extproc/inspect/web"
 )
 
 // designPolicy is the example of the design, which the numbers there were measured with.
@@ -133,6 +134,18 @@ func rego(text string) map[string]string {
 	return map[string]string{"payments.rego": text}
 }
 
+// httpKinds are the kinds of most tests.
+var httpKinds = []Kind{{Name: "http", Doc: "the request, for a resource of kind http", Detail: inspect.Schema{}, Body: "body", Bodies: "bodies"}}
+
+// of are packages that resources of kind http name.
+func of(names ...string) map[string][]string {
+	packages := map[string][]string{}
+	for _, name := range names {
+		packages[name] = []string{"http"}
+	}
+	return packages
+}
+
 func anyRedaction(gate.Redaction) error { return nil }
 
 func load(t testing.TB, o Options, files map[string]string) *Set {
@@ -148,7 +161,10 @@ func tryLoad(t testing.TB, o Options, files map[string]string) (*Set, error) {
 	t.Helper()
 	o.Path = write(t, files)
 	if o.Packages == nil {
-		o.Packages = []string{"payments"}
+		o.Packages = of("payments")
+	}
+	if o.Kinds == nil {
+		o.Kinds = httpKinds
 	}
 	if o.CheckRedaction == nil {
 		o.CheckRedaction = anyRedaction
@@ -301,7 +317,7 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 func TestLoadReportsEverythingAtOnce(t *testing.T) {
-	_, err := tryLoad(t, Options{Packages: []string{"payments", "nowhere"}}, map[string]string{
+	_, err := tryLoad(t, Options{Packages: of("payments", "nowhere")}, map[string]string{
 		"a.rego":    "package rules.payments\n\nallow if true\n\ndeny contains {\"id\": \"\"}\n\nask contains {\"id\": \"x\", \"approvers\": [input.htp]}\n",
 		"b.rego":    "package rules.payments\n\nredact contains {\"path\": input.nothing}\n",
 		"data.json": "{",
@@ -357,13 +373,13 @@ func TestZeroRefuses(t *testing.T) {
 		})
 	}
 	t.Run("no way to check a redaction", func(t *testing.T) {
-		_, err := Load(t.Context(), Options{Path: write(t, rego(designPolicy)), Packages: []string{"payments"}})
+		_, err := Load(t.Context(), Options{Path: write(t, rego(designPolicy)), Kinds: httpKinds, Packages: of("payments")})
 		if err == nil || !strings.Contains(err.Error(), "nothing here can redact") {
 			t.Errorf("error %v", err)
 		}
 	})
 	t.Run("a resource without a policy", func(t *testing.T) {
-		if _, err := tryLoad(t, Options{Packages: []string{""}}, rego(designPolicy)); err == nil {
+		if _, err := tryLoad(t, Options{Packages: of("")}, rego(designPolicy)); err == nil {
 			t.Error("loaded")
 		}
 	})
@@ -445,7 +461,7 @@ func TestOddPackageNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		files := rego("package rules[" + string(quoted) + "]\n\nallow contains {\"id\": \"any\"}")
-		s, err := tryLoad(t, Options{Packages: []string{name}}, files)
+		s, err := tryLoad(t, Options{Packages: of(name)}, files)
 		if err != nil {
 			t.Errorf("%q: %v", name, err)
 			continue
@@ -454,7 +470,7 @@ func TestOddPackageNames(t *testing.T) {
 			t.Errorf("%q: verdict %+v, error %v", name, v, err)
 		}
 	}
-	_, err := tryLoad(t, Options{Packages: []string{"payments.eu"}}, rego(designPolicy))
+	_, err := tryLoad(t, Options{Packages: of("payments.eu")}, rego(designPolicy))
 	if err == nil || !strings.Contains(err.Error(), `its package is rules["payments.eu"]`) {
 		t.Errorf("error %v", err)
 	}
@@ -549,7 +565,7 @@ func TestDeepAndHugeInputs(t *testing.T) {
 }
 
 func TestStaticHints(t *testing.T) {
-	s := load(t, Options{Packages: []string{"a", "b", "c", "d", "e"}}, map[string]string{
+	s := load(t, Options{Packages: of("a", "b", "c", "d", "e")}, map[string]string{
 		"a.rego": "package rules.a\n\nallow contains {\"id\": \"x\"} if input.http.method == \"GET\"",
 		"b.rego": "package rules.b\n\nimport data.lib\n\nallow contains {\"id\": \"x\"} if lib.small",
 		"c.rego": "package rules.c\n\nallow contains {\"id\": \"x\"}\n\nredact contains {\"path\": \"$.a\"}",
@@ -561,8 +577,8 @@ func TestStaticHints(t *testing.T) {
 		pkg          string
 		redact, body bool
 	}{{"a", false, false}, {"b", false, true}, {"c", true, false}, {"d", false, true}, {"e", false, true}, {"nowhere", true, true}} {
-		if s.MayRedact(c.pkg) != c.redact || s.NeedsBody(c.pkg) != c.body {
-			t.Errorf("%s: may redact %v, needs body %v; want %v, %v", c.pkg, s.MayRedact(c.pkg), s.NeedsBody(c.pkg), c.redact, c.body)
+		if s.MayRedact(c.pkg) != c.redact || s.LooksAt(c.pkg, inspect.BodyMembers...) != c.body {
+			t.Errorf("%s: may redact %v, needs body %v; want %v, %v", c.pkg, s.MayRedact(c.pkg), s.LooksAt(c.pkg, inspect.BodyMembers...), c.redact, c.body)
 		}
 	}
 	with := load(t, Options{}, map[string]string{"a.rego": "package rules.payments\n\nallow contains {\"id\": \"x\"}", "g.rego": "package rules.global\n\nredact contains {\"path\": \"$.a\"}"})

@@ -20,7 +20,7 @@ func TestRawIsTheValue(t *testing.T) {
 		`[[],{},[{}],"a",false,null,3]`, `{"":{"a":[1,{"a":2}],"GET":"http"},"a":[{"a":1},{"a":1,"b\n":2}]}`,
 		"[" + strings.Repeat("511,", 300) + "512]",
 	} {
-		b := newBuilder()
+		b := newBuilder(termsOf(inputType(httpKinds)))
 		got, err := b.value(gate.Raw(text), 0)
 		b.release()
 		want, wrong := ast.ValueFromReader(strings.NewReader(text))
@@ -35,7 +35,7 @@ func TestRawIsTheValue(t *testing.T) {
 
 func TestRawThatIsNoJSON(t *testing.T) {
 	for _, text := range []string{"", " 1", "1 ", "nul", "truefalse", `"`, `"a`, `"\`, `"\q"`, "[", "[1", "[1,", "[,]", "[1 2]", "{", `{"a"`, `{"a":`, `{"a":1`, `{a:1}`, `{"a" :1}`, `{1:2}`, "x", "-", "1x", "01", "1e999999", "]", strings.Repeat("[", 600)} {
-		b := newBuilder()
+		b := newBuilder(termsOf(inputType(httpKinds)))
 		if got, err := b.value(gate.Raw(text), 0); err == nil {
 			t.Errorf("%q is %v", text, got)
 		}

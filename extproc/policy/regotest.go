@@ -26,8 +26,8 @@ const testTimeout = 5 * time.Second
 // Test runs the Rego tests at path (a directory or a bundle), as `opa test` does but with the schema, the capabilities and
 // the strictness that policies are loaded with: a built-in error fails a test. It writes what failed, where, and a closing
 // line such as "PASS: 12/12"; with verbose, every test. No test at all is not a pass.
-func Test(ctx context.Context, path string, w io.Writer, verbose bool) (passed bool, err error) {
-	results, _, err := runTests(ctx, path, nil)
+func Test(ctx context.Context, path string, kinds []Kind, w io.Writer, verbose bool) (passed bool, err error) {
+	results, _, err := runTests(ctx, path, kinds, nil)
 	if err != nil {
 		return false, err
 	}
@@ -84,9 +84,9 @@ func failedAt(trace []*topdown.Event) *topdown.Event {
 
 // Coverage runs the Rego tests at path and gives the percentage of the policies' lines (tests not counted) that they went
 // through, and the places that they did not.
-func Coverage(ctx context.Context, path string) (percent float64, missed []Place, err error) {
+func Coverage(ctx context.Context, path string, kinds []Kind) (percent float64, missed []Place, err error) {
 	tracer := cover.New()
-	_, p, err := runTests(ctx, path, tracer)
+	_, p, err := runTests(ctx, path, kinds, tracer)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -111,14 +111,15 @@ func Format(name string, source []byte) ([]byte, error) {
 }
 
 // runTests compiles policies and tests at path together and runs the tests, in order of their places.
-func runTests(ctx context.Context, path string, coverage *cover.Cover) ([]*tester.Result, *parsed, error) {
+func runTests(ctx context.Context, path string, kinds []Kind, coverage *cover.Cover) ([]*tester.Result, *parsed, error) {
+	input := inputType(kinds)
 	src, err := readSource(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	problems := &Problems{}
 	// Whether a redaction can be carried out is checked where policies are loaded to be used.
-	p := src.parse(func(gate.Redaction) error { return nil }, problems)
+	p := src.parse(input, func(gate.Redaction) error { return nil }, problems)
 	if err := problems.err(); err != nil {
 		return nil, nil, err
 	}
@@ -131,7 +132,7 @@ func runTests(ctx context.Context, path string, coverage *cover.Cover) ([]*teste
 	}
 	defer store.Abort(ctx, txn)
 	runner := tester.NewRunner().
-		SetCompiler(newCompiler().WithEnablePrintStatements(true)).
+		SetCompiler(newCompiler(input).WithEnablePrintStatements(true)).
 		SetStore(store).
 		SetModules(modules).
 		SetTimeout(testTimeout).

@@ -8,17 +8,27 @@ import (
 	"strings"
 )
 
-//go:generate go test -run ^TestInputSchemaFile$ -update .
+// Kind is what policies see of the operations on a kind of resource. This package knows no protocol but by these.
+type Kind struct {
+	Name string // of the kind, and of the member of the input that has the detail
+	Doc  string // what that member is
 
-// The input as Rego sees it. These structs exist to be a schema: the values themselves come from the operation
-// (gate.Operation and the protocol's Detail), and tests hold the two together. A pointer may be null; `any` is whatever the
-// token, the resource or the agent says; what is marked omitempty is not there for every operation. The doc tag becomes the
-// description in the schema.
+	// Detail is a struct that is the schema of the detail. A field's json tag is the member's name, and what is marked omitempty is
+	// not there for every operation; its doc tag is the description in the schema; its words tag has values that are usual,
+	// which are then made once. A pointer may be null; `any` is whatever the agent says.
+	Detail any
+
+	// Body and Bodies are the members of the detail that are one value, and a list of several: what rules say of the one counts for
+	// the other. They are empty for a kind that has no such two.
+	Body, Bodies string
+}
+
+// The input as Rego sees it, less the detail. These structs exist to be a schema, as Kind.Detail does: the values themselves come
+// from the operation (gate.Operation and the protocol's Detail), and tests hold the two together.
 type (
 	inputSchema struct {
 		Principal principalSchema `json:"principal" doc:"who acts"`
 		Resource  resourceSchema  `json:"resource" doc:"what is acted on, as the configuration names it"`
-		HTTP      httpSchema      `json:"http" doc:"the request, for a resource of kind http"`
 		Context   contextSchema   `json:"context" doc:"what changes between two attempts at the same operation; no approval binds to it"`
 	}
 
@@ -26,7 +36,7 @@ type (
 		Issuer     string         `json:"issuer" doc:"who vouches for the principal"`
 		Subject    string         `json:"subject" doc:"unique within the issuer"`
 		ClientID   string         `json:"client_id" doc:"OAuth client that the token was issued to; may be empty"`
-		Kind       string         `json:"kind" doc:"agent, workload or person"`
+		Kind       string         `json:"kind" words:"agent workload person" doc:"agent, workload or person"`
 		Groups     []string       `json:"groups"`
 		Roles      []string       `json:"roles"`
 		OnBehalfOf partySchema    `json:"on_behalf_of,omitempty" doc:"the person acted for; not there when the principal acts for itself"`
@@ -43,36 +53,6 @@ type (
 		Name   string         `json:"name"`
 		Kind   string         `json:"kind"`
 		Labels map[string]any `json:"labels"`
-	}
-
-	httpSchema struct {
-		Method        string              `json:"method"`
-		Scheme        string              `json:"scheme" doc:"how the agent connects, as Envoy knows it: http or https"`
-		Host          string              `json:"host" doc:"lower case, without the port"`
-		Authority     string              `json:"authority" doc:"the Host header or :authority as it came, port included"`
-		RequestTarget string              `json:"request_target" doc:"path and query as they came, undecoded"`
-		Path          string              `json:"path" doc:"the path as it came, without the query"`
-		Segments      []string            `json:"segments" doc:"the parts of the path, percent-decoded once"`
-		Query         map[string][]string `json:"query" doc:"every value of every parameter, decoded, in order"`
-		Headers       map[string][]string `json:"headers" doc:"every value of every header that the target gets, names in lower case"`
-		Trailers      map[string][]string `json:"trailers" doc:"every value of every trailer, names in lower case"`
-		Body          any                 `json:"body,omitempty" doc:"the body when it is JSON; not there when it is not, or when it has several values"`
-		Bodies        []any               `json:"bodies,omitempty" doc:"the values of a body of several, such as NDJSON, in order; rules about body are asked about each"`
-		Form          map[string][]string `json:"form" doc:"every value of every field of a form body, decoded, in order"`
-		Multipart     []partSchema        `json:"multipart,omitempty" doc:"the parts of a multipart body, in order; not there when it is none"`
-		BodySHA256    string              `json:"body_sha256" doc:"in hex; empty when there is no body or it is streamed"`
-		BodyBytes     int                 `json:"body_bytes"`
-		BodyStreamed  bool                `json:"body_streamed" doc:"the body had not been read when policy was asked"`
-	}
-
-	partSchema struct {
-		Name     string              `json:"name,omitempty"`
-		Filename string              `json:"filename,omitempty" doc:"there when the part is a file"`
-		Type     string              `json:"type" doc:"media type in lower case, without parameters; empty when the part has none"`
-		Headers  map[string][]string `json:"headers" doc:"every header of the part, names in lower case"`
-		Bytes    int                 `json:"bytes"`
-		SHA256   string              `json:"sha256" doc:"in hex"`
-		Value    string              `json:"value,omitempty" doc:"the text of a field, and of a file that is text of up to 64 KiB; not there for other parts"`
 	}
 
 	approvalSchema struct {
@@ -93,9 +73,24 @@ type (
 	}
 )
 
+// inputType is the type of the whole input, with the details of all kinds: an operation has one of them.
+func inputType(kinds []Kind) reflect.Type {
+	base := reflect.TypeFor[inputSchema]()
+	fields := []reflect.StructField{base.Field(0), base.Field(1)}
+	for i, k := range kinds {
+		fields = append(fields, reflect.StructField{
+			Name: fmt.Sprintf("Kind%d", i), Type: reflect.TypeOf(k.Detail),
+			Tag: reflect.StructTag(fmt.Sprintf("json:%q doc:%q", k.Name, k.Doc)),
+		})
+	}
+	return reflect.StructOf(append(fields, base.Field(2)))
+}
+
 // InputSchema is the JSON Schema of the input that policies see, indented. policies/input.schema.json is a copy of it.
-func InputSchema() []byte {
-	schema := schemaOf(reflect.TypeFor[inputSchema]())
+func InputSchema(kinds []Kind) []byte { return schemaText(inputType(kinds)) }
+
+func schemaText(input reflect.Type) []byte {
+	schema := schemaOf(input)
 	schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	schema["title"] = "What Countersign's policies see as input"
 	var out bytes.Buffer
@@ -148,7 +143,7 @@ func mayBeMissing(f reflect.StructField) bool {
 	return strings.HasSuffix(f.Tag.Get("json"), ",omitempty")
 }
 
-// inputNames are all names that the schema knows, for interning and for finding the ones it does not.
+// inputNames are all names and usual values that the schema knows, for making them once.
 func inputNames(t reflect.Type, visit func(name string)) {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map:
@@ -156,6 +151,9 @@ func inputNames(t reflect.Type, visit func(name string)) {
 	case reflect.Struct:
 		for i := range t.NumField() {
 			visit(memberName(t.Field(i)))
+			for word := range strings.FieldsSeq(t.Field(i).Tag.Get("words")) {
+				visit(word)
+			}
 			inputNames(t.Field(i).Type, visit)
 		}
 	default: // text and numbers have no names

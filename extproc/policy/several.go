@@ -13,17 +13,11 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// A body of JSON comes as input.http.body, or as input.http.bodies where several values came one after another. A target may
+// A body of JSON comes as Kind.Body (input.http.body), or as Kind.Bodies where several values came one after another. A target may
 // make of the one what was sent as the other: it reads lines whatever the type says, or the first of several values. So what
 // a rule says of the one counts for the other. Beside the input as it came, the rules are asked about each of several values
 // as a body of its own, and about a single value as a list of one. What they deny, ask and redact there counts. What allows
 // must allow the input as it came, and where an allow rule can hold because a form is not there, the other form too.
-
-// The names in the input of the two forms of a body of JSON.
-const (
-	oneBody    = "body"
-	manyBodies = "bodies"
-)
 
 // aside is what is asked of a body in the form that it did not come in.
 type aside struct {
@@ -31,12 +25,13 @@ type aside struct {
 	allows    bool // an allow rule can hold because the form is not there
 }
 
-func (s *Set) asideFor(sets []said, form string) (a aside, err error) {
+func (s *Set) asideFor(sets []said, form, list string) (a aside, err error) {
 	var depend []said
 	for _, set := range sets {
 		depends := false
 		for _, rule := range s.compiler.GetRulesExact(set.ref()) {
 			f := newFollower(s.compiler)
+			f.list = list
 			f.follow(rule)
 			depends = depends || f.reaches(form)
 			a.allows = a.allows || set.kind == allowSet && f.reaches(form) && f.holdsWithout(form, rule)
@@ -51,11 +46,11 @@ func (s *Set) asideFor(sets []said, form string) (a aside, err error) {
 	return a, err
 }
 
-// reaches reports whether what f followed can depend on input.http.FORM. Rules that look at all of the input find each value
+// reaches reports whether what f followed can depend on the form of a body. Rules that look at all of the input find each value
 // of a list in the list; that they want a list where one value came is told by its name.
 func (f *follower) reaches(form string) bool {
 	if f.uses.everything {
-		return form == oneBody || f.namesList
+		return form != f.list || f.namesList
 	}
 	for p := range f.uses.of {
 		if p.member == form {
@@ -65,12 +60,13 @@ func (f *follower) reaches(form string) bool {
 	return false
 }
 
-// holdsWithout reports whether the root of what f followed can hold because there is no input.http.FORM: where something that
+// holdsWithout reports whether the root of what f followed can hold because the form is not there: where something that
 // depends on it is negated, counted, or has something to fall back on. It errs to one side.
 func (f *follower) holdsWithout(form string, root *ast.Rule) bool {
 	holds := f.uses.everything
 	depends := func(x any) bool {
 		within := newFollower(f.compiler)
+		within.list = f.list
 		within.read(x)
 		ast.WalkRefs(x, func(r ast.Ref) bool {
 			for _, rule := range f.compiler.GetRules(r.GroundPrefix()) {
@@ -99,25 +95,33 @@ func (f *follower) holdsWithout(form string, root *ast.Rule) bool {
 	return holds
 }
 
-// asides are what is to be asked about input beside what it came as: its body in the other form, or in the other forms. Equal
-// values of a list are one.
-func (p *preparedPackage) asides(input *ast.Term) (a aside, inputs iter.Seq[*ast.Term]) {
-	http := memberOf(input, "http")
-	instead := func(form, other string, value *ast.Term) *ast.Term {
-		return withMember(input, "http", withMember(withMember(http, form, nil), other, value))
+// asides are what is to be asked about input beside what it came as: its body in the other form, or in the other forms.
+func (p *preparedPackage) asides(kinds []Kind, input *ast.Term) (a aside, inputs iter.Seq[*ast.Term]) {
+	for _, k := range kinds {
+		detail := memberOf(input, k.Name)
+		if k.Body == "" || detail == nil {
+			continue
+		}
+		instead := func(form, other string, value *ast.Term) *ast.Term {
+			return withMember(input, k.Name, withMember(withMember(detail, form, nil), other, value))
+		}
+		if body := memberOf(detail, k.Body); body != nil {
+			return p.beside[place{k.Name, k.Bodies}], func(yield func(*ast.Term) bool) { yield(instead(k.Body, k.Bodies, ast.ArrayTerm(body))) }
+		}
+		if bodies := memberOf(detail, k.Bodies); bodies != nil {
+			return p.beside[place{k.Name, k.Body}], each(bodies, func(value *ast.Term) *ast.Term { return instead(k.Bodies, k.Body, value) })
+		}
 	}
-	if body := memberOf(http, oneBody); body != nil {
-		return p.beside[manyBodies], func(yield func(*ast.Term) bool) { yield(instead(oneBody, manyBodies, ast.ArrayTerm(body))) }
-	}
-	bodies := memberOf(http, manyBodies)
-	if bodies == nil {
-		return aside{}, nil
-	}
-	list, ok := bodies.Value.(*ast.Array)
+	return aside{}, nil
+}
+
+// each are the inputs with each value of a list in its place. Equal values are one.
+func each(values *ast.Term, input func(value *ast.Term) *ast.Term) iter.Seq[*ast.Term] {
+	list, ok := values.Value.(*ast.Array)
 	if !ok {
-		list = ast.NewArray(bodies)
+		list = ast.NewArray(values)
 	}
-	return p.beside[oneBody], func(yield func(*ast.Term) bool) {
+	return func(yield func(*ast.Term) bool) {
 		seen := ast.NewSet()
 		for i := range list.Len() {
 			value := list.Elem(i)
@@ -125,7 +129,7 @@ func (p *preparedPackage) asides(input *ast.Term) (a aside, inputs iter.Seq[*ast
 				continue
 			}
 			seen.Add(value)
-			if !yield(instead(manyBodies, oneBody, value)) {
+			if !yield(input(value)) {
 				return
 			}
 		}
@@ -137,7 +141,7 @@ const maxAsides = 10
 
 // askAside adds to sets what is said of the body in the form that it did not come in.
 func (s *Set) askAside(ctx context.Context, p *preparedPackage, input *ast.Term, now time.Time, tracer topdown.QueryTracer, sets *[2]Sets) error {
-	a, inputs := p.asides(input)
+	a, inputs := p.asides(s.options.Kinds, input)
 	if a.question == nil || inputs == nil {
 		return nil
 	}

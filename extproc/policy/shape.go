@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,14 +32,14 @@ func (s shape) has(pkg string, kind setKind) bool {
 const global = "global"
 
 // read takes in the rules of one module.
-func (s shape) read(module *ast.Module, check func(gate.Redaction) error, test bool, problems *Problems) {
+func (s shape) read(module *ast.Module, input reflect.Type, check func(gate.Redaction) error, test bool, problems *Problems) {
 	for _, rule := range module.Rules {
 		place, ground := rulePlace(module, rule)
 		if len(place) == 0 || place[0] != "rules" {
 			continue
 		}
 		if s.readRule(rule, place, ground, check, test, problems) {
-			checkNegation(module, rule, kindOf(place[2]), problems)
+			checkNegation(module, rule, input, kindOf(place[2]), problems)
 		}
 	}
 }
@@ -275,8 +276,8 @@ func (s shape) others() string {
 }
 
 // checkPackages reports the resources' packages that are not there, and packages that were probably meant to be global.
-func (s shape) checkPackages(packages []string, where string, problems *Problems) {
-	for _, pkg := range packages {
+func (s shape) checkPackages(packages map[string][]string, where string, problems *Problems) {
+	for pkg := range packages {
 		switch {
 		case len(s[pkg]) > 0:
 		case pkg == "":
@@ -289,7 +290,7 @@ func (s shape) checkPackages(packages []string, where string, problems *Problems
 	}
 	for pkg, rules := range s {
 		lower := strings.ToLower(pkg)
-		if pkg != global && (lower == global || oneEditApart(lower, global) || transposed(lower, global)) && !slices.Contains(packages, pkg) {
+		if pkg != global && (lower == global || oneEditApart(lower, global) || transposed(lower, global)) && packages[pkg] == nil {
 			problems.at(rules[0].loc, "package rules.%s is never evaluated; did you mean rules.global?", pkg)
 		}
 	}

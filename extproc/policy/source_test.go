@@ -54,7 +54,7 @@ func TestDirectory(t *testing.T) {
 			if err := c.make(t, dir); err != nil {
 				t.Fatal(err)
 			}
-			_, err := Load(t.Context(), Options{Path: dir, Packages: []string{"payments"}})
+			_, err := Load(t.Context(), Options{Path: dir, Kinds: httpKinds, Packages: of("payments")})
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("error %v; want %q", err, c.want)
 			}
@@ -67,7 +67,7 @@ func TestDirectory(t *testing.T) {
 
 func TestFilesToWatch(t *testing.T) {
 	dir := write(t, map[string]string{"a.rego": anyPolicy, "sub/data.json": "{}", "README.md": ""})
-	s, err := Load(t.Context(), Options{Path: dir, Packages: []string{"payments"}})
+	s, err := Load(t.Context(), Options{Path: dir, Kinds: httpKinds, Packages: of("payments")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestBundle(t *testing.T) {
 		{"a file that is too large", []entry{policy, data, {name: "/large.rego", text: strings.Repeat("#\n", maxFileBytes)}}, "larger than 16 MiB"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s, err := Load(t.Context(), Options{Path: pack(t, c.entries...), Packages: []string{"payments"}})
+			s, err := Load(t.Context(), Options{Path: pack(t, c.entries...), Kinds: httpKinds, Packages: of("payments")})
 			if c.want != "" {
 				if err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("error %v; want %q", err, c.want)
@@ -161,7 +161,7 @@ func TestBundle(t *testing.T) {
 	}
 	t.Run("unpacked", func(t *testing.T) {
 		dir := write(t, map[string]string{"rules/payments.rego": policy.text, "data.json": data.text, ".manifest": manifest.text, "other.json": "{"})
-		if _, err := Load(t.Context(), Options{Path: dir, Packages: []string{"payments"}}); err != nil {
+		if _, err := Load(t.Context(), Options{Path: dir, Kinds: httpKinds, Packages: of("payments")}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -24,20 +24,13 @@ const (
 	maxExponent    = 400
 )
 
-// terms are the strings that most inputs have, made once: the names of the schema and a few values. It is read only after
-// it is made.
-var terms = func() map[string]*ast.Term {
-	m := map[string]*ast.Term{}
-	intern := func(s string) { m[s] = ast.StringTerm(s) }
-	inputNames(reflect.TypeFor[inputSchema](), intern)
-	for _, s := range []string{
-		"", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "http", "https", "agent", "workload", "person",
-		"accept", "content-type", "content-length", "application/json", "*/*", "v1", "v2", "api",
-	} {
-		intern(s)
-	}
-	return m
-}()
+// termsOf are the strings that most inputs have, made once: the names and usual values of the schema. It is read only after it is
+// made.
+func termsOf(input reflect.Type) map[string]*ast.Term {
+	terms := map[string]*ast.Term{"": ast.StringTerm("")}
+	inputNames(input, func(s string) { terms[s] = ast.StringTerm(s) })
+	return terms
+}
 
 var (
 	nullTerm    = ast.NullTerm()
@@ -50,6 +43,7 @@ var (
 // builder turns a gate.Object into OPA's values without JSON text in between. It hands out terms from blocks, since an
 // input has some sixty of them: measured on the design's policy, that and the table above save a third of the allocations.
 type builder struct {
+	terms map[string]*ast.Term
 	block []ast.Term
 	pairs [][2]*ast.Term // a stack: an object's own members are above its parents'
 }
@@ -59,11 +53,13 @@ var builders sync.Pool
 // maxPairs is how many members a builder keeps room for while it is not used. An object can have very many more.
 const maxPairs = 4096
 
-func newBuilder() *builder {
-	if b, ok := builders.Get().(*builder); ok {
-		return b
+func newBuilder(terms map[string]*ast.Term) *builder {
+	b, ok := builders.Get().(*builder)
+	if !ok {
+		b = &builder{pairs: make([][2]*ast.Term, 0, 64)}
 	}
-	return &builder{pairs: make([][2]*ast.Term, 0, 64)}
+	b.terms = terms
+	return b
 }
 
 // release gives b back. What it built lives on: blocks are not used twice.
@@ -92,7 +88,7 @@ func (b *builder) term(v ast.Value) *ast.Term {
 
 func (b *builder) text(s string) *ast.Term {
 	if len(s) <= 16 {
-		if t, ok := terms[s]; ok {
+		if t, ok := b.terms[s]; ok {
 			return t
 		}
 	}
@@ -240,7 +236,7 @@ func (b *builder) input(op *gate.Operation, principals *generations[*gate.Princi
 	if err != nil {
 		return nil, err
 	}
-	b.pairs = append(b.pairs, [2]*ast.Term{terms["context"], around})
+	b.pairs = append(b.pairs, [2]*ast.Term{b.text("context"), around})
 	object := ast.NewObject(b.pairs[base:]...)
 	b.pairs = b.pairs[:base]
 	return b.term(object), nil
@@ -261,13 +257,13 @@ func (b *builder) context(op *gate.Operation) (*ast.Term, error) {
 	}
 	c := &op.Context
 	return b.term(ast.NewObject(
-		[2]*ast.Term{terms["peer"], b.text(c.Peer)},
-		[2]*ast.Term{terms["request_id"], b.text(c.RequestID)},
-		[2]*ast.Term{terms["session"], b.text(c.Session)},
-		[2]*ast.Term{terms["time"], b.text(timeText(c.Time))},
-		[2]*ast.Term{terms["token_expires"], b.text(expires)},
-		[2]*ast.Term{terms["token_id"], b.text(id)},
-		[2]*ast.Term{terms["traceparent"], b.text(c.TraceParent)},
+		[2]*ast.Term{b.text("peer"), b.text(c.Peer)},
+		[2]*ast.Term{b.text("request_id"), b.text(c.RequestID)},
+		[2]*ast.Term{b.text("session"), b.text(c.Session)},
+		[2]*ast.Term{b.text("time"), b.text(timeText(c.Time))},
+		[2]*ast.Term{b.text("token_expires"), b.text(expires)},
+		[2]*ast.Term{b.text("token_id"), b.text(id)},
+		[2]*ast.Term{b.text("traceparent"), b.text(c.TraceParent)},
 	)), nil
 }
 
@@ -285,7 +281,7 @@ func (b *builder) member(op *gate.Operation, m gate.Member, principals *generati
 	if t, ok := principals.get(op.Principal); ok {
 		return t, nil
 	}
-	own := newBuilder()
+	own := newBuilder(b.terms)
 	defer own.release()
 	t, err := own.value(m.Value, 1)
 	if err != nil {

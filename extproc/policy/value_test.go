@@ -55,7 +55,7 @@ func checkValue(t *testing.T, op *gate.Operation) {
 	}
 	principals := newGenerations[*gate.Principal, *ast.Term](1, nil)
 	for _, kept := range []string{"made", "kept"} {
-		b := newBuilder()
+		b := newBuilder(termsOf(inputType(httpKinds)))
 		got, err := b.input(op, principals)
 		b.release()
 		if err != nil || got.Value.Compare(want) != 0 || got.Value.Hash() != want.Hash() || got.String() != want.String() {
@@ -74,7 +74,7 @@ func FuzzValue(f *testing.F) {
 		if err != nil {
 			return
 		}
-		b := newBuilder()
+		b := newBuilder(termsOf(inputType(httpKinds)))
 		defer b.release()
 		got, err := b.value(o, 0)
 		if err != nil {
