@@ -42,6 +42,7 @@ func logRecord(e *evidence.Entry, body gate.Object) *logspb.LogRecord {
 	severity, name := severityOf(e.Type)
 	at := uint64(e.Time.UnixNano())
 	return &logspb.LogRecord{
+		TraceId:      traceOf(e, body),
 		TimeUnixNano: at, ObservedTimeUnixNano: at,
 		EventName: e.Type, SeverityNumber: severity, SeverityText: name,
 		Body:       &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: summary(e, body)}},
@@ -322,7 +323,11 @@ func (a *attributes) result(protocol string, body gate.Object) {
 // reserved are names under countersign. that no member of a body may take.
 var reserved = map[string]bool{"seq": true, "hash": true, "type": true, "op": true, "node": true, "decided": true, "checkpoint": true}
 
-// members adds a body's members as countersign.*, those of objects within it with a dot. What is empty says nothing and is
+// parts are the members that are objects whose own names this program chose, so that they can be names of attributes. Those of
+// any other object are values: a path that is redacted, for one.
+var parts = map[string]bool{"agent": true, "approver": true, "on_behalf_of": true, "principal": true, "verified": true}
+
+// members adds a body's members as countersign.*, those of its parts with a dot. What is empty says nothing and is
 // left out, and so are the names in except.
 func (a *attributes) members(body gate.Object, except map[string]bool) {
 	for _, m := range body {
@@ -333,18 +338,26 @@ func (a *attributes) members(body gate.Object, except map[string]bool) {
 		if reserved[m.Name] {
 			prefix += "body."
 		}
-		a.member(prefix+m.Name, m.Value)
+		a.member(prefix, m)
 	}
 }
 
-func (a *attributes) member(key string, v any) {
-	if o, ok := v.(gate.Object); ok {
-		for _, m := range o {
-			a.member(key+"."+m.Name, m.Value)
+func (a *attributes) member(prefix string, m gate.Member) {
+	o, isObject := m.Value.(gate.Object)
+	switch {
+	case isObject && parts[m.Name]:
+		for _, part := range o {
+			a.member(prefix+m.Name+".", part)
 		}
-		return
+	case isObject:
+		entries := make([]any, len(o))
+		for i, e := range o {
+			entries[i] = gate.Object{{Name: "name", Value: e.Name}, {Name: "value", Value: e.Value}}
+		}
+		a.add(prefix+m.Name, listValue(entries))
+	default:
+		a.add(prefix+m.Name, anyValue(m.Value))
 	}
-	a.add(key, anyValue(v))
 }
 
 func anyValue(v any) *commonpb.AnyValue {

@@ -59,8 +59,9 @@ func TestAttributesKeepWhatARecordSays(t *testing.T) {
 		{Name: "list", Value: []any{"a", gate.Object{{Name: "x", Value: nil}}}},
 		{Name: "none", Value: []any{}},
 		{Name: "null", Value: nil},
+		{Name: "principal", Value: gate.Object{{Name: "verified", Value: gate.Object{{Name: "method", Value: "jwt"}}}, {Name: "$.x", Value: nil}}},
+		{Name: "redacted", Value: gate.Object{{Name: "$..Email", Value: json.Number("2")}}},
 		{Name: "seq", Value: "another"},
-		{Name: "sub", Value: gate.Object{{Name: "deep", Value: true}}},
 		{Name: "text", Value: "t"},
 	}
 	a := attributes{}
@@ -74,8 +75,9 @@ func TestAttributesKeepWhatARecordSays(t *testing.T) {
 		`countersign.float double_value:0.25`,
 		`countersign.int int_value:-7`,
 		`countersign.list array_value:{values:{string_value:"a"} values:{kvlist_value:{values:{key:"x"}}}}`,
+		`countersign.principal.verified.method string_value:"jwt"`,
+		`countersign.redacted array_value:{values:{kvlist_value:{values:{key:"name" value:{string_value:"$..Email"}} values:{key:"value" value:{int_value:2}}}}}`,
 		`countersign.body.seq string_value:"another"`,
-		`countersign.sub.deep bool_value:true`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -9,8 +9,9 @@
 // "checkpoint" with the signed note, to be held against the journal later (evidence verify --checkpoint).
 //
 // Each record arrives with its number and its hash (countersign.seq, countersign.hash), so that whoever has the data
-// can see a gap. Child spans have no number. Attributes follow the semantic conventions where there is one, and have the
-// record's own members as countersign.*.
+// can see a gap. Child spans have no number, and a checkpoint has that of the last record that it covers. Attributes follow the
+// semantic conventions where there is one, and have the record's own members as countersign.*. Their names are this program's:
+// what others chose (a path that is redacted) stands in values. A log record of an operation has its trace id.
 //
 // # Nothing is lost
 //

@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"time"
@@ -165,6 +166,21 @@ type ids struct {
 	span   [8]byte
 	parent []byte // the agent's span; nil where it sent none
 	flags  byte
+}
+
+// traceOf is the trace of a record that says which its operation's is: the agent's own, or the operation's where that is empty.
+// It is nil for a record that does not say.
+func traceOf(e *evidence.Entry, body gate.Object) []byte {
+	v, says := body.Get("trace_id")
+	own, _ := v.(string)
+	if !says || own == "" && e.Op == "" {
+		return nil
+	}
+	trace, err := hex.DecodeString(cmp.Or(own, evidence.TraceID(e.Op)))
+	if err != nil || len(trace) != 16 {
+		return nil
+	}
+	return trace
 }
 
 func idsOf(decided *evidence.Entry, traceparent string) ids {
