@@ -46,7 +46,10 @@ func (s *Server) StreamAccessLogs(stream accesslog.AccessLogService_StreamAccess
 		select {
 		case m := <-messages:
 			for _, e := range m.GetHttpLogs().GetLogEntry() {
-				s.transit(stream.Context(), e)
+				s.transit(stream.Context(), func() transit { return readTransit(e) })
+			}
+			for _, e := range m.GetTcpLogs().GetLogEntry() {
+				s.transit(stream.Context(), func() transit { return readConnection(e) })
 			}
 		case err := <-failed:
 			if errors.Is(err, io.EOF) {
@@ -59,9 +62,9 @@ func (s *Server) StreamAccessLogs(stream accesslog.AccessLogService_StreamAccess
 	}
 }
 
-func (s *Server) transit(ctx context.Context, e *data.HTTPAccessLogEntry) {
+func (s *Server) transit(ctx context.Context, read func() transit) {
 	defer guard.Catch("an entry of the access log", nil)
-	t := readTransit(e)
+	t := read()
 	st := s.lane.State()
 	if st == nil {
 		return
@@ -96,21 +99,19 @@ type transit struct {
 
 func readTransit(e *data.HTTPAccessLogEntry) transit {
 	c, req, resp := e.GetCommonProperties(), e.GetRequest(), e.GetResponse()
+	t := commonTransit(c)
+	t.resource = c.GetRouteName() // routes are named after their resource
+	t.requestID, t.authority = req.GetRequestId(), req.GetAuthority()
+	t.verb, t.target = req.GetRequestMethod().String(), redact.MaskText(pathOnly(req.GetPath()))
+	t.details, t.status = resp.GetResponseCodeDetails(), resp.GetResponseCode().GetValue()
+	t.bytesIn, t.bytesOut = req.GetRequestBodyBytes(), resp.GetResponseBodyBytes()
+	return t
+}
+
+// commonTransit reads what Envoy says of requests and connections alike.
+func commonTransit(c *data.AccessLogCommon) transit {
 	flags := c.GetResponseFlags()
-	t := transit{
-		op:        operationOf(c.GetMetadata()),
-		resource:  c.GetRouteName(), // routes are named after their resource
-		requestID: req.GetRequestId(),
-		peer:      addressText(c.GetDownstreamRemoteAddress()),
-		verb:      req.GetRequestMethod().String(),
-		target:    redact.MaskText(pathOnly(req.GetPath())),
-		authority: req.GetAuthority(),
-		details:   resp.GetResponseCodeDetails(),
-		status:    resp.GetResponseCode().GetValue(),
-		bytesIn:   req.GetRequestBodyBytes(),
-		bytesOut:  resp.GetResponseBodyBytes(),
-		duration:  c.GetDuration().AsDuration(),
-	}
+	t := transit{op: operationOf(c.GetMetadata()), peer: addressText(c.GetDownstreamRemoteAddress()), duration: c.GetDuration().AsDuration()}
 	t.failure, t.upstreamHost, t.responseFlags = c.GetUpstreamTransportFailureReason(), addressText(c.GetUpstreamRemoteAddress()), flagsOf(flags)
 	if c.GetUpstreamWireBytesSent() > 0 {
 		t.upstream = t.upstreamHost
@@ -137,7 +138,7 @@ func readTransit(e *data.HTTPAccessLogEntry) transit {
 
 // operationOf finds the operation's id in the dynamic metadata: ext_proc writes into our namespace, ext_authz into its own.
 func operationOf(m *core.Metadata) string {
-	for _, namespace := range []string{MetadataNamespace, "envoy.filters.http.ext_authz"} {
+	for _, namespace := range []string{MetadataNamespace, "envoy.filters.http.ext_authz", "envoy.filters.network.ext_authz"} {
 		if op := m.GetFilterMetadata()[namespace].GetFields()["op"].GetStringValue(); op != "" {
 			return op
 		}

@@ -33,6 +33,9 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 		return nil, status.Error(codes.Unavailable, "countersign: "+err.Error())
 	}
 	defer end()
+	if m.GetAttributes().GetRequest().GetHttp() == nil {
+		return s.connect(ctx, st, m)
+	}
 	var a *attempt
 	defer guard.Catch("an operation", func(guard.Panic) { out, err = s.failed(a) })
 

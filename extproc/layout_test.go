@@ -71,6 +71,8 @@ var mayImport = map[string][]string{
 	"extproc/evidence":      {"extproc/guard", "extproc/gate", "extproc/datafile"},
 	"extproc/evidence/otlp": {"extproc/guard", "extproc/gate", "extproc/evidence", "extproc/datafile"},
 	"extproc/extproctest/":  {"extproc/extproctest"},
+	"extproc/kind":          {"extproc/config", "extproc/lane", "extproc/policy", "extproc/redact", "xds"},
+	"extproc/kind/":         {"extproc", "extproc/config", "extproc/gate", "extproc/inspect/", "extproc/kind", "extproc/lane", "extproc/policy", "xds"},
 	"extproc/lane":          {"extproc/guard", "extproc/gate", "extproc/identity"},
 	"extproc/identity":      {"extproc/guard", "extproc/gate"},
 	"extproc/inspect/":      {"extproc/gate", "extproc/media"},
@@ -87,7 +89,7 @@ var mayUse = []struct {
 	in      []string
 }{
 	{"github.com/open-policy-agent/opa", []string{"extproc/policy"}},
-	{"github.com/envoyproxy/go-control-plane", []string{"extproc", "xds", "extproc/extproctest", "extproc/extproctest/", "envoy"}},
+	{"github.com/envoyproxy/go-control-plane", []string{"extproc", "extproc/kind/", "xds", "extproc/extproctest", "extproc/extproctest/", "envoy"}},
 	{"go.opentelemetry.io/proto/otlp", []string{"extproc/evidence/otlp", "extproc/extproctest", "extproc/extproctest/", "cmd/countersign"}},
 }
 

@@ -41,8 +41,7 @@ func (x *exchange) failed() (done bool, err error) {
 		o.Reason, o.Problem = refusal.Reason, refusal.Problem
 	}
 	x.finish(o)
-	x.say(&x.out.answer, immediate(a.told(), a.Op.ID), 0) // resets a stream whose answer has begun
-	return true, nil
+	return done, x.stream.Send(immediate(a.told(), a.Op.ID)) // resets a stream whose answer has begun
 }
 
 // failed denies after a panic in Check. a is nil where it was not known yet what is asked.

@@ -152,7 +152,9 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 		return false, nil // held: see heldBytes
 	}
 	x.turnsBody()
-	x.release(true, nil)
+	if err := x.release(true, nil); err != nil {
+		return true, err
+	}
 	if r.ended {
 		x.finish(x.outcome(x.result()))
 	}
@@ -331,7 +333,7 @@ func (x *exchange) passes(name string, i int, clean func(int) bool) bool {
 
 // release sends the head to the agent. whole says that nothing more of the body comes, and length how long it is, where
 // that is to be said.
-func (x *exchange) release(whole bool, length *int) {
+func (x *exchange) release(whole bool, length *int) error {
 	r := &x.response
 	m := &ext.HeaderMutation{}
 	x.rewriteFields(r.head.Fields, m, func(i int) bool { return x.clean(i, whole) })
@@ -342,10 +344,11 @@ func (x *exchange) release(whole bool, length *int) {
 	if length != nil {
 		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.Itoa(*length)))
 	}
-	x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{
+	err := x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{
 		ResponseHeaders: &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: m}},
-	}}, 0)
+	}})
 	r.released = true
+	return err
 }
 
 func (x *exchange) responseBody(m *ext.HttpBody) (done bool, err error) {
@@ -387,7 +390,9 @@ func (x *exchange) answer(body []byte, whole, last bool) (done bool, err error) 
 		return x.passOver(body, last)
 	}
 	out, withheld := x.redactBody(body, whole)
-	x.sendAnswer(out, whole && withheld == nil, last && withheld == nil)
+	if err := x.sendAnswer(out, whole && withheld == nil, last && withheld == nil); err != nil {
+		return true, err
+	}
 	if withheld != nil {
 		return x.withhold(withheld)
 	}
@@ -443,11 +448,10 @@ func tooLong(limit int64) error {
 }
 
 // sendAnswer passes output on, or holds it: see heldBytes.
-func (x *exchange) sendAnswer(out []byte, whole, last bool) {
+func (x *exchange) sendAnswer(out []byte, whole, last bool) error {
 	r := &x.response
 	if r.plan == nil {
-		x.sendResponseBody(out, last)
-		return
+		return x.sendResponseBody(out, last)
 	}
 	r.held = append(r.held, out...)
 	n := len(r.held)
@@ -460,9 +464,9 @@ func (x *exchange) sendAnswer(out []byte, whole, last bool) {
 	}
 	if n == 0 && !whole {
 		x.waitForMore()
-		return
+		return nil
 	}
-	x.flush(n, whole, last)
+	return x.flush(n, whole, last)
 }
 
 // holds is how much is held before it is passed on.
@@ -487,7 +491,7 @@ func (x *exchange) waitForMore() {
 }
 
 // flush passes n of the bytes that are held on, after the head.
-func (x *exchange) flush(n int, whole, last bool) {
+func (x *exchange) flush(n int, whole, last bool) error {
 	r := &x.response
 	r.wait()
 	if !r.released {
@@ -495,12 +499,16 @@ func (x *exchange) flush(n int, whole, last bool) {
 		if last {
 			length = &n
 		}
-		x.release(whole, length)
+		if err := x.release(whole, length); err != nil {
+			return err
+		}
 	}
-	rest := slices.Clone(r.held[n:]) // what is passed on is kept until it is sent
-	x.sendResponseBody(r.held[:n], last)
-	r.held = rest
+	if err := x.sendResponseBody(r.held[:n], last); err != nil {
+		return err
+	}
+	r.held = append(r.held[:0], r.held[n:]...)
 	x.waitForMore()
+	return nil
 }
 
 // releaseHeld is the timer's: an answer that comes slowly is not held until its end.
@@ -511,19 +519,21 @@ func (x *exchange) releaseHeld() {
 	if x.finished || x.response.timer == nil {
 		return
 	}
-	x.flush(len(x.response.held), false, false)
+	if err := x.flush(len(x.response.held), false, false); err != nil {
+		x.server.lane.Log.Debug("release a held answer", "operation", x.attempt.Op.ID, "error", err)
+	}
 }
 
-func (x *exchange) sendResponseBody(body []byte, end bool) {
+func (x *exchange) sendResponseBody(body []byte, end bool) error {
 	r := &x.response
 	r.hash.Write(body)
 	r.out += int64(len(body))
-	x.sendAnswerPieces(body, end)
+	return x.sendAnswerPieces(body, end)
 }
 
-func (x *exchange) sendAnswerPieces(body []byte, end bool) {
-	pieces(body, end, func(p *ext.CommonResponse, n int) {
-		x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseBody{ResponseBody: &ext.BodyResponse{Response: p}}}, n)
+func (x *exchange) sendAnswerPieces(body []byte, end bool) error {
+	return pieces(body, end, func(p *ext.CommonResponse) error {
+		return x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseBody{ResponseBody: &ext.BodyResponse{Response: p}}})
 	})
 }
 
@@ -546,7 +556,10 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	if x.attempt.http.Cookies != PassCookies && slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" || f.Name == "set-cookie2" }) {
 		mutation.RemoveHeaders = append(mutation.RemoveHeaders, "set-cookie", "set-cookie2")
 	}
-	x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseTrailers{ResponseTrailers: &ext.TrailersResponse{HeaderMutation: mutation}}}, 0)
+	err = x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseTrailers{ResponseTrailers: &ext.TrailersResponse{HeaderMutation: mutation}}})
+	if err != nil {
+		return true, err
+	}
 	x.finish(x.outcome(x.result()))
 	return false, nil
 }
@@ -572,7 +585,9 @@ func (x *exchange) withhold(why error) (done bool, err error) {
 	}
 	reason := why.Error()
 	if r.released {
-		x.flush(len(r.held), false, false)
+		if err := x.flush(len(r.held), false, false); err != nil {
+			return true, err
+		}
 		o := x.outcome(gate.WithheldBy)
 		o.Reason, o.Problem = reason, gate.Withheld
 		x.finish(o)
@@ -589,8 +604,7 @@ func (x *exchange) withhold(why error) (done bool, err error) {
 	o.Reason, o.Problem = reason, gate.Withheld
 	o.Status, o.BytesOut, o.BodySHA256 = a.told().status, int64(len(a.told().body)), sum(a.told().body)
 	x.finish(o)
-	x.say(&x.out.answer, immediate(a.told(), a.Op.ID), 0)
-	return true, nil
+	return true, x.stream.Send(immediate(a.told(), a.Op.ID))
 }
 
 // tokenOver ends what is under way where the agent's token is not good any more, and the resource ends with it. What follows is
@@ -604,8 +618,11 @@ func (x *exchange) tokenOver(why *identity.Refusal) {
 	}
 	x.response.held = nil
 	passed := x.response.released
-	_, _ = x.withhold(&web.Withheld{Reason: fmt.Sprintf("the agent's token is not good any more (%s): %s, and this resource ends with it (end_with_token)", why.Reason, why.Detail)})
+	_, err := x.withhold(&web.Withheld{Reason: fmt.Sprintf("the agent's token is not good any more (%s): %s, and this resource ends with it (end_with_token)", why.Reason, why.Detail)})
 	if passed { // Envoy breaks off an answer that it is to answer in another way
-		x.say(&x.out.answer, immediate(&answer{status: http.StatusBadGateway}, x.attempt.Op.ID), 0)
+		err = x.stream.Send(immediate(&answer{status: http.StatusBadGateway}, x.attempt.Op.ID))
+	}
+	if err != nil {
+		x.server.lane.Log.Debug("end an answer with its token", "operation", x.attempt.Op.ID, "error", err)
 	}
 }

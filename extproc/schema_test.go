@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,7 +29,11 @@ func TestSchemaEqualsInput(t *testing.T) {
 	if err := json.Unmarshal(text, &schema); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(schema.paths("input"), slices.Compact(input)); diff != "" {
+	described := slices.DeleteFunc(schema.paths("input"), func(path string) bool { // the details of other kinds: their own tests hold them
+		member, _, _ := strings.Cut(strings.TrimPrefix(path, "input."), ".")
+		return path != "input" && !slices.Contains([]string{"context", "http", "principal", "resource"}, member)
+	})
+	if diff := cmp.Diff(described, slices.Compact(input)); diff != "" {
 		t.Errorf("the schema's members (-) and the input's (+):\n%s", diff)
 	}
 }

@@ -252,15 +252,17 @@ const accessLogBuffer = 1 << 20
 // The records of the service are the evidence, and these are what they are compared with.
 func (b *Builder) accessLog() []*accesslogv3.AccessLog {
 	return []*accesslogv3.AccessLog{{
-		Name: "envoy.access_loggers.http_grpc",
-		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.Pack(&grpclogv3.HttpGrpcAccessLogConfig{
-			CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{
-				LogName:             AccessLogName,
-				GrpcService:         service(nil),
-				TransportApiVersion: corev3.ApiVersion_V3,
-				BufferFlushInterval: seconds(200 * time.Millisecond),
-				BufferSizeBytes:     number(accessLogBuffer),
-			},
-		})},
+		Name:       "envoy.access_loggers.http_grpc",
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.Pack(&grpclogv3.HttpGrpcAccessLogConfig{CommonConfig: logToService()})},
 	}}
+}
+
+func logToService() *grpclogv3.CommonGrpcAccessLogConfig {
+	return &grpclogv3.CommonGrpcAccessLogConfig{
+		LogName:             AccessLogName,
+		GrpcService:         service(nil),
+		TransportApiVersion: corev3.ApiVersion_V3,
+		BufferFlushInterval: seconds(200 * time.Millisecond),
+		BufferSizeBytes:     number(accessLogBuffer),
+	}
 }

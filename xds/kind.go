@@ -4,10 +4,13 @@ import (
 	"net/netip"
 	"time"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/countersign/countersign/extproc/config"
@@ -109,6 +112,27 @@ func (b *Builder) TargetName(resource string, how any) string {
 	}
 	return "target/" + resource + "/" + digestOf(how)
 }
+
+// Service is the gateway, as Envoy calls it. timeout is that of a call.
+func (b *Builder) Service(timeout time.Duration) *corev3.GrpcService {
+	return service(seconds(timeout))
+}
+
+// LongestHold is the longest that an operation on any resource is held.
+func (b *Builder) LongestHold() time.Duration { return longestHold(b.c) }
+
+// ConnectionLog sends the gateway an entry for every connection to the resource.
+func (b *Builder) ConnectionLog(resource string) []*accesslogv3.AccessLog {
+	common := logToService()
+	common.CustomTags = []*tracingv3.CustomTag{{Tag: ResourceTag, Type: &tracingv3.CustomTag_Literal_{Literal: &tracingv3.CustomTag_Literal{Value: resource}}}}
+	return []*accesslogv3.AccessLog{{
+		Name:       "envoy.access_loggers.tcp_grpc",
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.Pack(&grpclogv3.TcpGrpcAccessLogConfig{CommonConfig: common})},
+	}}
+}
+
+// Digest is 16 hex digits that tell v from other values of its type.
+func Digest(v any) string { return digestOf(v) }
 
 func (b *Builder) downstreamTLS(address string, t *config.ServerTLS, protocols []string) *tlsv3.DownstreamTlsContext {
 	common := b.commonTLS(protocols...)

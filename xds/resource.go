@@ -138,6 +138,9 @@ const (
 	// DetailsPrefix begins the `details` of each ImmediateResponse of the service, which keeps Envoy from replacing its body.
 	DetailsPrefix = "countersign"
 
+	// ResourceTag is the custom tag of an entry of the log of connections that names the resource.
+	ResourceTag = "countersign.resource"
+
 	// AccessLogName is the log_name under which access log entries come.
 	AccessLogName = "countersign"
 )

@@ -42,7 +42,7 @@ func approvalsFlags(f *flag.FlagSet) apiFlags {
 func (c *call) apiClient(f apiFlags) (*apiClient, error) {
 	base := *f.url
 	if base == "" && *f.config != "" {
-		conf := config.Salvage(*f.config)
+		conf := config.Salvage(*f.config, configKinds()...)
 		if conf == nil {
 			return nil, fmt.Errorf("%s cannot be read", *f.config)
 		}

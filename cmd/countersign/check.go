@@ -11,6 +11,7 @@ import (
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/kind/http"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/extproc/terminal"
 	"github.com/countersign/countersign/xds"
@@ -40,7 +41,7 @@ func check(ctx context.Context, c *call) error {
 		for _, p := range several {
 			tell(p)
 		}
-		conf = config.Salvage(*path) // policies and Envoy files are checked all the same, where the file names them
+		conf = config.Salvage(*path, configKinds()...) // policies and Envoy files are checked all the same, where the file names them
 	}
 	var policies *policy.Set
 	if conf != nil {
@@ -195,12 +196,12 @@ func checkParts(c *config.Config, tell func(any)) {
 			tell(fmt.Sprintf("%s: approvals.store: %v", c.File(), err))
 		}
 	}
-	if _, err := xds.Resources(c, "check"); err != nil {
+	if _, err := xds.Resources(c, "check", envoyKinds()...); err != nil {
 		tell(fmt.Sprintf("%s: the Envoy configuration that this makes: %v", c.File(), err))
 	}
 	for _, r := range config.Each[*config.HTTP](c) {
 		if cr := r.Credential; cr != nil {
-			if _, err := (&credentialFile{header: cr.Header, path: string(cr.ValueFile)}).Field(); err != nil {
+			if _, err := http.NewCredential(cr).Field(); err != nil {
 				tell(fmt.Sprintf("%s: resource %q: credential: %v", c.File(), r.Name, err))
 			}
 		}
@@ -211,6 +212,6 @@ func configReference(_ context.Context, c *call) error {
 	if _, err := c.parse(c.flags("config reference"), 0); err != nil {
 		return err
 	}
-	_, err := fmt.Fprint(c.stdout, config.Reference())
+	_, err := fmt.Fprint(c.stdout, config.Reference(configKinds()...))
 	return err
 }

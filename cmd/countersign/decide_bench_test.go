@@ -78,7 +78,7 @@ func benchPolicies(b *testing.B, resources int) *policy.Set {
 			b.Fatal(err)
 		}
 	}
-	set, err := policy.Load(context.Background(), policy.Options{Path: dir, Kinds: kinds, Packages: packages, CheckRedaction: redact.Check, CacheSize: verdictCache})
+	set, err := policy.Load(context.Background(), policy.Options{Path: dir, Kinds: policyKinds(), Packages: packages, CheckRedaction: redact.Check, CacheSize: verdictCache})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -138,7 +138,7 @@ type serving struct {
 // serveOn serves g's configuration in this process, with a journal on disk, behind an Envoy of its own.
 func serveOn(t *testing.T, g *story.Gateway, with serving) (stop func() error) {
 	t.Helper()
-	c, err := config.Load(g.Config)
+	c, err := config.Load(g.Config, configKinds()...)
 	must(t, err)
 	log, alarm := slog.New(slog.DiscardHandler), func(string, string) {}
 	journal, err := evidence.Open(t.Context(), evidence.Options{
@@ -155,7 +155,7 @@ func serveOn(t *testing.T, g *story.Gateway, with serving) (stop func() error) {
 	life := lane.New(lane.Options{Log: log, Now: time.Now, Alarm: alarm, Observer: with.observer})
 	server := extproc.New(life)
 	envoys := xds.NewServer(xds.Options{Log: log, Alarm: alarm})
-	must(t, envoys.Update(t.Context(), c))
+	must(t, envoys.Update(t.Context(), c, envoyKinds()...))
 	must(t, life.Swap(a.state, nil))
 	options, err := serverOptions(c, server)
 	must(t, err)

@@ -12,7 +12,7 @@ func envoyBootstrap(_ context.Context, c *call) error {
 }
 
 func envoyStatic(_ context.Context, c *call) error {
-	return c.printEnvoy("envoy static", func(conf *config.Config) ([]byte, error) { return xds.Static(conf) })
+	return c.printEnvoy("envoy static", func(conf *config.Config) ([]byte, error) { return xds.Static(conf, envoyKinds()...) })
 }
 
 func (c *call) printEnvoy(name string, write func(*config.Config) ([]byte, error)) error {

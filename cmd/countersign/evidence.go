@@ -40,9 +40,9 @@ func (d dataFlags) dir() (string, error) {
 	case dir == "" && *d.config == "":
 		return "", usagef("--data DIR or --config FILE is required")
 	case dir == "":
-		c := config.Salvage(*d.config)
+		c := config.Salvage(*d.config, configKinds()...)
 		if c == nil || c.Data == "" {
-			_, err := config.Load(*d.config)
+			_, err := config.Load(*d.config, configKinds()...)
 			return "", errors.Join(fmt.Errorf("%s names no data directory", *d.config), err)
 		}
 		dir = string(c.Data)

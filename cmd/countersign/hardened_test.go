@@ -259,7 +259,7 @@ allow contains {"id": "looked"} if input.context.approval
 // inProcess serves g's configuration in this process, as serve does, with a journal on disk and with an Envoy of its own.
 func inProcess(t *testing.T, g *story.Gateway, disk *brokenDisk) *gateway {
 	t.Helper()
-	c, err := config.Load(g.Config)
+	c, err := config.Load(g.Config, configKinds()...)
 	must(t, err)
 	in := &gateway{log: slog.New(slog.DiscardHandler), path: g.Config, disk: disk, env: env{get: func(string) string { return "off" }}}
 	must(t, in.open(t.Context(), c))

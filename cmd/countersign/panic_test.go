@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -74,6 +75,11 @@ func (v panickyVerifier) Verify(ctx context.Context, token string) (*gate.Princi
 }
 
 func (v panickyVerifier) Still(p *gate.Principal) error { return v.next.Still(p) }
+
+func (v panickyVerifier) VerifyCertificate(leaf *x509.Certificate) (*gate.Principal, error) {
+	v.at("verifier")
+	return v.next.VerifyCertificate(leaf)
+}
 
 func (v panickyPolicy) Evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, error) {
 	v.at("policy")

@@ -32,7 +32,7 @@ func policyTest(ctx context.Context, c *call) error {
 	default:
 		return usagef("policy test wants a PATH or --config FILE")
 	}
-	passed, err := policy.Test(ctx, dir, kinds, c.stdout, *verbose)
+	passed, err := policy.Test(ctx, dir, policyKinds(), c.stdout, *verbose)
 	if err != nil {
 		return err
 	}

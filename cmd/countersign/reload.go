@@ -144,7 +144,7 @@ func (g *gateway) reload(ctx context.Context) {
 }
 
 func (g *gateway) next(ctx context.Context, previous *active) (*active, error) {
-	c, err := config.Load(g.path)
+	c, err := config.Load(g.path, configKinds()...)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (g *gateway) reject(ctx context.Context, err error) {
 	a := g.current()
 	digest := ""
 	if text, readErr := os.ReadFile(g.path); readErr == nil {
-		if c, _ := config.Parse(g.path, text); c != nil {
+		if c, _ := config.Parse(g.path, text, configKinds()...); c != nil {
 			digest = c.Digest()
 		}
 	}

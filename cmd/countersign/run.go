@@ -136,7 +136,7 @@ func loadConfig(path string) (*config.Config, error) {
 	if path == "" {
 		return nil, usagef("--config FILE is required")
 	}
-	return config.Load(path)
+	return config.Load(path, configKinds()...)
 }
 
 // texts is a flag that may be given several times.

@@ -214,7 +214,7 @@ func (g *gateway) gauges() error {
 func (g *gateway) activate(ctx context.Context, a *active) error {
 	previous := g.current()
 	fresh := previous == nil || previous.verifier != a.verifier
-	prepared, err := xds.Prepare(a.config)
+	prepared, err := xds.Prepare(a.config, envoyKinds()...)
 	if err != nil {
 		return err
 	}

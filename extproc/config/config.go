@@ -107,14 +107,20 @@ type Agent struct {
 	// Algorithms are the JWS algorithms accepted. RS256 and ES256 by default; only asymmetric ones can be named.
 	Algorithms []string `yaml:"algorithms"`
 
-	// Kind says how claims are read: "oauth" (RFC 9068, the default), "entra", "kubernetes", "github" or "spiffe".
+	// Kind says how claims are read: "oauth" (RFC 9068, the default), "entra", "kubernetes", "github" or "spiffe". Kind "mtls" is
+	// for agents that are known by a client's certificate, where the kind of a resource says so: issuer is then
+	// spiffe://TRUST-DOMAIN, or a name such as urn:example:ca, and ca_file has the authorities that sign the certificates.
 	Kind string `yaml:"kind"`
 
 	// Types are the `typ` header values accepted. By default at+jwt, application/at+jwt, JWT and none. What has a claim of
 	// ID tokens alone (nonce, at_hash) is refused, unless its typ is at+jwt.
 	Types []string `yaml:"types"`
 
-	CAFile   Path `yaml:"ca_file"`   // PEM roots for the issuer. The system's by default.
+	// Certificates are for kind mtls without SPIFFE: the subject of a certificate (RFC 4514), and what the agent who has it is
+	// called: {"CN=ci,O=Example": ci}. Others are refused.
+	Certificates map[string]string `yaml:"certificates"`
+
+	CAFile   Path `yaml:"ca_file"`   // PEM roots for the issuer. The system's by default; required for kind mtls.
 	JWKSFile Path `yaml:"jwks_file"` // a key set (RFC 7517) to use instead of discovery.
 	Insecure bool `yaml:"insecure"`  // accept a plain-http issuer that is not on loopback.
 
@@ -131,12 +137,6 @@ type Agent struct {
 	GroupsClaim string `yaml:"groups_claim"`
 
 	RolesClaim string `yaml:"roles_claim"` // the claim that has the roles, named as groups_claim is. "roles" by default.
-
-	// KindClaim is a claim, named as groups_claim is, that says what a principal is (input.principal.kind): person (or user,
-	// human), agent (client, service, service_account, machine, app, …) or workload. A token with any other value in it is refused. One
-	// without it, and all by default, are read by what issuers are known to put into tokens: a person is who shows a sign-in and no
-	// mark of a machine's account, and who shows neither is an agent. It must be an administrator's to change.
-	KindClaim string `yaml:"kind_claim"`
 
 	// PeopleClaim is the claim that names the person acted for as people.claim names approvers. With people.claim.
 	PeopleClaim string `yaml:"people_claim"`

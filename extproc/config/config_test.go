@@ -378,7 +378,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		d := &decoder{dir: filepath.Dir(path), file: path, kinds: []Kind{kindHTTP}, lines: first.lines}
+		d := &decoder{dir: filepath.Dir(path), file: path, kinds: []Kind{KindHTTP}, lines: first.lines}
 		first.setDefaults()
 		if first.validate(d); len(d.problems) > 0 {
 			t.Fatalf("accepted, and then not: %v", d.problems)

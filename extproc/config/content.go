@@ -22,7 +22,7 @@ import (
 const maxContent = 4 << 20
 
 // content is about what is in a file. What belongs there the key's name tells.
-func (k checker) content(p Path, f io.Reader) {
+func (k Checker) content(p Path, f io.Reader) {
 	read := func() []byte {
 		text, err := io.ReadAll(io.LimitReader(f, maxContent))
 		if err != nil {
@@ -47,7 +47,7 @@ func (k checker) content(p Path, f io.Reader) {
 const smallestRSA = 2048
 
 // keyPair wants a key to be that of a certificate. Files that cannot be read are reported elsewhere.
-func (k checker) keyPair(certificate, key Path) {
+func (k Checker) keyPair(certificate, key Path) {
 	chain, err := os.ReadFile(string(certificate))
 	if err != nil {
 		return
@@ -67,7 +67,7 @@ func (k checker) keyPair(certificate, key Path) {
 	}
 }
 
-func (k checker) takenByEnvoy(p Path, leaf *x509.Certificate) {
+func (k Checker) takenByEnvoy(p Path, leaf *x509.Certificate) {
 	switch public := leaf.PublicKey.(type) {
 	case *ecdsa.PublicKey:
 	case *rsa.PublicKey:

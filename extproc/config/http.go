@@ -17,8 +17,8 @@ import (
 //go:embed http.go
 var httpSource string
 
-// kindHTTP is known wherever a configuration is read.
-var kindHTTP = Kind{Name: "http", New: func() Resource { return &HTTP{} }, Source: httpSource}
+// KindHTTP is the kind http.
+var KindHTTP = Kind{Name: "http", New: func() Resource { return &HTTP{} }, Source: httpSource}
 
 // HTTP is a resource of kind http: an API.
 type HTTP struct {
@@ -141,8 +141,9 @@ const (
 // PassesAnswers reports whether answers go from the target to the agent without coming by here.
 func (r *HTTP) PassesAnswers() bool { return r.Attach == "ext_authz" || r.Response == "pass" }
 
-func (r *HTTP) setDefaults() {
-	r.Base.setDefaults()
+// SetDefaults gives what the file leaves out its default.
+func (r *HTTP) SetDefaults() {
+	r.Base.SetDefaults()
 	r.Attach = cmp.Or(r.Attach, "ext_proc")
 	r.Body = cmp.Or(r.Body, "inspect")
 	r.Response = cmp.Or(r.Response, "inspect")
@@ -165,8 +166,9 @@ func (r *HTTP) setDefaults() {
 	}
 }
 
-func (r *HTTP) validate(k checker) {
-	r.Base.validate(k)
+// Validate reports what is wrong with the resource.
+func (r *HTTP) Validate(k Checker) {
+	r.Base.Validate(k)
 	k.at("target").target(r)
 	r.TargetTLS.validate(k.at("target_tls"))
 	if r.TargetTLS != nil && strings.HasPrefix(r.Target, "http://") {
@@ -219,7 +221,7 @@ func (r *HTTP) validate(k checker) {
 	}
 }
 
-func (r *HTTP) validateRewrite(k checker) {
+func (r *HTTP) validateRewrite(k Checker) {
 	const how = ", and answers of this resource do not come by here, so that nothing in them can be rewritten: leave it out, or use attach: ext_proc and response: inspect"
 	if *r.RewriteURLs && r.PassesAnswers() {
 		k.at("rewrite_urls").fail("is true" + how)
@@ -236,7 +238,7 @@ func (r *HTTP) validateRewrite(k checker) {
 	}
 }
 
-func (r *HTTP) validateHeaders(k checker) {
+func (r *HTTP) validateHeaders(k Checker) {
 	own := ""
 	if r.Credential != nil {
 		own = strings.ToLower(r.Credential.Header)
@@ -266,7 +268,7 @@ func (r *HTTP) validateHeaders(k checker) {
 // PathForms are the ambiguous forms of path that a resource can accept.
 var PathForms = []string{"encoded-slash", "dot-segments", "double-slash", "backslash", "parameters"}
 
-func (k checker) target(r *HTTP) {
+func (k Checker) target(r *HTTP) {
 	if !k.required(r.Target) {
 		return
 	}

@@ -52,7 +52,7 @@ func (p Problems) Error() string {
 }
 
 // Load reads the configuration file at path. Its error is [Problems], with all that is wrong. kinds are those of resources
-// that it may have beside http.
+// that it may have: http where none is named.
 func Load(path string, kinds ...Kind) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -94,7 +94,7 @@ func parse(path string, text []byte, kinds []Kind) (*Config, Problems) {
 	if err != nil {
 		return nil, Problems{{File: path, Message: "has no directory: " + reason(err)}}
 	}
-	d := &decoder{dir: dir, file: path, kinds: append([]Kind{kindHTTP}, kinds...), lines: map[string]int{}}
+	d := &decoder{dir: dir, file: path, kinds: kindsOf(kinds), lines: map[string]int{}}
 	sum := sha256.Sum256(text)
 	c := &Config{file: path, digest: hex.EncodeToString(sum[:]), lines: d.lines}
 	if root := d.document(text); root != nil {
@@ -163,4 +163,11 @@ func reason(err error) string {
 		return pe.Err.Error()
 	}
 	return err.Error()
+}
+
+func kindsOf(kinds []Kind) []Kind {
+	if len(kinds) == 0 {
+		return []Kind{KindHTTP}
+	}
+	return kinds
 }

@@ -31,7 +31,7 @@ type Key struct {
 func Keys(kinds ...Kind) []Key {
 	own := comments(source, resourceSource)
 	keys := keysOf(nil, "", reflect.TypeFor[Config](), own)
-	for _, k := range append([]Kind{kindHTTP}, kinds...) {
+	for _, k := range kindsOf(kinds) {
 		from := len(keys)
 		texts := comments(k.Source)
 		maps.Copy(texts, own)

@@ -16,8 +16,11 @@ type Resource interface {
 	// Common is what every resource has.
 	Common() *Base
 
-	setDefaults()
-	validate(k checker)
+	// SetDefaults gives what the file leaves out its default.
+	SetDefaults()
+
+	// Validate reports what is wrong with the resource.
+	Validate(k Checker)
 }
 
 // Kind is a kind of resource, as the file has it.
@@ -62,9 +65,11 @@ type ResourceListen struct {
 	Insecure bool       `yaml:"insecure"` // accept plain HTTP off loopback.
 }
 
-func (b *Base) setDefaults() { b.Policy = cmp.Or(b.Policy, b.Name) }
+// SetDefaults is for the struct that embeds b to call first.
+func (b *Base) SetDefaults() { b.Policy = cmp.Or(b.Policy, b.Name) }
 
-func (b *Base) validate(k checker) {
+// Validate is likewise.
+func (b *Base) Validate(k Checker) {
 	if k.at("name").required(b.Name) && !resourceName.MatchString(b.Name) {
 		k.at("name").fail("is %q: use up to 63 letters, digits, '-' and '_'", b.Name)
 	}
@@ -77,7 +82,7 @@ func (b *Base) validate(k checker) {
 	}
 }
 
-func (c *Config) validateResources(k checker) {
+func (c *Config) validateResources(k Checker) {
 	if len(c.Resources) == 0 {
 		k.fail("is required: name at least one target")
 	}
@@ -87,7 +92,7 @@ func (c *Config) validateResources(k checker) {
 	first := map[string]*Base{} // of an address
 	for i := range c.Resources {
 		k := k.index(i)
-		c.Resources[i].validate(k)
+		c.Resources[i].Validate(k)
 		r := c.Resources[i].Common()
 		if r.Hold.Std() > c.Approvals.TTL.Std() {
 			k.at("hold").fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", r.Hold.Std(), c.Approvals.TTL.Std())
@@ -117,7 +122,7 @@ func sameTLS(a, b *ServerTLS) bool {
 	return a == b || a != nil && b != nil && *a == *b
 }
 
-func (l *ResourceListen) validate(k checker) {
+func (l *ResourceListen) validate(k Checker) {
 	if k.at("address").required(l.Address) {
 		k.at("address").address(Address(l.Address))
 		host, _, _ := net.SplitHostPort(l.Address)
@@ -180,3 +185,15 @@ func scalarIn(n *yaml.Node, name string) string {
 	}
 	return ""
 }
+
+// At is the Checker of a key within.
+func (k Checker) At(name string) Checker { return k.at(name) }
+
+// Fail reports a problem at the key: a sentence that goes on after its name.
+func (k Checker) Fail(format string, args ...any) { k.fail(format, args...) }
+
+// Required reports whether value is there, and a problem where it is not.
+func (k Checker) Required(value string) bool { return k.required(value) }
+
+// Validate reports what is wrong with the client's end of TLS; nothing where there is none.
+func (t *ClientTLS) Validate(k Checker) { t.validate(k) }

@@ -55,29 +55,29 @@ func (c *Config) setDefaults() {
 		p.GroupsClaim = cmp.Or(p.GroupsClaim, "groups")
 	}
 	for i := range c.Resources {
-		c.Resources[i].setDefaults()
+		c.Resources[i].SetDefaults()
 	}
 }
 
-// checker reports problems under one key.
-type checker struct {
+// Checker reports problems under one key.
+type Checker struct {
 	d   *decoder
 	key string
 }
 
-func (k checker) at(name string) checker {
-	return checker{k.d, join(k.key, name)}
+func (k Checker) at(name string) Checker {
+	return Checker{k.d, join(k.key, name)}
 }
 
-func (k checker) index(i int) checker {
-	return checker{k.d, k.key + "[" + strconv.Itoa(i) + "]"}
+func (k Checker) index(i int) Checker {
+	return Checker{k.d, k.key + "[" + strconv.Itoa(i) + "]"}
 }
 
 // fail reports a problem at this key, on its own line or, where the file does not have the key, on that of the nearest
 // key above it.
 //
 // Where a problem was found in reading the key, nothing more is said of it.
-func (k checker) fail(format string, args ...any) {
+func (k Checker) fail(format string, args ...any) {
 	if k.d.unread(k.key) {
 		return
 	}
@@ -88,21 +88,21 @@ func (k checker) fail(format string, args ...any) {
 	k.d.problem(line, k.key, format, args...)
 }
 
-func (k checker) required(value string) bool {
+func (k Checker) required(value string) bool {
 	if value == "" {
 		k.fail("is required")
 	}
 	return value != ""
 }
 
-func (k checker) oneOf(value string, known ...string) {
+func (k Checker) oneOf(value string, known ...string) {
 	if !slices.Contains(known, value) {
 		k.fail("is %q, and must be one of %s", value, strings.Join(known, ", "))
 	}
 }
 
 // file wants a readable file.
-func (k checker) file(p Path) {
+func (k Checker) file(p Path) {
 	if p == "" {
 		return
 	}
@@ -128,7 +128,7 @@ var (
 )
 
 func (c *Config) validate(d *decoder) {
-	k := checker{d: d}
+	k := Checker{d: d}
 	if !nodeName.MatchString(c.Node) {
 		k.at("node").fail("is %q: use up to 63 letters, digits, '-', '_' and '.'", c.Node)
 	}
@@ -154,7 +154,7 @@ func (c *Config) validate(d *decoder) {
 }
 
 // validatePlaces wants an address for each that listens. Resources may share one: they are told apart by their hosts.
-func (c *Config) validatePlaces(k checker) {
+func (c *Config) validatePlaces(k Checker) {
 	taken := map[string]string{}
 	for _, x := range []struct{ key, address string }{
 		{"listen.envoy", string(c.Listen.Envoy)}, {"listen.admin", string(c.Listen.Admin)}, {"listen.console", string(c.Listen.Console)}, {"envoy.admin", string(c.Envoy.Admin)},
@@ -174,7 +174,7 @@ func (c *Config) validatePlaces(k checker) {
 	}
 }
 
-func (c *Config) validateListen(k checker) {
+func (c *Config) validateListen(k Checker) {
 	k.at("envoy").address(c.Listen.Envoy)
 	if _, unix := c.Listen.Envoy.Unix(); !unix {
 		if t := c.Listen.EnvoyTLS; t == nil || t.ClientCAFile == "" {
@@ -201,7 +201,7 @@ func (c *Config) validateListen(k checker) {
 }
 
 // address wants "HOST:PORT" or "unix:PATH" of a length that a socket address can hold (sun_path, 108 bytes with NUL).
-func (k checker) address(a Address) {
+func (k Checker) address(a Address) {
 	if path, ok := a.Unix(); ok {
 		if len(path) > 107 {
 			k.fail("is a socket path of %d bytes, and the system takes 107: use a shorter one, such as unix:/run/countersign/envoy.sock", len(path))
@@ -235,7 +235,7 @@ func shown(u string) string {
 	return u
 }
 
-func (t *ServerTLS) validate(k checker) {
+func (t *ServerTLS) validate(k Checker) {
 	if t == nil {
 		return
 	}
@@ -247,7 +247,7 @@ func (t *ServerTLS) validate(k checker) {
 	k.at("client_ca_file").file(t.ClientCAFile)
 }
 
-func (t *ClientTLS) validate(k checker) {
+func (t *ClientTLS) validate(k Checker) {
 	if t == nil {
 		return
 	}
@@ -255,7 +255,7 @@ func (t *ClientTLS) validate(k checker) {
 	k.pair(t.CertificateFile, t.KeyFile)
 }
 
-func (k checker) pair(certificate, key Path) {
+func (k Checker) pair(certificate, key Path) {
 	k.at("certificate_file").file(certificate)
 	k.at("key_file").file(key)
 	if (certificate == "") != (key == "") {
@@ -266,23 +266,30 @@ func (k checker) pair(certificate, key Path) {
 
 var asymmetric = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA"}
 
-func (c *Config) validateAgents(k checker) {
+func (c *Config) validateAgents(k Checker) {
 	if len(c.Agents) == 0 {
 		k.fail("is required: name at least one issuer of access tokens, or nobody can act")
 	}
 	seen := map[string]bool{}
 	for i := range c.Agents {
 		a, k := &c.Agents[i], k.index(i)
-		k.at("issuer").issuer(a.Issuer, a.Insecure)
 		if seen[a.Issuer] {
 			k.at("issuer").fail("%s is named twice", a.Issuer)
 		}
 		seen[a.Issuer] = true
+		if a.Kind == "mtls" {
+			a.validateCertificates(k)
+			continue
+		}
+		k.at("issuer").issuer(a.Issuer, a.Insecure)
+		if len(a.Certificates) > 0 {
+			k.at("certificates").fail("is for kind mtls")
+		}
 		if len(a.Audience) == 0 || slices.Contains(a.Audience, "") {
 			k.at("audience").fail("is required: a token must be meant for this gateway, so name at least one audience")
 		}
 		k.at("algorithms").algorithms(a.Algorithms)
-		k.at("kind").oneOf(a.Kind, "oauth", "entra", "kubernetes", "github", "spiffe")
+		k.at("kind").oneOf(a.Kind, "oauth", "entra", "kubernetes", "github", "spiffe", "mtls")
 		if a.Kind == "entra" && len(a.Tenants) == 0 {
 			k.at("tenants").fail("is required for kind entra: name the tenant ids (tid) whose tokens are accepted")
 		}
@@ -297,7 +304,28 @@ func (c *Config) validateAgents(k checker) {
 	}
 }
 
-func (k checker) issuer(issuer string, insecure bool) {
+// validateCertificates is about an issuer of kind mtls.
+func (a *Agent) validateCertificates(k Checker) {
+	if u, err := url.Parse(a.Issuer); k.at("issuer").required(a.Issuer) && (err != nil || u.Scheme == "") {
+		k.at("issuer").fail("is %q: write spiffe://TRUST-DOMAIN, or a name with a scheme, such as urn:example:ca", shown(a.Issuer))
+	}
+	if k.at("ca_file").required(string(a.CAFile)) {
+		k.at("ca_file").file(a.CAFile)
+	}
+	if len(a.Certificates) == 0 && !strings.HasPrefix(a.Issuer, "spiffe://") {
+		k.at("certificates").fail("is required where issuer is no spiffe://TRUST-DOMAIN: say which certificate is whose")
+	}
+	for subject, name := range a.Certificates {
+		if subject == "" || name == "" {
+			k.at("certificates").fail("has %q for %q: write the subject of a certificate, and what its agent is called", name, subject)
+		}
+	}
+	if len(a.Audience) > 0 {
+		k.at("audience").fail("is for tokens, and agents of kind mtls have certificates")
+	}
+}
+
+func (k Checker) issuer(issuer string, insecure bool) {
 	if !k.required(issuer) {
 		return
 	}
@@ -311,7 +339,7 @@ func (k checker) issuer(issuer string, insecure bool) {
 	}
 }
 
-func (k checker) algorithms(list []string) {
+func (k Checker) algorithms(list []string) {
 	if len(list) == 0 {
 		k.fail("is empty: name at least one, or leave the key out for RS256 and ES256")
 	}
@@ -322,7 +350,7 @@ func (k checker) algorithms(list []string) {
 	}
 }
 
-func (p *People) validate(k checker) {
+func (p *People) validate(k Checker) {
 	k.at("issuer").issuer(p.Issuer, p.Insecure)
 	k.at("client_id").required(p.ClientID)
 	k.at("kind").oneOf(p.Kind, "oauth", "entra")
@@ -334,7 +362,7 @@ func (p *People) validate(k checker) {
 	k.at("algorithms").algorithms(p.Algorithms)
 }
 
-func (a *Approvals) validate(k checker) {
+func (a *Approvals) validate(k Checker) {
 	if a.Store != "embedded" {
 		u, err := url.Parse(a.Store)
 		if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Host == "" {
@@ -370,7 +398,7 @@ func (a *Approvals) validate(k checker) {
 	}
 }
 
-func (r *Redis) validate(k checker) {
+func (r *Redis) validate(k Checker) {
 	k.at("password_file").file(r.PasswordFile)
 	k.at("sentinel_password_file").file(r.SentinelPasswordFile)
 	k.at("ca_file").file(r.CAFile)
@@ -387,7 +415,7 @@ func loopbackHosts(list string) bool {
 	return true
 }
 
-func (w *Webhook) validate(k checker) {
+func (w *Webhook) validate(k Checker) {
 	if k.at("secret_file").required(string(w.SecretFile)) {
 		k.at("secret_file").file(w.SecretFile)
 	}
@@ -406,7 +434,7 @@ func (w *Webhook) validate(k checker) {
 	}
 }
 
-func (e *Evidence) validate(k checker) {
+func (e *Evidence) validate(k Checker) {
 	if e.Heartbeat.Std() < time.Second/10 || e.Heartbeat.Std() > time.Hour {
 		k.at("heartbeat").fail("is %v: use 100ms to 1h", e.Heartbeat.Std())
 	}
@@ -442,7 +470,7 @@ func (e *Evidence) validate(k checker) {
 	}
 }
 
-func (e *Envoy) validate(k checker) {
+func (e *Envoy) validate(k Checker) {
 	k.at("path").file(e.Path)
 	if e.Concurrency < 0 || e.Concurrency > 1024 {
 		k.at("concurrency").fail("is %d: use 0 to 1024", e.Concurrency)

@@ -92,8 +92,13 @@ type Issuer struct {
 	// Algorithms that signatures may have: RS, PS and ES with 256, 384 or 512, and EdDSA. Default RS256 and ES256.
 	Algorithms []string
 
-	// Kind says how claims name a principal: "" (RFC 9068 and RFC 8693), "entra", "kubernetes", "github" or "spiffe".
+	// Kind says how claims name a principal: "" (RFC 9068 and RFC 8693), "entra", "kubernetes", "github" or "spiffe". Kind "mtls"
+	// has certificates and no tokens: Issuer is then spiffe://TRUST-DOMAIN or any name, CAFile the authorities that sign them, and
+	// of the rest only Certificates, Subjects and Revoked count.
 	Kind string
+
+	// Certificates are the subjects of certificates (RFC 4514: "CN=ci,O=Example") and who has them. Kind mtls only.
+	Certificates map[string]string
 
 	// CAFile is a PEM file of the authorities that signed the issuer's certificate. Default: the system's.
 	CAFile string
@@ -142,10 +147,6 @@ type Issuer struct {
 	// GroupsClaim and RolesClaim name the claims with the principal's groups and roles: the exact name, or else
 	// a path ("realm_access.roles") or a JSON pointer ("/realm_access/roles"). Default "groups" and "roles".
 	GroupsClaim, RolesClaim string
-
-	// KindClaim names, as GroupsClaim does, a claim that says whether the principal is a person, an agent or a workload (see
-	// kindWords). Where a token has it, nothing else decides.
-	KindClaim string
 }
 
 // Options are what a Verifier is made of.
@@ -160,11 +161,12 @@ type Options struct {
 
 // Verifier verifies tokens. Its zero value, and a nil one, refuse. A change of configuration makes a new Verifier.
 type Verifier struct {
-	issuers map[string]*issuer
-	order   []*issuer // as configured
-	now     func() time.Time
-	cache   *cache
-	cancel  context.CancelFunc
+	issuers    map[string]*issuer
+	order      []*issuer // as configured
+	certifiers []*certifier
+	now        func() time.Time
+	cache      *cache
+	cancel     context.CancelFunc
 }
 
 // New makes a Verifier, reporting everything that is wrong with the options at once. It reads files, and does not need
@@ -186,6 +188,13 @@ func New(o Options) (*Verifier, error) {
 		errs = append(errs, errors.New("no issuer is configured"))
 	}
 	for _, c := range o.Issuers {
+		if c.Kind == "mtls" {
+			a, err := newCertifier(c)
+			if errs = append(errs, err); err == nil {
+				v.certifiers = append(v.certifiers, a)
+			}
+			continue
+		}
 		i, err := newIssuer(life, c, o)
 		if err != nil {
 			errs = append(errs, err)
@@ -197,9 +206,9 @@ func New(o Options) (*Verifier, error) {
 		v.issuers[c.Issuer] = i
 		v.order = append(v.order, i)
 	}
-	if len(errs) > 0 {
+	if err := errors.Join(errs...); err != nil {
 		cancel()
-		return nil, errors.Join(errs...)
+		return nil, err
 	}
 	return v, nil
 }
@@ -225,8 +234,11 @@ func (v *Verifier) Close() {
 // Ready is nil when there are usable keys of some issuer, so that its agents are served whoever else is away; otherwise it says
 // why there are none of any.
 func (v *Verifier) Ready() error {
-	if v == nil || len(v.order) == 0 {
+	if v == nil || len(v.order)+len(v.certifiers) == 0 {
 		return errors.New("no issuer is configured")
+	}
+	if len(v.order) == 0 {
+		return nil // certificates need nobody
 	}
 	var errs []error
 	for _, i := range v.States() {
@@ -304,11 +316,27 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*gate.Principal, e
 // and its tenant, its subject and its token are accepted. Every error is a *Refusal. Whether the token's time is over, and what
 // else a new configuration may ask of a token, it does not tell.
 func (v *Verifier) Still(p *gate.Principal) error {
-	if v == nil || p == nil || v.issuers[p.Issuer] == nil {
+	i := v.issuerOf(p)
+	if i == nil {
 		return &Refusal{Reason: UnknownParty, Detail: "the token's issuer is not one that is accepted here any more"}
 	}
-	if refusal := v.issuers[p.Issuer].has(p); refusal != nil {
+	if refusal := i.has(p); refusal != nil {
 		return refusal
+	}
+	return nil
+}
+
+func (v *Verifier) issuerOf(p *gate.Principal) *issuer {
+	if v == nil || p == nil {
+		return nil
+	}
+	if p.Verified.Method != "mtls" {
+		return v.issuers[p.Issuer]
+	}
+	for _, a := range v.certifiers {
+		if a.name == p.Issuer {
+			return &a.issuer
+		}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package lane
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -56,10 +57,20 @@ func Claimed(s string) string { return gate.Recorded(s, gate.MaxClaimed) }
 // Identify verifies the agent's token. fault is what is wrong with how the token was sent; nil where nothing is. claimed says
 // what a stranger wants to do; it is asked only where the agent is refused.
 func (a *Attempt) Identify(ctx context.Context, token string, fault *identity.Refusal, claimed func() (verb, target string)) bool {
+	return a.identify(ctx, fault, claimed, func() (*gate.Principal, error) { return a.State.Identity.Verify(ctx, token) })
+}
+
+// IdentifyCertificate is Identify by the certificate that the agent has shown.
+func (a *Attempt) IdentifyCertificate(ctx context.Context, leaf *x509.Certificate, fault *identity.Refusal, claimed func() (verb, target string)) bool {
+	return a.identify(ctx, fault, claimed, func() (*gate.Principal, error) { return a.State.Identity.VerifyCertificate(leaf) })
+}
+
+func (a *Attempt) identify(ctx context.Context, fault *identity.Refusal, claimed func() (verb, target string), verify func() (*gate.Principal, error)) bool {
 	if fault == nil {
-		p, err := a.State.Identity.Verify(ctx, token)
+		p, err := verify()
 		if err == nil {
-			a.Identified(p)
+			a.Op.Principal = p
+			a.Op.Context.Session = p.Verified.TokenID
 			return true
 		}
 		if !errors.As(err, &fault) {
@@ -69,12 +80,6 @@ func (a *Attempt) Identify(ctx context.Context, token string, fault *identity.Re
 	verb, target := claimed()
 	a.Op.Verb, a.Op.Target = Claimed(verb), Claimed(target)
 	return a.refuseIdentity(ctx, fault)
-}
-
-// Identified says who acts.
-func (a *Attempt) Identified(p *gate.Principal) {
-	a.Op.Principal = p
-	a.Op.Context.Session = p.Verified.TokenID
 }
 
 // refuseIdentity records an identity.refused and refuses. It always returns false.

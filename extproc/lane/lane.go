@@ -19,6 +19,7 @@ package lane
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,6 +35,8 @@ import (
 type Verifier interface {
 	// Verify returns who the token was issued to. Its error is an *identity.Refusal.
 	Verify(ctx context.Context, token string) (*gate.Principal, error)
+	// VerifyCertificate returns whom a client's certificate is for. Its error is an *identity.Refusal.
+	VerifyCertificate(leaf *x509.Certificate) (*gate.Principal, error)
 	// Still is nil while a principal that was verified, perhaps before a reload, would not be refused for who it is. Its error is
 	// an *identity.Refusal. The token's time is not its to tell.
 	Still(p *gate.Principal) error

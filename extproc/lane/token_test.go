@@ -2,6 +2,7 @@ package lane
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"sync/atomic"
@@ -16,8 +17,9 @@ import (
 // standing says of every principal what it is told to.
 type standing struct{ err error }
 
-func (s *standing) Verify(context.Context, string) (*gate.Principal, error) { return nil, s.err }
-func (s *standing) Still(*gate.Principal) error                             { return s.err }
+func (s *standing) Verify(context.Context, string) (*gate.Principal, error)      { return nil, s.err }
+func (s *standing) VerifyCertificate(*x509.Certificate) (*gate.Principal, error) { return nil, s.err }
+func (s *standing) Still(*gate.Principal) error                                  { return s.err }
 
 // TestEndWithToken ends operations by a clock of ours, which can be set, and by reloads.
 func TestEndWithToken(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -11,14 +12,17 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/extproctest"
 )
 
 var update = flag.Bool("update", false, "write what README.md takes from here")
 
 func TestReadmeHasEveryConfigurationKey(t *testing.T) {
-	readmeHas(t, "config reference", strings.TrimSpace(config.Reference()), func(s string) string { return s })
+	reference, err := exec.CommandContext(t.Context(), extproctest.Build(t), "config", "reference").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	readmeHas(t, "config reference", strings.TrimSpace(string(reference)), func(s string) string { return s })
 }
 
 // excerpt is what README.md shows of the demo: the parts whose titles begin with these, as far as they go.

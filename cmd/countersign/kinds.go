@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/kind"
+	"github.com/countersign/countersign/extproc/kind/http"
+	"github.com/countersign/countersign/extproc/kind/tcp"
+	"github.com/countersign/countersign/extproc/policy"
+	"github.com/countersign/countersign/xds"
+)
+
+// kinds are the kinds of resources. A kind that is added is added here, and nowhere else.
+var kinds = []kind.Kind{http.Kind, tcp.Kind}
+
+//go:generate go test -run ^TestInputSchemaFile$ -update .
+
+func policyKinds() (list []policy.Kind) {
+	for _, k := range kinds {
+		list = append(list, k.Policy)
+	}
+	return list
+}
+
+func configKinds() (list []config.Kind) {
+	for _, k := range kinds {
+		list = append(list, k.Config)
+	}
+	return list
+}
+
+func envoyKinds() (list []xds.Kind) {
+	for _, k := range kinds {
+		if k.Envoy != nil {
+			list = append(list, k.Envoy)
+		}
+	}
+	return list
+}
+
+func kindOfResource(r config.Resource) kind.Kind {
+	i := slices.IndexFunc(kinds, func(k kind.Kind) bool { return k.Config.Name == r.Common().Kind })
+	if i < 0 {
+		panic(fmt.Sprintf("a resource of kind %q was loaded", r.Common().Kind)) // configKinds has no other
+	}
+	return kinds[i]
+}

@@ -1,0 +1,159 @@
+package extproc
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"net/url"
+
+	data "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	rpc "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/lane"
+)
+
+// Connection is what Envoy's network ext_authz filter says of a connection before anything of it goes to the target.
+type Connection struct {
+	Peer       string // HOST:PORT of who connected
+	Local      string // HOST:PORT that they connected to
+	ServerName string // that their TLS named; empty where it named none
+}
+
+// Connected is what a resource has of its own of whose connections Envoy asks, and not of what is sent by them.
+type Connected interface {
+	// Connection describes one. It is judged once, when its first byte has come; what is sent by it is not seen.
+	Connection(c Connection) (verb, target string, detail gate.Detail)
+}
+
+// connect rules on a connection. Who connects is known by the certificate that Envoy has verified; an agent that is refused is
+// told nothing, because the gateway does not know the protocol: the connection is closed.
+func (s *Server) connect(ctx context.Context, st *lane.State, m *authz.CheckRequest) (out *authz.CheckResponse, err error) {
+	attrs := m.GetAttributes()
+	c := Connection{
+		Peer: addressText(attrs.GetSource().GetAddress()), Local: addressText(attrs.GetDestination().GetAddress()),
+		ServerName: attrs.GetTlsSession().GetSni(),
+	}
+	name := told(ctx, ResourceMetadata)
+	protocol := "connection"
+	if r, ok := st.Resources[name]; ok {
+		protocol = r.Kind
+	}
+	a := &connecting{Attempt: s.lane.Attempt(st, protocol, name, gate.Context{Peer: c.Peer}), server: s, fingerprint: toldAll(ctx, FingerprintMetadata)}
+	a.Attempt.Connection = connectionOf(ctx)
+	defer a.Share.Set(0)
+	defer guard.Catch("a connection", func(guard.Panic) {
+		a.Failed(false)
+		out, err = a.closed(ctx), nil
+	})
+	if !a.decide(ctx, c, attrs.GetSource().GetCertificate()) {
+		return a.closed(ctx), nil
+	}
+	a.Expect()
+	a.Await(gate.Outcome{}, true)
+	return a.answer(codes.OK), nil
+}
+
+// connecting is a connection on its way to a ruling.
+type connecting struct {
+	*lane.Attempt
+	server      *Server
+	fingerprint string // of what Envoy carries out; empty where a file of somebody's own does not say
+}
+
+func (a *connecting) decide(ctx context.Context, c Connection, certificate string) bool {
+	var own Connected
+	if a.Resource != nil {
+		own, _ = a.Resource.Own.(Connected)
+	}
+	if own == nil {
+		return a.Refuse(ctx, gate.Refusal{Problem: gate.Denied, Detail: "This gateway has no resource for this connection."})
+	}
+	verb, target, detail := own.Connection(c)
+	leaf, fault := readCertificate(certificate)
+	if !a.IdentifyCertificate(ctx, leaf, fault, func() (string, string) { return verb, target }) {
+		return false
+	}
+	a.Op.Verb, a.Op.Target, a.Op.Detail, a.Op.Fits = verb, gate.Recorded(target, gate.MaxRecorded), detail, unredacted
+	a.Admit()
+	if refusal, ok := a.Room(lane.Bytes); !ok {
+		return a.Refuse(ctx, refusal)
+	}
+	return a.carriedOut(ctx) && a.Decide(ctx, a)
+}
+
+// readCertificate reads a client's certificate as Envoy writes it: PEM in the encoding of a URL.
+func readCertificate(text string) (*x509.Certificate, *identity.Refusal) {
+	if text == "" {
+		return nil, &identity.Refusal{Reason: identity.Missing, Detail: "there is no client's certificate"}
+	}
+	plain, err := url.PathUnescape(text)
+	block, _ := pem.Decode([]byte(plain))
+	if err != nil || block == nil {
+		return nil, &identity.Refusal{Reason: identity.Malformed, Detail: "the client's certificate cannot be read"}
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, &identity.Refusal{Reason: identity.Malformed, Detail: "the client's certificate cannot be read: " + err.Error()}
+	}
+	return leaf, nil
+}
+
+// unredacted refuses what policy would redact: nothing of what is sent by the connection is seen.
+func unredacted(v gate.Verdict) error {
+	if len(v.Redactions) == 0 {
+		return nil
+	}
+	return &gate.Unfit{Problem: gate.Denied, Detail: "Policy redacts what comes back, and what is sent by this connection is not seen, so it was refused."}
+}
+
+// carriedOut refuses a connection by what Envoy carries out of another configuration.
+func (a *connecting) carriedOut(ctx context.Context) bool {
+	if a.fingerprint == "" || a.fingerprint == a.Resource.Fingerprint {
+		return true
+	}
+	a.server.tellDiffering(a.Resource.Name, "Envoy carries out another configuration of this resource than the gateway's")
+	return a.Refuse(ctx, gate.Refusal{Problem: gate.Unavailable, Detail: "Envoy carries out another configuration of this resource than the gateway's, so the connection was refused."})
+}
+
+// Wait has nothing to give up.
+func (a *connecting) Wait(*gate.Pending) {}
+
+// Resume is false where Envoy carries out something else by now.
+func (a *connecting) Resume(ctx context.Context, _ *lane.Resource) bool {
+	_, ok := a.Resource.Own.(Connected)
+	return ok && a.carriedOut(ctx)
+}
+
+// closed ends a refused connection.
+func (a *connecting) closed(ctx context.Context) *authz.CheckResponse {
+	o := gate.Outcome{Result: gate.Refused, Problem: a.Refusal().Problem, Duration: a.server.lane.Now().Sub(a.Started)}
+	if reason, left := a.LeftWaiting(ctx); left {
+		o.Result, o.Reason = gate.ClientGone, reason
+	}
+	a.Finish(o)
+	return a.answer(codes.PermissionDenied)
+}
+
+func (a *connecting) answer(code codes.Code) *authz.CheckResponse {
+	return &authz.CheckResponse{
+		Status:          &rpc.Status{Code: int32(code)},
+		DynamicMetadata: operationMetadata(a.Op.ID).Fields[MetadataNamespace].GetStructValue(),
+	}
+}
+
+// ResourceTag is the custom tag of Envoy's log of connections that names the resource.
+const ResourceTag = "countersign.resource"
+
+// readConnection reads what Envoy's log says of a connection that has ended.
+func readConnection(e *data.TCPAccessLogEntry) transit {
+	c := e.GetCommonProperties()
+	t := commonTransit(c)
+	t.resource = c.GetCustomTags()[ResourceTag]
+	t.bytesIn, t.bytesOut = e.GetConnectionProperties().GetReceivedBytes(), e.GetConnectionProperties().GetSentBytes()
+	return t
+}

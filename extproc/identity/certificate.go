@@ -1,0 +1,106 @@
+package identity
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/countersign/countersign/extproc/gate"
+)
+
+// certifier is an issuer of kind mtls: it vouches for agents by certificates, and has no tokens.
+type certifier struct {
+	issuer
+	roots *x509.CertPool
+}
+
+func newCertifier(c Issuer) (*certifier, error) {
+	fail := func(format string, args ...any) (*certifier, error) {
+		return nil, fmt.Errorf("issuer %q: %s", c.Issuer, fmt.Sprintf(format, args...))
+	}
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return fail("%v", err)
+	}
+	a := &certifier{issuer{Issuer: c, name: c.Issuer}, x509.NewCertPool()}
+	if !a.roots.AppendCertsFromPEM(pem) {
+		return fail("%s holds no certificate", c.CAFile)
+	}
+	if domain, ok := strings.CutPrefix(c.Issuer, "spiffe://"); ok {
+		if known, path, valid := cutSPIFFE(c.Issuer); !valid || path != "" || known != domain {
+			return fail("is not spiffe://TRUST-DOMAIN")
+		}
+	} else if len(c.Certificates) == 0 {
+		return fail("names no certificates, and is no spiffe://TRUST-DOMAIN: nobody could be told by a certificate of it")
+	}
+	return a, nil
+}
+
+// VerifyCertificate returns the principal that a client's certificate is for. Whoever calls has seen the client prove that it has
+// the certificate's key. The certificate must be signed by an authority itself: intermediate certificates are not seen here, and
+// belong into the file of roots. Every error is a *Refusal.
+func (v *Verifier) VerifyCertificate(leaf *x509.Certificate) (*gate.Principal, error) {
+	if v == nil || len(v.certifiers) == 0 {
+		return nil, &Refusal{Reason: UnknownParty, Detail: "no issuer of certificates (kind mtls) is configured"}
+	}
+	refusal := &Refusal{Reason: UnknownParty, Detail: "no configured authority has signed the certificate"}
+	for _, a := range v.certifiers {
+		_, err := leaf.Verify(x509.VerifyOptions{Roots: a.roots, CurrentTime: v.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		if invalid, ok := err.(x509.CertificateInvalidError); ok && invalid.Reason == x509.Expired { //nolint:errorlint // as Verify documents
+			refusal = &Refusal{Reason: Expired, Detail: "the certificate's time is over, or has not come"}
+		}
+		if err != nil {
+			continue
+		}
+		p, why := a.principal(leaf)
+		if why == nil {
+			why = a.has(p)
+		}
+		if why == nil {
+			return p, nil
+		}
+		refusal = why
+	}
+	refusal.Issuer, refusal.Subject = excerpt(leaf.Issuer.String()), excerpt(leaf.Subject.String())
+	return nil, refusal
+}
+
+// principal reads who a verified certificate is for: its SPIFFE id (X509-SVID, section 2: the one URI that it has), or what the
+// configuration calls its subject.
+func (a *certifier) principal(leaf *x509.Certificate) (*gate.Principal, *Refusal) {
+	digest := sha256.Sum256(leaf.Raw)
+	p := &gate.Principal{Issuer: a.name, Kind: "workload"}
+	p.Verified = gate.Verification{
+		Method: "mtls", Algorithm: leaf.SignatureAlgorithm.String(), KeyID: hex.EncodeToString(leaf.AuthorityKeyId),
+		TokenID: hex.EncodeToString(digest[:]), Digest: hex.EncodeToString(digest[:]), Expires: leaf.NotAfter, Accepted: leaf.NotAfter,
+	}
+	if strings.HasPrefix(a.name, "spiffe://") {
+		if len(leaf.URIs) != 1 {
+			return nil, &Refusal{Reason: Claims, Detail: fmt.Sprintf("the certificate has %d URIs, and a SPIFFE certificate has one", len(leaf.URIs))}
+		}
+		domain, path, ok := cutSPIFFE(leaf.URIs[0].String())
+		if !ok || path == "" || "spiffe://"+domain != a.name {
+			return nil, &Refusal{Reason: Tenant, Detail: fmt.Sprintf("%q is not the SPIFFE id of a workload of %s", excerpt(leaf.URIs[0].String()), a.name)}
+		}
+		p.Subject, p.Verified.Tenant = leaf.URIs[0].String(), domain
+	} else if p.Subject = a.Certificates[leaf.Subject.String()]; p.Subject == "" {
+		return nil, &Refusal{Reason: Unregistered, Detail: fmt.Sprintf("no agent is configured for the certificate's subject %q", excerpt(leaf.Subject.String()))}
+	}
+	uris := make([]string, len(leaf.URIs))
+	for i, u := range leaf.URIs {
+		uris[i] = u.String()
+	}
+	p.Claims = gate.Object{ // less what changes when the certificate is renewed
+		{Name: "dns_names", Value: slices.Clone(leaf.DNSNames)},
+		{Name: "subject", Value: leaf.Subject.String()},
+		{Name: "uris", Value: uris},
+	}
+	if leaf.DNSNames == nil {
+		p.Claims[0].Value = []string{}
+	}
+	return p, nil
+}

@@ -1,0 +1,30 @@
+// Package kind says what the program asks of a kind of resource. A kind is a folder beside this file and one value, which the
+// command passes to whoever needs a part of it: nothing else in the program knows the kind by its name.
+package kind
+
+import (
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/policy"
+	"github.com/countersign/countersign/extproc/redact"
+	"github.com/countersign/countersign/xds"
+)
+
+// Kind is a kind of resource.
+type Kind struct {
+	Config config.Kind // its name, and its keys of the configuration
+	Policy policy.Kind // what policy sees of an operation
+	Envoy  xds.Kind    // what Envoy is to have for it; nil where package xds sees to that
+
+	// Own gives r what is the kind's own: lane.Resource.Own, the fingerprint of what Envoy is to carry out for it, and the like.
+	Own func(c config.Resource, s Shared, r *lane.Resource)
+}
+
+// Shared is what the resources of a gateway share.
+type Shared struct {
+	Plans *redact.Plans
+
+	// SessionKey seals what an agent is given to keep. Where gateways share approvals they share it, so that a session that was
+	// begun at one goes on at another.
+	SessionKey []byte
+}
