@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -330,23 +329,26 @@ graded := "a" if {
 			continue
 		}
 		accepted++
-		request, err := s.Evaluate(t.Context(), operation("payments", get("v1", "payments")))
-		if err != nil {
-			t.Fatal(err)
-		}
 		opened, err := s.Evaluate(t.Context(), connection("ledger", 1))
 		if err != nil {
 			t.Fatal(err)
 		}
-		said, saidToo := fmt.Sprint(request.Effect, len(request.Rules)) != fmt.Sprint(gate.Deny, 0), fmt.Sprint(opened.Effect, len(opened.Rules)) != fmt.Sprint(gate.Deny, 0)
-		if said && !saidToo {
-			silent++
-			if !guarded {
+		saidToo := opened.Effect != gate.Deny || len(opened.Rules) > 0
+		for _, call := range []web{get("v1", "payments"), {method: "POST", segments: []string{"x"}}} {
+			request, err := s.Evaluate(t.Context(), operation("payments", call))
+			if err != nil {
+				t.Fatal(err)
+			}
+			said := request.Effect != gate.Deny || len(request.Rules) > 0
+			if said && !saidToo {
+				silent++
+			}
+			if said && !saidToo && !guarded {
 				t.Errorf("it says nothing of a connection, and no condition is why:\n%s", text)
 			}
-		}
-		if saidToo && (guarded || !said) {
-			t.Errorf("it speaks of a connection, by what is not there:\n%s", text)
+			if saidToo && (guarded || !said) {
+				t.Errorf("it speaks of a connection, by what is not there:\n%s", text)
+			}
 		}
 	}
 	if accepted < 100 || refused < 100 || silent < 30 {
