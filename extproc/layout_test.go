@@ -169,7 +169,18 @@ var textRules = []struct {
 	}},
 	{"an access key of AWS", regexp.MustCompile(`.`), regexp.MustCompile(`\b(AKIA|ASIA)[0-9A-Z]{16}\b`), nil},
 	{"a test that skips", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`\b[tbf]\.Skip(Now|f)?\(`), nil},
-	{"a test that sleeps", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`\btime\.Sleep\(`), nil},
+	{"a test that sleeps", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`(?m)\btime\.Sleep\(|^\s*<-time\.(After|NewTimer|Tick)\(`), map[string]string{
+		"cmd/countersign/holds_test.go":              "the time of a bubble (testing/synctest) passes at once",
+		"cmd/countersign/spend_test.go":              "a kill comes at a moment that chance chooses",
+		"extproc/approval/embedded/embedded_test.go": "the time of a bubble",
+		"extproc/identity/newer_test.go":             "the time of a bubble",
+		"extproc/lane/token_test.go":                 "the time of a bubble",
+	}},
+	{"a test that looks again and again", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`case <-time\.After\([0-9]+ \* time\.Millisecond\):`), map[string]string{
+		"cmd/countersign/reconcile_test.go":   "a client does not spin while nobody listens",
+		"cmd/countersign/sequence_test.go":    "a client does not spin while nobody listens",
+		"extproc/extproctest/process_test.go": "that a process of others has ended is told to its parent only",
+	}},
 	{"a path of somebody's machine", regexp.MustCompile(`.`), regexp.MustCompile(`(^|[\s"'=:(])/(root|home|Users|work)/`), nil},
 	{
 		"a file of a data directory that package datafile does not open", regexp.MustCompile(`^extproc/(evidence|evidence/otlp|approval/embedded)/[a-z0-9]+(_linux|_other)?\.go$`),

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -61,8 +62,9 @@ func noHalfState(t *testing.T, lasts time.Duration) {
 	g.AwaitRecord("the first of the two", func(r story.Record) bool { return r.Type == "policy.activated" && r.Seq > first })
 
 	// Requests whose body comes in two parts are read under one state, and would be judged under the next.
+	swapped := swapping{again: make(chan struct{})}
 	l, slow := startLoad(t, g, "swap", 16), startLoadOf(t, g, "slow", 8, func() io.Reader {
-		return io.MultiReader(strings.NewReader("{"), after(100*time.Millisecond), strings.NewReader("}"))
+		return io.MultiReader(strings.NewReader("{"), until(swapped.next), strings.NewReader("}"))
 	})
 	every := time.NewTicker(50 * time.Millisecond)
 	defer every.Stop()
@@ -71,11 +73,13 @@ func noHalfState(t *testing.T, lasts time.Duration) {
 		case <-every.C:
 			g.Write("countersign.yaml", conf[[]string{"a", "b"}[n%2]])
 			g.Process.Signal(syscall.SIGHUP)
+			swapped.now()
 			continue
 		case <-end:
 		}
 		break
 	}
+	swapped.over()
 	answers, late := l.end(), slow.end()
 	maps.Copy(answers, late)
 	reconcile(t, g)
@@ -99,11 +103,39 @@ func noHalfState(t *testing.T, lasts time.Duration) {
 	t.Logf("%d requests, %d swaps, answers %v", len(answers), swaps, l.done())
 }
 
-// after is a reader that has nothing, and takes its time to say so.
-type after time.Duration
+// swapping tells of the swaps.
+type swapping struct {
+	mu    sync.Mutex
+	again chan struct{} // closed at the next one, and at the end for good
+}
 
-func (a after) Read([]byte) (int, error) {
-	<-time.After(time.Duration(a))
+// next is closed at the next swap, or at the end.
+func (s *swapping) next() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.again
+}
+
+func (s *swapping) now() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.again)
+	s.again = make(chan struct{})
+}
+
+// over is the last: nobody waits any more.
+func (s *swapping) over() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.again)
+}
+
+// until is a reader that has nothing, and says so at the second swap: some 50 ms after the first, which has been taken up by then.
+type until func() <-chan struct{}
+
+func (u until) Read([]byte) (int, error) {
+	<-u()
+	<-u()
 	return 0, io.EOF
 }
 

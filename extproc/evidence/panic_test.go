@@ -44,26 +44,30 @@ func TestTheSignerGoesOnAfterAPanic(t *testing.T) {
 	faults := &faultyDisk{}
 	f.opts.FS, f.opts.CheckpointEvery = faults, 10*time.Millisecond
 	j := f.open()
-	panicked := make(chan struct{})
+	wrote := make(chan struct{}, 1)
 	faults.on("write", func(c call) error {
 		if strings.HasSuffix(c.name, checkpointsName) {
 			faults.on("write", nil)
-			close(panicked)
+			faults.on("sync", func(c call) error {
+				if strings.HasSuffix(c.name, checkpointsName) {
+					select {
+					case wrote <- struct{}{}:
+					default:
+					}
+				}
+				return nil
+			})
 			panic("made to")
 		}
 		return nil
 	})
 	mustAppend(t, j, event(1))
-	<-panicked
-	deadline := time.After(20 * time.Second)
-	for {
-		if r := f.verify(); r.Passed() && r.Covered >= 1 {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatal("no checkpoint was written after the panic")
-		case <-time.After(20 * time.Millisecond):
-		}
+	select {
+	case <-wrote:
+	case <-time.After(20 * time.Second):
+		t.Fatal("no checkpoint was written after the panic")
+	}
+	if r := f.verify(); !r.Passed() || r.Covered < 1 {
+		t.Errorf("after the panic: %+v", r)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 func TestMissingPartsNameTheCommandThatBringsThem(t *testing.T) {
@@ -118,7 +117,13 @@ func writeWheel(t *testing.T, name, envoy string) {
 func TestPartIsMadeOnceByManyAtOnce(t *testing.T) {
 	parts := Parts{Dir: t.TempDir(), Getenv: func(string) string { return "" }, Progress: io.Discard}
 	made := filepath.Join(parts.Dir, "part")
+	const many = 8
+	var looked atomic.Int32
+	all := make(chan struct{})
 	find := func(context.Context) (string, error) {
+		if looked.Add(1) == many+1 { // each once, and who has the lock again
+			close(all)
+		}
 		if !exists(made) {
 			return "", os.ErrNotExist
 		}
@@ -126,14 +131,12 @@ func TestPartIsMadeOnceByManyAtOnce(t *testing.T) {
 	}
 	var times atomic.Int32
 	create := func(context.Context) error {
-		// Whoever else may be here at the same time has this long to come.
-		if times.Add(1) == 1 {
-			<-time.After(100 * time.Millisecond)
-		}
+		times.Add(1)
+		<-all // and so everybody found that there is none
 		return os.WriteFile(made, nil, 0o600)
 	}
 	var wait sync.WaitGroup
-	for range 8 {
+	for range many {
 		wait.Go(func() {
 			if path, err := parts.bring(t.Context(), find, create); path != made || err != nil {
 				t.Errorf("brought %q, %v", path, err)
