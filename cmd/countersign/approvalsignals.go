@@ -91,36 +91,16 @@ func (q *queueMeter) read(now time.Time) (pending int, oldest time.Duration) {
 
 // follow keeps up with the store until ctx ends.
 func (q *queueMeter) follow(ctx context.Context, store approval.Store) {
-	for ctx.Err() == nil {
-		if err := q.watch(ctx, store); err != nil && ctx.Err() == nil {
-			q.log.Error("approvals: cannot count what waits; trying again", "error", err)
-		}
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// watch counts until the store ends the watch. After an error it begins anew: what was missed would be counted for ever.
-func (q *queueMeter) watch(ctx context.Context, store approval.Store) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	changes, err := store.Watch(ctx)
-	if err != nil {
-		return err
-	}
-	if err := q.all(ctx, store); err != nil {
-		return err
-	}
-	for c := range changes {
-		if c.ID != "" {
+	f := approval.Follower{
+		Watch: store.Watch,
+		All:   func(ctx context.Context) error { return q.all(ctx, store) },
+		Change: func(_ context.Context, c approval.Change) error {
 			q.change(c, time.Now())
-		} else if err := q.all(ctx, store); err != nil {
-			return err
-		}
+			return nil
+		},
+		Failed: func(err error) { q.log.Error("approvals: cannot count what waits; trying again", "error", err) },
 	}
-	return nil
+	f.Run(ctx)
 }
 
 func (q *queueMeter) change(c approval.Change, now time.Time) {

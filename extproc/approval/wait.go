@@ -128,26 +128,20 @@ func (d *Desk) Run(ctx context.Context) error {
 }
 
 func (d *Desk) watch(ctx context.Context) {
-	for ctx.Err() == nil {
-		changes, err := d.store.Watch(ctx)
-		if err != nil {
-			d.log.Error("approvals: cannot watch the store; trying again", "error", err)
-			select {
-			case <-time.After(time.Second):
-			case <-ctx.Done():
-			}
-			continue
-		}
-		d.waiting.wakeAll() // for what changed before the watch began
-		for c := range changes {
-			if c.ID == "" {
-				d.waiting.wakeAll()
-				continue
-			}
+	f := Follower{
+		Watch: d.store.Watch,
+		All: func(context.Context) error {
+			d.waiting.wakeAll()
+			return nil
+		},
+		Change: func(_ context.Context, c Change) error {
 			d.memory.change(c)
 			d.waiting.wake(c.ID)
-		}
+			return nil
+		},
+		Failed: func(err error) { d.log.Error("approvals: cannot watch the store; trying again", "error", err) },
 	}
+	f.Run(ctx)
 }
 
 func (d *Desk) tend(ctx context.Context) {

@@ -67,21 +67,19 @@ func (f *feed) leave(l *listener) {
 }
 
 func (f *feed) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		changes, err := f.watch.Watch(ctx)
-		if err != nil {
-			f.log.Error("the console cannot watch the approvals; trying again", "error", err)
-			select {
-			case <-time.After(time.Second):
-			case <-ctx.Done():
-			}
-			continue
-		}
-		f.tell(approval.Change{}) // what changed before the watch began may have been missed
-		for c := range changes {
+	follower := approval.Follower{
+		Watch: f.watch.Watch,
+		All: func(context.Context) error {
+			f.tell(approval.Change{})
+			return nil
+		},
+		Change: func(_ context.Context, c approval.Change) error {
 			f.tell(c)
-		}
+			return nil
+		},
+		Failed: func(err error) { f.log.Error("the console cannot watch the approvals; trying again", "error", err) },
 	}
+	follower.Run(ctx)
 }
 
 // tell never waits: a listener that is slow is told that it has missed something.

@@ -20,48 +20,21 @@ type follower struct {
 
 const endedRemembered = 4096
 
-// follow makes events of changes until ctx ends. changes is a watch that has begun; where it is nil another is begun.
-func (n *Notifier) follow(ctx context.Context, changes <-chan approval.Change) {
+// follow makes events of changes until ctx ends. begun is a watch that has begun; where it is nil another is begun.
+func (n *Notifier) follow(ctx context.Context, begun <-chan approval.Change) {
 	f := &follower{n: n, live: map[string]told{}, ended: map[string]bool{}}
-	for ctx.Err() == nil {
-		err := f.watch(ctx, changes)
-		if changes = nil; err != nil && ctx.Err() == nil {
-			n.opt.Log.Error("webhook: cannot follow the approvals; trying again", "error", err)
-		}
-		pause(ctx, time.Second)
+	changes := approval.Follower{
+		Watch: func(ctx context.Context) (<-chan approval.Change, error) {
+			if first := begun; first != nil {
+				begun = nil
+				return first, nil
+			}
+			return n.opt.Store.Watch(ctx)
+		},
+		All: f.all, Change: f.one,
+		Failed: func(err error) { n.opt.Log.Error("webhook: cannot follow the approvals; trying again", "error", err) },
 	}
-}
-
-// watch tells of changes until the store ends the watch.
-func (f *follower) watch(ctx context.Context, changes <-chan approval.Change) (err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if changes == nil {
-		if changes, err = f.n.opt.Store.Watch(ctx); err != nil {
-			return err
-		}
-	}
-	if err := f.all(ctx); err != nil { // what changed before the watch began
-		return err
-	}
-	for c := range changes {
-		if c.ID == "" {
-			err = f.all(ctx)
-		} else {
-			err = f.one(ctx, c)
-		}
-		if err != nil {
-			return err // the next watch begins with all of it
-		}
-	}
-	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
+	changes.Run(ctx)
 }
 
 // one tells what became of one request.
