@@ -76,7 +76,7 @@
 // [web.Inspector] is fed the head, the chunks and the trailers, and says at the first doubt that it cannot read this: an
 // encoded slash, a dot segment, two Content-Types, a method override, JSON with a name twice. It does not tidy, because
 // the request is forwarded as it came, and a target may tidy differently. A body that looks like JSON is parsed as JSON
-// whatever it is called, lines of JSON are read value by value, and multipart is taken apart; a body that is none of these is policy's to rule on by type, size and SHA-256.
+// whatever it is called, lines of JSON are read value by value, multipart is taken apart, and a compressed body is read without its coding; a body that is none of these is policy's to rule on by type, size and SHA-256.
 // FuzzChunkSplit holds that the result does not depend on how the bytes were cut.
 //
 // [web.ReadResponse] reads the head of an answer and says whether it can be redacted at all: a partial answer, or one of

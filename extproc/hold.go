@@ -5,13 +5,12 @@ import (
 	"reflect"
 
 	"github.com/countersign/countersign/extproc/gate"
-	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/lane"
 )
 
 // Wait gives up all of the request's memory but the body's.
 func (a *attempt) Wait(*gate.Pending) {
-	a.Share.Set(a.light + web.Held(a.inspector.Seen().BodyBytes))
+	a.Share.Set(a.light + a.inspector.Held())
 }
 
 // Resume takes up the resource of now. It is false where the request would be read otherwise by now, or Envoy carries out

@@ -144,7 +144,7 @@ func (a *attempt) identify(ctx context.Context, fields []web.Field) bool {
 // decide asks the gate about the whole request. It returns the credential to forward with and true where the operation
 // is allowed.
 func (a *attempt) decide(ctx context.Context) (credential web.Field, allowed bool) {
-	if !a.take(ctx, a.light+a.inspector.Weight()) {
+	if !a.decode(ctx) || !a.take(ctx, a.light+a.inspector.Weight()) {
 		return credential, false
 	}
 	credential, ready := a.ready(ctx)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/web"
 )
@@ -18,8 +19,15 @@ import (
 // TestSchemaEqualsInput holds policies/input.schema.json to what an operation really gives policy: every member of the
 // one is in the other, so that a rule that type-checks looks at something that is there.
 func TestSchemaEqualsInput(t *testing.T) {
-	input := slices.Concat(inputOf(t, "application/json", `{"a":1}`), inputOf(t, "application/x-ndjson", "{}\n{}\n"),
-		inputOf(t, "multipart/mixed; boundary=x", "--x\r\n\r\na\r\n--x--\r\n"))
+	compressed, err := extproctest.Encode("gzip", []byte(`{"a":1}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	input := slices.Concat(
+		inputOf(t, "application/json", `{"a":1}`), inputOf(t, "application/x-ndjson", "{}\n{}\n"),
+		inputOf(t, "application/json", string(compressed), web.Field{Name: "content-encoding", Value: "gzip"}),
+		inputOf(t, "multipart/mixed; boundary=x", "--x\r\n\r\na\r\n--x--\r\n"),
+	)
 	slices.Sort(input)
 	text, err := os.ReadFile(filepath.Join("..", "policies", "input.schema.json"))
 	if err != nil {
@@ -39,17 +47,17 @@ func TestSchemaEqualsInput(t *testing.T) {
 }
 
 // inputOf lists the members that policy sees of a request with such a body.
-func inputOf(t *testing.T, contentType, body string) []string {
+func inputOf(t *testing.T, contentType, body string, more ...web.Field) []string {
 	t.Helper()
 	in := web.New(web.Options{MaxBody: 1 << 10})
-	err := in.Head([]web.Field{
+	err := in.Head(append([]web.Field{
 		{Name: ":method", Value: "POST"},
 		{Name: ":scheme", Value: "https"},
 		{Name: ":authority", Value: "api.example:443"},
 		{Name: ":path", Value: "/v1/things?a=1"},
 		{Name: "content-type", Value: contentType},
 		{Name: "traceparent", Value: "00"},
-	})
+	}, more...))
 	if err == nil {
 		err = in.Write([]byte(body))
 	}

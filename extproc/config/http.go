@@ -115,7 +115,7 @@ type Credential struct {
 
 // Limits bound what is held and read. A request past one is refused, an answer past one is withheld.
 type Limits struct {
-	RequestBody  Size `yaml:"request_body"`  // 1MiB by default.
+	RequestBody  Size `yaml:"request_body"`  // as it is sent and, of a compressed one, without its coding. 1MiB by default.
 	ResponseBody Size `yaml:"response_body"` // 64MiB for answers that are redacted, and no limit for others, by default.
 	Headers      Size `yaml:"headers"`       // of a request or an answer. 60KiB by default; 1MiB at most.
 

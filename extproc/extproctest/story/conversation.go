@@ -161,6 +161,15 @@ func (c *conversation) begin(rest string) {
 }
 
 func (c *conversation) field(rest string) {
+	if codings, ok := strings.CutPrefix(rest, "coded "); ok {
+		body, err := extproctest.Encode(codings, c.request.Body)
+		if err != nil {
+			c.failf("%v", err)
+			return
+		}
+		c.request.Body = body
+		return
+	}
 	switch rest {
 	case "chunked":
 		c.request.Chunked = true

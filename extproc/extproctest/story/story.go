@@ -21,7 +21,7 @@
 //	> POST /v1/payments {"a":1}     a request; a body of *N is N bytes of x, and of <NAME the file of that
 //	                                name, whose lines end in CR LF where the name ends in .crlf
 //	| Name: value                   a header field of it, sent as written; "| chunked" and "| h2" choose how it goes, and "| h2 https"
-//	                                says that its scheme is https; $ID in a value is the request for approval that an answer named last
+//	                                says that its scheme is https; "| coded LIST" has the body in these content codings, without saying so; $ID in a value is the request for approval that an answer named last
 //	>> POST /v1/payments/7/refunds  a request that is held: the conversation goes on when people are asked, "<" waits for the answer
 //	< 403 denied                    the answer's status and, where it is a refusal, the problem type
 //	<: Name: value                  a header field that it has

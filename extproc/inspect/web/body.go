@@ -30,8 +30,8 @@ func (i *Inspector) classify(h *heading) error {
 	if i.opt.Stream {
 		return nil
 	}
-	if e := h.contentEncoding; e != "" && !strings.EqualFold(strings.TrimSpace(e), "identity") {
-		return unreadable("The request's body is encoded (Content-Encoding: %s) and cannot be read. Send it without Content-Encoding.", e)
+	if err := i.setCoding(h.contentEncoding); err != nil {
+		return err
 	}
 	if !h.hasContentType {
 		i.kind = asAny

@@ -17,8 +17,10 @@ type Schema struct {
 	Bodies        []any               `json:"bodies,omitempty" doc:"the values of a body of several, such as NDJSON, in order; rules about body are asked about each"`
 	Form          map[string][]string `json:"form" doc:"every value of every field of a form body, decoded, in order"`
 	Multipart     []partSchema        `json:"multipart,omitempty" doc:"the parts of a multipart body, in order; not there when it is none"`
-	BodySHA256    string              `json:"body_sha256" doc:"in hex; empty when there is no body or it is streamed"`
-	BodyBytes     int                 `json:"body_bytes"`
+	BodySHA256    string              `json:"body_sha256" doc:"of the body as it is sent, in hex; empty when there is no body or it is streamed"`
+	BodyBytes     int                 `json:"body_bytes" doc:"of the body as it is sent"`
+	DecodedSHA256 string              `json:"body_decoded_sha256,omitempty" doc:"of a compressed body without its coding, which is what was read, in hex; not there when it is not compressed"`
+	DecodedBytes  int                 `json:"body_decoded_bytes,omitempty" doc:"of a compressed body without its coding; not there when it is not compressed"`
 	BodyStreamed  bool                `json:"body_streamed" doc:"the body had not been read when policy was asked"`
 }
 

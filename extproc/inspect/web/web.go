@@ -22,6 +22,10 @@
 // values of fields, and files that are small and text. The parts' names are parameters like others. A body that is none of
 // these (XML, bytes) is not looked into: policy sees its Content-Type, its length and its SHA-256, and has to rule on those.
 //
+// A compressed body is read without its coding (coded.go), and goes on as it came. Both have their length and SHA-256 in the
+// input. It is read by the target too, which may take no notice of Content-Encoding, so it is refused where it says anything as it
+// is sent, and where decoders could differ.
+//
 // In JSON, what most readers agree on is accepted: names that are one only where case is ignored (Go's encoding/json,
 // ASP.NET) are refused, and numbers that a double does not give back, unless the resource says that its target is exact.
 //
@@ -58,6 +62,7 @@ import (
 	"slices"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/inspect/coding"
 )
 
 // Field is one header field, its name in lower case. Fields stand in the order in which they came.
@@ -115,8 +120,12 @@ type Request struct {
 	Form      gate.Object // decoded name -> list of decoded values, of a form body
 	Multipart []any       // a gate.Object for each part of a multipart body; nil where it is none
 
-	BodySHA256   string // hex; empty where the body is streamed or there is none
-	BodyBytes    int64
+	BodySHA256 string // of the body as it came, in hex; empty where it is streamed or there is none
+	BodyBytes  int64  // of the body as it came
+
+	DecodedSHA256 string // of a compressed body, without its coding; empty where it is none
+	DecodedBytes  int64
+
 	BodyStreamed bool
 
 	VolatileHeaders gate.Object // name -> list of values; see Volatile
@@ -148,6 +157,14 @@ func (r *Request) Object() gate.Object {
 	}
 	o = append(o,
 		gate.Member{Name: "body_bytes", Value: r.BodyBytes},
+	)
+	if r.DecodedSHA256 != "" {
+		o = append(o,
+			gate.Member{Name: "body_decoded_bytes", Value: r.DecodedBytes},
+			gate.Member{Name: "body_decoded_sha256", Value: r.DecodedSHA256},
+		)
+	}
+	o = append(o,
 		gate.Member{Name: "body_sha256", Value: r.BodySHA256},
 		gate.Member{Name: "body_streamed", Value: r.BodyStreamed},
 		gate.Member{Name: "form", Value: r.Form},
@@ -176,12 +193,16 @@ type Inspector struct {
 	begun     bool // Head was called
 	tunnel    bool // the request asks to pass bytes of another protocol, which the resource accepts
 	kind      bodyKind
-	plainJSON bool  // says that it is application/json
-	framed    bool  // says that it is gRPC
-	isForm    bool  // says that it is multipart/form-data
-	length    int64 // Content-Length; -1 where there is none
-	body      []byte
-	values    int // of the body, that were read
+	plainJSON bool   // says that it is application/json
+	framed    bool   // says that it is gRPC
+	isForm    bool   // says that it is multipart/form-data
+	length    int64  // Content-Length; -1 where there is none
+	body      []byte // as it is read
+	values    int    // of the body, that were read
+
+	coding coding.Coding // of the body, where it is compressed
+	sent   []byte        // it as it came, once it was read without its coding
+	weight int64         // see Weight, of one that was
 
 	boundary string // of a multipart body
 	remove   []string
@@ -202,8 +223,13 @@ func (i *Inspector) Remove() []string { return i.remove }
 // with it.
 func (i *Inspector) Streams() bool { return i.opt.Stream || i.tunnel }
 
-// Body is the body that was held, all of it once Request has returned. Nil where it is streamed.
-func (i *Inspector) Body() []byte { return i.body }
+// Body is the body as it came, all of it once Request has returned. Nil where it is streamed.
+func (i *Inspector) Body() []byte {
+	if i.sent != nil {
+		return i.sent
+	}
+	return i.body
+}
 
 // Head reads the pseudo-header and header fields.
 func (i *Inspector) Head(fields []Field) error {
@@ -281,13 +307,18 @@ func (i *Inspector) Request() (*Request, error) {
 		i.err = unreadable("The request's Content-Length is %d, and %d bytes of body came.", i.length, r.BodyBytes)
 		return nil, i.err
 	}
-	if len(i.body) > 0 {
-		sum := sha256.Sum256(i.body)
+	if i.Decode() != nil {
+		return nil, i.err
+	}
+	if sent := i.Body(); len(sent) > 0 {
+		sum := sha256.Sum256(sent)
 		r.BodySHA256 = hex.EncodeToString(sum[:])
 	}
-	i.err = i.readBody()
-	if i.err != nil {
+	if i.err = i.readBody(); i.err != nil {
 		return nil, i.err
+	}
+	if i.sent != nil {
+		i.body = nil // what was made of it stays
 	}
 	return r, nil
 }

@@ -132,7 +132,7 @@ func TestHeadRefuses(t *testing.T) {
 		{"JSON in EBCDIC", post("content-type: application/json; charset=ibm037"), gate.Unreadable, "charset"},
 		{"a form in EBCDIC", post("content-type: application/x-www-form-urlencoded; charset=ibm500"), gate.Unreadable, "charset"},
 		{"text in UTF-7, where JSON does not look like it", post("content-type: text/plain; charset=utf-7"), gate.Unreadable, "charset"},
-		{"a body in gzip", post("content-encoding: gzip"), gate.Unreadable, "Content-Encoding: gzip"},
+		{"a body in a coding that is not known", post("content-encoding: compress"), gate.Unreadable, "Content-Encoding: compress"},
 		{"a body in identity and gzip", post("content-encoding: identity, gzip"), gate.Unreadable, "Content-Encoding"},
 		{"two Content-Encodings", post("content-encoding: identity", "content-encoding: gzip"), gate.Unreadable, "more than once"},
 		{"two Content-Lengths", post("content-length: 1", "content-length: 2"), gate.Unreadable, "more than once"},

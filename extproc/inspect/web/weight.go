@@ -11,11 +11,21 @@ const (
 	perValue      = 180
 )
 
-// Held is about how many bytes of memory a body of n bytes takes while it comes, and while it waits for people.
+// Held is about how many bytes of memory a body of n bytes takes while it comes.
 func Held(n int64) int64 { return perByteHeld * n }
+
+// Held is about how many bytes of memory the body takes while it waits for people: what came, and what was made of it.
+func (i *Inspector) Held() int64 { return Held(max(i.request.BodyBytes, i.request.DecodedBytes)) }
 
 // Weight is about how many bytes of memory the request takes at most while it is read and judged, beside its head.
 func (i *Inspector) Weight() int64 {
+	if i.sent != nil {
+		return i.weight
+	}
+	return i.weigh()
+}
+
+func (i *Inspector) weigh() int64 {
 	if len(i.body) == 0 {
 		return 0
 	}
@@ -48,6 +58,6 @@ func (i *Inspector) keep(chunk []byte) {
 // body of a request that streams is counted on.
 func (i *Inspector) Forget() {
 	r := &i.request
-	i.body, i.remove = nil, nil
+	i.body, i.sent, i.remove = nil, nil, nil
 	i.request = Request{Method: r.Method, BodySHA256: r.BodySHA256, BodyBytes: r.BodyBytes, BodyStreamed: r.BodyStreamed}
 }
