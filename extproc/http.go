@@ -35,12 +35,13 @@ const maxPiece = 64 << 10
 // answer's, both in FULL_DUPLEX_STREAMED mode, and each direction is answered in order: head, body, trailers.
 //
 // mu guards everything below it: the stream's own goroutine holds it while it handles a message, and the timer that
-// releases a held answer takes it too.
+// releases a held answer takes it too. Nobody holds it while a message is sent: see outgoing.
 type exchange struct {
 	server *Server
 	stream ext.ExternalProcessor_ProcessServer
 
 	mu       sync.Mutex
+	out      outgoing
 	attempt  *attempt
 	decided  bool   // allowed, and the request's head was released
 	endToken func() // stops the wait for the end of the agent's token; nil before it was decided
@@ -70,7 +71,9 @@ func (s *Server) Process(stream ext.ExternalProcessor_ProcessServer) (err error)
 		return s.clock(st, stream, name)
 	}
 	x := &exchange{server: s, stream: stream}
+	x.out.moved = sync.NewCond(&x.mu)
 	defer x.close()
+	defer x.finishSending()
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -95,6 +98,7 @@ func (x *exchange) handle(st *lane.State, all *ext.ProcessingRequest) (done bool
 		}
 		return x.requestHead(ctx, st, m.RequestHeaders, all)
 	case *ext.ProcessingRequest_RequestBody:
+		x.room(&x.out.request)
 		return x.requestBody(ctx, m.RequestBody)
 	case *ext.ProcessingRequest_RequestTrailers:
 		return x.requestTrailers(ctx, m.RequestTrailers)
@@ -102,12 +106,15 @@ func (x *exchange) handle(st *lane.State, all *ext.ProcessingRequest) (done bool
 		x.response.local = isLocal(attributesOf(all)["response.code_details"].GetStringValue())
 		if x.attempt == nil && x.response.local {
 			x.envoyRefused = true
-			return false, x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{ResponseHeaders: &ext.HeadersResponse{}}})
+			x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{ResponseHeaders: &ext.HeadersResponse{}}}, 0)
+			return false, nil
 		}
 		return x.responseHead(m.ResponseHeaders)
 	case *ext.ProcessingRequest_ResponseBody:
+		x.room(&x.out.answer)
 		if x.envoyRefused {
-			return false, x.sendAnswerPieces(m.ResponseBody.Body, m.ResponseBody.EndOfStream)
+			x.sendAnswerPieces(m.ResponseBody.Body, m.ResponseBody.EndOfStream)
+			return false, nil
 		}
 		return x.responseBody(m.ResponseBody)
 	case *ext.ProcessingRequest_ResponseTrailers:
@@ -173,11 +180,8 @@ func (x *exchange) tooLate() {
 	if x.request.ended || x.finished {
 		return
 	}
-	a := x.attempt
-	a.tooLate(x.stream.Context())
-	if _, err := x.refuse(); err != nil {
-		x.server.lane.Log.Debug("refuse a request that took too long", "operation", a.Op.ID, "error", err)
-	}
+	x.attempt.tooLate(x.stream.Context())
+	x.refuse()
 }
 
 func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool, err error) {
@@ -197,7 +201,8 @@ func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool,
 	x.request.ended = m.EndOfStream
 	if x.attempt.inspector.Streams() {
 		x.request.hash.Write(m.Body)
-		return false, x.sendRequestBody(m.Body, m.EndOfStream)
+		x.sendRequestBody(m.Body, m.EndOfStream)
+		return false, nil
 	}
 	if m.EndOfStream {
 		return x.decide(ctx, nil)
@@ -221,7 +226,8 @@ func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (do
 			mutation.RemoveHeaders = append(mutation.RemoveHeaders, f.Name)
 		}
 		trailers.GetRequestTrailers().HeaderMutation = mutation
-		return false, x.stream.Send(trailers)
+		x.say(&x.out.request, trailers, 0)
+		return false, nil
 	}
 	if !x.attempt.trailers(ctx, fieldsOf(m.Trailers)) {
 		return x.refuse()
@@ -253,23 +259,16 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 	}
 	a.Expect()
 	head := &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: x.requestMutation(credential, trailers != nil)}}
-	err = x.stream.Send(&ext.ProcessingResponse{
+	x.say(&x.out.request, &ext.ProcessingResponse{
 		Response:        &ext.ProcessingResponse_RequestHeaders{RequestHeaders: head},
 		DynamicMetadata: operationMetadata(a.Op.ID),
-	})
-	if err != nil {
-		return true, err
-	}
+	}, 0)
 	if body := a.inspector.Body(); len(body) > 0 || x.request.ended && !x.request.headOnly && trailers == nil {
-		if err := x.sendRequestBody(body, trailers == nil); err != nil {
-			return true, err
-		}
+		x.sendRequestBody(body, trailers == nil)
 	}
 	a.forward()
 	if trailers != nil {
-		if err := x.stream.Send(trailers); err != nil {
-			return true, err
-		}
+		x.say(&x.out.request, trailers, 0)
 	}
 	return false, nil
 }
@@ -301,26 +300,20 @@ func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.Hea
 	return m
 }
 
-func (x *exchange) sendRequestBody(body []byte, end bool) error {
-	return pieces(body, end, func(p *ext.CommonResponse) error {
-		return x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestBody{RequestBody: &ext.BodyResponse{Response: p}}})
+func (x *exchange) sendRequestBody(body []byte, end bool) {
+	pieces(body, end, func(p *ext.CommonResponse, n int) {
+		x.say(&x.out.request, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestBody{RequestBody: &ext.BodyResponse{Response: p}}}, n)
 	})
 }
 
 // pieces cuts a body into messages. A body of no bytes is one message where it ends the stream, and none otherwise.
-func pieces(body []byte, end bool, send func(*ext.CommonResponse) error) error {
-	for {
+func pieces(body []byte, end bool, say func(m *ext.CommonResponse, bytes int)) {
+	for last := len(body) == 0 && !end; !last; {
 		n := min(len(body), maxPiece)
-		last := n == len(body)
-		if n == 0 && !end {
-			return nil
-		}
-		err := send(&ext.CommonResponse{BodyMutation: &ext.BodyMutation{Mutation: &ext.BodyMutation_StreamedResponse{
+		last = n == len(body)
+		say(&ext.CommonResponse{BodyMutation: &ext.BodyMutation{Mutation: &ext.BodyMutation_StreamedResponse{
 			StreamedResponse: &ext.StreamedBodyResponse{Body: body[:n], EndOfStream: end && last},
-		}}})
-		if err != nil || last {
-			return err
-		}
+		}}}, n)
 		body = body[n:]
 	}
 }
@@ -329,7 +322,8 @@ func pieces(body []byte, end bool, send func(*ext.CommonResponse) error) error {
 func (x *exchange) refuse() (done bool, err error) {
 	a := x.attempt
 	x.finish(a.outcomeOfHold(x.stream.Context()))
-	return true, x.stream.Send(immediate(a.told(), a.Op.ID))
+	x.say(&x.out.answer, immediate(a.told(), a.Op.ID), 0)
+	return true, nil
 }
 
 // finish records how the operation ended, once.

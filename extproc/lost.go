@@ -33,10 +33,9 @@ func (x *exchange) loseBody(why error) (done bool, err error) {
 	detail := fmt.Sprintf("The target answered with status %d, which is what counts. The body of its answer was withheld: %s.", r.head.Status, why)
 	note := problemOf(gate.Refusal{Problem: gate.Withheld, Detail: detail}, r.head.Status, a.Op.Context.RequestID)
 	length := len(note)
-	if err := x.release(true, &length); err != nil {
-		return true, err
-	}
-	return false, x.sendResponseBody(note, r.ended)
+	x.release(true, &length)
+	x.sendResponseBody(note, r.ended)
+	return false, nil
 }
 
 // passOver takes more of a body that was lost. The agent has all that it gets of it.
@@ -48,5 +47,6 @@ func (x *exchange) passOver(body []byte, last bool) (done bool, err error) {
 	if !last {
 		return false, nil
 	}
-	return false, x.sendResponseBody(nil, true)
+	x.sendResponseBody(nil, true)
+	return false, nil
 }

@@ -21,7 +21,8 @@ type attempt struct {
 	call   call  // how Envoy asks
 	grpc   bool  // the request is a call of gRPC
 
-	light    int64  // what of the request's share of the memory is not the body's
+	light    int64  // what of the operation's share of the memory is not of bodies
+	waiting  int64  // what of it waits to be sent to Envoy
 	decoding int64  // what it takes to undo the answer's coding
 	sent     []byte // the body that ext_authz has sent along, until it is read or refused
 

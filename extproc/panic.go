@@ -41,7 +41,8 @@ func (x *exchange) failed() (done bool, err error) {
 		o.Reason, o.Problem = refusal.Reason, refusal.Problem
 	}
 	x.finish(o)
-	return done, x.stream.Send(immediate(a.told(), a.Op.ID)) // resets a stream whose answer has begun
+	x.say(&x.out.answer, immediate(a.told(), a.Op.ID), 0) // resets a stream whose answer has begun
+	return true, nil
 }
 
 // failed denies after a panic in Check. a is nil where it was not known yet what is asked.

@@ -152,9 +152,7 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 		return false, nil // held: see heldBytes
 	}
 	x.turnsBody()
-	if err := x.release(true, nil); err != nil {
-		return true, err
-	}
+	x.release(true, nil)
 	if r.ended {
 		x.finish(x.outcome(x.result()))
 	}
@@ -333,7 +331,7 @@ func (x *exchange) passes(name string, i int, clean func(int) bool) bool {
 
 // release sends the head to the agent. whole says that nothing more of the body comes, and length how long it is, where
 // that is to be said.
-func (x *exchange) release(whole bool, length *int) error {
+func (x *exchange) release(whole bool, length *int) {
 	r := &x.response
 	m := &ext.HeaderMutation{}
 	x.rewriteFields(r.head.Fields, m, func(i int) bool { return x.clean(i, whole) })
@@ -344,11 +342,10 @@ func (x *exchange) release(whole bool, length *int) error {
 	if length != nil {
 		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.Itoa(*length)))
 	}
-	err := x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{
+	x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{
 		ResponseHeaders: &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: m}},
-	}})
+	}}, 0)
 	r.released = true
-	return err
 }
 
 func (x *exchange) responseBody(m *ext.HttpBody) (done bool, err error) {
@@ -390,9 +387,7 @@ func (x *exchange) answer(body []byte, whole, last bool) (done bool, err error) 
 		return x.passOver(body, last)
 	}
 	out, withheld := x.redactBody(body, whole)
-	if err := x.sendAnswer(out, whole && withheld == nil, last && withheld == nil); err != nil {
-		return true, err
-	}
+	x.sendAnswer(out, whole && withheld == nil, last && withheld == nil)
 	if withheld != nil {
 		return x.withhold(withheld)
 	}
@@ -448,10 +443,11 @@ func tooLong(limit int64) error {
 }
 
 // sendAnswer passes output on, or holds it: see heldBytes.
-func (x *exchange) sendAnswer(out []byte, whole, last bool) error {
+func (x *exchange) sendAnswer(out []byte, whole, last bool) {
 	r := &x.response
 	if r.plan == nil {
-		return x.sendResponseBody(out, last)
+		x.sendResponseBody(out, last)
+		return
 	}
 	r.held = append(r.held, out...)
 	n := len(r.held)
@@ -464,9 +460,9 @@ func (x *exchange) sendAnswer(out []byte, whole, last bool) error {
 	}
 	if n == 0 && !whole {
 		x.waitForMore()
-		return nil
+		return
 	}
-	return x.flush(n, whole, last)
+	x.flush(n, whole, last)
 }
 
 // holds is how much is held before it is passed on.
@@ -491,7 +487,7 @@ func (x *exchange) waitForMore() {
 }
 
 // flush passes n of the bytes that are held on, after the head.
-func (x *exchange) flush(n int, whole, last bool) error {
+func (x *exchange) flush(n int, whole, last bool) {
 	r := &x.response
 	r.wait()
 	if !r.released {
@@ -499,16 +495,12 @@ func (x *exchange) flush(n int, whole, last bool) error {
 		if last {
 			length = &n
 		}
-		if err := x.release(whole, length); err != nil {
-			return err
-		}
+		x.release(whole, length)
 	}
-	if err := x.sendResponseBody(r.held[:n], last); err != nil {
-		return err
-	}
-	r.held = append(r.held[:0], r.held[n:]...)
+	rest := slices.Clone(r.held[n:]) // what is passed on is kept until it is sent
+	x.sendResponseBody(r.held[:n], last)
+	r.held = rest
 	x.waitForMore()
-	return nil
 }
 
 // releaseHeld is the timer's: an answer that comes slowly is not held until its end.
@@ -519,21 +511,19 @@ func (x *exchange) releaseHeld() {
 	if x.finished || x.response.timer == nil {
 		return
 	}
-	if err := x.flush(len(x.response.held), false, false); err != nil {
-		x.server.lane.Log.Debug("release a held answer", "operation", x.attempt.Op.ID, "error", err)
-	}
+	x.flush(len(x.response.held), false, false)
 }
 
-func (x *exchange) sendResponseBody(body []byte, end bool) error {
+func (x *exchange) sendResponseBody(body []byte, end bool) {
 	r := &x.response
 	r.hash.Write(body)
 	r.out += int64(len(body))
-	return x.sendAnswerPieces(body, end)
+	x.sendAnswerPieces(body, end)
 }
 
-func (x *exchange) sendAnswerPieces(body []byte, end bool) error {
-	return pieces(body, end, func(p *ext.CommonResponse) error {
-		return x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseBody{ResponseBody: &ext.BodyResponse{Response: p}}})
+func (x *exchange) sendAnswerPieces(body []byte, end bool) {
+	pieces(body, end, func(p *ext.CommonResponse, n int) {
+		x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseBody{ResponseBody: &ext.BodyResponse{Response: p}}}, n)
 	})
 }
 
@@ -556,10 +546,7 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	if x.attempt.http.Cookies != PassCookies && slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" || f.Name == "set-cookie2" }) {
 		mutation.RemoveHeaders = append(mutation.RemoveHeaders, "set-cookie", "set-cookie2")
 	}
-	err = x.stream.Send(&ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseTrailers{ResponseTrailers: &ext.TrailersResponse{HeaderMutation: mutation}}})
-	if err != nil {
-		return true, err
-	}
+	x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseTrailers{ResponseTrailers: &ext.TrailersResponse{HeaderMutation: mutation}}}, 0)
 	x.finish(x.outcome(x.result()))
 	return false, nil
 }
@@ -585,9 +572,7 @@ func (x *exchange) withhold(why error) (done bool, err error) {
 	}
 	reason := why.Error()
 	if r.released {
-		if err := x.flush(len(r.held), false, false); err != nil {
-			return true, err
-		}
+		x.flush(len(r.held), false, false)
 		o := x.outcome(gate.WithheldBy)
 		o.Reason, o.Problem = reason, gate.Withheld
 		x.finish(o)
@@ -604,7 +589,8 @@ func (x *exchange) withhold(why error) (done bool, err error) {
 	o.Reason, o.Problem = reason, gate.Withheld
 	o.Status, o.BytesOut, o.BodySHA256 = a.told().status, int64(len(a.told().body)), sum(a.told().body)
 	x.finish(o)
-	return true, x.stream.Send(immediate(a.told(), a.Op.ID))
+	x.say(&x.out.answer, immediate(a.told(), a.Op.ID), 0)
+	return true, nil
 }
 
 // tokenOver ends what is under way where the agent's token is not good any more, and the resource ends with it. What follows is
@@ -618,11 +604,8 @@ func (x *exchange) tokenOver(why *identity.Refusal) {
 	}
 	x.response.held = nil
 	passed := x.response.released
-	_, err := x.withhold(&web.Withheld{Reason: fmt.Sprintf("the agent's token is not good any more (%s): %s, and this resource ends with it (end_with_token)", why.Reason, why.Detail)})
+	_, _ = x.withhold(&web.Withheld{Reason: fmt.Sprintf("the agent's token is not good any more (%s): %s, and this resource ends with it (end_with_token)", why.Reason, why.Detail)})
 	if passed { // Envoy breaks off an answer that it is to answer in another way
-		err = x.stream.Send(immediate(&answer{status: http.StatusBadGateway}, x.attempt.Op.ID))
-	}
-	if err != nil {
-		x.server.lane.Log.Debug("end an answer with its token", "operation", x.attempt.Op.ID, "error", err)
+		x.say(&x.out.answer, immediate(&answer{status: http.StatusBadGateway}, x.attempt.Op.ID), 0)
 	}
 }

@@ -58,11 +58,16 @@ func (a *attempt) forward() {
 	a.Again()
 	a.Op.Detail = nil
 	a.inspector.Forget()
-	if a.plan == nil && a.turning == nil {
-		a.Share.Set(lane.Bytes)
-	} else {
-		a.redacts(0)
+	if a.light = lane.Bytes; a.plan != nil || a.turning != nil {
+		a.light += answerBytes
 	}
+	a.Share.Set(a.light + a.waiting)
+}
+
+// waits counts n bytes that wait to be sent to Envoy. It is false where there is no room for them.
+func (a *attempt) waits(n int64) bool {
+	a.waiting = n
+	return a.Share.Set(a.light + n)
 }
 
 // What an answer takes while it is redacted: the least, and the most, which one is counted with that holds a value of more than
@@ -75,10 +80,15 @@ const (
 
 // redacts makes room for an answer that is redacted, or in which URLs are turned, of which n bytes are held.
 func (a *attempt) redacts(n int) bool {
-	if n <= answerBytes {
-		return a.Share.Set(lane.Bytes + a.decoding + answerBytes)
+	light := lane.Bytes + a.decoding + answerBytes
+	if n > answerBytes {
+		light = lane.Bytes + a.decoding + largeAnswerBytes
 	}
-	return a.Share.Set(lane.Bytes + a.decoding + largeAnswerBytes)
+	if !a.Share.Set(light + a.waiting) {
+		return false
+	}
+	a.light = light
+	return true
 }
 
 // errNoMemory withholds an answer of which too much has to be held to redact it.

@@ -93,7 +93,7 @@ func issuersOf(c *config.Config) []identity.Issuer {
 			CAFile: string(a.CAFile), JWKSFile: string(a.JWKSFile), Insecure: a.Insecure,
 			MaxLifetime: a.MaxLifetime.Std(), Skew: a.Skew.Std(), KeysMaxAge: a.KeysMaxAge.Std(),
 			Tenants: a.Tenants, Subjects: a.Subjects, Revoked: a.Revoked, Certificates: a.Certificates,
-			GroupsClaim: a.GroupsClaim, RolesClaim: a.RolesClaim, PersonClaim: a.PeopleClaim,
+			GroupsClaim: a.GroupsClaim, RolesClaim: a.RolesClaim, PersonClaim: a.PeopleClaim, KindClaim: a.KindClaim,
 		}
 	}
 	return issuers

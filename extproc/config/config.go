@@ -138,6 +138,12 @@ type Agent struct {
 
 	RolesClaim string `yaml:"roles_claim"` // the claim that has the roles, named as groups_claim is. "roles" by default.
 
+	// KindClaim is a claim, named as groups_claim is, that says what a principal is (input.principal.kind): person (or user,
+	// human), agent (client, service, service_account, machine, app, …) or workload. A token with any other value in it is refused. One
+	// without it, and all by default, are read by what issuers are known to put into tokens: a person is who shows a sign-in and no
+	// mark of a machine's account, and who shows neither is an agent. It must be an administrator's to change.
+	KindClaim string `yaml:"kind_claim"`
+
 	// PeopleClaim is the claim that names the person acted for as people.claim names approvers. With people.claim.
 	PeopleClaim string `yaml:"people_claim"`
 }

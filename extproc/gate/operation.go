@@ -35,7 +35,7 @@ type Principal struct {
 	Issuer   string
 	Subject  string
 	ClientID string // OAuth client that the token was issued to; empty when the issuer names none
-	Kind     string // "agent", "workload" or "person"
+	Kind     string // "agent", "workload" or, where the token shows it, "person"
 
 	Groups []string
 	Roles  []string

@@ -147,6 +147,10 @@ type Issuer struct {
 	// GroupsClaim and RolesClaim name the claims with the principal's groups and roles: the exact name, or else
 	// a path ("realm_access.roles") or a JSON pointer ("/realm_access/roles"). Default "groups" and "roles".
 	GroupsClaim, RolesClaim string
+
+	// KindClaim names, as GroupsClaim does, a claim that says whether the principal is a person, an agent or a workload (see
+	// kindWords). Where a token has it, nothing else decides.
+	KindClaim string
 }
 
 // Options are what a Verifier is made of.

@@ -14,7 +14,7 @@ import (
 // readPerson reads a token of somebody's own: the principal is the person, by the same name at both doors of a console. For
 // Entra ID that is `oid` within the tenant, because `sub` is another one for each client.
 func (t *token) readPerson(r *reader, p *gate.Principal) {
-	p.Kind = "person"
+	p.Kind = kindPerson
 	p.Subject = r.need("sub")
 	p.ClientID = cmp.Or(t.clientID(r, "client_id", "azp", "appid", "cid"), p.ClientID)
 	t.tenant = r.text("tid")
@@ -92,7 +92,7 @@ func (t *token) checkPerson() *Refusal {
 		return &Refusal{Reason: NotAPerson, Detail: excerpt(fmt.Sprintf(format, args...))}
 	}
 	client := t.principal.ClientID
-	if mark := machine(t.claims, client); mark != "" {
+	if mark := markOf(t.claims, client).what; mark != "" {
 		return refuse("the token is good, and not a person's own: %s", mark)
 	}
 	switch {
@@ -104,43 +104,6 @@ func (t *token) checkPerson() *Refusal {
 		return refuse("nothing in the token shows that a person signed in: have the issuer put auth_time, amr or sid into it")
 	}
 	return nil
-}
-
-// machine says by which mark the claims are those of an account that is no person's, or of somebody who acts for another; ""
-// where they have none. client is whom the token was issued to.
-func machine(claims gate.Object, client string) string {
-	text := func(name string) string {
-		v, _ := claims.Get(name)
-		s, _ := v.(string)
-		return s
-	}
-	words := func(name, word string) bool { return slices.Contains(strings.Fields(text(name)), word) }
-	subject := text("sub")
-	switch {
-	case hasName(claims, "act"):
-		return "somebody acts for its subject (act)"
-	case client != "" && (subject == client || subject == client+"@clients"): // RFC 9068, section 2.2; Auth0
-		return "its subject is the client itself"
-	case slices.ContainsFunc(grants(claims), func(g string) bool { return g == "client_credentials" }): // Auth0, FusionAuth
-		return "a client got it for itself (gty)"
-	case hasName(claims, "idtyp") && text("idtyp") != "user": // Entra ID
-		return "its subject is no user (idtyp)"
-	case hasName(claims, "oid") && text("oid") == subject: // Entra ID's app-only tokens, where idtyp is not issued
-		return "its subject is an application (oid is sub)"
-	case words("xms_sub_fct", "13"), words("xms_act_fct", "11"): // Entra ID's agent users, and agent identities that act
-		return "it is of an agent (xms_sub_fct, xms_act_fct)"
-	case hasName(claims, "clientHost"), hasName(claims, "clientAddress"): // Keycloak
-		return "its subject is a service account (clientHost, clientAddress)"
-	case strings.HasPrefix(text("preferred_username"), "service-account-"): // Keycloak
-		return "its subject is a service account (preferred_username)"
-	case strings.HasPrefix(text("preferred_username"), "ak-") && strings.HasSuffix(text("preferred_username"), "-client_credentials"): // authentik
-		return "its subject is a service account (preferred_username)"
-	case hasName(claims, "kubernetes.io"), strings.HasPrefix(subject, "spiffe://"), strings.HasSuffix(text("email"), ".gserviceaccount.com"):
-		return "its subject is a workload"
-	case text("aut") == "APPLICATION": // WSO2
-		return "its subject is an application (aut)"
-	}
-	return ""
 }
 
 // grants are the grant types by which a token was got, where it says so.
@@ -204,7 +167,7 @@ func ReadIDToken(i Issuer, payload []byte, client string) (*gate.Principal, erro
 	if r.err != nil {
 		return nil, fmt.Errorf("the ID token does not name a person: %w", r.err)
 	}
-	if mark := machine(claims, client); mark != "" {
+	if mark := markOf(claims, client).what; mark != "" {
 		return nil, fmt.Errorf("the ID token is not a person's own: %s", mark)
 	}
 	return p, nil

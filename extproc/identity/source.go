@@ -33,6 +33,9 @@ func (t *token) readPrincipal() *Refusal {
 	default:
 		t.readGeneric(r, p)
 	}
+	if len(t.issuer.Clients) == 0 {
+		p.Kind = cmp.Or(t.saidKind(r), p.Kind)
+	}
 	p.Groups = t.set(r, t.issuer.GroupsClaim)
 	p.Roles = t.set(r, t.issuer.RolesClaim)
 	p.Claims = stable(t.claims, t.issuer)
@@ -97,28 +100,25 @@ func signedDigest(raw string) string {
 
 // readGeneric reads RFC 9068 access tokens, and RFC 8693 ones where somebody acts for the subject.
 //
-// Without an actor, a subject other than the client is a person (RFC 9068, section 2.2), except in the two spellings
-// that widespread issuers have for a client's own account: Auth0's grant type, and Keycloak's service accounts.
+// Without an actor, the claims show what the subject is, or one of them says so: see shownKind and saidKind.
 func (t *token) readGeneric(r *reader, p *gate.Principal) {
 	p.Subject = r.need("sub")
 	p.ClientID = t.clientID(r, "client_id", "azp", "appid", "cid")
 	t.tenant = r.text("tid")
-	p.Kind = "agent"
+	p.Kind = kindAgent
 	if act := r.object("act"); act != nil {
 		p.People = []gate.Person{t.person(t.claims, p.ClientID)}
 		t.readActors(r, p, act)
 		return
 	}
-	grant := r.text("gty")
-	keycloak := p.ClientID != "" && !hasName(t.claims, "sid") && t.claimed("preferred_username") == "service-account-"+strings.ToLower(p.ClientID)
-	if p.ClientID != "" && p.ClientID != p.Subject && grant != "client-credentials" && !keycloak {
-		p.Kind = "person"
-	}
-	// Whoever has the claim by which people are told apart is held against them, whatever else the token is; and where it does not
-	// say which client got it, its subject could be anybody.
-	who := t.person(t.claims, p.ClientID)
-	anybody := p.ClientID == "" && machine(t.claims, "") == ""
-	if p.Kind == "person" || signedIn(t.claims, t.issuer.name) || who.Claim != "" || anybody {
+	said := t.saidKind(r)
+	p.Kind = cmp.Or(said, t.shownKind(p.ClientID))
+	// Whoever may be a person is held against who approves, whatever else the token is: who is not known to be none, and who has the
+	// claim by which people are told apart.
+	who, mark := t.person(t.claims, p.ClientID), markOf(t.claims, p.ClientID)
+	unknown := said == "" && (mark.what == "" || mark.chosen)
+	signed := p.Subject != p.ClientID && signedIn(t.claims, t.issuer.name) // Cognito's clients have an auth_time too
+	if p.Kind == kindPerson || unknown || signed || who.Claim != "" {
 		p.People = []gate.Person{who}
 	}
 }
@@ -177,7 +177,7 @@ func (t *token) readEntra(r *reader, p *gate.Principal) {
 	object := r.need("oid")
 	subject := r.need("sub")
 	p.ClientID = t.clientID(r, "azp", "appid")
-	p.Kind = "agent"
+	p.Kind = kindAgent
 	t.checkEntraTenant(r)
 	kind, scope := r.text("idtyp"), r.text("scp")
 	switch {
@@ -212,7 +212,7 @@ func (t *token) readKubernetes(r *reader, p *gate.Principal) {
 	t.tenant = own.need("namespace")
 	name := account.need("name")
 	p.Subject = account.need("uid")
-	p.Kind = "workload"
+	p.Kind = kindWorkload
 	for _, err := range []error{own.err, account.err} {
 		if r.err == nil && err != nil {
 			r.err = fmt.Errorf("kubernetes.io: %w", err)
@@ -240,13 +240,13 @@ func (t *token) readGitHub(r *reader, p *gate.Principal) {
 	}
 	t.tenant = owner
 	p.Subject = "repository_owner_id:" + owner + ":repository_id:" + repository + ":workflow:" + workflow
-	p.Kind = "workload"
+	p.Kind = kindWorkload
 }
 
 // readSPIFFE reads JWT-SVIDs. The trust domain is the tenant, unless it has already chosen the issuer.
 func (t *token) readSPIFFE(r *reader, p *gate.Principal) {
 	p.Subject = r.need("sub")
-	p.Kind = "workload"
+	p.Kind = kindWorkload
 	domain, path, ok := cutSPIFFE(p.Subject)
 	if !ok || path == "" {
 		r.fail("sub", "the SPIFFE id of a workload")

@@ -1,0 +1,129 @@
+package extproc
+
+import (
+	"sync"
+
+	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+
+	"github.com/countersign/countersign/extproc/guard"
+)
+
+// outgoing are the messages of an exchange that wait to be sent to Envoy. A send can block for as long as Envoy does not read, so
+// none is made while the exchange's lock is held: whoever holds it puts a message in a line, and one goroutine sends.
+//
+// The two directions do not wait for each other, as in HTTP: a target may answer before it has the whole request, and the answer
+// passes what is left of that. So there is a line for each, and they take turns.
+//
+// Both are bounded. Of a streamed body another piece is taken from Envoy when no more than waitingBytes wait in its line, and Envoy
+// then stops the client, or the target. A body that was held whole waits here in the place where it was held. All of it is in
+// the operation's share of limits.memory.
+type outgoing struct {
+	request, answer line
+	last            *line      // whose message was sent last
+	sending         bool       // a goroutine sends
+	tight           bool       // there is no memory for what waits
+	gone            bool       // a send failed: Envoy reads no more
+	moved           *sync.Cond // on the exchange's lock: a message was sent, or none will be
+}
+
+type line struct {
+	messages []message
+	bytes    int64 // of bodies
+}
+
+type message struct {
+	*ext.ProcessingResponse
+	bytes int64
+}
+
+// waitingBytes is how much of a streamed body may wait in its line before another piece is taken.
+const waitingBytes = maxPiece
+
+// say has a message sent to Envoy, after those that are in its line. bytes are those of a body. mu must be held.
+func (x *exchange) say(in *line, m *ext.ProcessingResponse, bytes int) {
+	if x.out.gone {
+		return
+	}
+	in.messages = append(in.messages, message{m, int64(bytes)})
+	x.waiting(in, int64(bytes))
+	if !x.out.sending {
+		x.out.sending = true
+		go guard.Func("messages to Envoy", x.send)()
+	}
+}
+
+// waiting counts what waits in a line.
+func (x *exchange) waiting(in *line, change int64) {
+	in.bytes += change
+	if x.attempt != nil && change != 0 {
+		x.out.tight = !x.attempt.waits(x.out.request.bytes + x.out.answer.bytes)
+	}
+}
+
+// send sends what waits until nothing does.
+func (x *exchange) send() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	defer func() {
+		x.out.sending = false
+		x.out.moved.Broadcast()
+	}()
+	for in := x.out.next(); in != nil; in = x.out.next() {
+		m := in.messages[0]
+		in.messages[0] = message{}
+		in.messages = in.messages[1:]
+		x.out.last = in
+		x.transmit(m)
+		x.waiting(in, -m.bytes)
+		x.out.moved.Broadcast()
+	}
+}
+
+func (x *exchange) transmit(m message) {
+	x.mu.Unlock()
+	err := errFailed // unless it returns
+	defer func() {
+		x.mu.Lock()
+		x.out.gone = err != nil
+	}()
+	err = x.stream.Send(m.ProcessingResponse)
+}
+
+// next is the line whose turn it is, or nil.
+func (o *outgoing) next() *line {
+	first, second := &o.answer, &o.request
+	if o.last == first {
+		first, second = second, first
+	}
+	switch {
+	case o.gone:
+		return nil
+	case len(first.messages) > 0:
+		return first
+	case len(second.messages) > 0:
+		return second
+	default:
+		return nil
+	}
+}
+
+// room waits until another message of the direction may be answered. mu must be held; others may take it meanwhile.
+func (x *exchange) room(in *line) {
+	for (in.bytes > waitingBytes || in.bytes > 0 && x.out.tight) && !x.out.gone {
+		x.out.moved.Wait()
+	}
+}
+
+// finishSending waits until what is left of the answer has been sent. Nothing of the request is sent any more, and nothing else is
+// after it.
+func (x *exchange) finishSending() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := &x.out.request
+	r.messages = nil
+	for x.out.sending {
+		x.out.moved.Wait()
+	}
+	x.waiting(r, -r.bytes)
+	x.out.gone = true
+}
