@@ -33,6 +33,7 @@ func TestFingerprintTellsWhatEnvoyCarriesOut(t *testing.T) {
 	keys := map[string]string{ // a key, and a value that Envoy carries out differently
 		"name": seenTo, "kind": seenTo, "policy": seenTo, "labels": seenTo, "credential": seenTo, "limits": seenTo, "paths": seenTo, "numbers": seenTo,
 		"timeout": seenTo, "hold": seenTo, "approval": seenTo, "target_insecure": seenTo, "volatile_headers": seenTo, "identity_headers": seenTo, "response_headers": seenTo,
+		"rewrite_urls": seenTo, "rewrite": seenTo, "methods": seenTo, "end_with_token": seenTo,
 		"cookies": seenTo,               // where answers come by; elsewhere below
 		"listen":  "", "target_tls": "", // below
 		"target": "https://other.internal", "target_http2": "true", "attach": "ext_authz", "body": "stream", "response": "pass", "upgrades": "websocket",

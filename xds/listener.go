@@ -151,6 +151,10 @@ func agentHTTP1() *corev3.Http1ProtocolOptions {
 	return &corev3.Http1ProtocolOptions{
 		AllowAbsoluteUrl: no(), // a request line that names another host than Host does is not for a resource
 		EnableTrailers:   true, // dropped in silence otherwise
+
+		// Which methods there are the service says, for HTTP/2 too. Envoy calls this work in progress; all that it does is to take
+		// any token for a method, and the service looks at each again.
+		AllowCustomMethods: true,
 	}
 }
 

@@ -37,6 +37,9 @@ var replies = []reply{
 		when: `response.code == 403`, kind: "denied", status: 403, title: "The request is not allowed",
 		detail: "This resource does not let connections be upgraded or tunnelled.",
 	}, {
+		when: `response.code_details == "query_missing_content_type"`, kind: "unreadable", status: 400, title: "The request could not be read",
+		detail: "A QUERY has to say what its content is. Send it with a Content-Type. Nothing was sent to the target.",
+	}, {
 		when: `response.code >= 400 && response.code < 500`, kind: "unreadable", status: 400, title: "The request could not be read",
 		detail: "The request is not valid HTTP, has too many or too large headers, or did not arrive in time. Nothing was sent to the target.",
 	}, {

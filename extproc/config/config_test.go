@@ -178,6 +178,8 @@ func TestProblems(t *testing.T) {
 		{"a session where answers pass", resource("response: pass\n    cookies: session"), ":13: resources[0].cookies: is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect"},
 		{"URLs rewritten where answers pass", resource("response: pass\n    rewrite_urls: true"), ":13: resources[0].rewrite_urls: is true, and answers of this resource do not come by here, so that nothing in them can be rewritten: leave it out, or use attach: ext_proc and response: inspect"},
 		{"bodies rewritten by ext_authz", resource("attach: ext_authz\n    rewrite: [$.next]"), ":13: resources[0].rewrite: is set, and answers of this resource do not come by here, so that nothing in them can be rewritten: leave it out, or use attach: ext_proc and response: inspect"},
+		{"a method in small letters", resource("methods: [WIPE, wipe]"), `:12: resources[0].methods[1]: is "wipe": write a method in upper case, such as PURGE`},
+		{"a method that is refused by name", resource("methods: [TRACE]"), ":12: resources[0].methods[0]: is TRACE, which is refused, or is let through as an upgrade: see upgrades"},
 		{"what is no path", resource("rewrite: [$.next, next]"), `:12: resources[0].rewrite[1]: is not a path: rewrite path "next": it must begin with "$"`},
 		{"a path twice", resource("rewrite: [$.next, $.next]"), `:12: resources[0].rewrite[1]: "$.next" is named twice`},
 		{"a session by ext_authz", resource("attach: ext_authz\n    cookies: session"), ":13: resources[0].cookies: is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect"},

@@ -79,6 +79,12 @@ type HTTP struct {
 	// upgraded connection is not seen.
 	Upgrades []string `yaml:"upgrades"`
 
+	// Methods are methods that are accepted beside those of the IANA registry and some that are in wide use without being in it
+	// (LIST, PURGE, M-SEARCH, NOTIFY, SUBSCRIBE, UNSUBSCRIBE, SOURCE): policy judges all by input.http.method. Any other is
+	// refused. None by default. Envoy files of your own need allow_custom_methods in http_protocol_options for LIST
+	// and these over HTTP/1.1.
+	Methods []string `yaml:"methods"`
+
 	// Numbers is how the target reads JSON numbers: "double" (the default: those that a double does not give back, like
 	// 9007199254740993, are refused, because most targets round them and policy does not) or "exact": they are accepted.
 	Numbers string `yaml:"numbers"`
@@ -202,6 +208,11 @@ func (r *HTTP) Validate(k Checker) {
 	}
 	for i, u := range r.Upgrades {
 		k.at("upgrades").index(i).oneOf(u, "websocket", "connect")
+	}
+	for i, m := range r.Methods {
+		if err := web.CheckMethod(m); err != nil {
+			k.at("methods").index(i).fail("%v", err)
+		}
 	}
 	for i, p := range r.Paths {
 		k.at("paths").index(i).oneOf(p, PathForms...)

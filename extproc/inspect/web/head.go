@@ -94,7 +94,10 @@ func (i *Inspector) pseudo(f Field, h *heading) error {
 	switch f.Name {
 	case ":method":
 		if !isMethod(f.Value) {
-			return unreadable("The request's method %q is not a method. Methods are in upper case.", f.Value)
+			return unreadable("The request's method %q is not a method. Methods are in upper case.", gate.Recorded(f.Value, longestMethod))
+		}
+		if !i.opt.known(f.Value) {
+			return unreadable("The request's method %q is none that this resource takes, which are those of the IANA registry, some that are in wide use, and what its configuration names (methods). Use one of these.", gate.Recorded(f.Value, longestMethod))
 		}
 		r.Method = f.Value
 	case ":scheme":
@@ -268,17 +271,6 @@ func isFieldName(s string) bool {
 	}
 	for i := 0; i < len(s); i++ {
 		if !tokenByte[s[i]] || s[i] >= 'A' && s[i] <= 'Z' {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// isMethod is true for a token without small letters: methods are case-sensitive, and a target that is not would read
-// "delete" as DELETE.
-func isMethod(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if !tokenByte[s[i]] || s[i] >= 'a' && s[i] <= 'z' {
 			return false
 		}
 	}

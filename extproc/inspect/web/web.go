@@ -91,6 +91,7 @@ type Options struct {
 	Volatile []string // more fields that may differ between two attempts: names, prefixes such as "x-trace-*", [SDK]; see CheckVolatile
 	Identity []string // fields of [Identity] that pass here, and are judged; see CheckOpened
 	Cookies  bool     // Cookie passes, and is judged
+	Methods  []string // methods that are taken beside those of a shipped list; see CheckMethod
 
 	// MaxValues is how many values a body may have: JSON values, a list or an object being one beside those within it, and
 	// pairs of a form, and parts. DefaultValues where it is 0.

@@ -26,7 +26,7 @@ func own(c config.Resource, s kind.Shared, out *lane.Resource) {
 			Cookies: r.Cookies != "remove",
 			MaxBody: int64(r.Limits.RequestBody), MaxValues: r.Limits.Values, ExactNumbers: r.Numbers == "exact",
 			Stream: r.Body == "stream", Paths: r.Paths, Upgrades: r.Upgrades,
-			Volatile: r.VolatileHeaders, Identity: r.IdentityHeaders,
+			Volatile: r.VolatileHeaders, Identity: r.IdentityHeaders, Methods: r.Methods,
 		},
 		PassResponse: r.PassesAnswers(),
 		StreamBody:   r.Body == "stream",
