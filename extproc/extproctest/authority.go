@@ -10,8 +10,10 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -54,10 +56,18 @@ type Certificate struct {
 }
 
 // Issue makes a certificate that serves as server and as client, for the given DNS names, for localhost and for 127.0.0.1.
-// The first name is the common name.
+// The first name is the common name. Names that are URIs (spiffe://…) become such.
 func (a *Authority) Issue(names ...string) Certificate {
 	a.tb.Helper()
-	names = append(names, "localhost")
+	var uris []*url.URL
+	names = slices.DeleteFunc(append(names, "localhost"), func(name string) bool {
+		u, err := url.Parse(name)
+		isURI := err == nil && u.Scheme != "" && u.Host != ""
+		if isURI {
+			uris = append(uris, u)
+		}
+		return isURI
+	})
 	key := a.newKey()
 	cert := a.sign(&x509.Certificate{
 		SerialNumber: a.serial(),
@@ -67,6 +77,7 @@ func (a *Authority) Issue(names ...string) Certificate {
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:     names,
+		URIs:         uris,
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 	}, a.cert, &key.PublicKey)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
