@@ -66,21 +66,21 @@ var mayImport = map[string][]string{
 	"extproc":               {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/lane", "extproc/redact"},
 	"extproc/approval/":     {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/datafile"},
 	"extproc/approval":      {"extproc/guard", "extproc/gate"},
-	"extproc/config":        {"extproc/inspect/", "extproc/redact"}, // what cannot be said in a configuration is known where it is read
-	"extproc/console":       {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/identity"},
+	"extproc/config":        {"extproc/loopback", "extproc/inspect/", "extproc/redact"}, // what cannot be said in a configuration is known where it is read
+	"extproc/console":       {"extproc/loopback", "extproc/guard", "extproc/gate", "extproc/approval", "extproc/identity"},
 	"extproc/evidence":      {"extproc/guard", "extproc/gate", "extproc/datafile"},
 	"extproc/evidence/otlp": {"extproc/guard", "extproc/gate", "extproc/evidence", "extproc/datafile"},
 	"extproc/extproctest/":  {"extproc/extproctest"},
 	"extproc/kind":          {"extproc/config", "extproc/lane", "extproc/policy", "extproc/redact", "xds"},
-	"extproc/kind/":         {"extproc", "extproc/config", "extproc/gate", "extproc/inspect/", "extproc/kind", "extproc/lane", "extproc/policy", "xds"},
+	"extproc/kind/":         {"extproc/loopback", "extproc", "extproc/config", "extproc/gate", "extproc/inspect/", "extproc/kind", "extproc/lane", "extproc/policy", "xds"},
 	"extproc/lane":          {"extproc/guard", "extproc/gate", "extproc/identity"},
-	"extproc/identity":      {"extproc/guard", "extproc/gate"},
+	"extproc/identity":      {"extproc/loopback", "extproc/guard", "extproc/gate"},
 	"extproc/inspect/":      {"extproc/gate", "extproc/media"},
 	"extproc/inspect/web":   {"extproc/gate", "extproc/media", "extproc/inspect/coding"},
 	"extproc/terminal":      {"extproc/gate"},
 	"extproc/policy":        {"extproc/gate"},
 	"extproc/redact":        {"extproc/gate", "extproc/media"},
-	"xds":                   {"extproc/config", "extproc/guard"},
+	"xds":                   {"extproc/loopback", "extproc/config", "extproc/guard"},
 }
 
 // mayUse says where a library may be imported. Tests of those packages may as well.

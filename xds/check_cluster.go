@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/loopback"
 )
 
 // rules calls the rules that are about one kind of message, wherever it stands.
@@ -305,5 +306,5 @@ func encrypted(s *corev3.TransportSocket) bool {
 
 // nearby reports whether only this machine has the address.
 func nearby(a *corev3.Address) bool {
-	return a.GetPipe() != nil || config.LoopbackHost(a.GetSocketAddress().GetAddress())
+	return a.GetPipe() != nil || loopback.Host(a.GetSocketAddress().GetAddress())
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/loopback"
 	"github.com/countersign/countersign/extproc/terminal"
 )
 
@@ -52,7 +53,7 @@ func (c *call) apiClient(f apiFlags) (*apiClient, error) {
 		return nil, usagef("--url URL, or --config FILE with listen.console, is required")
 	}
 	u, err := url.Parse(base)
-	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !config.LoopbackHost(u.Hostname())) {
+	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !loopback.Host(u.Hostname())) {
 		return nil, usagef("--url %q: use https, or http on loopback: your token goes there", base)
 	}
 	token := c.env.get("COUNTERSIGN_TOKEN")

@@ -108,7 +108,8 @@ func (a *asking) answer(ctx context.Context, id string) (gate.Answer, error) {
 }
 
 // shown is the operation's detail as an approver may see it. Every redaction masks here, also one that removes: a person
-// must see that there is a value, though not which.
+// must see that there is a value, though not which. One that the policy has on the card is not hidden there, unless another
+// redaction hides it.
 func (a *asking) shown(q *gate.Question) (gate.Object, error) {
 	detail, err := expanded(q.Operation.Detail.Object())
 	if err != nil {
@@ -120,11 +121,13 @@ func (a *asking) shown(q *gate.Question) (gate.Object, error) {
 	if len(q.Verdict.Redactions) == 0 {
 		return detail, nil
 	}
-	masks := make([]gate.Redaction, len(q.Verdict.Redactions))
-	detectors := []gate.Redaction{}
-	for i, r := range q.Verdict.Redactions {
+	var masks, detectors []gate.Redaction
+	for _, r := range q.Verdict.Redactions {
+		if r.OnCard {
+			continue
+		}
 		r.With = gate.Mask
-		masks[i] = r
+		masks = append(masks, r)
 		if r.Detect != "" {
 			detectors = append(detectors, r)
 		}

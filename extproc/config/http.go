@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/loopback"
 	"github.com/countersign/countersign/extproc/redact"
 )
 
@@ -295,7 +296,7 @@ func (k Checker) target(r *HTTP) {
 		k.fail("has the host %q, which is not a name or an IP address", u.Hostname())
 	case u.Port() != "" && !isPort(u.Port()):
 		k.fail("has the port %q: use a number from 1 to 65535", u.Port())
-	case u.Scheme == "http" && !LoopbackHost(u.Hostname()) && !r.TargetInsecure:
+	case u.Scheme == "http" && !loopback.Host(u.Hostname()) && !r.TargetInsecure:
 		k.fail("is %q, which is plain http to another machine: use https, or set target_insecure: true beside it", r.Target)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/countersign/countersign/extproc/loopback"
 )
 
 func (c *Config) setDefaults() {
@@ -334,7 +336,7 @@ func (k Checker) issuer(issuer string, insecure bool) {
 		k.fail("is %q: write the issuer's exact URL, https://HOST[/PATH]", shown(issuer))
 		return
 	}
-	if u.Scheme == "http" && !LoopbackHost(u.Hostname()) && !insecure {
+	if u.Scheme == "http" && !loopback.Host(u.Hostname()) && !insecure {
 		k.fail("is %q, whose keys would come over plain http: use https, or set insecure: true beside it", issuer)
 	}
 }
@@ -429,7 +431,7 @@ func (w *Webhook) validate(k Checker) {
 		k.fail("is %q: write https://HOST[:PORT][/PATH]", shown(w.URL))
 	case u.User != nil:
 		k.fail("has a user or password in it: the receiver knows the gateway by the signature")
-	case u.Scheme == "http" && !LoopbackHost(u.Hostname()) && !w.Insecure:
+	case u.Scheme == "http" && !loopback.Host(u.Hostname()) && !w.Insecure:
 		k.fail("is %q, which is plain http to another machine: use https, or set insecure: true beside it", w.URL)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/countersign/countersign/extproc/loopback"
 )
 
 // Path is a file or directory. A relative one was made absolute against the configuration file's own directory.
@@ -43,7 +45,7 @@ func (a Address) Loopback() bool {
 		return true
 	}
 	host, _, err := net.SplitHostPort(string(a))
-	return err == nil && LoopbackHost(host)
+	return err == nil && loopback.Host(host)
 }
 
 // namesHost reports whether somebody can connect to the address as it is written: a socket, and all addresses of a machine, are not
@@ -53,15 +55,6 @@ func (a Address) namesHost() bool {
 	ip, notIP := netip.ParseAddr(host)
 	_, unix := a.Unix()
 	return err == nil && !unix && host != "" && (notIP != nil || !ip.Unmap().IsUnspecified())
-}
-
-// LoopbackHost reports whether host is a name or address of this machine only.
-func LoopbackHost(host string) bool {
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && ip.Unmap().IsLoopback()
 }
 
 func parseDuration(s string) (Duration, error) {

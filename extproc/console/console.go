@@ -59,6 +59,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/loopback"
 )
 
 // Desk is where requests are and answers go. approval.Desk is one.
@@ -210,7 +211,7 @@ func readBase(text string) (*url.URL, error) {
 		return nil, err
 	case u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return nil, fmt.Errorf("%q is not https://HOST[:PORT]", text)
-	case u.Scheme == "http" && !loopback(u.Hostname()):
+	case u.Scheme == "http" && !loopback.Host(u.Hostname()):
 		return nil, fmt.Errorf("%q is plain http and not on loopback: approvers' sessions would cross the network in the clear", text)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil

@@ -87,11 +87,12 @@ func (f *feed) tell(c approval.Change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for l := range f.listeners {
-		if l.missed {
-			c = approval.Change{}
+		told := c
+		if l.missed { // this one alone: the others are told what changed
+			told = approval.Change{}
 		}
 		select {
-		case l.changes <- c:
+		case l.changes <- told:
 			l.missed = false
 		default:
 			l.missed = true

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/loopback"
 )
 
 const (
@@ -63,7 +64,7 @@ type flow struct {
 
 func newSignIn(o Options, base *url.URL) (*signIn, error) {
 	u, err := url.Parse(o.Issuer)
-	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !o.Insecure && !loopback(u.Hostname())) {
+	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !o.Insecure && !loopback.Host(u.Hostname())) {
 		return nil, fmt.Errorf("the people's issuer %q is not https://HOST", o.Issuer)
 	}
 	key := make([]byte, 32)

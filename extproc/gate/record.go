@@ -139,11 +139,15 @@ func appendRedactions(b []byte, rs []Redaction) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
+		b = append(b, '{')
+		if r.OnCard {
+			b = append(b, `"card":false,`...)
+		}
 		if r.Path != "" {
-			b = append(b, `{"path":`...)
+			b = append(b, `"path":`...)
 			b = AppendText(b, r.Path)
 		} else {
-			b = append(b, `{"detect":`...)
+			b = append(b, `"detect":`...)
 			b = AppendText(b, r.Detect)
 		}
 		b = append(b, `,"with":`...)

@@ -62,6 +62,10 @@ type Redaction struct {
 	Path   string // a path of the subset of RFC 9535 that package redact describes
 	Detect string // the name of a detector of package redact
 	With   Replacement
+
+	// OnCard has those who approve the operation see the value, where it stands in what they approve, because they cannot
+	// decide without it. Answers are redacted all the same.
+	OnCard bool
 }
 
 // Name is what a record counts the redaction under: its path or its detector.

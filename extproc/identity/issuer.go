@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"runtime"
@@ -19,6 +18,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+
+	"github.com/countersign/countersign/extproc/loopback"
 )
 
 // algorithms are those that can be configured: asymmetric ones only.
@@ -101,19 +102,11 @@ func (i *issuer) allowed(u *url.URL) error {
 		return nil
 	case u.Scheme != "http" || i.address.Scheme != "http":
 		return fmt.Errorf("%s is not an https URL", excerpt(u.Redacted()))
-	case i.Insecure || loopback(u.Hostname()):
+	case i.Insecure || loopback.Host(u.Hostname()):
 		return nil
 	default:
 		return fmt.Errorf("%s is plain http and not on loopback; use https, or say insecure: true", excerpt(u.Redacted()))
 	}
-}
-
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
 }
 
 func (i *issuer) readAlgorithms() error {

@@ -32,6 +32,7 @@ func TestConfiguration(t *testing.T) {
 		{"plain http that looks like loopback", func(i *Issuer) { i.Issuer = "http://127.0.0.1.example.com" }, "plain http"},
 		{"plain http on loopback", func(i *Issuer) { i.Issuer = "http://127.0.0.1:9000" }, ""},
 		{"plain http on loopback, IPv6", func(i *Issuer) { i.Issuer = "http://[::1]:9000" }, ""},
+		{"plain http on a name of loopback", func(i *Issuer) { i.Issuer = "http://idp.localhost:9000" }, ""},
 		{"plain http that is called insecure", func(i *Issuer) { i.Issuer = "http://idp.example.com"; i.Insecure = true }, ""},
 		{"no audience", func(i *Issuer) { i.Audience = nil }, "has no audience"},
 		{"an empty audience", func(i *Issuer) { i.Audience = []string{""} }, "audience has an empty entry"},

@@ -96,7 +96,8 @@ func strength(r gate.Replacement) int {
 	}
 }
 
-// strongest is redactions in order, each path and each detector once.
+// strongest is redactions in order, each path and each detector once: with the strongest replacement, and hidden from those who
+// approve unless all of them say otherwise.
 func strongest(redactions []gate.Redaction) []gate.Redaction {
 	if len(redactions) == 0 {
 		return nil
@@ -104,5 +105,13 @@ func strongest(redactions []gate.Redaction) []gate.Redaction {
 	slices.SortFunc(redactions, func(a, b gate.Redaction) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Detect, b.Detect), strength(b.With)-strength(a.With))
 	})
-	return slices.CompactFunc(redactions, func(a, b gate.Redaction) bool { return a.Path == b.Path && a.Detect == b.Detect })
+	var out []gate.Redaction
+	for _, r := range redactions {
+		if n := len(out); n > 0 && out[n-1].Path == r.Path && out[n-1].Detect == r.Detect {
+			out[n-1].OnCard = out[n-1].OnCard && r.OnCard
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
 }

@@ -57,6 +57,11 @@ func TestCombine(t *testing.T) {
 		{"an ask without a quorum", []Sets{allow, {Ask: []gate.AskRule{askOf("b", 0, "x")}}}, gate.Verdict{}, true},
 		{"an ask without approvers", []Sets{allow, {Ask: []gate.AskRule{askOf("b", 1)}}}, gate.Verdict{}, true},
 		{"a zero redaction", []Sets{allow, redacts(gate.Redaction{})}, gate.Verdict{}, true},
+		{
+			"a value that people see, unless one hides it",
+			[]Sets{allow, redacts(gate.Redaction{Path: "$.a", With: gate.Remove, OnCard: true}, gate.Redaction{Path: "$.b", With: gate.Mask, OnCard: true}), redacts(gate.Redaction{Path: "$.a", With: gate.Mask})},
+			gate.Verdict{Effect: gate.Allow, Rules: allow.Allow, Redactions: []gate.Redaction{{Path: "$.a", With: gate.Remove}, {Path: "$.b", With: gate.Mask, OnCard: true}}}, false,
+		},
 		{"a redaction by nothing", []Sets{allow, redacts(gate.Redaction{Path: "$.a"})}, gate.Verdict{}, true},
 		{"a redaction by path and detector", []Sets{allow, redacts(gate.Redaction{Path: "$.a", Detect: "email", With: gate.Mask})}, gate.Verdict{}, true},
 	} {

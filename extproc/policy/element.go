@@ -60,7 +60,7 @@ func (k setKind) form() string {
 	case askSet:
 		return `{"id": …, "approvers": […], "reason"?: …, "quorum"?: …}`
 	case redactSet:
-		return `{"path": …, "with"?: …} or {"detect": …, "with"?: …}`
+		return `{"path": …, "with"?: …, "card"?: …} or {"detect": …, "with"?: …, "card"?: …}`
 	default:
 		return `{"id": …, "reason"?: …}`
 	}
@@ -72,6 +72,7 @@ type element struct {
 	approvers          []string
 	quorum             int
 	path, detect, with string
+	onCard             bool // "card": false
 
 	hasID, hasApprovers, hasQuorum, hasPath, hasDetect bool
 }
@@ -111,6 +112,10 @@ func (e *element) set(kind setKind, name, value ast.Value) error {
 		e.detect, err = plainText(value, maxTextBytes)
 	case "with":
 		e.with, err = replacement(value)
+	case "card":
+		var hides bool
+		hides, err = truth(value)
+		e.onCard = !hides
 	}
 	if err != nil {
 		return fmt.Errorf("%s of an element of %s %w", string(key), kind, err)
@@ -138,7 +143,7 @@ func (e *element) mark(kind setKind, name ast.Value) error {
 		e.hasPath, known = true, kind == redactSet
 	case "detect":
 		e.hasDetect, known = true, kind == redactSet
-	case "with":
+	case "with", "card":
 		known = kind == redactSet
 	}
 	if !known {
@@ -177,7 +182,7 @@ func (e *element) redaction() gate.Redaction {
 	if e.with == "" {
 		with = gate.Mask
 	}
-	return gate.Redaction{Path: e.path, Detect: e.detect, With: with}
+	return gate.Redaction{Path: e.path, Detect: e.detect, With: with, OnCard: e.onCard}
 }
 
 // plainText is text of at least one character, none of them a control character: it names something.
@@ -250,6 +255,14 @@ func checkApprover(name string) error {
 		return fmt.Errorf("has %.64q, which is the name of a group: a person is subject:ID, without spaces and in lower case", name)
 	}
 	return nil
+}
+
+func truth(v ast.Value) (bool, error) {
+	b, ok := v.(ast.Boolean)
+	if !ok {
+		return false, fmt.Errorf("is a %s, not true or false", ast.ValueName(v))
+	}
+	return bool(b), nil
 }
 
 func quorum(v ast.Value) (int, error) {

@@ -252,6 +252,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"a huge quorum", rego(`ask contains {"id": "x", "approvers": ["a"], "quorum": 11}`), "not a whole number from 1 to 10"},
 		{"redact with path and detect", rego(`redact contains {"path": "$.a", "detect": "email"}`), "exactly one of path and detect"},
 		{"redact with neither", rego(`redact contains {"with": "mask"}`), "exactly one of path and detect"},
+		{"redact with a card that is no boolean", rego(`redact contains {"path": "$.a", "card": "no"}`), "card of an element of redact is a string, not true or false"},
+		{"a card of another set", rego(`allow contains {"id": "y", "card": false}`), `unknown name "card"`},
 		{"redact with an unknown replacement", rego(`redact contains {"path": "$.a", "with": "hide"}`), `is "hide", not one of`},
 		{"a redaction that cannot be done", rego(`redact contains {"path": "bad"}`), `redact "bad": no such path`},
 		{"a schema on the network", rego("deny contains {\"id\": \"x\"} if json.match_schema(input.http.body, {\"$ref\": \"http://127.0.0.1/\"})[0]"), "a schema can refer to the network"},

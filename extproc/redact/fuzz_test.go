@@ -140,7 +140,7 @@ func FuzzPaths(f *testing.F) {
 		root.write(&want)
 		got := feed(t, p, jsonType, Options{}, body)
 		if got.Err == "" && got.Out != want.String() {
-			t.Fatalf("%q %q\n got %s\nwant %s", rs, body, got.Out, want.String())
+			t.Fatalf("%+v %q\n got %s\nwant %s", rs, body, got.Out, want.String())
 		}
 		if got.Err != "" && !strings.Contains(got.Err, "more than") {
 			t.Fatalf("%q: %s", body, got.Err)

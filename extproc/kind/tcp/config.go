@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/loopback"
 )
 
 //go:embed config.go
@@ -71,7 +72,7 @@ func (r *Resource) Validate(k config.Checker) {
 	}
 	if _, _, hostErr := r.address(); err != nil || hostErr != nil {
 		k.Fail("is %q: write tcp://HOST:PORT", r.Target)
-	} else if r.TargetTLS == nil && !config.LoopbackHost(u.Hostname()) && !r.TargetInsecure {
+	} else if r.TargetTLS == nil && !loopback.Host(u.Hostname()) && !r.TargetInsecure {
 		k.Fail("is %q, which is plain to another machine: set target_tls, or target_insecure: true beside it", r.Target)
 	}
 }
