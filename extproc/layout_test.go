@@ -68,6 +68,7 @@ var mayImport = map[string][]string{
 	"extproc/approval":      {"extproc/guard", "extproc/gate"},
 	"extproc/config":        {"extproc/loopback", "extproc/inspect/", "extproc/redact"}, // what cannot be said in a configuration is known where it is read
 	"extproc/console":       {"extproc/loopback", "extproc/guard", "extproc/gate", "extproc/approval", "extproc/identity"},
+	"extproc/custody":       {"extproc/config", "extproc/policy"},
 	"extproc/evidence":      {"extproc/guard", "extproc/gate", "extproc/datafile"},
 	"extproc/evidence/otlp": {"extproc/guard", "extproc/gate", "extproc/evidence", "extproc/datafile"},
 	"extproc/extproctest/":  {"extproc/extproctest"},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/custody"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/kind/http"
@@ -48,7 +49,7 @@ func check(ctx context.Context, c *call) error {
 		policies = checkPolicies(ctx, conf, tell)
 		checkEnvoyFiles(conf, tell)
 		var others config.Problems
-		if errors.As(inHand(conf), &others) {
+		if errors.As(custody.Check(conf), &others) {
 			for _, p := range others {
 				tell(p)
 			}
@@ -106,7 +107,7 @@ func notes(c *config.Config, p *policy.Set) (list []string) {
 			add("resource %q: its rules read the body, and with body: stream there is none to see", r.Name)
 		}
 	}
-	return append(list, shownSecrets(c)...)
+	return append(list, custody.Readable(c)...)
 }
 
 // untold reports whether the agents of a can act for people who cannot be told from those who approve.

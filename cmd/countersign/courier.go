@@ -5,14 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/custody"
 	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/terminal"
 )
@@ -138,7 +137,7 @@ func evidenceResend(ctx context.Context, c *call) error {
 	if conf.Evidence.OTLP == nil {
 		return fmt.Errorf("%s has no evidence.otlp: there is no collector to send to", *file)
 	}
-	if err := ownData(string(conf.Data)); err != nil {
+	if err := custody.Own(string(conf.Data)); err != nil {
 		return err
 	}
 	done, err := otlp.Resend(ctx, string(conf.Data), from, to, courierOptions(conf))
@@ -169,16 +168,4 @@ func parseRange(s string) (from, to uint64, err error) {
 		return 0, 0, usagef("--seq %q: write the numbers of records, such as 5-700 or 7", s)
 	}
 	return from, to, nil
-}
-
-// ownData wants the data directory to be this user's: what another writes into it the gateway could not read.
-func ownData(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if of, ok := info.Sys().(*syscall.Stat_t); ok && int(of.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to user %d: run this as that user, or its gateway could not read what this writes", dir, of.Uid)
-	}
-	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/custody"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/policy"
@@ -148,7 +149,7 @@ func (g *gateway) next(ctx context.Context, previous *active) (*active, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(fixed(previous.config, c), inHand(c)); err != nil {
+	if err := errors.Join(fixed(previous.config, c), custody.Check(c)); err != nil {
 		return nil, err
 	}
 	return g.builder.build(ctx, c, previous)

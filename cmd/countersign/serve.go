@@ -19,6 +19,7 @@ import (
 
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/custody"
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/gate"
@@ -71,7 +72,7 @@ func serve(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := inHand(conf); err != nil {
+	if err := custody.Check(conf); err != nil {
 		return err
 	}
 	var l slog.Level
@@ -125,7 +126,7 @@ func serve(ctx context.Context, c *call) error {
 
 // warn says what of c keeps nothing from working, and should not stay.
 func (g *gateway) warn(c *config.Config) {
-	for _, secret := range shownSecrets(c) {
+	for _, secret := range custody.Readable(c) {
 		g.log.Warn("a secret is not one", "file", secret)
 	}
 	for _, p := range c.OutOfDate(time.Now()) {
