@@ -241,7 +241,7 @@
 // running gateway; approvals is a client of the console's API.
 //
 // What the command wires has a package each. Package [github.com/countersign/countersign/extproc/custody] refuses files that
-// somebody else on the machine could change.
+// somebody else on the machine could change. Package [github.com/countersign/countersign/extproc/supervisor] runs Envoy.
 //
 // What others wrote is printed by package
 // [github.com/countersign/countersign/extproc/terminal], so that it does nothing in a terminal.

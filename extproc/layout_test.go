@@ -78,6 +78,7 @@ var mayImport = map[string][]string{
 	"extproc/identity":      {"extproc/loopback", "extproc/guard", "extproc/gate"},
 	"extproc/inspect/":      {"extproc/gate", "extproc/media"},
 	"extproc/inspect/web":   {"extproc/gate", "extproc/media", "extproc/inspect/coding"},
+	"extproc/supervisor":    {"extproc/config", "extproc/datafile", "extproc/guard", "xds"},
 	"extproc/terminal":      {"extproc/gate"},
 	"extproc/policy":        {"extproc/gate"},
 	"extproc/redact":        {"extproc/gate", "extproc/media"},

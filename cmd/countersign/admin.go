@@ -24,6 +24,7 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/supervisor"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -111,8 +112,8 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 	refused := refusals(g.envoys.State())
 	switch {
 	case envoy != nil:
-		err := envoy.ready(r.Context())
-		if errors.Is(err, errNoListener) && len(refused) > 0 {
+		err := envoy.Ready(r.Context())
+		if errors.Is(err, supervisor.ErrNoListener) && len(refused) > 0 {
 			err = errors.New(refused[0])
 		}
 		line("envoy", err)

@@ -27,6 +27,7 @@ import (
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/extproc/policy"
+	"github.com/countersign/countersign/extproc/supervisor"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -51,7 +52,7 @@ type gateway struct {
 	withEnvoy bool
 	env       env
 	mu        sync.Mutex  // guards what follows
-	envoy     *supervisor // nil without --envoy, and until it is started
+	envoy     *supervisor.Supervisor // nil without --envoy, and until it is started
 	active    *active
 	draining  bool
 	rejected  string // why what is on disk is not active; "" where it is
@@ -92,8 +93,9 @@ func serve(ctx context.Context, c *call) error {
 		// other for it: with all of two cores a request took 390 µs of processor time, with one 340.
 		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/2))
 	}
+	binary := ""
 	if *withEnvoy {
-		if _, err := findEnvoy(conf, c.env); err != nil {
+		if binary, err = supervisor.Find(conf, c.env.get("ENVOY")); err != nil {
 			return err // before anything is started and recorded
 		}
 	}
@@ -111,7 +113,7 @@ func serve(ctx context.Context, c *call) error {
 		}
 	}
 	if *withEnvoy {
-		envoy, err := startEnvoy(conf, c.env, g.log, c.errs, g.alarm)
+		envoy, err := supervisor.Start(supervisor.Options{Config: conf, Binary: binary, Output: c.errs, Log: g.log, Alarm: g.alarm})
 		if err != nil {
 			return errors.Join(err, g.stop(conf))
 		}
@@ -432,7 +434,7 @@ func (g *gateway) stop(c *config.Config) error {
 	g.stopVoiding()
 	err := errors.Join(g.approvals.close(), g.closeJournal())
 	if g.envoy != nil {
-		g.envoy.stop()
+		g.envoy.Stop()
 	}
 	g.log.Info("stopped")
 	return err

@@ -1,4 +1,9 @@
-package main
+// Package supervisor runs Envoy beside the gateway: it starts one with a bootstrap of its own, starts it again when it ends by itself,
+// and ends it last, when the gateway has drained. Envoy ends with the gateway, however that ends.
+//
+// The path of the binary is the configuration's or the environment's, and what is there is run as it is: whoever can change it is
+// Envoy (SECURITY.md). What Envoy prints is handed on and not read.
+package supervisor
 
 import (
 	"context"
@@ -23,14 +28,19 @@ import (
 	"github.com/countersign/countersign/xds"
 )
 
-// supervisor runs Envoy and starts it again when it ends by itself.
-type supervisor struct {
-	binary  string
+// Options are what a [Supervisor] works with. All fields are required.
+type Options struct {
+	Config *config.Config
+	Binary string    // of Envoy, see [Find]
+	Output io.Writer // takes what Envoy prints
+	Log    *slog.Logger
+	Alarm  func(kind, detail string) // is told when Envoy ends by itself
+}
+
+// Supervisor runs Envoy and starts it again when it ends by itself.
+type Supervisor struct {
+	Options
 	args    []string
-	admin   config.Address
-	log     *slog.Logger
-	out     io.Writer
-	alarm   func(kind, detail string)
 	cancel  context.CancelFunc
 	done    chan struct{}
 	mu      sync.Mutex
@@ -44,12 +54,9 @@ const (
 	stopWait     = 10 * time.Second
 )
 
-// startEnvoy writes a bootstrap into the data directory and starts Envoy with it.
-func startEnvoy(c *config.Config, e env, log *slog.Logger, out io.Writer, alarm func(kind, detail string)) (*supervisor, error) {
-	binary, err := findEnvoy(c, e)
-	if err != nil {
-		return nil, err
-	}
+// Start writes a bootstrap into the data directory and starts Envoy with it.
+func Start(o Options) (*Supervisor, error) {
+	c := o.Config
 	text, err := xds.Bootstrap(c)
 	if err != nil {
 		return nil, fmt.Errorf("make Envoy's bootstrap: %w", err)
@@ -71,7 +78,7 @@ func startEnvoy(c *config.Config, e env, log *slog.Logger, out io.Writer, alarm 
 		args = append(args, "--concurrency", strconv.Itoa(c.Envoy.Concurrency))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &supervisor{binary: binary, args: args, admin: c.Envoy.Admin, log: log, out: out, alarm: alarm, cancel: cancel, done: make(chan struct{})}
+	s := &Supervisor{Options: o, args: args, cancel: cancel, done: make(chan struct{})}
 	if err := s.launch(); err != nil {
 		cancel()
 		return nil, err
@@ -83,13 +90,13 @@ func startEnvoy(c *config.Config, e env, log *slog.Logger, out io.Writer, alarm 
 	return s, nil
 }
 
-// findEnvoy looks where the manual of envoy.path says.
-func findEnvoy(c *config.Config, e env) (string, error) {
+// Find returns the path of Envoy's binary, looking where the manual of envoy.path says. named is $ENVOY.
+func Find(c *config.Config, named string) (string, error) {
 	if path := string(c.Envoy.Path); path != "" {
 		return path, runnable("envoy.path", path)
 	}
-	if path := e.get("ENVOY"); path != "" {
-		return path, runnable("$ENVOY", path)
+	if named != "" {
+		return named, runnable("$ENVOY", named)
 	}
 	if path, err := exec.LookPath("envoy"); err == nil {
 		return path, nil
@@ -109,9 +116,9 @@ func runnable(named, path string) error {
 	return nil
 }
 
-// raiseDescriptors lets Envoy open as many files as the system allows, and every agent's connection is one. The Go runtime
-// does that for this process and hands the lower limit of the shell, often 1024, to its children, unless the program sets
-// it itself.
+// raiseDescriptors lets Envoy open as many files as the system allows; every agent's connection is one. The Go runtime
+// raises the limit for this process, but its children get the lower one of the shell, often 1024, unless the program sets
+// the limit itself.
 func raiseDescriptors(log *slog.Logger) {
 	var limit syscall.Rlimit
 	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
@@ -124,15 +131,15 @@ func raiseDescriptors(log *slog.Logger) {
 	}
 }
 
-func (s *supervisor) launch() error {
-	raiseDescriptors(s.log)
-	cmd := exec.Command(s.binary, s.args...) //nolint:noctx // a context would kill Envoy, and stop asks it to end first
-	cmd.Stdout, cmd.Stderr = s.out, s.out
-	cmd.SysProcAttr = envoyProcess()
+func (s *Supervisor) launch() error {
+	raiseDescriptors(s.Log)
+	cmd := exec.Command(s.Binary, s.args...) //nolint:noctx // a context would kill Envoy, and stop asks it to end first
+	cmd.Stdout, cmd.Stderr = s.Output, s.Output
+	cmd.SysProcAttr = ownProcess()
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", s.binary, err)
+		return fmt.Errorf("start %s: %w", s.Binary, err)
 	}
-	s.log.Info("Envoy started", "path", s.binary, "pid", cmd.Process.Pid)
+	s.Log.Info("Envoy started", "path", s.Binary, "pid", cmd.Process.Pid)
 	s.mu.Lock()
 	s.process = cmd.Process
 	s.mu.Unlock()
@@ -140,7 +147,7 @@ func (s *supervisor) launch() error {
 }
 
 // run waits for Envoy to end and starts it again, until it is told to stop.
-func (s *supervisor) run(ctx context.Context) {
+func (s *Supervisor) run(ctx context.Context) {
 	delay := firstRestart
 	for {
 		s.mu.Lock()
@@ -156,7 +163,7 @@ func (s *supervisor) run(ctx context.Context) {
 			if err != nil {
 				detail = err.Error()
 			}
-			s.alarm("envoy_ended", "Envoy ended by itself: "+detail)
+			s.Alarm("envoy_ended", "Envoy ended by itself: "+detail)
 		}
 		if time.Since(began) > lastRestart {
 			delay = firstRestart
@@ -168,7 +175,7 @@ func (s *supervisor) run(ctx context.Context) {
 		}
 		delay = min(2*delay, lastRestart)
 		if err := s.launch(); err != nil {
-			s.alarm("envoy_ended", err.Error())
+			s.Alarm("envoy_ended", err.Error())
 			s.mu.Lock()
 			s.process = nil
 			s.mu.Unlock()
@@ -176,47 +183,48 @@ func (s *supervisor) run(ctx context.Context) {
 	}
 }
 
-// stop asks Envoy to end, and ends it where it does not.
-func (s *supervisor) stop() {
+// Stop asks Envoy to end, and kills it where it does not.
+func (s *Supervisor) Stop() {
 	s.cancel()
 	s.mu.Lock()
 	p := s.process
 	s.mu.Unlock()
 	if p != nil {
 		if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			s.log.Warn("stop Envoy", "error", err)
+			s.Log.Warn("stop Envoy", "error", err)
 		}
 		select {
 		case <-s.done:
 			return
 		case <-time.After(stopWait):
-			s.log.Warn("Envoy did not end when asked, and is killed")
+			s.Log.Warn("Envoy did not end when asked, and is killed")
 			if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-				s.log.Warn("kill Envoy", "error", err)
+				s.Log.Warn("kill Envoy", "error", err)
 			}
 		}
 	}
 	<-s.done
 }
 
-// ready asks Envoy's admin interface. An Envoy that serves no listener at all is not ready; one that lacks some of them is, for
-// the resources that it has.
-func (s *supervisor) ready(ctx context.Context) error {
+// Ready asks Envoy's admin interface. An Envoy that serves no listener at all is not ready ([ErrNoListener]); one that lacks some of
+// them is, for the resources that it has.
+func (s *Supervisor) Ready(ctx context.Context) error {
 	if _, err := s.ask(ctx, "/ready"); err != nil {
 		return err
 	}
 	listeners, err := s.ask(ctx, "/listeners")
 	if err == nil && strings.TrimSpace(listeners) == "" {
-		err = errNoListener
+		err = ErrNoListener
 	}
 	return err
 }
 
-var errNoListener = errors.New("it has no listener")
+// ErrNoListener says that Envoy runs and serves nothing.
+var ErrNoListener = errors.New("it has no listener")
 
-// ask returns what Envoy's admin interface says.
-func (s *supervisor) ask(ctx context.Context, path string) (string, error) {
-	network, address := s.admin.Network()
+// ask returns what Envoy's admin interface answers.
+func (s *Supervisor) ask(ctx context.Context, path string) (string, error) {
+	network, address := s.Config.Envoy.Admin.Network()
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package supervisor
+
+import "syscall"
+
+// ownProcess keeps the terminal's signals from Envoy: it is stopped last.
+func ownProcess() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
