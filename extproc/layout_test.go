@@ -172,7 +172,7 @@ var textRules = []struct {
 	{"an access key of AWS", regexp.MustCompile(`.`), regexp.MustCompile(`\b(AKIA|ASIA)[0-9A-Z]{16}\b`), nil},
 	{"a test that skips", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`\b[tbf]\.Skip(Now|f)?\(`), nil},
 	{"a test that sleeps", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`(?m)\btime\.Sleep\(|^\s*<-time\.(After|NewTimer|Tick)\(`), map[string]string{
-		"cmd/countersign/holds_test.go":              "the time of a bubble (testing/synctest) passes at once",
+		"extproc/memory/collect_test.go":             "the time of a bubble (testing/synctest) passes at once",
 		"cmd/countersign/spend_test.go":              "a kill comes at a moment that chance chooses",
 		"extproc/approval/embedded/embedded_test.go": "the time of a bubble",
 		"extproc/identity/newer_test.go":             "the time of a bubble",

@@ -131,7 +131,7 @@ func (c *crowded) resident(b *testing.B) (anonymous, mapped int64) {
 	return anonymous << 10, mapped << 10
 }
 
-// settled is the footprint when it has stopped shrinking, see trimMemory.
+// settled is the footprint when it has stopped shrinking, see memory.Collect.
 func (c *crowded) settled(b *testing.B) footprint {
 	b.Helper()
 	var best, mapped int64 = 1 << 62, 0

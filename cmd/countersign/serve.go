@@ -26,6 +26,7 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/memory"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/extproc/supervisor"
 	"github.com/countersign/countersign/xds"
@@ -51,7 +52,7 @@ type gateway struct {
 	disk      evidence.FS // of the journal; the real one where it is nil
 	withEnvoy bool
 	env       env
-	mu        sync.Mutex  // guards what follows
+	mu        sync.Mutex             // guards what follows
 	envoy     *supervisor.Supervisor // nil without --envoy, and until it is started
 	active    *active
 	draining  bool
@@ -85,8 +86,7 @@ func serve(ctx context.Context, c *call) error {
 		handler = slog.NewJSONHandler(c.stderr.JSON(), &slog.HandlerOptions{Level: l})
 	}
 	if c.env.get("GOGC") == "" {
-		// Little lives long here, so a small heap would be collected hundreds of times a second for nothing.
-		debug.SetGCPercent(servePercent) // less where many operations are held, see holdMemory
+		debug.SetGCPercent(memory.Percent)
 	}
 	if *withEnvoy && c.env.get("GOMAXPROCS") == "" {
 		// Envoy, beside us, does more than half of the work. On its cores our threads find little to run and wake each
@@ -178,7 +178,7 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 	if err := g.activate(ctx, first); err != nil {
 		return err
 	}
-	go guard.Loop(ctx, "the memory", func() { trimMemory(ctx, g.lane.Held, g.lane.PeakMemory) })()
+	go guard.Loop(ctx, "the memory", func() { memory.Collect(ctx, g.lane.Held, g.lane.PeakMemory) })()
 	if err := g.gauges(); err != nil {
 		return err
 	}
@@ -235,7 +235,9 @@ func (g *gateway) activate(ctx context.Context, a *active) error {
 		}
 		return err
 	}
-	limitMemory(a.state.Memory, g.env)
+	if g.env.get("GOMEMLIMIT") == "" { // an operator's own stands
+		memory.Limit(a.state.Memory)
+	}
 	g.unsure = false
 	g.mu.Lock()
 	g.active = a

@@ -14,6 +14,7 @@ import (
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/kind"
 	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/memory"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/extproc/redact"
 )
@@ -61,7 +62,7 @@ func (b *builder) build(ctx context.Context, c *config.Config, previous *active)
 		},
 		Identity:  a.verifier,
 		Resources: resourcesOf(c, kind.Shared{Plans: redact.NewPlans(b.journal.RedactKey()), SessionKey: b.digestKey()}),
-		Memory:    judgedMemory(c, thisMachine()),
+		Memory:    memory.Budget(int64(c.Limits.Memory)),
 	}
 	return a, nil
 }

@@ -1,10 +1,8 @@
-package main
+package memory
 
 import (
 	"os"
 	"testing"
-
-	"github.com/countersign/countersign/extproc/config"
 )
 
 func TestMachineMemory(t *testing.T) {
@@ -14,7 +12,7 @@ func TestMachineMemory(t *testing.T) {
 		files map[string]string
 		want  int64
 	}{
-		{"nothing is known", nil, fallbackMemory},
+		{"nothing is known", nil, fallback},
 		{"no cgroup", map[string]string{"/proc/meminfo": meminfo}, 16384000 << 10},
 		{"version 2, in a container", map[string]string{
 			"/proc/meminfo": meminfo, "/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/memory.max": "536870912\n",
@@ -27,9 +25,9 @@ func TestMachineMemory(t *testing.T) {
 			"/proc/meminfo": meminfo, "/proc/self/cgroup": "5:cpu,cpuacct:/x\n4:memory:/docker/abc\n",
 			"/sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes": "9223372036854771712\n", "/sys/fs/cgroup/memory/memory.limit_in_bytes": "268435456\n",
 		}, 256 << 20},
-		{"nonsense", map[string]string{"/proc/meminfo": "MemTotal: many kB\n", "/proc/self/cgroup": "x\n0::/../..\n", "/sys/fs/cgroup/memory.max": "-1"}, fallbackMemory},
+		{"nonsense", map[string]string{"/proc/meminfo": "MemTotal: many kB\n", "/proc/self/cgroup": "x\n0::/../..\n", "/sys/fs/cgroup/memory.max": "-1"}, fallback},
 	} {
-		got := machineMemory(func(name string) ([]byte, error) {
+		got := machine(func(name string) ([]byte, error) {
 			if text, ok := c.files[name]; ok {
 				return []byte(text), nil
 			}
@@ -42,7 +40,7 @@ func TestMachineMemory(t *testing.T) {
 	for _, c := range []struct{ configured, machine, want int64 }{
 		{64 << 20, 32 << 30, 64 << 20}, {0, 32 << 30, 2 << 30}, {0, 2 << 30, 256 << 20}, {0, 512 << 20, 128 << 20},
 	} {
-		if got := judgedMemory(&config.Config{Limits: config.Total{Memory: config.Size(c.configured)}}, c.machine); got != c.want {
+		if got := budget(c.configured, c.machine); got != c.want {
 			t.Errorf("limits.memory %d on a machine of %d: %d, want %d", c.configured, c.machine, got, c.want)
 		}
 	}

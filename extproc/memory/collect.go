@@ -1,4 +1,4 @@
-package main
+package memory
 
 import (
 	"context"
@@ -25,10 +25,13 @@ import (
 // quarter is in use. With all deep work moved to other goroutines the stacks that wait were 4 KB; of a burst the pages took
 // nearly as much as before, because the others' stacks had lain in between.
 const (
+	// Percent is GOGC while few operations are held. Little lives long in a gateway, so that a small heap would be collected hundreds
+	// of times a second for nothing.
+	Percent = 400
+
 	trimStep  = 500
 	trimTimes = 4
 
-	servePercent   = 400 // see serve
 	growingPercent = 50
 	heldPercent    = 100
 
@@ -36,32 +39,32 @@ const (
 	trimBytes = 32 << 20
 )
 
-// holdMemory decides once a second on what is done about the memory of operations that are held, or were judged.
-type holdMemory struct {
+// collector decides once a second on what is done about the memory of operations that are held, or were judged.
+type collector struct {
 	trimmed int   // holds at the last trim, or the fewest since
 	left    int   // collections that still follow it
 	most    int64 // bytes under judgement at one time since the last trim for them
 }
 
-// next is told how many are held, the most bytes that were under judgement since it was told before, and those that are now. It
-// returns GOGC until it is asked again, and whether memory is to be given back now.
-func (m *holdMemory) next(held int, most, now int64) (percent int, trim bool) {
-	if m.most = max(m.most, most); m.most >= trimBytes && now <= m.most/4 {
-		m.most, m.left = now, max(m.left, 1)
+// next takes how many operations are held, the most bytes that were under judgement since the last call, and those that are now. It
+// returns GOGC until the next call, and whether memory is to be given back now.
+func (c *collector) next(held int, most, now int64) (percent int, trim bool) {
+	if c.most = max(c.most, most); c.most >= trimBytes && now <= c.most/4 {
+		c.most, c.left = now, max(c.left, 1)
 	}
 	switch {
-	case held >= m.trimmed+trimStep:
-		m.trimmed, m.left = held, trimTimes
-	case held < m.trimmed:
-		m.trimmed = held
+	case held >= c.trimmed+trimStep:
+		c.trimmed, c.left = held, trimTimes
+	case held < c.trimmed:
+		c.trimmed = held
 	}
-	trim = m.left > 0
+	trim = c.left > 0
 	if trim {
-		m.left--
+		c.left--
 	}
 	switch {
 	case held < trimStep:
-		return servePercent, trim
+		return Percent, trim
 	case trim:
 		return growingPercent, trim
 	default:
@@ -69,19 +72,20 @@ func (m *holdMemory) next(held int, most, now int64) (percent int, trim bool) {
 	}
 }
 
-// trimMemory does what holdMemory decides until ctx ends.
-func trimMemory(ctx context.Context, held func() int, judged func() (most, now int64)) {
+// Collect adapts GOGC to what waits, and gives memory back, until ctx ends. held returns how many operations are held; judged the
+// most bytes that were under judgement since it was called before, and those that are now.
+func Collect(ctx context.Context, held func() int, judged func() (most, now int64)) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var m holdMemory
-	for percent := servePercent; ; {
+	var c collector
+	for percent := Percent; ; {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 		most, now := judged()
-		next, trim := m.next(held(), most, now)
+		next, trim := c.next(held(), most, now)
 		if collectsAt() == percent && next != percent { // where it is another, GOGC is whoever's that runs the gateway
 			debug.SetGCPercent(next)
 			percent = next
@@ -92,7 +96,7 @@ func trimMemory(ctx context.Context, held func() int, judged func() (most, now i
 	}
 }
 
-// collectsAt is GOGC as it is now; -1 where it is off.
+// collectsAt returns GOGC as it is now; -1 where it is off.
 func collectsAt() int {
 	sample := []measure.Sample{{Name: "/gc/gogc:percent"}}
 	measure.Read(sample)

@@ -1,4 +1,7 @@
-package main
+// Package memory keeps what the process takes of the machine in bounds: how much of it may be taken for what is judged ([Budget]),
+// where the garbage collector has to keep the whole program ([Limit]), and how often it collects while operations wait ([Collect]).
+// What each agent may take of the budget is the account of package lane.
+package memory
 
 import (
 	"math"
@@ -7,32 +10,29 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-
-	"github.com/countersign/countersign/extproc/config"
 )
 
-// judgedMemory is limits.memory: what is configured, or a share of the machine.
-func judgedMemory(c *config.Config, machine int64) int64 {
-	if c.Limits.Memory > 0 {
-		return int64(c.Limits.Memory)
+// Budget returns the bytes that may be under judgement at one time: what is configured (limits.memory), or where that is 0
+// a share of what the process could have.
+func Budget(configured int64) int64 { return budget(configured, machine(os.ReadFile)) }
+
+func budget(configured, machine int64) int64 {
+	if configured > 0 {
+		return configured
 	}
 	return max(machine/16, min(machine/4, 256<<20))
 }
 
-// limitMemory has the garbage collector keep all that the program takes near what is judged: half as much again for garbage,
-// and 128 MiB for everything else; the program itself, which is not counted, is 60 MB. An operator's own GOMEMLIMIT stands.
-func limitMemory(judged int64, e env) {
-	if e.get("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(judged + judged/2 + 128<<20)
-	}
-}
+// Limit has the garbage collector keep all that the program takes near its budget: half as much again for garbage,
+// and 128 MiB for everything else; the program itself, which is not counted, is 60 MB.
+func Limit(budget int64) { debug.SetMemoryLimit(budget + budget/2 + 128<<20) }
 
-// fallbackMemory is what a machine is taken to have that does not say.
-const fallbackMemory = 2 << 30
+// fallback is what a machine is taken to have that does not say.
+const fallback = 2 << 30
 
-// machineMemory is how many bytes of memory this process could have: those of the machine, or of the smallest cgroup that it is
+// machine returns how many bytes this process could have: those of the machine, or of the smallest cgroup that it is
 // in. files reads a file of the system.
-func machineMemory(files func(name string) ([]byte, error)) int64 {
+func machine(files func(name string) ([]byte, error)) int64 {
 	least := int64(math.MaxInt64)
 	take := func(name string) {
 		text, err := files(name)
@@ -69,10 +69,7 @@ func machineMemory(files func(name string) ([]byte, error)) int64 {
 		}
 	}
 	if least == math.MaxInt64 {
-		return fallbackMemory
+		return fallback
 	}
 	return least
 }
-
-// thisMachine is the memory of the machine that this process runs on.
-func thisMachine() int64 { return machineMemory(os.ReadFile) }
