@@ -21,6 +21,8 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/inspect/cookie"
+	"github.com/countersign/countersign/extproc/inspect/echo"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/lane"
 )
@@ -255,7 +257,7 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 	x.response.plan = a.plan
 	if a.call.seesAnswers() {
 		x.response.credential = credential.Value
-		x.response.echo = newEcho(a.http.credentialForms(credential.Value, a.cookieSecrets(nil)))
+		x.response.echo = echo.New(a.http.forms.Forms(credential.Value, a.cookieSecrets(nil)))
 	}
 	a.Expect()
 	head := &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: x.requestMutation(credential, trailers != nil)}}
@@ -285,7 +287,7 @@ func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.Hea
 			}
 		}
 	}
-	if a.plan != nil || a.turning != nil || x.response.echo != nil || a.http.Cookies == SessionCookies {
+	if a.plan != nil || a.turning != nil || x.response.echo != nil || a.http.Cookies == cookie.Session {
 		m.RemoveHeaders = append(m.RemoveHeaders, "accept-encoding")
 	}
 	if a.cookie != "" {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/inspect/cookie"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/extproc/redact"
@@ -276,4 +277,19 @@ func (a *attempt) outcomeOfHold(ctx context.Context) gate.Outcome {
 		o.Result, o.Reason, o.Status, o.BytesOut, o.BodySHA256 = gate.ClientGone, reason, 0, 0, ""
 	}
 	return o
+}
+
+// openCookies opens what the agent sent, for the target, before policy is asked.
+func (a *attempt) openCookies(r *web.Request) (err error) {
+	value, _ := r.Headers.Get("cookie")
+	fields, _ := value.([]string)
+	if a.http.Cookies != cookie.Session || len(fields) == 0 {
+		return nil
+	}
+	var unknown *cookie.Unknown
+	a.cookie, a.secrets, err = a.cookieBox().Open(fields)
+	if errors.As(err, &unknown) {
+		return &web.Error{Problem: gate.Unreadable, Detail: fmt.Sprintf("The request has a cookie %q that this gateway did not give to this agent for this resource, so it was refused. Nothing was done. Leave it out, and begin a session at the target again if one is needed.", unknown.Name)}
+	}
+	return err
 }

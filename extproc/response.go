@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -21,6 +20,8 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/inspect/coding"
+	"github.com/countersign/countersign/extproc/inspect/cookie"
+	"github.com/countersign/countersign/extproc/inspect/echo"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/redact"
 )
@@ -42,7 +43,7 @@ const (
 // response is the target's answer on its way to the agent.
 type response struct {
 	plan *redact.Plan // nil where nothing is redacted
-	echo *echo        // nil where no credential was sent to the target
+	echo *echo.Finder // of the target's credential; nil where none was sent
 
 	credential string // that was sent to the target
 
@@ -196,40 +197,6 @@ func (x *exchange) turnBody(body []byte, whole bool) []byte {
 	return out
 }
 
-// responseFields looks at the answer's header fields, and for those that will have to be looked for in the body.
-func (x *exchange) responseFields() error {
-	r := &x.response
-	if set := x.attempt.cookieSecrets(r.head.Fields); len(set) > 0 {
-		r.echo = newEcho(x.attempt.http.credentialForms(r.credential, set))
-	}
-	if err := r.echo.fields(x.shown(r.head.Fields)); err != nil {
-		return err
-	}
-	if r.plan == nil {
-		return nil
-	}
-	if err := r.head.Redactable(); err != nil {
-		return err
-	}
-	if err := x.decodes(); err != nil {
-		return err
-	}
-	values := x.attempt.asked.Values()
-	for i, f := range r.head.Fields {
-		if x.passage(f.Name) != web.Searched {
-			continue
-		}
-		text := f.Value
-		if web.HasURLs(f.Name) {
-			text = x.attempt.asked.Rest(text)
-		} else if redact.Holds(text, x.wordsOf(f.Name, values)) {
-			continue // and so it is not clean
-		}
-		r.searched, r.beside = append(r.searched, i), append(r.beside, text)
-	}
-	return nil
-}
-
 // decodes makes ready to undo the codings of an answer that is redacted. It goes on without them.
 func (x *exchange) decodes() error {
 	codings, err := x.response.head.Codings()
@@ -241,92 +208,6 @@ func (x *exchange) decodes() error {
 	}
 	x.response.decoder = coding.NewDecoder(codings)
 	return nil
-}
-
-// wordsOf are those of the agent's values that a field must not have. Of one that the resource names they are the longer ones:
-// a number of pages or of hits is a number that agents ask for too.
-func (x *exchange) wordsOf(name string, values []string) []string {
-	if web.PassageOf(name, nil) == web.Searched {
-		return values
-	}
-	return slices.DeleteFunc(slices.Clone(values), func(v string) bool { return len(v) < 6 })
-}
-
-// clean reports whether a field that is searched may pass with the head, where the body is whole or not. The body of an
-// answer to HEAD is never seen.
-func (x *exchange) clean(i int, whole bool) bool {
-	r := &x.response
-	at := slices.Index(r.searched, i)
-	return whole && at >= 0 && x.attempt.Op.Verb != "HEAD" && (r.stream == nil || !r.stream.Repeats(at))
-}
-
-// passage is how a field of a redacted answer passes. Where cookies pass, they are searched as others are. What describes a body
-// goes with it.
-func (x *exchange) passage(name string) web.Passage {
-	if x.response.lost != nil && strings.HasPrefix(name, "content-") {
-		return web.Removed
-	}
-	if name == "set-cookie" && x.attempt.http.Cookies == PassCookies {
-		return web.Searched
-	}
-	return web.PassageOf(name, x.attempt.http.ResponseHeaders)
-}
-
-// shown are the fields less the cookies that the agent is not shown.
-func (x *exchange) shown(fields []web.Field) []web.Field {
-	if x.attempt.http.Cookies == PassCookies {
-		return fields
-	}
-	return slices.DeleteFunc(slices.Clone(fields), func(f web.Field) bool { return f.Name == "set-cookie" })
-}
-
-// rewriteFields removes the fields that do not pass, turns the URLs of the rest and redacts them. A name with several values is
-// written whole again where one of them changed or does not pass.
-func (x *exchange) rewriteFields(fields []web.Field, m *ext.HeaderMutation, clean func(int) bool) {
-	r := &x.response
-	changed := map[string]bool{}
-	values, passes := make([]string, len(fields)), make([]bool, len(fields))
-	for i, f := range fields {
-		if passes[i] = x.passes(f.Name, i, clean); !passes[i] {
-			changed[f.Name] = true
-			continue
-		}
-		v := f.Value
-		if x.attempt.http.RewriteURLs && web.HasURLs(f.Name) {
-			var n int64
-			if v, n = x.attempt.turn.Field(f.Name, v); n > 0 {
-				r.turned = addCounts(r.turned, []gate.Count{{Name: f.Name, N: n}})
-			}
-		}
-		if r.plan != nil {
-			var counts []gate.Count
-			v, counts = r.plan.Text(v)
-			r.counts = addCounts(r.counts, counts)
-		}
-		if values[i] = v; v != f.Value {
-			changed[f.Name] = true
-		}
-	}
-	for i, f := range fields {
-		if changed[f.Name] && passes[i] {
-			m.SetHeaders = append(m.SetHeaders, addField(f.Name, values[i]))
-		}
-	}
-	for name := range changed {
-		m.RemoveHeaders = append(m.RemoveHeaders, name)
-	}
-}
-
-// passes reports whether a field of the answer goes to the agent. Where the body changes so that no target could have made the
-// field, and nothing is redacted, only those do not that are made of its bytes.
-func (x *exchange) passes(name string, i int, clean func(int) bool) bool {
-	r, a := &x.response, x.attempt
-	if r.plan != nil {
-		passage := x.passage(name)
-		return passage == web.Passes || passage == web.Searched && clean(i)
-	}
-	turnable := a.turning != nil && redact.IsJSON(r.head.ContentType) && r.unturned == "" && (r.stream != nil || a.Op.Verb == "HEAD")
-	return !(turnable && web.Derived(name)) && !(a.http.RewriteURLs && name == "alt-svc")
 }
 
 // release sends the head to the agent. whole says that nothing more of the body comes, and length how long it is, where
@@ -410,9 +291,9 @@ func (x *exchange) redactBody(body []byte, whole bool) (out []byte, err error) {
 		out, err = out[:limit-r.made], tooLong(limit)
 	}
 	r.made += int64(len(out))
-	passed, found := r.echo.write(out, whole && err == nil)
-	if found != nil {
-		return nil, found
+	passed, found := r.echo.Write(out, whole && err == nil)
+	if found {
+		return nil, errEcho
 	}
 	return passed, err
 }
@@ -533,8 +414,8 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 		return true, outOfOrder("response trailers")
 	}
 	fields := fieldsOf(m.Trailers)
-	if err := r.echo.fields(x.shown(fields)); err != nil {
-		return x.withhold(err)
+	if x.echoes(fields) {
+		return x.withhold(errEcho)
 	}
 	if done, err := x.decoded(nil, true, false); done || err != nil {
 		return done, err
@@ -543,7 +424,7 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	mutation := &ext.HeaderMutation{}
 	// What was taken from the body is not kept, so nothing that would have to be searched passes.
 	x.rewriteFields(fields, mutation, func(int) bool { return false })
-	if x.attempt.http.Cookies != PassCookies && slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" || f.Name == "set-cookie2" }) {
+	if x.attempt.http.Cookies != cookie.Pass && slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" || f.Name == "set-cookie2" }) {
 		mutation.RemoveHeaders = append(mutation.RemoveHeaders, "set-cookie", "set-cookie2")
 	}
 	x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseTrailers{ResponseTrailers: &ext.TrailersResponse{HeaderMutation: mutation}}}, 0)

@@ -1,7 +1,6 @@
 package extproc
 
 import (
-	"sync/atomic"
 	"time"
 
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
@@ -9,6 +8,8 @@ import (
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc"
 
+	"github.com/countersign/countersign/extproc/inspect/cookie"
+	"github.com/countersign/countersign/extproc/inspect/echo"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/extproc/redact"
@@ -44,11 +45,11 @@ type HTTP struct {
 	// of package web's list.
 	ResponseHeaders []string
 
-	Cookies       Cookies
+	Cookies       cookie.Mode
 	CookieKey     []byte // seals session cookies; at least 16 bytes where there are any
 	SecureCookies bool   // agents connect over TLS, so that a cookie that is Secure comes back
 
-	forms atomic.Pointer[needles] // of the credential that was sent last
+	forms echo.Cache // of the target's credential
 }
 
 // httpOf is what a resource has of its own; nil where HTTP does not carry it.

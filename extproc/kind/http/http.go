@@ -4,6 +4,7 @@ package http
 import (
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/inspect/cookie"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/kind"
 	"github.com/countersign/countersign/extproc/lane"
@@ -56,4 +57,4 @@ func own(c config.Resource, s kind.Shared, out *lane.Resource) {
 	out.Own, out.Fingerprint, out.EndWithToken = own, xds.Fingerprint(r), r.EndWithToken
 }
 
-var cookiesOf = map[string]extproc.Cookies{"pass": extproc.PassCookies, "session": extproc.SessionCookies}
+var cookiesOf = map[string]cookie.Mode{"pass": cookie.Pass, "session": cookie.Session}

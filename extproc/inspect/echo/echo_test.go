@@ -1,4 +1,4 @@
-package extproc
+package echo
 
 import (
 	"bytes"
@@ -15,11 +15,11 @@ import (
 )
 
 // pass gives text to e in pieces of the given lengths, and the rest as one.
-func pass(e *echo, text []byte, cuts ...int) (out []byte, found bool) {
+func pass(e *Finder, text []byte, cuts ...int) (out []byte, found bool) {
 	for _, n := range append(cuts, len(text)) {
 		n = min(n, len(text))
-		got, err := e.write(text[:n], n == len(text))
-		if err != nil {
+		got, echoed := e.Write(text[:n], n == len(text))
+		if echoed {
 			return out, true
 		}
 		out = append(out, got...)
@@ -47,7 +47,7 @@ func TestEcho(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			for cut := range len(c.body) + 1 {
 				for next := range len(c.body) - cut + 1 {
-					out, found := pass(newEcho(newNeedles(c.value)), []byte(c.body), cut, next)
+					out, found := pass(New(NewForms(c.value)), []byte(c.body), cut, next)
 					if found != c.found || !found && string(out) != c.body {
 						t.Fatalf("cut at %d and %d: passed %q, found %t", cut, next, out, found)
 					}
@@ -111,19 +111,19 @@ func TestEchoOfWritten(t *testing.T) {
 		}
 		for name, text := range written {
 			for cut := range len(text) {
-				if out, found := pass(newEcho(newNeedles(value)), []byte(text), cut); !found {
+				if out, found := pass(New(NewForms(value)), []byte(text), cut); !found {
 					t.Errorf("%s of %s, cut at %d: passed %q", name, value, cut, out)
 					break
 				}
 			}
 		}
 		for _, harmless := range []string{"nothing of the kind", marshal("Bearer tok"), strings.Repeat("gateway pass ", 1000)} {
-			if out, found := pass(newEcho(newNeedles(value)), []byte(harmless), 5, 50); found || string(out) != harmless {
+			if out, found := pass(New(NewForms(value)), []byte(harmless), 5, 50); found || string(out) != harmless {
 				t.Errorf("%q, for %s: passed %q, found %t", harmless, value, out, found)
 			}
 		}
 	}
-	if e := newEcho(newNeedles("Basic " + base64.StdEncoding.EncodeToString([]byte("admin:production")))); e.in([]byte("the production site")) {
+	if e := New(NewForms("Basic " + base64.StdEncoding.EncodeToString([]byte("admin:production")))); e.in([]byte("the production site")) {
 		t.Error("a password that is a word is looked for by itself")
 	}
 }
@@ -133,10 +133,10 @@ func TestEchoOfWritten(t *testing.T) {
 func TestEchoIsNoOracle(t *testing.T) {
 	const secret = "sk-0123456789abcdefghij"
 	for n := range len(secret) {
-		e := newEcho(newNeedles("Bearer " + secret))
-		out, err := e.write([]byte("my guess is "+secret[:n]), false)
-		if err != nil {
-			t.Fatal(err)
+		e := New(NewForms("Bearer " + secret))
+		out, found := e.Write([]byte("my guess is "+secret[:n]), false)
+		if found {
+			t.Fatalf("%d bytes of it are found", n)
 		}
 		if held := len("my guess is ") + n - len(out); held > 0 != (n >= len(secret)/2) {
 			t.Errorf("of %d bytes that are right, %d are held", n, held)
@@ -160,7 +160,7 @@ func FuzzEcho(f *testing.F) {
 	f.Add("abababab", []byte("xababababx"), uint64(1))
 	f.Add("aaaaaaaa", []byte("aaaaaaa baaaaaaa"), uint64(2))
 	f.Fuzz(func(t *testing.T, secret string, body []byte, seed uint64) {
-		e := newEcho(newNeedles(secret))
+		e := New(NewForms(secret))
 		if e == nil {
 			return
 		}
@@ -182,9 +182,9 @@ func FuzzEcho(f *testing.F) {
 	})
 }
 
-// BenchmarkNeedles reads an answer that does not have the credential.
-func BenchmarkNeedles(b *testing.B) {
-	n := newNeedles("Bearer " + strings.Repeat("0123456789abcdef", 3))
+// BenchmarkForms reads an answer that does not have the credential.
+func BenchmarkForms(b *testing.B) {
+	n := NewForms("Bearer " + strings.Repeat("0123456789abcdef", 3))
 	random := rand.New(rand.NewPCG(1, 2))
 	text := make([]byte, 64<<10)
 	for i := range text {
@@ -198,10 +198,10 @@ func BenchmarkNeedles(b *testing.B) {
 	}
 }
 
-// BenchmarkNewNeedles is what a credential costs when it is first sent.
-func BenchmarkNewNeedles(b *testing.B) {
+// BenchmarkNewForms is what a credential costs when it is first sent.
+func BenchmarkNewForms(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		newNeedles("Bearer 0123456789abcdef0123456789abcdef")
+		NewForms("Bearer 0123456789abcdef0123456789abcdef")
 	}
 }

@@ -1,4 +1,4 @@
-package extproc
+package echo
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // shortestSecret is the shortest credential that is looked for in answers. A shorter one stands in them by chance.
@@ -16,19 +17,19 @@ const (
 	shortestPassword = 12
 )
 
-// needles are the forms of one credential, and what finds all of them in one pass over a text: the shift table of Wu and
-// Manber (1994), which looks at two bytes and tells how far the next occurrence is at least. With the nine forms of a token
-// it reads 5 GB/s; a search for each would read 0.2 (BenchmarkNeedles).
-type needles struct {
+// Forms are the texts in which a credential may stand in an answer, and what finds all of them in one pass over a text: the shift
+// table of Wu and Manber (1994), which looks at two bytes and says how far the next occurrence is at least. With the nine forms of
+// a token it reads 5 GB/s; a search for each would read 0.2 (BenchmarkForms).
+type Forms struct {
 	value             string
 	forms             [][]byte
 	shortest, longest int
 	shift             [1 << 12]uint8 // by the hash of two bytes; 0 where a form may end its first `shortest` bytes
 }
 
-// newNeedles are those of a header field's value, and of more secrets. They have no forms where there is nothing to look for.
-func newNeedles(value string, more ...string) *needles {
-	n := &needles{value: value, forms: formsOf(value)}
+// NewForms returns the forms of a header field's value, and of more secrets. There are none where all are too short to look for.
+func NewForms(value string, more ...string) *Forms {
+	n := &Forms{value: value, forms: formsOf(value)}
 	for _, secret := range more {
 		n.forms = append(n.forms, formsOf(secret)...)
 	}
@@ -52,26 +53,30 @@ func newNeedles(value string, more ...string) *needles {
 	return n
 }
 
-// credentialForms are what to look for in answers, where value was sent as the credential, and more secrets beside it.
-func (r *HTTP) credentialForms(value string, more []string) *needles {
+// Cache keeps the forms of the credential that was sent last: it is the same for most operations.
+type Cache struct{ last atomic.Pointer[Forms] }
+
+// Forms are what to look for in an answer, where credential was sent to the target, and more secrets that the agent must not see.
+// It returns nil where there is nothing to look for.
+func (c *Cache) Forms(credential string, more []string) *Forms {
 	if len(more) > 0 {
-		return newNeedles(value, more...)
+		return NewForms(credential, more...)
 	}
-	if value == "" {
+	if credential == "" {
 		return nil
 	}
-	n := r.forms.Load()
-	if n == nil || n.value != value {
-		n = newNeedles(value)
-		r.forms.Store(n)
+	f := c.last.Load()
+	if f == nil || f.value != credential {
+		f = NewForms(credential)
+		c.last.Store(f)
 	}
-	return n
+	return f
 }
 
 func pair(a, b byte) uint16 { return (uint16(a)<<4 ^ uint16(b)) & 0xFFF }
 
 // in reports whether text has one of the forms.
-func (n *needles) in(text []byte) bool {
+func (n *Forms) in(text []byte) bool {
 	for i := n.shortest - 1; i < len(text); {
 		if s := n.shift[pair(text[i-1], text[i])]; s > 0 {
 			i += int(s)

@@ -1,4 +1,4 @@
-package extproc
+package cookie
 
 import (
 	"encoding/base64"
@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-func box(scope ...string) cookieBox {
-	return cookieBox{secret: []byte("0123456789abcdef0123456789abcdef"), scope: scope}
+func box(scope ...string) Box {
+	return Box{secret: []byte("0123456789abcdef0123456789abcdef"), scope: scope}
 }
 
 // A sealed cookie opens for what it was sealed for and says nothing of its value, not even about how long it is.
@@ -24,7 +24,7 @@ func TestCookieBox(t *testing.T) {
 		if got, ok := mine.open("sid", sealed); !ok || got != value {
 			t.Errorf("%.20q opens as %.20q, %t", value, got, ok)
 		}
-		for name, b := range map[string]cookieBox{
+		for name, b := range map[string]Box{
 			"another resource": box("refunds", "https://idp", "agent-1"), "another issuer": box("payments", "https://idp2", "agent-1"),
 			"another agent": box("payments", "https://idp", "agent-2"), "parts cut elsewhere": box("payments", "https://idpagent", "-1"),
 			"another secret": {[]byte("fedcba9876543210fedcba9876543210"), mine.scope}, "no secret": {nil, mine.scope},
@@ -36,10 +36,10 @@ func TestCookieBox(t *testing.T) {
 		if _, ok := mine.open("sid2", sealed); ok {
 			t.Error("it opens under another name")
 		}
-		raw, _ := base64.RawURLEncoding.DecodeString(sealed[len(cookiePrefix):])
+		raw, _ := base64.RawURLEncoding.DecodeString(sealed[len(prefix):])
 		for i := range raw {
 			raw[i] ^= 1
-			if _, ok := mine.open("sid", cookiePrefix+base64.RawURLEncoding.EncodeToString(raw)); ok {
+			if _, ok := mine.open("sid", prefix+base64.RawURLEncoding.EncodeToString(raw)); ok {
 				t.Fatalf("it opens with byte %d changed", i)
 			}
 			raw[i] ^= 1
@@ -55,7 +55,7 @@ func TestCookieBox(t *testing.T) {
 	if len(one) != len(other) {
 		t.Errorf("1 byte is sealed as %d, 11 as %d", len(one), len(other))
 	}
-	if sealed, err := (cookieBox{}).seal("sid", "1"); err == nil {
+	if sealed, err := (Box{}).seal("sid", "1"); err == nil {
 		t.Errorf("without a secret it is %q", sealed)
 	}
 }
