@@ -170,7 +170,7 @@ func explicit(n *yaml.Node) {
 	n.Style = 0
 	if n.Kind == yaml.MappingNode && len(n.Content) > 1 {
 		switch n.Content[1].Value {
-		case typeURL + "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor", typeURL + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz":
+		case typeURL + "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor", typeURL + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", typeURL + "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz":
 			n.Content = append(n.Content,
 				&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: "failure_mode_allow"},
 				&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "false"})

@@ -44,28 +44,31 @@ func (p Problem) String() string {
 // countersign and tells it which operation it was; who connected is not what a header says; no timeout is shorter than a
 // hold; certificates of targets are verified, and nothing crosses the network in the clear; no other listener leads around all
 // this.
-func CheckFile(path string, text []byte) []Problem {
-	return (&checker{file: path, hold: config.DefaultHold}).check(text)
+func CheckFile(path string, text []byte, kinds ...Kind) []Problem {
+	return (&Checker{file: path, kinds: kinds, hold: config.DefaultHold}).check(text)
 }
 
 // CheckFileFor is CheckFile with what c says: timeouts are compared with its holds, and a resource that a route names must
 // be one of c's, attached that way, with its answers sent where c inspects them.
-func CheckFileFor(c *config.Config, path string, text []byte) []Problem {
-	return (&checker{file: path, config: c, hold: longestHold(c)}).check(text)
+func CheckFileFor(c *config.Config, path string, text []byte, kinds ...Kind) []Problem {
+	return (&Checker{file: path, config: c, kinds: kinds, hold: longestHold(c)}).check(text)
 }
 
-type checker struct {
+// Checker holds one file to the rules.
+type Checker struct {
 	file     string
+	kinds    []Kind
 	hold     time.Duration
 	config   *config.Config // nil when the file is checked by itself
 	problems []Problem
 }
 
-func (k *checker) problem(at place, format string, args ...any) {
+// Problem reports what is wrong at a place, as a sentence that says what to do.
+func (k *Checker) Problem(at Place, format string, args ...any) {
 	k.problems = append(k.problems, Problem{File: k.file, Line: at.line, Message: fmt.Sprintf(format, args...)})
 }
 
-func (k *checker) check(text []byte) []Problem {
+func (k *Checker) check(text []byte) []Problem {
 	boot, root, err := readBootstrap(text)
 	if err != nil {
 		var at *lineError
@@ -87,34 +90,34 @@ var (
 )
 
 // readBootstrap parses text. Its errors are *lineError where the line is known.
-func readBootstrap(text []byte) (*bootstrapv3.Bootstrap, place, error) {
+func readBootstrap(text []byte) (*bootstrapv3.Bootstrap, Place, error) {
 	root, err := parseYAML(text)
 	if err != nil {
 		message := err.Error()
 		if m := yamlLine.FindStringSubmatch(message); m != nil {
 			line, _ := strconv.Atoi(m[1])
-			return nil, place{}, &lineError{line, "is not YAML: " + strings.TrimPrefix(message, m[0])}
+			return nil, Place{}, &lineError{line, "is not YAML: " + strings.TrimPrefix(message, m[0])}
 		}
-		return nil, place{}, fmt.Errorf("is not YAML: %w", err)
+		return nil, Place{}, fmt.Errorf("is not YAML: %w", err)
 	}
 	asJSON, err := writeJSON(root)
 	if err != nil {
-		return nil, place{}, err
+		return nil, Place{}, err
 	}
 	boot := new(bootstrapv3.Bootstrap)
 	if err := protojson.Unmarshal(asJSON, boot); err != nil {
 		message := strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
 		if m := jsonLine.FindStringSubmatchIndex(message); m != nil {
 			line, _ := strconv.Atoi(message[m[2]:m[3]])
-			return nil, place{}, &lineError{line, message[:m[0]] + message[m[1]:]}
+			return nil, Place{}, &lineError{line, message[:m[0]] + message[m[1]:]}
 		}
-		return nil, place{}, errors.New(message)
+		return nil, Place{}, errors.New(message)
 	}
-	return boot, place{root, root.Line}, nil
+	return boot, Place{root, root.Line}, nil
 }
 
 // walk visits every message, also those in an Any, and calls the rules that are about one message wherever it stands.
-func (k *checker) walk(m protoreflect.Message, at place) {
+func (k *Checker) walk(m protoreflect.Message, at Place) {
 	if packed, ok := m.Interface().(*anypb.Any); ok {
 		if inner := k.unpack(packed, at); inner != nil {
 			k.walk(inner.ProtoReflect(), at)
@@ -124,16 +127,16 @@ func (k *checker) walk(m protoreflect.Message, at place) {
 	k.rules(m.Interface(), at)
 	k.leaks(m.Interface(), at)
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		there := at.at(string(fd.Name()))
+		there := at.At(string(fd.Name()))
 		switch {
 		case fd.IsMap():
 			v.Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
-				k.visit(fd.MapValue(), value, there.at(key.String()))
+				k.visit(fd.MapValue(), value, there.At(key.String()))
 				return true
 			})
 		case fd.IsList():
 			for i := range v.List().Len() {
-				k.visit(fd, v.List().Get(i), there.at(i))
+				k.visit(fd, v.List().Get(i), there.At(i))
 			}
 		default:
 			k.visit(fd, v, there)
@@ -143,7 +146,7 @@ func (k *checker) walk(m protoreflect.Message, at place) {
 }
 
 // visit goes on with one value of a field. at is the place of the last name that the file has for it.
-func (k *checker) visit(fd protoreflect.FieldDescriptor, v protoreflect.Value, at place) {
+func (k *Checker) visit(fd protoreflect.FieldDescriptor, v protoreflect.Value, at Place) {
 	switch fd.Kind() {
 	case protoreflect.MessageKind, protoreflect.GroupKind:
 		k.walk(v.Message(), at)
@@ -156,10 +159,10 @@ func (k *checker) visit(fd protoreflect.FieldDescriptor, v protoreflect.Value, a
 }
 
 // unpack returns what is in the Any, validated. Strict parsing has resolved its type already.
-func (k *checker) unpack(packed *anypb.Any, at place) proto.Message {
+func (k *Checker) unpack(packed *anypb.Any, at Place) proto.Message {
 	inner, err := packed.UnmarshalNew()
 	if err != nil {
-		k.problem(at, "cannot be checked: %v", err)
+		k.Problem(at, "cannot be checked: %v", err)
 		return nil
 	}
 	if v, ok := inner.(Message); ok {
@@ -177,13 +180,13 @@ type violation interface {
 }
 
 // validate reports what generated validation code has against m or a message within, each on its own line.
-func (k *checker) validate(m Message, at place) {
+func (k *Checker) validate(m Message, at Place) {
 	if err := m.ValidateAll(); err != nil {
 		k.violations(err, at)
 	}
 }
 
-func (k *checker) violations(err error, at place) {
+func (k *Checker) violations(err error, at Place) {
 	if many, ok := err.(interface{ AllErrors() []error }); ok {
 		for _, one := range many.AllErrors() {
 			k.violations(one, at)
@@ -192,7 +195,7 @@ func (k *checker) violations(err error, at place) {
 	}
 	v, ok := errors.AsType[violation](err)
 	if !ok {
-		k.problem(at, "%v", err)
+		k.Problem(at, "%v", err)
 		return
 	}
 	there, name := at.field(v.Field())
@@ -200,13 +203,13 @@ func (k *checker) violations(err error, at place) {
 		k.violations(v.Cause(), there)
 		return
 	}
-	k.problem(there, "%s: %s", name, v.Reason())
+	k.Problem(there, "%s: %s", name, v.Reason())
 }
 
 var fieldIndex = regexp.MustCompile(`^(.+?)\[(.+)\]$`)
 
 // field follows a field as validation code names it: ConnectTimeout, Clusters[3], TypedPerFilterConfig[name].
-func (p place) field(name string) (place, string) {
+func (p Place) field(name string) (Place, string) {
 	var index string
 	if m := fieldIndex.FindStringSubmatch(name); m != nil {
 		name, index = m[1], m[2]
@@ -219,11 +222,11 @@ func (p place) field(name string) (place, string) {
 		snake.WriteRune(r)
 	}
 	name = strings.ToLower(snake.String())
-	p = p.at(name)
+	p = p.At(name)
 	if n, err := strconv.Atoi(index); err == nil {
-		return p.at(n), name
+		return p.At(n), name
 	} else if index != "" {
-		return p.at(index), name
+		return p.At(index), name
 	}
 	return p, name
 }

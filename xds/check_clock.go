@@ -9,35 +9,35 @@ import (
 // The rules about the filter that is about time alone. What it asks about is let go on without a decision, so nothing else may
 // pass for it, nor it for the filter that asks for one.
 
-func (k *checker) clockFilter(f *hcmv3.HttpFilter, inner proto.Message, judged bool, at place) {
+func (k *Checker) clockFilter(f *hcmv3.HttpFilter, inner proto.Message, judged bool, at Place) {
 	p, ok := inner.(*procv3.ExternalProcessor)
-	if !ok || !asksService(p.GetGrpcService()) || !f.GetDisabled() || judged {
-		k.problem(at, "the filter %s is about time alone: have it be ext_proc that asks countersign, disabled: true where no route turns it on, before the filter that decides", clock)
+	if !ok || !Asks(p.GetGrpcService()) || !f.GetDisabled() || judged {
+		k.Problem(at, "the filter %s is about time alone: have it be ext_proc that asks countersign, disabled: true where no route turns it on, before the filter that decides", clock)
 	}
 }
 
 // timesNothing wants the metadata of a clock nowhere but on a route, for that filter.
-func (k *checker) timesNothing(said string, at place) {
+func (k *Checker) timesNothing(said string, at Place) {
 	if said != "" {
-		k.problem(at, "%s has countersign let requests go on without a decision: it is for routes, under the filter %s", ClockMetadata, clock)
+		k.Problem(at, "%s has countersign let requests go on without a decision: it is for routes, under the filter %s", ClockMetadata, clock)
 	}
 }
 
 // clocksOnRoute is about what the levels say of any filter.
-func (k *checker) clocksOnRoute(levels []level) {
+func (k *Checker) clocksOnRoute(levels []level) {
 	for _, l := range levels {
 		for name, packed := range l.filters {
 			own, _ := onRoute(packed)
 			c, _ := own.(*procv3.ExtProcPerRoute)
 			o := c.GetOverrides()
 			resource := metadataOf(o.GetGrpcInitialMetadata(), ClockMetadata)
-			at := l.at.at(name)
+			at := l.at.At(name)
 			if name != clock {
 				k.timesNothing(resource, at)
 				continue
 			}
 			if o != nil && !proto.Equal(o.GetProcessingMode(), timingMode()) || o != nil && !resourceName.MatchString(resource) {
-				k.problem(at, "the filter %s is about time alone: name a resource in grpc_initial_metadata, %s, and have processing_mode send heads and trailers of requests only", clock, ClockMetadata)
+				k.Problem(at, "the filter %s is about time alone: name a resource in grpc_initial_metadata, %s, and have processing_mode send heads and trailers of requests only", clock, ClockMetadata)
 			}
 		}
 	}

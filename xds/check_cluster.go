@@ -27,16 +27,16 @@ import (
 )
 
 // rules calls the rules that are about one kind of message, wherever it stands.
-func (k *checker) rules(m proto.Message, at place) {
+func (k *Checker) rules(m proto.Message, at Place) {
 	switch m := m.(type) {
 	case *hcmv3.HttpConnectionManager:
 		k.manager(m, at)
 	case *procv3.ExternalProcessor:
-		if asksService(m.GetGrpcService()) { // one that asks another service is no business of ours, see beside
+		if Asks(m.GetGrpcService()) { // one that asks another service is no business of ours, see beside
 			k.processor(m, at)
 		}
 	case *authzv3.ExtAuthz:
-		if asksService(m.GetGrpcService()) {
+		if Asks(m.GetGrpcService()) {
 			k.authorizer(m, at)
 		}
 	case *listenerv3.Listener:
@@ -46,50 +46,50 @@ func (k *checker) rules(m proto.Message, at place) {
 	case *clusterv3.Cluster:
 		k.targetCluster(m, at)
 	case *upstreamv3.HttpProtocolOptions:
-		k.upstreamFilters(m.GetHttpFilters(), at.at("http_filters"))
+		k.upstreamFilters(m.GetHttpFilters(), at.At("http_filters"))
 	case *corev3.Http2ProtocolOptions:
 		if m.GetAllowMetadata() {
-			k.problem(at.at("allow_metadata"), "allow_metadata lets frames through that countersign does not see: remove it")
+			k.Problem(at.At("allow_metadata"), "allow_metadata lets frames through that countersign does not see: remove it")
 		}
 	case *routev3.InternalRedirectPolicy:
-		k.problem(at, "an internal redirect has Envoy go where a target's answer sends it, and a decision is for one request: remove it")
+		k.Problem(at, "an internal redirect has Envoy go where a target's answer sends it, and a decision is for one request: remove it")
 	case *routev3.RetryPolicy:
-		k.problem(at, "a retry policy sends a request again, and a decision is for one execution: remove it")
+		k.Problem(at, "a retry policy sends a request again, and a decision is for one execution: remove it")
 	case *routev3.HedgePolicy:
-		k.problem(at, "a hedge policy sends a request again, and a decision is for one execution: remove it")
+		k.Problem(at, "a hedge policy sends a request again, and a decision is for one execution: remove it")
 	case *routev3.RouteAction_RequestMirrorPolicy:
-		k.problem(at, "a mirror policy sends a copy of a request where no decision was made on it: remove it")
+		k.Problem(at, "a mirror policy sends a copy of a request where no decision was made on it: remove it")
 	}
 	if name := m.ProtoReflect().Descriptor().FullName(); name.Name() == "TypedStruct" {
-		k.problem(at, "%s carries configuration that this check cannot see into: write its own type", name)
+		k.Problem(at, "%s carries configuration that this check cannot see into: write its own type", name)
 	}
 }
 
 // targetCluster wants to know where the target's credential goes, and that nobody reads it on the way.
-func (k *checker) targetCluster(c *clusterv3.Cluster, at place) {
+func (k *Checker) targetCluster(c *clusterv3.Cluster, at Place) {
 	if c.GetType() == clusterv3.Cluster_ORIGINAL_DST {
-		k.problem(at.at("type"), "an ORIGINAL_DST cluster lets the client choose where the target's credential is sent: name the target's address")
+		k.Problem(at.At("type"), "an ORIGINAL_DST cluster lets the client choose where the target's credential is sent: name the target's address")
 	}
 	if kind := c.GetClusterType().GetTypedConfig(); strings.Contains(kind.GetTypeUrl(), "dynamic_forward_proxy") {
-		k.problem(at.at("cluster_type"), "a dynamic_forward_proxy cluster lets the client choose where the target's credential is sent: name the target's address")
+		k.Problem(at.At("cluster_type"), "a dynamic_forward_proxy cluster lets the client choose where the target's credential is sent: name the target's address")
 	}
 	if len(c.GetFilters()) > 0 {
-		k.problem(at.at("filters"), "filters of a cluster see what goes to it, with the credential, after the decision: remove them")
+		k.Problem(at.At("filters"), "filters of a cluster see what goes to it, with the credential, after the decision: remove them")
 	}
 	if c.GetUpstreamConfig() != nil {
-		k.problem(at.at("upstream_config"), "upstream_config changes how a request goes to its target after it was judged: remove it")
+		k.Problem(at.At("upstream_config"), "upstream_config changes how a request goes to its target after it was judged: remove it")
 	}
 	plain := slices.ContainsFunc(c.GetTransportSocketMatches(), func(m *clusterv3.Cluster_TransportSocketMatch) bool { return !encrypted(m.GetTransportSocket()) })
-	if c.GetName() == ServiceCluster || encrypted(c.GetTransportSocket()) && !plain || k.accepts(func(r *config.HTTP) bool { return r.TargetInsecure }) {
+	if c.GetName() == ServiceCluster || encrypted(c.GetTransportSocket()) && !plain || k.accepts(config.Resource.PlainTarget) {
 		return
 	}
 	if c.GetType() == clusterv3.Cluster_EDS {
-		k.problem(at.at("type"), "an EDS cluster has the target's address come from elsewhere, and without TLS nothing shows who is there: set transport_socket, or name the address")
+		k.Problem(at.At("type"), "an EDS cluster has the target's address come from elsewhere, and without TLS nothing shows who is there: set transport_socket, or name the address")
 	}
 	for _, locality := range c.GetLoadAssignment().GetEndpoints() {
 		for _, e := range locality.GetLbEndpoints() {
 			if a := e.GetEndpoint().GetAddress(); a != nil && !nearby(a) {
-				k.problem(at, "requests and the target's credential would cross the network in the clear: set transport_socket, or target_insecure for the resource")
+				k.Problem(at, "requests and the target's credential would cross the network in the clear: set transport_socket, or target_insecure for the resource")
 				return
 			}
 		}
@@ -97,16 +97,8 @@ func (k *checker) targetCluster(c *clusterv3.Cluster, at place) {
 }
 
 // accepts reports whether a resource of the configuration says that it accepts something insecure.
-func (k *checker) accepts(what func(*config.HTTP) bool) bool {
-	if k.config == nil {
-		return false
-	}
-	for _, r := range config.Each[*config.HTTP](k.config) {
-		if what(r) {
-			return true
-		}
-	}
-	return false
+func (k *Checker) accepts(what func(config.Resource) bool) bool {
+	return k.config != nil && slices.ContainsFunc(k.config.Resources, what)
 }
 
 // besideNetwork are the network filters that refuse, count or name connections and carry none.
@@ -120,7 +112,7 @@ var besideNetwork = []string{
 	"envoy.extensions.filters.network.geoip.v3.Geoip",
 }
 
-func (k *checker) checkListener(l *listenerv3.Listener, at place) {
+func (k *Checker) checkListener(l *listenerv3.Listener, at Place) {
 	chains := l.GetFilterChains()
 	if c := l.GetDefaultFilterChain(); c != nil {
 		chains = append(chains[:len(chains):len(chains)], c)
@@ -131,27 +123,33 @@ func (k *checker) checkListener(l *listenerv3.Listener, at place) {
 	}
 	for i, f := range l.GetListenerFilters() {
 		if strings.Contains(f.GetTypedConfig().GetTypeUrl(), "udp_proxy") {
-			k.problem(at.at("listener_filters", i), "udp_proxy carries what countersign does not see: remove it")
+			k.Problem(at.At("listener_filters", i), "udp_proxy carries what countersign does not see: remove it")
 		}
 	}
-	if slices.ContainsFunc(addresses, func(a *corev3.Address) bool { return a != nil && !nearby(a) }) && !k.accepts(func(r *config.HTTP) bool { return r.Listen.Insecure }) &&
+	if slices.ContainsFunc(addresses, func(a *corev3.Address) bool { return a != nil && !nearby(a) }) && !k.accepts(func(r config.Resource) bool { return r.Common().Listen.Insecure }) &&
 		slices.ContainsFunc(chains, func(c *listenerv3.FilterChain) bool { return !encrypted(c.GetTransportSocket()) }) {
-		k.problem(at, "agents' tokens would cross the network in the clear: set transport_socket in every filter chain, or insecure in a resource's listen")
+		k.Problem(at, "agents' tokens would cross the network in the clear: set transport_socket in every filter chain, or insecure in a resource's listen")
 	}
 	for i, c := range l.GetFilterChains() {
-		k.networkFilters(c, at.at("filter_chains", i, "filters"))
+		k.networkFilters(c, at.At("filter_chains", i, "filters"))
 	}
 	if c := l.GetDefaultFilterChain(); c != nil {
-		k.networkFilters(c, at.at("default_filter_chain", "filters"))
+		k.networkFilters(c, at.At("default_filter_chain", "filters"))
 	}
 }
 
-// networkFilters wants connections to end in an HTTP connection manager, which has rules of its own, or at this service.
-func (k *checker) networkFilters(chain *listenerv3.FilterChain, at place) {
+// networkFilters wants connections to end in an HTTP connection manager or in what one of the kinds has, which have rules of
+// their own, or at this service.
+func (k *Checker) networkFilters(chain *listenerv3.FilterChain, at Place) {
+	for _, kind := range k.kinds {
+		if kind.Check(k, chain, at) {
+			return
+		}
+	}
 	for i, f := range chain.GetFilters() {
-		at := at.at(i)
+		at := at.At(i)
 		if f.GetConfigDiscovery() != nil {
-			k.problem(at, "filter %s comes from elsewhere (config_discovery), so that it cannot be checked", f.GetName())
+			k.Problem(at, "filter %s comes from elsewhere (config_discovery), so that it cannot be checked", f.GetName())
 			continue
 		}
 		inner, err := f.GetTypedConfig().UnmarshalNew()
@@ -160,128 +158,128 @@ func (k *checker) networkFilters(chain *listenerv3.FilterChain, at place) {
 		}
 		switch inner := inner.(type) {
 		case *hcmv3.HttpConnectionManager:
-			k.scheme(inner, chain.GetTransportSocket(), at.at("typed_config"))
+			k.scheme(inner, chain.GetTransportSocket(), at.At("typed_config"))
 		case *tcpv3.TcpProxy:
 			if name := inner.GetCluster(); name != ServiceCluster && !strings.HasPrefix(name, ServiceCluster+"-") {
-				k.problem(at, "tcp_proxy to %q carries connections that countersign does not see: lead it to a cluster of countersign, or remove the listener", name)
+				k.Problem(at, "tcp_proxy to %q carries connections that countersign does not see: lead it to a cluster of countersign, or remove the listener", name)
 			}
 		default:
 			if kind := string(inner.ProtoReflect().Descriptor().FullName()); !slices.Contains(besideNetwork, kind) {
-				k.problem(at, "filter %s carries connections that countersign does not see: remove it", f.GetName())
+				k.Problem(at, "filter %s carries connections that countersign does not see: remove it", f.GetName())
 			}
 		}
 	}
 }
 
 // verifies wants the certificate of the other end checked. Envoy does not, unless it is told by what.
-func (k *checker) verifies(t *tlsv3.CommonTlsContext, at place) {
+func (k *Checker) verifies(t *tlsv3.CommonTlsContext, at Place) {
 	contexts := []*tlsv3.CertificateValidationContext{t.GetValidationContext(), t.GetCombinedValidationContext().GetDefaultValidationContext()}
 	sds := t.GetValidationContextSdsSecretConfig() != nil || t.GetCombinedValidationContext().GetValidationContextSdsSecretConfig() != nil
 	verified := sds
 	for _, c := range contexts {
 		verified = verified || c.GetTrustedCa() != nil || c.GetSystemRootCerts() != nil || c.GetCaCertificateProviderInstance() != nil
 		if c.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED {
-			k.problem(at, "trust_chain_verification ACCEPT_UNTRUSTED takes any certificate: remove it")
+			k.Problem(at, "trust_chain_verification ACCEPT_UNTRUSTED takes any certificate: remove it")
 		}
 		if c != nil && !sds && len(c.GetMatchTypedSubjectAltNames()) == 0 {
-			k.problem(at, "any name is taken in the other end's certificate: set match_typed_subject_alt_names")
+			k.Problem(at, "any name is taken in the other end's certificate: set match_typed_subject_alt_names")
 		}
 	}
 	if !verified {
-		k.problem(at, "the other end's certificate is not verified: set validation_context with trusted_ca and match_typed_subject_alt_names")
+		k.Problem(at, "the other end's certificate is not verified: set validation_context with trusted_ca and match_typed_subject_alt_names")
 	}
 }
 
 // bootstrap is about the file as a whole.
-func (k *checker) bootstrap(b *bootstrapv3.Bootstrap, at place) {
+func (k *Checker) bootstrap(b *bootstrapv3.Bootstrap, at Place) {
 	here := false
 	for i, c := range b.GetStaticResources().GetClusters() {
 		if asService := c.GetName() == ServiceCluster; asService || strings.HasPrefix(c.GetName(), ServiceCluster+"-") {
 			here = here || asService
-			k.serviceCluster(c, at.at("static_resources", "clusters", i))
+			k.serviceCluster(c, at.At("static_resources", "clusters", i))
 		}
 	}
 	if !here {
-		k.problem(at.at("static_resources", "clusters"), "there is no cluster %q: it is how Envoy reaches countersign", ServiceCluster)
+		k.Problem(at.At("static_resources", "clusters"), "there is no cluster %q: it is how Envoy reaches countersign", ServiceCluster)
 	}
 	if d := b.GetDynamicResources(); d != nil {
-		k.dynamic(d, at.at("dynamic_resources"))
+		k.dynamic(d, at.At("dynamic_resources"))
 	}
 	if a := b.GetAdmin().GetAddress(); a != nil && !nearby(a) {
-		k.problem(at.at("admin", "address"), "the admin interface can change and stop Envoy, and other machines reach it here: use a unix socket or loopback")
+		k.Problem(at.At("admin", "address"), "the admin interface can change and stop Envoy, and other machines reach it here: use a unix socket or loopback")
 	}
 	if len(b.GetStaticResources().GetListeners()) == 0 && b.GetDynamicResources().GetLdsConfig() == nil {
-		k.problem(at, "there is no listener, and none comes over xDS")
+		k.Problem(at, "there is no listener, and none comes over xDS")
 	}
 }
 
-func (k *checker) dynamic(d *bootstrapv3.Bootstrap_DynamicResources, at place) {
+func (k *Checker) dynamic(d *bootstrapv3.Bootstrap_DynamicResources, at Place) {
 	for _, s := range []struct {
 		source *corev3.ConfigSource
 		key    string
 		what   string
 	}{{d.GetLdsConfig(), "lds_config", "listeners come"}, {d.GetCdsConfig(), "cds_config", "clusters come"}} {
 		if s.source != nil {
-			k.fromService(s.source, at.at(s.key), s.what)
+			k.fromService(s.source, at.At(s.key), s.what)
 		}
 	}
 	if d.GetLdsResourcesLocator() != "" || d.GetCdsResourcesLocator() != "" {
-		k.problem(at, "resources locators name another source than countersign's ADS")
+		k.Problem(at, "resources locators name another source than countersign's ADS")
 	}
 	services := d.GetAdsConfig().GetGrpcServices()
-	if d.GetAdsConfig() != nil && (len(services) == 0 || slices.ContainsFunc(services, func(g *corev3.GrpcService) bool { return !asksService(g) })) {
-		k.problem(at.at("ads_config"), "ADS comes from elsewhere than the cluster %q, so that what it gives cannot be checked", ServiceCluster)
+	if d.GetAdsConfig() != nil && (len(services) == 0 || slices.ContainsFunc(services, func(g *corev3.GrpcService) bool { return !Asks(g) })) {
+		k.Problem(at.At("ads_config"), "ADS comes from elsewhere than the cluster %q, so that what it gives cannot be checked", ServiceCluster)
 	}
 }
 
 // serviceCluster wants one place where decisions are made, reached over HTTP/2, and by TLS where the network is crossed. A field
 // that is not known to leave it at that is a problem.
-func (k *checker) serviceCluster(c *clusterv3.Cluster, at place) {
+func (k *Checker) serviceCluster(c *clusterv3.Cluster, at Place) {
 	options := new(upstreamv3.HttpProtocolOptions)
 	if packed := c.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]; packed == nil ||
 		packed.UnmarshalTo(options) != nil || options.GetExplicitHttpConfig().GetHttp2ProtocolOptions() == nil {
-		k.problem(at, "gRPC needs HTTP/2: set typed_extension_protocol_options with explicit_http_config.http2_protocol_options")
+		k.Problem(at, "gRPC needs HTTP/2: set typed_extension_protocol_options with explicit_http_config.http2_protocol_options")
 	}
 	if t := c.GetType(); c.GetClusterDiscoveryType() != nil && !slices.Contains([]clusterv3.Cluster_DiscoveryType{clusterv3.Cluster_STATIC, clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS}, t) {
-		k.problem(at.at("type"), "type %v has countersign's address come from elsewhere, where another service could take its place: name the address, with STATIC or STRICT_DNS", t)
+		k.Problem(at.At("type"), "type %v has countersign's address come from elsewhere, where another service could take its place: name the address, with STATIC or STRICT_DNS", t)
 	}
 	endpoints := c.GetLoadAssignment().GetEndpoints()
 	if len(endpoints) != 1 || len(endpoints[0].GetLbEndpoints()) != 1 {
-		k.problem(at.at("load_assignment"), "the cluster %q has not exactly one endpoint, so that another service could answer in countersign's place: name one", c.GetName())
+		k.Problem(at.At("load_assignment"), "the cluster %q has not exactly one endpoint, so that another service could answer in countersign's place: name one", c.GetName())
 	}
 	k.nothingBut(c, at, "name", "alt_stat_name", "type", "connect_timeout", "per_connection_buffer_limit_bytes", "load_assignment", "circuit_breakers",
 		"typed_extension_protocol_options", "http2_protocol_options", "transport_socket", "upstream_connection_options", "upstream_bind_config",
 		"dns_lookup_family", "dns_refresh_rate", "dns_failure_refresh_rate", "dns_jitter", "respect_dns_ttl", "typed_dns_resolver_config", "lb_policy",
 		"health_checks", "outlier_detection", "metadata", "track_cluster_stats", "wait_for_warm_on_init", "close_connections_on_host_health_failure", "ignore_health_on_host_removal")
-	assignment := at.at("load_assignment")
+	assignment := at.At("load_assignment")
 	k.nothingBut(c.GetLoadAssignment(), assignment, "cluster_name", "endpoints")
 	for i, locality := range endpoints {
-		at := assignment.at("endpoints", i)
+		at := assignment.At("endpoints", i)
 		k.nothingBut(locality, at, "locality", "lb_endpoints", "load_balancing_weight", "priority", "metadata")
 		for j, e := range locality.GetLbEndpoints() {
-			k.serviceEndpoint(c, e, at.at("lb_endpoints", j))
+			k.serviceEndpoint(c, e, at.At("lb_endpoints", j))
 		}
 	}
 }
 
-func (k *checker) serviceEndpoint(c *clusterv3.Cluster, e *endpointv3.LbEndpoint, at place) {
+func (k *Checker) serviceEndpoint(c *clusterv3.Cluster, e *endpointv3.LbEndpoint, at Place) {
 	k.nothingBut(e, at, "endpoint", "metadata", "load_balancing_weight", "health_status")
-	k.nothingBut(e.GetEndpoint(), at.at("endpoint"), "address", "hostname", "health_check_config", "observability_name")
-	a, at := e.GetEndpoint().GetAddress(), at.at("endpoint", "address")
+	k.nothingBut(e.GetEndpoint(), at.At("endpoint"), "address", "hostname", "health_check_config", "observability_name")
+	a, at := e.GetEndpoint().GetAddress(), at.At("endpoint", "address")
 	k.nothingBut(a, at, "pipe", "socket_address")
 	if a.GetSocketAddress() != nil {
-		k.nothingBut(a.GetSocketAddress(), at.at("socket_address"), "address", "port_value", "ipv4_compat")
+		k.nothingBut(a.GetSocketAddress(), at.At("socket_address"), "address", "port_value", "ipv4_compat")
 	}
 	if !nearby(a) && !encrypted(c.GetTransportSocket()) {
-		k.problem(at, "requests and their tokens would cross the network in the clear: set transport_socket with a client certificate, or use a unix socket")
+		k.Problem(at, "requests and their tokens would cross the network in the clear: set transport_socket with a client certificate, or use a unix socket")
 	}
 }
 
 // nothingBut wants no other field of m set: it could lead to another service, or have it decide.
-func (k *checker) nothingBut(m proto.Message, at place, fields ...string) {
+func (k *Checker) nothingBut(m proto.Message, at Place, fields ...string) {
 	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 		if name := string(fd.Name()); !slices.Contains(fields, name) {
-			k.problem(at.at(name), "%s can lead to another service than countersign, which would then decide: remove it", name)
+			k.Problem(at.At(name), "%s can lead to another service than countersign, which would then decide: remove it", name)
 		}
 		return true
 	})

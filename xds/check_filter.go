@@ -9,205 +9,206 @@ import (
 	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/countersign/countersign/extproc/config"
 )
 
-// asksService reports whether a gRPC service is this one.
-func asksService(g *corev3.GrpcService) bool {
+// Asks reports whether a gRPC service is this one.
+func Asks(g *corev3.GrpcService) bool {
 	return g.GetEnvoyGrpc().GetClusterName() == ServiceCluster
 }
 
-// longer wants a timeout above the hold. With none, Envoy's own is short or has none; unset says which.
-func (k *checker) longer(d *durationpb.Duration, unset time.Duration, at place, what string) {
+// Longer wants a timeout above the hold. With none, Envoy's own is short or has none; unset says which.
+func (k *Checker) Longer(d *durationpb.Duration, unset time.Duration, at Place, what string) {
 	got := unset
 	if d != nil {
 		got = d.AsDuration()
 	}
 	if got <= k.hold {
-		k.problem(at, "%s is %v, and a decision can take %v: set it above that", what, got, k.hold)
+		k.Problem(at, "%s is %v, and a decision can take %v: set it above that", what, got, k.hold)
 	}
 }
 
 // processor is about an ext_proc filter that asks this service.
-func (k *checker) processor(p *procv3.ExternalProcessor, at place) {
+func (k *Checker) processor(p *procv3.ExternalProcessor, at Place) {
 	if p.GetFailureModeAllow() {
-		k.problem(at.at("failure_mode_allow"), "failure_mode_allow lets requests through when countersign fails: remove it")
+		k.Problem(at.At("failure_mode_allow"), "failure_mode_allow lets requests through when countersign fails: remove it")
 	}
 	if p.GetAllowModeOverride() {
-		k.problem(at.at("allow_mode_override"), "allow_mode_override lets a part of the request go unseen: remove it")
+		k.Problem(at.At("allow_mode_override"), "allow_mode_override lets a part of the request go unseen: remove it")
 	}
 	if p.GetDisableImmediateResponse() {
-		k.problem(at.at("disable_immediate_response"), "disable_immediate_response ignores refusals: remove it")
+		k.Problem(at.At("disable_immediate_response"), "disable_immediate_response ignores refusals: remove it")
 	}
 	if p.GetObservabilityMode() {
-		k.problem(at.at("observability_mode"), "observability_mode does not wait for a decision: remove it")
+		k.Problem(at.At("observability_mode"), "observability_mode does not wait for a decision: remove it")
 	}
 	if p.GetForwardRules() != nil {
-		k.problem(at.at("forward_rules"), "forward_rules hides headers from countersign, and what it does not see it cannot judge: remove them")
+		k.Problem(at.At("forward_rules"), "forward_rules hides headers from countersign, and what it does not see it cannot judge: remove them")
 	}
 	if p.GetProcessingRequestModifier() != nil {
-		k.problem(at.at("processing_request_modifier"), "processing_request_modifier changes what countersign sees: remove it")
+		k.Problem(at.At("processing_request_modifier"), "processing_request_modifier changes what countersign sees: remove it")
 	}
 	if p.GetOnProcessingResponse() != nil {
-		k.problem(at.at("on_processing_response"), "on_processing_response runs on what countersign said: remove it")
+		k.Problem(at.At("on_processing_response"), "on_processing_response runs on what countersign said: remove it")
 	}
 	if p.GetRouteCacheAction() == procv3.ExternalProcessor_CLEAR {
-		k.problem(at.at("route_cache_action"), "route_cache_action CLEAR can move a request to another route after it was judged: use RETAIN")
+		k.Problem(at.At("route_cache_action"), "route_cache_action CLEAR can move a request to another route after it was judged: use RETAIN")
 	}
 	if s := p.GetStatusOnError(); s != nil && s.GetCode() < 500 {
-		k.problem(at.at("status_on_error"), "status_on_error is %d: use a 5xx, so that a failure is not taken for a decision", s.GetCode())
+		k.Problem(at.At("status_on_error"), "status_on_error is %d: use a 5xx, so that a failure is not taken for a decision", s.GetCode())
 	}
 	if rules := p.GetMutationRules(); rules.GetAllowAllRouting().GetValue() || rules.GetAllowExpression() != nil {
-		k.problem(at.at("mutation_rules"), "mutation_rules let the route change after it was judged: remove allow_all_routing and allow_expression")
+		k.Problem(at.At("mutation_rules"), "mutation_rules let the route change after it was judged: remove allow_all_routing and allow_expression")
 	}
-	k.mutable(p.GetMutationRules(), at.at("mutation_rules"))
-	k.timesNothing(metadataOf(p.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.at("grpc_service", "initial_metadata"))
-	k.told(p.GetMetadataOptions(), at.at("metadata_options"))
+	k.mutable(p.GetMutationRules(), at.At("mutation_rules"))
+	k.timesNothing(metadataOf(p.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.At("grpc_service", "initial_metadata"))
+	k.told(p.GetMetadataOptions(), at.At("metadata_options"))
 	if d := p.GetGrpcService().GetTimeout(); d.AsDuration() != 0 {
-		k.problem(at.at("grpc_service", "timeout"), "the timeout of grpc_service is that of a whole request and its answer (%v), and cuts them off: remove it", d.AsDuration())
+		k.Problem(at.At("grpc_service", "timeout"), "the timeout of grpc_service is that of a whole request and its answer (%v), and cuts them off: remove it", d.AsDuration())
 	}
-	k.longer(p.GetMessageTimeout(), 200*time.Millisecond, at.at("message_timeout"), "message_timeout")
+	k.Longer(p.GetMessageTimeout(), 200*time.Millisecond, at.At("message_timeout"), "message_timeout")
 	if p.GetMaxMessageTimeout() != nil {
-		k.longer(p.GetMaxMessageTimeout(), 0, at.at("max_message_timeout"), "max_message_timeout")
+		k.Longer(p.GetMaxMessageTimeout(), 0, at.At("max_message_timeout"), "max_message_timeout")
 	}
 	if !slices.Contains(p.GetRequestAttributes(), "source.address") && metadataOf(p.GetGrpcService().GetInitialMetadata(), PeerMetadata) != peerFormat {
-		k.problem(at.at("grpc_service.initial_metadata"), "initial_metadata lacks %s: records would not say who connected; add {key: %s, value: %q} to grpc_service.initial_metadata", PeerMetadata, PeerMetadata, peerFormat)
+		k.Problem(at.At("grpc_service.initial_metadata"), "initial_metadata lacks %s: records would not say who connected; add {key: %s, value: %q} to grpc_service.initial_metadata", PeerMetadata, PeerMetadata, peerFormat)
 	}
 	if !slices.Contains(p.GetResponseAttributes(), "response.code_details") {
-		k.problem(at.at("response_attributes"), "response_attributes lacks response.code_details: records could not tell an answer of the target from one of Envoy")
+		k.Problem(at.At("response_attributes"), "response_attributes lacks response.code_details: records could not tell an answer of the target from one of Envoy")
 	}
-	k.processingMode(p.GetProcessingMode(), at.at("processing_mode"))
+	k.processingMode(p.GetProcessingMode(), at.At("processing_mode"))
 }
 
 // told wants what the service says of an operation kept for the access log.
-func (k *checker) told(m *procv3.MetadataOptions, at place) {
+func (k *Checker) told(m *procv3.MetadataOptions, at Place) {
 	if !slices.Contains(m.GetReceivingNamespaces().GetUntyped(), MetadataNamespace) {
-		k.problem(at, "metadata_options does not take what countersign says of a request, so that the access log could not be compared with the records: add receiving_namespaces {untyped: [%s]}", MetadataNamespace)
+		k.Problem(at, "metadata_options does not take what countersign says of a request, so that the access log could not be compared with the records: add receiving_namespaces {untyped: [%s]}", MetadataNamespace)
 	}
 }
 
 // processingMode wants the whole request sent, and the whole answer or nothing of it.
-func (k *checker) processingMode(m *procv3.ProcessingMode, at place) {
+func (k *Checker) processingMode(m *procv3.ProcessingMode, at Place) {
 	const duplex = procv3.ProcessingMode_FULL_DUPLEX_STREAMED
 	if m.GetRequestHeaderMode() == procv3.ProcessingMode_SKIP {
-		k.problem(at.at("request_header_mode"), "request_header_mode SKIP hides the request from countersign: use SEND")
+		k.Problem(at.At("request_header_mode"), "request_header_mode SKIP hides the request from countersign: use SEND")
 	}
 	if m.GetRequestBodyMode() != duplex {
-		k.problem(at.at("request_body_mode"), "request_body_mode is %v: use FULL_DUPLEX_STREAMED, or bodies go unseen", m.GetRequestBodyMode())
+		k.Problem(at.At("request_body_mode"), "request_body_mode is %v: use FULL_DUPLEX_STREAMED, or bodies go unseen", m.GetRequestBodyMode())
 	}
 	if m.GetRequestTrailerMode() != procv3.ProcessingMode_SEND {
-		k.problem(at.at("request_trailer_mode"), "request_trailer_mode is %v: use SEND, which FULL_DUPLEX_STREAMED needs", m.GetRequestTrailerMode())
+		k.Problem(at.At("request_trailer_mode"), "request_trailer_mode is %v: use SEND, which FULL_DUPLEX_STREAMED needs", m.GetRequestTrailerMode())
 	}
 	switch m.GetResponseBodyMode() {
 	case duplex:
 		if m.GetResponseHeaderMode() == procv3.ProcessingMode_SKIP {
-			k.problem(at.at("response_header_mode"), "response_header_mode is SKIP where response bodies are inspected: use SEND")
+			k.Problem(at.At("response_header_mode"), "response_header_mode is SKIP where response bodies are inspected: use SEND")
 		}
 		if m.GetResponseTrailerMode() != procv3.ProcessingMode_SEND {
-			k.problem(at.at("response_trailer_mode"), "response_trailer_mode is %v: use SEND, which FULL_DUPLEX_STREAMED needs", m.GetResponseTrailerMode())
+			k.Problem(at.At("response_trailer_mode"), "response_trailer_mode is %v: use SEND, which FULL_DUPLEX_STREAMED needs", m.GetResponseTrailerMode())
 		}
 	case procv3.ProcessingMode_NONE:
 		if m.GetResponseHeaderMode() != procv3.ProcessingMode_SKIP {
-			k.problem(at.at("response_body_mode"), "response_body_mode is NONE where response headers are sent: use FULL_DUPLEX_STREAMED, or SKIP the headers (response: pass)")
+			k.Problem(at.At("response_body_mode"), "response_body_mode is NONE where response headers are sent: use FULL_DUPLEX_STREAMED, or SKIP the headers (response: pass)")
 		}
 	default:
-		k.problem(at.at("response_body_mode"), "response_body_mode is %v: use FULL_DUPLEX_STREAMED, or NONE (response: pass)", m.GetResponseBodyMode())
+		k.Problem(at.At("response_body_mode"), "response_body_mode is %v: use FULL_DUPLEX_STREAMED, or NONE (response: pass)", m.GetResponseBodyMode())
 	}
 }
 
 // processorOnRoute is about what a route changes of ext_proc. Whether it may turn it off is about the route.
-func (k *checker) processorOnRoute(p *procv3.ExtProcPerRoute, at place) {
-	o, at := p.GetOverrides(), at.at("overrides")
+func (k *Checker) processorOnRoute(p *procv3.ExtProcPerRoute, at Place) {
+	o, at := p.GetOverrides(), at.At("overrides")
 	if o.GetFailureModeAllow().GetValue() {
-		k.problem(at.at("failure_mode_allow"), "failure_mode_allow lets requests through when countersign fails: remove it")
+		k.Problem(at.At("failure_mode_allow"), "failure_mode_allow lets requests through when countersign fails: remove it")
 	}
-	if o.GetGrpcService() != nil && !asksService(o.GetGrpcService()) {
-		k.problem(at.at("grpc_service"), "grpc_service asks another service than the cluster %q", ServiceCluster)
+	if o.GetGrpcService() != nil && !Asks(o.GetGrpcService()) {
+		k.Problem(at.At("grpc_service"), "grpc_service asks another service than the cluster %q", ServiceCluster)
 	}
 	if o.GetProcessingRequestModifier() != nil {
-		k.problem(at.at("processing_request_modifier"), "processing_request_modifier changes what countersign sees: remove it")
+		k.Problem(at.At("processing_request_modifier"), "processing_request_modifier changes what countersign sees: remove it")
 	}
 	if o.GetMetadataOptions() != nil {
-		k.told(o.GetMetadataOptions(), at.at("metadata_options"))
+		k.told(o.GetMetadataOptions(), at.At("metadata_options"))
 	}
-	k.timesNothing(metadataOf(o.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.at("grpc_service"))
+	k.timesNothing(metadataOf(o.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.At("grpc_service"))
 	if o.GetProcessingMode() != nil && metadataOf(o.GetGrpcInitialMetadata(), ClockMetadata) == "" { // see clocksOnRoute
-		k.processingMode(o.GetProcessingMode(), at.at("processing_mode"))
+		k.processingMode(o.GetProcessingMode(), at.At("processing_mode"))
 	}
 	if said := metadataOf(o.GetGrpcInitialMetadata(), PeerMetadata); said != "" && said != peerFormat {
-		k.problem(at.at("grpc_initial_metadata"), "grpc_initial_metadata says who connected: %s is %q; remove it here, and leave it to the filter's grpc_service", PeerMetadata, said)
+		k.Problem(at.At("grpc_initial_metadata"), "grpc_initial_metadata says who connected: %s is %q; remove it here, and leave it to the filter's grpc_service", PeerMetadata, said)
 	}
 }
 
 // authorizer is about an ext_authz filter that asks this service.
-func (k *checker) authorizer(a *authzv3.ExtAuthz, at place) {
+func (k *Checker) authorizer(a *authzv3.ExtAuthz, at Place) {
 	if a.GetFailureModeAllow() {
-		k.problem(at.at("failure_mode_allow"), "failure_mode_allow lets requests through when countersign fails: remove it")
+		k.Problem(at.At("failure_mode_allow"), "failure_mode_allow lets requests through when countersign fails: remove it")
 	}
 	if a.GetFailureModeAllowHeaderAdd() {
-		k.problem(at.at("failure_mode_allow_header_add"), "failure_mode_allow_header_add is for filters that let requests through when they fail: remove it")
+		k.Problem(at.At("failure_mode_allow_header_add"), "failure_mode_allow_header_add is for filters that let requests through when they fail: remove it")
 	}
 	if a.GetShadowMode() {
-		k.problem(at.at("shadow_mode"), "shadow_mode ignores refusals: remove it")
+		k.Problem(at.At("shadow_mode"), "shadow_mode ignores refusals: remove it")
 	}
 	if a.GetFilterEnabled() != nil {
-		k.problem(at.at("filter_enabled"), "filter_enabled lets requests through without a decision: remove it")
+		k.Problem(at.At("filter_enabled"), "filter_enabled lets requests through without a decision: remove it")
 	}
 	if a.GetFilterEnabledMetadata() != nil {
-		k.problem(at.at("filter_enabled_metadata"), "filter_enabled_metadata lets requests through without a decision: remove it")
+		k.Problem(at.At("filter_enabled_metadata"), "filter_enabled_metadata lets requests through without a decision: remove it")
 	}
 	if a.GetAllowedHeaders() != nil {
-		k.problem(at.at("allowed_headers"), "allowed_headers hides headers from countersign, and what it does not see it cannot judge: remove them")
+		k.Problem(at.At("allowed_headers"), "allowed_headers hides headers from countersign, and what it does not see it cannot judge: remove them")
 	}
 	if a.GetDisallowedHeaders() != nil {
-		k.problem(at.at("disallowed_headers"), "disallowed_headers hides headers from countersign, and what it does not see it cannot judge: remove them")
+		k.Problem(at.At("disallowed_headers"), "disallowed_headers hides headers from countersign, and what it does not see it cannot judge: remove them")
 	}
 	if !a.GetEncodeRawHeaders() {
-		k.problem(at.at("encode_raw_headers"), "encode_raw_headers is not set, so that duplicate headers are joined and bytes are lost: set it to true")
+		k.Problem(at.At("encode_raw_headers"), "encode_raw_headers is not set, so that duplicate headers are joined and bytes are lost: set it to true")
 	}
 	if a.GetClearRouteCache() {
-		k.problem(at.at("clear_route_cache"), "clear_route_cache can move a request to another route after it was judged: remove it")
+		k.Problem(at.At("clear_route_cache"), "clear_route_cache can move a request to another route after it was judged: remove it")
 	}
 	if a.GetTransportApiVersion() != corev3.ApiVersion_V3 {
-		k.problem(at.at("transport_api_version"), "transport_api_version is not V3")
+		k.Problem(at.At("transport_api_version"), "transport_api_version is not V3")
 	}
 	if s := a.GetStatusOnError(); s.GetCode() < 500 {
-		k.problem(at.at("status_on_error"), "status_on_error is not a 5xx: without it a failure is a 403, which is taken for a decision")
+		k.Problem(at.At("status_on_error"), "status_on_error is not a 5xx: without it a failure is a 403, which is taken for a decision")
 	}
-	k.mutable(a.GetDecoderHeaderMutationRules(), at.at("decoder_header_mutation_rules"))
-	k.wholeBody(a.GetWithRequestBody(), at.at("with_request_body"))
-	k.longer(a.GetGrpcService().GetTimeout(), 200*time.Millisecond, at.at("grpc_service", "timeout"), "the timeout of grpc_service")
+	k.mutable(a.GetDecoderHeaderMutationRules(), at.At("decoder_header_mutation_rules"))
+	k.wholeBody(a.GetWithRequestBody(), at.At("with_request_body"))
+	k.Longer(a.GetGrpcService().GetTimeout(), 200*time.Millisecond, at.At("grpc_service", "timeout"), "the timeout of grpc_service")
 }
 
-func (k *checker) wholeBody(b *authzv3.BufferSettings, at place) {
+func (k *Checker) wholeBody(b *authzv3.BufferSettings, at Place) {
 	switch {
 	case b == nil:
-		k.problem(at, "with_request_body is not set, so that bodies go unseen: set it, and disable_request_body_buffering on routes with body: stream")
+		k.Problem(at, "with_request_body is not set, so that bodies go unseen: set it, and disable_request_body_buffering on routes with body: stream")
 	case b.GetAllowPartialMessage():
-		k.problem(at.at("allow_partial_message"), "allow_partial_message has a part of a body judged and all of it sent: remove it")
+		k.Problem(at.At("allow_partial_message"), "allow_partial_message has a part of a body judged and all of it sent: remove it")
 	case !b.GetPackAsBytes():
-		k.problem(at.at("pack_as_bytes"), "pack_as_bytes is not set, so that bytes that are not UTF-8 are lost: set it to true")
+		k.Problem(at.At("pack_as_bytes"), "pack_as_bytes is not set, so that bytes that are not UTF-8 are lost: set it to true")
 	}
 }
 
 // authorizerOnRoute is about what a route changes of ext_authz.
-func (k *checker) authorizerOnRoute(a *authzv3.ExtAuthzPerRoute, at place) {
-	s, at := a.GetCheckSettings(), at.at("check_settings")
-	if s.GetServiceOverride() != nil && !asksService(s.GetGrpcService()) {
-		k.problem(at, "asks another service than the cluster %q", ServiceCluster)
+func (k *Checker) authorizerOnRoute(a *authzv3.ExtAuthzPerRoute, at Place) {
+	s, at := a.GetCheckSettings(), at.At("check_settings")
+	if s.GetServiceOverride() != nil && !Asks(s.GetGrpcService()) {
+		k.Problem(at, "asks another service than the cluster %q", ServiceCluster)
 	}
 	if s.GetGrpcService().GetTimeout() != nil {
-		k.longer(s.GetGrpcService().GetTimeout(), 0, at.at("grpc_service", "timeout"), "the timeout of grpc_service")
+		k.Longer(s.GetGrpcService().GetTimeout(), 0, at.At("grpc_service", "timeout"), "the timeout of grpc_service")
 	}
 	if s.GetWithRequestBody() != nil {
-		k.wholeBody(s.GetWithRequestBody(), at.at("with_request_body"))
+		k.wholeBody(s.GetWithRequestBody(), at.At("with_request_body"))
 	}
 	if s.GetDisableRequestBodyBuffering() && k.config != nil {
 		r, ok := config.Named[*config.HTTP](k.config, s.GetContextExtensions()[ResourceExtension])
 		if ok && r.Body != "stream" {
-			k.problem(at.at("disable_request_body_buffering"), "resource %q inspects bodies (body: inspect), and this hides them", r.Name)
+			k.Problem(at.At("disable_request_body_buffering"), "resource %q inspects bodies (body: inspect), and this hides them", r.Name)
 		}
 	}
 }
@@ -215,24 +216,25 @@ func (k *checker) authorizerOnRoute(a *authzv3.ExtAuthzPerRoute, at place) {
 // latestEntry is how long the service waits for an entry of the access log, less what it takes to come.
 const latestEntry = 4 * time.Second
 
-// accessLog wants an unconditional log of HTTP requests to this service.
-func (k *checker) accessLog(logs []*accesslogv3.AccessLog, at place) {
+// AccessLog wants an unconditional log to this service, of that name: envoy.access_loggers.http_grpc, say. commonOf is what
+// a log has in common with others; nil where it is not such a log.
+func (k *Checker) AccessLog(logs []*accesslogv3.AccessLog, at Place, name string, commonOf func(proto.Message) *grpclogv3.CommonGrpcAccessLogConfig) {
 	for i, log := range logs {
 		inner, err := log.GetTypedConfig().UnmarshalNew()
 		if err != nil {
 			continue
 		}
-		g, ok := inner.(*grpclogv3.HttpGrpcAccessLogConfig)
-		if !ok || !asksService(g.GetCommonConfig().GetGrpcService()) {
+		common := commonOf(inner)
+		if !Asks(common.GetGrpcService()) {
 			continue
 		}
 		if log.GetFilter() != nil {
-			k.problem(at.at("access_log", i, "filter"), "this filter keeps requests out of the access log that countersign compares its records with: remove it")
+			k.Problem(at.At("access_log", i, "filter"), "this filter keeps requests out of the access log that countersign compares its records with: remove it")
 		}
-		if d := g.GetCommonConfig().GetBufferFlushInterval().AsDuration(); d > latestEntry {
-			k.problem(at.at("access_log", i, "typed_config", "common_config", "buffer_flush_interval"), "buffer_flush_interval is %v, and countersign waits %v for an entry: the outcome of requests would be unknown; set it to 0.2s", d, latestEntry)
+		if d := common.GetBufferFlushInterval().AsDuration(); d > latestEntry {
+			k.Problem(at.At("access_log", i, "typed_config", "common_config", "buffer_flush_interval"), "buffer_flush_interval is %v, and countersign waits %v for an entry: the outcome of requests would be unknown; set it to 0.2s", d, latestEntry)
 		}
 		return
 	}
-	k.problem(at.at("access_log"), "no access log (envoy.access_loggers.http_grpc) goes to the cluster %q: a request that was not decided on would leave no trace", ServiceCluster)
+	k.Problem(at.At("access_log"), "no access log (%s) goes to the cluster %q: a request that was not decided on would leave no trace", name, ServiceCluster)
 }

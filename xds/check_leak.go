@@ -31,21 +31,21 @@ var readsHeader = regexp.MustCompile(`(?i)%(?:REQ|REQUEST_HEADER|REQ_WITHOUT_QUE
 var computes = regexp.MustCompile(`(?i)%(?:CEL|FILE_CONTENT|SECRET)\(`)
 
 // text is about every piece of text in the file: most fields that are written into something can be format strings.
-func (k *checker) text(field, s string, at place) {
+func (k *Checker) text(field, s string, at Place) {
 	for _, m := range readsHeader.FindAllStringSubmatch(s, -1) {
 		for name := range strings.SplitSeq(m[1], "?") {
 			if k.secretive(name) {
-				k.problem(at, gives, field, name)
+				k.Problem(at, gives, field, name)
 			}
 		}
 	}
 	if computes.MatchString(s) {
-		k.problem(at, "%s has %s…), which can give out the target's credential in ways that cannot be checked: take it out", field, strings.Trim(computes.FindString(s), "%"))
+		k.Problem(at, "%s has %s…), which can give out the target's credential in ways that cannot be checked: take it out", field, strings.Trim(computes.FindString(s), "%"))
 	}
 }
 
 // secretive reports whether a credential may be in the header field: one of the configuration's, or by its name.
-func (k *checker) secretive(name string) bool {
+func (k *Checker) secretive(name string) bool {
 	name = strings.ToLower(strings.TrimSpace(name))
 	if k.config != nil {
 		for _, r := range config.Each[*config.HTTP](k.config) {
@@ -59,11 +59,11 @@ func (k *checker) secretive(name string) bool {
 }
 
 // leaks calls the rules of this file that are about one kind of message.
-func (k *checker) leaks(m proto.Message, at place) {
+func (k *Checker) leaks(m proto.Message, at Place) {
 	named := func(field string, names ...string) {
 		for _, name := range names {
 			if k.secretive(name) {
-				k.problem(at.at(field), gives, field, name)
+				k.Problem(at.At(field), gives, field, name)
 			}
 		}
 	}
@@ -77,12 +77,12 @@ func (k *checker) leaks(m proto.Message, at place) {
 	case *procv3.ExternalProcessor:
 		for _, a := range m.GetResponseAttributes() {
 			if strings.HasPrefix(a, "request.headers") {
-				k.problem(at.at("response_attributes"), gives, "response_attributes", a)
+				k.Problem(at.At("response_attributes"), gives, "response_attributes", a)
 			}
 		}
 	case *httptapv3.Tap, *tapv3.Tap:
-		k.problem(at, "a tap copies requests, with the target's credential, to where others can read them: remove it")
+		k.Problem(at, "a tap copies requests, with the target's credential, to where others can read them: remove it")
 	case *luav3.Lua, *luav3.LuaPerRoute, *httpwasmv3.Wasm:
-		k.problem(at, "this runs code that the check cannot see into, on requests that carry a credential and on answers that were redacted: remove it")
+		k.Problem(at, "this runs code that the check cannot see into, on requests that carry a credential and on answers that were redacted: remove it")
 	}
 }

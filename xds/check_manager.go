@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	procv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
@@ -17,7 +18,7 @@ import (
 
 // asker is an HTTP filter that asks this service.
 type asker struct {
-	at       place
+	at       Place
 	name     string // that per-route configuration has it under
 	attach   string // ext_proc or ext_authz
 	resource string // that it names where a route does not
@@ -49,68 +50,71 @@ var answering = []string{
 }
 
 // manager is about one HTTP connection manager.
-func (k *checker) manager(m *hcmv3.HttpConnectionManager, at place) {
-	askers := k.httpFilters(m.GetHttpFilters(), at.at("http_filters"))
-	k.accessLog(m.GetAccessLog(), at)
+func (k *Checker) manager(m *hcmv3.HttpConnectionManager, at Place) {
+	askers := k.httpFilters(m.GetHttpFilters(), at.At("http_filters"))
+	k.AccessLog(m.GetAccessLog(), at, "envoy.access_loggers.http_grpc", func(m proto.Message) *grpclogv3.CommonGrpcAccessLogConfig {
+		log, _ := m.(*grpclogv3.HttpGrpcAccessLogConfig)
+		return log.GetCommonConfig()
+	})
 	k.managerTimeouts(m, at)
 	if !removesEnvoyHeaders(m) {
-		k.problem(at.at("early_header_mutation_extensions"), "x-envoy-retry-on of an agent makes Envoy send a request again, and a decision is for one execution: remove x-envoy-* in early_header_mutation_extensions (remove_on_match, prefix x-envoy-)")
+		k.Problem(at.At("early_header_mutation_extensions"), "x-envoy-retry-on of an agent makes Envoy send a request again, and a decision is for one execution: remove x-envoy-* in early_header_mutation_extensions (remove_on_match, prefix x-envoy-)")
 	}
 	if !m.GetUseRemoteAddress().GetValue() && len(m.GetOriginalIpDetectionExtensions()) == 0 {
-		k.problem(at.at("use_remote_address"), "use_remote_address is not true, so that records and policy would take who connected from X-Forwarded-For, which an agent can write: set it, with xff_num_trusted_hops where proxies stand before Envoy")
+		k.Problem(at.At("use_remote_address"), "use_remote_address is not true, so that records and policy would take who connected from X-Forwarded-For, which an agent can write: set it, with xff_num_trusted_hops where proxies stand before Envoy")
 	}
 	if o := m.GetAccessLogOptions(); o.GetAccessLogFlushInterval() != nil || o.GetFlushAccessLogOnNewRequest() || o.GetFlushLogOnTunnelSuccessfullyEstablished() ||
 		m.GetAccessLogFlushInterval() != nil || m.GetFlushAccessLogOnNewRequest() { //nolint:staticcheck // Envoy still reads them
-		k.problem(at.at("access_log_options"), "the access log tells of requests that have not ended, which countersign would take for their end: remove the options that flush it early")
+		k.Problem(at.At("access_log_options"), "the access log tells of requests that have not ended, which countersign would take for their end: remove the options that flush it early")
 	}
 	for i, u := range m.GetUpgradeConfigs() {
 		if len(u.GetFilters()) > 0 {
-			k.problem(at.at("upgrade_configs", i, "filters"), "upgrade_configs has filters of its own, which this check does not follow: remove them")
+			k.Problem(at.At("upgrade_configs", i, "filters"), "upgrade_configs has filters of its own, which this check does not follow: remove them")
 		}
 	}
 	switch r := m.GetRouteSpecifier().(type) {
 	case *hcmv3.HttpConnectionManager_RouteConfig:
-		k.routeConfiguration(r.RouteConfig, askers, at.at("route_config"))
+		k.routeConfiguration(r.RouteConfig, askers, at.At("route_config"))
 	case *hcmv3.HttpConnectionManager_Rds:
-		k.fromService(r.Rds.GetConfigSource(), at.at("rds", "config_source"), "routes come")
+		k.fromService(r.Rds.GetConfigSource(), at.At("rds", "config_source"), "routes come")
 	default:
-		k.problem(at, "scoped routes cannot be checked: use route_config, or rds from countersign")
+		k.Problem(at, "scoped routes cannot be checked: use route_config, or rds from countersign")
 	}
 }
 
 // scheme wants the scheme and X-Forwarded-Proto to say how an agent is connected. Countersign refuses a request in which the two
 // differ, and Envoy makes the second by itself, unless it is told to believe what stands before it.
-func (k *checker) scheme(m *hcmv3.HttpConnectionManager, socket *corev3.TransportSocket, at place) {
+func (k *Checker) scheme(m *hcmv3.HttpConnectionManager, socket *corev3.TransportSocket, at Place) {
 	connected := "http"
 	if socket != nil && !strings.HasSuffix(socket.GetTypedConfig().GetTypeUrl(), ".RawBuffer") {
 		connected = "https"
 	}
 	t := m.GetSchemeHeaderTransformation()
-	at = at.at("scheme_header_transformation")
+	at = at.At("scheme_header_transformation")
 	switch said := t.GetSchemeToOverwrite(); {
 	case t.GetMatchUpstream():
-		k.problem(at, "match_upstream has the target told another scheme than was judged: use scheme_to_overwrite: %s", connected)
+		k.Problem(at, "match_upstream has the target told another scheme than was judged: use scheme_to_overwrite: %s", connected)
 	case said != "" && said != connected && m.GetXffNumTrustedHops() == 0:
-		k.problem(at, "scheme_to_overwrite is %q where agents connect by %s: write %s, or xff_num_trusted_hops where proxies stand before Envoy", said, connected, connected)
+		k.Problem(at, "scheme_to_overwrite is %q where agents connect by %s: write %s, or xff_num_trusted_hops where proxies stand before Envoy", said, connected, connected)
 	case said == "" && !m.GetUseRemoteAddress().GetValue() && len(m.GetOriginalIpDetectionExtensions()) > 0:
-		k.problem(at, "without use_remote_address Envoy believes the X-Forwarded-Proto of an agent, and so would policy: set scheme_header_transformation with scheme_to_overwrite")
+		k.Problem(at, "without use_remote_address Envoy believes the X-Forwarded-Proto of an agent, and so would policy: set scheme_header_transformation with scheme_to_overwrite")
 	}
 }
 
 // fromService wants resources from this service, over ADS.
-func (k *checker) fromService(s *corev3.ConfigSource, at place, what string) {
+func (k *Checker) fromService(s *corev3.ConfigSource, at Place, what string) {
 	if s.GetAds() == nil {
-		k.problem(at, "%s from elsewhere than countersign's ADS, so that they cannot be checked", what)
+		k.Problem(at, "%s from elsewhere than countersign's ADS, so that they cannot be checked", what)
 	}
 }
 
-func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []asker {
+func (k *Checker) httpFilters(filters []*hcmv3.HttpFilter, at Place) []asker {
 	var askers []asker
 	var cleaners []cleaner
 	for i, f := range filters {
-		at := at.at(i)
+		at := at.At(i)
 		if f.GetConfigDiscovery() != nil {
-			k.problem(at, "filter %s comes from elsewhere (config_discovery), so that it cannot be checked", f.GetName())
+			k.Problem(at, "filter %s comes from elsewhere (config_discovery), so that it cannot be checked", f.GetName())
 			continue
 		}
 		inner, err := f.GetTypedConfig().UnmarshalNew()
@@ -136,7 +140,7 @@ func (k *checker) httpFilters(filters []*hcmv3.HttpFilter, at place) []asker {
 		askers[i].cleaners = cleaners
 	}
 	if len(askers) == 0 {
-		k.problem(at, "no filter asks countersign before the router, so that requests go through unseen: add ext_proc or ext_authz with envoy_grpc cluster_name: %s", ServiceCluster)
+		k.Problem(at, "no filter asks countersign before the router, so that requests go through unseen: add ext_proc or ext_authz with envoy_grpc cluster_name: %s", ServiceCluster)
 	}
 	return askers
 }
@@ -147,9 +151,9 @@ func askerOf(f *hcmv3.HttpFilter, inner proto.Message) (asker, bool) {
 		return asker{
 			name: f.GetName(), attach: "ext_proc", resource: namedIn(inner.GetGrpcService().GetInitialMetadata()), mode: inner.GetProcessingMode(),
 			fingerprint: metadataOf(inner.GetGrpcService().GetInitialMetadata(), FingerprintMetadata),
-		}, asksService(inner.GetGrpcService())
+		}, Asks(inner.GetGrpcService())
 	case *authzv3.ExtAuthz:
-		return asker{name: f.GetName(), attach: "ext_authz", buffers: inner.GetWithRequestBody() != nil}, asksService(inner.GetGrpcService())
+		return asker{name: f.GetName(), attach: "ext_authz", buffers: inner.GetWithRequestBody() != nil}, Asks(inner.GetGrpcService())
 	}
 	return asker{}, false
 }
@@ -165,44 +169,44 @@ func metadataOf(metadata []*corev3.HeaderValue, key string) string {
 	return ""
 }
 
-func (k *checker) alwaysOn(f *hcmv3.HttpFilter, at place) bool {
+func (k *Checker) alwaysOn(f *hcmv3.HttpFilter, at Place) bool {
 	if f.GetDisabled() {
-		k.problem(at.at("disabled"), "disabled turns the filter off where a route does not turn it on: remove it")
+		k.Problem(at.At("disabled"), "disabled turns the filter off where a route does not turn it on: remove it")
 	}
 	if f.GetIsOptional() {
-		k.problem(at.at("is_optional"), "is_optional has Envoy go on without the filter: remove it")
+		k.Problem(at.At("is_optional"), "is_optional has Envoy go on without the filter: remove it")
 	}
 	return !f.GetDisabled() && !f.GetIsOptional()
 }
 
 // beside is about a filter that does not ask this service.
-func (k *checker) beside(f *hcmv3.HttpFilter, inner proto.Message, judged bool, at place) {
+func (k *Checker) beside(f *hcmv3.HttpFilter, inner proto.Message, judged bool, at Place) {
 	kind := string(inner.ProtoReflect().Descriptor().FullName())
 	r, isRouter := inner.(*routerv3.Router)
 	if isRouter {
-		k.upstreamFilters(r.GetUpstreamHttpFilters(), at.at("typed_config", "upstream_http_filters"))
+		k.upstreamFilters(r.GetUpstreamHttpFilters(), at.At("typed_config", "upstream_http_filters"))
 	}
 	switch {
 	case isRouter || judged && slices.Contains(harmless, kind):
 	case judged:
-		k.problem(at, "filter %s comes after the decision and can change what was judged: put it before the filter that asks countersign", f.GetName())
+		k.Problem(at, "filter %s comes after the decision and can change what was judged: put it before the filter that asks countersign", f.GetName())
 	case slices.Contains(answering, kind):
-		k.problem(at, "filter %s answers requests before countersign is asked: put it away", f.GetName())
+		k.Problem(at, "filter %s answers requests before countersign is asked: put it away", f.GetName())
 	}
 }
 
-func (k *checker) managerTimeouts(m *hcmv3.HttpConnectionManager, at place) {
+func (k *Checker) managerTimeouts(m *hcmv3.HttpConnectionManager, at Place) {
 	if d := m.GetStreamIdleTimeout(); d.AsDuration() != 0 {
-		k.longer(d, 5*time.Minute, at.at("stream_idle_timeout"), "stream_idle_timeout")
+		k.Longer(d, 5*time.Minute, at.At("stream_idle_timeout"), "stream_idle_timeout")
 	} else if d == nil {
-		k.longer(nil, 5*time.Minute, at, "stream_idle_timeout")
+		k.Longer(nil, 5*time.Minute, at, "stream_idle_timeout")
 	}
 	if d := m.GetRequestTimeout(); d.AsDuration() != 0 {
-		k.longer(d, 0, at.at("request_timeout"), "request_timeout")
+		k.Longer(d, 0, at.At("request_timeout"), "request_timeout")
 	}
 	options := m.GetCommonHttpProtocolOptions()
 	if d := options.GetMaxStreamDuration(); d.AsDuration() != 0 {
-		k.longer(d, 0, at.at("common_http_protocol_options", "max_stream_duration"), "max_stream_duration")
+		k.Longer(d, 0, at.At("common_http_protocol_options", "max_stream_duration"), "max_stream_duration")
 	}
 }
 

@@ -14,31 +14,31 @@ import (
 // The rules about what becomes of a request between the decision and the target.
 
 // mutable wants the service able to take the agent's token away and to put the target's credential in its place.
-func (k *checker) mutable(r *mutationv3.HeaderMutationRules, at place) {
+func (k *Checker) mutable(r *mutationv3.HeaderMutationRules, at Place) {
 	if r.GetDisallowAll().GetValue() || r.GetDisallowExpression() != nil {
-		k.problem(at, "disallow_all and disallow_expression keep countersign from taking the agent's token out of what goes to the target: remove them")
+		k.Problem(at, "disallow_all and disallow_expression keep countersign from taking the agent's token out of what goes to the target: remove them")
 	}
 }
 
 // routeHeaders is about what a route, or what it stands in, changes of header fields: Envoy does so in the router, after the
 // decision.
-func (k *checker) routeHeaders(add []*corev3.HeaderValueOption, remove []string, at place) {
+func (k *Checker) routeHeaders(add []*corev3.HeaderValueOption, remove []string, at Place) {
 	if len(add) > 0 {
-		k.problem(at.at("request_headers_to_add"), "request_headers_to_add changes a request after it was judged: add the header in early_header_mutation_extensions, where countersign sees it")
+		k.Problem(at.At("request_headers_to_add"), "request_headers_to_add changes a request after it was judged: add the header in early_header_mutation_extensions, where countersign sees it")
 	}
 	for _, name := range remove {
 		if !strings.HasPrefix(strings.ToLower(name), "x-envoy-") {
-			k.problem(at.at("request_headers_to_remove"), "request_headers_to_remove takes %s away after it was judged: remove it in early_header_mutation_extensions", name)
+			k.Problem(at.At("request_headers_to_remove"), "request_headers_to_remove takes %s away after it was judged: remove it in early_header_mutation_extensions", name)
 		}
 	}
 }
 
 // upstreamFilters is about filters that run when the router has sent a request on its way, for a router or a cluster.
-func (k *checker) upstreamFilters(filters []*hcmv3.HttpFilter, at place) {
+func (k *Checker) upstreamFilters(filters []*hcmv3.HttpFilter, at Place) {
 	for i, f := range filters {
-		at := at.at(i)
+		at := at.At(i)
 		if f.GetConfigDiscovery() != nil {
-			k.problem(at, "filter %s comes from elsewhere (config_discovery), so that it cannot be checked", f.GetName())
+			k.Problem(at, "filter %s comes from elsewhere (config_discovery), so that it cannot be checked", f.GetName())
 			continue
 		}
 		inner, err := f.GetTypedConfig().UnmarshalNew()
@@ -46,7 +46,7 @@ func (k *checker) upstreamFilters(filters []*hcmv3.HttpFilter, at place) {
 			continue // reported by walk
 		}
 		if !slices.Contains(harmless, string(inner.ProtoReflect().Descriptor().FullName())) {
-			k.problem(at, "filter %s comes after the decision and can change what was judged: put it before the filter that asks countersign", f.GetName())
+			k.Problem(at, "filter %s comes after the decision and can change what was judged: put it before the filter that asks countersign", f.GetName())
 		}
 	}
 }
@@ -78,7 +78,7 @@ func removesCookieOf(kind func(*headerv3.Mutations) []*mutationv3.HeaderMutation
 
 // cleanedBy reports whether one of the filters does what is wanted on what the levels, from the outermost, are about, and if
 // not, where it could. Envoy applies what every level says, and the innermost decides whether a filter is on.
-func cleanedBy(cleaners []cleaner, levels []level, wanted func(*headerv3.Mutations) bool) (ok bool, where place) {
+func cleanedBy(cleaners []cleaner, levels []level, wanted func(*headerv3.Mutations) bool) (ok bool, where Place) {
 	for _, c := range cleaners {
 		cleans, off := wanted(c.does), c.off
 		for _, l := range levels {
@@ -89,7 +89,7 @@ func cleanedBy(cleaners []cleaner, levels []level, wanted func(*headerv3.Mutatio
 			var own proto.Message
 			own, off = onRoute(packed)
 			does, _ := own.(*headerv3.HeaderMutationPerRoute)
-			where = l.at.at(c.name)
+			where = l.at.At(c.name)
 			cleans = cleans || wanted(does.GetMutations())
 		}
 		if cleans && !off {

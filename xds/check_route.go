@@ -18,49 +18,49 @@ import (
 // level is one of the places that can configure a filter for a route, from the route configuration to a weighted cluster.
 type level struct {
 	filters map[string]*anypb.Any
-	at      place    // of typed_per_filter_config
+	at      Place    // of typed_per_filter_config
 	removed []string // response_headers_to_remove
 }
 
-func (k *checker) routeConfiguration(c *routev3.RouteConfiguration, askers []asker, at place) {
+func (k *Checker) routeConfiguration(c *routev3.RouteConfiguration, askers []asker, at Place) {
 	if c.GetVhds() != nil {
-		k.problem(at.at("vhds"), "virtual hosts come from elsewhere (vhds), so that they cannot be checked")
+		k.Problem(at.At("vhds"), "virtual hosts come from elsewhere (vhds), so that they cannot be checked")
 	}
 	if len(c.GetRouteSpecifiers()) > 0 {
-		k.problem(at.at("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
+		k.Problem(at.At("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
 	}
 	k.routeHeaders(c.GetRequestHeadersToAdd(), c.GetRequestHeadersToRemove(), at)
-	outer := []level{{c.GetTypedPerFilterConfig(), at.at("typed_per_filter_config"), c.GetResponseHeadersToRemove()}}
+	outer := []level{{c.GetTypedPerFilterConfig(), at.At("typed_per_filter_config"), c.GetResponseHeadersToRemove()}}
 	for i, h := range c.GetVirtualHosts() {
-		k.checkHost(h, askers, outer, at.at("virtual_hosts", i))
+		k.checkHost(h, askers, outer, at.At("virtual_hosts", i))
 	}
 }
 
-func (k *checker) checkHost(h *routev3.VirtualHost, askers []asker, outer []level, at place) {
+func (k *Checker) checkHost(h *routev3.VirtualHost, askers []asker, outer []level, at Place) {
 	if h.GetMatcher() != nil {
-		k.problem(at.at("matcher"), "matcher picks routes in ways that cannot be checked: use routes")
+		k.Problem(at.At("matcher"), "matcher picks routes in ways that cannot be checked: use routes")
 	}
 	if len(h.GetRouteSpecifiers()) > 0 {
-		k.problem(at.at("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
+		k.Problem(at.At("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
 	}
 	k.routeHeaders(h.GetRequestHeadersToAdd(), h.GetRequestHeadersToRemove(), at)
-	levels := append(outer[:len(outer):len(outer)], level{h.GetTypedPerFilterConfig(), at.at("typed_per_filter_config"), h.GetResponseHeadersToRemove()})
+	levels := append(outer[:len(outer):len(outer)], level{h.GetTypedPerFilterConfig(), at.At("typed_per_filter_config"), h.GetResponseHeadersToRemove()})
 	for i, r := range h.GetRoutes() {
-		at := at.at("routes", i)
+		at := at.At("routes", i)
 		if len(r.GetRouteSpecifiers()) > 0 {
-			k.problem(at.at("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
+			k.Problem(at.At("route_specifiers"), "route_specifiers pick routes in ways that cannot be checked: remove them")
 		}
 		if r.GetRoute() == nil {
 			continue // redirects and direct responses reach no target
 		}
 		k.routeHeaders(r.GetRequestHeadersToAdd(), r.GetRequestHeadersToRemove(), at)
-		k.action(r.GetRoute(), at.at("route"))
-		levels := append(levels[:len(levels):len(levels)], level{r.GetTypedPerFilterConfig(), at.at("typed_per_filter_config"), r.GetResponseHeadersToRemove()})
+		k.action(r.GetRoute(), at.At("route"))
+		levels := append(levels[:len(levels):len(levels)], level{r.GetTypedPerFilterConfig(), at.At("typed_per_filter_config"), r.GetResponseHeadersToRemove()})
 		weighted := r.GetRoute().GetWeightedClusters().GetClusters()
 		for j, w := range weighted {
-			at := at.at("route", "weighted_clusters", "clusters", j)
+			at := at.At("route", "weighted_clusters", "clusters", j)
 			k.routeHeaders(w.GetRequestHeadersToAdd(), w.GetRequestHeadersToRemove(), at)
-			k.guarded(askers, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.at("typed_per_filter_config"), w.GetResponseHeadersToRemove()}), at)
+			k.guarded(askers, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.At("typed_per_filter_config"), w.GetResponseHeadersToRemove()}), at)
 		}
 		if len(weighted) == 0 {
 			k.guarded(askers, levels, at)
@@ -69,7 +69,7 @@ func (k *checker) checkHost(h *routev3.VirtualHost, askers []asker, outer []leve
 }
 
 // guarded wants one filter on that asks this service, with the name of a resource.
-func (k *checker) guarded(askers []asker, levels []level, at place) {
+func (k *Checker) guarded(askers []asker, levels []level, at Place) {
 	k.clocksOnRoute(levels)
 	k.askedOnRoute(askers, levels)
 	var on int
@@ -83,13 +83,13 @@ func (k *checker) guarded(askers []asker, levels []level, at place) {
 			continue
 		}
 		if on++; on > 1 {
-			k.problem(g.at, secondAsker, g.name)
+			k.Problem(g.at, secondAsker, g.name)
 		}
 		if ok, where := cleanedBy(g.cleaners, levels, removesTrailers); g.attach == "ext_authz" && !ok {
 			if where.node == nil {
 				where = at
 			}
-			k.problem(where, "ext_authz does not show the trailers of requests to countersign, and targets can read them as header fields: remove them, with a filter envoy.filters.http.header_mutation before ext_authz whose request_trailers_mutations has remove_on_match {key_matcher: {safe_regex: {regex: .*}}}")
+			k.Problem(where, "ext_authz does not show the trailers of requests to countersign, and targets can read them as header fields: remove them, with a filter envoy.filters.http.header_mutation before ext_authz whose request_trailers_mutations has remove_on_match {key_matcher: {safe_regex: {regex: .*}}}")
 		}
 		if g.attach == "ext_authz" {
 			k.bodies(g, levels, at)
@@ -104,22 +104,22 @@ func (k *checker) guarded(askers []asker, levels []level, at place) {
 	switch {
 	case len(askers) == 0: // reported for the whole connection manager
 	case on == 0:
-		k.problem(at, "every filter that asks countersign is turned off for this route, so that its requests go through unseen")
+		k.Problem(at, "every filter that asks countersign is turned off for this route, so that its requests go through unseen")
 	case !named:
-		k.problem(at, "this route names no resource, so that countersign refuses its requests: set grpc_initial_metadata %s (ext_proc) or context_extensions %s (ext_authz) in typed_per_filter_config", ResourceMetadata, ResourceExtension)
+		k.Problem(at, "this route names no resource, so that countersign refuses its requests: set grpc_initial_metadata %s (ext_proc) or context_extensions %s (ext_authz) in typed_per_filter_config", ResourceMetadata, ResourceExtension)
 	}
 }
 
 // effective is what the levels, from the outermost, make of a filter: the innermost that speaks of it decides whether it
 // is on, and of names and modes the innermost counts.
-func (k *checker) effective(g asker, levels []level) (disabled bool, resource string, mode *procv3.ProcessingMode, where place) {
+func (k *Checker) effective(g asker, levels []level) (disabled bool, resource string, mode *procv3.ProcessingMode, where Place) {
 	resource, mode = g.resource, g.mode
 	for _, l := range levels {
 		packed, ok := l.filters[g.name]
 		if !ok {
 			continue
 		}
-		where = l.at.at(g.name)
+		where = l.at.At(g.name)
 		off, name, m := overridden(packed)
 		disabled = off
 		if m != nil {
@@ -162,24 +162,24 @@ func overridden(packed *anypb.Any) (disabled bool, resource string, mode *procv3
 }
 
 // askedOnRoute is about what the levels change of the filters that ask this service, and of others that would.
-func (k *checker) askedOnRoute(askers []asker, levels []level) {
+func (k *Checker) askedOnRoute(askers []asker, levels []level) {
 	for _, l := range levels {
 		for name, packed := range l.filters {
 			ours := name == clock || slices.ContainsFunc(askers, func(g asker) bool { return g.name == name })
 			own, _ := onRoute(packed)
-			at := l.at.at(name)
+			at := l.at.At(name)
 			switch c := own.(type) {
 			case *procv3.ExtProcPerRoute:
 				if ours {
 					k.processorOnRoute(c, at)
-				} else if asksService(c.GetOverrides().GetGrpcService()) {
-					k.problem(at, secondAsker, name)
+				} else if Asks(c.GetOverrides().GetGrpcService()) {
+					k.Problem(at, secondAsker, name)
 				}
 			case *authzv3.ExtAuthzPerRoute:
 				if ours {
 					k.authorizerOnRoute(c, at)
-				} else if asksService(c.GetCheckSettings().GetGrpcService()) {
-					k.problem(at, secondAsker, name)
+				} else if Asks(c.GetCheckSettings().GetGrpcService()) {
+					k.Problem(at, secondAsker, name)
 				}
 			}
 		}
@@ -189,30 +189,30 @@ func (k *checker) askedOnRoute(askers []asker, levels []level) {
 const secondAsker = "filter %s asks countersign a second time about a request that it has judged or will judge, and each time is an operation of its own: have one filter ask on each route"
 
 // bodies wants a route of ext_authz to say whether bodies are sent along, and what it says to be so.
-func (k *checker) bodies(g asker, levels []level, at place) {
+func (k *Checker) bodies(g asker, levels []level, at Place) {
 	sends, says, where := bodiesSent(g, levels)
 	if where.node == nil {
 		where = at
 	}
 	switch {
 	case says && !sends:
-		k.problem(where, "context_extensions say %s: %s, and bodies are not sent to countersign on this route: set with_request_body, and no disable_request_body_buffering; or remove that", BodyExtension, WholeBody)
+		k.Problem(where, "context_extensions say %s: %s, and bodies are not sent to countersign on this route: set with_request_body, and no disable_request_body_buffering; or remove that", BodyExtension, WholeBody)
 	case sends && !says:
-		k.problem(where, "nothing tells countersign that bodies are sent to it on this route, so that it refuses what could have one unseen: set context_extensions {%s: %s} in typed_per_filter_config", BodyExtension, WholeBody)
+		k.Problem(where, "nothing tells countersign that bodies are sent to it on this route, so that it refuses what could have one unseen: set context_extensions {%s: %s} in typed_per_filter_config", BodyExtension, WholeBody)
 	}
 }
 
 // bodiesSent reports whether ext_authz sends bodies along for what the levels, from the outermost, are about, and whether it
 // tells the service so. Envoy takes settings from the innermost level and each context extension from the innermost that has
 // it.
-func bodiesSent(g asker, levels []level) (sends, says bool, where place) {
+func bodiesSent(g asker, levels []level) (sends, says bool, where Place) {
 	sends = g.buffers
 	for _, l := range levels {
 		s, ok := checkSettings(l.filters[g.name])
 		if !ok {
 			continue
 		}
-		where = l.at.at(g.name)
+		where = l.at.At(g.name)
 		sends = (g.buffers || s.GetWithRequestBody() != nil) && !s.GetDisableRequestBodyBuffering()
 		if said, in := s.GetContextExtensions()[BodyExtension]; in {
 			says = said == WholeBody
@@ -231,9 +231,9 @@ func checkSettings(packed *anypb.Any) (*authzv3.CheckSettings, bool) {
 var resourceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 
 // resource is about the name that a route gives. Envoy fills %REQ(…)% in with what the client sent, so a name is plain.
-func (k *checker) resource(g asker, name string, mode *procv3.ProcessingMode, at place) {
+func (k *Checker) resource(g asker, name string, mode *procv3.ProcessingMode, at Place) {
 	if !resourceName.MatchString(name) {
-		k.problem(at, "the resource %q is not a plain name: a client could choose what is put in", name)
+		k.Problem(at, "the resource %q is not a plain name: a client could choose what is put in", name)
 		return
 	}
 	if k.config == nil {
@@ -242,16 +242,16 @@ func (k *checker) resource(g asker, name string, mode *procv3.ProcessingMode, at
 	r, ok := config.Named[*config.HTTP](k.config, name)
 	switch {
 	case !ok:
-		k.problem(at, "the resource %q is not in %s", name, k.config.File())
+		k.Problem(at, "the resource %q is not in %s", name, k.config.File())
 	case r.Attach != g.attach:
-		k.problem(at, "the resource %q is attached by %s here, and by %s in %s", name, g.attach, r.Attach, k.config.File())
+		k.Problem(at, "the resource %q is attached by %s here, and by %s in %s", name, g.attach, r.Attach, k.config.File())
 	case g.attach == "ext_proc" && r.Response != "pass" && mode.GetResponseBodyMode() != procv3.ProcessingMode_FULL_DUPLEX_STREAMED:
-		k.problem(at, "the answers of resource %q do not come by countersign here, and could not be redacted: set processing_mode with response_body_mode FULL_DUPLEX_STREAMED and the response's header and trailer modes SEND, or response: pass in %s", name, k.config.File())
+		k.Problem(at, "the answers of resource %q do not come by countersign here, and could not be redacted: set processing_mode with response_body_mode FULL_DUPLEX_STREAMED and the response's header and trailer modes SEND, or response: pass in %s", name, k.config.File())
 	}
 }
 
 // cookies is about a route whose answers do not come by the service: there Envoy keeps the target's cookies from the agent.
-func (k *checker) cookies(g asker, name string, mode *procv3.ProcessingMode, levels []level, at place) {
+func (k *Checker) cookies(g asker, name string, mode *procv3.ProcessingMode, levels []level, at Place) {
 	passes := g.attach == "ext_authz" || mode.GetResponseBodyMode() == procv3.ProcessingMode_NONE
 	if k.config == nil || !passes {
 		return
@@ -267,16 +267,16 @@ func (k *checker) cookies(g asker, name string, mode *procv3.ProcessingMode, lev
 		inHead, _ = cleanedBy(g.cleaners, levels, removesCookieOf((*headerv3.Mutations).GetResponseMutations))
 	}
 	if !inHead {
-		k.problem(at, "the target's cookies reach agents of resource %q, whose answers do not come by countersign: set response_headers_to_remove: [set-cookie], or cookies: pass in %s", name, k.config.File())
+		k.Problem(at, "the target's cookies reach agents of resource %q, whose answers do not come by countersign: set response_headers_to_remove: [set-cookie], or cookies: pass in %s", name, k.config.File())
 	}
 	if inTrailers, _ := cleanedBy(g.cleaners, levels, removesCookieOf((*headerv3.Mutations).GetResponseTrailersMutations)); !inTrailers {
-		k.problem(at, "the target's cookies reach agents of resource %q in trailers: remove them, with a filter envoy.filters.http.header_mutation whose response_trailers_mutations has {remove: set-cookie}, or cookies: pass in %s", name, k.config.File())
+		k.Problem(at, "the target's cookies reach agents of resource %q in trailers: remove them, with a filter envoy.filters.http.header_mutation whose response_trailers_mutations has {remove: set-cookie}, or cookies: pass in %s", name, k.config.File())
 	}
 }
 
 // fingerprint is about which configuration of a resource a route says it carries out. Of a file that says nothing, what is said
 // of answers counts.
-func (k *checker) fingerprint(g asker, name string, levels []level, at place) {
+func (k *Checker) fingerprint(g asker, name string, levels []level, at Place) {
 	said := g.fingerprint
 	for _, l := range levels {
 		if f := fingerprintIn(l.filters[g.name]); f != "" {
@@ -287,7 +287,7 @@ func (k *checker) fingerprint(g asker, name string, levels []level, at place) {
 		return
 	}
 	if r, ok := config.Named[*config.HTTP](k.config, name); ok && said != Fingerprint(r) {
-		k.problem(at, "this file was made of another configuration of resource %q than that in %s, so that countersign refuses its requests: make it again (countersign envoy static); a file that is written by hand needs no fingerprint", name, k.config.File())
+		k.Problem(at, "this file was made of another configuration of resource %q than that in %s, so that countersign refuses its requests: make it again (countersign envoy static); a file that is written by hand needs no fingerprint", name, k.config.File())
 	}
 }
 
@@ -303,20 +303,20 @@ func fingerprintIn(packed *anypb.Any) string {
 }
 
 // action is about where a route leads, and what it changes on the way.
-func (k *checker) action(a *routev3.RouteAction, at place) {
+func (k *Checker) action(a *routev3.RouteAction, at Place) {
 	switch c := a.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:
 		if c.Cluster == ServiceCluster {
-			k.problem(at.at("cluster"), "this route lets agents speak to countersign's own services: lead it to a target")
+			k.Problem(at.At("cluster"), "this route lets agents speak to countersign's own services: lead it to a target")
 		}
 	case *routev3.RouteAction_WeightedClusters:
 		for i, w := range c.WeightedClusters.GetClusters() {
 			if w.GetName() == ServiceCluster || w.GetClusterHeader() != "" {
-				k.problem(at.at("weighted_clusters", "clusters", i), "this route lets agents speak to countersign's own services, or choose where it leads")
+				k.Problem(at.At("weighted_clusters", "clusters", i), "this route lets agents speak to countersign's own services, or choose where it leads")
 			}
 		}
 	default:
-		k.problem(at, "where this route leads depends on the request: name the cluster")
+		k.Problem(at, "where this route leads depends on the request: name the cluster")
 	}
 	for _, rewrite := range []struct {
 		set  bool
@@ -331,16 +331,16 @@ func (k *checker) action(a *routev3.RouteAction, at place) {
 		{a.GetHostRewrite() != "", "host_rewrite"},
 	} {
 		if rewrite.set {
-			k.problem(at.at(rewrite.name), "%s changes a request after it was judged: have agents ask for what the target is to get", rewrite.name)
+			k.Problem(at.At(rewrite.name), "%s changes a request after it was judged: have agents ask for what the target is to get", rewrite.name)
 		}
 	}
 	if a.GetInternalRedirectAction() != routev3.RouteAction_PASS_THROUGH_INTERNAL_REDIRECT { //nolint:staticcheck // Envoy still reads it
-		k.problem(at.at("internal_redirect_action"), "internal_redirect_action has Envoy go where a target's answer sends it, and a decision is for one request: remove it")
+		k.Problem(at.At("internal_redirect_action"), "internal_redirect_action has Envoy go where a target's answer sends it, and a decision is for one request: remove it")
 	}
 	if d := a.GetIdleTimeout(); d.AsDuration() != 0 {
-		k.longer(d, 0, at.at("idle_timeout"), "idle_timeout")
+		k.Longer(d, 0, at.At("idle_timeout"), "idle_timeout")
 	}
 	if d := a.GetMaxStreamDuration().GetMaxStreamDuration(); d.AsDuration() != 0 {
-		k.longer(d, 0, at.at("max_stream_duration"), "max_stream_duration")
+		k.Longer(d, 0, at.At("max_stream_duration"), "max_stream_duration")
 	}
 }

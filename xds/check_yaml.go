@@ -158,13 +158,13 @@ func (w *jsonWriter) text(s string) {
 }
 
 // place is where in the file a message stands.
-type place struct {
+type Place struct {
 	node *yaml.Node // nil when the file does not say it
 	line int
 }
 
-// at follows keys and indices from p. Where the file has no such thing it is the last place that it has.
-func (p place) at(steps ...any) place {
+// At follows keys and indices from p. Where the file has no such thing it is the last place that it has.
+func (p Place) At(steps ...any) Place {
 	for _, step := range steps {
 		next, ok := p.step(step)
 		if !ok {
@@ -175,7 +175,7 @@ func (p place) at(steps ...any) place {
 	return p
 }
 
-func (p place) step(step any) (place, bool) {
+func (p Place) step(step any) (Place, bool) {
 	n := p.node
 	for n != nil && n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -186,12 +186,12 @@ func (p place) step(step any) (place, bool) {
 	switch step := step.(type) {
 	case int:
 		if n.Kind == yaml.SequenceNode && step < len(n.Content) {
-			return place{n.Content[step], n.Content[step].Line}, true
+			return Place{n.Content[step], n.Content[step].Line}, true
 		}
 	case string:
 		for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
 			if key := n.Content[i]; key.Value == step || key.Value == camel(step) {
-				return place{n.Content[i+1], key.Line}, true
+				return Place{n.Content[i+1], key.Line}, true
 			}
 		}
 	}

@@ -20,6 +20,21 @@ import (
 type Kind interface {
 	// Make adds what Envoy is to have for the resources of c that are of this kind.
 	Make(b *Builder, c *config.Config)
+
+	// Check looks at a filter chain of an Envoy file. Where the chain is of this kind it reports what is wrong with it, and returns
+	// true.
+	Check(k *Checker, chain *listenerv3.FilterChain, at Place) bool
+}
+
+// Metadata is the value of a key of gRPC metadata; empty where it has none.
+func Metadata(metadata []*corev3.HeaderValue, key string) string { return metadataOf(metadata, key) }
+
+// Named is the resource of that name, where the file is checked for a configuration. known is true also where it is not.
+func Named[R config.Resource](k *Checker, name string) (r R, known bool) {
+	if k.config == nil {
+		return r, true
+	}
+	return config.Named[R](k.config, name)
 }
 
 // Listener adds a listener of one filter chain. With t its connections are TLS, for one of those protocols (ALPN) where any are

@@ -142,7 +142,7 @@ func checkEnvoyFiles(c *config.Config, tell func(any)) {
 		if err != nil {
 			continue // the configuration's own check says so
 		}
-		for _, p := range xds.CheckFileFor(c, string(file), text) {
+		for _, p := range xds.CheckFileFor(c, string(file), text, envoyKinds()...) {
 			tell(fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message))
 		}
 	}

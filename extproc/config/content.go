@@ -26,7 +26,7 @@ func (k Checker) content(p Path, f io.Reader) {
 	read := func() []byte {
 		text, err := io.ReadAll(io.LimitReader(f, maxContent))
 		if err != nil {
-			k.fail("names %s, which cannot be read: %s", p, reason(err))
+			k.Fail("names %s, which cannot be read: %s", p, reason(err))
 		}
 		return text
 	}
@@ -34,11 +34,11 @@ func (k Checker) content(p Path, f io.Reader) {
 	switch {
 	case strings.HasSuffix(name, "secret_file"), strings.HasSuffix(name, "password_file"), name == "value_file", strings.Contains(k.key, "header_files."):
 		if len(bytes.TrimSpace(read())) == 0 {
-			k.fail("names %s, which is empty: a secret belongs there", p)
+			k.Fail("names %s, which is empty: a secret belongs there", p)
 		}
 	case strings.HasSuffix(name, "ca_file"):
 		if !x509.NewCertPool().AppendCertsFromPEM(read()) {
-			k.fail("names %s, which has no certificate in PEM", p)
+			k.Fail("names %s, which has no certificate in PEM", p)
 		}
 	}
 }
@@ -57,13 +57,13 @@ func (k Checker) keyPair(certificate, key Path) {
 		return
 	}
 	if leaf, _, err := nextCertificate(chain); err != nil {
-		k.at("certificate_file").fail("names %s, which has no certificate in PEM: %v", certificate, err)
+		k.At("certificate_file").Fail("names %s, which has no certificate in PEM: %v", certificate, err)
 		return
 	} else if strings.HasPrefix(k.key, "resources[") {
 		k.takenByEnvoy(certificate, leaf)
 	}
 	if _, err := tls.X509KeyPair(chain, secret); err != nil {
-		k.at("key_file").fail("names %s, which is not the key of %s: %s", key, filepath.Base(string(certificate)), strings.TrimPrefix(err.Error(), "tls: "))
+		k.At("key_file").Fail("names %s, which is not the key of %s: %s", key, filepath.Base(string(certificate)), strings.TrimPrefix(err.Error(), "tls: "))
 	}
 }
 
@@ -72,10 +72,10 @@ func (k Checker) takenByEnvoy(p Path, leaf *x509.Certificate) {
 	case *ecdsa.PublicKey:
 	case *rsa.PublicKey:
 		if bits := public.N.BitLen(); bits < smallestRSA {
-			k.at("certificate_file").fail("names %s, whose RSA key has %d bits, and Envoy takes %d and more", p, bits, smallestRSA)
+			k.At("certificate_file").Fail("names %s, whose RSA key has %d bits, and Envoy takes %d and more", p, bits, smallestRSA)
 		}
 	default:
-		k.at("certificate_file").fail("names %s, whose key is %v, and Envoy takes RSA and ECDSA", p, leaf.PublicKeyAlgorithm)
+		k.At("certificate_file").Fail("names %s, whose key is %v, and Envoy takes RSA and ECDSA", p, leaf.PublicKeyAlgorithm)
 	}
 }
 

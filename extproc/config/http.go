@@ -148,6 +148,9 @@ const (
 // PassesAnswers reports whether answers go from the target to the agent without coming by here.
 func (r *HTTP) PassesAnswers() bool { return r.Attach == "ext_authz" || r.Response == "pass" }
 
+// PlainTarget is target_insecure.
+func (r *HTTP) PlainTarget() bool { return r.TargetInsecure }
+
 // SetDefaults gives what the file leaves out its default.
 func (r *HTTP) SetDefaults() {
 	r.Base.SetDefaults()
@@ -176,76 +179,76 @@ func (r *HTTP) SetDefaults() {
 // Validate reports what is wrong with the resource.
 func (r *HTTP) Validate(k Checker) {
 	r.Base.Validate(k)
-	k.at("target").target(r)
-	r.TargetTLS.validate(k.at("target_tls"))
+	k.At("target").target(r)
+	r.TargetTLS.validate(k.At("target_tls"))
 	if r.TargetTLS != nil && strings.HasPrefix(r.Target, "http://") {
-		k.at("target_tls").fail("is set, and the target is plain http")
+		k.At("target_tls").Fail("is set, and the target is plain http")
 	}
 	if cr := r.Credential; cr != nil {
 		if !headerName.MatchString(cr.Header) {
-			k.at("credential.header").fail("is %q, which is not a header's name", cr.Header)
+			k.At("credential.header").Fail("is %q, which is not a header's name", cr.Header)
 		}
-		if k.at("credential.value_file").required(string(cr.ValueFile)) {
-			k.at("credential.value_file").file(cr.ValueFile)
+		if k.At("credential.value_file").Required(string(cr.ValueFile)) {
+			k.At("credential.value_file").file(cr.ValueFile)
 		}
 	}
-	k.at("attach").oneOf(r.Attach, "ext_proc", "ext_authz")
-	k.at("body").oneOf(r.Body, "inspect", "stream")
-	k.at("response").oneOf(r.Response, "inspect", "pass")
+	k.At("attach").oneOf(r.Attach, "ext_proc", "ext_authz")
+	k.At("body").oneOf(r.Body, "inspect", "stream")
+	k.At("response").oneOf(r.Response, "inspect", "pass")
 	if r.EndWithToken && r.PassesAnswers() {
-		k.at("end_with_token").fail("is true, and answers of this resource do not come by here, so that nothing can end them: leave it out, or use attach: ext_proc and response: inspect")
+		k.At("end_with_token").Fail("is true, and answers of this resource do not come by here, so that nothing can end them: leave it out, or use attach: ext_proc and response: inspect")
 	}
-	k.at("cookies").oneOf(r.Cookies, "remove", "pass", "session")
+	k.At("cookies").oneOf(r.Cookies, "remove", "pass", "session")
 	if r.Cookies == "session" && r.PassesAnswers() {
-		k.at("cookies").fail("is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect")
+		k.At("cookies").Fail("is session, and answers of this resource do not come by here, so that its cookies cannot be sealed: use remove or pass, or attach: ext_proc and response: inspect")
 	}
 	r.validateRewrite(k)
-	k.at("numbers").oneOf(r.Numbers, "double", "exact")
+	k.At("numbers").oneOf(r.Numbers, "double", "exact")
 	for i, name := range r.ResponseHeaders {
 		r.ResponseHeaders[i] = strings.ToLower(name)
 		if err := web.CheckAdded(r.ResponseHeaders[i]); err != nil {
-			k.at("response_headers").index(i).fail("%v", err)
+			k.At("response_headers").index(i).Fail("%v", err)
 		}
 	}
 	for i, u := range r.Upgrades {
-		k.at("upgrades").index(i).oneOf(u, "websocket", "connect")
+		k.At("upgrades").index(i).oneOf(u, "websocket", "connect")
 	}
 	for i, m := range r.Methods {
 		if err := web.CheckMethod(m); err != nil {
-			k.at("methods").index(i).fail("%v", err)
+			k.At("methods").index(i).Fail("%v", err)
 		}
 	}
 	for i, p := range r.Paths {
-		k.at("paths").index(i).oneOf(p, PathForms...)
+		k.At("paths").index(i).oneOf(p, PathForms...)
 	}
 	r.validateHeaders(k)
 	if r.Limits.Headers < 1<<10 || r.Limits.Headers > 1<<20 {
-		k.at("limits.headers").fail("is %d bytes: use 1KiB to 1MiB", r.Limits.Headers)
+		k.At("limits.headers").Fail("is %d bytes: use 1KiB to 1MiB", r.Limits.Headers)
 	}
 	if r.Limits.Values < 1 || r.Limits.Values > 10_000_000 {
-		k.at("limits.values").fail("is %d: use 1 to 10000000", r.Limits.Values)
+		k.At("limits.values").Fail("is %d: use 1 to 10000000", r.Limits.Values)
 	}
 	if d := r.Limits.RequestTime.Std(); d < time.Second || d > 10*time.Minute {
-		k.at("limits.request_time").fail("is %v: use 1s to 10m, and body: stream for requests that take longer", d)
+		k.At("limits.request_time").Fail("is %v: use 1s to 10m, and body: stream for requests that take longer", d)
 	}
 	if r.Limits.RequestBody > 1<<30 {
-		k.at("limits.request_body").fail("is %d bytes, and at most 1GiB is accepted: use body: stream for larger ones", r.Limits.RequestBody)
+		k.At("limits.request_body").Fail("is %d bytes, and at most 1GiB is accepted: use body: stream for larger ones", r.Limits.RequestBody)
 	}
 }
 
 func (r *HTTP) validateRewrite(k Checker) {
 	const how = ", and answers of this resource do not come by here, so that nothing in them can be rewritten: leave it out, or use attach: ext_proc and response: inspect"
 	if *r.RewriteURLs && r.PassesAnswers() {
-		k.at("rewrite_urls").fail("is true" + how)
+		k.At("rewrite_urls").Fail("is true" + how)
 	}
 	if len(r.Rewrite) > 0 && r.PassesAnswers() {
-		k.at("rewrite").fail("is set" + how)
+		k.At("rewrite").Fail("is set" + how)
 	}
 	for i, path := range r.Rewrite {
 		if err := redact.CheckTurned(path); err != nil {
-			k.at("rewrite").index(i).fail("is not a path: %v", err)
+			k.At("rewrite").index(i).Fail("is not a path: %v", err)
 		} else if slices.Contains(r.Rewrite[:i], path) {
-			k.at("rewrite").index(i).fail("%q is named twice", path)
+			k.At("rewrite").index(i).Fail("%q is named twice", path)
 		}
 	}
 }
@@ -256,23 +259,23 @@ func (r *HTTP) validateHeaders(k Checker) {
 		own = strings.ToLower(r.Credential.Header)
 	}
 	for i, name := range r.VolatileHeaders {
-		k := k.at("volatile_headers").index(i)
+		k := k.At("volatile_headers").index(i)
 		prefix, isPrefix := strings.CutSuffix(name, "*")
 		switch err := web.CheckVolatile(name); {
 		case err != nil:
-			k.fail("%v", err)
+			k.Fail("%v", err)
 		case own != "" && (name == own || isPrefix && strings.HasPrefix(own, prefix)):
-			k.fail("is %q, and credential.header is %q, which no agent's request has", name, own)
+			k.Fail("is %q, and credential.header is %q, which no agent's request has", name, own)
 		case slices.Contains(r.IdentityHeaders, name):
-			k.fail("is %q, which identity_headers lets pass: an approval has to bind it", name)
+			k.Fail("is %q, which identity_headers lets pass: an approval has to bind it", name)
 		}
 	}
 	for i, name := range r.IdentityHeaders {
-		k := k.at("identity_headers").index(i)
+		k := k.At("identity_headers").index(i)
 		if err := web.CheckOpened(name); err != nil {
-			k.fail("%v", err)
+			k.Fail("%v", err)
 		} else if name == own {
-			k.fail("is %q, which credential.header sets for this target", name)
+			k.Fail("is %q, which credential.header sets for this target", name)
 		}
 	}
 }
@@ -281,23 +284,23 @@ func (r *HTTP) validateHeaders(k Checker) {
 var PathForms = []string{"encoded-slash", "dot-segments", "double-slash", "backslash", "parameters"}
 
 func (k Checker) target(r *HTTP) {
-	if !k.required(r.Target) {
+	if !k.Required(r.Target) {
 		return
 	}
 	u, err := url.Parse(r.Target)
 	switch {
 	case err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
-		k.fail("is %q: write https://HOST[:PORT]", shown(r.Target))
+		k.Fail("is %q: write https://HOST[:PORT]", shown(r.Target))
 	case u.User != nil:
-		k.fail("has a user or password in it: use credential.value_file")
+		k.Fail("has a user or password in it: use credential.value_file")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		k.fail("is %q: write the host only, without a path", r.Target)
+		k.Fail("is %q: write the host only, without a path", r.Target)
 	case !targetHost.MatchString(u.Hostname()):
-		k.fail("has the host %q, which is not a name or an IP address", u.Hostname())
+		k.Fail("has the host %q, which is not a name or an IP address", u.Hostname())
 	case u.Port() != "" && !isPort(u.Port()):
-		k.fail("has the port %q: use a number from 1 to 65535", u.Port())
+		k.Fail("has the port %q: use a number from 1 to 65535", u.Port())
 	case u.Scheme == "http" && !loopback.Host(u.Hostname()) && !r.TargetInsecure:
-		k.fail("is %q, which is plain http to another machine: use https, or set target_insecure: true beside it", r.Target)
+		k.Fail("is %q, which is plain http to another machine: use https, or set target_insecure: true beside it", r.Target)
 	}
 }
 

@@ -16,6 +16,9 @@ type Resource interface {
 	// Common is what every resource has.
 	Common() *Base
 
+	// PlainTarget reports whether the file accepts that what goes to the target crosses the network in the clear.
+	PlainTarget() bool
+
 	// SetDefaults gives what the file leaves out its default.
 	SetDefaults()
 
@@ -54,6 +57,9 @@ type Base struct {
 	Approval Demand `yaml:"approval"`
 }
 
+// PlainTarget is false: nothing is known of the target.
+func (b *Base) PlainTarget() bool { return false }
+
 // Common is b itself.
 func (b *Base) Common() *Base { return b }
 
@@ -70,21 +76,21 @@ func (b *Base) SetDefaults() { b.Policy = cmp.Or(b.Policy, b.Name) }
 
 // Validate is likewise.
 func (b *Base) Validate(k Checker) {
-	if k.at("name").required(b.Name) && !resourceName.MatchString(b.Name) {
-		k.at("name").fail("is %q: use up to 63 letters, digits, '-' and '_'", b.Name)
+	if k.At("name").Required(b.Name) && !resourceName.MatchString(b.Name) {
+		k.At("name").Fail("is %q: use up to 63 letters, digits, '-' and '_'", b.Name)
 	}
-	if k.at("kind").required(b.Kind) {
-		k.at("kind").oneOf(b.Kind, k.d.kindNames()...)
+	if k.At("kind").Required(b.Kind) {
+		k.At("kind").oneOf(b.Kind, k.d.kindNames()...)
 	}
-	b.Listen.validate(k.at("listen"))
+	b.Listen.validate(k.At("listen"))
 	if !resourceName.MatchString(b.Policy) && b.Name != "" && b.Policy != b.Name {
-		k.at("policy").fail("is %q: write the last part of the package's name, PAYMENTS of data.rules.PAYMENTS", b.Policy)
+		k.At("policy").Fail("is %q: write the last part of the package's name, PAYMENTS of data.rules.PAYMENTS", b.Policy)
 	}
 }
 
 func (c *Config) validateResources(k Checker) {
 	if len(c.Resources) == 0 {
-		k.fail("is required: name at least one target")
+		k.Fail("is required: name at least one target")
 	}
 	names := map[string]bool{}
 	type place struct{ address, host string }
@@ -95,15 +101,15 @@ func (c *Config) validateResources(k Checker) {
 		c.Resources[i].Validate(k)
 		r := c.Resources[i].Common()
 		if r.Hold.Std() > c.Approvals.TTL.Std() {
-			k.at("hold").fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", r.Hold.Std(), c.Approvals.TTL.Std())
+			k.At("hold").Fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", r.Hold.Std(), c.Approvals.TTL.Std())
 		}
 		if names[r.Name] {
-			k.at("name").fail("%q is taken by an earlier resource", r.Name)
+			k.At("name").Fail("%q is taken by an earlier resource", r.Name)
 		}
 		names[r.Name] = true
 		p := place{r.Listen.Address, strings.ToLower(r.Listen.Host)}
 		if other, taken := places[p]; taken {
-			k.at("listen").fail("is the same address and host as resource %q: give one of them another listen.host", other)
+			k.At("listen").Fail("is the same address and host as resource %q: give one of them another listen.host", other)
 		}
 		places[p] = r.Name
 		other, ok := first[r.Listen.Address]
@@ -111,9 +117,9 @@ func (c *Config) validateResources(k Checker) {
 		case !ok:
 			first[r.Listen.Address] = r
 		case other.Kind != r.Kind:
-			k.at("listen.address").fail("is that of resource %q, which is of kind %s: give one of them another address", other.Name, other.Kind)
+			k.At("listen.address").Fail("is that of resource %q, which is of kind %s: give one of them another address", other.Name, other.Kind)
 		case !sameTLS(other.Listen.TLS, r.Listen.TLS):
-			k.at("listen.tls").fail("differs from that of resource %q, which listens on the same address", other.Name)
+			k.At("listen.tls").Fail("differs from that of resource %q, which listens on the same address", other.Name)
 		}
 	}
 }
@@ -123,19 +129,19 @@ func sameTLS(a, b *ServerTLS) bool {
 }
 
 func (l *ResourceListen) validate(k Checker) {
-	if k.at("address").required(l.Address) {
-		k.at("address").address(Address(l.Address))
+	if k.At("address").Required(l.Address) {
+		k.At("address").address(Address(l.Address))
 		host, _, _ := net.SplitHostPort(l.Address)
 		if _, err := netip.ParseAddr(host); err != nil {
-			k.at("address").fail("has the host %q: Envoy listens on an IP address, such as 127.0.0.1 or 0.0.0.0", host)
+			k.At("address").Fail("has the host %q: Envoy listens on an IP address, such as 127.0.0.1 or 0.0.0.0", host)
 		} else if l.TLS == nil && !Address(l.Address).Loopback() && !l.Insecure {
-			k.at("address").fail("is %s, where agents' tokens would cross the network in the clear: set tls, or insecure: true beside it", l.Address)
+			k.At("address").Fail("is %s, where agents' tokens would cross the network in the clear: set tls, or insecure: true beside it", l.Address)
 		}
 	}
 	if l.Host != "" && !hostName.MatchString(l.Host) {
-		k.at("host").fail("is %q: write a host name, without a port", l.Host)
+		k.At("host").Fail("is %q: write a host name, without a port", l.Host)
 	}
-	l.TLS.validate(k.at("tls"))
+	l.TLS.validate(k.At("tls"))
 }
 
 // Named returns the resource called name, where it is of type R.
@@ -185,15 +191,6 @@ func scalarIn(n *yaml.Node, name string) string {
 	}
 	return ""
 }
-
-// At is the Checker of a key within.
-func (k Checker) At(name string) Checker { return k.at(name) }
-
-// Fail reports a problem at the key: a sentence that goes on after its name.
-func (k Checker) Fail(format string, args ...any) { k.fail(format, args...) }
-
-// Required reports whether value is there, and a problem where it is not.
-func (k Checker) Required(value string) bool { return k.required(value) }
 
 // Validate reports what is wrong with the client's end of TLS; nothing where there is none.
 func (t *ClientTLS) Validate(k Checker) { t.validate(k) }

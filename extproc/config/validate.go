@@ -67,7 +67,8 @@ type Checker struct {
 	key string
 }
 
-func (k Checker) at(name string) Checker {
+// At is the checker of a key within.
+func (k Checker) At(name string) Checker {
 	return Checker{k.d, join(k.key, name)}
 }
 
@@ -75,11 +76,9 @@ func (k Checker) index(i int) Checker {
 	return Checker{k.d, k.key + "[" + strconv.Itoa(i) + "]"}
 }
 
-// fail reports a problem at this key, on its own line or, where the file does not have the key, on that of the nearest
-// key above it.
-//
-// Where a problem was found in reading the key, nothing more is said of it.
-func (k Checker) fail(format string, args ...any) {
+// Fail reports a problem at this key: a sentence that goes on after the key's name. Its line is the key's own, or that of the nearest
+// key above it that the file has. Where a problem was found in reading the key, nothing more is said of it.
+func (k Checker) Fail(format string, args ...any) {
 	if k.d.unread(k.key) {
 		return
 	}
@@ -90,16 +89,17 @@ func (k Checker) fail(format string, args ...any) {
 	k.d.problem(line, k.key, format, args...)
 }
 
-func (k Checker) required(value string) bool {
+// Required reports whether value is there, and a problem where it is not.
+func (k Checker) Required(value string) bool {
 	if value == "" {
-		k.fail("is required")
+		k.Fail("is required")
 	}
 	return value != ""
 }
 
 func (k Checker) oneOf(value string, known ...string) {
 	if !slices.Contains(known, value) {
-		k.fail("is %q, and must be one of %s", value, strings.Join(known, ", "))
+		k.Fail("is %q, and must be one of %s", value, strings.Join(known, ", "))
 	}
 }
 
@@ -110,12 +110,12 @@ func (k Checker) file(p Path) {
 	}
 	f, err := os.Open(string(p))
 	if err != nil {
-		k.fail("names %s, which cannot be read: %s", p, reason(err))
+		k.Fail("names %s, which cannot be read: %s", p, reason(err))
 		return
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.IsDir() {
-		k.fail("names %s, which is a directory and not a file", p)
+		k.Fail("names %s, which is a directory and not a file", p)
 		return
 	}
 	k.content(p, f)
@@ -132,26 +132,26 @@ var (
 func (c *Config) validate(d *decoder) {
 	k := Checker{d: d}
 	if !nodeName.MatchString(c.Node) {
-		k.at("node").fail("is %q: use up to 63 letters, digits, '-', '_' and '.'", c.Node)
+		k.At("node").Fail("is %q: use up to 63 letters, digits, '-', '_' and '.'", c.Node)
 	}
-	k.at("data").required(string(c.Data))
-	if k.at("policies").required(string(c.Policies)) {
+	k.At("data").Required(string(c.Data))
+	if k.At("policies").Required(string(c.Policies)) {
 		if _, err := os.Stat(string(c.Policies)); err != nil {
-			k.at("policies").fail("names %s, which cannot be read: %s", c.Policies, reason(err))
+			k.At("policies").Fail("names %s, which cannot be read: %s", c.Policies, reason(err))
 		}
 	}
-	c.validateListen(k.at("listen"))
-	c.validateAgents(k.at("agents"))
+	c.validateListen(k.At("listen"))
+	c.validateAgents(k.At("agents"))
 	if c.People != nil {
-		c.People.validate(k.at("people"))
+		c.People.validate(k.At("people"))
 	}
-	c.Approvals.validate(k.at("approvals"))
-	c.Evidence.validate(k.at("evidence"))
+	c.Approvals.validate(k.At("approvals"))
+	c.Evidence.validate(k.At("evidence"))
 	if m := c.Limits.Memory; m != 0 && m < 8<<20 {
-		k.at("limits.memory").fail("is %d bytes: use at least 8MiB", m)
+		k.At("limits.memory").Fail("is %d bytes: use at least 8MiB", m)
 	}
-	c.Envoy.validate(k.at("envoy"))
-	c.validateResources(k.at("resources"))
+	c.Envoy.validate(k.At("envoy"))
+	c.validateResources(k.At("resources"))
 	c.validatePlaces(k)
 }
 
@@ -165,39 +165,39 @@ func (c *Config) validatePlaces(k Checker) {
 			continue
 		}
 		if other := taken[x.address]; other != "" {
-			k.at(x.key).fail("is %s, and so is %s: give each an address of its own", x.address, other)
+			k.At(x.key).Fail("is %s, and so is %s: give each an address of its own", x.address, other)
 		}
 		taken[x.address] = x.key
 	}
 	for i := range c.Resources {
 		if other := taken[c.Resources[i].Common().Listen.Address]; other != "" {
-			k.at("resources").index(i).at("listen.address").fail("is %s, and so is %s: Envoy listens here, and needs an address of its own", c.Resources[i].Common().Listen.Address, other)
+			k.At("resources").index(i).At("listen.address").Fail("is %s, and so is %s: Envoy listens here, and needs an address of its own", c.Resources[i].Common().Listen.Address, other)
 		}
 	}
 }
 
 func (c *Config) validateListen(k Checker) {
-	k.at("envoy").address(c.Listen.Envoy)
+	k.At("envoy").address(c.Listen.Envoy)
 	if _, unix := c.Listen.Envoy.Unix(); !unix {
 		if t := c.Listen.EnvoyTLS; t == nil || t.ClientCAFile == "" {
-			k.at("envoy").fail("is a TCP address, so Envoy must prove itself: set listen.envoy_tls with certificate_file, key_file and client_ca_file, or use unix:PATH")
+			k.At("envoy").Fail("is a TCP address, so Envoy must prove itself: set listen.envoy_tls with certificate_file, key_file and client_ca_file, or use unix:PATH")
 		}
 	}
-	c.Listen.EnvoyTLS.validate(k.at("envoy_tls"))
-	c.Listen.ConsoleTLS.validate(k.at("console_tls"))
+	c.Listen.EnvoyTLS.validate(k.At("envoy_tls"))
+	c.Listen.ConsoleTLS.validate(k.At("console_tls"))
 	if c.Listen.Admin != "none" {
-		k.at("admin").address(c.Listen.Admin)
+		k.At("admin").address(c.Listen.Admin)
 		if !c.Listen.Admin.Loopback() && !c.Listen.AdminInsecure {
-			k.at("admin").fail("is %s, which other machines can reach, over plain HTTP: use a loopback address, or set listen.admin_insecure: true", c.Listen.Admin)
+			k.At("admin").Fail("is %s, which other machines can reach, over plain HTTP: use a loopback address, or set listen.admin_insecure: true", c.Listen.Admin)
 		}
 	}
 	if c.Listen.Console != "" {
-		k.at("console").address(c.Listen.Console)
+		k.At("console").address(c.Listen.Console)
 		if !c.Listen.Console.Loopback() && c.Listen.ConsoleTLS == nil {
-			k.at("console").fail("is %s, where approvers' sessions would cross the network in the clear: set listen.console_tls, or use a loopback address", c.Listen.Console)
+			k.At("console").Fail("is %s, where approvers' sessions would cross the network in the clear: set listen.console_tls, or use a loopback address", c.Listen.Console)
 		}
 		if !c.Listen.Console.namesHost() && c.Approvals.ConsoleURL == "" {
-			k.at("console").fail("is %s, an address that nobody can open, and links that agents and approvers get would lead there: set approvals.console_url", c.Listen.Console)
+			k.At("console").Fail("is %s, an address that nobody can open, and links that agents and approvers get would lead there: set approvals.console_url", c.Listen.Console)
 		}
 	}
 }
@@ -206,17 +206,17 @@ func (c *Config) validateListen(k Checker) {
 func (k Checker) address(a Address) {
 	if path, ok := a.Unix(); ok {
 		if len(path) > 107 {
-			k.fail("is a socket path of %d bytes, and the system takes 107: use a shorter one, such as unix:/run/countersign/envoy.sock", len(path))
+			k.Fail("is a socket path of %d bytes, and the system takes 107: use a shorter one, such as unix:/run/countersign/envoy.sock", len(path))
 		}
 		return
 	}
 	_, port, err := net.SplitHostPort(string(a))
 	if err != nil {
-		k.fail("is %q: write HOST:PORT or unix:PATH", a)
+		k.Fail("is %q: write HOST:PORT or unix:PATH", a)
 		return
 	}
 	if !isPort(port) {
-		k.fail("has the port %q: use a number from 1 to 65535", port)
+		k.Fail("has the port %q: use a number from 1 to 65535", port)
 	}
 }
 
@@ -241,27 +241,27 @@ func (t *ServerTLS) validate(k Checker) {
 	if t == nil {
 		return
 	}
-	k.at("certificate_file").required(string(t.CertificateFile))
-	k.at("key_file").required(string(t.KeyFile))
-	k.at("certificate_file").file(t.CertificateFile)
-	k.at("key_file").file(t.KeyFile)
+	k.At("certificate_file").Required(string(t.CertificateFile))
+	k.At("key_file").Required(string(t.KeyFile))
+	k.At("certificate_file").file(t.CertificateFile)
+	k.At("key_file").file(t.KeyFile)
 	k.keyPair(t.CertificateFile, t.KeyFile)
-	k.at("client_ca_file").file(t.ClientCAFile)
+	k.At("client_ca_file").file(t.ClientCAFile)
 }
 
 func (t *ClientTLS) validate(k Checker) {
 	if t == nil {
 		return
 	}
-	k.at("ca_file").file(t.CAFile)
+	k.At("ca_file").file(t.CAFile)
 	k.pair(t.CertificateFile, t.KeyFile)
 }
 
 func (k Checker) pair(certificate, key Path) {
-	k.at("certificate_file").file(certificate)
-	k.at("key_file").file(key)
+	k.At("certificate_file").file(certificate)
+	k.At("key_file").file(key)
 	if (certificate == "") != (key == "") {
-		k.at("certificate_file").fail("and key_file go together: set both or neither")
+		k.At("certificate_file").Fail("and key_file go together: set both or neither")
 	}
 	k.keyPair(certificate, key)
 }
@@ -270,140 +270,140 @@ var asymmetric = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512", 
 
 func (c *Config) validateAgents(k Checker) {
 	if len(c.Agents) == 0 {
-		k.fail("is required: name at least one issuer of access tokens, or nobody can act")
+		k.Fail("is required: name at least one issuer of access tokens, or nobody can act")
 	}
 	seen := map[string]bool{}
 	for i := range c.Agents {
 		a, k := &c.Agents[i], k.index(i)
 		if seen[a.Issuer] {
-			k.at("issuer").fail("%s is named twice", a.Issuer)
+			k.At("issuer").Fail("%s is named twice", a.Issuer)
 		}
 		seen[a.Issuer] = true
 		if a.Kind == "mtls" {
 			a.validateCertificates(k)
 			continue
 		}
-		k.at("issuer").issuer(a.Issuer, a.Insecure)
+		k.At("issuer").issuer(a.Issuer, a.Insecure)
 		if len(a.Certificates) > 0 {
-			k.at("certificates").fail("is for kind mtls")
+			k.At("certificates").Fail("is for kind mtls")
 		}
 		if len(a.Audience) == 0 || slices.Contains(a.Audience, "") {
-			k.at("audience").fail("is required: a token must be meant for this gateway, so name at least one audience")
+			k.At("audience").Fail("is required: a token must be meant for this gateway, so name at least one audience")
 		}
-		k.at("algorithms").algorithms(a.Algorithms)
-		k.at("kind").oneOf(a.Kind, "oauth", "entra", "kubernetes", "github", "spiffe", "mtls")
+		k.At("algorithms").algorithms(a.Algorithms)
+		k.At("kind").oneOf(a.Kind, "oauth", "entra", "kubernetes", "github", "spiffe", "mtls")
 		if a.Kind == "entra" && len(a.Tenants) == 0 {
-			k.at("tenants").fail("is required for kind entra: name the tenant ids (tid) whose tokens are accepted")
+			k.At("tenants").Fail("is required for kind entra: name the tenant ids (tid) whose tokens are accepted")
 		}
 		if a.Skew.Std() > time.Minute {
-			k.at("skew").fail("is %v, and at most 60s is accepted", a.Skew.Std())
+			k.At("skew").Fail("is %v, and at most 60s is accepted", a.Skew.Std())
 		}
 		if a.PeopleClaim != "" && (c.People == nil || c.People.Claim == "") {
-			k.at("people_claim").fail("is %q, and people.claim, which must name the same person, is not set", a.PeopleClaim)
+			k.At("people_claim").Fail("is %q, and people.claim, which must name the same person, is not set", a.PeopleClaim)
 		}
-		k.at("ca_file").file(a.CAFile)
-		k.at("jwks_file").file(a.JWKSFile)
+		k.At("ca_file").file(a.CAFile)
+		k.At("jwks_file").file(a.JWKSFile)
 	}
 }
 
 // validateCertificates is about an issuer of kind mtls.
 func (a *Agent) validateCertificates(k Checker) {
-	if u, err := url.Parse(a.Issuer); k.at("issuer").required(a.Issuer) && (err != nil || u.Scheme == "") {
-		k.at("issuer").fail("is %q: write spiffe://TRUST-DOMAIN, or a name with a scheme, such as urn:example:ca", shown(a.Issuer))
+	if u, err := url.Parse(a.Issuer); k.At("issuer").Required(a.Issuer) && (err != nil || u.Scheme == "") {
+		k.At("issuer").Fail("is %q: write spiffe://TRUST-DOMAIN, or a name with a scheme, such as urn:example:ca", shown(a.Issuer))
 	}
-	if k.at("ca_file").required(string(a.CAFile)) {
-		k.at("ca_file").file(a.CAFile)
+	if k.At("ca_file").Required(string(a.CAFile)) {
+		k.At("ca_file").file(a.CAFile)
 	}
 	if len(a.Certificates) == 0 && !strings.HasPrefix(a.Issuer, "spiffe://") {
-		k.at("certificates").fail("is required where issuer is no spiffe://TRUST-DOMAIN: say which certificate is whose")
+		k.At("certificates").Fail("is required where issuer is no spiffe://TRUST-DOMAIN: say which certificate is whose")
 	}
 	for subject, name := range a.Certificates {
 		if subject == "" || name == "" {
-			k.at("certificates").fail("has %q for %q: write the subject of a certificate, and what its agent is called", name, subject)
+			k.At("certificates").Fail("has %q for %q: write the subject of a certificate, and what its agent is called", name, subject)
 		}
 	}
 	if len(a.Audience) > 0 {
-		k.at("audience").fail("is for tokens, and agents of kind mtls have certificates")
+		k.At("audience").Fail("is for tokens, and agents of kind mtls have certificates")
 	}
 }
 
 func (k Checker) issuer(issuer string, insecure bool) {
-	if !k.required(issuer) {
+	if !k.Required(issuer) {
 		return
 	}
 	u, err := url.Parse(issuer)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
-		k.fail("is %q: write the issuer's exact URL, https://HOST[/PATH]", shown(issuer))
+		k.Fail("is %q: write the issuer's exact URL, https://HOST[/PATH]", shown(issuer))
 		return
 	}
 	if u.Scheme == "http" && !loopback.Host(u.Hostname()) && !insecure {
-		k.fail("is %q, whose keys would come over plain http: use https, or set insecure: true beside it", issuer)
+		k.Fail("is %q, whose keys would come over plain http: use https, or set insecure: true beside it", issuer)
 	}
 }
 
 func (k Checker) algorithms(list []string) {
 	if len(list) == 0 {
-		k.fail("is empty: name at least one, or leave the key out for RS256 and ES256")
+		k.Fail("is empty: name at least one, or leave the key out for RS256 and ES256")
 	}
 	for i, a := range list {
 		if !slices.Contains(asymmetric, a) {
-			k.index(i).fail("is %q, and must be one of %s", a, strings.Join(asymmetric, ", "))
+			k.index(i).Fail("is %q, and must be one of %s", a, strings.Join(asymmetric, ", "))
 		}
 	}
 }
 
 func (p *People) validate(k Checker) {
-	k.at("issuer").issuer(p.Issuer, p.Insecure)
-	k.at("client_id").required(p.ClientID)
-	k.at("kind").oneOf(p.Kind, "oauth", "entra")
+	k.At("issuer").issuer(p.Issuer, p.Insecure)
+	k.At("client_id").Required(p.ClientID)
+	k.At("kind").oneOf(p.Kind, "oauth", "entra")
 	if len(p.Clients) == 0 || p.ClientID != "" && slices.Contains(p.Clients, "") {
-		k.at("clients").fail("names no client: name those whose tokens the API accepts, or leave the key out for people.client_id")
+		k.At("clients").Fail("names no client: name those whose tokens the API accepts, or leave the key out for people.client_id")
 	}
-	k.at("client_secret_file").file(p.ClientSecretFile)
-	k.at("ca_file").file(p.CAFile)
-	k.at("algorithms").algorithms(p.Algorithms)
+	k.At("client_secret_file").file(p.ClientSecretFile)
+	k.At("ca_file").file(p.CAFile)
+	k.At("algorithms").algorithms(p.Algorithms)
 }
 
 func (a *Approvals) validate(k Checker) {
 	if a.Store != "embedded" {
 		u, err := url.Parse(a.Store)
 		if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Host == "" {
-			k.at("store").fail("is %q: use embedded, or redis://HOST:PORT/DB or rediss://HOST:PORT/DB", shown(a.Store))
+			k.At("store").Fail("is %q: use embedded, or redis://HOST:PORT/DB or rediss://HOST:PORT/DB", shown(a.Store))
 		} else if _, has := u.User.Password(); has {
-			k.at("store").fail("has a password in it: secrets are files, not configuration")
+			k.At("store").Fail("has a password in it: secrets are files, not configuration")
 		} else if u.Scheme == "redis" && !a.Redis.Insecure && !loopbackHosts(u.Host) {
-			k.at("store").fail("is %q, which is plain text to another machine: use rediss, or set approvals.redis.insecure: true", shown(a.Store))
+			k.At("store").Fail("is %q, which is plain text to another machine: use rediss, or set approvals.redis.insecure: true", shown(a.Store))
 		}
 	}
-	a.Redis.validate(k.at("redis"))
+	a.Redis.validate(k.At("redis"))
 	for name, n := range map[string]int{"total": a.Limits.Total, "per_agent": a.Limits.PerAgent, "per_resource": a.Limits.PerResource, "rate": a.Limits.Rate} {
 		if n < 1 || n > 1_000_000 {
-			k.at("limits").at(name).fail("is %d: use 1 to 1000000", n)
+			k.At("limits").At(name).Fail("is %d: use 1 to 1000000", n)
 		}
 	}
 	if a.ConsoleURL != "" {
-		k := k.at("console_url")
+		k := k.At("console_url")
 		k.issuer(a.ConsoleURL, true)
 		switch u, err := url.Parse(a.ConsoleURL); {
 		case err != nil: // reported
 		case u.Path != "" && u.Path != "/":
-			k.fail("is %q: write https://HOST[:PORT], without a path", shown(a.ConsoleURL))
+			k.Fail("is %q: write https://HOST[:PORT], without a path", shown(a.ConsoleURL))
 		case u.Host != "" && !Address(net.JoinHostPort(u.Hostname(), "1")).namesHost():
-			k.fail("is %q, an address that nobody can open: write the one that approvers use", a.ConsoleURL)
+			k.Fail("is %q, an address that nobody can open: write the one that approvers use", a.ConsoleURL)
 		}
 	}
 	if a.Webhook != nil {
-		a.Webhook.validate(k.at("webhook"))
+		a.Webhook.validate(k.At("webhook"))
 	}
 	if a.Hold.Std() > a.TTL.Std() {
-		k.at("hold").fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", a.Hold.Std(), a.TTL.Std())
+		k.At("hold").Fail("is %v, longer than approvals.ttl, %v: a request would expire while it is held", a.Hold.Std(), a.TTL.Std())
 	}
 }
 
 func (r *Redis) validate(k Checker) {
-	k.at("password_file").file(r.PasswordFile)
-	k.at("sentinel_password_file").file(r.SentinelPasswordFile)
-	k.at("ca_file").file(r.CAFile)
+	k.At("password_file").file(r.PasswordFile)
+	k.At("sentinel_password_file").file(r.SentinelPasswordFile)
+	k.At("ca_file").file(r.CAFile)
 	k.pair(r.CertificateFile, r.KeyFile)
 }
 
@@ -418,71 +418,71 @@ func loopbackHosts(list string) bool {
 }
 
 func (w *Webhook) validate(k Checker) {
-	if k.at("secret_file").required(string(w.SecretFile)) {
-		k.at("secret_file").file(w.SecretFile)
+	if k.At("secret_file").Required(string(w.SecretFile)) {
+		k.At("secret_file").file(w.SecretFile)
 	}
-	k.at("ca_file").file(w.CAFile)
-	if k = k.at("url"); !k.required(w.URL) {
+	k.At("ca_file").file(w.CAFile)
+	if k = k.At("url"); !k.Required(w.URL) {
 		return
 	}
 	u, err := url.Parse(w.URL)
 	switch {
 	case err != nil || u.Hostname() == "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http":
-		k.fail("is %q: write https://HOST[:PORT][/PATH]", shown(w.URL))
+		k.Fail("is %q: write https://HOST[:PORT][/PATH]", shown(w.URL))
 	case u.User != nil:
-		k.fail("has a user or password in it: the receiver knows the gateway by the signature")
+		k.Fail("has a user or password in it: the receiver knows the gateway by the signature")
 	case u.Scheme == "http" && !loopback.Host(u.Hostname()) && !w.Insecure:
-		k.fail("is %q, which is plain http to another machine: use https, or set insecure: true beside it", w.URL)
+		k.Fail("is %q, which is plain http to another machine: use https, or set insecure: true beside it", w.URL)
 	}
 }
 
 func (e *Evidence) validate(k Checker) {
 	if e.Heartbeat.Std() < time.Second/10 || e.Heartbeat.Std() > time.Hour {
-		k.at("heartbeat").fail("is %v: use 100ms to 1h", e.Heartbeat.Std())
+		k.At("heartbeat").Fail("is %v: use 100ms to 1h", e.Heartbeat.Std())
 	}
 	if e.Checkpoint.Std() < time.Second/10 || e.Checkpoint.Std() > time.Hour {
-		k.at("checkpoint").fail("is %v: use 100ms to 1h", e.Checkpoint.Std())
+		k.At("checkpoint").Fail("is %v: use 100ms to 1h", e.Checkpoint.Std())
 	}
 	if e.Segment < 4<<10 {
-		k.at("segment").fail("is %d bytes: use at least 4KiB", e.Segment)
+		k.At("segment").Fail("is %d bytes: use at least 4KiB", e.Segment)
 	}
 	if e.OTLP == nil {
 		return
 	}
-	o, k := e.OTLP, k.at("otlp")
-	if !k.at("endpoint").required(o.Endpoint) {
+	o, k := e.OTLP, k.At("otlp")
+	if !k.At("endpoint").Required(o.Endpoint) {
 		return
 	}
 	if strings.Contains(o.Endpoint, "://") {
-		k.at("endpoint").fail("is %q: write HOST:PORT, without a scheme; TLS is used unless insecure: true", o.Endpoint)
+		k.At("endpoint").Fail("is %q: write HOST:PORT, without a scheme; TLS is used unless insecure: true", o.Endpoint)
 		return
 	}
-	k.at("endpoint").address(Address(o.Endpoint))
-	k.at("ca_file").file(o.CAFile)
+	k.At("endpoint").address(Address(o.Endpoint))
+	k.At("ca_file").file(o.CAFile)
 	k.pair(o.CertificateFile, o.KeyFile)
 	if o.Insecure && !Address(o.Endpoint).Loopback() && !o.InsecureNetwork {
-		k.at("insecure").fail("is true, and %s is not on loopback: use TLS, or set insecure_network: true beside it", o.Endpoint)
+		k.At("insecure").Fail("is true, and %s is not on loopback: use TLS, or set insecure_network: true beside it", o.Endpoint)
 	}
 	if o.Insecure && (o.CAFile != "" || o.CertificateFile != "") {
-		k.at("insecure").fail("is true beside TLS files: remove the one or the others")
+		k.At("insecure").Fail("is true beside TLS files: remove the one or the others")
 	}
 	for name, file := range o.HeaderFiles {
-		k.at("header_files." + name).file(resolvePath(k.d.dir, file))
+		k.At("header_files." + name).file(resolvePath(k.d.dir, file))
 		o.HeaderFiles[name] = string(resolvePath(k.d.dir, file))
 	}
 }
 
 func (e *Envoy) validate(k Checker) {
-	k.at("path").file(e.Path)
+	k.At("path").file(e.Path)
 	if e.Concurrency < 0 || e.Concurrency > 1024 {
-		k.at("concurrency").fail("is %d: use 0 to 1024", e.Concurrency)
+		k.At("concurrency").Fail("is %d: use 0 to 1024", e.Concurrency)
 	}
-	k.at("log_level").oneOf(e.LogLevel, "trace", "debug", "info", "warning", "warn", "error", "critical", "off")
-	k.at("admin").address(e.Admin)
+	k.At("log_level").oneOf(e.LogLevel, "trace", "debug", "info", "warning", "warn", "error", "critical", "off")
+	k.At("admin").address(e.Admin)
 	if !e.Admin.Loopback() {
-		k.at("admin").fail("is %s: Envoy's admin interface can change and stop it, so only loopback or unix:PATH is accepted", e.Admin)
+		k.At("admin").Fail("is %s: Envoy's admin interface can change and stop it, so only loopback or unix:PATH is accepted", e.Admin)
 	}
 	for i, f := range e.Files {
-		k.at("files").index(i).file(f)
+		k.At("files").index(i).file(f)
 	}
 }

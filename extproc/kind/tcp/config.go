@@ -10,6 +10,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/loopback"
+	"github.com/countersign/countersign/extproc/loopback"
 )
 
 //go:embed config.go
@@ -35,6 +36,9 @@ type Limits struct {
 	Idle           config.Duration `yaml:"idle"`            // how long a connection may rest. 1h by default.
 	ConnectionTime config.Duration `yaml:"connection_time"` // how long a connection may last. 24h by default.
 }
+
+// PlainTarget is target_insecure.
+func (r *Resource) PlainTarget() bool { return r.TargetInsecure }
 
 // SetDefaults gives what the file leaves out its default.
 func (r *Resource) SetDefaults() {
