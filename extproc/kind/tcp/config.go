@@ -10,7 +10,6 @@ import (
 
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/loopback"
-	"github.com/countersign/countersign/extproc/loopback"
 )
 
 //go:embed config.go
