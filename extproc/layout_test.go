@@ -72,7 +72,7 @@ var mayImport = map[string][]string{
 	"extproc/evidence":      {"extproc/guard", "extproc/gate", "extproc/datafile"},
 	"extproc/evidence/otlp": {"extproc/guard", "extproc/gate", "extproc/evidence", "extproc/datafile"},
 	"extproc/extproctest/":  {"extproc/extproctest"},
-	"extproc/kind":          {"extproc/config", "extproc/lane", "extproc/policy", "extproc/redact", "xds"},
+	"extproc/kind":          {"extproc/config", "extproc/gate", "extproc/lane", "extproc/policy", "extproc/redact", "xds"},
 	"extproc/kind/":         {"extproc/loopback", "extproc", "extproc/config", "extproc/gate", "extproc/inspect/", "extproc/kind", "extproc/lane", "extproc/policy", "xds"},
 	"extproc/lane":          {"extproc/guard", "extproc/gate", "extproc/identity"},
 	"extproc/identity":      {"extproc/loopback", "extproc/guard", "extproc/gate"},

@@ -10,6 +10,7 @@ import (
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/kind"
 	"github.com/countersign/countersign/extproc/redact"
 )
 
@@ -54,12 +55,16 @@ func (a *asking) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (boo
 }
 
 func (a *asking) Ask(ctx context.Context, q *gate.Question) (p gate.Pending, recorded func() error, err error) {
-	shown, err := a.shown(q)
+	k, err := kindNamed(q.Operation.Resource.Kind)
+	if err != nil {
+		return gate.Pending{}, nil, err
+	}
+	shown, err := a.shown(q, k)
 	if err != nil {
 		return gate.Pending{}, nil, &gate.AskRefused{Reason: "the operation cannot be shown to a person: " + err.Error()}
 	}
 	r, _, recorded, err := a.desk.Begin(ctx, approval.Asking{
-		Operation: q.Operation, Digest: q.Digest, Verdict: q.Verdict, Shown: shown,
+		Operation: q.Operation, Digest: q.Digest, Verdict: q.Verdict, Shown: shown, First: k.Card.First,
 		History: a.history.of(q.Operation), Demand: a.demands[q.Operation.Resource.Name],
 		Only: q.Operation.Named,
 	})
@@ -110,12 +115,15 @@ func (a *asking) answer(ctx context.Context, id string) (gate.Answer, error) {
 // shown is the operation's detail as an approver may see it. Every redaction masks here, also one that removes: a person
 // must see that there is a value, though not which. One that the policy has on the card is not hidden there, unless another
 // redaction hides it.
-func (a *asking) shown(q *gate.Question) (gate.Object, error) {
+func (a *asking) shown(q *gate.Question, k kind.Kind) (gate.Object, error) {
 	detail, err := expanded(q.Operation.Detail.Object())
 	if err != nil {
 		return nil, err
 	}
-	if why := unseen(detail); why != "" {
+	if k.Card.Unseen == nil {
+		return nil, errors.New("nothing is known of how to show an operation on " + q.Operation.Resource.Kind)
+	}
+	if why := k.Card.Unseen(detail); why != "" {
 		return nil, errors.New(why)
 	}
 	if len(q.Verdict.Redactions) == 0 {
@@ -144,13 +152,13 @@ func (a *asking) shown(q *gate.Question) (gate.Object, error) {
 	for i, m := range detail {
 		values, several := m.Value.([]any)
 		switch {
-		case m.Name == "bodies" && several: // to a path each of them is a document
+		case m.Name == k.Policy.Bodies && several: // to a path each of them is a document
 			for n, v := range values {
 				if values[n], err = redactValue(body, v); err != nil {
 					return nil, fmt.Errorf("%s: %w", m.Name, err)
 				}
 			}
-		case m.Name == "body":
+		case m.Name == k.Policy.Body:
 			m.Value, err = redactValue(body, m.Value)
 		default:
 			m.Value, err = redactValue(rest, m.Value)
@@ -176,31 +184,6 @@ func expanded(detail gate.Object) (gate.Object, error) {
 		}
 	}
 	return detail, nil
-}
-
-// unseen says why a person could not see all that would run; empty where they can. What is streamed past is not in the digest
-// that an approval binds to, and of a body that is neither JSON nor a form, or of a file in one, only the digest could be shown.
-func unseen(detail gate.Object) string {
-	if streamed, _ := detail.Get("body_streamed"); streamed == true {
-		return "this resource streams bodies past, so that an approval could not bind to one; set body: inspect for what needs approval"
-	}
-	bytes, _ := detail.Get("body_bytes")
-	_, isJSON := detail.Get("body")
-	_, areJSON := detail.Get("bodies")
-	form, _ := detail.Get("form")
-	fields, _ := form.(gate.Object)
-	multipart, _ := detail.Get("multipart")
-	parts, _ := multipart.([]any)
-	for _, p := range parts {
-		part, _ := p.(gate.Object)
-		if _, shown := part.Get("value"); !shown {
-			return "a part of its body is not text, or a file of much text, and a person would approve what they cannot see"
-		}
-	}
-	if n, ok := bytes.(int64); ok && n > 0 && !isJSON && !areJSON && len(fields) == 0 && multipart == nil {
-		return "its body is neither JSON nor a form, and a person would approve what they cannot see"
-	}
-	return ""
 }
 
 func redactValue(p *redact.Plan, v any) (any, error) {

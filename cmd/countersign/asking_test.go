@@ -1,11 +1,24 @@
 package main
 
 import (
+	"encoding/json"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/countersign/countersign/extproc"
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/approval/approvaltest"
+	"github.com/countersign/countersign/extproc/approval/embedded"
+	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/kind"
+	"github.com/countersign/countersign/extproc/kind/http"
+	"github.com/countersign/countersign/extproc/kind/tcp"
+	"github.com/countersign/countersign/extproc/lane"
 )
 
 // TestACardOfSeveralValuesIsRedacted: to a path each value of a body of several is a document, on a card too.
@@ -29,7 +42,7 @@ func TestACardOfSeveralValuesIsRedacted(t *testing.T) {
 	shown, err := a.shown(&gate.Question{
 		Operation: &gate.Operation{Detail: request},
 		Verdict:   gate.Verdict{Effect: gate.Ask, Redactions: []gate.Redaction{{Path: "$.ssn"}, {Path: "$.a.ssn", With: gate.Remove}}},
-	})
+	}, http.Kind)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +81,7 @@ func TestACardShowsWhatPolicyPutsOnIt(t *testing.T) {
 		{[]gate.Redaction{{Path: "$.email", OnCard: true}, {Detect: "email"}}, `{"email":"[redacted]","name":"Ada","ssn":"219-09-9999"}`},
 		{[]gate.Redaction{{Path: "$.email", OnCard: true}, {Path: "$.*"}}, `{"email":"[redacted]","name":"[redacted]","ssn":"[redacted]"}`},
 	} {
-		shown, err := a.shown(&gate.Question{Operation: &gate.Operation{Detail: request}, Verdict: gate.Verdict{Effect: gate.Ask, Redactions: c.redact}})
+		shown, err := a.shown(&gate.Question{Operation: &gate.Operation{Detail: request}, Verdict: gate.Verdict{Effect: gate.Ask, Redactions: c.redact}}, http.Kind)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,5 +89,54 @@ func TestACardShowsWhatPolicyPutsOnIt(t *testing.T) {
 		if text, err := gate.AppendJSON(nil, body); err != nil || string(text) != c.want {
 			t.Errorf("%+v: the card has %s, %v; want %s", c.redact, text, err, c.want)
 		}
+	}
+}
+
+// connectionOf is a connection to resource r as the gate judges it.
+func connectionOf(r string, c extproc.Connection) *gate.Operation {
+	conf := &tcp.Resource{Base: config.Base{Name: r, Kind: "tcp"}, Target: "tcp://db.internal:5432"}
+	var of lane.Resource
+	tcp.Kind.Own(conf, kind.Shared{}, &of)
+	verb, target, detail := of.Own.(extproc.Connected).Connection(c)
+	return &gate.Operation{
+		ID: gate.NewID(time.Now()), Protocol: "tcp", Verb: verb, Target: target, Detail: detail,
+		Resource:  gate.Resource{Name: r, Kind: "tcp"},
+		Principal: &gate.Principal{Issuer: "workloads", Subject: "spiffe://example/agent", Kind: "agent"},
+	}
+}
+
+// TestACardOfAConnection: a card is of any kind of operation, and has first what its kind says. Where a kind does not say how its
+// operations are shown, and of a kind that is none, nobody is asked.
+func TestACardOfAConnection(t *testing.T) {
+	store, err := embedded.Open(filepath.Join(t.TempDir(), "approvals.db"), embedded.Options{NoSync: true})
+	must(t, err)
+	defer func() { must(t, store.Close()) }()
+	desk, err := approval.NewDesk(approval.Options{Store: store, Recorder: &approvaltest.Journal{}, Node: "n", People: "https://people.example"})
+	must(t, err)
+	a := &asking{desk: desk, history: newHistory()}
+	q := &gate.Question{
+		Operation: connectionOf("ledger", extproc.Connection{Local: "10.0.0.1:6432", ServerName: "ledger.example"}), Digest: "d",
+		Verdict: gate.Verdict{Effect: gate.Ask, RulesDigest: "r", Asks: []gate.AskRule{{Rule: gate.Rule{Package: "ledger", ID: "a"}, Approvers: []string{"dba"}, Quorum: 1}}},
+	}
+	pending, recorded, err := a.Ask(t.Context(), q)
+	must(t, err)
+	must(t, recorded())
+	r, err := desk.Get(t.Context(), pending.ID)
+	must(t, err)
+	var card cardView
+	must(t, json.Unmarshal(r.Card, &card))
+	var rows []string
+	for _, row := range card.What.Detail {
+		rows = append(rows, row.Path.Text+" = "+row.Value.Text)
+	}
+	if want := []string{"server_name = ledger.example", "destination = 10.0.0.1:6432"}; !slices.Equal(rows, want) || card.What.Verb.Text != "CONNECT" || card.What.Target.Text != "tcp://db.internal:5432" {
+		t.Errorf("the card says %s %s %q, want CONNECT tcp://db.internal:5432 %q", card.What.Verb, card.What.Target, rows, want)
+	}
+	if _, err := a.shown(q, kind.Kind{}); err == nil {
+		t.Error("an operation of a kind that does not say how it is shown is shown")
+	}
+	q.Operation.Resource.Kind = "telepathy"
+	if _, _, err := a.Ask(t.Context(), q); err == nil {
+		t.Error("people are asked about an operation of a kind that is none")
 	}
 }

@@ -40,10 +40,11 @@ func envoyKinds() (list []xds.Kind) {
 	return list
 }
 
-func kindOfResource(r config.Resource) kind.Kind {
-	i := slices.IndexFunc(kinds, func(k kind.Kind) bool { return k.Config.Name == r.Common().Kind })
+// kindNamed is the kind that a resource says it is of.
+func kindNamed(name string) (kind.Kind, error) {
+	i := slices.IndexFunc(kinds, func(k kind.Kind) bool { return k.Config.Name == name })
 	if i < 0 {
-		panic(fmt.Sprintf("a resource of kind %q was loaded", r.Common().Kind)) // configKinds has no other
+		return kind.Kind{}, fmt.Errorf("there is no kind %q of resource", name)
 	}
-	return kinds[i]
+	return kinds[i], nil
 }

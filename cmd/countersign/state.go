@@ -125,7 +125,11 @@ func resourcesOf(c *config.Config, shared kind.Shared) map[string]*lane.Resource
 			Resource: gate.Resource{Name: b.Name, Kind: b.Kind, Labels: object, Policy: b.Policy},
 			Hold:     cmp.Or(b.Hold, c.Approvals.Hold).Std(),
 		}
-		kindOfResource(r).Own(r, shared, out)
+		k, err := kindNamed(b.Kind)
+		if err != nil {
+			panic(err) // a configuration has no other
+		}
+		k.Own(r, shared, out)
 		resources[b.Name] = out
 	}
 	return resources

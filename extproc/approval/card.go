@@ -57,7 +57,7 @@ const (
 func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 	c := cardWriter{limit: limit}
 	op := a.Operation
-	detail, err := c.rows(a.Shown)
+	detail, err := c.rows(a.Shown, a.First...)
 	if err != nil {
 		return nil, fmt.Errorf("render the card: %w", err)
 	}
@@ -193,24 +193,13 @@ type cardWriter struct {
 	count int
 }
 
-func (c *cardWriter) rows(o gate.Object) ([]any, error) {
+// rows are those of o: the members that are to come first, where they say anything, and then the others, in their own order. A
+// person with ten seconds begins at the top. Nothing is left out.
+func (c *cardWriter) rows(o gate.Object, first ...string) ([]any, error) {
 	// Names that are twice in an object, or out of order, would be two readings of one operation.
 	if _, err := gate.AppendJSON(nil, o); err != nil {
 		return nil, err
 	}
-	c.list = []any{}
-	for _, m := range byInterest(o) {
-		if err := c.value(step("", m.Name), m.Value, 1); err != nil {
-			return nil, err
-		}
-	}
-	return c.list, nil
-}
-
-// byInterest has what an operation carries before what every operation has: a person with ten seconds begins at the top.
-// Nothing is left out.
-func byInterest(o gate.Object) gate.Object {
-	first := []string{"body", "bodies", "form", "query"}
 	rank := func(m gate.Member) int {
 		i := slices.Index(first, m.Name)
 		if fields, ok := m.Value.(gate.Object); i < 0 || ok && len(fields) == 0 {
@@ -220,7 +209,13 @@ func byInterest(o gate.Object) gate.Object {
 	}
 	o = slices.Clone(o)
 	slices.SortStableFunc(o, func(a, b gate.Member) int { return rank(a) - rank(b) })
-	return o
+	c.list = []any{}
+	for _, m := range o {
+		if err := c.value(step("", m.Name), m.Value, 1); err != nil {
+			return nil, err
+		}
+	}
+	return c.list, nil
 }
 
 // step adds a member to a path as RFC 9535 writes it normalised, so that two names never give one path.

@@ -227,7 +227,7 @@ func TestWhatAnOperationCarriesComesFirst(t *testing.T) {
 		{Name: "form", Value: gate.Object{}},
 		{Name: "path", Value: "/"},
 		{Name: "query", Value: gate.Object{{Name: "q", Value: []string{"x"}}}},
-	})
+	}, "body", "form", "query")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,6 +88,7 @@ type Asking struct {
 	Digest    string // of the operation
 	Verdict   gate.Verdict
 	Shown     gate.Object // the operation's detail as people may see it: what must not be shown is redacted
+	First     []string    // members of Shown that people read before the others, in this order
 	History   []Past      // what else was done in this session, oldest first
 	Demand    Demand
 	Only      string // id of the request to join, where no other will do; empty otherwise

@@ -4,6 +4,7 @@ package kind
 
 import (
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/extproc/redact"
@@ -15,9 +16,18 @@ type Kind struct {
 	Config config.Kind // its name, and its keys of the configuration
 	Policy policy.Kind // what policy sees of an operation
 	Envoy  xds.Kind    // what Envoy is to have for it; nil where package xds sees to that
+	Card   Card        // how people are shown an operation
 
 	// Own gives r what is the kind's own: lane.Resource.Own, the fingerprint of what Envoy is to carry out for it, and the like.
 	Own func(c config.Resource, s Shared, r *lane.Resource)
+}
+
+// Card is how people who are asked are shown the detail of an operation. All of it is shown, whatever is said here.
+type Card struct {
+	First []string // members that a person reads before the others, in this order
+
+	// Unseen says why a person could not see all that would run; empty where they can. Where it is nil nobody is asked.
+	Unseen func(detail gate.Object) string
 }
 
 // Shared is what the resources of a gateway share.

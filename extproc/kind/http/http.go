@@ -16,6 +16,7 @@ import (
 var Kind = kind.Kind{
 	Config: config.KindHTTP,
 	Policy: policy.Kind{Name: "http", Doc: "the request, for a resource of kind http", Detail: web.Schema{}, Body: "body", Bodies: "bodies"},
+	Card:   kind.Card{First: []string{"body", "bodies", "form", "query"}, Unseen: unseen},
 	Own:    own,
 }
 

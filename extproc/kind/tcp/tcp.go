@@ -29,6 +29,7 @@ var Kind = kind.Kind{
 	Config: config.Kind{Name: "tcp", New: func() config.Resource { return &Resource{} }, Source: source},
 	Policy: policy.Kind{Name: "tcp", Doc: "the connection, for a resource of kind tcp", Detail: schema{}},
 	Envoy:  Envoy{},
+	Card:   kind.Card{First: []string{"server_name"}, Unseen: unseen},
 	Own: func(c config.Resource, _ kind.Shared, r *lane.Resource) {
 		own := c.(*Resource) //nolint:forcetypeassert // made by New
 		r.Own, r.Fingerprint = &connections{own.Target}, Fingerprint(own)
@@ -42,6 +43,9 @@ type connections struct{ target string }
 func (o *connections) Connection(c extproc.Connection) (verb, target string, detail gate.Detail) {
 	return "CONNECT", o.target, &connection{c.Local, c.ServerName}
 }
+
+// unseen is nothing. What is sent by a connection is seen by nobody, and people who approve one approve that.
+func unseen(gate.Object) string { return "" }
 
 // schema describes input.tcp.
 type schema struct {
