@@ -29,6 +29,7 @@
 // The rules that follow from it hold in every package. What cannot be read without doubt is refused. The zero value
 // of every type refuses, and so does every error. Only a [gate.Gate] can make a ruling that allows, and only with a record.
 // Packages that read what an agent or a target sent do no I/O: bytes in, values out, so that they can be fuzzed.
+// JSON becomes a tree in one place, package [github.com/countersign/countersign/extproc/strict].
 //
 // # The gate
 //

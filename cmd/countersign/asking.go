@@ -9,10 +9,13 @@ import (
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/gate"
-	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/kind"
 	"github.com/countersign/countersign/extproc/redact"
+	"github.com/countersign/countersign/extproc/strict"
 )
+
+// ownJSON reads what this program wrote.
+var ownJSON = strict.Reader{Depth: strict.Unbounded}
 
 // asking is the approvals desk as the gate needs it.
 type asking struct {
@@ -175,7 +178,7 @@ func (a *asking) shown(q *gate.Question, k kind.Kind) (gate.Object, error) {
 func expanded(detail gate.Object) (gate.Object, error) {
 	for i, m := range detail {
 		if text, ok := m.Value.(gate.Raw); ok {
-			v, err := web.ParseJSON([]byte(text))
+			v, err := ownJSON.Read([]byte(text))
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", m.Name, err)
 			}
@@ -207,7 +210,7 @@ func redactValue(p *redact.Plan, v any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return web.ParseJSON(append(out, tail...))
+	return ownJSON.Read(append(out, tail...))
 }
 
 // consoleURL is where people reach the console: what is configured, or the address that it listens on.

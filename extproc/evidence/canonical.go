@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/strict"
 )
 
 // maxDepth bounds how deep a record nests, so that no record can exhaust the stack of whoever verifies it.
@@ -280,60 +281,5 @@ func decodeObject(b []byte) (gate.Object, error) {
 	if err := scanObject(b, nil); err != nil {
 		return nil, err
 	}
-	d := jsontext.NewDecoder(bytes.NewReader(b))
-	v, err := decodeValue(d)
-	if err != nil {
-		return nil, err
-	}
-	o, ok := v.(gate.Object)
-	if !ok {
-		return nil, errors.New("it is not a JSON object")
-	}
-	return o, nil
-}
-
-func decodeValue(d *jsontext.Decoder) (any, error) {
-	token, err := d.ReadToken()
-	if err != nil {
-		return nil, err
-	}
-	switch token.Kind() {
-	case 'n':
-		return nil, nil
-	case 't', 'f':
-		return token.Bool(), nil
-	case '"':
-		return token.String(), nil
-	case '0':
-		return json.Number(token.String()), nil
-	case '[':
-		list := []any{}
-		for d.PeekKind() != ']' {
-			v, err := decodeValue(d)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, v)
-		}
-		_, err := d.ReadToken()
-		return list, err
-	case '{':
-		o := gate.Object{}
-		for d.PeekKind() != '}' {
-			name, err := d.ReadToken()
-			if err != nil {
-				return nil, err
-			}
-			text := name.String() // the next read invalidates the token
-			v, err := decodeValue(d)
-			if err != nil {
-				return nil, err
-			}
-			o = append(o, gate.Member{Name: text, Value: v})
-		}
-		_, err := d.ReadToken()
-		return o, err
-	default:
-		return nil, fmt.Errorf("unexpected %v", token)
-	}
+	return strict.Object(b, maxDepth)
 }

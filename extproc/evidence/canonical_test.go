@@ -1,28 +1,17 @@
 package evidence
 
 import (
-	"bytes"
 	"errors"
-	"io"
-
-	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/strict"
 )
 
 // decodeLoosely is decodeObject without the scanner that is tested against it.
 func decodeLoosely(b []byte) (gate.Object, error) {
-	d := jsontext.NewDecoder(bytes.NewReader(b))
-	v, err := decodeValue(d)
+	o, err := strict.Object(b, strict.Unbounded)
 	if err != nil {
 		return nil, err
-	}
-	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more follows")
-	}
-	o, ok := v.(gate.Object)
-	if !ok {
-		return nil, errors.New("no object")
 	}
 	if depth(o) > maxDepth {
 		return nil, errors.New("too deep")

@@ -1,12 +1,10 @@
 package identity
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -15,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/strict"
 )
 
 const (
@@ -83,83 +82,15 @@ func (t *token) claimed(name string) string {
 }
 
 // readObject reads exactly one JSON object. A failure does not quote what it read: the text can be secret.
-func readObject(b []byte) (gate.Object, error) {
-	d := jsontext.NewDecoder(bytes.NewReader(b)) // refuses duplicate names and invalid UTF-8
-	if d.PeekKind() != '{' {
-		return nil, errors.New("not a JSON object")
-	}
-	v, err := readValue(d, 0)
-	if err != nil {
-		return nil, plain(err)
-	}
-	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("something follows the JSON object")
-	}
-	o, ok := v.(gate.Object)
-	if !ok {
-		return nil, errors.New("not a JSON object")
-	}
-	return o, nil
-}
-
-func plain(err error) error {
+func readObject(text []byte) (gate.Object, error) {
+	o, err := strict.Object(text, maxDepth)
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		if errors.Is(err, jsontext.ErrDuplicateName) {
-			return fmt.Errorf("a name is there twice at byte %d", syntactic.ByteOffset)
+			return nil, fmt.Errorf("a name is there twice at byte %d", syntactic.ByteOffset)
 		}
-		return fmt.Errorf("not JSON at byte %d", syntactic.ByteOffset)
+		return nil, fmt.Errorf("not JSON at byte %d", syntactic.ByteOffset)
 	}
-	return err
-}
-
-func readValue(d *jsontext.Decoder, depth int) (any, error) {
-	if depth > maxDepth {
-		return nil, fmt.Errorf("deeper than %d", maxDepth)
-	}
-	tok, err := d.ReadToken()
-	if err != nil {
-		return nil, err
-	}
-	switch tok.Kind() {
-	case 'n':
-		return nil, nil
-	case 't', 'f':
-		return tok.Bool(), nil
-	case '"':
-		return tok.String(), nil
-	case '0':
-		return json.Number(tok.String()), nil
-	case '[':
-		list := []any{}
-		for d.PeekKind() != ']' {
-			v, err := readValue(d, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, v)
-		}
-		_, err := d.ReadToken()
-		return list, err
-	case '{':
-		var members []gate.Member
-		for d.PeekKind() != '}' {
-			name, err := d.ReadToken()
-			if err != nil {
-				return nil, err
-			}
-			m := gate.Member{Name: name.String()}
-			if m.Value, err = readValue(d, depth+1); err != nil {
-				return nil, err
-			}
-			members = append(members, m)
-		}
-		if _, err := d.ReadToken(); err != nil {
-			return nil, err
-		}
-		return gate.MakeObject(members...)
-	default:
-		return nil, errors.New("not JSON")
-	}
+	return o, err
 }
 
 // reader takes typed values from claims. The first that is there with the wrong type is an error, kept until asked for:

@@ -9,8 +9,9 @@ import (
 	"path"
 	"strings"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/countersign/countersign/extproc/strict"
 )
 
 // maxDataNodes bounds what one YAML file becomes: an alias of an alias of an alias grows without being long.
@@ -103,67 +104,12 @@ func checkDataPlaces(f *sourceFile, place []string, v any, roots []string, probl
 
 // parseJSON reads one JSON value with numbers as they are written. With an error comes the line it was found in.
 func parseJSON(text []byte) (v any, line int, err error) {
-	d := jsontext.NewDecoder(bytes.NewReader(text))
-	if v, err = decodeJSON(d); err == nil {
-		if _, err = d.ReadToken(); errors.Is(err, io.EOF) {
-			return v, 0, nil
-		}
-		if err == nil {
-			err = errors.New("there is more after the first JSON value")
-		}
+	v, err = strict.Reader{Depth: strict.Unbounded, Maps: true}.Read(text)
+	if wrong, ok := errors.AsType[*strict.Error](err); ok {
+		line = 1 + bytes.Count(text[:min(wrong.Offset, int64(len(text)))], []byte("\n"))
+		err = fmt.Errorf("not JSON that can be trusted: %w", err)
 	}
-	offset := d.InputOffset()
-	var syntactic *jsontext.SyntacticError
-	if errors.As(err, &syntactic) {
-		offset = syntactic.ByteOffset
-	}
-	offset = min(offset, int64(len(text)))
-	return nil, 1 + bytes.Count(text[:offset], []byte("\n")), fmt.Errorf("not JSON that can be trusted: %w", err)
-}
-
-func decodeJSON(d *jsontext.Decoder) (any, error) {
-	token, err := d.ReadToken()
-	if err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
-	}
-	switch token.Kind() {
-	case 'n':
-		return nil, nil
-	case 't', 'f':
-		return token.Bool(), nil
-	case '"':
-		return token.String(), nil
-	case '0':
-		return json.Number(token.String()), nil
-	case '[':
-		list := []any{}
-		for d.PeekKind() != ']' {
-			v, err := decodeJSON(d)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, v)
-		}
-		_, err := d.ReadToken()
-		return list, err
-	default:
-		object := map[string]any{}
-		for d.PeekKind() != '}' {
-			name, err := d.ReadToken()
-			if err != nil {
-				return nil, err
-			}
-			key := name.String() // before the next read: a token is good until then
-			if object[key], err = decodeJSON(d); err != nil {
-				return nil, err
-			}
-		}
-		_, err := d.ReadToken()
-		return object, err
-	}
+	return v, line, err
 }
 
 // parseYAML reads one YAML document to what the same JSON would be. What JSON cannot say, and what two readers of YAML

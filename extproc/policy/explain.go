@@ -1,21 +1,18 @@
 package policy
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/strict"
 )
 
 // Explanation is a verdict with what made it.
@@ -232,67 +229,7 @@ func parseObject(text []byte) (gate.Object, error) {
 	if len(text) > maxFileBytes {
 		return nil, fmt.Errorf("it is larger than %d MiB", maxFileBytes>>20)
 	}
-	d := jsontext.NewDecoder(bytes.NewReader(text))
-	v, err := decodeInput(d)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is more after the first JSON value")
-	}
-	o, ok := v.(gate.Object)
-	if !ok {
-		return nil, errors.New("it is not a JSON object")
-	}
-	return o, nil
-}
-
-func decodeInput(d *jsontext.Decoder) (any, error) {
-	if d.StackDepth() > maxDepth {
-		return nil, fmt.Errorf("it is nested deeper than %d levels", maxDepth)
-	}
-	switch d.PeekKind() {
-	case '[':
-		if _, err := d.ReadToken(); err != nil {
-			return nil, err
-		}
-		list := []any{}
-		for d.PeekKind() != ']' {
-			v, err := decodeInput(d)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, v)
-		}
-		_, err := d.ReadToken()
-		return list, err
-	case '{':
-		return decodeInputObject(d)
-	default:
-		return decodeJSON(d)
-	}
-}
-
-func decodeInputObject(d *jsontext.Decoder) (any, error) {
-	if _, err := d.ReadToken(); err != nil {
-		return nil, err
-	}
-	var members []gate.Member
-	for d.PeekKind() != '}' {
-		name, err := d.ReadToken()
-		if err != nil {
-			return nil, err
-		}
-		member := gate.Member{Name: name.String()} // before the next read: a token is good until then
-		if member.Value, err = decodeInput(d); err != nil {
-			return nil, err
-		}
-		members = append(members, member)
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return nil, err
-	}
-	return gate.MakeObject(members...)
+	return strict.Object(text, maxDepth)
 }
 
 // strange lists the members of o that the schema does not have.

@@ -2,7 +2,6 @@ package web
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -312,59 +311,4 @@ func (i *Inspector) count(n int) error {
 		return &Error{gate.TooLarge, fmt.Sprintf("The request's body has more than the %d values that this resource accepts (limits.values). Send less at a time.", i.opt.maxValues())}
 	}
 	return nil
-}
-
-// ParseJSON reads one JSON value of our own making as a tree: nil, bool, string, json.Number, []any and gate.Object.
-func ParseJSON(text []byte) (any, error) {
-	return readValue(jsontext.NewDecoder(bytes.NewBuffer(text)))
-}
-
-func readValue(dec *jsontext.Decoder) (any, error) {
-	t, err := dec.ReadToken()
-	if err != nil {
-		return nil, err
-	}
-	switch t.Kind() {
-	case 'n':
-		return nil, nil
-	case 't', 'f':
-		return t.Bool(), nil
-	case '"':
-		return t.String(), nil
-	case '0':
-		return json.Number(t.String()), nil
-	case '[':
-		list := []any{}
-		for dec.PeekKind() != ']' {
-			v, err := readValue(dec)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, v)
-		}
-		_, err := dec.ReadToken()
-		return list, err
-	default:
-		return readObject(dec)
-	}
-}
-
-func readObject(dec *jsontext.Decoder) (any, error) {
-	var members []gate.Member
-	for dec.PeekKind() != '}' {
-		name, err := dec.ReadToken()
-		if err != nil {
-			return nil, err
-		}
-		text := name.String()
-		v, err := readValue(dec)
-		if err != nil {
-			return nil, err
-		}
-		members = append(members, gate.Member{Name: text, Value: v})
-	}
-	if _, err := dec.ReadToken(); err != nil {
-		return nil, err
-	}
-	return gate.MakeObject(members...)
 }
