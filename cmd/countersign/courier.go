@@ -78,7 +78,7 @@ func courierOptions(c *config.Config) otlp.Options {
 		TLS:      otlp.TLS{CAFile: string(o.CAFile), CertFile: string(o.CertificateFile), KeyFile: string(o.KeyFile), Insecure: o.Insecure},
 		Headers:  o.HeaderFiles,
 		Cursor:   filepath.Join(string(c.Data), "otlp.cursor"),
-		Node:     c.Node, Version: Version,
+		Node:     c.Node, Version: Version, Kinds: otlpKinds(),
 	}
 }
 

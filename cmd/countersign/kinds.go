@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/kind"
 	"github.com/countersign/countersign/extproc/kind/http"
 	"github.com/countersign/countersign/extproc/kind/tcp"
@@ -27,6 +28,13 @@ func policyKinds() (list []policy.Kind) {
 func configKinds() (list []config.Kind) {
 	for _, k := range kinds {
 		list = append(list, k.Config)
+	}
+	return list
+}
+
+func otlpKinds() (list []otlp.Kind) {
+	for _, k := range kinds {
+		list = append(list, k.OTLP)
 	}
 	return list
 }

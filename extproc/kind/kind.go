@@ -4,6 +4,7 @@ package kind
 
 import (
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/extproc/policy"
@@ -17,6 +18,7 @@ type Kind struct {
 	Policy policy.Kind // what policy sees of an operation
 	Envoy  xds.Kind    // what Envoy is to have for it; nil where package xds sees to that
 	Card   Card        // how people are shown an operation
+	OTLP   otlp.Kind   // what a collector is told of one, by the names that the semantic conventions have
 
 	// Own gives r what is the kind's own: lane.Resource.Own, the fingerprint of what Envoy is to carry out for it, and the like.
 	Own func(c config.Resource, s Shared, r *lane.Resource)

@@ -32,11 +32,11 @@ func resource(o Options) *resourcepb.Resource {
 }
 
 // logRecord is a record as an event.
-func logRecord(e *evidence.Entry, body gate.Object) *logspb.LogRecord {
+func (k kinds) logRecord(e *evidence.Entry, body gate.Object) *logspb.LogRecord {
 	a := attributes{}
 	a.place(e)
 	if e.Type == gate.OperationDecided {
-		a.operation(body)
+		a.operation(k[text(body, "protocol")], body)
 	}
 	a.members(body, nil)
 	severity, name := severityOf(e.Type)
@@ -148,7 +148,7 @@ func (m *marks) close() {
 
 // spansOf makes an operation's spans: the gateway's own, which is the record, and below it how long policy, people and the
 // target took. d is nil where the decision is not to be found; the record is sent all the same.
-func spansOf(e *evidence.Entry, body gate.Object, d *decision) []*tracepb.Span {
+func (k kinds) spansOf(e *evidence.Entry, body gate.Object, d *decision) []*tracepb.Span {
 	if d == nil {
 		d = &decision{op: e.Op, time: e.Time, hash: e.Hash, ids: idsOf(e, "")}
 	}
@@ -163,13 +163,14 @@ func spansOf(e *evidence.Entry, body gate.Object, d *decision) []*tracepb.Span {
 		a.add("countersign.decided.seq", integer(int64(d.seq)))
 		a.text("countersign.decided.hash", d.hash)
 	}
-	a.operation(d.body)
-	a.result(text(d.body, "protocol"), body)
+	of := k[text(d.body, "protocol")]
+	a.operation(of, d.body)
+	a.result(of, body)
 	a.members(body, map[string]bool{"decided": true})
 	a.members(d.body, names(body))
 	span := &tracepb.Span{
 		TraceId: d.ids.trace[:], SpanId: d.ids.span[:], ParentSpanId: d.ids.parent, Flags: spanFlags(d.ids),
-		Name: spanName(d.body), Kind: tracepb.Span_SPAN_KIND_SERVER,
+		Name: of.spanName(d.body), Kind: tracepb.Span_SPAN_KIND_SERVER,
 		StartTimeUnixNano: uint64(start.UnixNano()), EndTimeUnixNano: uint64(end.UnixNano()),
 		Attributes: a, Status: spanStatus(body),
 	}
@@ -221,30 +222,16 @@ func spanFlags(i ids) uint32 {
 }
 
 // spanName has few values, as names of spans should: an agent can send any method it likes.
-func spanName(body gate.Object) string {
-	verb, protocol := text(body, "verb"), text(body, "protocol")
-	if protocol == "http" {
-		if verb, _ = knownMethod(verb); verb == otherMethod {
-			verb = "HTTP"
-		}
+func (k Kind) spanName(body gate.Object) string {
+	verb := text(body, "verb")
+	if k.Verb != nil {
+		verb = k.Verb(verb)
 	}
 	name := strings.TrimSpace(verb + " " + text(body, "resource"))
 	if name == "" || len(verb) > 32 {
 		return "operation"
 	}
 	return name
-}
-
-const otherMethod = "_OTHER"
-
-// knownMethod is the method as the semantic conventions want it, and whether it is that.
-func knownMethod(method string) (string, bool) {
-	switch method {
-	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH":
-		return method, true
-	default:
-		return otherMethod, false
-	}
 }
 
 func spanStatus(body gate.Object) *tracepb.Status {
@@ -281,23 +268,8 @@ func (a *attributes) place(e *evidence.Entry) {
 }
 
 // operation says what was asked, by the names that the semantic conventions have for it.
-func (a *attributes) operation(body gate.Object) {
-	verb, target := text(body, "verb"), text(body, "target")
-	switch text(body, "protocol") {
-	case "http":
-		method, known := knownMethod(verb)
-		a.text("http.request.method", method)
-		if !known {
-			a.text("http.request.method_original", verb)
-		}
-		a.text("url.path", target)
-	case "postgres":
-		a.text("db.system.name", "postgresql")
-		a.text("db.operation.name", verb)
-		a.text("db.query.summary", target)
-	case "git":
-		a.text("vcs.repository.name", target)
-	}
+func (a *attributes) operation(k Kind, body gate.Object) {
+	a.all(k.Operation, body)
 	a.text("client.address", host(text(body, "peer")))
 	if principal, ok := body.Get("principal"); ok {
 		if p, ok := principal.(gate.Object); ok {
@@ -307,14 +279,8 @@ func (a *attributes) operation(body gate.Object) {
 }
 
 // result says how it ended, likewise.
-func (a *attributes) result(protocol string, body gate.Object) {
-	if protocol == "http" {
-		if status := number(body, "status"); status != 0 {
-			a.add("http.response.status_code", integer(int64(status)))
-		}
-		a.add("http.request.body.size", integer(int64(number(body, "bytes_in"))))
-		a.add("http.response.body.size", integer(int64(number(body, "bytes_out"))))
-	}
+func (a *attributes) result(k Kind, body gate.Object) {
+	a.all(k.Result, body)
 	if spanStatus(body) != nil {
 		a.text("error.type", text(body, "result"))
 	}

@@ -85,22 +85,25 @@ func TestAttributesKeepWhatARecordSays(t *testing.T) {
 }
 
 func TestSpanNamesAreFew(t *testing.T) {
-	for _, c := range []struct{ protocol, verb, want string }{
-		{"http", "GET", "GET payments"},
-		{"http", "XPLOIT-123", "HTTP payments"},
-		{"postgres", "SELECT", "SELECT payments"},
-		{"postgres", strings.Repeat("X", 40), "operation"},
+	few := Kind{Verb: func(string) string { return "ANY" }}
+	for _, c := range []struct {
+		kind       Kind
+		verb, want string
+	}{
+		{few, "XPLOIT-123", "ANY payments"},
+		{Kind{}, "SELECT", "SELECT payments"},
+		{Kind{}, strings.Repeat("X", 40), "operation"},
 	} {
-		body := gate.Object{{Name: "protocol", Value: c.protocol}, {Name: "resource", Value: "payments"}, {Name: "verb", Value: c.verb}}
-		if got := spanName(body); got != c.want {
-			t.Errorf("%s %s: %q, want %q", c.protocol, c.verb, got, c.want)
+		body := gate.Object{{Name: "resource", Value: "payments"}, {Name: "verb", Value: c.verb}}
+		if got := c.kind.spanName(body); got != c.want {
+			t.Errorf("%s: %q, want %q", c.verb, got, c.want)
 		}
 	}
 }
 
 func TestAFinishedRecordWithoutItsDecisionIsStillASpan(t *testing.T) {
 	e := &evidence.Entry{Seq: 9, Op: "op-1", Hash: "aa", Time: time.Unix(100, 0), Type: gate.OperationFinished}
-	spans := spansOf(e, gate.Object{{Name: "decided", Value: json.Number("3")}, {Name: "result", Value: "target_failed"}}, nil)
+	spans := kinds{}.spansOf(e, gate.Object{{Name: "decided", Value: json.Number("3")}, {Name: "result", Value: "target_failed"}}, nil)
 	if len(spans) != 1 || seqOf(spans[0].Attributes) != 9 || spans[0].Status.GetCode() == 0 {
 		t.Errorf("spans %v", spans)
 	}
@@ -131,7 +134,7 @@ func TestAHoldIsAChildOfItsOperation(t *testing.T) {
 				t.Fatal(err)
 			}
 			end := &evidence.Entry{Seq: 9, Op: "op-1", Hash: "bb", Time: at(c.ended), Type: gate.OperationFinished}
-			spans := spansOf(end, gate.Object{{Name: "decided", Value: json.Number("7")}, {Name: "duration", Value: json.Number(fmt.Sprint(c.ended))}}, newDecision(e, body))
+			spans := kinds{}.spansOf(end, gate.Object{{Name: "decided", Value: json.Number("7")}, {Name: "duration", Value: json.Number(fmt.Sprint(c.ended))}}, newDecision(e, body))
 			var got []string
 			ids := map[string]bool{}
 			for _, s := range spans[1:] {
@@ -157,7 +160,7 @@ func TestHost(t *testing.T) {
 }
 
 func TestRefusedDecisionsAreNotRememberedForEver(t *testing.T) {
-	j := newJoiner(t.TempDir())
+	j := newJoiner(t.TempDir(), nil)
 	for n := range uint64(3 * maxRefused) {
 		j.item(&evidence.Entry{Seq: n + 1, Op: fmt.Sprint("op-", n), Type: gate.OperationDecided, Body: []byte(`{"effect":"deny"}`)})
 	}

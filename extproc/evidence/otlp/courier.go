@@ -76,6 +76,7 @@ type Options struct {
 	Cursor   string            // file that says how far the collector has accepted; <data>/otlp.cursor. The list of what it rejected lies beside it
 	Node     string            // resource attribute service.instance.id
 	Version  string            // resource attribute service.version
+	Kinds    []Kind            // of operations; of others a span says what every operation has
 
 	BatchRecords int           // records in one request at most; default 512
 	BatchBytes   int           // size of one request at most, but for a single record over it; default 3.5 MiB, below gRPC's limit of 4
@@ -296,7 +297,7 @@ func (c *Courier) restartReader() {
 	c.reader.Close()
 	c.marks.close()
 	c.waiting = nil
-	c.joiner = newJoiner(c.source.Dir())
+	c.joiner = newJoiner(c.source.Dir(), kindsOf(c.opts.Kinds))
 	c.reader = evidence.NewReader(c.source.Dir(), c.cursor.readFrom(), c.source.Durable)
 }
 

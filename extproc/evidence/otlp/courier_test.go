@@ -36,11 +36,23 @@ type fixture struct {
 	alarms  []string
 }
 
+// said tells one thing of what was asked, and one of how it ended.
+var said = Kind{
+	Protocol: "http",
+	Operation: func(decided gate.Object) gate.Object {
+		return gate.Object{{Name: "test.verb", Value: text(decided, "verb")}, {Name: "test.empty", Value: ""}}
+	},
+	Result: func(finished gate.Object) gate.Object {
+		status, _ := finished.Get("status")
+		return gate.Object{{Name: "test.status", Value: status}}
+	},
+}
+
 func newFixture(t *testing.T, c *collector) *fixture {
 	f := &fixture{t: t, data: t.TempDir()}
 	f.openJournal()
 	f.opts = Options{
-		Endpoint: c.address, TLS: TLS{Insecure: true}, Cursor: filepath.Join(f.data, "otlp.cursor"), Node: "gw-1", Version: "test",
+		Endpoint: c.address, TLS: TLS{Insecure: true}, Cursor: filepath.Join(f.data, "otlp.cursor"), Node: "gw-1", Version: "test", Kinds: []Kind{said},
 		Flush: time.Millisecond, MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond, AlarmAfter: time.Hour,
 		Alarm: func(kind, detail string) {
 			f.mu.Lock()
@@ -209,7 +221,7 @@ func TestAnOperationIsOneSpanInTheAgentsTrace(t *testing.T) {
 		"trace": "0af7651916cd43dd8448eb211c80319c", "parent": "b7ad6b7169203331",
 		"countersign.seq": "2", "countersign.hash": `"` + e.Hash + `"`, "countersign.op": `"op-1"`, "countersign.node": `"gw-1"`,
 		"countersign.decided.seq": "1", "countersign.decided.hash": `"` + d.Hash + `"`,
-		"http.request.method": `"GET"`, "url.path": `"/v1/payments/7"`, "http.response.status_code": "200", "http.response.body.size": "12",
+		"test.verb": `"GET"`, "test.status": "200", "test.empty": "",
 		"enduser.id": `"agent-7"`, "client.address": `"10.1.2.3"`,
 		"countersign.effect": `"allow"`, "countersign.result": `"completed"`, "countersign.principal.issuer": `"https://idp.example.com"`,
 	} {

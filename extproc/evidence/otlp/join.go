@@ -47,6 +47,7 @@ func (it *item) number() uint64 { return max(it.seq, it.covers) }
 // joiner remembers decisions until their operations end, since it takes both records to make a span.
 type joiner struct {
 	dir     string
+	kinds   kinds
 	allowed map[uint64]*decision // waits for its operation.finished: a few, and never more than are under way
 	refused map[uint64]*decision // may see one, or not
 	order   []uint64             // of refused, oldest first
@@ -65,8 +66,8 @@ type decision struct {
 	ids  ids
 }
 
-func newJoiner(dir string) joiner {
-	return joiner{dir: dir, allowed: map[uint64]*decision{}, refused: map[uint64]*decision{}}
+func newJoiner(dir string, kinds kinds) joiner {
+	return joiner{dir: dir, kinds: kinds, allowed: map[uint64]*decision{}, refused: map[uint64]*decision{}}
 }
 
 // item makes of a record what is sent for it. Records come in order.
@@ -80,25 +81,25 @@ func (j *joiner) item(e *evidence.Entry) *item {
 	case gate.OperationDecided:
 		d := newDecision(e, body)
 		j.remember(d)
-		it.log = logRecord(e, body)
+		it.log = j.kinds.logRecord(e, body)
 		it.log.TraceId, it.log.SpanId, it.log.Flags = d.ids.trace[:], d.ids.span[:], uint32(d.ids.flags)
 	case gate.OperationFinished:
 		d := j.take(e, body)
-		it.spans = spansOf(e, body, d)
+		it.spans = j.kinds.spansOf(e, body, d)
 		if d != nil {
 			it.decided = d.seq
 		}
 	case gate.OperationUnknown:
-		it.log = logRecord(e, body)
+		it.log = j.kinds.logRecord(e, body)
 		if d := j.take(e, body); d != nil {
 			it.decided = d.seq
 			it.log.TraceId, it.log.SpanId, it.log.Flags = d.ids.trace[:], d.ids.span[:], uint32(d.ids.flags)
 		}
 	case gate.GatewayStarted:
 		clear(j.allowed) // the start has settled whatever was open
-		it.log = logRecord(e, body)
+		it.log = j.kinds.logRecord(e, body)
 	default:
-		it.log = logRecord(e, body)
+		it.log = j.kinds.logRecord(e, body)
 	}
 	if it.log != nil {
 		it.size = proto.Size(it.log) + 16

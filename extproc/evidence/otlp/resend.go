@@ -113,7 +113,7 @@ func (s *resending) items(to uint64) iter.Seq2[*item, error] {
 		return checkpointsOf(journal, s.first, to, s.opts.Now)
 	}
 	return func(yield func(*item, error) bool) {
-		j, r := newJoiner(journal), evidence.NewReader(journal, s.first, nil)
+		j, r := newJoiner(journal, kindsOf(s.opts.Kinds)), evidence.NewReader(journal, s.first, nil)
 		defer r.Close()
 		for e := (evidence.Entry{}); e.Seq < to; {
 			var err error

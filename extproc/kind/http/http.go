@@ -4,6 +4,7 @@ package http
 import (
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/inspect/cookie"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/kind"
@@ -17,6 +18,7 @@ var Kind = kind.Kind{
 	Config: config.KindHTTP,
 	Policy: policy.Kind{Name: "http", Doc: "the request, for a resource of kind http", Detail: web.Schema{}, Body: "body", Bodies: "bodies"},
 	Card:   kind.Card{First: []string{"body", "bodies", "form", "query"}, Unseen: unseen},
+	OTLP:   otlp.Kind{Protocol: "http", Verb: spanVerb, Operation: attributes, Result: resultAttributes},
 	Own:    own,
 }
 

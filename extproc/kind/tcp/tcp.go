@@ -16,8 +16,12 @@
 package tcp
 
 import (
+	"encoding/json"
+	"strconv"
+
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/kind"
 	"github.com/countersign/countersign/extproc/lane"
@@ -30,6 +34,7 @@ var Kind = kind.Kind{
 	Policy: policy.Kind{Name: "tcp", Doc: "the connection, for a resource of kind tcp", Detail: schema{}},
 	Envoy:  Envoy{},
 	Card:   kind.Card{First: []string{"server_name"}, Unseen: unseen},
+	OTLP:   otlp.Kind{Protocol: "tcp", Operation: attributes},
 	Own: func(c config.Resource, _ kind.Shared, r *lane.Resource) {
 		own := c.(*Resource) //nolint:forcetypeassert // made by New
 		r.Own, r.Fingerprint = &connections{own.Target}, Fingerprint(own)
@@ -46,6 +51,17 @@ func (o *connections) Connection(c extproc.Connection) (verb, target string, det
 
 // unseen is nothing. What is sent by a connection is seen by nobody, and people who approve one approve that.
 func unseen(gate.Object) string { return "" }
+
+// attributes are those of a connection.
+func attributes(decided gate.Object) gate.Object {
+	said := gate.Object{{Name: "network.transport", Value: "tcp"}}
+	target, _ := decided.Get("target")
+	text, _ := target.(string)
+	if host, port, err := (&Resource{Target: text}).address(); err == nil {
+		said = append(said, gate.Member{Name: "server.address", Value: host}, gate.Member{Name: "server.port", Value: json.Number(strconv.Itoa(int(port)))})
+	}
+	return said
+}
 
 // schema describes input.tcp.
 type schema struct {

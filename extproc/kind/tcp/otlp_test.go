@@ -1,0 +1,56 @@
+package tcp_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/countersign/countersign/extproc/extproctest"
+)
+
+// TestACollectorHearsOfConnections: what a connection is stands in its span by the names of the semantic conventions, and nothing
+// of HTTP does.
+func TestACollectorHearsOfConnections(t *testing.T) {
+	collector := extproctest.StartCollector(t, extproctest.CollectorOptions{})
+	g := start(t, fmt.Sprintf("evidence: {otlp: {endpoint: %q, insecure: true}}\n", collector.Endpoint()))
+	c := g.dial(g.authority.Issue(domain + "/reader"))
+	fmt.Fprintln(c, "ping")
+	if got, err := bufio.NewReader(c).ReadString('\n'); got != "hello\n" {
+		t.Fatalf("%q, error %v", got, err)
+	}
+	_ = c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var span extproctest.Span
+	collector.WaitFor(ctx, "the span of the connection", func(spans []extproctest.Span, _ []extproctest.LogRecord) bool {
+		for _, s := range spans {
+			if s.Attributes["countersign.type"] == "operation.finished" {
+				span = s
+				return true
+			}
+		}
+		return false
+	})
+	host, port, err := net.SplitHostPort(g.target.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"network.transport": "tcp", "server.address": host, "client.address": "127.0.0.1", "countersign.result": "completed"}
+	for name, value := range want {
+		if span.Attributes[name] != value {
+			t.Errorf("%s is %v, want %v", name, span.Attributes[name], value)
+		}
+	}
+	if got := fmt.Sprint(span.Attributes["server.port"]); got != port || span.Name != "CONNECT ledger" {
+		t.Errorf("%s to port %s, want CONNECT ledger to %s", span.Name, got, port)
+	}
+	for name := range span.Attributes {
+		if strings.HasPrefix(name, "http.") || strings.HasPrefix(name, "url.") {
+			t.Errorf("%s is said of a connection", name)
+		}
+	}
+}
