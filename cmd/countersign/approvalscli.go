@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -12,11 +11,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/keyfile"
 	"github.com/countersign/countersign/extproc/loopback"
 	"github.com/countersign/countersign/extproc/terminal"
 )
@@ -58,11 +57,10 @@ func (c *call) apiClient(f apiFlags) (*apiClient, error) {
 	}
 	token := c.env.get("COUNTERSIGN_TOKEN")
 	if *f.token != "" {
-		text, err := os.ReadFile(*f.token)
-		if err != nil {
+		var err error
+		if token, err = keyfile.Secret(*f.token); err != nil {
 			return nil, fmt.Errorf("read the token: %w", err)
 		}
-		token = string(text)
 	}
 	if token = strings.TrimSpace(token); token == "" {
 		return nil, usagef("--token-file FILE or $COUNTERSIGN_TOKEN is required: an access token of the people's issuer, for you")
@@ -73,13 +71,9 @@ func (c *call) apiClient(f apiFlags) (*apiClient, error) {
 		},
 	}}
 	if *f.ca != "" {
-		pem, err := os.ReadFile(*f.ca)
+		pool, err := keyfile.Roots(*f.ca)
 		if err != nil {
 			return nil, fmt.Errorf("read --ca: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--ca: %s holds no certificate", *f.ca)
 		}
 		client.http.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 	}

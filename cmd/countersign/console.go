@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
@@ -18,6 +16,7 @@ import (
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/keyfile"
 )
 
 // listenConsole serves the approvers' page and API, where there are people and an address.
@@ -80,11 +79,11 @@ func secretIn(path string) func() (string, error) {
 		return nil
 	}
 	return func() (string, error) {
-		text, err := os.ReadFile(path)
+		secret, err := keyfile.Secret(path)
 		if err != nil {
 			return "", fmt.Errorf("read people.client_secret_file: %w", err)
 		}
-		return strings.TrimRight(string(text), "\r\n"), nil
+		return secret, nil
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
@@ -25,7 +26,7 @@ import (
 
 // brokenDisk is the real disk, until a step of what is written to the journal is made to fail.
 type brokenDisk struct {
-	evidence.Disk
+	datafile.Disk
 	fault atomic.Pointer[diskFault]
 }
 
@@ -34,7 +35,7 @@ type diskFault struct {
 	stores      bool // what fails to be written is in the file all the same
 }
 
-func (d *brokenDisk) OpenFile(name string, flag int, perm fs.FileMode) (evidence.File, error) {
+func (d *brokenDisk) OpenFile(name string, flag int, perm fs.FileMode) (datafile.File, error) {
 	f, err := d.Disk.OpenFile(name, flag, perm)
 	if err != nil || !strings.HasSuffix(name, ".jsonl") {
 		return f, err
@@ -43,7 +44,7 @@ func (d *brokenDisk) OpenFile(name string, flag int, perm fs.FileMode) (evidence
 }
 
 type brokenFile struct {
-	evidence.File
+	datafile.File
 	disk *brokenDisk
 }
 
@@ -129,7 +130,7 @@ func TestDiskFails(t *testing.T) {
 
 // serving is what a test puts into a gateway that it serves itself.
 type serving struct {
-	disk     evidence.FS
+	disk     datafile.FS
 	observer lane.Observer
 	state    func(*lane.State)
 	options  []grpc.ServerOption

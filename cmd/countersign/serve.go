@@ -20,6 +20,7 @@ import (
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/custody"
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/gate"
@@ -49,7 +50,7 @@ type gateway struct {
 	unsure  bool   // an activation failed, so that the journal's last may not be what is active; of whoever activates
 	voiding func() // ends the voiding of what was asked under other rules, and waits; of whoever activates
 
-	disk      evidence.FS // of the journal; the real one where it is nil
+	disk      datafile.FS // of the journal; the real one where it is nil
 	withEnvoy bool
 	env       env
 	mu        sync.Mutex             // guards what follows

@@ -2,9 +2,7 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/keyfile"
 )
 
 // serverOptions are those of the gRPC server that Envoy calls. Every HTTP request is a stream of its own, and one that
@@ -43,13 +42,9 @@ func serverOptions(c *config.Config, server *extproc.Server) ([]grpc.ServerOptio
 		return append(options, grpc.Creds(server.Watch(insecure.NewCredentials()))), nil
 	}
 	t := c.Listen.EnvoyTLS
-	pem, err := os.ReadFile(string(t.ClientCAFile))
+	pool, err := keyfile.Roots(string(t.ClientCAFile))
 	if err != nil {
 		return nil, fmt.Errorf("read listen.envoy_tls.client_ca_file: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("listen.envoy_tls.client_ca_file: %s holds no certificate", t.ClientCAFile)
 	}
 	certificate, err := tls.LoadX509KeyPair(string(t.CertificateFile), string(t.KeyFile))
 	if err != nil {

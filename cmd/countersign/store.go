@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/countersign/countersign/extproc/approval/redis"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/datafile"
+	"github.com/countersign/countersign/extproc/keyfile"
 )
 
 // approvalStore is a store that is closed when the gateway stops.
@@ -64,7 +63,7 @@ func sharedKey(ctx context.Context, store *redis.Store, file string, own []byte)
 		}
 		return kept, nil
 	}
-	if err := datafile.Replace(file, key); err != nil {
+	if err := datafile.Replace(datafile.Disk{}, file, key); err != nil {
 		return nil, fmt.Errorf("keep the key that gateways share: %w", err)
 	}
 	return key, nil
@@ -80,15 +79,8 @@ func redisOptions(c *config.Config) (redis.Options, error) {
 	if o.TLS == nil {
 		return o, nil
 	}
-	if r.CAFile != "" {
-		pem, err := os.ReadFile(string(r.CAFile))
-		if err != nil {
-			return o, fmt.Errorf("read approvals.redis.ca_file: %w", err)
-		}
-		o.TLS.RootCAs = x509.NewCertPool()
-		if !o.TLS.RootCAs.AppendCertsFromPEM(pem) {
-			return o, fmt.Errorf("approvals.redis.ca_file: %s holds no certificate", r.CAFile)
-		}
+	if o.TLS.RootCAs, err = keyfile.RootsOrSystem(string(r.CAFile)); err != nil {
+		return o, fmt.Errorf("read approvals.redis.ca_file: %w", err)
 	}
 	if r.CertificateFile != "" {
 		pair, err := tls.LoadX509KeyPair(string(r.CertificateFile), string(r.KeyFile))

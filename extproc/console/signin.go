@@ -7,13 +7,11 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +22,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/keyfile"
 	"github.com/countersign/countersign/extproc/loopback"
 )
 
@@ -78,18 +77,12 @@ func newSignIn(o Options, base *url.URL) (*signIn, error) {
 		return nil, err
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // it is one, unless this program changes it
-	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	transport.MaxResponseHeaderBytes = 64 << 10
-	if o.CAFile != "" {
-		pem, err := os.ReadFile(o.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("the people's issuer: ca_file: %w", err)
-		}
-		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("the people's issuer: ca_file %q has no PEM certificate", o.CAFile)
-		}
+	roots, err := keyfile.RootsOrSystem(o.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("the people's issuer: ca_file: %w", err)
 	}
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	transport.MaxResponseHeaderBytes = 64 << 10
 	return &signIn{
 		issuer: o.Issuer, clientID: o.ClientID, secret: o.ClientSecret, redirect: base.String() + "/callback",
 		algorithms: o.Algorithms, naming: identity.Issuer{Issuer: o.Issuer, Kind: o.Kind, GroupsClaim: o.GroupsClaim, PersonClaim: o.PersonClaim}, seal: seal, now: o.Now,

@@ -1,4 +1,4 @@
-// Package datafile opens the files of a data directory, and nothing else: no link that leads elsewhere, no named pipe on which
+// Package datafile opens and replaces the files of a data directory, and nothing else: no link that leads elsewhere, no named pipe on which
 // reading waits for ever, no socket, no device. A data directory is copied, mailed, and verified by people who do not trust who
 // made it; and it is written by a gateway that another user of its host may have set a trap for. Whatever reads or writes a file
 // of a data directory opens it here, and a test holds that.
@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -62,20 +63,23 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// Replace puts data in the place of a file in one step: whoever reads, and a crash, sees the old file or the new.
-func Replace(path string, data []byte) error {
+// Replace puts data in the place of a file, durably and in one step: whoever reads, and a crash, sees the old file or the new.
+func Replace(disk FS, path string, data []byte) error {
 	temporary := path + ".new"
-	f, err := OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := disk.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	if _, err = f.Write(data); err == nil {
+	if _, err = f.WriteAt(data, 0); err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(temporary, path)
+	if err := disk.Rename(temporary, path); err != nil {
+		return err
+	}
+	return disk.SyncDir(filepath.Dir(path))
 }
 
 // Lock takes the file at path for this process alone, until the file is closed. It waits for nobody: the error is

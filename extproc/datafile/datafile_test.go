@@ -1,9 +1,12 @@
 package datafile_test
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,7 +62,7 @@ func TestOnlyFilesAreOpened(t *testing.T) {
 	if _, err := datafile.ReadFile(at("file"), 3); err == nil || !strings.Contains(err.Error(), "longer than 3 bytes") {
 		t.Errorf("a file of 4 bytes, read with a limit of 3: %v", err)
 	}
-	if err := datafile.Replace(at("file"), []byte("new")); err != nil {
+	if err := datafile.Replace(datafile.Disk{}, at("file"), []byte("new")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(dir, at("linked")); err != nil {
@@ -70,5 +73,81 @@ func TestOnlyFilesAreOpened(t *testing.T) {
 	}
 	if text, err := datafile.ReadFile(at("file"), 100); err != nil || string(text) != "new" {
 		t.Errorf("the file has %q, %v", text, err)
+	}
+}
+
+// steps is the real disk, which writes down what is asked of it and fails at one step.
+type steps struct {
+	datafile.Disk
+	taken []string
+	fails string
+}
+
+type stepsFile struct {
+	datafile.File
+	*steps
+}
+
+func (s *steps) take(step string) error {
+	s.taken = append(s.taken, step)
+	if step == s.fails {
+		return errors.New(step + " fails")
+	}
+	return nil
+}
+
+func (s *steps) OpenFile(name string, flag int, perm fs.FileMode) (datafile.File, error) {
+	f, err := s.Disk.OpenFile(name, flag, perm)
+	return stepsFile{f, s}, err
+}
+
+func (f stepsFile) WriteAt(p []byte, at int64) (int, error) {
+	if err := f.take("write"); err != nil {
+		return 0, err
+	}
+	return f.File.WriteAt(p, at)
+}
+
+func (f stepsFile) Sync() error { return errors.Join(f.take("sync"), f.File.Sync()) }
+
+func (f stepsFile) Close() error { return errors.Join(f.take("close"), f.File.Close()) }
+
+func (s *steps) Rename(from, to string) error {
+	if err := s.take("rename"); err != nil {
+		return err
+	}
+	return s.Disk.Rename(from, to)
+}
+
+func (s *steps) SyncDir(dir string) error {
+	return errors.Join(s.take("sync "+filepath.Base(dir)), s.Disk.SyncDir(dir))
+}
+
+func TestReplaceIsDurable(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	path := filepath.Join(dir, "file")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	all := []string{"write", "sync", "close", "rename", "sync data"}
+	for _, fails := range append([]string{""}, all...) {
+		if err := datafile.Replace(datafile.Disk{}, path, []byte("a longer old text")); err != nil {
+			t.Fatal(err)
+		}
+		disk := &steps{fails: fails}
+		err := datafile.Replace(disk, path, []byte("new"))
+		if (err != nil) != (fails != "") {
+			t.Errorf("%q fails, and %v is said", fails, err)
+		}
+		if fails == "" && !slices.Equal(disk.taken, all) {
+			t.Errorf("the steps were %q", disk.taken)
+		}
+		want := "a longer old text"
+		if fails == "" || fails == "sync data" {
+			want = "new"
+		}
+		if text, err := os.ReadFile(path); err != nil || string(text) != want {
+			t.Errorf("%q fails, and there is %q, %v", fails, text, err)
+		}
 	}
 }

@@ -3,7 +3,6 @@ package evidence
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,70 +11,6 @@ import (
 
 	"github.com/countersign/countersign/extproc/datafile"
 )
-
-// FS is the part of a file system that the journal writes through, so that a test can make each step fail. Reading
-// goes to the operating system directly.
-type FS interface {
-	// OpenFile is os.OpenFile.
-	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
-	// Rename is os.Rename.
-	Rename(from, to string) error
-	// SyncDir makes durable which files a directory has.
-	SyncDir(dir string) error
-}
-
-// File is a file that the journal writes.
-type File interface {
-	// WriteAt writes p at offset. After an error any part of p, or all of it, may be in the file.
-	WriteAt(p []byte, offset int64) (int, error)
-	// Sync makes durable what was written. After an error nothing is known of what is on the disk.
-	Sync() error
-	Truncate(size int64) error
-	Close() error
-}
-
-// Disk is the operating system's file system.
-type Disk struct{}
-
-// OpenFile opens a regular file.
-func (Disk) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
-	f, err := datafile.OpenFile(name, flag, perm)
-	if err != nil {
-		return nil, err
-	}
-	return diskFile{f}, nil
-}
-
-// Rename is os.Rename.
-func (Disk) Rename(from, to string) error { return os.Rename(from, to) }
-
-// SyncDir opens the directory and syncs it.
-func (Disk) SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// writeDurably replaces a file with data, durably and in one step: a reader, or a crash, sees the old file or the new.
-func writeDurably(fsys FS, path string, data []byte) error {
-	temporary := path + ".new"
-	f, err := fsys.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.WriteAt(data, 0); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := fsys.Rename(temporary, path); err != nil {
-		return err
-	}
-	return fsys.SyncDir(filepath.Dir(path))
-}
 
 // lockData takes the data directory for this process alone, until it ends or the file is closed.
 func lockData(data string) (*os.File, error) {

@@ -13,12 +13,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
 // faultyDisk is the real disk, on which each step can be made to fail.
 type faultyDisk struct {
-	Disk
+	datafile.Disk
 	mu     sync.Mutex
 	faults map[string]func(call) error
 }
@@ -28,7 +29,7 @@ type call struct {
 	name   string
 	data   []byte
 	offset int64
-	file   File
+	file   datafile.File
 }
 
 // on sets what happens before "open", "write", "sync", "truncate", "rename" or "syncdir"; an error stands for the step.
@@ -51,7 +52,7 @@ func (d *faultyDisk) step(step string, c call) error {
 	return fault(c)
 }
 
-func (d *faultyDisk) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
+func (d *faultyDisk) OpenFile(name string, flag int, perm fs.FileMode) (datafile.File, error) {
 	if err := d.step("open", call{name: name}); err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func (d *faultyDisk) SyncDir(dir string) error {
 }
 
 type faultyFile struct {
-	File
+	datafile.File
 	name string
 	disk *faultyDisk
 }

@@ -39,7 +39,7 @@ type Options struct {
 	Node string // recorded in every line; names the key that is made at first start
 
 	Now             func() time.Time
-	FS              FS
+	FS              datafile.FS
 	SegmentBytes    int64         // a segment that would grow over this is followed by a new one; default 64 MiB
 	CheckpointEvery time.Duration // how often growth is signed; default 5 s
 	RetryEvery      time.Duration // after a failed write, how soon the next is tried; default 100 ms
@@ -110,7 +110,7 @@ type chain struct {
 // names the place, and nothing is changed. Until Close no other process can open it.
 func Open(ctx context.Context, opts Options) (*Journal, error) {
 	opts.Now = defaultNow(opts.Now)
-	opts.FS = cmp.Or[FS](opts.FS, Disk{})
+	opts.FS = cmp.Or[datafile.FS](opts.FS, datafile.Disk{})
 	opts.SegmentBytes = cmp.Or(opts.SegmentBytes, 64<<20)
 	opts.CheckpointEvery = cmp.Or(opts.CheckpointEvery, 5*time.Second)
 	opts.RetryEvery = cmp.Or(opts.RetryEvery, 100*time.Millisecond)
@@ -146,7 +146,7 @@ func Open(ctx context.Context, opts Options) (*Journal, error) {
 }
 
 // makeDirectories makes the data directory, durably, and the journal's in it.
-func makeDirectories(fsys FS, data, dir string) error {
+func makeDirectories(fsys datafile.FS, data, dir string) error {
 	_, err := os.Stat(data)
 	isNew := errors.Is(err, fs.ErrNotExist)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -43,7 +43,7 @@ func PublicKey(data string) (string, error) {
 
 // loadKeys reads the keys and makes those that are missing, which only a journal that has no records yet may lack:
 // with another key in its place the old checkpoints, digests and tokens could not be held against the new.
-func loadKeys(fsys FS, data, node string, fresh bool) (*keyRing, error) {
+func loadKeys(fsys datafile.FS, data, node string, fresh bool) (*keyRing, error) {
 	dir := filepath.Join(data, "keys")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the key directory: %w", err)
@@ -89,7 +89,7 @@ func randomBytes(n int) []byte {
 	return b
 }
 
-func loadKey(fsys FS, path string, fresh bool, generate func() (string, error)) (string, error) {
+func loadKey(fsys datafile.FS, path string, fresh bool, generate func() (string, error)) (string, error) {
 	text, err := datafile.ReadFile(path, 64<<10)
 	if err == nil {
 		return strings.TrimSpace(string(text)), nil
@@ -104,19 +104,19 @@ func loadKey(fsys FS, path string, fresh bool, generate func() (string, error)) 
 	if err != nil {
 		return "", fmt.Errorf("make %s: %w", path, err)
 	}
-	if err := writeDurably(fsys, path, []byte(key+"\n")); err != nil {
+	if err := datafile.Replace(fsys, path, []byte(key+"\n")); err != nil {
 		return "", fmt.Errorf("write %s: %w", path, err)
 	}
 	return key, nil
 }
 
 // publish writes evidence.pub, or holds the one that is there against the key.
-func (k *keyRing) publish(fsys FS, data string) error {
+func (k *keyRing) publish(fsys datafile.FS, data string) error {
 	path := PublicKeyFile(data)
 	text, err := datafile.ReadFile(path, 64<<10)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := writeDurably(fsys, path, []byte(k.verifier+"\n")); err != nil {
+		if err := datafile.Replace(fsys, path, []byte(k.verifier+"\n")); err != nil {
 			return fmt.Errorf("write %s: %w", path, err)
 		}
 		return nil

@@ -23,15 +23,15 @@ type recovered struct {
 	chain chain
 	open  map[uint64]string
 
-	file File // last segment; nil when there is none
-	held held // file
+	file datafile.File // last segment; nil when there is none
+	held held          // file
 	size int64
 
 	torn     int64 // bytes cut off the end
 	tornHash string
 
 	last      Checkpoint
-	notes     File
+	notes     datafile.File
 	notesSize int64
 
 	unsigned []stretch // what no checkpoint covers
@@ -385,7 +385,7 @@ func (r *recovered) repair(opts Options, last segment) error {
 	return err
 }
 
-func rewrite(fsys FS, s stretch) error {
+func rewrite(fsys datafile.FS, s stretch) error {
 	in, err := datafile.Open(s.path)
 	if err != nil {
 		return err

@@ -26,7 +26,7 @@ type snapshot struct {
 // signing is the checkpoints file. It has a goroutine of its own, so that no operation waits for a signature's sync.
 type signing struct {
 	mu     sync.Mutex
-	file   File
+	file   datafile.File
 	held   held // file
 	offset int64
 	size   uint64 // of the last checkpoint
@@ -109,7 +109,7 @@ func (j *Journal) sign(s snapshot) error {
 		j.alarm(AlarmCheckpointFailed, err.Error())
 		return err
 	}
-	if err := writeDurably(j.opts.FS, filepath.Join(j.opts.Dir, resumeName), resumeOf(s)); err != nil {
+	if err := datafile.Replace(j.opts.FS, filepath.Join(j.opts.Dir, resumeName), resumeOf(s)); err != nil {
 		j.opts.Log.Warn("the next start will read the whole journal", "error", err)
 	}
 	j.announce()

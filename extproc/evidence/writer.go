@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
 )
@@ -22,8 +23,8 @@ import (
 // writer is the one goroutine that writes segments. One write and one sync serve all who wait.
 type writer struct {
 	journal *Journal
-	file    File // the last segment; nil before the first
-	held    held // file
+	file    datafile.File // the last segment; nil before the first
+	held    held          // file
 	size    int64
 	rolling bool // the next segment may be in the directory by now: nothing more goes into this one
 	pace    pace

@@ -5,11 +5,11 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/keyfile"
 )
 
 // certifier is an issuer of kind mtls: it vouches for agents by certificates, and has no tokens.
@@ -22,14 +22,11 @@ func newCertifier(c Issuer) (*certifier, error) {
 	fail := func(format string, args ...any) (*certifier, error) {
 		return nil, fmt.Errorf("issuer %q: %s", c.Issuer, fmt.Sprintf(format, args...))
 	}
-	pem, err := os.ReadFile(c.CAFile)
+	roots, err := keyfile.Roots(c.CAFile)
 	if err != nil {
-		return fail("%v", err)
+		return fail("ca_file: %v", err)
 	}
-	a := &certifier{issuer{Issuer: c, name: c.Issuer}, x509.NewCertPool()}
-	if !a.roots.AppendCertsFromPEM(pem) {
-		return fail("%s holds no certificate", c.CAFile)
-	}
+	a := &certifier{issuer{Issuer: c, name: c.Issuer}, roots}
 	if domain, ok := strings.CutPrefix(c.Issuer, "spiffe://"); ok {
 		if known, path, valid := cutSPIFFE(c.Issuer); !valid || path != "" || known != domain {
 			return fail("is not spiffe://TRUST-DOMAIN")

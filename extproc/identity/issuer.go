@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 
+	"github.com/countersign/countersign/extproc/keyfile"
 	"github.com/countersign/countersign/extproc/loopback"
 )
 
@@ -258,19 +258,13 @@ func (i *issuer) client(given *http.Client) (*http.Client, error) {
 			return nil, fmt.Errorf("the default HTTP transport of this program is a %T", http.DefaultTransport)
 		}
 		t := standard.Clone()
-		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		roots, err := keyfile.RootsOrSystem(i.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
 		t.ResponseHeaderTimeout = fetchTimeout
 		t.MaxResponseHeaderBytes = 64 << 10
-		if i.CAFile != "" {
-			pem, err := os.ReadFile(i.CAFile)
-			if err != nil {
-				return nil, fmt.Errorf("ca_file: %w", err)
-			}
-			t.TLSClientConfig.RootCAs = x509.NewCertPool()
-			if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("ca_file %q: has no PEM certificate", i.CAFile)
-			}
-		}
 		base = t
 	}
 	return &http.Client{

@@ -62,7 +62,7 @@ func Start(o Options) (*Supervisor, error) {
 		return nil, fmt.Errorf("make Envoy's bootstrap: %w", err)
 	}
 	bootstrap := filepath.Join(string(c.Data), "envoy-bootstrap.yaml")
-	if err := datafile.Replace(bootstrap, text); err != nil {
+	if err := datafile.Replace(datafile.Disk{}, bootstrap, text); err != nil {
 		return nil, fmt.Errorf("write Envoy's bootstrap: %w", err)
 	}
 	if path, unix := c.Envoy.Admin.Unix(); unix {

@@ -68,11 +68,7 @@ func (l *log) open(path string) error {
 			return err
 		}
 	}
-	directory, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(directory.Sync(), directory.Close())
+	return datafile.SyncDir(filepath.Dir(path))
 }
 
 func (l *log) close() error {
@@ -135,7 +131,7 @@ func (l *log) append(clock int64, batch []*version) error {
 	if l.noSync {
 		return nil
 	}
-	return datasync(f)
+	return datafile.Sync(f)
 }
 
 // frameSum is the sum of the frame that b is.

@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/countersign/countersign/extproc/keyfile"
 )
 
 // Options say where a Redis is. Addresses is required.
@@ -140,9 +141,9 @@ func (o *Options) replicas() int {
 }
 
 func readPassword(file string) (string, error) {
-	text, err := os.ReadFile(file)
+	password, err := keyfile.Secret(file)
 	if err != nil {
 		return "", fmt.Errorf("read the password of the approvals store: %w", err)
 	}
-	return strings.TrimRight(string(text), "\r\n"), nil
+	return password, nil
 }

@@ -10,9 +10,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"strconv"
 	"time"
+
+	"github.com/countersign/countersign/extproc/keyfile"
 )
 
 // The headers of a notification.
@@ -38,15 +39,14 @@ func Sign(secret []byte, timestamp string, body []byte) string {
 }
 
 func secretIn(path string) ([]byte, error) {
-	text, err := os.ReadFile(path)
+	secret, err := keyfile.Secret(path)
+	if err == nil && len(secret) < shortestSecret {
+		err = fmt.Errorf("%s holds %d bytes, and at least %d are needed", path, len(secret), shortestSecret)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the webhook's secret: %w", err)
 	}
-	text = bytes.TrimRight(text, "\r\n")
-	if len(text) < shortestSecret {
-		return nil, fmt.Errorf("read the webhook's secret: %s holds %d bytes, and at least %d are needed", path, len(text), shortestSecret)
-	}
-	return text, nil
+	return []byte(secret), nil
 }
 
 func (n *Notifier) put(m *message) {

@@ -41,12 +41,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/keyfile"
 )
 
 // Store is what the notifier needs of an [approval.Store]. It changes nothing.
@@ -110,9 +110,9 @@ func Start(o Options) (*Notifier, error) {
 	if _, err := secretIn(o.SecretFile); err != nil {
 		return nil, err
 	}
-	roots, err := rootsIn(o.CAFile)
+	roots, err := keyfile.RootsOrSystem(o.CAFile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the webhook's roots: %w", err)
 	}
 	n := &Notifier{opt: o, client: newClient(roots, o.Timeout)}
 	n.queue.init(o.Queue)
@@ -141,21 +141,6 @@ func newClient(roots *x509.CertPool, timeout time.Duration) *http.Client {
 			MaxResponseHeaderBytes: 16 << 10,
 		},
 	}
-}
-
-func rootsIn(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the webhook's roots: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("read the webhook's roots: %s has no certificate", path)
-	}
-	return pool, nil
 }
 
 // Stats counts.

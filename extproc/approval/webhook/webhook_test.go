@@ -426,7 +426,7 @@ func TestWhatCannotBeUsed(t *testing.T) {
 	}{
 		"no secret":                 {Options{SecretFile: filepath.Join(dir, "none")}, "read the webhook's secret"},
 		"a secret that is short":    {Options{SecretFile: file("short", "0123456789abcde\n")}, "holds 15 bytes, and at least 16"},
-		"roots without certificate": {Options{SecretFile: good, CAFile: file("ca", "nothing")}, "has no certificate"},
+		"roots without certificate": {Options{SecretFile: good, CAFile: file("ca", "nothing")}, "has no PEM certificate"},
 	} {
 		c.options.Store, c.options.URL = &embedded.Store{}, "https://receiver.example"
 		if _, err := Start(c.options); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path/filepath"
 
 	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/evidence"
@@ -75,10 +74,7 @@ func (c cursor) save(path string) error {
 	if err != nil {
 		return err
 	}
-	if err = datafile.Replace(path, append(data, '\n')); err == nil {
-		err = evidence.Disk{}.SyncDir(filepath.Dir(path))
-	}
-	if err != nil {
+	if err = datafile.Replace(datafile.Disk{}, path, append(data, '\n')); err != nil {
 		return fmt.Errorf("save the collector's cursor: %w", err)
 	}
 	return nil

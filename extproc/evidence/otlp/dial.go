@@ -3,10 +3,8 @@ package otlp
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -22,6 +20,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
+
+	"github.com/countersign/countersign/extproc/keyfile"
 )
 
 // TLS says how the collector is recognised and how the courier shows who it is. The zero value is TLS with the
@@ -107,17 +107,11 @@ func (t TLS) credentials() (credentials.TransportCredentials, error) {
 		}
 		return insecure.NewCredentials(), nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read the collector's ca_file: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("the collector's ca_file %s has no PEM certificate", t.CAFile)
-		}
+	roots, err := keyfile.RootsOrSystem(t.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the collector's ca_file: %w", err)
 	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, RootCAs: roots}
 	if (t.CertFile == "") != (t.KeyFile == "") {
 		return nil, errors.New("the collector's connection needs a certificate and its key, and has one of the two")
 	}
@@ -144,11 +138,11 @@ type headers map[string]string
 func (h headers) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
 	values := make(map[string]string, len(h))
 	for name, file := range h {
-		text, err := os.ReadFile(file)
+		value, err := keyfile.Secret(file)
 		if err != nil {
 			return nil, status.Errorf(codes.Unavailable, "read the value of header %s: %v", name, err)
 		}
-		values[strings.ToLower(name)] = strings.TrimSpace(string(text))
+		values[strings.ToLower(name)] = strings.TrimSpace(value)
 	}
 	return values, nil
 }

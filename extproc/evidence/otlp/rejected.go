@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/datafile"
-	"github.com/countersign/countersign/extproc/evidence"
 )
 
 // Signal is how a record goes to the collector.
@@ -90,10 +89,7 @@ func changeRejected(data string, change func([]Rejection) []Rejection) error {
 		}
 		text = append(append(text, line...), '\n')
 	}
-	if err = datafile.Replace(filepath.Join(data, rejectedFile), text); err == nil {
-		err = evidence.Disk{}.SyncDir(data)
-	}
-	if err != nil {
+	if err = datafile.Replace(datafile.Disk{}, filepath.Join(data, rejectedFile), text); err != nil {
 		return fmt.Errorf("write what the collector rejected: %w", err)
 	}
 	return nil

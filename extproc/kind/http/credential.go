@@ -10,6 +10,7 @@ import (
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/keyfile"
 )
 
 // schemes are what a value of Authorization begins with, as a rule (IANA's registry, and what is not in it).
@@ -33,14 +34,13 @@ func (f *credentialFile) Field() (web.Field, error) {
 		return web.Field{}, err
 	}
 	if f.read == nil || !info.ModTime().Equal(f.read.ModTime()) || info.Size() != f.read.Size() || !os.SameFile(info, f.read) {
-		text, err := os.ReadFile(f.path)
+		value, err := keyfile.Secret(f.path)
 		if err != nil {
 			return web.Field{}, err
 		}
-		value := strings.TrimRight(string(text), "\r\n")
 		// Envoy answers a control character with an error of its own, after the operation has been allowed.
 		control := func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7F }
-		if strings.TrimSpace(value) == "" || strings.ContainsFunc(value, control) {
+		if strings.ContainsFunc(value, control) {
 			return web.Field{}, fmt.Errorf("%s does not hold one line with a header's value", f.path)
 		}
 		if scheme := strings.ToLower(strings.TrimSpace(value)); slices.Contains(schemes, scheme) {

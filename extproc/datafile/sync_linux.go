@@ -1,4 +1,4 @@
-package evidence
+package datafile
 
 import (
 	"errors"
@@ -6,10 +6,8 @@ import (
 	"syscall"
 )
 
-// diskFile syncs with fdatasync, which leaves out the times of a file and nothing that reading it back needs.
-type diskFile struct{ *os.File }
-
-func (f diskFile) Sync() error {
+// Sync makes durable what was written to f. It leaves out the times of a file, and nothing that reading it back needs.
+func Sync(f *os.File) error {
 	for {
 		err := syscall.Fdatasync(int(f.Fd()))
 		if errors.Is(err, syscall.EINTR) {

@@ -1,7 +1,0 @@
-//go:build !linux
-
-package evidence
-
-import "os"
-
-type diskFile struct{ *os.File }
