@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -224,7 +225,11 @@ func describe(e *evidence.Entry) string {
 	if err != nil {
 		return b.String()
 	}
-	for _, name := range shown[e.Type] {
+	names := shown[e.Type]
+	for _, k := range kinds { // what is a kind's own: see gate.Decision
+		names = append(slices.Clip(names), k.Policy.Name)
+	}
+	for _, name := range names {
 		v, ok := body.Get(name)
 		if !ok {
 			continue

@@ -168,6 +168,8 @@ func (d shownDetail) Object() gate.Object { return gate.Object(d) }
 
 func (shownDetail) Volatile() gate.Object { return nil }
 
+func (shownDetail) Recorded() gate.Object { return nil }
+
 // cardOf renders an operation whose body has one member.
 func cardOf(name, value, digest string) ([]byte, error) {
 	body := gate.Object{{Name: "body", Value: gate.Object{{Name: name, Value: value}}}}

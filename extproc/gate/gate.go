@@ -18,6 +18,12 @@
 // bounded where the record is made ([Recorded]): 2 KiB of one who is known, 256 bytes of a stranger; a longer one is its
 // beginning, its length and its SHA-256. The journal does it again for what was forgotten.
 //
+// # What a kind adds
+//
+// Records are the same for every kind of operation. What only one kind has to say stands in one member more, under the kind's
+// name: of a decision what its detail says that is to be recorded ([Detail]), and of an end what whoever saw it gives
+// ([Outcome]). A kind without such a thing has no such member.
+//
 // # Failing
 //
 // The zero value of every type here refuses. An error of any part refuses. A decision that could not be made durable
@@ -222,7 +228,14 @@ func describe(op *Operation) *Decision {
 	if !op.Context.Held.IsZero() {
 		held = op.Context.Time.Sub(op.Context.Held)
 	}
+	var own Member
+	if op.Detail != nil {
+		if o := op.Detail.Recorded(); len(o) > 0 {
+			own = Member{op.Detail.Key(), o}
+		}
+	}
 	return &Decision{
+		Own:       own,
 		Held:      held,
 		Principal: op.Principal,
 		Resource:  op.Resource.Name,

@@ -76,6 +76,15 @@ type detail struct {
 func (d detail) Key() string           { return d.key }
 func (d detail) Object() gate.Object   { return d.object }
 func (d detail) Volatile() gate.Object { return d.volatile }
+func (d detail) Recorded() gate.Object { return nil }
+
+// recording is a detail of which records have something.
+type recording struct {
+	detail
+	recorded gate.Object
+}
+
+func (d recording) Recorded() gate.Object { return d.recorded }
 
 var key = []byte("0123456789abcdef")
 

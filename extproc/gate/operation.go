@@ -124,6 +124,9 @@ type Detail interface {
 	// context: {"headers": {"traceparent": …}}. Its members are objects, whose own belong into the member of that name in Object.
 	// Policy sees them there. No digest binds them, so no approval does, and they are on no card.
 	Volatile() Object
+	// Recorded is what records of decisions have of it, under Key; nil for nothing. Its texts are bounded (see [Recorded]), and
+	// none is a value that a detector would mask.
+	Recorded() Object
 }
 
 // Operation is one thing that an agent asks a target to do.

@@ -224,6 +224,10 @@ func TestRecordsAreCanonical(t *testing.T) {
 			Redact:    []gate.Redaction{{Path: awkward}, {Detect: awkward, With: gate.Replacement(awkward)}}, Approval: awkward,
 		}},
 		{"an empty outcome", &gate.Outcome{}},
+		{"a decision with a kind's own first", &gate.Decision{Own: gate.Member{Name: "aa", Value: gate.Object{{Name: "b", Value: 1}, {Name: "c", Value: "\"\u2028😀"}}}}},
+		{"a decision with a kind's own within", &gate.Decision{Held: time.Second, Own: gate.Member{Name: "git", Value: gate.Object{{Name: "updates", Value: []any{}}}}}},
+		{"a decision with a kind's own last", &gate.Decision{Own: gate.Member{Name: "zz", Value: gate.Object{}}}},
+		{"an outcome with a kind's own", &gate.Outcome{Own: gate.Member{Name: "postgres", Value: gate.Object{{Name: "rows", Value: 3}}}}},
 		{"a full outcome", &gate.Outcome{
 			Result: gate.WithheldBy, Reason: awkward, Problem: gate.Withheld, Status: 502, BytesIn: 1 << 40, BytesOut: 7, BodySHA256: "ab", Decided: 12,
 			Duration: 1234567 * time.Nanosecond, Redacted: []gate.Count{{Name: "\ufb33", N: 1}, {Name: "😀", N: 2}, {Name: "$..a", N: 3}, {Name: "\xff", N: 1}, {Name: "\xfe", N: 1}},
@@ -243,6 +247,33 @@ func TestRecordsAreCanonical(t *testing.T) {
 				t.Error(cmp.Diff(want, string(text)))
 			}
 		})
+	}
+}
+
+// TestWhatAKindAddsToARecord stands under the kind's name, and nowhere where it has nothing to add. A kind does not take the name of
+// another member, and what has no canonical form is an error: without a record nothing passes.
+func TestWhatAKindAddsToARecord(t *testing.T) {
+	own := gate.Object{{Name: "server_name", Value: "ledger.test"}}
+	for _, c := range []struct {
+		recorded gate.Object
+		want     string
+	}{{own, `"target":"/v1/payments","tcp":{"server_name":"ledger.test"},"trace_id":""`}, {nil, `"target":"/v1/payments","trace_id":""`}} {
+		j := &journal{}
+		op := operation()
+		op.Detail = recording{detail{"tcp", gate.Object{}, nil}, c.recorded}
+		if _, err := newGate(rule{verdict: gate.Verdict{Effect: gate.Allow}}, j).Decide(t.Context(), op); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := j.records[0].Body.AppendJSON(nil); err != nil || !strings.Contains(string(text), c.want) {
+			t.Errorf("%s, error %v; want %s in it", text, err, c.want)
+		}
+	}
+	for name, bad := range map[string]gate.Member{"the name of another": {Name: "target", Value: own}, "no JSON": {Name: "tcp", Value: gate.Object{{Name: "a", Value: struct{}{}}}}} {
+		for _, body := range []gate.Body{&gate.Decision{Own: bad}, &gate.Outcome{Own: gate.Member{Name: strings.Replace(bad.Name, "target", "status", 1), Value: bad.Value}}} {
+			if text, err := body.AppendJSON(nil); err == nil {
+				t.Errorf("%s: %s", name, text)
+			}
+		}
 	}
 }
 

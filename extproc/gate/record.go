@@ -1,7 +1,9 @@
 package gate
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,59 +81,99 @@ type Decision struct {
 	Approval     string // id of the request that is open, or whose grant was spent; empty when there is none
 
 	Held time.Duration // how long people were waited for before this decision; 0 where nobody was
+	Own  Member        // what only operations of its kind have, under the kind's name; no name where there is nothing
 }
 
 // AppendJSON writes the members in canonical order.
 func (d *Decision) AppendJSON(b []byte) ([]byte, error) {
-	b = append(b, `{"approval":`...)
-	b = AppendText(b, d.Approval)
-	b = append(b, `,"config_digest":`...)
-	b = AppendText(b, d.ConfigDigest)
-	b = append(b, `,"digest":`...)
-	b = AppendText(b, d.Digest)
-	b = append(b, `,"effect":"`...)
-	b = append(b, d.Effect.String()...)
-	b = append(b, '"')
+	w := recordWriter{b: append(b, '{'), own: d.Own}
+	w.text("approval", d.Approval)
+	w.text("config_digest", d.ConfigDigest)
+	w.text("digest", d.Digest)
+	w.text("effect", d.Effect.String())
 	if d.Held > 0 {
-		b = append(b, `,"held":`...)
-		var err error
-		if b, err = appendFloat(b, d.Held.Seconds()); err != nil {
-			return b, err
-		}
+		w.seconds("held", d.Held)
 	}
-	b = append(b, `,"peer":`...)
-	b = AppendText(b, d.Context.Peer)
-	b = append(b, `,"policy_digest":`...)
-	b = AppendText(b, d.PolicyDigest)
-	b = append(b, `,"principal":`...)
-	b = d.Principal.appendRecord(b)
-	b = append(b, `,"problem":`...)
-	b = AppendText(b, string(d.Problem))
-	b = append(b, `,"protocol":`...)
-	b = AppendText(b, d.Protocol)
-	b = append(b, `,"reasons":`...)
-	b = appendTexts(b, d.Reasons)
-	b = append(b, `,"redact":[`...)
-	b = appendRedactions(b, d.Redact)
-	b = append(b, `],"request_id":`...)
-	b = AppendText(b, d.Context.RequestID)
-	b = append(b, `,"resource":`...)
-	b = AppendText(b, d.Resource)
-	b = append(b, `,"rules":`...)
-	b = appendTexts(b, d.Rules)
-	b = append(b, `,"rules_digest":`...)
-	b = AppendText(b, d.RulesDigest)
-	b = append(b, `,"session":`...)
-	b = AppendText(b, d.Context.Session)
-	b = append(b, `,"target":`...)
-	b = AppendText(b, d.Target)
-	b = append(b, `,"trace_id":`...)
-	b = AppendText(b, d.Context.TraceID())
-	b = append(b, `,"traceparent":`...)
-	b = AppendText(b, d.Context.TraceParent)
-	b = append(b, `,"verb":`...)
-	b = AppendText(b, d.Verb)
-	return append(b, '}'), nil
+	w.text("peer", d.Context.Peer)
+	w.text("policy_digest", d.PolicyDigest)
+	w.name("principal")
+	w.b = d.Principal.appendRecord(w.b)
+	w.text("problem", string(d.Problem))
+	w.text("protocol", d.Protocol)
+	w.name("reasons")
+	w.b = appendTexts(w.b, d.Reasons)
+	w.name("redact")
+	w.b = append(appendRedactions(append(w.b, '['), d.Redact), ']')
+	w.text("request_id", d.Context.RequestID)
+	w.text("resource", d.Resource)
+	w.name("rules")
+	w.b = appendTexts(w.b, d.Rules)
+	w.text("rules_digest", d.RulesDigest)
+	w.text("session", d.Context.Session)
+	w.text("target", d.Target)
+	w.text("trace_id", d.Context.TraceID())
+	w.text("traceparent", d.Context.TraceParent)
+	w.text("verb", d.Verb)
+	return w.end()
+}
+
+// recordWriter writes the members of a body, which come in canonical order, and a kind's own where its name belongs.
+type recordWriter struct {
+	b    []byte
+	own  Member
+	some bool
+	err  error
+}
+
+// name begins the member of that name.
+func (w *recordWriter) name(name string) {
+	switch own := w.own.Name; {
+	case own == "" || own > name:
+	case own == name:
+		w.err, w.own = fmt.Errorf("%w: %q is of every such record, and not of a kind", ErrDuplicateName, name), Member{}
+	default:
+		w.writeOwn()
+	}
+	w.begin(name)
+}
+
+func (w *recordWriter) begin(name string) {
+	if w.some {
+		w.b = append(w.b, ',')
+	}
+	w.some = true
+	w.b = append(append(append(w.b, '"'), name...), '"', ':')
+}
+
+func (w *recordWriter) writeOwn() {
+	own := w.own
+	if w.own = (Member{}); own.Name == "" {
+		return
+	}
+	w.begin(own.Name)
+	b, err := AppendJSON(w.b, own.Value)
+	w.b, w.err = b, cmp.Or(w.err, err)
+}
+
+func (w *recordWriter) text(name, value string) {
+	w.name(name)
+	w.b = AppendText(w.b, value)
+}
+
+func (w *recordWriter) count(name string, n int64) {
+	w.name(name)
+	w.b = strconv.AppendInt(w.b, n, 10)
+}
+
+func (w *recordWriter) seconds(name string, d time.Duration) {
+	w.name(name)
+	b, err := appendFloat(w.b, d.Seconds())
+	w.b, w.err = b, cmp.Or(w.err, err)
+}
+
+func (w *recordWriter) end() ([]byte, error) {
+	w.writeOwn()
+	return append(w.b, '}'), w.err
 }
 
 func appendRedactions(b []byte, rs []Redaction) []byte {
@@ -253,44 +295,33 @@ type Outcome struct {
 	RequestSHA256 string        // of a request body that was streamed past, in hex; a body that was held is in the input
 	Duration      time.Duration // from the first byte seen here to the last
 	Decided       uint64        // seq of the decision; set by Gate.Finish
+	Own           Member        // as a [Decision] has it
 }
 
 // AppendJSON writes the members in canonical order. The duration is in seconds.
 func (o *Outcome) AppendJSON(b []byte) ([]byte, error) {
-	b = append(b, `{"body_sha256":`...)
-	b = AppendText(b, o.BodySHA256)
-	b = append(b, `,"bytes_in":`...)
-	b = strconv.AppendInt(b, o.BytesIn, 10)
-	b = append(b, `,"bytes_out":`...)
-	b = strconv.AppendInt(b, o.BytesOut, 10)
-	b = append(b, `,"decided":`...)
-	b = strconv.AppendUint(b, o.Decided, 10)
-	b = append(b, `,"duration":`...)
-	b, err := appendFloat(b, o.Duration.Seconds())
-	if err != nil {
-		return b, err
-	}
-	b = append(b, `,"problem":`...)
-	b = AppendText(b, string(o.Problem))
-	b = append(b, `,"reason":`...)
-	b = AppendText(b, o.Reason)
-	b = append(b, `,"redacted":`...)
-	b = appendCounts(b, o.Redacted)
-	b = append(b, `,"request_sha256":`...)
-	b = AppendText(b, o.RequestSHA256)
-	b = append(b, `,"result":`...)
-	b = AppendText(b, string(o.Result))
+	w := recordWriter{b: append(b, '{'), own: o.Own}
+	w.text("body_sha256", o.BodySHA256)
+	w.count("bytes_in", o.BytesIn)
+	w.count("bytes_out", o.BytesOut)
+	w.name("decided")
+	w.b = strconv.AppendUint(w.b, o.Decided, 10)
+	w.seconds("duration", o.Duration)
+	w.text("problem", string(o.Problem))
+	w.text("reason", o.Reason)
+	w.name("redacted")
+	w.b = appendCounts(w.b, o.Redacted)
+	w.text("request_sha256", o.RequestSHA256)
+	w.text("result", string(o.Result))
 	if len(o.Rewritten) > 0 {
-		b = append(b, `,"rewritten":`...)
-		b = appendCounts(b, o.Rewritten)
+		w.name("rewritten")
+		w.b = appendCounts(w.b, o.Rewritten)
 	}
-	b = append(b, `,"status":`...)
-	b = strconv.AppendInt(b, int64(o.Status), 10)
+	w.count("status", int64(o.Status))
 	if o.Unrewritten != "" {
-		b = append(b, `,"unrewritten":`...)
-		b = AppendText(b, o.Unrewritten)
+		w.text("unrewritten", o.Unrewritten)
 	}
-	return append(b, '}'), nil
+	return w.end()
 }
 
 func appendCounts(b []byte, counts []Count) []byte {

@@ -128,6 +128,8 @@ func (detail) Object() gate.Object { return nil }
 
 func (detail) Volatile() gate.Object { return nil }
 
+func (detail) Recorded() gate.Object { return nil }
+
 // What an approval binds must be the same for the next token of the same agent.
 func TestClaimsSurviveRenewal(t *testing.T) {
 	a, c := newAuthority(t), newClock()

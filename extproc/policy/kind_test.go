@@ -26,6 +26,8 @@ func (c tcp) Object() gate.Object { return gate.Object{{Name: "port", Value: c.p
 
 func (tcp) Volatile() gate.Object { return nil }
 
+func (tcp) Recorded() gate.Object { return nil }
+
 func connection(pkg string, port int64) *gate.Operation {
 	op := operation(pkg, tcp{port})
 	op.Resource.Kind = "tcp"

@@ -46,6 +46,8 @@ type web struct {
 
 func (web) Key() string { return "http" }
 
+func (web) Recorded() gate.Object { return nil }
+
 func (w web) Volatile() gate.Object {
 	if w.volatile == nil {
 		return nil
@@ -503,6 +505,8 @@ func (d detail) Key() string         { return d.key }
 func (d detail) Object() gate.Object { return d.object }
 
 func (detail) Volatile() gate.Object { return nil }
+
+func (detail) Recorded() gate.Object { return nil }
 
 func TestUncanonicalOperations(t *testing.T) {
 	s := load(t, Options{}, rego("allow contains {\"id\": \"any\"}"))

@@ -103,6 +103,8 @@ func (d detail) Object() gate.Object { return gate.Object(d) }
 
 func (detail) Volatile() gate.Object { return nil }
 
+func (detail) Recorded() gate.Object { return nil }
+
 // Operation is a refund of payment n by an agent that acts for alice. Every call is another attempt.
 func Operation(n int) *gate.Operation {
 	return &gate.Operation{

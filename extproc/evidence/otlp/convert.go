@@ -35,10 +35,11 @@ func resource(o Options) *resourcepb.Resource {
 func (k kinds) logRecord(e *evidence.Entry, body gate.Object) *logspb.LogRecord {
 	a := attributes{}
 	a.place(e)
+	of := k[text(body, "protocol")]
 	if e.Type == gate.OperationDecided {
-		a.operation(k[text(body, "protocol")], body)
+		a.operation(of, body)
 	}
-	a.members(body, nil)
+	a.members(body, of, nil)
 	severity, name := severityOf(e.Type)
 	at := uint64(e.Time.UnixNano())
 	return &logspb.LogRecord{
@@ -166,8 +167,8 @@ func (k kinds) spansOf(e *evidence.Entry, body gate.Object, d *decision) []*trac
 	of := k[text(d.body, "protocol")]
 	a.operation(of, d.body)
 	a.result(of, body)
-	a.members(body, map[string]bool{"decided": true})
-	a.members(d.body, names(body))
+	a.members(body, of, gate.Object{{Name: "decided"}})
+	a.members(d.body, of, body)
 	span := &tracepb.Span{
 		TraceId: d.ids.trace[:], SpanId: d.ids.span[:], ParentSpanId: d.ids.parent, Flags: spanFlags(d.ids),
 		Name: of.spanName(d.body), Kind: tracepb.Span_SPAN_KIND_SERVER,
@@ -293,18 +294,27 @@ var reserved = map[string]bool{"seq": true, "hash": true, "type": true, "op": tr
 // any other object are values: a path that is redacted, for one.
 var parts = map[string]bool{"agent": true, "approver": true, "on_behalf_of": true, "principal": true, "verified": true}
 
-// members adds a body's members as countersign.*, those of its parts with a dot. What is empty says nothing and is
-// left out, and so are the names in except.
-func (a *attributes) members(body gate.Object, except map[string]bool) {
+// members adds a body's members as countersign.*, those of its parts with a dot, and of what is the operation's kind's own. What is
+// empty says nothing and is left out, and so is what except says.
+func (a *attributes) members(body gate.Object, of Kind, except gate.Object) {
 	for _, m := range body {
-		if except[m.Name] {
-			continue
-		}
+		said, again := except.Get(m.Name)
 		prefix := "countersign."
 		if reserved[m.Name] {
 			prefix += "body."
 		}
-		a.member(prefix, m)
+		own, isObject := m.Value.(gate.Object)
+		switch {
+		case isObject && m.Name == of.Protocol:
+			before, _ := said.(gate.Object)
+			for _, part := range own {
+				if _, again := before.Get(part.Name); !again {
+					a.member(prefix+m.Name+".", part)
+				}
+			}
+		case !again:
+			a.member(prefix, m)
+		}
 	}
 }
 
@@ -381,14 +391,6 @@ func numberValue(n json.Number) *commonpb.AnyValue {
 
 func integer(n int64) *commonpb.AnyValue {
 	return &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: n}}
-}
-
-func names(o gate.Object) map[string]bool {
-	set := map[string]bool{}
-	for _, m := range o {
-		set[m.Name] = true
-	}
-	return set
 }
 
 // text is a member that is text, or nothing.

@@ -59,13 +59,14 @@ func TestAttributesKeepWhatARecordSays(t *testing.T) {
 		{Name: "list", Value: []any{"a", gate.Object{{Name: "x", Value: nil}}}},
 		{Name: "none", Value: []any{}},
 		{Name: "null", Value: nil},
+		{Name: "own", Value: gate.Object{{Name: "masked", Value: gate.Object{{Name: "a.B", Value: json.Number("1")}}}, {Name: "rows", Value: json.Number("3")}, {Name: "said", Value: "before"}}},
 		{Name: "principal", Value: gate.Object{{Name: "verified", Value: gate.Object{{Name: "method", Value: "jwt"}}}, {Name: "$.x", Value: nil}}},
 		{Name: "redacted", Value: gate.Object{{Name: "$..Email", Value: json.Number("2")}}},
 		{Name: "seq", Value: "another"},
 		{Name: "text", Value: "t"},
 	}
 	a := attributes{}
-	a.members(body, map[string]bool{"text": true})
+	a.members(body, Kind{Protocol: "own"}, gate.Object{{Name: "own", Value: gate.Object{{Name: "said"}}}, {Name: "text"}})
 	var got []string
 	for _, kv := range a {
 		got = append(got, kv.Key+" "+strings.Join(strings.Fields(kv.Value.String()), " "))
@@ -75,6 +76,8 @@ func TestAttributesKeepWhatARecordSays(t *testing.T) {
 		`countersign.float double_value:0.25`,
 		`countersign.int int_value:-7`,
 		`countersign.list array_value:{values:{string_value:"a"} values:{kvlist_value:{values:{key:"x"}}}}`,
+		`countersign.own.masked array_value:{values:{kvlist_value:{values:{key:"name" value:{string_value:"a.B"}} values:{key:"value" value:{int_value:1}}}}}`,
+		`countersign.own.rows int_value:3`,
 		`countersign.principal.verified.method string_value:"jwt"`,
 		`countersign.redacted array_value:{values:{kvlist_value:{values:{key:"name" value:{string_value:"$..Email"}} values:{key:"value" value:{int_value:2}}}}}`,
 		`countersign.body.seq string_value:"another"`,

@@ -123,3 +123,6 @@ func (r *Request) Volatile() gate.Object {
 	}
 	return gate.Object{{Name: "headers", Value: r.VolatileHeaders}}
 }
+
+// Recorded is nothing: verb and target say what a record has of a request.
+func (*Request) Recorded() gate.Object { return nil }

@@ -39,7 +39,10 @@ func TestACollectorHearsOfConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]any{"network.transport": "tcp", "server.address": host, "client.address": "127.0.0.1", "countersign.result": "completed"}
+	want := map[string]any{
+		"network.transport": "tcp", "server.address": host, "client.address": "127.0.0.1", "countersign.result": "completed",
+		"tls.client.server_name": "ledger.test", "countersign.tcp.server_name": "ledger.test",
+	}
 	for name, value := range want {
 		if span.Attributes[name] != value {
 			t.Errorf("%s is %v, want %v", name, span.Attributes[name], value)

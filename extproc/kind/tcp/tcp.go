@@ -28,13 +28,16 @@ import (
 	"github.com/countersign/countersign/extproc/policy"
 )
 
+// name is the kind's name, and that of what is its own in the input and in records.
+const name = "tcp"
+
 // Kind is the kind.
 var Kind = kind.Kind{
-	Config: config.Kind{Name: "tcp", New: func() config.Resource { return &Resource{} }, Source: source},
-	Policy: policy.Kind{Name: "tcp", Doc: "the connection, for a resource of kind tcp", Detail: schema{}},
+	Config: config.Kind{Name: name, New: func() config.Resource { return &Resource{} }, Source: source},
+	Policy: policy.Kind{Name: name, Doc: "the connection, for a resource of kind tcp", Detail: schema{}},
 	Envoy:  Envoy{},
 	Card:   kind.Card{First: []string{"server_name"}, Unseen: unseen},
-	OTLP:   otlp.Kind{Protocol: "tcp", Operation: attributes},
+	OTLP:   otlp.Kind{Protocol: name, Operation: attributes},
 	Own: func(c config.Resource, _ kind.Shared, r *lane.Resource) {
 		own := c.(*Resource) //nolint:forcetypeassert // made by New
 		r.Own, r.Fingerprint = &connections{own.Target}, Fingerprint(own)
@@ -60,7 +63,10 @@ func attributes(decided gate.Object) gate.Object {
 	if host, port, err := (&Resource{Target: text}).address(); err == nil {
 		said = append(said, gate.Member{Name: "server.address", Value: host}, gate.Member{Name: "server.port", Value: json.Number(strconv.Itoa(int(port)))})
 	}
-	return said
+	own, _ := decided.Get(name)
+	asked, _ := own.(gate.Object)
+	serverName, _ := asked.Get("server_name")
+	return append(said, gate.Member{Name: "tls.client.server_name", Value: serverName})
 }
 
 // schema describes input.tcp.
@@ -73,7 +79,7 @@ type schema struct {
 type connection struct{ destination, serverName string }
 
 // Key is "tcp".
-func (c *connection) Key() string { return "tcp" }
+func (c *connection) Key() string { return name }
 
 // Object is the connection as policy sees it.
 func (c *connection) Object() gate.Object {
@@ -82,3 +88,8 @@ func (c *connection) Object() gate.Object {
 
 // Volatile is nothing: two connections to one place differ in nothing that the target gets.
 func (c *connection) Volatile() gate.Object { return nil }
+
+// Recorded is the name that was asked for.
+func (c *connection) Recorded() gate.Object {
+	return gate.Object{{Name: "server_name", Value: gate.Recorded(c.serverName, gate.MaxRecorded)}}
+}

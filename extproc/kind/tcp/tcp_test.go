@@ -194,6 +194,9 @@ func TestConnections(t *testing.T) {
 	if decided["effect"] != "allow" || decided["protocol"] != "tcp" || principal["subject"] != domain+"/reader" || decided["target"] != "tcp://"+g.target.address {
 		t.Errorf("it was decided as %v", decided)
 	}
+	if own, _ := decided["tcp"].(map[string]any); len(own) != 1 || own["server_name"] != "ledger.test" {
+		t.Errorf("what is recorded of the connection is %v", decided["tcp"])
+	}
 	g.verify()
 }
 
