@@ -39,6 +39,7 @@ func (Envoy) Make(b *xds.Builder, c *config.Config) {
 				MaxConnectAttempts:              wrapperspb.UInt32(1),
 				UpstreamConnectMode:             proxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA,
 				MaxEarlyDataBytes:               wrapperspb.UInt32(earlyData),
+				CheckDrainClose:                 wrapperspb.Bool(true),
 				AccessLog:                       b.ConnectionLog(r.Name),
 			}),
 		}, r.Listen.TLS)

@@ -245,3 +245,44 @@ func TestRefusedConnections(t *testing.T) {
 	_ = silent.Close()
 	g.verify()
 }
+
+// A connection that was let in ends with the gateway, and with the resource as it was.
+func TestConnectionsThatAreCut(t *testing.T) {
+	for name, cut := range map[string]func(g *gateway){
+		"the gateway stops":     func(g *gateway) { g.Stop() },
+		"the target is another": func(g *gateway) { g.rewrite("tcp://"+g.target.address, "tcp://"+startTarget(g.t).address) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := start(t, "")
+			c := g.dial(g.authority.Issue(domain + "/reader"))
+			fmt.Fprintln(c, "ping")
+			r := bufio.NewReader(c)
+			for range 2 {
+				if _, err := r.ReadString('\n'); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cut(g)
+			extproctest.Await(t, "the end of the connection", 20*time.Second, func(context.Context) error {
+				_, _ = fmt.Fprintln(c, "ping")
+				if _, err := r.ReadString('\n'); err != nil {
+					return nil
+				}
+				return errors.New("it goes on")
+			})
+		})
+	}
+}
+
+// rewrite changes the configuration, which is read again.
+func (g *gateway) rewrite(old, text string) {
+	g.t.Helper()
+	was, err := os.ReadFile(g.config)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if !strings.Contains(string(was), old) {
+		g.t.Fatalf("the configuration has no %s", old)
+	}
+	g.write("countersign.yaml", strings.ReplaceAll(string(was), old, text))
+}
