@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -212,6 +213,41 @@ func TestTextOfTrackedFiles(t *testing.T) {
 				t.Errorf("%s:%d: %s", file, 1+bytes.Count(text[:at[0]], []byte("\n")), rule.name)
 			}
 		}
+	}
+}
+
+// TestAKindIsOneFolder: everything about kind tcp is in its folder, and one line elsewhere names it. It is the kind that
+// CONTRIBUTING.md shows.
+func TestAKindIsOneFolder(t *testing.T) {
+	named := regexp.MustCompile(`"[^"\n]*\btcp\b[^"\n]*"`)
+	others := regexp.MustCompile(`"(tcp[46]?|envoy[a-z_.]*tcp[a-z_.]*|github.com/envoyproxy/.*)"`) // a network of package net, a filter of Envoy's
+	compared := regexp.MustCompile(`(case|==|!=) "tcp"`)
+	var places []string
+	for _, file := range tracked(t) {
+		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "extproc/kind/tcp/") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join("..", file))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range named.FindAllString(string(text), -1) {
+			if !others.MatchString(found) {
+				places = append(places, file+": "+found)
+			}
+		}
+		if found := compared.Find(text); found != nil {
+			places = append(places, file+": "+string(found))
+		}
+		if n := bytes.Count(text, []byte("tcp.Kind")); n > 0 {
+			places = append(places, fmt.Sprintf("%s: %d times", file, n))
+		}
+	}
+	want := []string{`cmd/countersign/kinds.go: "` + module + `/extproc/kind/tcp"`, "cmd/countersign/kinds.go: 1 times"}
+	if !slices.Equal(places, want) {
+		t.Errorf("kind tcp is named in\n%s", strings.Join(places, "\n"))
 	}
 }
 

@@ -209,7 +209,7 @@ func TestProblems(t *testing.T) {
 		{"more skew than a minute", replace("[countersign]", "[countersign]\n    skew: 61s"), ":7: agents[0].skew: is 1m1s, and at most 60s is accepted"},
 		{"entra without tenants", replace("[countersign]", "[countersign]\n    kind: entra"), ":5: agents[0].tenants: is required for kind entra: name the tenant ids (tid) whose tokens are accepted"},
 		{"a resource twice", good + "  - {name: payments, kind: http, listen: {address: \"127.0.0.1:8081\"}, target: \"https://a\"}\n", `:12: resources[1].name: "payments" is taken by an earlier resource`},
-		{"an address and host twice", good + "  - {name: b, kind: http, listen: {address: \"127.0.0.1:8080\"}, target: \"https://a\"}\n", `:12: resources[1].listen: is the same address and host as resource "payments": give one of them another listen.host`},
+		{"an address and host twice", good + "  - {name: b, kind: http, listen: {address: \"127.0.0.1:8080\"}, target: \"https://a\"}\n", `:12: resources[1].listen: is the same address and host as resource "payments": give one of them another address, or another listen.host`},
 		{"an address with TLS for one host only", good + "  - {name: b, kind: http, listen: {address: \"127.0.0.1:8080\", host: b, tls: {certificate_file: cert.pem, key_file: key.pem}}, target: \"https://a\"}\n", `:12: resources[1].listen.tls: differs from that of resource "payments", which listens on the same address`},
 		{"a target with a path", replace(":8443", ":8443/v1"), `:11: resources[0].target: is "https://payments.internal:8443/v1": write the host only, without a path`},
 		{"a target with a port past the last", replace(":8443", ":70000"), `:11: resources[0].target: has the port "70000": use a number from 1 to 65535`},

@@ -107,20 +107,21 @@ func (c *Config) validateResources(k Checker) {
 			k.At("name").Fail("%q is taken by an earlier resource", r.Name)
 		}
 		names[r.Name] = true
-		p := place{r.Listen.Address, strings.ToLower(r.Listen.Host)}
-		if other, taken := places[p]; taken {
-			k.At("listen").Fail("is the same address and host as resource %q: give one of them another listen.host", other)
-		}
-		places[p] = r.Name
 		other, ok := first[r.Listen.Address]
+		if !ok {
+			first[r.Listen.Address], other = r, r
+		}
+		p := place{r.Listen.Address, strings.ToLower(r.Listen.Host)}
+		same, taken := places[p]
 		switch {
-		case !ok:
-			first[r.Listen.Address] = r
 		case other.Kind != r.Kind:
 			k.At("listen.address").Fail("is that of resource %q, which is of kind %s: give one of them another address", other.Name, other.Kind)
+		case taken:
+			k.At("listen").Fail("is the same address and host as resource %q: give one of them another address, or another listen.host", same)
 		case !sameTLS(other.Listen.TLS, r.Listen.TLS):
 			k.At("listen.tls").Fail("differs from that of resource %q, which listens on the same address", other.Name)
 		}
+		places[p] = r.Name
 	}
 }
 

@@ -14,68 +14,6 @@ import (
 	"github.com/countersign/countersign/extproc/extproctest"
 )
 
-// held is a request that waits for people.
-type held struct {
-	before int // records, when it was sent
-	leave  context.CancelFunc
-	answer chan *Answer
-	err    error // why there is no answer; read once answer is closed
-}
-
-// wait sends r, and returns when people are asked about it.
-func (c *conversation) wait(r *Request) {
-	c.tb.Helper()
-	if c.held != nil {
-		c.failf("a request is held already")
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	h := &held{before: len(c.gateway.Records()), leave: cancel, answer: make(chan *Answer, 1)}
-	c.held, c.answer = h, nil
-	go func() {
-		defer close(h.answer)
-		var a *Answer
-		if a, h.err = c.gateway.Send(ctx, r); h.err == nil {
-			h.answer <- a
-		}
-	}()
-	c.tb.Cleanup(cancel)
-	c.since(h, "operation.decided")
-}
-
-// since waits for a record of that type since h was sent.
-func (c *conversation) since(h *held, kind string) {
-	c.tb.Helper()
-	c.gateway.AwaitRecord(kind, func(r Record) bool { return r.Type == kind && r.Seq > uint64(h.before) })
-}
-
-// release waits for the answer to the request that is held.
-func (c *conversation) release() {
-	c.tb.Helper()
-	if c.held == nil {
-		return
-	}
-	h := c.held
-	c.held = nil
-	if c.answer = <-h.answer; c.answer == nil {
-		c.failf("the request that was held got no answer: %v", h.err)
-	}
-}
-
-// leave closes the connection of the request that is held.
-func (c *conversation) leave() {
-	c.tb.Helper()
-	if c.held == nil {
-		c.failf("no request is held")
-		return
-	}
-	h := c.held
-	c.held = nil
-	h.leave()
-	<-h.answer
-	c.since(h, "operation.finished")
-}
-
 // asked is a request for approval, as the console's API has it.
 type asked struct {
 	ID         string `json:"id"`
@@ -85,7 +23,7 @@ type asked struct {
 }
 
 // decide has a person answer what was asked about last.
-func (c *conversation) decide(decision, rest string) {
+func (c *Conversation) decide(decision, rest string) {
 	c.tb.Helper()
 	token, rest := c.approver(rest)
 	words, want, problem := rest, http.StatusOK, ""
@@ -106,12 +44,12 @@ func (c *conversation) decide(decision, rest string) {
 		c.api(bob, http.MethodGet, "", "", &list)
 	}
 	if len(list.Approvals) == 0 {
-		c.failf("the console has no open request")
+		c.Failf("the console has no open request")
 		return
 	}
 	body, err := json.Marshal(map[string]string{"decision": decision, "reason": words, "card": list.Approvals[0].CardDigest})
 	if err != nil {
-		c.failf("%v", err)
+		c.Failf("%v", err)
 		return
 	}
 	var said asked
@@ -119,22 +57,22 @@ func (c *conversation) decide(decision, rest string) {
 	c.answered(got, &said, want, problem)
 }
 
-func (c *conversation) answered(got int, said *asked, want int, problem string) {
+func (c *Conversation) answered(got int, said *asked, want int, problem string) {
 	c.tb.Helper()
 	if got != want || problem != "" && said.Reason != problem && strings.TrimPrefix(said.Type, "urn:countersign:problem:") != problem {
-		c.failf("the console answers %d %s %s, and should answer %d %s", got, said.Type, said.Reason, want, problem)
+		c.Failf("the console answers %d %s %s, and should answer %d %s", got, said.Type, said.Reason, want, problem)
 	}
 }
 
 // approver reads who answers, NAME, NAME/ACR or claims as JSON, and mints a token of theirs.
-func (c *conversation) approver(line string) (token, rest string) {
+func (c *Conversation) approver(line string) (token, rest string) {
 	c.tb.Helper()
 	claims := extproctest.Claims{"aud": "countersign-console", "client_id": "countersign-console", "amr": []string{"pwd"}}
 	name, rest, _ := strings.Cut(line, " ")
 	if strings.HasPrefix(line, "{") {
 		d := json.NewDecoder(strings.NewReader(line))
 		if err := d.Decode(&claims); err != nil {
-			c.failf("%v", err)
+			c.Failf("%v", err)
 		}
 		rest = strings.TrimSpace(line[d.InputOffset():])
 		return c.gateway.People.Mint(extproctest.Mint{Type: "at+jwt", Claims: claims}), rest
@@ -143,7 +81,7 @@ func (c *conversation) approver(line string) (token, rest string) {
 	people := extproctest.DefaultPeople()
 	i := slices.IndexFunc(people, func(p extproctest.Person) bool { return p.Name == name })
 	if i < 0 {
-		c.failf("the issuer knows no %q", name)
+		c.Failf("the issuer knows no %q", name)
 		return "", rest
 	}
 	claims["sub"], claims["groups"], claims["email"] = people[i].Subject, people[i].Groups, people[i].Email
@@ -156,7 +94,7 @@ func (c *conversation) approver(line string) (token, rest string) {
 	return c.gateway.People.Mint(extproctest.Mint{Type: "at+jwt", Claims: claims}), rest
 }
 
-func (c *conversation) api(token, method, path, body string, out any) (status int) {
+func (c *Conversation) api(token, method, path, body string, out any) (status int) {
 	c.tb.Helper()
 	address := fmt.Sprintf("http://%s/api/approvals%s", c.gateway.Console, path)
 	if method == http.MethodGet {
@@ -164,7 +102,7 @@ func (c *conversation) api(token, method, path, body string, out any) (status in
 	}
 	r, err := http.NewRequestWithContext(context.Background(), method, address, strings.NewReader(body))
 	if err != nil {
-		c.failf("%v", err)
+		c.Failf("%v", err)
 		return 0
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
@@ -173,7 +111,7 @@ func (c *conversation) api(token, method, path, body string, out any) (status in
 	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
-		c.failf("%s %s: %v", method, address, err)
+		c.Failf("%s %s: %v", method, address, err)
 		return 0
 	}
 	defer resp.Body.Close()
@@ -182,7 +120,7 @@ func (c *conversation) api(token, method, path, body string, out any) (status in
 		err = json.Unmarshal(text, out)
 	}
 	if err != nil {
-		c.failf("%s %s: %v\n%s", method, address, err, text)
+		c.Failf("%s %s: %v\n%s", method, address, err, text)
 	}
 	return resp.StatusCode
 }

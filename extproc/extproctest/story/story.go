@@ -66,6 +66,7 @@ import (
 
 // Options vary how a story is played.
 type Options struct {
+	Kind     *Kind             // of the resource; that of HTTP unless set
 	Attach   string            // the resource's attach; ext_proc unless set
 	Binary   string            // the gateway; that of extproctest.Build unless set
 	Args     []string          // more arguments of serve
@@ -110,7 +111,8 @@ func Play(tb extproctest.TB, file string, o Options) {
 		tb.Fatalf("%v", err)
 	}
 	g := Start(tb, archive, o)
-	c := &conversation{gateway: g, tb: tb, file: file, told: o.Told}
+	c := &Conversation{gateway: g, tb: tb, file: file, told: o.Told}
+	c.speaker = g.kind().Speak(c)
 	c.play(string(section(archive, "conversation")))
 	if tb.Failed() {
 		return
@@ -213,18 +215,20 @@ func (g *Gateway) config(agent string) string {
 	}
 	fmt.Fprintf(&b, "envoy: {path: %q, concurrency: 1}\n", g.envoy)
 	fmt.Fprintf(&b, "agents:\n  - issuer: %q\n    audience: [%s]\n%s", g.Issuer.URL, extproctest.Audience, indent(agent))
+	if f := g.kind().Agents; f != nil {
+		b.WriteString(f(g))
+	}
 	issuers := strings.NewReplacer("${ISSUER}", g.Issuer.URL, "${PEOPLE}", g.People.URL)
 	fmt.Fprintf(&b, "policies: ./policies\n%s", issuers.Replace(string(section(g.archive, "config.yaml"))))
-	fmt.Fprintf(&b, "resources:\n  - name: payments\n    kind: http\n    listen: {address: %q}\n    target: %q\n", g.Address, g.Target.URL)
-	more := string(section(g.archive, "resource.yaml"))
-	if !strings.Contains(more, "credential:") {
-		b.WriteString("    credential: {value_file: ./secrets/payments}\n")
-	}
-	if g.options.Attach != "" {
-		fmt.Fprintf(&b, "    attach: %s\n", g.options.Attach)
-	}
-	b.WriteString(indent(more))
+	fmt.Fprintf(&b, "resources:\n  - name: payments\n%s%s", indent(g.kind().Resource(g)), indent(string(section(g.archive, "resource.yaml"))))
 	return b.String()
+}
+
+func (g *Gateway) kind() *Kind {
+	if g.options.Kind != nil {
+		return g.options.Kind
+	}
+	return &overHTTP
 }
 
 // Data is the data directory.

@@ -16,8 +16,9 @@ import (
 // of HTTP does.
 func TestACollectorHearsOfConnections(t *testing.T) {
 	collector := extproctest.StartCollector(t, extproctest.CollectorOptions{})
-	g := start(t, fmt.Sprintf("evidence: {otlp: {endpoint: %q, insecure: true}}\n", collector.Endpoint()))
-	c := g.dial(g.authority.Issue(domain + "/reader"))
+	w := newWorld(t)
+	start(t, w, fmt.Sprintf("-- config.yaml --\nevidence: {otlp: {endpoint: %q, insecure: true}}\n", collector.Endpoint()))
+	c := w.dial("/reader")
 	fmt.Fprintln(c, "ping")
 	if got, err := bufio.NewReader(c).ReadString('\n'); got != "hello\n" {
 		t.Fatalf("%q, error %v", got, err)
@@ -35,7 +36,7 @@ func TestACollectorHearsOfConnections(t *testing.T) {
 		}
 		return false
 	})
-	host, port, err := net.SplitHostPort(g.target.address)
+	host, port, err := net.SplitHostPort(w.target.address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,8 +49,8 @@ func TestACollectorHearsOfConnections(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, span.Attributes[name], value)
 		}
 	}
-	if got := fmt.Sprint(span.Attributes["server.port"]); got != port || span.Name != "CONNECT ledger" {
-		t.Errorf("%s to port %s, want CONNECT ledger to %s", span.Name, got, port)
+	if got := fmt.Sprint(span.Attributes["server.port"]); got != port || span.Name != "CONNECT payments" {
+		t.Errorf("%s to port %s, want CONNECT payments to %s", span.Name, got, port)
 	}
 	for name := range span.Attributes {
 		if strings.HasPrefix(name, "http.") || strings.HasPrefix(name, "url.") {

@@ -12,7 +12,10 @@
 //     at once, by default: a target that speaks first would be heard by an agent that nobody has let in. So it connects when there
 //     is something to pass on (upstream_connect_mode), which the filter before it holds back. A protocol in which the target
 //     speaks first (SMTP, MySQL) cannot be carried.
-//   - Nothing closes a connection that was let in, but its limits, and a listener that goes away: see limits.connection_time.
+//   - tcp_proxy takes half-closed connections, so an agent that closes its end while it is held is not known to have left: it may
+//     wait for an answer. One that resets is.
+//   - Nothing closes a connection that was let in, but its limits (limits.connection_time), the gateway's end, and
+//     a change of its resource: tcp_proxy looks whether its listener drains at each read and write (check_drain_close).
 package tcp
 
 import (
