@@ -67,7 +67,7 @@ var mayImport = map[string][]string{
 	"extproc":               {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/lane", "extproc/redact"},
 	"extproc/approval/":     {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/datafile", "extproc/keyfile"},
 	"extproc/approval":      {"extproc/guard", "extproc/gate"},
-	"extproc/config":        {"extproc/loopback", "extproc/inspect/", "extproc/redact"}, // what cannot be said in a configuration is known where it is read
+	"extproc/config":        {"extproc/yamlfile", "extproc/loopback", "extproc/inspect/", "extproc/redact"}, // what cannot be said in a configuration is known where it is read
 	"extproc/console":       {"extproc/keyfile", "extproc/loopback", "extproc/guard", "extproc/gate", "extproc/approval", "extproc/identity"},
 	"extproc/custody":       {"extproc/config", "extproc/policy"},
 	"extproc/evidence":      {"extproc/guard", "extproc/gate", "extproc/datafile", "extproc/strict"},
@@ -81,10 +81,10 @@ var mayImport = map[string][]string{
 	"extproc/inspect/web":   {"extproc/gate", "extproc/media", "extproc/inspect/coding"},
 	"extproc/supervisor":    {"extproc/config", "extproc/datafile", "extproc/guard", "xds"},
 	"extproc/terminal":      {"extproc/gate"},
-	"extproc/policy":        {"extproc/gate", "extproc/strict"},
+	"extproc/policy":        {"extproc/yamlfile", "extproc/gate", "extproc/strict"},
 	"extproc/strict":        {"extproc/gate"},
 	"extproc/redact":        {"extproc/gate", "extproc/media"},
-	"xds":                   {"extproc/loopback", "extproc/config", "extproc/guard"},
+	"xds":                   {"extproc/yamlfile", "extproc/loopback", "extproc/config", "extproc/guard"},
 }
 
 // mayUse says where a library may be imported. Tests of those packages may as well.

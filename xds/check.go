@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/yamlfile"
 )
 
 // Problem is one thing that is wrong with an Envoy file.
@@ -71,9 +72,9 @@ func (k *Checker) Problem(at Place, format string, args ...any) {
 func (k *Checker) check(text []byte) []Problem {
 	boot, root, err := readBootstrap(text)
 	if err != nil {
-		var at *lineError
+		var at *yamlfile.Error
 		if errors.As(err, &at) {
-			return []Problem{{File: k.file, Line: at.line, Message: at.message}}
+			return []Problem{{File: k.file, Line: at.Line, Message: at.Error()}}
 		}
 		return []Problem{{File: k.file, Message: err.Error()}}
 	}
@@ -84,32 +85,24 @@ func (k *Checker) check(text []byte) []Problem {
 	return slices.Compact(k.problems)
 }
 
-var (
-	jsonLine = regexp.MustCompile(`\(line (\d+):\d+\): `)
-	yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
-)
+var jsonLine = regexp.MustCompile(`\(line (\d+):\d+\): `)
 
-// readBootstrap parses text. Its errors are *lineError where the line is known.
+// readBootstrap parses text. Its errors are *yamlfile.Error where the line is known.
 func readBootstrap(text []byte) (*bootstrapv3.Bootstrap, Place, error) {
-	root, err := parseYAML(text)
-	if err != nil {
-		message := err.Error()
-		if m := yamlLine.FindStringSubmatch(message); m != nil {
-			line, _ := strconv.Atoi(m[1])
-			return nil, Place{}, &lineError{line, "is not YAML: " + strings.TrimPrefix(message, m[0])}
-		}
-		return nil, Place{}, fmt.Errorf("is not YAML: %w", err)
+	root, wrong := yamlfile.Parse(text)
+	if wrong != nil {
+		return nil, Place{}, wrong
 	}
-	asJSON, err := writeJSON(root)
-	if err != nil {
-		return nil, Place{}, err
+	asJSON, wrong := yamlfile.JSON(root)
+	if wrong != nil {
+		return nil, Place{}, wrong
 	}
 	boot := new(bootstrapv3.Bootstrap)
 	if err := protojson.Unmarshal(asJSON, boot); err != nil {
 		message := strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
 		if m := jsonLine.FindStringSubmatchIndex(message); m != nil {
 			line, _ := strconv.Atoi(message[m[2]:m[3]])
-			return nil, Place{}, &lineError{line, message[:m[0]] + message[m[1]:]}
+			return nil, Place{}, &yamlfile.Error{Line: line, Message: message[:m[0]] + message[m[1]:]}
 		}
 		return nil, Place{}, errors.New(message)
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/countersign/countersign/extproc/yamlfile"
 )
 
 // decoder turns one YAML document into a struct, strictly. The library parses; what is ours is the reporting: it goes on
@@ -90,19 +92,15 @@ func (d *decoder) mapping(n *yaml.Node, key string, v reflect.Value) {
 
 // eachKey calls f for the keys of n, less those that stand twice.
 func (d *decoder) eachKey(n *yaml.Node, key string, f func(name, value *yaml.Node)) {
-	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		name := n.Content[i]
-		if name.Kind != yaml.ScalarNode || name.Tag == "!!merge" {
-			d.problem(name.Line, key, "a key must be plain text")
-			continue
+	for p, wrong := range yamlfile.Pairs(n) {
+		switch {
+		case wrong == nil:
+			f(p.Key, p.Value)
+		case wrong.Key == "":
+			d.problem(wrong.Line, key, "%s", wrong.Message)
+		default:
+			d.problem(wrong.Line, join(key, wrong.Key), "%s", wrong.Message)
 		}
-		if first, again := seen[name.Value]; again {
-			d.problem(name.Line, join(key, name.Value), "stands here a second time: the first is on line %d", first)
-			continue
-		}
-		seen[name.Value] = name.Line
-		f(name, n.Content[i+1])
 	}
 }
 

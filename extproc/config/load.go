@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -10,12 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/countersign/countersign/extproc/yamlfile"
 )
 
 // maxFile bounds the configuration file: 10,000 resources take about 3 MiB.
@@ -97,7 +97,11 @@ func parse(path string, text []byte, kinds []Kind) (*Config, Problems) {
 	d := &decoder{dir: dir, file: path, kinds: kindsOf(kinds), lines: map[string]int{}}
 	sum := sha256.Sum256(text)
 	c := &Config{file: path, digest: hex.EncodeToString(sum[:]), lines: d.lines}
-	if root := d.document(text); root != nil {
+	root, wrong := yamlfile.Parse(text)
+	if wrong != nil {
+		d.problem(wrong.Line, "", "%s", wrong.Message)
+	}
+	if root != nil {
 		d.decode(root, "", reflect.ValueOf(c).Elem())
 		if root.Kind == yaml.MappingNode {
 			c.setDefaults()
@@ -106,55 +110,6 @@ func parse(path string, text []byte, kinds []Kind) (*Config, Problems) {
 	}
 	slices.SortStableFunc(d.problems, func(a, b Problem) int { return a.Line - b.Line })
 	return c, Problems(d.problems)
-}
-
-// document parses text as exactly one document and returns its root, or nil where that is already a problem.
-func (d *decoder) document(text []byte) *yaml.Node {
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	var doc, more yaml.Node
-	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		d.problem(1, "", "is empty")
-		return nil
-	} else if err != nil {
-		d.syntax(text, err)
-		return nil
-	}
-	if err := dec.Decode(&more); err == nil {
-		d.problem(more.Line, "", "a second document begins here: one file is one configuration")
-	} else if !errors.Is(err, io.EOF) {
-		d.syntax(text, err)
-	}
-	return doc.Content[0]
-}
-
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-// syntax reports what the YAML library found. Its parser counts lines from 0, and its scanner from 1; what the parser says
-// begins with "did not find expected".
-func (d *decoder) syntax(file []byte, err error) {
-	text, line := err.Error(), 0
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
-		line, _ = strconv.Atoi(m[1])
-		text = strings.TrimPrefix(text, m[0])
-	}
-	named := line > 0
-	if !named && !strings.HasPrefix(text, "unknown anchor") {
-		line = 1 // the library does not name the first line
-	}
-	switch {
-	case strings.HasPrefix(text, "did not find expected"):
-		if last := 1 + bytes.Count(bytes.TrimRight(file, "\n"), []byte("\n")); named && line < last {
-			line++
-		}
-		text += ", here or in what begins here"
-	case strings.Contains(text, "a tab character"):
-		text += ", here or below: indent with spaces"
-	case strings.Contains(text, "cannot start any token"):
-		text += ": indent with spaces and not with tabs, and put quotes around a value that begins with @, ` or %"
-	case strings.Contains(text, "mapping values are not allowed"):
-		text += ": a key is indented further than the one above it, or a value with a colon needs quotes"
-	}
-	d.problem(line, "", "is not YAML: %s", text)
 }
 
 func reason(err error) string {

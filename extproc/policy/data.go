@@ -2,20 +2,14 @@ package policy
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/countersign/countersign/extproc/strict"
+	"github.com/countersign/countersign/extproc/yamlfile"
 )
-
-// maxDataNodes bounds what one YAML file becomes: an alias of an alias of an alias grows without being long.
-const maxDataNodes = 2_000_000
 
 // readData makes data of the JSON and YAML files: a file in a directory becomes part of data under the directory's name,
 // as with `opa run`. Two files that say different things of one place are a problem, and so is a name that one object has
@@ -112,104 +106,18 @@ func parseJSON(text []byte) (v any, line int, err error) {
 	return v, line, err
 }
 
-// parseYAML reads one YAML document to what the same JSON would be. What JSON cannot say, and what two readers of YAML
-// understand differently (merge keys, names that are not text, binary), is an error.
+// parseYAML reads one YAML document to what the same JSON would be.
 func parseYAML(text []byte) (v any, line int, err error) {
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	var document yaml.Node
-	switch err := d.Decode(&document); {
-	case errors.Is(err, io.EOF):
+	root, wrong := yamlfile.Parse(text)
+	if wrong == yamlfile.Empty {
 		return map[string]any{}, 0, nil
-	case err != nil:
-		return nil, 0, fmt.Errorf("not YAML: %w", err)
 	}
-	var more yaml.Node
-	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
-		return nil, more.Line, errors.New("there is more than one YAML document in the file")
+	if wrong != nil {
+		return nil, wrong.Line, wrong
 	}
-	y := yamlReader{left: maxDataNodes}
-	v, err = y.value(&document, 0)
-	return v, y.line, err
-}
-
-type yamlReader struct {
-	left int // nodes that may still come
-	line int // of the node that was read last
-}
-
-func (y *yamlReader) value(n *yaml.Node, depth int) (any, error) {
-	y.left--
-	if y.left < 0 || depth > maxDepth {
-		return nil, errors.New("the YAML is too large or too deep once its aliases are written out")
+	asJSON, wrong := yamlfile.JSON(root)
+	if wrong != nil {
+		return nil, wrong.Line, wrong
 	}
-	y.line = n.Line
-	switch n.Kind {
-	case yaml.DocumentNode:
-		return y.value(n.Content[0], depth+1)
-	case yaml.AliasNode:
-		return y.value(n.Alias, depth+1)
-	case yaml.SequenceNode:
-		list := make([]any, len(n.Content))
-		for i, item := range n.Content {
-			var err error
-			if list[i], err = y.value(item, depth+1); err != nil {
-				return nil, err
-			}
-		}
-		return list, nil
-	case yaml.MappingNode:
-		return y.object(n, depth)
-	case yaml.ScalarNode:
-		return y.scalar(n)
-	default:
-		return nil, errors.New("this cannot be read as data")
-	}
-}
-
-func (y *yamlReader) object(n *yaml.Node, depth int) (any, error) {
-	object := make(map[string]any, len(n.Content)/2)
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key := n.Content[i]
-		y.line = key.Line
-		if tag := key.ShortTag(); key.Kind != yaml.ScalarNode || tag != "!!str" && tag != "!!int" {
-			return nil, fmt.Errorf("the name %q is not text; write it in quotes", key.Value)
-		}
-		if _, twice := object[key.Value]; twice {
-			return nil, fmt.Errorf("the name %q is in one object twice", key.Value)
-		}
-		v, err := y.value(n.Content[i+1], depth+1)
-		if err != nil {
-			return nil, err
-		}
-		object[key.Value] = v
-	}
-	return object, nil
-}
-
-func (y *yamlReader) scalar(n *yaml.Node) (any, error) {
-	switch n.ShortTag() {
-	case "!!null":
-		return nil, nil
-	case "!!str", "!!timestamp":
-		return n.Value, nil
-	case "!!bool":
-		var b bool
-		err := n.Decode(&b)
-		return b, err
-	case "!!int", "!!float":
-		if _, _, err := parseJSON([]byte(n.Value)); err == nil {
-			return json.Number(n.Value), nil
-		}
-		var v any
-		if err := n.Decode(&v); err != nil {
-			return nil, err
-		}
-		text, err := json.Marshal(v) // refuses .inf and .nan
-		if err != nil {
-			return nil, fmt.Errorf("the number %s has no JSON form", n.Value)
-		}
-		return json.Number(text), nil
-	default:
-		return nil, fmt.Errorf("a value of type %s has no JSON form", n.ShortTag())
-	}
+	return parseJSON(asJSON)
 }

@@ -293,9 +293,9 @@ func TestLoadRefuses(t *testing.T) {
 		{"data that allows", map[string]string{"a.rego": "package rules.payments\n\n" + allow, "rules/payments/deny/data.json": `{}`}, "only rules can allow"},
 		{"data that allows, written at the top", map[string]string{"a.rego": "package rules.payments\n\n" + allow, "data.json": `{"rules": {"payments": {"ask": []}}}`}, "only rules can allow"},
 		{"a name twice in JSON", map[string]string{"a.rego": "package rules.payments\n\n" + allow, "data.json": "{\"a\": 1,\n\"a\": 2}"}, "data.json:2:1: not JSON that can be trusted"},
-		{"a name twice in YAML", map[string]string{"a.rego": "package rules.payments\n\n" + allow, "data.yaml": "a: 1\na: 2\n"}, `data.yaml:2:1: the name "a" is in one object twice`},
-		{"two YAML documents", map[string]string{"a.rego": "package rules.payments\n\n" + allow, "data.yaml": "a: 1\n---\nb: 2\n"}, "more than one YAML document"},
-		{"a YAML merge key", map[string]string{"a.rego": "package rules.payments\n\n" + allow, "data.yaml": "a: &a {x: 1}\nb:\n  <<: *a\n"}, `the name "<<" is not text`},
+		{"a name twice in YAML", map[string]string{"a.rego": "package rules.payments\n\n" + allow, "data.yaml": "a: 1\na: 2\n"}, `data.yaml:2:1: a stands here a second time: the first is on line 1`},
+		{"two YAML documents", map[string]string{"a.rego": "package rules.payments\n\n" + allow, "data.yaml": "a: 1\n---\nb: 2\n"}, "data.yaml:2:1: a second document begins here"},
+		{"a YAML merge key", map[string]string{"a.rego": "package rules.payments\n\n" + allow, "data.yaml": "a: &a {x: 1}\nb:\n  <<: *a\n"}, "data.yaml:3:1: a key must be plain text"},
 		{"two files for one place", map[string]string{"a.rego": "package rules.payments\n\n" + allow, "a.json": `{"a": 1}`, "b.json": `{"a": 2}`}, "data.a is also in another file"},
 		{"data where a rule is", map[string]string{"a.rego": "package rules.payments\n\n" + allow + "limit := 1", "rules/payments/data.json": `{"limit": 2}`}, "conflicting rule"},
 	} {
