@@ -1,15 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
+	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/terminal"
 )
 
@@ -28,7 +26,7 @@ type shownRequest struct {
 	Card       json.RawMessage `json:"card"`
 	CardDigest string          `json:"card_digest"`
 
-	card cardView
+	card *approval.Card
 }
 
 type shownDecision struct {
@@ -40,76 +38,6 @@ type shownDecision struct {
 	At       time.Time `json:"at"`
 }
 
-// cardText is a T of a card: text that was made visible.
-type cardText struct {
-	Text   string   `json:"text"`
-	Notes  []string `json:"notes"`
-	Bytes  int      `json:"bytes"`
-	SHA256 string   `json:"sha256"`
-}
-
-type cardPerson struct {
-	Issuer  cardText `json:"issuer"`
-	Subject cardText `json:"subject"`
-}
-
-// cardView is all that a card says. What stands above Who is the request's too, or is there for the digest, and is not printed
-// from here.
-type cardView struct {
-	Version      int       `json:"v"`
-	ID           string    `json:"id"`
-	Salt         string    `json:"salt"`
-	Created      time.Time `json:"created"`
-	Expires      time.Time `json:"expires"`
-	GrantSeconds int64     `json:"grant_seconds"`
-	Digest       string    `json:"digest"`
-	PolicyDigest string    `json:"policy_digest"`
-	Who          struct {
-		Agent      cardPerson   `json:"agent"`
-		Kind       cardText     `json:"kind"`
-		ClientID   cardText     `json:"client_id"`
-		OnBehalfOf *cardPerson  `json:"on_behalf_of"`
-		Actors     []cardPerson `json:"actors"`
-		Groups     []cardText   `json:"groups"`
-		Session    cardText     `json:"session"`
-		Unclear    bool         `json:"unclear"`
-	} `json:"who"`
-	What struct {
-		Verb         cardText  `json:"verb"`
-		Target       cardText  `json:"target"`
-		Protocol     cardText  `json:"protocol"`
-		Resource     cardText  `json:"resource"`
-		ResourceKind cardText  `json:"resource_kind"`
-		Labels       []cardRow `json:"labels"`
-		Detail       []cardRow `json:"detail"`
-	} `json:"what"`
-	Why []struct {
-		Rule      cardText   `json:"rule"`
-		Reason    cardText   `json:"reason"`
-		Approvers []cardText `json:"approvers"`
-		Quorum    int        `json:"quorum"`
-	} `json:"why"`
-	History struct {
-		Operations []struct {
-			Time   time.Time `json:"time"`
-			Verb   cardText  `json:"verb"`
-			Target cardText  `json:"target"`
-			Result cardText  `json:"result"`
-		} `json:"operations"`
-		LeftOut int `json:"left_out"`
-	} `json:"history"`
-	Demand struct {
-		ACR    []cardText `json:"acr"`
-		MaxAge int64      `json:"max_age"` // seconds
-	} `json:"demand"`
-}
-
-type cardRow struct {
-	Path  cardText `json:"path"`
-	Type  string   `json:"type"`
-	Value cardText `json:"value"`
-}
-
 // readRequest reads a request and its card, which must be the one that its digest names: that digest is what an answer is
 // about, and the card is what is printed.
 func readRequest(raw json.RawMessage) (*shownRequest, error) {
@@ -117,14 +45,11 @@ func readRequest(raw json.RawMessage) (*shownRequest, error) {
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return nil, fmt.Errorf("read a request: %w", err)
 	}
-	sum := sha256.Sum256(r.Card)
-	if got := hex.EncodeToString(sum[:]); got != r.CardDigest {
+	if got := approval.CardDigest(r.Card); got != r.CardDigest {
 		return nil, fmt.Errorf("the card of request %s has the digest %s, and the console says %s: do not answer it", terminal.Line(r.ID), got, terminal.Line(r.CardDigest))
 	}
-	// A member that is not known here is one that nobody would see before they answer.
-	d := json.NewDecoder(bytes.NewReader(r.Card))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&r.card); err != nil {
+	var err error
+	if r.card, err = approval.ReadCard(r.Card); err != nil {
 		return nil, fmt.Errorf("read the card of request %s, which this version of countersign cannot show whole: %w", terminal.Line(r.ID), err)
 	}
 	return &r, nil
@@ -137,8 +62,8 @@ func printJSON(w io.Writer, raw json.RawMessage) error {
 	return err
 }
 
-// String is the text with what is odd about it.
-func (t cardText) String() string {
+// said is the text with what is odd about it.
+func said(t approval.Text) string {
 	s := terminal.Line(t.Text)
 	if s == "" {
 		s = "(empty)"
@@ -152,17 +77,17 @@ func (t cardText) String() string {
 	return s
 }
 
-// value is the row's value with its type: a string that could be taken for another is in quotes.
-func (r *cardRow) value() cardText {
+// valueOf is the row's value with its type: a string that could be taken for another is in quotes.
+func valueOf(r approval.CardRow) string {
 	v := r.Value
 	if r.Type == "string" && v.Text != "" && terminal.IsOther(v.Text) {
 		v.Text = terminal.Quoted(v.Text)
 	}
-	return v
+	return said(v)
 }
 
 // short is the text where there is no room for all of it.
-func (t cardText) short() string {
+func short(t approval.Text) string {
 	s := []rune(terminal.Line(t.Text))
 	if len(s) > 100 {
 		return string(s[:99]) + "…"
@@ -170,12 +95,12 @@ func (t cardText) short() string {
 	return string(s)
 }
 
-func (p *cardPerson) String() string { return p.Subject.String() + " of " + p.Issuer.String() }
+func party(p approval.CardParty) string { return said(p.Subject) + " of " + said(p.Issuer) }
 
-func allOf(list []cardText) string {
+func allOf(list []approval.Text) string {
 	all := make([]string, len(list))
 	for i, t := range list {
-		all[i] = t.String()
+		all[i] = said(t)
 	}
 	return strings.Join(all, ", ")
 }
@@ -219,16 +144,16 @@ func printLine(w io.Writer, raw json.RawMessage, asJSON bool, now time.Time) err
 	if err != nil {
 		return err
 	}
-	who := r.card.Who.Agent.Subject.short()
+	who := short(r.card.Who.Agent.Subject)
 	if p := r.card.Who.OnBehalfOf; p != nil {
-		who += " for " + p.Subject.short()
+		who += " for " + short(p.Subject)
 	}
 	what := r.card.What
 	end := ""
 	if r.State == "pending" && !r.MayDecide {
 		end = "  (not yours to answer)"
 	}
-	_, err = fmt.Fprintf(w, "%s  %s  %s %s on %s  by %s%s\n", terminal.Line(r.ID), r.standing(now), what.Verb.short(), what.Target.short(), what.Resource.short(), who, end)
+	_, err = fmt.Fprintf(w, "%s  %s  %s %s on %s  by %s%s\n", terminal.Line(r.ID), r.standing(now), short(what.Verb), short(what.Target), short(what.Resource), who, end)
 	return err
 }
 
@@ -242,13 +167,13 @@ func (l *lines) add(label, format string, args ...any) {
 // printRequest prints the card, and what came of it: what, who and why first, then all that was judged.
 func printRequest(w io.Writer, r *shownRequest, now time.Time) error {
 	var l lines
-	card := &r.card
+	card := r.card
 	what := &card.What
 	l.add("request", "%s  (%s)", terminal.Line(r.ID), r.standing(now))
 	l.add("asked", "%s, open until %s", clock(r.Created), clock(r.Expires))
 	l.add("card", "%s", terminal.Line(r.CardDigest))
 	l.WriteByte('\n')
-	l.add("what", "%s %s on %s (%s)", what.Verb, what.Target, what.Resource, terminal.Line(what.ResourceKind.Text))
+	l.add("what", "%s %s on %s (%s)", said(what.Verb), said(what.Target), said(what.Resource), terminal.Line(what.ResourceKind.Text))
 	l.who(card)
 	l.why(card)
 	for i, row := range what.Detail {
@@ -256,10 +181,10 @@ func printRequest(w io.Writer, r *shownRequest, now time.Time) error {
 		if i == 0 {
 			label = "values"
 		}
-		l.add(label, "%s = %s", row.Path, row.value())
+		l.add(label, "%s = %s", said(row.Path), valueOf(row))
 	}
 	for _, row := range what.Labels {
-		l.add("label", "%s = %s", row.Path, row.value())
+		l.add("label", "%s = %s", said(row.Path), valueOf(row))
 	}
 	l.before(card)
 	l.answers(r)
@@ -267,31 +192,31 @@ func printRequest(w io.Writer, r *shownRequest, now time.Time) error {
 	return err
 }
 
-func (l *lines) who(card *cardView) {
+func (l *lines) who(card *approval.Card) {
 	who := &card.Who
-	l.add("who", "%s", &who.Agent)
+	l.add("who", "%s", party(who.Agent))
 	if who.ClientID.Text != "" || who.Kind.Text != "" {
-		l.add("", "  client %s (%s)", who.ClientID, terminal.Line(who.Kind.Text))
+		l.add("", "  client %s (%s)", said(who.ClientID), terminal.Line(who.Kind.Text))
 	}
 	if len(who.Groups) > 0 {
 		l.add("", "  groups %s", allOf(who.Groups))
 	}
-	for i := range who.Actors {
-		if p := &who.Actors[i]; p.String() != who.Agent.String() {
-			l.add("", "  through %s", p)
+	for _, p := range who.Actors {
+		if party(p) != party(who.Agent) {
+			l.add("", "  through %s", party(p))
 		}
 	}
 	if who.OnBehalfOf != nil {
-		l.add("for", "%s", who.OnBehalfOf)
+		l.add("for", "%s", party(*who.OnBehalfOf))
 	}
 	if who.Unclear {
 		l.add("beware", "it cannot be told which approver is the person that this is done for, so nobody's approval counts")
 	}
 }
 
-func (l *lines) why(card *cardView) {
+func (l *lines) why(card *approval.Card) {
 	for _, why := range card.Why {
-		l.add("why", "%s: %s (%d of %s)", why.Rule, why.Reason, why.Quorum, allOf(why.Approvers))
+		l.add("why", "%s: %s (%d of %s)", said(why.Rule), said(why.Reason), why.Quorum, allOf(why.Approvers))
 	}
 	if d := card.Demand; len(d.ACR) > 0 || d.MaxAge > 0 {
 		var demands []string
@@ -306,18 +231,18 @@ func (l *lines) why(card *cardView) {
 }
 
 // before is what else the agent did in this session.
-func (l *lines) before(card *cardView) {
+func (l *lines) before(card *approval.Card) {
 	h := &card.History
 	if len(h.Operations) == 0 {
-		l.add("before", "nothing else in this session (%s)", card.Who.Session)
+		l.add("before", "nothing else in this session (%s)", said(card.Who.Session))
 		return
 	}
-	l.add("before", "in this session (%s):", card.Who.Session)
+	l.add("before", "in this session (%s):", said(card.Who.Session))
 	if h.LeftOut > 0 {
 		l.add("", "  %d operations that are not shown", h.LeftOut)
 	}
 	for _, p := range h.Operations {
-		l.add("", "  %s  %s %s: %s", clock(p.Time), p.Verb, p.Target, p.Result)
+		l.add("", "  %s  %s %s: %s", clock(p.Time), said(p.Verb), said(p.Target), said(p.Result))
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -123,14 +122,14 @@ func TestACardOfAConnection(t *testing.T) {
 	must(t, recorded())
 	r, err := desk.Get(t.Context(), pending.ID)
 	must(t, err)
-	var card cardView
-	must(t, json.Unmarshal(r.Card, &card))
+	card, err := approval.ReadCard(r.Card)
+	must(t, err)
 	var rows []string
 	for _, row := range card.What.Detail {
 		rows = append(rows, row.Path.Text+" = "+row.Value.Text)
 	}
 	if want := []string{"server_name = ledger.example", "destination = 10.0.0.1:6432"}; !slices.Equal(rows, want) || card.What.Verb.Text != "CONNECT" || card.What.Target.Text != "tcp://db.internal:5432" {
-		t.Errorf("the card says %s %s %q, want CONNECT tcp://db.internal:5432 %q", card.What.Verb, card.What.Target, rows, want)
+		t.Errorf("the card says %s %s %q, want CONNECT tcp://db.internal:5432 %q", card.What.Verb.Text, card.What.Target.Text, rows, want)
 	}
 	if _, err := a.shown(q, kind.Kind{}); err == nil {
 		t.Error("an operation of a kind that does not say how it is shown is shown")

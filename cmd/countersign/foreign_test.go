@@ -16,6 +16,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/gate"
@@ -174,7 +175,7 @@ func hostileConsole(t *testing.T) *consoleOfTexts {
 // TestTheTerminalTellsTypesOfACard: values that differ look different.
 func TestTheTerminalTellsTypesOfACard(t *testing.T) {
 	row := func(kind, text string) string {
-		return (&cardRow{Type: kind, Value: cardText{Text: text}}).value().String()
+		return valueOf(approval.CardRow{Type: kind, Value: approval.Text{Text: text}})
 	}
 	seen := map[string]string{}
 	for _, c := range [][2]string{

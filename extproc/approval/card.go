@@ -11,27 +11,106 @@ import (
 	"strconv"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
+
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// A card is what a person is shown, rendered once, as canonical JSON:
+// Card is what a person is shown. It is rendered once, as canonical JSON, and read by whatever shows it: [ReadCard].
 //
-//	{"v":1, "id":…, "salt":…, "digest":…, "policy_digest":…, "created":…, "expires":…, "grant_seconds":…,
-//	 "who":     {"agent":{"issuer":T,"subject":T}, "kind":T, "client_id":T, "on_behalf_of":{…}|null, "actors":[{…}], "groups":[T], "session":T, "unclear":true},
-//	 "what":    {"protocol":T, "verb":T, "target":T, "resource":T, "resource_kind":T, "labels":[R], "detail":[R]},
-//	 "why":     [{"rule":T, "reason":T, "approvers":[T], "quorum":N}],
-//	 "history": {"operations":[{"time":…, "verb":T, "target":T, "result":T}], "left_out":N},
-//	 "demand":  {"acr":[T], "max_age":SECONDS}}
-//
-// T is a [Text]: {"text":…} with "notes", "bytes" and "sha256" where it has them. R is one value of the operation: {"path":T,
-// "type":"string"|"number"|"bool"|"null"|"object"|"list", "value":T}; objects and lists are rows only where they are empty.
 // Every value is a row of its own, with its whole path, so that no layout, indentation or repeated key can hide one; paths and
 // values are never cut, as the middle of a long one is where an attacker would put what nobody should read. What does not fit
-// in a card is refused: a person decides on all of it. "unclear" is there where no approver can be told from the person whose
-// operation it is, so that no approval will count.
+// in a card is refused: a person decides on all of it.
 //
 // The digest of a card is the plain SHA-256 of its bytes, so that whoever has the card can check it; the salt, which is in
 // no record, keeps those who have the digest from guessing at what was shown.
+//
+// The fields of these types are in the order of their names in JSON, which makes the text canonical.
+type Card struct {
+	Created      time.Time   `json:"created"`
+	Demand       CardDemand  `json:"demand"`
+	Digest       string      `json:"digest"`
+	Expires      time.Time   `json:"expires"`
+	GrantSeconds int64       `json:"grant_seconds"`
+	History      CardHistory `json:"history"`
+	ID           string      `json:"id"`
+	PolicyDigest string      `json:"policy_digest"`
+	Salt         string      `json:"salt"`
+	Version      int         `json:"v"`
+	What         CardWhat    `json:"what"`
+	Who          CardWho     `json:"who"`
+	Why          []CardAsk   `json:"why"`
+}
+
+// The parts of a card.
+type (
+	CardDemand struct {
+		ACR    []Text `json:"acr"`
+		MaxAge int64  `json:"max_age"` // seconds
+	}
+
+	CardHistory struct {
+		LeftOut    int        `json:"left_out"` // operations that came before these
+		Operations []CardPast `json:"operations"`
+	}
+
+	CardPast struct {
+		Result Text      `json:"result"`
+		Target Text      `json:"target"`
+		Time   time.Time `json:"time"`
+		Verb   Text      `json:"verb"`
+	}
+
+	CardWhat struct {
+		Detail       []CardRow `json:"detail"`
+		Labels       []CardRow `json:"labels"`
+		Protocol     Text      `json:"protocol"`
+		Resource     Text      `json:"resource"`
+		ResourceKind Text      `json:"resource_kind"`
+		Target       Text      `json:"target"`
+		Verb         Text      `json:"verb"`
+	}
+
+	// CardRow is one value of the operation. Objects and lists are rows only where they are empty.
+	CardRow struct {
+		Path  Text   `json:"path"`
+		Type  string `json:"type"` // string, number, bool, null, object or list
+		Value Text   `json:"value"`
+	}
+
+	CardWho struct {
+		Actors     []CardParty `json:"actors"`
+		Agent      CardParty   `json:"agent"`
+		ClientID   Text        `json:"client_id"`
+		Groups     []Text      `json:"groups"`
+		Kind       Text        `json:"kind"`
+		OnBehalfOf *CardParty  `json:"on_behalf_of"`
+		Session    Text        `json:"session"`
+		Unclear    bool        `json:"unclear,omitzero"` // no approver can be told from whose operation it is, so that no approval will count
+	}
+
+	CardParty struct {
+		Issuer  Text `json:"issuer"`
+		Subject Text `json:"subject"`
+	}
+
+	CardAsk struct {
+		Approvers []Text `json:"approvers"`
+		Quorum    int    `json:"quorum"`
+		Reason    Text   `json:"reason"`
+		Rule      Text   `json:"rule"`
+	}
+)
+
+// ReadCard reads a card, of which nothing may be left out: a member that is not known here is one that nobody would see before
+// they answer, and an error.
+func ReadCard(text []byte) (*Card, error) {
+	var c Card
+	if err := jsonv2.Unmarshal(text, &c, jsonv2.RejectUnknownMembers(true)); err != nil {
+		return nil, err
+	}
+	return &c, nil
+}
 
 // CardDigest is the SHA-256 of a card, in hex: what a decision names.
 func CardDigest(card []byte) string {
@@ -54,6 +133,11 @@ const (
 	maxPath    = 4 << 10
 )
 
+// timesAsRecorded writes times as records have them.
+var timesAsRecorded = jsonv2.WithMarshalers(jsonv2.MarshalFunc(func(t time.Time) ([]byte, error) {
+	return append(gate.AppendTime([]byte{'"'}, t), '"'), nil
+}))
+
 func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 	c := cardWriter{limit: limit}
 	op := a.Operation
@@ -65,33 +149,16 @@ func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("render the card: %w", err)
 	}
-	card := gate.Object{
-		{Name: "created", Value: timeText(r.Created)},
-		{Name: "demand", Value: gate.Object{
-			{Name: "acr", Value: shownAll(r.Demand.ACR)},
-			{Name: "max_age", Value: wholeSeconds(r.Demand.MaxAge)},
-		}},
-		{Name: "digest", Value: r.Digest},
-		{Name: "expires", Value: timeText(r.Expires)},
-		{Name: "grant_seconds", Value: wholeSeconds(r.GrantTTL)},
-		{Name: "history", Value: shownHistory(a.History)},
-		{Name: "id", Value: r.ID},
-		{Name: "policy_digest", Value: r.PolicyDigest},
-		{Name: "salt", Value: rand.Text()},
-		{Name: "v", Value: 1},
-		{Name: "what", Value: gate.Object{
-			{Name: "detail", Value: detail},
-			{Name: "labels", Value: labels},
-			{Name: "protocol", Value: shown(op.Protocol)},
-			{Name: "resource", Value: shown(op.Resource.Name)},
-			{Name: "resource_kind", Value: shown(op.Resource.Kind)},
-			{Name: "target", Value: shown(op.Target)},
-			{Name: "verb", Value: shown(op.Verb)},
-		}},
-		{Name: "who", Value: shownPrincipal(op.Principal, r.Session, a.unclear)},
-		{Name: "why", Value: shownAsks(r.Asks)},
-	}
-	text, err := gate.AppendJSON(make([]byte, 0, 2048), card)
+	text, err := jsonv2.Marshal(&Card{
+		Created: r.Created, Demand: CardDemand{visibleAll(r.Demand.ACR), wholeSeconds(r.Demand.MaxAge)}, Digest: r.Digest,
+		Expires: r.Expires, GrantSeconds: wholeSeconds(r.GrantTTL), History: historyOf(a.History), ID: r.ID,
+		PolicyDigest: r.PolicyDigest, Salt: rand.Text(), Version: 1,
+		What: CardWhat{
+			Detail: detail, Labels: labels, Protocol: Visible(op.Protocol), Resource: Visible(op.Resource.Name),
+			ResourceKind: Visible(op.Resource.Kind), Target: Visible(op.Target), Verb: Visible(op.Verb),
+		},
+		Who: whoOf(op.Principal, r.Session, a.unclear), Why: whyOf(r.Asks),
+	}, timesAsRecorded)
 	if err != nil {
 		return nil, fmt.Errorf("render the card: %w", err)
 	}
@@ -101,87 +168,46 @@ func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 	return text, nil
 }
 
-func shown(s string) gate.Object { return shownText(Visible(s)) }
-
-func shownText(t Text) gate.Object {
-	if t.Bytes == 0 && len(t.Notes) == 0 {
-		return gate.Object{{Name: "text", Value: t.Text}}
-	}
-	o := make(gate.Object, 0, 4)
-	if t.Bytes > 0 {
-		o = append(o, gate.Member{Name: "bytes", Value: t.Bytes})
-	}
-	if len(t.Notes) > 0 {
-		o = append(o, gate.Member{Name: "notes", Value: t.Notes})
-	}
-	if t.SHA256 != "" {
-		o = append(o, gate.Member{Name: "sha256", Value: t.SHA256})
-	}
-	return append(o, gate.Member{Name: "text", Value: t.Text})
-}
-
-func shownAll(list []string) []any {
-	out := make([]any, len(list))
+func visibleAll(list []string) []Text {
+	out := make([]Text, len(list))
 	for i, s := range list {
-		out[i] = shown(s)
+		out[i] = Visible(s)
 	}
 	return out
 }
 
-func shownParty(p gate.Party) gate.Object {
-	return gate.Object{{Name: "issuer", Value: shown(p.Issuer)}, {Name: "subject", Value: shown(p.Subject)}}
-}
+func partyOf(p gate.Party) CardParty { return CardParty{Visible(p.Issuer), Visible(p.Subject)} }
 
-func shownPrincipal(p *gate.Principal, session string, unclear bool) gate.Object {
-	actors := make([]any, len(p.Actors))
-	for i, a := range p.Actors {
-		actors[i] = shownParty(a)
+func whoOf(p *gate.Principal, session string, unclear bool) CardWho {
+	who := CardWho{
+		Agent: partyOf(gate.Party{Issuer: p.Issuer, Subject: p.Subject}), ClientID: Visible(p.ClientID), Groups: visibleAll(p.Groups),
+		Kind: Visible(p.Kind), Session: Visible(session), Unclear: unclear,
 	}
-	var person any
+	for _, a := range p.Actors {
+		who.Actors = append(who.Actors, partyOf(a))
+	}
 	if p.OnBehalfOf != nil {
-		person = shownParty(*p.OnBehalfOf)
+		person := partyOf(*p.OnBehalfOf)
+		who.OnBehalfOf = &person
 	}
-	o := gate.Object{
-		{Name: "actors", Value: actors},
-		{Name: "agent", Value: shownParty(gate.Party{Issuer: p.Issuer, Subject: p.Subject})},
-		{Name: "client_id", Value: shown(p.ClientID)},
-		{Name: "groups", Value: shownAll(p.Groups)},
-		{Name: "kind", Value: shown(p.Kind)},
-		{Name: "on_behalf_of", Value: person},
-		{Name: "session", Value: shown(session)},
-	}
-	if unclear {
-		o = append(o, gate.Member{Name: "unclear", Value: true})
-	}
-	return o
+	return who
 }
 
-func shownAsks(asks []AskRule) []any {
-	out := make([]any, len(asks))
+func whyOf(asks []AskRule) []CardAsk {
+	out := make([]CardAsk, len(asks))
 	for i, a := range asks {
-		out[i] = gate.Object{
-			{Name: "approvers", Value: shownAll(a.Approvers)},
-			{Name: "quorum", Value: a.Quorum},
-			{Name: "reason", Value: shown(a.Reason)},
-			{Name: "rule", Value: shown(a.Package + "/" + a.ID)},
-		}
+		out[i] = CardAsk{visibleAll(a.Approvers), a.Quorum, Visible(a.Reason), Visible(a.Package + "/" + a.ID)}
 	}
 	return out
 }
 
-// shownHistory shows the latest operations, and says how many came before them.
-func shownHistory(history []Past) gate.Object {
-	leftOut := max(0, len(history)-maxHistory)
-	list := []any{}
-	for _, p := range history[leftOut:] {
-		list = append(list, gate.Object{
-			{Name: "result", Value: shown(p.Result)},
-			{Name: "target", Value: shown(p.Target)},
-			{Name: "time", Value: timeText(p.Time)},
-			{Name: "verb", Value: shown(p.Verb)},
-		})
+// historyOf is the latest operations, and how many came before them.
+func historyOf(history []Past) CardHistory {
+	h := CardHistory{LeftOut: max(0, len(history)-maxHistory)}
+	for _, p := range history[h.LeftOut:] {
+		h.Operations = append(h.Operations, CardPast{Visible(p.Result), Visible(p.Target), p.Time, Visible(p.Verb)})
 	}
-	return gate.Object{{Name: "left_out", Value: leftOut}, {Name: "operations", Value: list}}
+	return h
 }
 
 func wholeSeconds(d time.Duration) int64 { return int64(d / time.Second) }
@@ -189,13 +215,13 @@ func wholeSeconds(d time.Duration) int64 { return int64(d / time.Second) }
 // cardWriter flattens values into rows.
 type cardWriter struct {
 	limit int // of the card
-	list  []any
+	list  []CardRow
 	count int
 }
 
 // rows are those of o: the members that are to come first, where they say anything, and then the others, in their own order. A
 // person with ten seconds begins at the top. Nothing is left out.
-func (c *cardWriter) rows(o gate.Object, first ...string) ([]any, error) {
+func (c *cardWriter) rows(o gate.Object, first ...string) ([]CardRow, error) {
 	// Names that are twice in an object, or out of order, would be two readings of one operation.
 	if _, err := gate.AppendJSON(nil, o); err != nil {
 		return nil, err
@@ -209,7 +235,7 @@ func (c *cardWriter) rows(o gate.Object, first ...string) ([]any, error) {
 	}
 	o = slices.Clone(o)
 	slices.SortStableFunc(o, func(a, b gate.Member) int { return rank(a) - rank(b) })
-	c.list = []any{}
+	c.list = nil
 	for _, m := range o {
 		if err := c.value(step("", m.Name), m.Value, 1); err != nil {
 			return nil, err
@@ -259,20 +285,20 @@ func (c *cardWriter) value(path string, v any, depth int) error {
 	}
 	switch v := v.(type) {
 	case nil:
-		return c.row(path, "null", shown("null"))
+		return c.row(path, "null", Text{Text: "null"})
 	case bool:
-		return c.row(path, "bool", shown(strconv.FormatBool(v)))
+		return c.row(path, "bool", Text{Text: strconv.FormatBool(v)})
 	case string:
 		if len(v) > c.limit {
 			return &LimitError{LimitCard, c.limit}
 		}
-		return c.row(path, "string", shownText(whole(v)))
+		return c.row(path, "string", whole(v))
 	case int, int64, float64, json.Number:
 		text, err := gate.AppendJSON(nil, v)
 		if err != nil {
 			return err
 		}
-		return c.row(path, "number", shownText(whole(string(text))))
+		return c.row(path, "number", whole(string(text)))
 	case []string:
 		list := make([]any, len(v))
 		for i, s := range v {
@@ -286,7 +312,7 @@ func (c *cardWriter) value(path string, v any, depth int) error {
 			}
 		}
 		if len(v) == 0 {
-			return c.row(path, "list", shown("[]"))
+			return c.row(path, "list", Text{Text: "[]"})
 		}
 	case gate.Object:
 		for _, m := range v {
@@ -295,7 +321,7 @@ func (c *cardWriter) value(path string, v any, depth int) error {
 			}
 		}
 		if len(v) == 0 {
-			return c.row(path, "object", shown("{}"))
+			return c.row(path, "object", Text{Text: "{}"})
 		}
 	default:
 		return fmt.Errorf("a %T cannot be shown", v)
@@ -303,12 +329,10 @@ func (c *cardWriter) value(path string, v any, depth int) error {
 	return nil
 }
 
-func (c *cardWriter) row(path, kind string, value gate.Object) error {
+func (c *cardWriter) row(path, kind string, value Text) error {
 	if c.count++; c.count > maxRows {
 		return &LimitError{LimitRows, maxRows}
 	}
-	c.list = append(c.list, gate.Object{
-		{Name: "path", Value: shownText(whole(path))}, {Name: "type", Value: kind}, {Name: "value", Value: value},
-	})
+	c.list = append(c.list, CardRow{whole(path), kind, value})
 	return nil
 }

@@ -18,10 +18,10 @@ import (
 // their marks, of scripts that people read. A look-alike letter is still a letter: Notes says which scripts a text has, and
 // when one word mixes them.
 type Text struct {
-	Text   string
-	Notes  []string // see the Note constants; in order
-	Bytes  int      // of the whole, where Text was cut; else 0
-	SHA256 string   // of the whole, in hex, where Text was cut
+	Bytes  int      `json:"bytes,omitzero"`   // of the whole, where Text was cut; else 0
+	Notes  []string `json:"notes,omitempty"`  // see the Note constants; in order
+	SHA256 string   `json:"sha256,omitempty"` // of the whole, in hex, where Text was cut
+	Text   string   `json:"text"`
 }
 
 // What is odd about a text.

@@ -17,15 +17,12 @@ import (
 
 func (c *Console) functions() template.FuncMap {
 	return template.FuncMap{
-		"visible": visible,
+		"visible": approval.Visible,
+		"parts":   partsOf,
+		"long":    isLong,
+		"short":   short,
+		"title":   title,
 		"clock":   func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
-		"past": func(text string) string {
-			t, err := time.Parse(time.RFC3339Nano, text)
-			if err != nil {
-				return text
-			}
-			return t.UTC().Format("2006-01-02 15:04:05 UTC")
-		},
 		"stamp":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"left":    func(t time.Time) string { return span(t.Sub(c.now())) },
 		"ago":     func(t time.Time) string { return span(c.now().Sub(t)) },
@@ -143,7 +140,7 @@ func (c *Console) queueFragment(w http.ResponseWriter, r *http.Request, who *per
 // requestView is one request.
 type requestView struct {
 	Request  approval.Request
-	Card     *cardView
+	Card     *approval.Card
 	Mine     *approval.Decision
 	MayNot   string
 	Stronger string // where to sign in again, if that would help
@@ -169,7 +166,7 @@ func (c *Console) cardPage(w http.ResponseWriter, r *http.Request, who *person) 
 }
 
 func (c *Console) showCard(w http.ResponseWriter, status int, who *person, r *approval.Request, refused, typed string) {
-	card, err := readCard(r.Card)
+	card, err := approval.ReadCard(r.Card)
 	if err != nil {
 		c.log.Error("a card cannot be read", "approval", r.ID, "error", err)
 		c.show(w, http.StatusServiceUnavailable, "problem", view{Title: "Unavailable", Who: who, Data: problemView{Status: 503, Detail: "The card of this request cannot be read, so nobody can decide on it here."}})

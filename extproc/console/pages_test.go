@@ -142,7 +142,7 @@ func TestAPageThatIsNotThereSaysSo(t *testing.T) {
 }
 
 func TestACardThatHasMoreThanThePageShowsIsNotShown(t *testing.T) {
-	if _, err := readCard([]byte(`{"v":1,"id":"x","hidden":true}`)); err == nil {
+	if _, err := approval.ReadCard([]byte(`{"v":1,"id":"x","hidden":true}`)); err == nil {
 		t.Error("a card with a member that the page does not know was read")
 	}
 }

@@ -28,7 +28,7 @@ func (p *person) Name() string {
 	if p.name == "" {
 		return ""
 	}
-	return visible(p.name).Title()
+	return title(p.name)
 }
 
 func (p *person) key() approval.Party { return approval.Party{Issuer: p.Issuer, Subject: p.Subject} }

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/countersign/countersign/extproc/approval"
 )
 
 // maxBodyRows is how many values of a record are shown; `countersign evidence show` and the proof have all of them.
@@ -16,9 +18,9 @@ const maxBodyRows = 1000
 
 // bodyRows are the values of a record's body, each in a row of its own with its whole path, as a card has those of an
 // operation. What cannot be read as JSON is one row.
-func bodyRows(body []byte) []cardRow {
+func bodyRows(body []byte) []approval.CardRow {
 	d := jsontext.NewDecoder(bytes.NewReader(body))
-	var rows []cardRow
+	var rows []approval.CardRow
 	var before jsontext.Kind
 	for len(rows) < maxBodyRows {
 		token, err := d.ReadToken()
@@ -26,7 +28,7 @@ func bodyRows(body []byte) []cardRow {
 			break
 		}
 		if err != nil {
-			return []cardRow{{Type: "text", Value: visible(string(body))}}
+			return []approval.CardRow{{Type: "text", Value: approval.Visible(string(body))}}
 		}
 		kind := token.Kind()
 		empty := kind == '}' && before == '{' || kind == ']' && before == '['
@@ -40,7 +42,7 @@ func bodyRows(body []byte) []cardRow {
 		if empty {
 			value = map[jsontext.Kind]string{'}': "{}", ']': "[]"}[kind]
 		}
-		rows = append(rows, cardRow{Path: visible(pathOf(d)), Type: named, Value: visible(value)})
+		rows = append(rows, approval.CardRow{Path: approval.Visible(pathOf(d)), Type: named, Value: approval.Visible(value)})
 	}
 	return rows
 }
