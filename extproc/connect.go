@@ -44,7 +44,7 @@ func (s *Server) connect(ctx context.Context, st *lane.State, m *authz.CheckRequ
 		protocol = r.Kind
 	}
 	a := &connecting{Attempt: s.lane.Attempt(st, protocol, name, gate.Context{Peer: c.Peer}), server: s, fingerprint: toldAll(ctx, FingerprintMetadata)}
-	a.Attempt.Connection = connectionOf(ctx)
+	a.Connection = connectionOf(ctx)
 	defer a.Share.Set(0)
 	defer guard.Catch("a connection", func(guard.Panic) {
 		a.Failed(false)

@@ -24,8 +24,11 @@ import (
 func TestACardOfSeveralValuesIsRedacted(t *testing.T) {
 	i := web.New(web.Options{MaxBody: 1 << 10})
 	err := i.Head([]web.Field{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "api.example"},
-		{Name: ":path", Value: "/_bulk"}, {Name: "content-type", Value: "application/x-ndjson"},
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: "api.example"},
+		{Name: ":path", Value: "/_bulk"},
+		{Name: "content-type", Value: "application/x-ndjson"},
 	})
 	if err == nil {
 		err = i.Write([]byte("{\"ssn\":\"219-09-9999\"}\n{\"a\":{\"ssn\":\"219-09-9999\",\"n\":1}}\n"))
@@ -56,8 +59,11 @@ func TestACardOfSeveralValuesIsRedacted(t *testing.T) {
 func TestACardShowsWhatPolicyPutsOnIt(t *testing.T) {
 	i := web.New(web.Options{MaxBody: 1 << 10})
 	err := i.Head([]web.Field{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "api.example"},
-		{Name: ":path", Value: "/mails?to=ada@example.com"}, {Name: "content-type", Value: "application/json"},
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: "api.example"},
+		{Name: ":path", Value: "/mails?to=ada@example.com"},
+		{Name: "content-type", Value: "application/json"},
 	})
 	if err == nil {
 		err = i.Write([]byte(`{"email":"ada@example.com","ssn":"219-09-9999","name":"Ada"}`))

@@ -33,8 +33,10 @@ func TestAttributesAreNames(t *testing.T) {
 	const trace = "0af7651916cd43dd8448eb211c80319c"
 	send := func(ctx context.Context, method, target, body, token string) {
 		_, err := g.Send(ctx, &story.Request{Method: method, Target: target, Body: []byte(body), Fields: []extproctest.Field{
-			{Name: "Authorization", Value: "Bearer " + token}, {Name: "Content-Type", Value: "application/json"},
-			{Name: "Traceparent", Value: "00-" + trace + "-b7ad6b7169203331-01"}, {Name: "X-Weird", Value: "1"},
+			{Name: "Authorization", Value: "Bearer " + token},
+			{Name: "Content-Type", Value: "application/json"},
+			{Name: "Traceparent", Value: "00-" + trace + "-b7ad6b7169203331-01"},
+			{Name: "X-Weird", Value: "1"},
 		}})
 		if err != nil && ctx.Err() == nil {
 			t.Errorf("%s %s: %v", method, target, err)

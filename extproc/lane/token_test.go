@@ -17,7 +17,8 @@ import (
 // standing says of every principal what it is told to.
 type standing struct{ err error }
 
-func (s *standing) Verify(context.Context, string) (*gate.Principal, error)      { return nil, s.err }
+func (s *standing) Verify(context.Context, string) (*gate.Principal, error) { return nil, s.err }
+
 func (s *standing) VerifyCertificate(*x509.Certificate) (*gate.Principal, error) { return nil, s.err }
 func (s *standing) Still(*gate.Principal) error                                  { return s.err }
 

@@ -60,7 +60,8 @@ func TestCombine(t *testing.T) {
 		{
 			"a value that people see, unless one hides it",
 			[]Sets{allow, redacts(gate.Redaction{Path: "$.a", With: gate.Remove, OnCard: true}, gate.Redaction{Path: "$.b", With: gate.Mask, OnCard: true}), redacts(gate.Redaction{Path: "$.a", With: gate.Mask})},
-			gate.Verdict{Effect: gate.Allow, Rules: allow.Allow, Redactions: []gate.Redaction{{Path: "$.a", With: gate.Remove}, {Path: "$.b", With: gate.Mask, OnCard: true}}}, false,
+			gate.Verdict{Effect: gate.Allow, Rules: allow.Allow, Redactions: []gate.Redaction{{Path: "$.a", With: gate.Remove}, {Path: "$.b", With: gate.Mask, OnCard: true}}},
+			false,
 		},
 		{"a redaction by nothing", []Sets{allow, redacts(gate.Redaction{Path: "$.a"})}, gate.Verdict{}, true},
 		{"a redaction by path and detector", []Sets{allow, redacts(gate.Redaction{Path: "$.a", Detect: "email", With: gate.Mask})}, gate.Verdict{}, true},

@@ -85,7 +85,8 @@ func (c *canon) compiled() map[string]*ast.Module {
 func canonOf(module *ast.Module) (*canonModule, error) {
 	var imports, rules, tests []string
 	for _, i := range module.Imports {
-		if root := i.Path.Value.(ast.Ref)[0].Value; root.Compare(ast.Var("future")) == 0 || root.Compare(ast.Var("rego")) == 0 {
+		path, _ := i.Path.Value.(ast.Ref)
+		if root := path[0].Value; root.Compare(ast.Var("future")) == 0 || root.Compare(ast.Var("rego")) == 0 {
 			continue // says how text is read; what was read is in the rules
 		}
 		text, err := canonical(i)

@@ -241,7 +241,7 @@ func (w *world) touches(x any) (found ast.Ref) {
 		case ast.Ref:
 			found = firstRef(found, w.lostIn(v))
 			if v[0].Value.Compare(ast.Var("data")) == 0 && found == nil {
-				for _, rule := range w.compiler.GetRulesDynamic(v) {
+				for _, rule := range w.compiler.GetRulesDynamicWithOpts(v, ast.RulesOptions{}) {
 					found = firstRef(found, w.ruleTouches(rule))
 				}
 			}
@@ -627,7 +627,7 @@ func (r *reading) asksForKind(e *ast.Expr, terms []*ast.Term) (state, bool) {
 		kind, with = with, kind
 	}
 	v, isVar := kind.Value.(ast.Var)
-	if !isConstant(with.Value) || !isKind(kind) && !(isVar && r.kindVars[v]) {
+	if !isConstant(with.Value) || !isKind(kind) && (!isVar || !r.kindVars[v]) {
 		return state{}, false
 	}
 	var holds bool
@@ -700,7 +700,7 @@ func (r *reading) ref(ref ast.Ref, loc *ast.Location, element bool, fails func(a
 	}
 	rules := r.compiler.GetRulesForVirtualDocument(ref)
 	if len(rules) == 0 {
-		for _, rule := range r.compiler.GetRulesDynamic(ref) {
+		for _, rule := range r.compiler.GetRulesDynamicWithOpts(ref, ast.RulesOptions{}) {
 			if lost := r.ruleTouches(rule); lost != nil {
 				return state{trap: &trap{loc, lost, "which rules are meant here cannot be told, and one looks at " + lost.String()}, lost: lost}
 			}

@@ -500,7 +500,7 @@ func (m *machine) stringToken(data []byte) (int, error) {
 		m.inLong = true
 		m.separate()
 	}
-	if m.inLong && !(m.copies && status == stringBad) { // also what comes before an error, so that how much is written does not depend on how it came
+	if m.inLong && (!m.copies || status != stringBad) { // also what comes before an error, so that how much is written does not depend on how it came
 		m.out = append(m.out, data[:next]...)
 	}
 	switch {

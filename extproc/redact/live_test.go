@@ -38,7 +38,8 @@ func TestLongStringsPass(t *testing.T) {
 	want := strings.Replace(in, `"ssn":"`+long+`"`, `"ssn":"[redacted]"`, 1)
 	p := plan(t, "$..ssn")
 	for _, c := range []struct{ contentType, in, want string }{
-		{jsonType, in, want}, {"application/x-ndjson", in + "\n" + in + "\n", want + "\n" + want + "\n"},
+		{jsonType, in, want},
+		{"application/x-ndjson", in + "\n" + in + "\n", want + "\n" + want + "\n"},
 		{"text/event-stream", "data: " + in + "\n\n", "data: " + want + "\n\n"},
 	} {
 		for _, n := range []int{4093, len(c.in)} {

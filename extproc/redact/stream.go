@@ -160,11 +160,8 @@ func (p *Plan) rewriter(name string, opts Options) (rewriter, error) {
 // IsJSON reports whether a Content-Type says JSON, or a sequence of it, whatever else of it cannot be read.
 func IsJSON(contentType string) bool {
 	name, _, _ := strings.Cut(contentType, ";")
-	switch media.KindOf(strings.ToLower(strings.TrimSpace(name))) {
-	case media.JSON, media.Lines, media.Records:
-		return true
-	}
-	return false
+	kind := media.KindOf(strings.ToLower(strings.TrimSpace(name)))
+	return kind == media.JSON || kind == media.Lines || kind == media.Records
 }
 
 // Write takes the next bytes of the body and returns what can be sent now: every JSON value, event or line that is

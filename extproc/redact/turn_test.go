@@ -53,8 +53,11 @@ func TestURLsOfABody(t *testing.T) {
 		name, media, in, want, unread string
 		counts                        []gate.Count
 	}{
-		{"a page", "application/json", "{ \"next\" : \"https://api/p?a=1\",\n\t\"items\": [ {\"url\":\"https:\\/\\/api\\/1\"}, {\"url\" : \"https://other/\"}, { } ],\"self\":\"https://api/p\" }\r\n",
-			"{ \"next\" : \"http://gw/p?a=1\",\n\t\"items\": [ {\"url\":\"http://gw/1\"}, {\"url\" : \"https://other/\"}, { } ],\"self\":\"https://api/p\" }\r\n", "", []gate.Count{{Name: "$.next", N: 1}, {Name: "$..url", N: 1}}},
+		{
+			"a page", "application/json", "{ \"next\" : \"https://api/p?a=1\",\n\t\"items\": [ {\"url\":\"https:\\/\\/api\\/1\"}, {\"url\" : \"https://other/\"}, { } ],\"self\":\"https://api/p\" }\r\n",
+			"{ \"next\" : \"http://gw/p?a=1\",\n\t\"items\": [ {\"url\":\"http://gw/1\"}, {\"url\" : \"https://other/\"}, { } ],\"self\":\"https://api/p\" }\r\n", "",
+			[]gate.Count{{Name: "$.next", N: 1}, {Name: "$..url", N: 1}},
+		},
 		{"not a string", "application/hal+json", `{"next":null,"url":{"url":["https://api/x",{"url":1}]}}`, `{"next":null,"url":{"url":["https://api/x",{"url":1}]}}`, "", nil},
 		{"lines", "application/x-ndjson", "{\"url\":\"https://api/1\"}\n\n {\"url\":\"https://api/2\"} \n", "{\"url\":\"http://gw/1\"}\n\n {\"url\":\"http://gw/2\"} \n", "", []gate.Count{{Name: "$..url", N: 2}}},
 		{"a sequence", "application/json-seq", "\x1e{\"url\":\"https://api/1\"}\n\x1e[ ]\n", "\x1e{\"url\":\"http://gw/1\"}\n\x1e[ ]\n", "", []gate.Count{{Name: "$..url", N: 1}}},

@@ -97,7 +97,7 @@ func changeRejected(data string, change func([]Rejection) []Rejection) error {
 
 // lockRejected waits for whoever holds the lock, which is for as long as it takes to write a file.
 func lockRejected(path string, most time.Duration) (*os.File, error) {
-	for deadline := time.Now().Add(most); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(most); ; time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // a lock of another process has no event
 		f, err := datafile.Lock(path)
 		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(deadline) {
 			return f, err

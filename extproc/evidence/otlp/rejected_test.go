@@ -2,6 +2,7 @@ package otlp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -268,7 +269,7 @@ func TestOneSendsAgainAtATime(t *testing.T) {
 		first <- err
 	}()
 	<-started
-	if _, err := Resend(t.Context(), f.data, 0, 9, f.opts); err != ErrResending {
+	if _, err := Resend(t.Context(), f.data, 0, 9, f.opts); !errors.Is(err, ErrResending) {
 		t.Errorf("the second is told %v", err)
 	}
 	close(goOn)

@@ -142,7 +142,7 @@ func (c *Conversation) command(rest string) {
 	case "approve", "reject":
 		c.decide(name, argument)
 	case "expire":
-		time.Sleep(time.Until(c.expires)) // there is no event of it: that is the point
+		time.Sleep(time.Until(c.expires)) //nolint:forbidigo // there is no event of it: that is the point
 	case "leave":
 		c.speaker.Leave()
 	case "await":

@@ -322,7 +322,7 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 		body := encode(t, name, sample)
 		for _, n := range []int{0, 1, len(body) / 2, len(body)} {
 			d := NewDecoder([]Coding{codingOf(name), Gzip})
-			for range d.Decode(body[:n], false) { //nolint:revive // what comes of it does not matter
+			for range d.Decode(body[:n], false) {
 			}
 			d.Close()
 			d.Close()

@@ -97,7 +97,7 @@ func (w *world) dial(agent string) *tls.Conn {
 	}
 	w.tb.Cleanup(func() { _ = c.Close() })
 	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
-	return c.(*tls.Conn) //nolint:forcetypeassert // as the documentation says
+	return c.(*tls.Conn)
 }
 
 // speech is a conversation over plain lines:
@@ -156,7 +156,7 @@ func (s *speech) Settle() {}
 // Leave resets the connection. One that is only closed may be half of one: the agent has said all, and waits for the answer.
 func (s *speech) Leave() {
 	s.end(func() error {
-		tcp := s.conn.NetConn().(*net.TCPConn) //nolint:forcetypeassert // as it was dialled
+		tcp := s.conn.NetConn().(*net.TCPConn)
 		return errors.Join(tcp.SetLinger(0), tcp.Close())
 	})
 }
