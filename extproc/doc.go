@@ -246,7 +246,7 @@
 // What the command wires has a package each. Package [github.com/countersign/countersign/extproc/custody] refuses files that
 // somebody else on the machine could change. Package [github.com/countersign/countersign/extproc/supervisor] runs Envoy.
 // Package [github.com/countersign/countersign/extproc/memory] says how much of the machine's memory may be taken, and keeps garbage low
-// while operations wait.
+// while operations wait. Package [github.com/countersign/countersign/extproc/listener] has the sockets, and bounds what a client of one takes.
 //
 // What others wrote is printed by package
 // [github.com/countersign/countersign/extproc/terminal], so that it does nothing in a terminal.

@@ -79,6 +79,7 @@ var mayImport = map[string][]string{
 	"extproc/identity":      {"extproc/keyfile", "extproc/loopback", "extproc/guard", "extproc/gate", "extproc/strict"},
 	"extproc/inspect/":      {"extproc/gate", "extproc/media"},
 	"extproc/inspect/web":   {"extproc/gate", "extproc/media", "extproc/inspect/coding"},
+	"extproc/listener":      {"extproc", "extproc/config", "extproc/guard"},
 	"extproc/supervisor":    {"extproc/config", "extproc/datafile", "extproc/guard", "xds"},
 	"extproc/terminal":      {"extproc/gate"},
 	"extproc/policy":        {"extproc/yamlfile", "extproc/gate", "extproc/strict"},

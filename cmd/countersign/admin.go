@@ -21,9 +21,9 @@ import (
 
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
-	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/listener"
 	"github.com/countersign/countersign/extproc/supervisor"
 	"github.com/countersign/countersign/xds"
 )
@@ -42,7 +42,7 @@ func (g *gateway) listenProfile(ctx context.Context, a config.Address) error {
 	if !a.Loopback() {
 		return usagef("serve: --pprof %s: only a loopback address is accepted", a)
 	}
-	l, err := listenOn(ctx, a)
+	l, err := listener.Listen(ctx, a)
 	if err != nil {
 		return fmt.Errorf("--pprof: %w", err)
 	}
@@ -50,9 +50,9 @@ func (g *gateway) listenProfile(ctx context.Context, a config.Address) error {
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	server := httpServer(mux)
+	server := listener.HTTP("the profiles", mux)
 	server.WriteTimeout = 10 * time.Minute // a profile takes as long as it was asked to
-	go guard.Func("the profiles", func() { g.log.Warn("profiles are no longer served", "error", server.Serve(l)) })()
+	listener.Serve("the profiles", server, l, func(detail string) { g.log.Warn("profiles are no longer served", "error", detail) })
 	return nil
 }
 

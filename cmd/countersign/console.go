@@ -7,16 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/console"
 	"github.com/countersign/countersign/extproc/evidence"
-	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/keyfile"
+	"github.com/countersign/countersign/extproc/listener"
 )
 
 // listenConsole serves the approvers' page and API, where there are people and an address.
@@ -42,11 +41,12 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("listen.console: %w", err)
 	}
-	l, err := listenOn(ctx, c.Listen.Console)
+	l, err := listener.Listen(ctx, c.Listen.Console)
 	if err != nil {
 		return fmt.Errorf("listen.console: %w", err)
 	}
-	server := httpServer(guarded("the console", page.Handler()))
+	const where = "the console"
+	server := listener.HTTP(where, page.Handler())
 	if t := c.Listen.ConsoleTLS; t != nil {
 		certificate, err := tls.LoadX509KeyPair(string(t.CertificateFile), string(t.KeyFile))
 		if err != nil {
@@ -57,11 +57,7 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 	g.mu.Lock()
 	g.approvals.console, g.approvals.people = server, people
 	g.mu.Unlock()
-	go guard.Func("the console", func() {
-		if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			g.alarm("listener_failed", err.Error())
-		}
-	})()
+	listener.Serve(where, server, l, g.listenerFailed)
 	return nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
 	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/listener"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -158,12 +159,12 @@ func serveOn(t *testing.T, g *story.Gateway, with serving) (stop func() error) {
 	envoys := xds.NewServer(xds.Options{Log: log, Alarm: alarm})
 	must(t, envoys.Update(t.Context(), c, envoyKinds()...))
 	must(t, life.Swap(a.state, nil))
-	options, err := serverOptions(c, server)
+	options, err := listener.GRPC(c, server)
 	must(t, err)
 	service := grpc.NewServer(append(options, with.options...)...)
 	server.Register(service)
 	envoys.Register(service)
-	l, err := listenFor(t.Context(), c.Listen.Envoy)
+	l, err := listener.Listen(t.Context(), c.Listen.Envoy)
 	must(t, err)
 	served := make(chan error, 1)
 	go func() { served <- service.Serve(l) }()

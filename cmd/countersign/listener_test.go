@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"testing"
 	"time"
 
@@ -52,26 +51,6 @@ func TestSlowClientsOfOurOwnListeners(t *testing.T) {
 					t.Error("the connection is still there")
 				}
 			})
-		}
-	}
-}
-
-// TestEveryServerHasItsBounds: there is one way to make an HTTP server in this program, and it leaves no bound out.
-func TestEveryServerHasItsBounds(t *testing.T) {
-	s := httpServer(nil)
-	if s.ReadHeaderTimeout <= 0 || s.ReadTimeout <= 0 || s.WriteTimeout <= 0 || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 {
-		t.Errorf("%+v", s)
-	}
-	other := regexp.MustCompile(`http\.Server\{|http\.ListenAndServe|http\.Serve\(`)
-	for _, pattern := range []string{"*.go", "../../extproc/*.go", "../../extproc/console/*.go", "../../xds/*.go"} {
-		files, err := filepath.Glob(pattern)
-		must(t, err)
-		for _, name := range files {
-			text, err := os.ReadFile(name)
-			must(t, err)
-			if filepath.Base(name) != "listener.go" && !regexp.MustCompile(`_test\.go$`).MatchString(name) && other.Match(text) {
-				t.Errorf("%s makes an HTTP server of its own", name)
-			}
 		}
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net/http"
 	"sync"
 	"time"
 
@@ -41,37 +40,3 @@ func (g *gateway) reportPanics() {
 func alarmRecord(kind, detail string) *gate.Record {
 	return &gate.Record{Type: gate.Alarm, Body: gate.Object{{Name: "detail", Value: gate.Recorded(detail, gate.MaxRecorded)}, {Name: "kind", Value: kind}}}
 }
-
-// guarded answers 503 where a handler panics, and breaks off an answer that it has begun.
-func guarded(where string, h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer := &answering{ResponseWriter: w}
-		defer guard.Catch(where, func(guard.Panic) {
-			if answer.begun {
-				panic(http.ErrAbortHandler) // net/http's way to say so
-			}
-			clear(w.Header())
-			http.Error(w, "A part of the gateway failed. Try again; if it goes on, tell whoever runs the gateway.", http.StatusServiceUnavailable)
-		})
-		h.ServeHTTP(answer, r)
-	})
-}
-
-// answering knows whether an answer has begun.
-type answering struct {
-	http.ResponseWriter
-	begun bool
-}
-
-func (a *answering) WriteHeader(code int) {
-	a.begun = true
-	a.ResponseWriter.WriteHeader(code)
-}
-
-func (a *answering) Write(b []byte) (int, error) {
-	a.begun = true
-	return a.ResponseWriter.Write(b)
-}
-
-// Unwrap is for http.ResponseController.
-func (a *answering) Unwrap() http.ResponseWriter { return a.ResponseWriter }

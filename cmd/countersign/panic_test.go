@@ -5,9 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"reflect"
 	"strings"
 	"sync"
@@ -292,28 +289,4 @@ func tooLate(t *testing.T, g *story.Gateway, p *panics) {
 		t.Errorf("a request that is late: answer %d", resp.StatusCode)
 	}
 	awaitRecords(t, g, "a request that is late", before, "deny gateway_failed")
-}
-
-// TestAPanicInAHandlerIsAnswered: with 503 where nothing was answered yet, and else by breaking off.
-func TestAPanicInAHandlerIsAnswered(t *testing.T) {
-	for _, begun := range []bool{false, true} {
-		server := httptest.NewServer(guarded("the console", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			if begun {
-				_, _ = w.Write([]byte(`{"a":`))
-				_ = http.NewResponseController(w).Flush()
-			}
-			panic("made to")
-		})))
-		resp, err := server.Client().Get(server.URL)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		if begun != (err != nil) || !begun && (resp.StatusCode != 503 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain")) {
-			t.Errorf("begun %v: %d %s, %v", begun, resp.StatusCode, body, err)
-		}
-		_ = resp.Body.Close()
-		server.Close()
-	}
 }

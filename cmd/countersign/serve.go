@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"sync"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -27,6 +24,7 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/listener"
 	"github.com/countersign/countersign/extproc/memory"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/extproc/supervisor"
@@ -344,11 +342,11 @@ func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 	if err := g.listenConsole(ctx, c); err != nil {
 		return err
 	}
-	l, err := listenFor(ctx, c.Listen.Envoy)
+	l, err := listener.Listen(ctx, c.Listen.Envoy)
 	if err != nil {
 		return fmt.Errorf("listen.envoy: %w", err)
 	}
-	options, err := serverOptions(c, g.server)
+	options, err := listener.GRPC(c, g.server)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
@@ -357,63 +355,23 @@ func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 	g.envoys.Register(g.grpc)
 	go guard.Func("the services", func() {
 		if err := g.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			g.alarm("listener_failed", err.Error())
+			g.listenerFailed(err.Error())
 		}
 	})()
 	return nil
-}
-
-// listenFor listens on a TCP address, or on a unix socket that only this user can reach. A socket that a dead process
-// left is replaced; the lock on the data directory has shown by now that no living one has it.
-func listenFor(ctx context.Context, a config.Address) (net.Listener, error) {
-	network, address := a.Network()
-	if network != "unix" {
-		return listenOn(ctx, a)
-	}
-	if err := os.MkdirAll(filepath.Dir(address), 0o700); err != nil {
-		return nil, err
-	}
-	if info, err := os.Lstat(address); err == nil {
-		if info.Mode()&os.ModeSocket == 0 {
-			return nil, fmt.Errorf("%s is there and is not a socket", address)
-		}
-		if err := os.Remove(address); err != nil {
-			return nil, err
-		}
-	}
-	l, err := listenOn(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(address, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
-}
-
-// listenOn listens also where the gateway has been told to stop by now: it stops in order once it has started.
-func listenOn(ctx context.Context, a config.Address) (net.Listener, error) {
-	network, address := a.Network()
-	l, err := (&net.ListenConfig{}).Listen(context.WithoutCancel(ctx), network, address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%w: stop the program that has it, or use another address", err)
-	}
-	return l, err
 }
 
 func (g *gateway) listenAdmin(ctx context.Context, c *config.Config) error {
-	l, err := listenOn(ctx, c.Listen.Admin)
+	l, err := listener.Listen(ctx, c.Listen.Admin)
 	if err != nil {
 		return fmt.Errorf("listen.admin: %w", err)
 	}
-	server := httpServer(guarded("the admin interface", g.admin()))
-	go guard.Func("the admin interface", func() {
-		if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			g.alarm("listener_failed", err.Error())
-		}
-	})()
+	const where = "the admin interface"
+	listener.Serve(where, listener.HTTP(where, g.admin()), l, g.listenerFailed)
 	return nil
 }
+
+func (g *gateway) listenerFailed(detail string) { g.alarm("listener_failed", detail) }
 
 // stop drains: new work is refused, work in hand finished, the journal closed, and Envoy stopped last.
 func (g *gateway) stop(c *config.Config) error {
@@ -429,7 +387,7 @@ func (g *gateway) stop(c *config.Config) error {
 	}
 	if g.grpc != nil {
 		g.envoys.Close()
-		stopServing(g.grpc)
+		listener.Stop(g.grpc)
 	}
 	if a := g.current(); a != nil {
 		a.verifier.Close()
@@ -441,16 +399,6 @@ func (g *gateway) stop(c *config.Config) error {
 	}
 	g.log.Info("stopped")
 	return err
-}
-
-// lastWords is how long answers that were given may take to reach Envoy. Every stream has ended by then.
-const lastWords = 2 * time.Second
-
-// stopServing lets what was answered reach Envoy: a hold that a stop has ended must tell the agent what to repeat.
-func stopServing(s *grpc.Server) {
-	late := time.AfterFunc(lastWords, guard.Func("the services' stop", s.Stop))
-	defer late.Stop()
-	s.GracefulStop()
 }
 
 // closeJournal closes the journal and gives the courier what time there is to send the rest of it.

@@ -21,6 +21,7 @@ import (
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
+	"github.com/countersign/countersign/extproc/listener"
 )
 
 const readOnly = `
@@ -445,7 +446,7 @@ func TestNotReadyWhereEnvoyCannotListen(t *testing.T) {
 	t.Parallel()
 	g := start(t, readOnly, story.Options{})
 	g.Process.Stop()
-	l, err := listenOn(t.Context(), config.Address(g.Address))
+	l, err := listener.Listen(t.Context(), config.Address(g.Address))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -477,25 +478,13 @@ func awaitReadyz(t *testing.T, g *story.Gateway, want int, parts ...string) {
 	})
 }
 
-func TestAnAddressThatIsTakenSaysWhatToDo(t *testing.T) {
-	l, err := listenOn(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, err = listenOn(t.Context(), config.Address(l.Addr().String()))
-	if err == nil || !strings.Contains(err.Error(), "address already in use: stop the program that has it, or use another address") {
-		t.Errorf("listening twice says %v", err)
-	}
-}
-
 // TestReadyForThoseWhoCanBeServed: what stops the agents of one issuer is told and turns nobody else away. What Envoy refuses of a
 // new configuration turns it red, since that is not in force, and what was there is served on.
 func TestReadyForThoseWhoCanBeServed(t *testing.T) {
 	t.Parallel()
 	g := start(t, readOnly, story.Options{})
 	g.Process.Stop()
-	taken, err := listenOn(t.Context(), "127.0.0.1:0")
+	taken, err := listener.Listen(t.Context(), "127.0.0.1:0")
 	must(t, err)
 	defer taken.Close()
 	text, err := os.ReadFile(g.Config)

@@ -1,4 +1,4 @@
-package main
+package listener
 
 import (
 	"crypto/tls"
@@ -12,12 +12,13 @@ import (
 
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/keyfile"
 )
 
-// serverOptions are those of the gRPC server that Envoy calls. Every HTTP request is a stream of its own, and one that
+// GRPC returns the options of the gRPC server that Envoy calls. Every HTTP request is a stream of its own, and one that
 // is held may be quiet for minutes, so streams are many and are not bounded by time; Envoy bounds them.
-func serverOptions(c *config.Config, server *extproc.Server) ([]grpc.ServerOption, error) {
+func GRPC(c *config.Config, server *extproc.Server) ([]grpc.ServerOption, error) {
 	largest := 16 << 20
 	for _, r := range config.Each[*config.HTTP](c) { // ext_authz sends a body in one message
 		largest = max(largest, int(r.Limits.RequestBody)+4<<20)
@@ -57,4 +58,14 @@ func serverOptions(c *config.Config, server *extproc.Server) ([]grpc.ServerOptio
 		MinVersion:   tls.VersionTLS13,
 		NextProtos:   []string{"h2"},
 	})))), nil
+}
+
+// stopTime is how long answers that were given may take to reach Envoy. Every stream has ended by then.
+const stopTime = 2 * time.Second
+
+// Stop ends s when what was answered has reached Envoy: a hold that a stop has ended must tell the agent what to repeat.
+func Stop(s *grpc.Server) {
+	late := time.AfterFunc(stopTime, guard.Func("the services' stop", s.Stop))
+	defer late.Stop()
+	s.GracefulStop()
 }
