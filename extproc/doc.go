@@ -247,6 +247,7 @@
 // somebody else on the machine could change. Package [github.com/countersign/countersign/extproc/supervisor] runs Envoy.
 // Package [github.com/countersign/countersign/extproc/memory] says how much of the machine's memory may be taken, and keeps garbage low
 // while operations wait. Package [github.com/countersign/countersign/extproc/listener] has the sockets, and bounds what a client of one takes.
+// Package [github.com/countersign/countersign/extproc/admin] is what whoever runs the gateway sees of it: health, readiness and metrics.
 //
 // What others wrote is printed by package
 // [github.com/countersign/countersign/extproc/terminal], so that it does nothing in a terminal.

@@ -66,6 +66,7 @@ var mayImport = map[string][]string{
 	"examples/":             {"extproc/extproctest"},
 	"extproc":               {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/lane", "extproc/redact"},
 	"extproc/approval/":     {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/datafile", "extproc/keyfile"},
+	"extproc/admin":         {"extproc/approval", "extproc/approval/webhook", "extproc/evidence/otlp", "extproc/gate", "extproc/guard", "extproc/identity", "extproc/lane", "extproc/supervisor", "xds"},
 	"extproc/approval":      {"extproc/guard", "extproc/gate"},
 	"extproc/config":        {"extproc/yamlfile", "extproc/loopback", "extproc/inspect/", "extproc/redact"}, // what cannot be said in a configuration is known where it is read
 	"extproc/console":       {"extproc/keyfile", "extproc/loopback", "extproc/guard", "extproc/gate", "extproc/approval", "extproc/identity"},
@@ -79,7 +80,7 @@ var mayImport = map[string][]string{
 	"extproc/identity":      {"extproc/keyfile", "extproc/loopback", "extproc/guard", "extproc/gate", "extproc/strict"},
 	"extproc/inspect/":      {"extproc/gate", "extproc/media"},
 	"extproc/inspect/web":   {"extproc/gate", "extproc/media", "extproc/inspect/coding"},
-	"extproc/listener":      {"extproc", "extproc/config", "extproc/guard"},
+	"extproc/listener":      {"extproc", "extproc/config", "extproc/guard", "extproc/keyfile"},
 	"extproc/supervisor":    {"extproc/config", "extproc/datafile", "extproc/guard", "xds"},
 	"extproc/terminal":      {"extproc/gate"},
 	"extproc/policy":        {"extproc/yamlfile", "extproc/gate", "extproc/strict"},

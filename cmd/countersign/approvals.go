@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
+	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/approval/webhook"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/console"
 	"github.com/countersign/countersign/extproc/evidence"
@@ -21,12 +22,12 @@ type approvals struct {
 	desk *approval.Desk
 
 	digestKey []byte // of operations: gateways that share a store must agree on it
-	store     io.Closer
+	store     approvalStore
 	watch     console.Watcher
 	history   *history
 	console   *http.Server       // nil where there is no console
 	people    *identity.Verifier // of the console
-	signals   *signals
+	webhook   *webhook.Notifier  // nil where none is configured
 	cancel    context.CancelFunc
 	done      chan struct{}
 }
@@ -50,7 +51,7 @@ func (g *gateway) openApprovals(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	recorder, err := g.metrics.countDecisions(g.journal)
+	recorder, err := g.metrics.CountDecisions(g.journal)
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
@@ -73,7 +74,11 @@ func (g *gateway) openApprovals(ctx context.Context, c *config.Config) error {
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	a := &approvals{digestKey: key, desk: desk, store: store, watch: store, history: newHistory(), cancel: cancel, done: make(chan struct{})}
-	if a.signals, err = g.startSignals(ctx, c, store); err != nil {
+	err = g.metrics.Approvals(ctx, store, func() int { return g.lane.Held() }, g.log)
+	if err == nil && c.Approvals.Webhook != nil {
+		err = g.startWebhook(c, a)
+	}
+	if err != nil {
 		cancel()
 		return errors.Join(err, store.Close())
 	}
@@ -85,6 +90,28 @@ func (g *gateway) openApprovals(ctx context.Context, c *config.Config) error {
 	})()
 	g.approvals = a
 	return nil
+}
+
+// webhookDrain is how long a stop waits for notifications.
+const webhookDrain = 2 * time.Second
+
+// startWebhook notifies whoever should approve.
+func (g *gateway) startWebhook(c *config.Config, a *approvals) (err error) {
+	w, at := c.Approvals.Webhook, consoleURL(c.Approvals.ConsoleURL, string(c.Listen.Console), c.Listen.ConsoleTLS != nil)
+	a.webhook, err = webhook.Start(webhook.Options{
+		Store: a.store, URL: w.URL, SecretFile: string(w.SecretFile), CAFile: string(w.CAFile), Node: c.Node,
+		Page: func(id string) string {
+			if at == "" {
+				return ""
+			}
+			return at + "/approvals/" + id
+		},
+		Log: g.log, Alarm: g.alarm,
+	})
+	if err != nil {
+		return fmt.Errorf("approvals.webhook: %w", err)
+	}
+	return g.metrics.Webhook(a.webhook)
 }
 
 // kind is what gateway.started says of where requests are kept: verifying asks a journal for all of them, or for its part.
@@ -165,7 +192,11 @@ func (a *approvals) close() error {
 		}
 		a.people.Close()
 	}
-	a.signals.close()
+	if a.webhook != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), webhookDrain)
+		defer cancel()
+		a.webhook.Close(ctx)
+	}
 	a.cancel()
 	<-a.done
 	return a.store.Close()

@@ -33,42 +33,7 @@ func (g *gateway) startCourier(c *config.Config) error {
 	g.mu.Lock()
 	g.courier = courier
 	g.mu.Unlock()
-	for _, m := range []struct {
-		name, unit, description string
-		read                    func(otlp.Stats) float64
-	}{
-		{"countersign.otlp.lag", "{record}", "Durable records that the collector has not accepted.", func(s otlp.Stats) float64 { return float64(s.LagRecords) }},
-		{"countersign.otlp.lag.time", "s", "Age of the oldest record that the collector has not accepted.", func(s otlp.Stats) float64 { return s.LagTime.Seconds() }},
-		{"countersign.otlp.sent", "{record}", "Records and checkpoints that the collector accepted since the start.", func(s otlp.Stats) float64 { return float64(s.Sent) }},
-		{"countersign.otlp.rejected", "{record}", "Records that the collector would not have.", func(s otlp.Stats) float64 { return float64(s.Rejected) }},
-		{"countersign.otlp.retries", "{request}", "Requests that were made again.", func(s otlp.Stats) float64 { return float64(s.Retries) }},
-	} {
-		if err := g.metrics.gauge(m.name, m.unit, m.description, func() float64 { return m.read(courier.Stats()) }); err != nil {
-			return err
-		}
-	}
-	return g.metrics.gauge("countersign.otlp.listed", "{entry}", "Stretches of the journal of which the collector rejected something: evidence rejected lists them, evidence resend sends them again.", func() float64 {
-		list, err := courier.Listed()
-		if err != nil {
-			return math.NaN()
-		}
-		return float64(len(list))
-	})
-}
-
-// collectorState is what /readyz says of the collector, which stops nobody's access. Its words are quoted: they are a stranger's.
-func collectorState(c *otlp.Courier) string {
-	list, err := c.Listed()
-	switch stats := c.Stats(); {
-	case stats.LastError != "":
-		return fmt.Sprintf("%d records wait to be accepted: %q", stats.LagRecords, stats.LastError)
-	case err != nil:
-		return err.Error()
-	case len(list) > 0:
-		return fmt.Sprintf("it has rejected something of %d stretches of the journal: see countersign evidence rejected", len(list))
-	default:
-		return "ok"
-	}
+	return g.metrics.Courier(courier)
 }
 
 func courierOptions(c *config.Config) otlp.Options {

@@ -74,19 +74,3 @@ func historyBytes(past []approval.Past) int {
 	}
 	return n
 }
-
-// Metrics are per resource, and Envoy says which resource a request is for.
-func TestLabelsAreBounded(t *testing.T) {
-	m, err := newMetrics()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n := range 2 * maxLabels {
-		m.labels("effect", fmt.Sprint(n), "allow")
-	}
-	n := 0
-	m.sets.Range(func(any, any) bool { n++; return true })
-	if n > maxLabels+10 {
-		t.Errorf("%d sets of labels are kept", n)
-	}
-}

@@ -139,7 +139,7 @@ func (g *gateway) reload(ctx context.Context) {
 		return
 	}
 	g.setRejected("")
-	g.metrics.reload(true)
+	g.metrics.Reload(true)
 	g.warn(next.config)
 	g.log.Info("reloaded", "config_digest", next.config.Digest(), "policy_digest", next.policies.Digest())
 }
@@ -191,7 +191,7 @@ func fixed(was, is *config.Config) error {
 // reject records that a new configuration was not taken.
 func (g *gateway) reject(ctx context.Context, err error) {
 	problems := problemsOf(err)
-	g.metrics.reload(false)
+	g.metrics.Reload(false)
 	for _, p := range problems {
 		g.log.Error("a new configuration was rejected, and the old one stays active", "problem", p)
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/countersign/countersign/extproc"
+	"github.com/countersign/countersign/extproc/admin"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/custody"
 	"github.com/countersign/countersign/extproc/datafile"
@@ -35,7 +36,7 @@ import (
 type gateway struct {
 	log       *slog.Logger
 	path      string // of the configuration file
-	metrics   *metrics
+	metrics   *admin.Metrics
 	server    *extproc.Server
 	journal   *evidence.Journal
 	builder   *builder
@@ -137,7 +138,7 @@ func (g *gateway) warn(c *config.Config) {
 
 // open makes the parts, bottom up: metrics, journal, state, services.
 func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
-	if g.metrics, err = newMetrics(); err != nil {
+	if g.metrics, err = admin.NewMetrics(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(string(c.Data), 0o700); err != nil {
@@ -188,19 +189,19 @@ func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
 // gauges registers what is read when the metrics are.
 func (g *gateway) gauges() error {
 	return errors.Join(
-		g.metrics.issuers("countersign.issuer.ready", "1 while the keys of an issuer of agents' tokens can be had, so that its agents are served; 0 otherwise.",
+		g.metrics.Issuers("countersign.issuer.ready", "1 while the keys of an issuer of agents' tokens can be had, so that its agents are served; 0 otherwise.",
 			func() []identity.State { return g.current().verifier.States() }),
-		g.metrics.issuers("countersign.people.issuer.ready", "1 while the keys of the issuer of people can be had, so that they can answer; 0 otherwise.",
+		g.metrics.Issuers("countersign.people.issuer.ready", "1 while the keys of the issuer of people can be had, so that they can answer; 0 otherwise.",
 			g.peoplesIssuer),
-		g.metrics.gauge("countersign.config.rejected", "1", "1 while the configuration on disk is not what is active, because it was rejected.", func() float64 {
+		g.metrics.Gauge("countersign.config.rejected", "1", "1 while the configuration on disk is not what is active, because it was rejected.", func() float64 {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			return map[bool]float64{true: 1}[g.rejected != ""]
 		}),
-		g.metrics.gauge("countersign.journal.records", "{record}", "Records that are durable.", func() float64 { return float64(g.journal.Durable()) }),
-		g.metrics.gauge("countersign.operations.open", "{operation}", "Allowed operations that have not ended.", func() float64 { return float64(g.journal.OpenOperations()) }),
-		g.metrics.gauge("countersign.memory.judged", "By", "Memory that requests and answers under judgement are counted with, see limits.memory.", func() float64 { return float64(g.lane.Memory()) }),
-		g.metrics.gauge("countersign.journal.refusing", "1", "1 while the journal takes nothing, so that everything is refused.", func() float64 {
+		g.metrics.Gauge("countersign.journal.records", "{record}", "Records that are durable.", func() float64 { return float64(g.journal.Durable()) }),
+		g.metrics.Gauge("countersign.operations.open", "{operation}", "Allowed operations that have not ended.", func() float64 { return float64(g.journal.OpenOperations()) }),
+		g.metrics.Gauge("countersign.memory.judged", "By", "Memory that requests and answers under judgement are counted with, see limits.memory.", func() float64 { return float64(g.lane.Memory()) }),
+		g.metrics.Gauge("countersign.journal.refusing", "1", "1 while the journal takes nothing, so that everything is refused.", func() float64 {
 			if g.journal.Err() != nil {
 				return 1
 			}
@@ -253,7 +254,7 @@ func (g *gateway) activate(ctx context.Context, a *active) error {
 
 // observer counts, and remembers what each session did for those who approve.
 func (g *gateway) observer() lane.Observer {
-	o := g.metrics.observer()
+	o := g.metrics.Observer()
 	if g.approvals == nil {
 		return o
 	}
@@ -309,7 +310,7 @@ func (g *gateway) current() *active {
 // raise tells whoever runs the gateway: the log and a metric. The journal calls it for alarms that it records itself.
 func (g *gateway) raise(kind, detail string) {
 	g.log.Error("alarm", "kind", kind, "detail", detail)
-	g.metrics.alarm(kind)
+	g.metrics.Alarm(kind)
 }
 
 // alarm raises an alarm and records it.
@@ -318,6 +319,24 @@ func (g *gateway) alarm(kind, detail string) {
 	if err := g.journal.Post(context.Background(), alarmRecord(kind, detail)); err != nil {
 		g.log.Error("an alarm could not be recorded", "kind", kind, "error", err)
 	}
+}
+
+// status is what the admin interface answers with.
+func (g *gateway) status() admin.Status {
+	s := admin.Status{
+		PeoplesIssuer: g.peoplesIssuer(), Targets: g.server.FailingTargets(), Journal: g.journal.Err(),
+		Envoys: g.envoys.State(), Supervise: g.withEnvoy,
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.Stopping, s.Rejected, s.Courier = g.draining, g.rejected, g.courier
+	if a := g.active; a != nil {
+		s.Active, s.NoIssuer, s.Issuers = true, a.verifier.Ready(), a.verifier.States()
+	}
+	if g.envoy != nil {
+		s.Envoy = g.envoy.Ready
+	}
+	return s
 }
 
 func (g *gateway) heartbeat() gate.Object {
@@ -367,7 +386,7 @@ func (g *gateway) listenAdmin(ctx context.Context, c *config.Config) error {
 		return fmt.Errorf("listen.admin: %w", err)
 	}
 	const where = "the admin interface"
-	listener.Serve(where, listener.HTTP(where, g.admin()), l, g.listenerFailed)
+	listener.Serve(where, listener.HTTP(where, admin.Handler(g.metrics, g.status)), l, g.listenerFailed)
 	return nil
 }
 

@@ -1,4 +1,4 @@
-package main
+package admin
 
 import (
 	"context"
@@ -14,73 +14,37 @@ import (
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/approval/webhook"
-	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
 )
 
-// signals tell whoever runs the gateway, and whoever should approve, what waits for people: metrics and a webhook. Neither
-// decides anything.
-type signals struct {
-	queue    *queueMeter
-	notifier *webhook.Notifier // nil where no webhook is configured
-}
-
-// webhookDrain is how long a stop waits for notifications.
-const webhookDrain = 2 * time.Second
-
-func (g *gateway) startSignals(ctx context.Context, c *config.Config, store approval.Store) (*signals, error) {
-	s := &signals{queue: &queueMeter{log: g.log, since: map[string]time.Time{}}}
-	err := errors.Join(
-		g.metrics.gauge("countersign.approvals.pending", "{request}", "Requests that wait for people.", func() float64 { n, _ := s.queue.read(time.Now()); return float64(n) }),
-		g.metrics.gauge("countersign.approvals.oldest.age", "s", "How long the oldest of them has waited.", func() float64 { _, age := s.queue.read(time.Now()); return age.Seconds() }),
-		g.metrics.gauge("countersign.approvals.held", "{operation}", "Operations that are held until people have decided.", func() float64 { return float64(g.lane.Held()) }),
-	)
-	if err != nil {
-		return nil, err
-	}
-	go guard.Loop(ctx, "the count of approvals", func() { s.queue.follow(ctx, store) })()
-	w := c.Approvals.Webhook
-	if w == nil {
-		return s, nil
-	}
-	at := consoleURL(c.Approvals.ConsoleURL, string(c.Listen.Console), c.Listen.ConsoleTLS != nil)
-	s.notifier, err = webhook.Start(webhook.Options{
-		Store: store, URL: w.URL, SecretFile: string(w.SecretFile), CAFile: string(w.CAFile), Node: c.Node,
-		Page: func(id string) string {
-			if at == "" {
-				return ""
-			}
-			return at + "/approvals/" + id
-		},
-		Log: g.log, Alarm: g.alarm,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("approvals.webhook: %w", err)
-	}
-	return s, errors.Join(
-		g.metrics.gauge("countersign.webhook.waiting", "{event}", "Notifications that wait for the receiver.", func() float64 { return float64(s.notifier.Stats().Waiting) }),
-		g.metrics.gauge("countersign.webhook.dropped", "{event}", "Notifications that were given up since the start.", func() float64 { return float64(s.notifier.Stats().Dropped) }),
+// Approvals registers what waits for people in a store, which it follows until ctx ends, and how many operations are held.
+func (m *Metrics) Approvals(ctx context.Context, store approval.Store, held func() int, log *slog.Logger) error {
+	q := &queue{log: log, since: map[string]time.Time{}}
+	go guard.Loop(ctx, "the count of approvals", func() { q.follow(ctx, store) })()
+	return errors.Join(
+		m.Gauge("countersign.approvals.pending", "{request}", "Requests that wait for people.", func() float64 { n, _ := q.read(time.Now()); return float64(n) }),
+		m.Gauge("countersign.approvals.oldest.age", "s", "How long the oldest of them has waited.", func() float64 { _, age := q.read(time.Now()); return age.Seconds() }),
+		m.Gauge("countersign.approvals.held", "{operation}", "Operations that are held until people have decided.", func() float64 { return float64(held()) }),
 	)
 }
 
-func (s *signals) close() {
-	if s == nil || s.notifier == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), webhookDrain)
-	defer cancel()
-	s.notifier.Close(ctx)
+// Webhook registers what a notifier has not delivered.
+func (m *Metrics) Webhook(n *webhook.Notifier) error {
+	return errors.Join(
+		m.Gauge("countersign.webhook.waiting", "{event}", "Notifications that wait for the receiver.", func() float64 { return float64(n.Stats().Waiting) }),
+		m.Gauge("countersign.webhook.dropped", "{event}", "Notifications that were given up since the start.", func() float64 { return float64(n.Stats().Dropped) }),
+	)
 }
 
-// queueMeter knows how many requests wait, and since when, without asking the store at each reading.
-type queueMeter struct {
+// queue knows how many requests wait for people, and since when, without asking the store at each reading.
+type queue struct {
 	log   *slog.Logger
 	mu    sync.Mutex
 	since map[string]time.Time // pending requests, by id
 }
 
-func (q *queueMeter) read(now time.Time) (pending int, oldest time.Duration) {
+func (q *queue) read(now time.Time) (pending int, oldest time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, since := range q.since {
@@ -90,7 +54,7 @@ func (q *queueMeter) read(now time.Time) (pending int, oldest time.Duration) {
 }
 
 // follow keeps up with the store until ctx ends.
-func (q *queueMeter) follow(ctx context.Context, store approval.Store) {
+func (q *queue) follow(ctx context.Context, store approval.Store) {
 	f := approval.Follower{
 		Watch: store.Watch,
 		All:   func(ctx context.Context) error { return q.all(ctx, store) },
@@ -103,7 +67,7 @@ func (q *queueMeter) follow(ctx context.Context, store approval.Store) {
 	f.Run(ctx)
 }
 
-func (q *queueMeter) change(c approval.Change, now time.Time) {
+func (q *queue) change(c approval.Change, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if c.State != approval.Pending {
@@ -113,7 +77,7 @@ func (q *queueMeter) change(c approval.Change, now time.Time) {
 	}
 }
 
-func (q *queueMeter) all(ctx context.Context, store approval.Store) error {
+func (q *queue) all(ctx context.Context, store approval.Store) error {
 	since := map[string]time.Time{}
 	filter := approval.Filter{States: []approval.State{approval.Pending}, Size: 500}
 	for {
@@ -153,7 +117,8 @@ type countingRecorder struct {
 // maxApprovers is how many time series of approvers a gateway makes between two starts.
 const maxApprovers = 500
 
-func (m *metrics) countDecisions(r gate.Recorder) (gate.Recorder, error) {
+// CountDecisions returns a recorder that writes to r and counts people's decisions.
+func (m *Metrics) CountDecisions(r gate.Recorder) (gate.Recorder, error) {
 	decisions, err := m.meter.Int64Counter("countersign.approvals.decisions",
 		metric.WithDescription("People's decisions, by approve, reject or refused, and by the approver's subject."))
 	if err != nil {

@@ -13,10 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/approval/webhook"
 	"github.com/countersign/countersign/extproc/extproctest"
-	"github.com/countersign/countersign/extproc/gate"
 )
 
 // TestApprovalMetrics: what waits, what people decided, and how long they looked, as Prometheus reads it.
@@ -42,72 +40,6 @@ func TestApprovalMetrics(t *testing.T) {
 		`countersign_approvals_decisions_total{approver="u-bob",decision="approve"} 1`,
 		`countersign_approvals_decisions_total{decision="refused"} 1`,
 		`countersign_approvals_think_time_seconds_count{approver="u-bob"} 1`)
-}
-
-// taking is a recorder that takes everything.
-type taking struct{ gate.Recorder }
-
-func (taking) Append(context.Context, *gate.Record) (gate.Receipt, error) {
-	return gate.Receipt{Seq: 1}, nil
-}
-
-func (taking) Begin(context.Context, *gate.Record) func() (gate.Receipt, error) {
-	return func() (gate.Receipt, error) { return gate.Receipt{Seq: 1}, nil }
-}
-
-// TestApproverLabelsAreBounded: however many subjects an issuer has, and however it names them.
-func TestApproverLabelsAreBounded(t *testing.T) {
-	m, err := newMetrics()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := m.countDecisions(taking{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	decide := func(subject, decision string) {
-		t.Helper()
-		body := gate.Object{
-			{Name: "approver", Value: gate.Object{{Name: "subject", Value: subject}}},
-			{Name: "decision", Value: decision},
-			{Name: "think", Value: 1},
-		}
-		if _, err := r.Begin(t.Context(), &gate.Record{Type: approval.RecordDecided, Body: body})(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := r.Append(t.Context(), &gate.Record{Type: approval.RecordDecided, Body: body}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	decide(strings.Repeat("x", 300), "approve")
-	for n := range 2 * maxApprovers {
-		decide(fmt.Sprintf("u-%d", n), "approve")
-		decide(fmt.Sprintf("stranger-%d", n), "refused")
-	}
-	decide("u-0", "approve")
-	families, err := m.registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		switch n := len(f.GetMetric()); f.GetName() {
-		case "countersign_approvals_decisions_total":
-			if n != maxApprovers+2 { // other, refused
-				t.Errorf("%s has %d series", f.GetName(), n)
-			}
-			for _, series := range f.GetMetric() {
-				for _, label := range series.GetLabel() {
-					if want := map[string]float64{"u-0": 4, "u-1": 2, "other": 2*maxApprovers + 2}[label.GetValue()]; want > 0 && series.GetCounter().GetValue() != want {
-						t.Errorf("%s decided %v times, and %v are counted", label.GetValue(), want, series.GetCounter().GetValue())
-					}
-				}
-			}
-		case "countersign_approvals_think_time_seconds":
-			if n != maxApprovers+1 {
-				t.Errorf("%s has %d series", f.GetName(), n)
-			}
-		}
-	}
 }
 
 func (g *askingGateway) awaitMetrics(lines ...string) {
