@@ -18,7 +18,7 @@ import (
 // shipped are the packages that a resource can name.
 var shipped = []string{"destructive", "export", "global", "personal_data", "readonly"}
 
-var kinds = []policy.Kind{{Name: "http", Detail: web.Schema{}, Body: "body", Bodies: "bodies"}}
+var kinds = []policy.Kind{{Name: "http", Detail: web.Schema{}, Body: "body", Bodies: "bodies", Redact: []gate.Selector{gate.ByPath, gate.ByDetect}}}
 
 // named are packages that resources of kind http name.
 func named(names ...string) map[string][]string {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
+	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/policy"
 )
@@ -66,7 +67,7 @@ func countersign(t *testing.T, args ...string) string {
 	return p.Log()
 }
 
-var kinds = []policy.Kind{{Name: "http", Detail: web.Schema{}}}
+var kinds = []policy.Kind{{Name: "http", Detail: web.Schema{}, Redact: []gate.Selector{gate.ByPath, gate.ByDetect}}}
 
 func TestPolicies(t *testing.T) {
 	t.Parallel()

@@ -185,13 +185,8 @@ func appendRedactions(b []byte, rs []Redaction) []byte {
 		if r.OnCard {
 			b = append(b, `"card":false,`...)
 		}
-		if r.Path != "" {
-			b = append(b, `"path":`...)
-			b = AppendText(b, r.Path)
-		} else {
-			b = append(b, `"detect":`...)
-			b = AppendText(b, r.Detect)
-		}
+		b = append(append(append(b, '"'), r.Selector()...), '"', ':')
+		b = AppendText(b, r.Name())
 		b = append(b, `,"with":`...)
 		b = AppendText(b, string(r.With))
 		b = append(b, '}')

@@ -68,9 +68,26 @@ type Redaction struct {
 	OnCard bool
 }
 
+// Selector is by what a redaction finds its values.
+type Selector string
+
+// The selectors.
+const (
+	ByPath   Selector = "path"
+	ByDetect Selector = "detect"
+)
+
+// Selector is by what r finds its values.
+func (r Redaction) Selector() Selector {
+	if r.Path != "" {
+		return ByPath
+	}
+	return ByDetect
+}
+
 // Name is what a record counts the redaction under: its path or its detector.
 func (r Redaction) Name() string {
-	if r.Path != "" {
+	if r.Selector() == ByPath {
 		return r.Path
 	}
 	return r.Detect

@@ -43,6 +43,7 @@ func (s *Set) checkKinds(modules map[string]*ast.Module, problems *Problems) {
 	worlds := map[key]*world{}
 	for pkg := range s.shape {
 		kinds, rules := s.options.kindsOf(pkg)
+		s.checkSelectors(pkg, kinds, problems)
 		for _, kind := range kinds {
 			k := key{kind, len(kinds) == 1}
 			if worlds[k] == nil {
@@ -51,6 +52,16 @@ func (s *Set) checkKinds(modules map[string]*ast.Module, problems *Problems) {
 			if rules {
 				worlds[k].check(pkg, problems)
 			}
+		}
+	}
+}
+
+// checkSelectors reports redactions that are for none of the kinds that pkg rules on.
+func (s *Set) checkSelectors(pkg string, kinds []string, problems *Problems) {
+	for _, r := range s.shape[pkg] {
+		fits := func(k Kind) bool { return slices.Contains(kinds, k.Name) && slices.Contains(k.Redact, r.selector) }
+		if r.selector != "" && len(kinds) > 0 && !slices.ContainsFunc(s.options.Kinds, fits) {
+			problems.at(r.loc, "nothing can be redacted by %s here: resources of policy %q are of kind %s", r.selector, pkg, quoted(kinds))
 		}
 	}
 }

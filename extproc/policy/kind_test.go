@@ -15,7 +15,7 @@ type tcpSchema struct {
 	SNI  string `json:"sni,omitempty"`
 }
 
-var twoKinds = []Kind{{Name: "http", Detail: inspect.Schema{}}, {Name: "tcp", Detail: tcpSchema{}}}
+var twoKinds = []Kind{{Name: "http", Detail: inspect.Schema{}, Redact: []gate.Selector{gate.ByPath, gate.ByDetect}}, {Name: "tcp", Detail: tcpSchema{}}}
 
 // tcp is a Detail of it.
 type tcp struct{ port int64 }
@@ -198,6 +198,10 @@ func TestPackagesOfAKind(t *testing.T) {
 		{"the input as a whole", `deny contains {"id": "x"} if object.get(input, ["http", "path"], "") == ""`, "", nil},
 		{"a library of another kind", `deny contains {"id": "x"} if data.lib.closed`, "", nil},
 		{"a library of another kind, negated", "import future.keywords.not\n\nallow contains {\"id\": \"x\"} if not data.lib.closed", "`not` is about input.tcp", nil},
+		{"a redaction", `redact contains {"path": "$.ssn"}`, "", nil},
+		{"a redaction in a kind that has none", `redact contains {"path": "$.ssn"}`, "nothing can be redacted by path here: resources of policy \"payments\" are of kind \"tcp\"", map[string][]string{"payments": {"tcp"}}},
+		{"a redaction that is computed, in a kind that has none", `redact contains {"detect": name} if some name in ["email"]`, "nothing can be redacted by detect here", map[string][]string{"payments": {"tcp"}}},
+		{"a redaction where one of two kinds has it", `redact contains {"detect": "email"}`, "", map[string][]string{"payments": {"tcp", "http"}}},
 		{"a kind that is none", `deny contains {"id": "x"} if input.http.method == "GET"`, "of which policies know nothing", map[string][]string{"payments": {"udp"}}},
 		{"a member that none has", `deny contains {"id": "x"} if input.udp.port == 1`, "undefined ref: input.udp", nil},
 	} {

@@ -137,7 +137,7 @@ func rego(text string) map[string]string {
 }
 
 // httpKinds are the kinds of most tests.
-var httpKinds = []Kind{{Name: "http", Doc: "the request, for a resource of kind http", Detail: inspect.Schema{}, Body: "body", Bodies: "bodies"}}
+var httpKinds = []Kind{{Name: "http", Doc: "the request, for a resource of kind http", Detail: inspect.Schema{}, Body: "body", Bodies: "bodies", Redact: []gate.Selector{gate.ByPath, gate.ByDetect}}}
 
 // of are packages that resources of kind http name.
 func of(names ...string) map[string][]string {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+
+	"github.com/countersign/countersign/extproc/gate"
 )
 
 // Kind is what policies see of the operations on a kind of resource. This package knows no protocol but by these.
@@ -21,6 +23,9 @@ type Kind struct {
 	// Body and Bodies are the members of the detail that are one value, and a list of several: what rules say of the one counts for
 	// the other. They are empty for a kind that has no such two.
 	Body, Bodies string
+
+	// Redact are the selectors by which what comes back can be redacted; none where it is not read.
+	Redact []gate.Selector
 }
 
 // The input as Rego sees it, less the detail. These structs exist to be a schema, as Kind.Detail does: the values themselves come

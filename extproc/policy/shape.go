@@ -19,6 +19,8 @@ import (
 type setRule struct {
 	kind setKind
 	loc  *ast.Location
+
+	selector gate.Selector // of an element of redact, where it is written out
 }
 
 // shape is the sets of every package under data.rules.
@@ -88,8 +90,7 @@ func (s shape) readRule(rule *ast.Rule, place []string, ground bool, check func(
 		problems.at(loc, "%s is defined in a test file, which is not loaded; move it to a file whose name does not end in _test.rego", kind)
 		return false
 	}
-	checkElement(rule, kind, check, problems)
-	s[pkg] = append(s[pkg], setRule{kind: kind, loc: loc})
+	s[pkg] = append(s[pkg], setRule{kind, loc, checkElement(rule, kind, check, problems)})
 	return true
 }
 
@@ -177,8 +178,8 @@ func transposed(a, b string) bool {
 }
 
 // checkElement reports what can be seen to be wrong with the elements that a rule adds to its set. What is computed is
-// decoded when it is evaluated.
-func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error, problems *Problems) {
+// decoded when it is evaluated. It returns the selector of a redaction, where that can be seen.
+func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error, problems *Problems) (selector gate.Selector) {
 	term := rule.Head.Key
 	loc := term.Location
 	if loc == nil {
@@ -189,7 +190,7 @@ func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error
 		if isConstant(term.Value) || isCollection(term.Value) {
 			problems.at(loc, "an element of %s is a %s, not an object %s", kind, ast.ValueName(term.Value), kind.form())
 		}
-		return
+		return ""
 	}
 	var e element
 	seen := true // everything could be seen
@@ -211,12 +212,20 @@ func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error
 	})
 	if err := e.complete(kind); err != nil && (seen || allNamesConstant(object)) {
 		problems.at(loc, "%s", err)
-		return
+		return ""
 	}
 	if kind == redactSet && seen {
 		if err := checkRedaction(check, e.redaction()); err != nil {
 			problems.at(loc, "%s", err)
 		}
+	}
+	switch {
+	case e.hasPath:
+		return gate.ByPath
+	case e.hasDetect:
+		return gate.ByDetect
+	default:
+		return ""
 	}
 }
 

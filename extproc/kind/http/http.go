@@ -5,6 +5,7 @@ import (
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/evidence/otlp"
+	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/cookie"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/kind"
@@ -16,7 +17,7 @@ import (
 // Kind is the kind.
 var Kind = kind.Kind{
 	Config: config.KindHTTP,
-	Policy: policy.Kind{Name: "http", Doc: "the request, for a resource of kind http", Detail: web.Schema{}, Body: "body", Bodies: "bodies"},
+	Policy: policy.Kind{Name: "http", Doc: "the request, for a resource of kind http", Detail: web.Schema{}, Body: "body", Bodies: "bodies", Redact: []gate.Selector{gate.ByPath, gate.ByDetect}},
 	Card:   kind.Card{First: []string{"body", "bodies", "form", "query"}, Unseen: unseen},
 	OTLP:   otlp.Kind{Protocol: "http", Verb: spanVerb, Operation: attributes, Result: resultAttributes},
 	Own:    own,
