@@ -87,7 +87,7 @@
 // # Policy
 //
 // Package [github.com/countersign/countersign/extproc/policy] is Rego, and the only importer of OPA. A policy.Set is loaded
-// and checked whole; it never changes, and a reload makes another. policy.Combine is all there is to how rules outrank
+// and checked whole; it never changes, and a reload makes another. Its function combine is all there is to how rules outrank
 // each other: an error denies, else any deny denies, else any ask asks, else any allow allows, else nobody said anything and
 // that denies. Since Rego is silent about most mistakes, many are caught when it is loaded: a misspelt member of the input,
 // a set called denies, a deny that is no set. A built-in that fails while it is evaluated denies.

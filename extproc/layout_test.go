@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -250,6 +251,53 @@ func TestAKindIsOneFolder(t *testing.T) {
 	want := []string{`cmd/countersign/kinds.go: "` + module + `/extproc/kind/tcp"`, "cmd/countersign/kinds.go: 1 times"}
 	if !slices.Equal(places, want) {
 		t.Errorf("kind tcp is named in\n%s", strings.Join(places, "\n"))
+	}
+}
+
+// TestFunctionsAreExportedForSomebody: what only its own package calls has a small letter. Types and what belongs to them are not
+// looked at, since others can have a value without saying its type.
+func TestFunctionsAreExportedForSomebody(t *testing.T) {
+	exported, used := map[string]token.Position{}, map[string]bool{}
+	set := token.NewFileSet()
+	for _, file := range tracked(t) {
+		if !strings.HasSuffix(file, ".go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(set, filepath.Join("..", file), nil, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // removed, and not yet committed
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		imported := map[string]string{}
+		for _, i := range parsed.Imports {
+			at := inner(strings.Trim(i.Path.Value, `"`))
+			imported[path.Base(at)] = at
+			if i.Name != nil {
+				imported[i.Name.Name] = at
+			}
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok {
+				if of, ok := s.X.(*ast.Ident); ok {
+					used[imported[of.Name]+"."+s.Sel.Name] = true
+				}
+			}
+			return true
+		})
+		for _, d := range parsed.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.IsExported() && !strings.HasSuffix(file, "_test.go") {
+				exported[path.Dir(file)+"."+f.Name.Name] = set.Position(f.Pos())
+			}
+		}
+	}
+	if len(exported) < 100 {
+		t.Errorf("only %d were found", len(exported))
+	}
+	for name, at := range exported {
+		if !used[name] {
+			t.Errorf("%s: nobody else calls %s", at, name)
+		}
 	}
 }
 

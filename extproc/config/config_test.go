@@ -340,7 +340,7 @@ func TestEveryFieldHasATagAndAComment(t *testing.T) {
 
 func TestReferenceHasEveryKey(t *testing.T) {
 	found := map[string]Key{}
-	for _, k := range Keys() {
+	for _, k := range allKeys() {
 		if k.Comment == "" || k.Type == "" {
 			t.Errorf("%s: type %q, meaning %q", k.Path, k.Type, k.Comment)
 		}

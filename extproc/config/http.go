@@ -219,7 +219,7 @@ func (r *HTTP) Validate(k Checker) {
 		}
 	}
 	for i, p := range r.Paths {
-		k.At("paths").index(i).oneOf(p, PathForms...)
+		k.At("paths").index(i).oneOf(p, pathForms...)
 	}
 	r.validateHeaders(k)
 	if r.Limits.Headers < 1<<10 || r.Limits.Headers > 1<<20 {
@@ -280,8 +280,8 @@ func (r *HTTP) validateHeaders(k Checker) {
 	}
 }
 
-// PathForms are the ambiguous forms of path that a resource can accept.
-var PathForms = []string{"encoded-slash", "dot-segments", "double-slash", "backslash", "parameters"}
+// pathForms are the ambiguous forms of path that a resource can accept.
+var pathForms = []string{"encoded-slash", "dot-segments", "double-slash", "backslash", "parameters"}
 
 func (k Checker) target(r *HTTP) {
 	if !k.Required(r.Target) {

@@ -27,8 +27,8 @@ type Key struct {
 	Comment string // what it means, its unit, its default and when it is required
 }
 
-// Keys lists every key of the configuration file, in the order of the structs: what every resource has, then what each kind has.
-func Keys(kinds ...Kind) []Key {
+// allKeys lists every key of the configuration file, in the order of the structs: what every resource has, then what each kind has.
+func allKeys(kinds ...Kind) []Key {
 	own := comments(source, resourceSource)
 	keys := keysOf(nil, "", reflect.TypeFor[Config](), own)
 	for _, k := range kindsOf(kinds) {
@@ -47,7 +47,7 @@ func Keys(kinds ...Kind) []Key {
 func Reference(kinds ...Kind) string {
 	var b strings.Builder
 	kind := "none"
-	for _, k := range Keys(kinds...) {
+	for _, k := range allKeys(kinds...) {
 		if k.Kind != kind {
 			if kind = k.Kind; kind != "" {
 				b.WriteString("\nResources of kind `" + kind + "` also have:\n\n")

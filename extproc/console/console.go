@@ -220,9 +220,6 @@ func readBase(text string) (*url.URL, error) {
 // Handler serves the console.
 func (c *Console) Handler() http.Handler { return c.handler }
 
-// CallbackURL is the redirect URI that the issuer must know.
-func (c *Console) CallbackURL() string { return c.base.String() + "/callback" }
-
 func (c *Console) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/openapi.yaml", c.serveDocument)

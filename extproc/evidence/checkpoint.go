@@ -26,8 +26,8 @@ type Checkpoint struct {
 
 const checkpointsName = "checkpoints"
 
-// CheckpointsFile is where a journal keeps its checkpoints: one line of JSON each, {"note":"…"}.
-func CheckpointsFile(dir string) string { return filepath.Join(dir, checkpointsName) }
+// checkpointsFile is where a journal keeps its checkpoints: one line of JSON each, {"note":"…"}.
+func checkpointsFile(dir string) string { return filepath.Join(dir, checkpointsName) }
 
 // signCheckpoint signs the root over t's lines.
 func signCheckpoint(signer note.Signer, t *tree) (Checkpoint, error) {
@@ -50,8 +50,8 @@ func (c *Checkpoint) line() []byte {
 	return append(b, "}\n"...)
 }
 
-// OpenCheckpoint verifies a signed note and reads the checkpoint in it. Further signatures, a witness's say, are let be.
-func OpenCheckpoint(signed []byte, keys note.Verifiers) (Checkpoint, error) {
+// openCheckpoint verifies a signed note and reads the checkpoint in it. Further signatures, a witness's say, are let be.
+func openCheckpoint(signed []byte, keys note.Verifiers) (Checkpoint, error) {
 	n, err := note.Open(signed, keys)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("verify a checkpoint's signature: %w", err)
@@ -83,7 +83,7 @@ func OpenCheckpoint(signed []byte, keys note.Verifiers) (Checkpoint, error) {
 	return Checkpoint{}, fmt.Errorf("checkpoint of %q is not signed by its origin", c.Origin)
 }
 
-// Verifiers makes what [OpenCheckpoint] takes of verifier keys.
+// Verifiers makes what [openCheckpoint] takes of verifier keys.
 func Verifiers(keys []string) (note.Verifiers, error) {
 	var list []note.Verifier
 	for _, key := range keys {
@@ -143,7 +143,7 @@ const notesAtOnce = 1 << 20
 // CheckpointNotes reads the signed notes that stand in dir's checkpoints file from offset on: a MiB of them, so that there may be
 // more behind the last. It verifies nothing. A last line that is still being written is left for the next time.
 func CheckpointNotes(dir string, offset int64) ([]SignedNote, error) {
-	f, err := datafile.Open(CheckpointsFile(dir))
+	f, err := datafile.Open(checkpointsFile(dir))
 	if err != nil {
 		return nil, fmt.Errorf("read the checkpoints: %w", err)
 	}

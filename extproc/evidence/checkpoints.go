@@ -41,7 +41,7 @@ func (v *verification) openCheckpoints(keys note.Verifiers) error {
 			return fmt.Errorf("the checkpoint to hold the journal against: %w", err)
 		}
 		for _, signed := range notes {
-			given, err := OpenCheckpoint(signed, keys)
+			given, err := openCheckpoint(signed, keys)
 			if err != nil {
 				return fmt.Errorf("the checkpoint to hold the journal against: %w", err)
 			}
@@ -49,7 +49,7 @@ func (v *verification) openCheckpoints(keys note.Verifiers) error {
 		}
 		slices.SortStableFunc(c.given, func(a, b numbered) int { return cmp.Compare(a.Size, b.Size) })
 	}
-	l, err := openLines(CheckpointsFile(v.opts.Dir))
+	l, err := openLines(checkpointsFile(v.opts.Dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		c.missing = &Failure{File: checkpointsName, Reason: "the checkpoints are missing"}
 		return nil
@@ -122,7 +122,7 @@ func (c *checkpoints) read() {
 	}
 	var read Checkpoint
 	if err == nil {
-		read, err = OpenCheckpoint(signed, c.keys)
+		read, err = openCheckpoint(signed, c.keys)
 	}
 	if err == nil && c.count > 1 && read.Size <= c.size {
 		err = fmt.Errorf("it covers %d records, and the one before it %d", read.Size, c.size)

@@ -39,7 +39,7 @@ func export(ctx context.Context, data string, to io.Writer, before func(part str
 	// The checkpoints come before the segments are listed: what they cover is in those by then, however much is written, and
 	// however many segments are begun, meanwhile.
 	before("checkpoints")
-	if err := e.add(CheckpointsFile(dir), 0); err != nil {
+	if err := e.add(checkpointsFile(dir), 0); err != nil {
 		return err
 	}
 	before("segments")

@@ -192,7 +192,7 @@ func (j *Journal) start(ctx context.Context, data string) error {
 	j.durable.Store(found.chain.seq)
 	j.writer = writer{journal: j, file: found.file, held: found.held, size: found.size, lost: map[uint64]string{}}
 	j.signing.file, j.signing.offset, j.signing.size = found.notes, found.notesSize, found.last.Size
-	if j.signing.held, err = hold(CheckpointsFile(j.opts.Dir)); err != nil {
+	if j.signing.held, err = hold(checkpointsFile(j.opts.Dir)); err != nil {
 		return err
 	}
 	if err := j.settle(found, missing); err != nil {

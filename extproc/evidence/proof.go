@@ -1,8 +1,6 @@
 package evidence
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +21,7 @@ type Proof struct {
 // Prove makes a proof for record seq from the last checkpoint in dir, which must cover it. It reads the journal up to
 // the checkpoint once and keeps only the hashes that the proof needs.
 func Prove(dir string, keys note.Verifiers, seq uint64) (Proof, error) {
-	last, _, _, err := lastLine(CheckpointsFile(dir))
+	last, _, _, err := lastLine(checkpointsFile(dir))
 	if err != nil {
 		return Proof{}, err
 	}
@@ -34,7 +32,7 @@ func Prove(dir string, keys note.Verifiers, seq uint64) (Proof, error) {
 	if err != nil {
 		return Proof{}, fmt.Errorf("the last line of the checkpoints: %w", err)
 	}
-	c, err := OpenCheckpoint(signed, keys)
+	c, err := openCheckpoint(signed, keys)
 	if err != nil {
 		return Proof{}, err
 	}
@@ -101,7 +99,7 @@ func collect(dir string, c Checkpoint, seq uint64, wanted []int64) (string, []tl
 
 // VerifyProof checks a proof with nothing but the public key, and returns the record it is for.
 func VerifyProof(p Proof, keys note.Verifiers) (Entry, error) {
-	c, err := OpenCheckpoint([]byte(p.Checkpoint), keys)
+	c, err := openCheckpoint([]byte(p.Checkpoint), keys)
 	if err != nil {
 		return Entry{}, err
 	}
@@ -116,15 +114,4 @@ func VerifyProof(p Proof, keys note.Verifiers) (Entry, error) {
 		return Entry{}, fmt.Errorf("record %d: %w", e.Seq, err)
 	}
 	return e, nil
-}
-
-// ParseProof reads a proof as JSON, as [Proof] is marshalled.
-func ParseProof(data []byte) (Proof, error) {
-	var p Proof
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&p); err != nil {
-		return Proof{}, fmt.Errorf("read a proof: %w", err)
-	}
-	return p, nil
 }

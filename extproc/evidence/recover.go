@@ -58,7 +58,7 @@ func isFresh(dir string) (bool, error) {
 			return false, nil
 		}
 	}
-	info, err := os.Lstat(CheckpointsFile(dir))
+	info, err := os.Lstat(checkpointsFile(dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
@@ -120,7 +120,7 @@ func (r *recovered) complete(dir string) error {
 // openCheckpoints reads the last checkpoint. A new journal begins with one over no records, so that a journal without
 // any has lost them.
 func (r *recovered) openCheckpoints(opts Options, keys *keyRing, fresh bool) error {
-	path := CheckpointsFile(opts.Dir)
+	path := checkpointsFile(opts.Dir)
 	if _, err := os.Lstat(path); err != nil && (!fresh || !errors.Is(err, fs.ErrNotExist)) {
 		return fmt.Errorf("the journal has records and no checkpoints: put %s back: %w", path, err)
 	}
@@ -147,7 +147,7 @@ func (r *recovered) openCheckpoints(opts Options, keys *keyRing, fresh bool) err
 	if err != nil {
 		return err
 	}
-	if r.last, err = OpenCheckpoint(signed, known); err != nil {
+	if r.last, err = openCheckpoint(signed, known); err != nil {
 		var unverified *note.UnverifiedNoteError
 		if errors.As(err, &unverified) {
 			return fmt.Errorf("the last line of %s is not signed with keys/evidence.key: %w", path, err)

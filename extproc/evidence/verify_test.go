@@ -268,7 +268,7 @@ func TestVerifyHoldsAJournalAgainstACheckpointSeenElsewhere(t *testing.T) {
 	if r, err := verify(old, seen); err != nil || r.Passed() || !strings.Contains(r.Failure.Error(), "the checkpoint given") {
 		t.Errorf("a forked journal: %v %v", r.Failure, err)
 	}
-	kept, err := os.ReadFile(CheckpointsFile(f.dir))
+	kept, err := os.ReadFile(checkpointsFile(f.dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -504,7 +504,8 @@ func TestProof(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p, err = ParseProof(text); err != nil {
+			p = Proof{}
+			if err := json.Unmarshal(text, &p); err != nil {
 				t.Fatal(err)
 			}
 			e, err := VerifyProof(p, keys)

@@ -90,9 +90,6 @@ func (c EnvoyConfig) command(tb TB, dir string, args ...string) Command {
 	return Command{Name: "envoy", Path: findPart(tb, Parts.FindEnvoy), Args: append(args, c.Args...), Dir: c.Dir}
 }
 
-// EnvoyPath is the Envoy that tests run.
-func EnvoyPath(tb TB) string { return findPart(tb, Parts.FindEnvoy) }
-
 // findPart finds a part that tests need. They fail when it is missing: a test that skips is a test that nobody runs.
 func findPart(tb TB, find func(Parts, context.Context) (string, error)) string {
 	tb.Helper()

@@ -61,8 +61,8 @@ type IssuerOptions struct {
 	Authority    *Authority              // with one, the issuer speaks TLS
 }
 
-// DefaultAgents are the agents of an issuer that is not told otherwise.
-func DefaultAgents() []Agent {
+// defaultAgents are the agents of an issuer that is not told otherwise.
+func defaultAgents() []Agent {
 	return []Agent{
 		{ID: "agent-1", Secret: "agent-1-secret", Claims: Claims{"groups": []string{"agents"}}},
 		{ID: "agent-2", Secret: "agent-2-secret", Claims: Claims{"groups": []string{"agents", "pii-reader"}}},

@@ -32,7 +32,7 @@ type storage struct {
 
 func newStorage(o IssuerOptions, key *signingKey) *storage {
 	if o.Agents == nil {
-		o.Agents = DefaultAgents()
+		o.Agents = defaultAgents()
 	}
 	if o.People == nil {
 		o.People = DefaultPeople()

@@ -16,8 +16,6 @@ const (
 	OperationFinished = "operation.finished"
 	OperationUnknown  = "operation.unknown"
 	IdentityRefused   = "identity.refused"
-	SessionOpened     = "session.opened"
-	SessionClosed     = "session.closed"
 	PolicyActivated   = "policy.activated"
 	ConfigActivated   = "config.activated"
 	ConfigRejected    = "config.rejected"

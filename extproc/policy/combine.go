@@ -18,7 +18,7 @@ type Sets struct {
 	Err    error // an element that could not be decoded: the rest is then not to be relied on
 }
 
-// Combine makes one verdict of what the packages say. It is the whole of how policies outrank each other:
+// combine makes one verdict of what the packages say. It is the whole of how policies outrank each other:
 //
 //   - an error anywhere denies;
 //   - else any deny denies;
@@ -28,7 +28,7 @@ type Sets struct {
 //
 // Redactions go with an ask and an allowance. Where two of them replace the same value differently, the one that leaves
 // less of it holds. With an error the verdict is the zero value, which denies.
-func Combine(said ...Sets) (gate.Verdict, error) {
+func combine(said ...Sets) (gate.Verdict, error) {
 	var all Sets
 	for _, s := range said {
 		if s.Err != nil {
@@ -68,7 +68,7 @@ func (s *Sets) check() error {
 		}
 	}
 	for _, ask := range s.Ask {
-		if ask.ID == "" || ask.Quorum < 1 || ask.Quorum > MaxQuorum || len(ask.Approvers) == 0 || slices.Contains(ask.Approvers, "") {
+		if ask.ID == "" || ask.Quorum < 1 || ask.Quorum > maxQuorum || len(ask.Approvers) == 0 || slices.Contains(ask.Approvers, "") {
 			return fmt.Errorf("the ask rule %q could never be met as it is written", ask.ID)
 		}
 	}

@@ -67,7 +67,7 @@ func TestCombine(t *testing.T) {
 		{"a redaction by path and detector", []Sets{allow, redacts(gate.Redaction{Path: "$.a", Detect: "email", With: gate.Mask})}, gate.Verdict{}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Combine(c.said...)
+			got, err := combine(c.said...)
 			if (err != nil) != c.fails {
 				t.Errorf("error %v", err)
 			}
@@ -118,7 +118,7 @@ func checkDecoded(t *testing.T, kind setKind, allowed, other ast.Value) {
 	} else if err := s.take(&sets, said{pkg: "p", kind: kind}, b); err != nil {
 		sets.Err = err
 	}
-	v, err := Combine(sets)
+	v, err := combine(sets)
 	may := errA == nil && errB == nil && (kind == allowSet || kind == redactSet)
 	if (v.Effect == gate.Allow) != (may && err == nil) {
 		t.Errorf("allow %v and %s %v (%v, %v) give %v, error %v", allowed, kind, other, errA, errB, v, err)

@@ -49,8 +49,8 @@ func capabilities() *ast.Capabilities {
 	return c
 }
 
-// Capabilities is the capabilities file, as `opa check --capabilities` reads it, of what policies may use here.
-func Capabilities() ([]byte, error) {
+// capabilitiesFile is the capabilities file, as `opa check --capabilities` reads it, of what policies may use here.
+func capabilitiesFile() ([]byte, error) {
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)
 	e.SetIndent("", "  ")

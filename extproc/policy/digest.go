@@ -42,7 +42,7 @@ type canonModule struct {
 }
 
 func newCanon(src *source, p *parsed) (*canon, error) {
-	capabilities, err := Capabilities()
+	capabilities, err := capabilitiesFile()
 	if err != nil {
 		return nil, err
 	}

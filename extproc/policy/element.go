@@ -21,8 +21,8 @@ const (
 	maxIDBytes   = 128
 	maxTextBytes = 1024 // a reason, an approver, a path
 	maxApprovers = 64
-	// MaxQuorum is the most approvers that one rule can ask for.
-	MaxQuorum = 10
+	// maxQuorum is the most approvers that one rule can ask for.
+	maxQuorum = 10
 )
 
 // setKind is one of the four sets that a package can have.
@@ -271,8 +271,8 @@ func quorum(v ast.Value) (int, error) {
 		return 0, fmt.Errorf("is a %s, not a number", ast.ValueName(v))
 	}
 	q, err := strconv.Atoi(json.Number(n).String())
-	if err != nil || q < 1 || q > MaxQuorum {
-		return 0, fmt.Errorf("is %.32s, not a whole number from 1 to %d", n, MaxQuorum)
+	if err != nil || q < 1 || q > maxQuorum {
+		return 0, fmt.Errorf("is %.32s, not a whole number from 1 to %d", n, maxQuorum)
 	}
 	return q, nil
 }

@@ -92,7 +92,7 @@ func (s *Set) judge(ctx context.Context, p *preparedPackage, input *ast.Term, no
 	if err := s.askAside(ctx, p, input, now, tracer, &sets); err != nil {
 		return gate.Verdict{}, err
 	}
-	return Combine(sets[:]...)
+	return combine(sets[:]...)
 }
 
 // say adds to sets what q finds, the second of them being global's.

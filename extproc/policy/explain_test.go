@@ -164,7 +164,7 @@ func TestRegoTests(t *testing.T) {
 
 // What package comment and schema promise to the stock tools.
 func TestCapabilities(t *testing.T) {
-	text, err := Capabilities()
+	text, err := capabilitiesFile()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@
 // # Purity
 //
 // A verdict is a function of the input and the policies. Built-ins with a network, a clock, an environment or a dice are
-// not there (see [Capabilities]); time is input.context.time, which is recorded. So what was decided can be decided again
+// not there (see capabilitiesFile); time is input.context.time, which is recorded. So what was decided can be decided again
 // from the same input, and a package that never looks at input.context can have its verdicts remembered: for the canonical
 // input, which has nothing that differs from one attempt to the next. Where a package can see a volatile field that an
 // operation has (by its name, or because it goes through all of them, object.get included), it is evaluated anew.
@@ -64,8 +64,8 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// DefaultTimeout bounds one evaluation where [Options] does not.
-const DefaultTimeout = 100 * time.Millisecond
+// defaultTimeout bounds one evaluation where [Options] does not.
+const defaultTimeout = 100 * time.Millisecond
 
 // principalsKept is how many principals' values a Set keeps, at least; each is a few kilobytes.
 const principalsKept = 1024
@@ -84,7 +84,7 @@ type Options struct {
 	// CheckRedaction says whether a redaction can be carried out. Without it none can, and a policy that redacts is refused.
 	CheckRedaction func(gate.Redaction) error
 
-	// Timeout bounds one evaluation; DefaultTimeout when zero. Longer is an error, and that denies.
+	// Timeout bounds one evaluation; 100 ms when zero. Longer is an error, and that denies.
 	Timeout time.Duration
 
 	// CacheSize is how many verdicts are remembered, at least; none when zero. Only verdicts of packages that cannot see
@@ -187,7 +187,7 @@ func Load(ctx context.Context, o Options) (*Set, error) {
 
 func newSet(ctx context.Context, o Options, src *source, p *parsed) (*Set, error) {
 	if o.Timeout <= 0 {
-		o.Timeout = DefaultTimeout
+		o.Timeout = defaultTimeout
 	}
 	if o.Now == nil {
 		o.Now = time.Now

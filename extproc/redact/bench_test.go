@@ -78,10 +78,10 @@ func BenchmarkJSONText(b *testing.B) {
 }
 
 func BenchmarkDetectors(b *testing.B) {
-	b.Run("json", func(b *testing.B) { benchmark(b, jsonType, accounts(1<<20), Detectors()...) })
+	b.Run("json", func(b *testing.B) { benchmark(b, jsonType, accounts(1<<20), detectors()...) })
 	b.Run("json-email", func(b *testing.B) { benchmark(b, jsonType, accounts(1<<20), "email") })
 	prose := []byte(strings.Repeat("A line of a log that says nothing in particular, took 12 ms at 10.0.0.1, id 7f3e-22.\n", 12_000))
-	b.Run("text", func(b *testing.B) { benchmark(b, "text/plain", prose, Detectors()...) })
+	b.Run("text", func(b *testing.B) { benchmark(b, "text/plain", prose, detectors()...) })
 	b.Run("path", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -37,8 +37,8 @@ func kindOf(name string) (kind, bool) {
 	return kind(i), i >= 0
 }
 
-// Detectors returns the names that a [gate.Redaction] can detect. The package comment says what each finds.
-func Detectors() []string { return slices.Clone(kindNames[:]) }
+// detectors returns the names that a [gate.Redaction] can detect. The package comment says what each finds.
+func detectors() []string { return slices.Clone(kindNames[:]) }
 
 // span is a part of a text that detectors found.
 type span struct {
@@ -232,7 +232,7 @@ func (p *Plan) Text(s string) (string, []gate.Count) {
 }
 
 var maskAll = func() *Plan {
-	p := &Plan{on: allKinds, names: Detectors()}
+	p := &Plan{on: allKinds, names: detectors()}
 	for k := range kinds {
 		p.actions[k], p.counts[k] = mask, int(k)
 	}

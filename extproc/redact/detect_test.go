@@ -161,7 +161,7 @@ func TestWhatIsBesideACardTellsNothingOfIt(t *testing.T) {
 // Texts that make a careless search start over and over again. Searched in time that grows with the square of their length,
 // they take minutes, and the test does not end.
 func TestSearchTimeGrowsWithTheText(t *testing.T) {
-	p := plan(t, Detectors()...)
+	p := plan(t, detectors()...)
 	for _, unit := range []string{
 		"eyJaaaaaaa-", "eyJaaaaaaa_eyJ.", "bearer-", "basic+", "Bearer ", "://", "x://a:", "-----BEGIN ", "-----BEGIN PRIVATE KEY ", "sk-", "pwd=", "a@", "a%40",
 		`"@`, "a.", "a@b.co", "4 1 1 1 ", "4111-", "DE89 ", "219-09-", "AKIA/", "aA1/", "%", `\u0040`, `\u00`, "é", "hooks.slack.com/services/",

@@ -465,7 +465,7 @@ func FuzzText(f *testing.F) {
 	}
 	f.Add("0@0.-.AA a@b.co@c.de a@b.com.1 .@a.bc " + visa + " 4111-1111-1111-1111 " + socialDash)
 	f.Add("x://a:b@c.de/?sig=" + made + " eyJ0ZXN0IjoxfQ.eyJ0ZXN0IjoxfQ.xx Bearer " + made + " ghp_" + made[:36])
-	p := plan(f, Detectors()...)
+	p := plan(f, detectors()...)
 	f.Fuzz(func(t *testing.T, s string) {
 		got := MaskText(s)
 		if m := plainForms.FindString(got); m != "" {

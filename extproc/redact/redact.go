@@ -143,7 +143,7 @@ func (p *Plan) add(r gate.Redaction) error {
 	case r.Detect != "":
 		k, ok := kindOf(r.Detect)
 		if !ok {
-			return fmt.Errorf("redact: unknown detector %q: use one of %q", r.Detect, Detectors())
+			return fmt.Errorf("redact: unknown detector %q: use one of %q", r.Detect, detectors())
 		}
 		p.on |= 1 << k
 		p.actions[k] = max(p.actions[k], act)

@@ -149,11 +149,11 @@ func Spending(op *gate.Operation, v gate.Verdict) approval.Spending {
 
 // Oncall is a person who may approve what Verdict asks.
 func Oncall(name string) approval.Approver {
-	return Approver(name, "staff", "payments-oncall")
+	return approver(name, "staff", "payments-oncall")
 }
 
-// Approver is a person of the people's issuer.
-func Approver(name string, groups ...string) approval.Approver {
+// approver is a person of the people's issuer.
+func approver(name string, groups ...string) approval.Approver {
 	return approval.Approver{Issuer: People, Subject: name, Groups: groups, Person: approval.Person{Directory: People, ID: name}}
 }
 

@@ -319,7 +319,7 @@ func testWho(t *testing.T, o *office) {
 	if _, err := o.desks[0].Decide(t.Context(), Oncall("first"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
 		t.Fatal(err)
 	}
-	admin := Approver("root", "admin", "administrators", "*", "")
+	admin := approver("root", "admin", "administrators", "*", "")
 	foreign := Oncall("bob")
 	foreign.Issuer = "https://people.example/"
 	nameless := Oncall("")
@@ -332,12 +332,12 @@ func testWho(t *testing.T, o *office) {
 		{"the agent itself", Oncall("agent-7"), r.CardDigest, approval.ErrOwnOperation},
 		{"an actor in its chain", Oncall("orchestrator"), r.CardDigest, approval.ErrOwnOperation},
 		{"the person it acts for", Oncall("alice"), r.CardDigest, approval.ErrOwnOperation},
-		{"somebody no rule names", Approver("mallory", "staff"), r.CardDigest, approval.ErrNotApprover},
+		{"somebody no rule names", approver("mallory", "staff"), r.CardDigest, approval.ErrNotApprover},
 		{"an administrator", admin, r.CardDigest, approval.ErrNotApprover},
-		{"a person whose subject is the name of a group", Approver("payments-oncall"), r.CardDigest, approval.ErrNotApprover},
-		{"a person with a group whose name is a person's subject", Approver("mallory", "carol"), r.CardDigest, approval.ErrNotApprover},
-		{"a person with a group that is called like the rule's person", Approver("mallory", "subject:carol"), r.CardDigest, approval.ErrNotApprover},
-		{"a person whose subject is the rule's whole word", Approver("subject:carol"), r.CardDigest, approval.ErrNotApprover},
+		{"a person whose subject is the name of a group", approver("payments-oncall"), r.CardDigest, approval.ErrNotApprover},
+		{"a person with a group whose name is a person's subject", approver("mallory", "carol"), r.CardDigest, approval.ErrNotApprover},
+		{"a person with a group that is called like the rule's person", approver("mallory", "subject:carol"), r.CardDigest, approval.ErrNotApprover},
+		{"a person whose subject is the rule's whole word", approver("subject:carol"), r.CardDigest, approval.ErrNotApprover},
 		{"the same name at another issuer", foreign, r.CardDigest, approval.ErrNotApprover},
 		{"nobody", nameless, r.CardDigest, approval.ErrNotApprover},
 		{"the zero approver", approval.Approver{}, r.CardDigest, approval.ErrNotApprover},
@@ -369,7 +369,7 @@ func testWho(t *testing.T, o *office) {
 	}
 	_, err := o.desks[1].Decide(t.Context(), Oncall("bob"), "nothing", approval.Answer{Approve: true})
 	wantError(t, err, approval.ErrNotFound)
-	carol := Approver("carol")
+	carol := approver("carol")
 	got, err := o.desks[1].Decide(t.Context(), carol, r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
 	if err != nil || got.State != approval.Approved {
 		t.Errorf("carol, whom the rule names: %s, %v", got.State, err)
@@ -510,7 +510,7 @@ func testQuorum(t *testing.T, o *office) {
 	v := Verdict("p1", 2)
 	v.Asks = append(v.Asks, gate.AskRule{Rule: gate.Rule{Package: "global", ID: "audit"}, Approvers: []string{"audit"}, Quorum: 1})
 	r := o.ask(t, Operation(1), v)
-	auditor := Approver("zoe", "audit", "payments-oncall")
+	auditor := approver("zoe", "audit", "payments-oncall")
 	for _, step := range []struct {
 		by   approval.Approver
 		want approval.State

@@ -315,7 +315,7 @@ func (g *Gateway) Evidence(atLeast int) string {
 		var order []string
 		of := map[string][]string{}
 		for _, r := range g.Records() {
-			line := Describe(r)
+			line := describe(r)
 			if line == "" {
 				continue
 			}
@@ -344,8 +344,8 @@ func (g *Gateway) Evidence(atLeast int) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// Describe is a record of an operation in a few words, or nothing for one that no story tells of.
-func Describe(r Record) string {
+// describe is a record of an operation in a few words, or nothing for one that no story tells of.
+func describe(r Record) string {
 	var words []string
 	add := func(vs ...any) {
 		for _, v := range vs {

@@ -54,8 +54,8 @@ func Of(name string) Coding {
 	return None
 }
 
-// MaxStacked is how many codings are taken off one body.
-const MaxStacked = 2
+// maxStacked is how many codings are taken off one body.
+const maxStacked = 2
 
 // The bounds of what is made of a body: Free bytes of any, and Ratio times what came of it for one that has more. A table of rows
 // that differ in their numbers is compressed to a tenth or a fiftieth, a text of one letter to a thousandth and less.
@@ -93,8 +93,8 @@ func Parse(values []string) ([]Coding, error) {
 		}
 		codings = append(codings, c)
 	}
-	if len(codings) > MaxStacked {
-		return nil, fail("is encoded more than %d times (Content-Encoding: %.40s)", MaxStacked, all)
+	if len(codings) > maxStacked {
+		return nil, fail("is encoded more than %d times (Content-Encoding: %.40s)", maxStacked, all)
 	}
 	return codings, nil
 }

@@ -1,7 +1,7 @@
 // Package echo finds the target's credential in the target's answer. Targets that show what they were asked (debug pages, error
 // messages, header dumps) would hand it to the agent, which must not have it.
 //
-// It finds the credential as it stands and as targets write it out (see [NewForms]), however it is cut into pieces, in what the
+// It finds the credential as it stands and as targets write it out (see newForms), however it is cut into pieces, in what the
 // agent would get: in the body, header fields and trailers. So the target is not asked to encode its answer. It stops a target
 // that repeats the credential without thought. It does not stop one that wants to give it away: reversed, in parts (Range),
 // encoded twice, or in an encoding that was not asked for.

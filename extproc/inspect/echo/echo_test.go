@@ -47,7 +47,7 @@ func TestEcho(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			for cut := range len(c.body) + 1 {
 				for next := range len(c.body) - cut + 1 {
-					out, found := pass(New(NewForms(c.value)), []byte(c.body), cut, next)
+					out, found := pass(New(newForms(c.value)), []byte(c.body), cut, next)
 					if found != c.found || !found && string(out) != c.body {
 						t.Fatalf("cut at %d and %d: passed %q, found %t", cut, next, out, found)
 					}
@@ -111,19 +111,19 @@ func TestEchoOfWritten(t *testing.T) {
 		}
 		for name, text := range written {
 			for cut := range len(text) {
-				if out, found := pass(New(NewForms(value)), []byte(text), cut); !found {
+				if out, found := pass(New(newForms(value)), []byte(text), cut); !found {
 					t.Errorf("%s of %s, cut at %d: passed %q", name, value, cut, out)
 					break
 				}
 			}
 		}
 		for _, harmless := range []string{"nothing of the kind", marshal("Bearer tok"), strings.Repeat("gateway pass ", 1000)} {
-			if out, found := pass(New(NewForms(value)), []byte(harmless), 5, 50); found || string(out) != harmless {
+			if out, found := pass(New(newForms(value)), []byte(harmless), 5, 50); found || string(out) != harmless {
 				t.Errorf("%q, for %s: passed %q, found %t", harmless, value, out, found)
 			}
 		}
 	}
-	if e := New(NewForms("Basic " + base64.StdEncoding.EncodeToString([]byte("admin:production")))); e.in([]byte("the production site")) {
+	if e := New(newForms("Basic " + base64.StdEncoding.EncodeToString([]byte("admin:production")))); e.in([]byte("the production site")) {
 		t.Error("a password that is a word is looked for by itself")
 	}
 }
@@ -133,7 +133,7 @@ func TestEchoOfWritten(t *testing.T) {
 func TestEchoIsNoOracle(t *testing.T) {
 	const secret = "sk-0123456789abcdefghij"
 	for n := range len(secret) {
-		e := New(NewForms("Bearer " + secret))
+		e := New(newForms("Bearer " + secret))
 		out, found := e.Write([]byte("my guess is "+secret[:n]), false)
 		if found {
 			t.Fatalf("%d bytes of it are found", n)
@@ -160,7 +160,7 @@ func FuzzEcho(f *testing.F) {
 	f.Add("abababab", []byte("xababababx"), uint64(1))
 	f.Add("aaaaaaaa", []byte("aaaaaaa baaaaaaa"), uint64(2))
 	f.Fuzz(func(t *testing.T, secret string, body []byte, seed uint64) {
-		e := New(NewForms(secret))
+		e := New(newForms(secret))
 		if e == nil {
 			return
 		}
@@ -184,7 +184,7 @@ func FuzzEcho(f *testing.F) {
 
 // BenchmarkForms reads an answer that does not have the credential.
 func BenchmarkForms(b *testing.B) {
-	n := NewForms("Bearer " + strings.Repeat("0123456789abcdef", 3))
+	n := newForms("Bearer " + strings.Repeat("0123456789abcdef", 3))
 	random := rand.New(rand.NewPCG(1, 2))
 	text := make([]byte, 64<<10)
 	for i := range text {
@@ -202,6 +202,6 @@ func BenchmarkForms(b *testing.B) {
 func BenchmarkNewForms(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		NewForms("Bearer 0123456789abcdef0123456789abcdef")
+		newForms("Bearer 0123456789abcdef0123456789abcdef")
 	}
 }

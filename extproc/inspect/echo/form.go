@@ -28,7 +28,7 @@ type Forms struct {
 }
 
 // NewForms returns the forms of a header field's value, and of more secrets. There are none where all are too short to look for.
-func NewForms(value string, more ...string) *Forms {
+func newForms(value string, more ...string) *Forms {
 	n := &Forms{value: value, forms: formsOf(value)}
 	for _, secret := range more {
 		n.forms = append(n.forms, formsOf(secret)...)
@@ -60,14 +60,14 @@ type Cache struct{ last atomic.Pointer[Forms] }
 // It returns nil where there is nothing to look for.
 func (c *Cache) Forms(credential string, more []string) *Forms {
 	if len(more) > 0 {
-		return NewForms(credential, more...)
+		return newForms(credential, more...)
 	}
 	if credential == "" {
 		return nil
 	}
 	f := c.last.Load()
 	if f == nil || f.value != credential {
-		f = NewForms(credential)
+		f = newForms(credential)
 		c.last.Store(f)
 	}
 	return f

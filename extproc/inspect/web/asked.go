@@ -48,7 +48,7 @@ func isPlainWord(s string) bool {
 }
 
 // HasURLs reports whether a field is of URLs, in which a parameter stays a parameter.
-func HasURLs(name string) bool { return Named(urlFields, name) }
+func HasURLs(name string) bool { return isNamed(urlFields, name) }
 
 var urlFields = []string{"location", "content-location", "link", "refresh", "operation-location", "azure-asyncoperation"}
 

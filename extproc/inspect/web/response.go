@@ -161,18 +161,18 @@ var redactedFields = []struct {
 // PassageOf says how a field of a redacted answer passes, where a resource adds names to the list.
 func PassageOf(name string, added []string) Passage {
 	for _, group := range redactedFields {
-		if Named(group.names, name) {
+		if isNamed(group.names, name) {
 			return group.passage
 		}
 	}
-	if Named(added, name) {
+	if isNamed(added, name) {
 		return Searched
 	}
 	return Removed
 }
 
-// Named reports whether name is in a list of names, in which one that ends with "-*" stands for all that begin so.
-func Named(list []string, name string) bool {
+// isNamed reports whether name is in a list of names, in which one that ends with "-*" stands for all that begin so.
+func isNamed(list []string, name string) bool {
 	return slices.ContainsFunc(list, func(n string) bool {
 		if prefix, ok := strings.CutSuffix(n, "*"); ok {
 			return strings.HasPrefix(name, prefix)

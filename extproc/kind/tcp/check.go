@@ -87,7 +87,7 @@ func asking(k *xds.Checker, a *authzv3.ExtAuthz, at xds.Place) {
 		k.Problem(there, "no resource is named, so that every connection is refused: set initial_metadata with %s", xds.ResourceMetadata)
 	case !known:
 		k.Problem(there, "names the resource %q, which the configuration does not have as one of this kind", name)
-	case r != nil && said != "" && said != Fingerprint(r):
+	case r != nil && said != "" && said != fingerprint(r):
 		k.Problem(there, "was made for another configuration of resource %q: make the file again (countersign envoy static)", name)
 	}
 }

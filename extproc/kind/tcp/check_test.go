@@ -83,7 +83,7 @@ func TestCheck(t *testing.T) {
 		{"no proof", "require_client_certificate: true", "require_client_certificate: false", "this filter chain asks for none"},
 		{"connects first", "upstream_connect_mode: ON_DOWNSTREAM_DATA", "upstream_connect_mode: IMMEDIATE", "before countersign is asked"},
 		{"another resource", "value: ledger", "value: other", "which the configuration does not have"},
-		{"another configuration", Fingerprint(config.Each[*Resource](c)[0]), "0123456789abcdef", "for another configuration"},
+		{"another configuration", fingerprint(config.Each[*Resource](c)[0]), "0123456789abcdef", "for another configuration"},
 		{"ignores refusals", "failure_mode_allow: false", "shadow_mode: true", "ignores refusals"},
 		{"a short timeout", "timeout: 60s", "timeout: 5s", "a decision can take"},
 		{"log before the end", "max_connect_attempts", "flush_access_log_on_connected: true\n                max_connect_attempts", "have not ended"},

@@ -26,7 +26,7 @@ type Envoy struct{}
 func (Envoy) Make(b *xds.Builder, c *config.Config) {
 	for _, r := range config.Each[*Resource](c) {
 		asking := b.Service(b.LongestHold() + 10*time.Second)
-		asking.InitialMetadata = []*corev3.HeaderValue{{Key: xds.ResourceMetadata, Value: r.Name}, {Key: xds.FingerprintMetadata, Value: Fingerprint(r)}}
+		asking.InitialMetadata = []*corev3.HeaderValue{{Key: xds.ResourceMetadata, Value: r.Name}, {Key: xds.FingerprintMetadata, Value: fingerprint(r)}}
 		b.Listener(r.Listen.Address, []*listenerv3.Filter{
 			b.Filter("envoy.filters.network.ext_authz", &authzv3.ExtAuthz{
 				StatPrefix: "agents", GrpcService: asking, TransportApiVersion: corev3.ApiVersion_V3, IncludePeerCertificate: true, IncludeTlsSession: true,
@@ -64,8 +64,8 @@ func clusterName(b *xds.Builder, r *Resource) string {
 	}{r.Target, r.TargetTLS})
 }
 
-// Fingerprint is a short digest of what Envoy carries out for r and a decision relies on.
-func Fingerprint(r *Resource) string {
+// fingerprint is a short digest of what Envoy carries out for r and a decision relies on.
+func fingerprint(r *Resource) string {
 	carried := struct {
 		Address, Target, ServerName string
 		TLS, OwnRoots, ShowsOwn     bool

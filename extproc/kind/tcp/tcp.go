@@ -43,7 +43,7 @@ var Kind = kind.Kind{
 	OTLP:   otlp.Kind{Protocol: name, Operation: attributes},
 	Own: func(c config.Resource, _ kind.Shared, r *lane.Resource) {
 		own := c.(*Resource) //nolint:forcetypeassert // made by New
-		r.Own, r.Fingerprint = &connections{own.Target}, Fingerprint(own)
+		r.Own, r.Fingerprint = &connections{own.Target}, fingerprint(own)
 	},
 }
 
