@@ -68,6 +68,9 @@
 // at once. Each change carries its record: both are stored in one write, the record goes to the journal, and only then is the
 // change acknowledged. A spend that a crash cut short let nothing through; it is spent all the same.
 //
+// Package [github.com/countersign/countersign/extproc/approval/question] is the desk as the gate needs it: what people see of an
+// operation, and what its agent did before.
+//
 // Package [github.com/countersign/countersign/extproc/console] is where people answer, as pages and as an API, under their
 // own login at their own issuer; it decides nothing itself. Package webhook rings a bell elsewhere.
 //

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/approval/question"
 	"github.com/countersign/countersign/extproc/approval/webhook"
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/console"
@@ -24,7 +25,7 @@ type approvals struct {
 	digestKey []byte // of operations: gateways that share a store must agree on it
 	store     approvalStore
 	watch     console.Watcher
-	history   *history
+	history   *question.History
 	console   *http.Server       // nil where there is no console
 	people    *identity.Verifier // of the console
 	webhook   *webhook.Notifier  // nil where none is configured
@@ -73,7 +74,7 @@ func (g *gateway) openApprovals(ctx context.Context, c *config.Config) error {
 		}
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	a := &approvals{digestKey: key, desk: desk, store: store, watch: store, history: newHistory(), cancel: cancel, done: make(chan struct{})}
+	a := &approvals{digestKey: key, desk: desk, store: store, watch: store, history: question.NewHistory(), cancel: cancel, done: make(chan struct{})}
 	err = g.metrics.Approvals(ctx, store, func() int { return g.lane.Held() }, g.log)
 	if err == nil && c.Approvals.Webhook != nil {
 		err = g.startWebhook(c, a)
@@ -97,7 +98,7 @@ const webhookDrain = 2 * time.Second
 
 // startWebhook notifies whoever should approve.
 func (g *gateway) startWebhook(c *config.Config, a *approvals) (err error) {
-	w, at := c.Approvals.Webhook, consoleURL(c.Approvals.ConsoleURL, string(c.Listen.Console), c.Listen.ConsoleTLS != nil)
+	w, at := c.Approvals.Webhook, c.ConsoleURL()
 	a.webhook, err = webhook.Start(webhook.Options{
 		Store: a.store, URL: w.URL, SecretFile: string(w.SecretFile), CAFile: string(w.CAFile), Node: c.Node,
 		Page: func(id string) string {
@@ -112,6 +113,17 @@ func (g *gateway) startWebhook(c *config.Config, a *approvals) (err error) {
 		return fmt.Errorf("approvals.webhook: %w", err)
 	}
 	return g.metrics.Webhook(a.webhook)
+}
+
+// holdApprovalsAgainst voids what the approvals file has forgotten and the journal knows. Only of a file that is restored by
+// itself can that be known: a whole data directory from a backup is an older world, and what contradicts it is at the
+// collector. Redis has a guard of its own, see approval/redis.
+func (g *gateway) holdApprovalsAgainst(ctx context.Context, desk *approval.Desk) error {
+	n, err := desk.HoldAgainst(ctx, func() (map[string]uint64, error) { return evidence.Revisions(ctx, g.journal.Dir()) })
+	if n > 0 {
+		g.log.Warn("requests for approval were voided, because the approvals file is older than the journal", "requests", n)
+	}
+	return err
 }
 
 // kind is what gateway.started says of where requests are kept: verifying asks a journal for all of them, or for its part.
@@ -138,9 +150,8 @@ func (a *approvals) asking(c *config.Config, redactKey []byte) gate.Approvals {
 			demands[r.Name] = approval.Demand{ACR: d.ACR, MaxAge: d.MaxAge.Std()}
 		}
 	}
-	return &asking{
-		desk: a.desk, history: a.history, redactKey: redactKey, demands: demands,
-		consoleAt: consoleURL(c.Approvals.ConsoleURL, string(c.Listen.Console), c.Listen.ConsoleTLS != nil),
+	return &question.Asker{
+		Desk: a.desk, History: a.history, Kinds: kinds, RedactKey: redactKey, Demands: demands, Console: c.ConsoleURL(),
 	}
 }
 

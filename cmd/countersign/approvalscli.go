@@ -46,7 +46,7 @@ func (c *call) apiClient(f apiFlags) (*apiClient, error) {
 		if conf == nil {
 			return nil, fmt.Errorf("%s cannot be read", *f.config)
 		}
-		base = consoleURL(conf.Approvals.ConsoleURL, string(conf.Listen.Console), conf.Listen.ConsoleTLS != nil)
+		base = conf.ConsoleURL()
 	}
 	if base == "" {
 		return nil, usagef("--url URL, or --config FILE with listen.console, is required")

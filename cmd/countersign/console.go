@@ -31,7 +31,7 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 	}
 	people.Start(context.WithoutCancel(ctx))
 	page, err := console.New(console.Options{
-		URL:    consoleURL(c.Approvals.ConsoleURL, string(c.Listen.Console), c.Listen.ConsoleTLS != nil),
+		URL:    c.ConsoleURL(),
 		Issuer: p.Issuer, Kind: who.Kind, PersonClaim: who.PersonClaim, ClientID: p.ClientID, ClientSecret: secretIn(string(p.ClientSecretFile)),
 		Algorithms: p.Algorithms, GroupsClaim: p.GroupsClaim, CAFile: string(p.CAFile), Insecure: p.Insecure,
 		People: people, Desk: g.approvals.desk, Watch: g.approvals.watch, Recorder: g.journal,

@@ -261,7 +261,7 @@ func (g *gateway) observer() lane.Observer {
 	count := o.Decided
 	o.Decided = func(op *gate.Operation, r gate.Ruling, took time.Duration) {
 		count(op, r, took)
-		g.approvals.history.add(op, r.Verdict().Effect, time.Now())
+		g.approvals.history.Add(op, r.Verdict().Effect, time.Now())
 	}
 	return o
 }

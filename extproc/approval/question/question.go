@@ -1,11 +1,15 @@
-package main
+// Package question asks people what the gate wants to know of them: it is the approvals desk as [gate.Approvals]. It says what of an
+// operation people see, and what the agent did before; the rules of asking and answering are the desk's (package approval).
+//
+// What policy hides from the agent it hides here too, and an operation that cannot be shown whole is not asked about: nobody
+// approves what they cannot see. A grant that policy was not evaluated with lets nothing through.
+package question
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/gate"
@@ -17,17 +21,19 @@ import (
 // ownJSON reads what this program wrote.
 var ownJSON = strict.Reader{Depth: strict.Unbounded}
 
-// asking is the approvals desk as the gate needs it.
-type asking struct {
-	desk      *approval.Desk
-	consoleAt string // URL of the console, without a slash at the end; empty where there is none
-	redactKey []byte
-	history   *history
-	demands   map[string]approval.Demand // by resource
+// Asker implements [gate.Approvals].
+type Asker struct {
+	Desk      *approval.Desk
+	History   *History
+	Kinds     []kind.Kind // of resources: each says how its operations are shown
+	RedactKey []byte
+	Demands   map[string]approval.Demand // of whoever answers, by resource
+	Console   string                     // its URL, without a slash at the end; empty where there is none
 }
 
-func (a *asking) Granted(ctx context.Context, q *gate.Question) (gate.Grant, bool, error) {
-	r, ok, err := a.desk.Granted(ctx, q.Digest)
+// Granted implements [gate.Approvals].
+func (a *Asker) Granted(ctx context.Context, q *gate.Question) (gate.Grant, bool, error) {
+	r, ok, err := a.Desk.Granted(ctx, q.Digest)
 	if err != nil || !ok || r.RulesDigest != q.Verdict.RulesDigest {
 		return gate.Grant{}, false, err
 	}
@@ -45,8 +51,9 @@ func grantOf(r *approval.Request) gate.Grant {
 	return g
 }
 
-func (a *asking) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (bool, error) {
-	spent, ok, err := a.desk.Spend(ctx, approval.Spending{Op: q.Operation.ID, TraceID: q.Operation.Context.TraceID(), Digest: q.Digest, Verdict: q.Verdict, People: q.Operation.Principal.People})
+// Spend implements [gate.Approvals].
+func (a *Asker) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (bool, error) {
+	spent, ok, err := a.Desk.Spend(ctx, approval.Spending{Op: q.Operation.ID, TraceID: q.Operation.Context.TraceID(), Digest: q.Digest, Verdict: q.Verdict, People: q.Operation.Principal.People})
 	if err != nil || !ok {
 		return false, err
 	}
@@ -57,18 +64,20 @@ func (a *asking) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (boo
 	return true, nil
 }
 
-func (a *asking) Ask(ctx context.Context, q *gate.Question) (p gate.Pending, recorded func() error, err error) {
-	k, err := kindNamed(q.Operation.Resource.Kind)
-	if err != nil {
-		return gate.Pending{}, nil, err
+// Ask implements [gate.Approvals].
+func (a *Asker) Ask(ctx context.Context, q *gate.Question) (p gate.Pending, recorded func() error, err error) {
+	i := slices.IndexFunc(a.Kinds, func(k kind.Kind) bool { return k.Config.Name == q.Operation.Resource.Kind })
+	if i < 0 {
+		return gate.Pending{}, nil, fmt.Errorf("there is no kind %q of resource", q.Operation.Resource.Kind)
 	}
+	k := a.Kinds[i]
 	shown, err := a.shown(q, k)
 	if err != nil {
 		return gate.Pending{}, nil, &gate.AskRefused{Reason: "the operation cannot be shown to a person: " + err.Error()}
 	}
-	r, _, recorded, err := a.desk.Begin(ctx, approval.Asking{
+	r, _, recorded, err := a.Desk.Begin(ctx, approval.Asking{
 		Operation: q.Operation, Digest: q.Digest, Verdict: q.Verdict, Shown: shown, First: k.Card.First,
-		History: a.history.of(q.Operation), Demand: a.demands[q.Operation.Resource.Name],
+		History: a.History.of(q.Operation), Demand: a.Demands[q.Operation.Resource.Name],
 		Only: q.Operation.Named,
 	})
 	var limit *approval.LimitError
@@ -83,28 +92,30 @@ func (a *asking) Ask(ctx context.Context, q *gate.Question) (p gate.Pending, rec
 		return gate.Pending{}, nil, err
 	}
 	p = gate.Pending{ID: r.ID, Expires: r.Deadline()}
-	if a.consoleAt != "" {
-		p.URL = a.consoleAt + "/approvals/" + r.ID
+	if a.Console != "" {
+		p.URL = a.Console + "/approvals/" + r.ID
 	}
 	return p, recorded, nil
 }
 
-func (a *asking) Wait(ctx context.Context, id string) (gate.Answer, error) {
-	if err := a.desk.Await(ctx, id); err != nil {
+// Wait implements [gate.Approvals].
+func (a *Asker) Wait(ctx context.Context, id string) (gate.Answer, error) {
+	if err := a.Desk.Await(ctx, id); err != nil {
 		return gate.Answer{}, err
 	}
 	return a.answer(ctx, id)
 }
 
-func (a *asking) Left(ctx context.Context, op *gate.Operation, id string) error {
-	return a.desk.Left(ctx, op, id)
+// Left implements [gate.Approvals].
+func (a *Asker) Left(ctx context.Context, op *gate.Operation, id string) error {
+	return a.Desk.Left(ctx, op, id)
 }
 
 // answer is apart for the sake of the stack that waits.
 //
 //go:noinline
-func (a *asking) answer(ctx context.Context, id string) (gate.Answer, error) {
-	r, err := a.desk.Get(ctx, id)
+func (a *Asker) answer(ctx context.Context, id string) (gate.Answer, error) {
+	r, err := a.Desk.Get(ctx, id)
 	if err != nil {
 		return gate.Answer{}, err
 	}
@@ -115,10 +126,10 @@ func (a *asking) answer(ctx context.Context, id string) (gate.Answer, error) {
 	return answer, nil
 }
 
-// shown is the operation's detail as an approver may see it. Every redaction masks here, also one that removes: a person
+// shown returns the operation's detail as an approver may see it. Every redaction masks here, also one that removes: a person
 // must see that there is a value, though not which. One that the policy has on the card is not hidden there, unless another
 // redaction hides it.
-func (a *asking) shown(q *gate.Question, k kind.Kind) (gate.Object, error) {
+func (a *Asker) shown(q *gate.Question, k kind.Kind) (gate.Object, error) {
 	detail, err := expanded(q.Operation.Detail.Object())
 	if err != nil {
 		return nil, err
@@ -143,11 +154,11 @@ func (a *asking) shown(q *gate.Question, k kind.Kind) (gate.Object, error) {
 			detectors = append(detectors, r)
 		}
 	}
-	body, err := redact.Compile(masks, a.redactKey)
+	body, err := redact.Compile(masks, a.RedactKey)
 	if err != nil {
 		return nil, err
 	}
-	rest, err := redact.Compile(detectors, a.redactKey)
+	rest, err := redact.Compile(detectors, a.RedactKey)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +185,7 @@ func (a *asking) shown(q *gate.Question, k kind.Kind) (gate.Object, error) {
 	return shown, nil
 }
 
-// expanded is the detail with each text of JSON in it as a tree, of which a card can show each value.
+// expanded returns the detail with each text of JSON in it as a tree, of which a card can show each value.
 func expanded(detail gate.Object) (gate.Object, error) {
 	for i, m := range detail {
 		if text, ok := m.Value.(gate.Raw); ok {
@@ -211,18 +222,4 @@ func redactValue(p *redact.Plan, v any) (any, error) {
 		return nil, err
 	}
 	return ownJSON.Read(append(out, tail...))
-}
-
-// consoleURL is where people reach the console: what is configured, or the address that it listens on.
-func consoleURL(configured, address string, tls bool) string {
-	switch {
-	case configured != "":
-		return strings.TrimSuffix(configured, "/")
-	case address == "":
-		return ""
-	case tls:
-		return "https://" + address
-	default:
-		return "http://" + address
-	}
 }

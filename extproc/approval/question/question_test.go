@@ -1,4 +1,4 @@
-package main
+package question
 
 import (
 	"path/filepath"
@@ -40,7 +40,7 @@ func TestACardOfSeveralValuesIsRedacted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &asking{redactKey: []byte("sixteen bytes at least")}
+	a := &Asker{RedactKey: []byte("sixteen bytes at least")}
 	shown, err := a.shown(&gate.Question{
 		Operation: &gate.Operation{Detail: request},
 		Verdict:   gate.Verdict{Effect: gate.Ask, Redactions: []gate.Redaction{{Path: "$.ssn"}, {Path: "$.a.ssn", With: gate.Remove}}},
@@ -75,7 +75,7 @@ func TestACardShowsWhatPolicyPutsOnIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &asking{redactKey: []byte("sixteen bytes at least")}
+	a := &Asker{RedactKey: []byte("sixteen bytes at least")}
 	for _, c := range []struct {
 		redact []gate.Redaction
 		want   string
@@ -118,7 +118,7 @@ func TestACardOfAConnection(t *testing.T) {
 	defer func() { must(t, store.Close()) }()
 	desk, err := approval.NewDesk(approval.Options{Store: store, Recorder: &approvaltest.Journal{}, Node: "n", People: "https://people.example"})
 	must(t, err)
-	a := &asking{desk: desk, history: newHistory()}
+	a := &Asker{Desk: desk, History: NewHistory(), Kinds: []kind.Kind{http.Kind, tcp.Kind}}
 	q := &gate.Question{
 		Operation: connectionOf("ledger", extproc.Connection{Local: "10.0.0.1:6432", ServerName: "ledger.example"}), Digest: "d",
 		Verdict: gate.Verdict{Effect: gate.Ask, RulesDigest: "r", Asks: []gate.AskRule{{Rule: gate.Rule{Package: "ledger", ID: "a"}, Approvers: []string{"dba"}, Quorum: 1}}},
@@ -143,5 +143,12 @@ func TestACardOfAConnection(t *testing.T) {
 	q.Operation.Resource.Kind = "telepathy"
 	if _, _, err := a.Ask(t.Context(), q); err == nil {
 		t.Error("people are asked about an operation of a kind that is none")
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package question
 
 import (
 	"slices"
@@ -9,10 +9,10 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// history remembers the last operations of each session, for the card that an approver sees. It is lost at a restart; the
+// History remembers the last operations of each session, for the card that an approver sees. It is lost at a restart; the
 // journal is what lasts. An agent chooses how often it acts, what is remembered of that and how many tokens it uses, so each
 // has a bound: 20 MB when full, of which no agent has more than 200 KB.
-type history struct {
+type History struct {
 	mu       sync.Mutex
 	sessions map[sessionKey][]approval.Past
 	order    []sessionKey // oldest first
@@ -31,7 +31,8 @@ const (
 	historyText     = 256 // bytes of a target: the card has the whole of the one that is asked about
 )
 
-func newHistory() *history { return &history{sessions: map[sessionKey][]approval.Past{}} }
+// NewHistory returns an empty history.
+func NewHistory() *History { return &History{sessions: map[sessionKey][]approval.Past{}} }
 
 func sessionOf(op *gate.Operation) (key sessionKey, known bool) {
 	if op.Context.Session == "" || !op.Principal.Known() {
@@ -40,7 +41,8 @@ func sessionOf(op *gate.Operation) (key sessionKey, known bool) {
 	return sessionKey{approval.Party{Issuer: op.Principal.Issuer, Subject: op.Principal.Subject}, op.Context.Session}, true
 }
 
-func (h *history) add(op *gate.Operation, effect gate.Effect, at time.Time) {
+// Add remembers that op was decided.
+func (h *History) Add(op *gate.Operation, effect gate.Effect, at time.Time) {
 	key, known := sessionOf(op)
 	if !known {
 		return
@@ -60,7 +62,7 @@ func (h *history) add(op *gate.Operation, effect gate.Effect, at time.Time) {
 }
 
 // makeRoomLocked forgets the oldest session of an agent that has its share of them, or else the oldest of all.
-func (h *history) makeRoomLocked(agent approval.Party) {
+func (h *History) makeRoomLocked(agent approval.Party) {
 	own, oldest := 0, -1
 	for i := len(h.order) - 1; i >= 0; i-- {
 		if h.order[i].agent == agent {
@@ -76,8 +78,8 @@ func (h *history) makeRoomLocked(agent approval.Party) {
 	}
 }
 
-// of is what was done in the session of op before.
-func (h *history) of(op *gate.Operation) []approval.Past {
+// of returns what was done in the session of op before.
+func (h *History) of(op *gate.Operation) []approval.Past {
 	key, _ := sessionOf(op)
 	h.mu.Lock()
 	defer h.mu.Unlock()

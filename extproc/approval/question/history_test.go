@@ -1,4 +1,4 @@
-package main
+package question
 
 import (
 	"fmt"
@@ -12,13 +12,13 @@ import (
 
 // An agent fills the history with long targets in many sessions; it has a bound, and others keep theirs.
 func TestHistoryIsBounded(t *testing.T) {
-	h := newHistory()
+	h := NewHistory()
 	act := func(agent, session, target string) *gate.Operation {
 		op := &gate.Operation{
 			Principal: &gate.Principal{Issuer: "https://idp", Subject: agent}, Verb: "GET", Target: target,
 			Context: gate.Context{Session: session},
 		}
-		h.add(op, gate.Deny, time.Now())
+		h.Add(op, gate.Deny, time.Now())
 		return op
 	}
 	other := act("other", "s", "/mine")
@@ -49,14 +49,14 @@ func TestHistoryIsBounded(t *testing.T) {
 // Two issuers may give their agents the same subject and the same token id: what one did is nothing of the other's, and on no card
 // of it.
 func TestHistoryIsOfOneAgent(t *testing.T) {
-	h := newHistory()
+	h := NewHistory()
 	op := func(issuer, subject, session string) *gate.Operation {
 		return &gate.Operation{
 			Principal: &gate.Principal{Issuer: issuer, Subject: subject}, Verb: "GET", Target: "/" + issuer,
 			Context: gate.Context{Session: session},
 		}
 	}
-	h.add(op("https://idp", "agent", "1"), gate.Allow, time.Now())
+	h.Add(op("https://idp", "agent", "1"), gate.Allow, time.Now())
 	for _, other := range []*gate.Operation{op("https://other", "agent", "1"), op("https://idp", "agent-2", "1"), op("https://idp", "agent", "2"), op("", "agent", "1"), op("https://idp", "agent", "")} {
 		if past := h.of(other); len(past) != 0 {
 			t.Errorf("%+v has done %v", other.Principal, past)
