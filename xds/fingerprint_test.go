@@ -194,8 +194,12 @@ func TestAnOldConnectionKeepsTheRoutesOfItsFilters(t *testing.T) {
 // time that Envoy chooses it. So no two targets have a cluster of the same name, and an unchanged one keeps its.
 func TestARouteLeadsToItsOwnTarget(t *testing.T) {
 	dir := extproctest.Dir(t)
+	roots, err := os.ReadFile(extproctest.NewAuthority(t).CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"a.pem", "b.pem"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("roots"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), roots, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
