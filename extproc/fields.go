@@ -57,9 +57,13 @@ func (x *exchange) wordsOf(name string, values []string) []string {
 }
 
 // clean reports whether a field that is searched may pass with the head, where the body is whole or not. The body of an
-// answer to HEAD is never seen.
+// answer to HEAD is never seen, and of one that is lost nobody knows what it had, so there only those pass without which the
+// status says nothing.
 func (x *exchange) clean(i int, whole bool) bool {
 	r := &x.response
+	if r.lost != nil && !r.head.Completes(r.head.Fields[i].Name) {
+		return false
+	}
 	at := slices.Index(r.searched, i)
 	return whole && at >= 0 && x.attempt.Op.Verb != "HEAD" && (r.stream == nil || !r.stream.Repeats(at))
 }

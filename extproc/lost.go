@@ -25,28 +25,38 @@ func (x *exchange) losesBody(why error) bool {
 	return errors.As(why, &body) || errors.As(why, &head) && head.OfBody
 }
 
-// loseBody passes the head on, with a note for a body. Nothing of the target's body was passed on, and nothing will be.
+// loseBody gives the body up. Nothing of it was passed on, and nothing will be. Envoy takes no body for the agent before it has some of
+// the target's, so until then the head waits for the note that goes with it.
 func (x *exchange) loseBody(why error) (done bool, err error) {
-	a, r := x.attempt, &x.response
+	r := &x.response
 	r.stop()
-	r.lost, r.held = why, nil
-	detail := fmt.Sprintf("The target answered with status %d, which is what counts. The body of its answer was withheld: %s.", r.head.Status, why)
-	note := problemOf(gate.Refusal{Problem: gate.Withheld, Detail: detail}, r.head.Status, a.Op.Context.RequestID)
-	length := len(note)
-	x.release(true, &length)
-	x.sendResponseBody(note, r.ended)
+	if r.lost, r.held = why, nil; r.begun {
+		x.sendNote(r.ended)
+	}
 	return false, nil
 }
 
-// passOver takes more of a body that was lost. The agent has all that it gets of it.
+// sendNote passes the head on, with a note for a body.
+func (x *exchange) sendNote(last bool) {
+	a, r := x.attempt, &x.response
+	detail := fmt.Sprintf("The target answered with status %d, which is what counts. The body of its answer was withheld: %s.", r.head.Status, r.lost)
+	note := problemOf(gate.Refusal{Problem: gate.Withheld, Detail: detail}, r.head.Status, a.Op.Context.RequestID)
+	length := len(note)
+	x.release(true, &length)
+	x.sendResponseBody(note, last)
+}
+
+// passOver takes more of a body that was lost.
 func (x *exchange) passOver(body []byte, last bool) (done bool, err error) {
 	r, limit := &x.response, x.attempt.http.MaxRedacted
 	if r.unread += int64(len(body)); limit > 0 && r.unread > limit {
 		return x.withhold(tooLong(limit))
 	}
-	if !last {
-		return false, nil
+	switch {
+	case !r.released:
+		x.sendNote(last)
+	case last:
+		x.sendResponseBody(nil, true)
 	}
-	x.sendResponseBody(nil, true)
 	return false, nil
 }

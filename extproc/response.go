@@ -58,6 +58,7 @@ type response struct {
 	made     int64           // bytes for the agent, those that are held too
 	held     []byte
 	timer    *time.Timer
+	begun    bool // some of the body came, if only its end
 	released bool // the head went to the agent
 	ended    bool
 
@@ -234,7 +235,7 @@ func (x *exchange) responseBody(m *ext.HttpBody) (done bool, err error) {
 	if r.head == nil || r.ended || x.finished {
 		return true, outOfOrder("response body")
 	}
-	r.ended = m.EndOfStream
+	r.begun, r.ended = true, m.EndOfStream
 	if done, err := x.decoded(m.Body, m.EndOfStream, m.EndOfStream); done || err != nil {
 		return done, err
 	}
@@ -413,6 +414,7 @@ func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) 
 	if r.head == nil || r.ended || x.finished {
 		return true, outOfOrder("response trailers")
 	}
+	r.begun = true
 	fields := fieldsOf(m.Trailers)
 	if x.echoes(fields) {
 		return x.withhold(errEcho)

@@ -309,6 +309,12 @@ func (t *Target) page(w http.ResponseWriter, r *http.Request) {
 	if code/100 == 3 {
 		w.Header().Set("Location", "/v1/payments/7")
 	}
+	w.Header().Set("Link", "</people/"+t.protected.SSN+">; rel=about")
+	w.Header().Set("Warning", "199 - \""+t.protected.SSN+"\"")
+	w.Header().Set("X-Detail", t.protected.SSN)
+	if code == 401 {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="payments"`)
+	}
 	page := "<html>" + t.protected.SSN + "</html>"
 	if coding := r.URL.Query().Get("coding"); coding != "" {
 		w.Header().Set("Content-Encoding", coding)

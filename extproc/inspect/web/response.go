@@ -103,6 +103,18 @@ func (r *Response) Redactable() error {
 // what is to be done; an agent that took a body for what it asked for could not tell that there was another.
 func (r *Response) LosesBody() bool { return r.HasBody && r.Status >= 300 }
 
+// Completes reports whether a field is one without which the status says nothing: where a redirect leads, what a 401 or 407 asks for.
+func (r *Response) Completes(name string) bool {
+	switch r.Status {
+	case 401:
+		return name == "www-authenticate"
+	case 407:
+		return name == "proxy-authenticate"
+	default:
+		return r.Status/100 == 3 && name == "location"
+	}
+}
+
 // Codings are the content codings of the body, in the order in which they were applied. An answer without a body has none,
 // whatever it says.
 func (r *Response) Codings() ([]coding.Coding, error) {
