@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"math/big"
@@ -74,6 +75,11 @@ func TestCertificates(t *testing.T) {
 		return out
 	}
 	ci := pkix.Name{CommonName: "ci", Organization: []string{"Example"}}
+	also := func(value any, id ...int) pkix.Name { // the subject of ci, and before it another name
+		return pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{
+			{Type: id, Value: value}, {Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "Example"}, {Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "ci"},
+		}}
+	}
 	for name, c := range map[string]struct {
 		leaf          *x509.Certificate
 		parent        *x509.Certificate
@@ -90,6 +96,11 @@ func TestCertificates(t *testing.T) {
 		"another trust domain":        {&x509.Certificate{URIs: uris("spiffe://other.test/a"), ExtKeyUsage: client}, spiffe, "", identity.Tenant},
 		"the trust domain itself":     {&x509.Certificate{URIs: uris("spiffe://agents.test"), ExtKeyUsage: client}, spiffe, "", identity.Tenant},
 		"a revoked one":               {&x509.Certificate{URIs: uris("spiffe://agents.test/gone"), ExtKeyUsage: client}, spiffe, "", identity.Revoked},
+		"two common names":            {&x509.Certificate{Subject: also("root", 2, 5, 4, 3), ExtKeyUsage: client}, plain, "", identity.Unregistered},
+		"another order of names":      {&x509.Certificate{Subject: pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "ci"}, {Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "Example"}}}, ExtKeyUsage: client}, plain, "ci", ""},
+		"a comma within a name":       {&x509.Certificate{Subject: pkix.Name{CommonName: "ci,O=Example"}, ExtKeyUsage: client}, plain, "", identity.Unregistered},
+		"another unit":                {&x509.Certificate{Subject: also("Ops", 2, 5, 4, 11), ExtKeyUsage: client}, plain, "", identity.Unregistered},
+		"an attribute of its own":     {&x509.Certificate{Subject: also("x", 1, 2, 3), ExtKeyUsage: client}, plain, "", identity.Unregistered},
 		"a subject that nobody knows": {&x509.Certificate{Subject: pkix.Name{CommonName: "ci"}, ExtKeyUsage: client}, plain, "", identity.Unregistered},
 	} {
 		p, err := v.VerifyCertificate(issue(c.leaf, c.parent))
@@ -99,6 +110,23 @@ func TestCertificates(t *testing.T) {
 			t.Errorf("%s: %+v, error %v", name, p, err)
 		case c.want != "" && (!errors.As(err, &why) || why.Reason != c.want):
 			t.Errorf("%s: %+v, error %v; want %s", name, p, err, c.want)
+		}
+	}
+	p, err := v.VerifyCertificate(issue(&x509.Certificate{Subject: ci, ExtKeyUsage: client}, plain))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, certificates := range map[string]map[string]string{
+		"is nobody's any more":   {"CN=other": "ci"},
+		"is somebody else's now": {"CN=ci,O=Example": "other"},
+	} {
+		reloaded, err := identity.New(identity.Options{Issuers: []identity.Issuer{{Issuer: "urn:example:ca", Kind: "mtls", CAFile: plainFile, Certificates: certificates}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reloaded.Close()
+		if reloaded.Still(p) == nil {
+			t.Errorf("a certificate that %s is still taken", name)
 		}
 	}
 	var none *identity.Verifier
@@ -112,6 +140,10 @@ func TestCertificates(t *testing.T) {
 		{Issuer: "spiffe://agents.test/path", Kind: "mtls", CAFile: spiffeFile},
 		{Issuer: "urn:example:ca", Kind: "mtls", CAFile: plainFile},
 		{Issuer: "spiffe://agents.test", Kind: "mtls", CAFile: "/none"},
+		{Issuer: "spiffe://agents.test", Kind: "mtls", CAFile: spiffeFile, Certificates: map[string]string{"CN=ci": "ci"}},
+		{Issuer: "urn:example:ca", Kind: "mtls", CAFile: plainFile, Certificates: map[string]string{"/O=Example/CN=ci": "ci"}},
+		{Issuer: "urn:example:ca", Kind: "mtls", CAFile: plainFile, Certificates: map[string]string{"CN=ci, O=Example": "ci"}},
+		{Issuer: "urn:example:ca", Kind: "mtls", CAFile: plainFile, Certificates: map[string]string{"CN=ci,O=Example": "ci", "O=Example,CN=ci": "other"}},
 	} {
 		if v, err := identity.New(identity.Options{Issuers: []identity.Issuer{wrong}}); err == nil {
 			v.Close()

@@ -320,27 +320,20 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*gate.Principal, e
 // and its tenant, its subject and its token are accepted. Every error is a *Refusal. Whether the token's time is over, and what
 // else a new configuration may ask of a token, it does not tell.
 func (v *Verifier) Still(p *gate.Principal) error {
-	i := v.issuerOf(p)
-	if i == nil {
-		return &Refusal{Reason: UnknownParty, Detail: "the token's issuer is not one that is accepted here any more"}
-	}
-	if refusal := i.has(p); refusal != nil {
+	refusal := &Refusal{Reason: UnknownParty, Detail: "the issuer is not one that is accepted here any more"}
+	if v == nil || p == nil {
 		return refusal
 	}
-	return nil
-}
-
-func (v *Verifier) issuerOf(p *gate.Principal) *issuer {
-	if v == nil || p == nil {
-		return nil
-	}
-	if p.Verified.Method != "mtls" {
-		return v.issuers[p.Issuer]
+	if i := v.issuers[p.Issuer]; i != nil && p.Verified.Method != "mtls" {
+		refusal = i.has(p)
 	}
 	for _, a := range v.certifiers {
-		if a.name == p.Issuer {
-			return &a.issuer
+		if p.Verified.Method == "mtls" && a.name == p.Issuer {
+			refusal = a.still(p)
 		}
+	}
+	if refusal != nil {
+		return refusal
 	}
 	return nil
 }
