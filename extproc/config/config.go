@@ -116,8 +116,8 @@ type Agent struct {
 	// ID tokens alone (nonce, at_hash) is refused, unless its typ is at+jwt.
 	Types []string `yaml:"types"`
 
-	// Certificates are for kind mtls without SPIFFE: the subject of a certificate (RFC 4514), and what the agent who has it is
-	// called: {"CN=ci,O=Example": ci}. Others are refused.
+	// Certificates are for kind mtls without SPIFFE: the subject of a certificate, all of it, as openssl x509 -subject
+	// -nameopt RFC2253,-esc_msb writes it, in any order, and what the agent who has it is called: {"CN=ci,O=Example": ci}. Others are refused.
 	Certificates map[string]string `yaml:"certificates"`
 
 	CAFile   Path `yaml:"ca_file"`   // PEM roots for the issuer. The system's by default; required for kind mtls.

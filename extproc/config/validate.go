@@ -306,6 +306,13 @@ func (c *Config) validateAgents(k Checker) {
 	}
 }
 
+// ofTokens are the keys of an issuer that say which tokens are good and how they are read. One that is given where there are none
+// would promise what nobody keeps.
+var ofTokens = []string{
+	"audience", "algorithms", "types", "jwks_file", "insecure", "max_lifetime", "skew", "keys_max_age",
+	"groups_claim", "roles_claim", "kind_claim", "people_claim",
+}
+
 // validateCertificates is about an issuer of kind mtls.
 func (a *Agent) validateCertificates(k Checker) {
 	if u, err := url.Parse(a.Issuer); k.At("issuer").Required(a.Issuer) && (err != nil || u.Scheme == "") {
@@ -322,8 +329,10 @@ func (a *Agent) validateCertificates(k Checker) {
 			k.At("certificates").Fail("has %q for %q: write the subject of a certificate, and what its agent is called", name, subject)
 		}
 	}
-	if len(a.Audience) > 0 {
-		k.At("audience").Fail("is for tokens, and agents of kind mtls have certificates")
+	for _, name := range ofTokens {
+		if k := k.At(name); k.d.lines[k.key] != 0 {
+			k.Fail("is for tokens, and agents of kind mtls have certificates")
+		}
 	}
 }
 

@@ -96,6 +96,9 @@ func written(leaf *x509.Certificate) string {
 // attribute is a name of a subject, as package pkix writes it: with a name that RFC 4514 has for its type, or in numbers.
 var attribute = regexp.MustCompile(`^((?:CN|O|OU|L|ST|C|STREET|POSTALCODE|SERIALNUMBER)=.+|[0-2](?:\.[0-9]+)+=#[0-9a-f]+)$`)
 
+// hexadecimal is how others write what package pkix writes as it is.
+var hexadecimal = regexp.MustCompile(`\\[0-9A-Fa-f]`)
+
 // subjectOf is a subject in the words of RFC 4514 with its names in one order: tools differ in which comes first, and in whether
 // two of a type are one name.
 func subjectOf(text string) (string, error) {
@@ -107,8 +110,8 @@ func subjectOf(text string) (string, error) {
 			continue
 		}
 		name := text[from:i]
-		if !attribute.MatchString(name) {
-			return "", fmt.Errorf("%q is not the subject of a certificate, by %q: write it as openssl x509 -noout -subject -nameopt RFC2253 does", text, name)
+		if !attribute.MatchString(name) || hexadecimal.MatchString(name) {
+			return "", fmt.Errorf("%q is not a certificate's subject, by %q: write it as openssl x509 -noout -subject -nameopt RFC2253,-esc_msb does, and what that calls by other names as the record of a refusal has it (identity.refused)", text, name)
 		}
 		names, from = append(names, name), i+1
 	}

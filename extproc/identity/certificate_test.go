@@ -143,6 +143,8 @@ func TestCertificates(t *testing.T) {
 		{Issuer: "spiffe://agents.test", Kind: "mtls", CAFile: spiffeFile, Certificates: map[string]string{"CN=ci": "ci"}},
 		{Issuer: "urn:example:ca", Kind: "mtls", CAFile: plainFile, Certificates: map[string]string{"/O=Example/CN=ci": "ci"}},
 		{Issuer: "urn:example:ca", Kind: "mtls", CAFile: plainFile, Certificates: map[string]string{"CN=ci, O=Example": "ci"}},
+		{Issuer: "urn:example:ca", Kind: "mtls", CAFile: plainFile, Certificates: map[string]string{`CN=\C3\A4`: "ci"}},
+		{Issuer: "urn:example:ca", Kind: "mtls", CAFile: plainFile, Certificates: map[string]string{"DC=test,CN=ci": "ci"}},
 		{Issuer: "urn:example:ca", Kind: "mtls", CAFile: plainFile, Certificates: map[string]string{"CN=ci,O=Example": "ci", "O=Example,CN=ci": "other"}},
 	} {
 		if v, err := identity.New(identity.Options{Issuers: []identity.Issuer{wrong}}); err == nil {

@@ -75,6 +75,9 @@ func asking(k *xds.Checker, a *authzv3.ExtAuthz, at xds.Place) {
 	if !a.GetIncludePeerCertificate() {
 		k.Problem(at.At("include_peer_certificate"), "include_peer_certificate is not set, so that nobody can be known by their certificate: set it to true")
 	}
+	if !a.GetIncludeTlsSession() {
+		k.Problem(at.At("include_tls_session"), "include_tls_session is not set, so that policy sees no server name, and a rule that denies by it never holds: set it to true")
+	}
 	if a.GetTransportApiVersion() != corev3.ApiVersion_V3 {
 		k.Problem(at.At("transport_api_version"), "transport_api_version is not V3")
 	}
@@ -94,6 +97,15 @@ func asking(k *xds.Checker, a *authzv3.ExtAuthz, at xds.Place) {
 
 // proxied is about where connections go.
 func proxied(k *xds.Checker, p *proxyv3.TcpProxy, at xds.Place) {
+	switch name := p.GetCluster(); {
+	case name == "":
+		k.Problem(at, "where this connection leads is not one cluster, and a decision is for one target: name the cluster")
+	case name == xds.ServiceCluster:
+		k.Problem(at.At("cluster"), "this leads agents to countersign's own services: lead it to a target")
+	}
+	if p.GetTunnelingConfig() != nil {
+		k.Problem(at.At("tunneling_config"), "tunneling_config sends the connection to where another proxy takes it: remove it")
+	}
 	if p.GetUpstreamConnectMode() != proxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA {
 		k.Problem(at.At("upstream_connect_mode"), "the target is connected to before countersign is asked, and what it says first would reach an agent that nobody has let in: set upstream_connect_mode to ON_DOWNSTREAM_DATA, and max_early_data_bytes")
 	}

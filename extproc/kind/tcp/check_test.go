@@ -15,6 +15,12 @@ import (
 // load reads a configuration with one resource of kind tcp, whose keys more are.
 func load(t *testing.T, more string) (*config.Config, error) {
 	t.Helper()
+	return loadFor(t, `certificates: {"CN=ci": ci}`, more)
+}
+
+// loadFor is load with agents that have that key.
+func loadFor(t *testing.T, agents, more string) (*config.Config, error) {
+	t.Helper()
 	dir := extproctest.Dir(t)
 	authority := extproctest.NewAuthority(t)
 	server := authority.Issue("ledger.test")
@@ -24,12 +30,12 @@ func load(t *testing.T, more string) (*config.Config, error) {
 	text := fmt.Sprintf(`
 data: ./var
 agents:
-  - {issuer: "urn:example:ca", kind: mtls, ca_file: %q, certificates: {"CN=ci": ci}}
+  - {issuer: "urn:example:ca", kind: mtls, ca_file: %q, %s}
 policies: ./policies
 resources:
   - name: ledger
     kind: tcp
-%s`, authority.CAFile, more)
+%s`, authority.CAFile, agents, more)
 	text = strings.NewReplacer("$CERT", server.CertFile, "$KEY", server.KeyFile, "$CA", authority.CAFile).Replace(text)
 	return config.Parse(filepath.Join(dir, "countersign.yaml"), []byte(text), config.KindHTTP, Kind.Config)
 }
@@ -60,6 +66,16 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// What says which tokens are good says nothing of certificates.
+func TestWhatIsForTokens(t *testing.T) {
+	for _, key := range []string{"audience: [a]", "max_lifetime: 1h", "skew: 0s", "algorithms: [RS256]", "insecure: true", "groups_claim: groups", "kind_claim: kind", "people_claim: email"} {
+		name, _, _ := strings.Cut(key, ":")
+		if _, err := loadFor(t, key, good); err == nil || !strings.Contains(err.Error(), "agents[0]."+name+": is for tokens") {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
 // What is printed for an Envoy without xDS is well, and each change of it that would open something is found.
 func TestCheck(t *testing.T) {
 	c, err := load(t, good)
@@ -86,6 +102,10 @@ func TestCheck(t *testing.T) {
 		{"another configuration", fingerprint(config.Each[*Resource](c)[0]), "0123456789abcdef", "for another configuration"},
 		{"ignores refusals", "failure_mode_allow: false", "shadow_mode: true", "ignores refusals"},
 		{"a short timeout", "timeout: 60s", "timeout: 5s", "a decision can take"},
+		{"no server name", "include_tls_session: true", "include_tls_session: false", "never holds"},
+		{"several targets", "cluster: target/ledger\n", "weighted_clusters: {clusters: [{name: target/ledger, weight: 1}, {name: countersign, weight: 1}]}\n", "is not one cluster"},
+		{"countersign itself", "cluster: target/ledger\n", "cluster: countersign\n", "countersign's own services"},
+		{"a tunnel", "cluster: target/ledger\n", "cluster: target/ledger\n                tunneling_config: {hostname: \"ledger.test:443\"}\n", "another proxy"},
 		{"log before the end", "max_connect_attempts", "flush_access_log_on_connected: true\n                max_connect_attempts", "have not ended"},
 	} {
 		changed := strings.Replace(text, c2.old, c2.text, 1)
