@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"net/url"
+	"strings"
 
 	data "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -21,7 +22,7 @@ import (
 type Connection struct {
 	Peer       string // HOST:PORT of who connected
 	Local      string // HOST:PORT that they connected to
-	ServerName string // that their TLS named; empty where it named none
+	ServerName string // that their TLS named, in lower case, since one name has no other (RFC 6066, section 3); empty where it named none
 }
 
 // Connected is what a resource has of its own of whose connections Envoy asks, and not of what is sent by them.
@@ -36,7 +37,7 @@ func (s *Server) connect(ctx context.Context, st *lane.State, m *authz.CheckRequ
 	attrs := m.GetAttributes()
 	c := Connection{
 		Peer: addressText(attrs.GetSource().GetAddress()), Local: addressText(attrs.GetDestination().GetAddress()),
-		ServerName: attrs.GetTlsSession().GetSni(),
+		ServerName: strings.ToLower(attrs.GetTlsSession().GetSni()),
 	}
 	name := told(ctx, ResourceMetadata)
 	protocol := "connection"

@@ -81,6 +81,7 @@ func (w *world) kind() *story.Kind {
 }
 
 // dial connects with the certificate of an agent: a path of the trust domain, a whole URI, or a plain name.
+// The letter case of what it calls the server means nothing.
 func (w *world) dial(agent string) *tls.Conn {
 	w.tb.Helper()
 	var names []string
@@ -90,7 +91,7 @@ func (w *world) dial(agent string) *tls.Conn {
 		}
 		names = append(names, name)
 	}
-	d := tls.Dialer{Config: &tls.Config{RootCAs: w.authority.Pool, ServerName: "ledger.test", Certificates: []tls.Certificate{w.authority.Issue(names...).TLS}, MinVersion: tls.VersionTLS12}}
+	d := tls.Dialer{Config: &tls.Config{RootCAs: w.authority.Pool, ServerName: "Ledger.TEST", Certificates: []tls.Certificate{w.authority.Issue(names...).TLS}, MinVersion: tls.VersionTLS12}}
 	c, err := d.DialContext(context.Background(), "tcp", w.gateway.Address)
 	if err != nil {
 		w.tb.Fatalf("%v", err)

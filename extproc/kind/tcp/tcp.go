@@ -75,7 +75,7 @@ func attributes(decided gate.Object) gate.Object {
 // schema describes input.tcp.
 type schema struct {
 	Destination string `json:"destination" doc:"the gateway's address and port that the agent connected to"`
-	ServerName  string `json:"server_name" doc:"the name that the agent's TLS asked for; may be empty"`
+	ServerName  string `json:"server_name" doc:"the name that the agent's TLS asked for, in lower case; may be empty"`
 }
 
 // connection is input.tcp.
