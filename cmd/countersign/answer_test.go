@@ -441,3 +441,16 @@ func TestContinueComesFromTheGateway(t *testing.T) {
 	}
 	outcomes(t, g, 1)
 }
+
+// TestALostBodyHasItsNote: the head of an answer can tell that its body cannot be read, before Envoy has any of it. The agent
+// gets the note in its place all the same.
+func TestALostBodyHasItsNote(t *testing.T) {
+	t.Parallel()
+	g := start(t, redactAll, story.Options{})
+	for range 5 {
+		a := ask(t, g, "GET", "/page/500?type=application/json&coding=compress&pause=20ms")
+		if a.Broken != nil || a.Status != 500 || a.Problem() != "withheld" {
+			t.Fatalf("the agent got %d %q, broken: %v; want 500 and the note", a.Status, a.Body, a.Broken)
+		}
+	}
+}

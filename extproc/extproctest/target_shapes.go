@@ -294,7 +294,8 @@ func upgrade(w http.ResponseWriter, r *http.Request) {
 }
 
 // page answers with a page that tells a protected value, as frameworks write theirs: GET /page/CODE?type=CONTENT-TYPE, of which
-// size bytes come, chunked, where it says so; compressed with gzip, and said to be so or otherwise, where coding is there.
+// size bytes come, chunked, where it says so; compressed with gzip, and said to be so or otherwise, where coding is there;
+// pause is how long after its head it comes.
 func (t *Target) page(w http.ResponseWriter, r *http.Request) {
 	code, err := strconv.Atoi(r.PathValue("code"))
 	if err != nil || code < 200 || code > 599 {
@@ -322,6 +323,13 @@ func (t *Target) page(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(code)
 	size, _ := strconv.Atoi(r.URL.Query().Get("size"))
+	if pause, err := time.ParseDuration(r.URL.Query().Get("pause")); err == nil {
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-time.After(pause):
+		case <-r.Context().Done():
+		}
+	}
 	for sent := 0; sent < max(size, 1) && r.Method != http.MethodHead; sent += len(page) {
 		if _, err := io.WriteString(w, page); err != nil {
 			return
