@@ -48,6 +48,7 @@ type exchange struct {
 	decided  bool   // allowed, and the request's head was released
 	endToken func() // stops the wait for the end of the agent's token; nil before it was decided
 	finished bool
+	ending   *gate.Outcome // that is to be recorded when nothing waits to be sent
 
 	// envoyRefused is true where Envoy refused the request before it came here (an upgrade that no route has, say): the
 	// only answer is Envoy's own, and no target saw anything. Its access log tells of it.
@@ -338,12 +339,15 @@ func (x *exchange) finish(o gate.Outcome) {
 	if x.request.late != nil {
 		x.request.late.Stop()
 	}
-	a := x.attempt
 	if x.decided {
-		a.Forget()
+		x.attempt.Forget()
 		x.endToken()
 	}
-	a.Finish(o)
+	if x.out.sending {
+		x.ending = &o // recorded when what was said of it has been sent
+		return
+	}
+	x.attempt.Finish(o)
 }
 
 // close is called when the stream has ended, for whatever reason.

@@ -23,6 +23,7 @@ type outgoing struct {
 	sending         bool       // a goroutine sends
 	tight           bool       // there is no memory for what waits
 	gone            bool       // a send failed: Envoy reads no more
+	failed          bool       // a send panicked, and the agent was refused for it
 	moved           *sync.Cond // on the exchange's lock: a message was sent, or none will be
 }
 
@@ -67,26 +68,42 @@ func (x *exchange) send() {
 	defer func() {
 		x.out.sending = false
 		x.out.moved.Broadcast()
+		if o := x.ending; o != nil {
+			x.ending = nil
+			x.attempt.Finish(*o)
+		}
 	}()
 	for in := x.out.next(); in != nil; in = x.out.next() {
 		m := in.messages[0]
 		in.messages[0] = message{}
 		in.messages = in.messages[1:]
 		x.out.last = in
-		x.transmit(m)
-		x.waiting(in, -m.bytes)
+		x.transmit(in, m)
 		x.out.moved.Broadcast()
 	}
 }
 
-func (x *exchange) transmit(m message) {
-	x.mu.Unlock()
-	err := errFailed // unless it returns
-	defer func() {
-		x.mu.Lock()
-		x.out.gone = err != nil
+// transmit sends one message, without the lock. Where that panics the operation is refused, in the place of what else was to be
+// said; Envoy ends the stream after that.
+func (x *exchange) transmit(in *line, m message) {
+	panicked, err := false, errFailed
+	func() {
+		x.mu.Unlock()
+		defer x.mu.Lock()
+		defer guard.Catch("a message to Envoy", func(guard.Panic) { panicked = true })
+		err = x.stream.Send(m.ProcessingResponse)
 	}()
-	err = x.stream.Send(m.ProcessingResponse)
+	x.waiting(in, -m.bytes)
+	if !panicked || x.out.failed {
+		x.out.gone = err != nil
+		return
+	}
+	x.out.failed = true
+	for _, in := range []*line{&x.out.request, &x.out.answer} {
+		in.messages = nil
+		x.waiting(in, -in.bytes)
+	}
+	_, _ = x.failed()
 }
 
 // next is the line whose turn it is, or nil.

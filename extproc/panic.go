@@ -30,9 +30,10 @@ func (a *attempt) failed(passed bool) gate.Outcome {
 func (x *exchange) failed() (done bool, err error) {
 	done, err = true, errFailed
 	a := x.attempt
-	if a == nil || x.finished {
+	if a == nil || x.finished && x.ending == nil {
 		return done, err
 	}
+	x.finished, x.ending = false, nil
 	defer guard.Catch("the end of an operation in which the gateway failed", func(guard.Panic) { x.finished = true })
 	o := a.failed(x.decided)
 	if r := &x.response; r.released { // the agent has a part of the answer, and gets no more
