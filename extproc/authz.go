@@ -59,10 +59,13 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 		return a.deny(ctx), nil
 	}
 	ok := &authz.OkHttpResponse{}
-	for _, name := range a.inspector.Remove() {
+	for _, name := range a.request.Remove {
 		if name != credential.Name { // Envoy removes after it sets
 			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
 		}
+	}
+	for _, f := range a.request.Set {
+		ok.Headers = append(ok.Headers, textField(f.Name, f.Value))
 	}
 	if credential.Name != "" {
 		ok.Headers = append(ok.Headers, textField(credential.Name, credential.Value))
@@ -93,7 +96,7 @@ func bodyOf(request *authz.AttributeContext_HttpRequest) []byte {
 func (a *attempt) body(ctx context.Context, attrs *authz.AttributeContext) bool {
 	request, body := attrs.GetRequest().GetHttp(), a.sent
 	a.sent = nil
-	if a.inspector.Streams() {
+	if a.streams {
 		return true
 	}
 	declared, cut := int64(-1), false
@@ -111,10 +114,11 @@ func (a *attempt) body(ctx context.Context, attrs *authz.AttributeContext) bool 
 	if len(body) == 0 && declared < 0 && attrs.GetContextExtensions()[BodyExtension] != WholeBody {
 		return a.refuse(ctx, gate.Refusal{Problem: gate.Unavailable, Detail: "Envoy does not say that it shows the bodies of requests to the gateway, and this one could have a body that was not seen, so it was refused. Nothing was done. Whoever runs Envoy has to change its configuration (countersign check says how)."})
 	}
-	if !a.take(ctx, a.light+web.Held(int64(len(body)))) {
+	if !a.take(ctx, a.light+a.reader.Holds(int64(len(body)))) {
 		return false
 	}
-	if err := a.inspector.Take(body); err != nil {
+	a.received = int64(len(body))
+	if err := a.reader.Write(body); err != nil {
 		return a.refuseError(ctx, err)
 	}
 	return true
@@ -154,10 +158,10 @@ func (a *attempt) deny(ctx context.Context) *authz.CheckResponse {
 // denied is what a refused attempt is answered.
 func (a *attempt) denied() *authz.CheckResponse {
 	denied := &authz.DeniedHttpResponse{
-		Status: &httptype.HttpStatus{Code: httptype.StatusCode(a.told().status)},
-		Body:   string(a.told().body),
+		Status: &httptype.HttpStatus{Code: httptype.StatusCode(a.reply().Status)},
+		Body:   string(a.reply().Body),
 	}
-	for _, f := range a.told().fields {
+	for _, f := range a.reply().Fields {
 		denied.Headers = append(denied.Headers, textField(f.Name, f.Value))
 	}
 	return &authz.CheckResponse{

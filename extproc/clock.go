@@ -87,7 +87,7 @@ func (s *Server) clock(st *lane.State, stream ext.ExternalProcessor_ProcessServe
 		return status.Errorf(codes.InvalidArgument, "countersign: %q has no clock", name)
 	}
 	fields := fieldsOf(m.GetRequestHeaders().GetHeaders())
-	c := call{resource: name, fingerprint: toldAll(ctx, FingerprintMetadata), peer: told(ctx, PeerMetadata), answers: answersPass}
+	c := call{resource: name, fingerprint: metadataValues(ctx, FingerprintMetadata), peer: metadataValue(ctx, PeerMetadata), answers: answersPass}
 	id := contextOf(fields, c.peer).RequestID
 	arrived, ok := s.clocks.start(id)
 	if !ok {
@@ -118,7 +118,7 @@ func (s *Server) clock(st *lane.State, stream ext.ExternalProcessor_ProcessServe
 		a.tooLate(ctx)
 	}
 	a.Finish(a.outcomeOfRefusal())
-	return stream.Send(immediate(a.told(), a.Op.ID))
+	return stream.Send(immediate(a.reply(), a.Op.ID))
 }
 
 // tooLate refuses a request that has not arrived whole in time.

@@ -39,12 +39,12 @@ func (s *Server) connect(ctx context.Context, st *lane.State, m *authz.CheckRequ
 		Peer: addressText(attrs.GetSource().GetAddress()), Local: addressText(attrs.GetDestination().GetAddress()),
 		ServerName: strings.ToLower(attrs.GetTlsSession().GetSni()),
 	}
-	name := told(ctx, ResourceMetadata)
+	name := metadataValue(ctx, ResourceMetadata)
 	protocol := "connection"
 	if r, ok := st.Resources[name]; ok {
 		protocol = r.Kind
 	}
-	a := &connecting{Attempt: s.lane.Attempt(st, protocol, name, gate.Context{Peer: c.Peer}), server: s, fingerprint: toldAll(ctx, FingerprintMetadata)}
+	a := &connecting{Attempt: s.lane.Attempt(st, protocol, name, gate.Context{Peer: c.Peer}), server: s, fingerprint: metadataValues(ctx, FingerprintMetadata)}
 	a.Connection = connectionOf(ctx)
 	defer a.Share.Set(0)
 	defer guard.Catch("a connection", func(guard.Panic) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"hash"
+	"io"
 	"strconv"
 	"strings"
 	"sync"
@@ -70,7 +72,7 @@ func (s *Server) Process(stream ext.ExternalProcessor_ProcessServer) (err error)
 		return status.Error(codes.Unavailable, "countersign: "+err.Error())
 	}
 	defer end()
-	if name := told(stream.Context(), ClockMetadata); name != "" {
+	if name := metadataValue(stream.Context(), ClockMetadata); name != "" {
 		return s.clock(st, stream, name)
 	}
 	x := &exchange{server: s, stream: stream}
@@ -136,13 +138,13 @@ func attributesOf(m *ext.ProcessingRequest) map[string]*structpb.Value {
 func isLocal(details string) bool { return details != "" && details != "via_upstream" }
 
 func (x *exchange) requestHead(ctx context.Context, st *lane.State, m *ext.HttpHeaders, all *ext.ProcessingRequest) (done bool, err error) {
-	peer := told(ctx, PeerMetadata)
+	peer := metadataValue(ctx, PeerMetadata)
 	if peer == "" {
 		peer = attributesOf(all)["source.address"].GetStringValue()
 	}
 	fields := fieldsOf(m.Headers)
 	x.attempt = x.server.newAttempt(st, call{
-		resource: told(ctx, ResourceMetadata), fingerprint: toldAll(ctx, FingerprintMetadata), peer: peer,
+		resource: metadataValue(ctx, ResourceMetadata), fingerprint: metadataValues(ctx, FingerprintMetadata), peer: peer,
 		answers: answersOf(all.GetProtocolConfig().GetResponseBodyMode()), connection: connectionOf(ctx),
 	}, fields)
 	if !x.attempt.head(ctx, fields) {
@@ -152,7 +154,7 @@ func (x *exchange) requestHead(ctx context.Context, st *lane.State, m *ext.HttpH
 		x.request.ended, x.request.headOnly = true, true
 		return x.decide(ctx, nil)
 	}
-	if x.attempt.inspector.Streams() {
+	if x.attempt.streams {
 		x.request.hash = sha256.New()
 		return x.decide(ctx, nil)
 	}
@@ -162,16 +164,16 @@ func (x *exchange) requestHead(ctx context.Context, st *lane.State, m *ext.HttpH
 	return false, nil
 }
 
-// told is what Envoy says of a stream in its gRPC metadata, once; empty where it says nothing or several things.
-func told(ctx context.Context, key string) string {
+// metadataValue returns the single value of a gRPC metadata key, or "" if it is missing or repeated.
+func metadataValue(ctx context.Context, key string) string {
 	if values := metadata.ValueFromIncomingContext(ctx, key); len(values) == 1 {
 		return values[0]
 	}
 	return ""
 }
 
-// toldAll is what Envoy says of a stream, also where it says several things: that is like nothing that is right.
-func toldAll(ctx context.Context, key string) string {
+// metadataValues returns all values of a gRPC metadata key, joined: a repeated one equals nothing that is right.
+func metadataValues(ctx context.Context, key string) string {
 	return strings.Join(metadata.ValueFromIncomingContext(ctx, key), ",")
 }
 
@@ -194,19 +196,21 @@ func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool,
 	if x.attempt.Refused() {
 		return true, nil
 	}
-	if a := x.attempt; !a.inspector.Streams() && !a.take(ctx, a.light+web.Held(a.inspector.Seen().BodyBytes+int64(len(m.Body)))) {
+	if a := x.attempt; !a.streams && !a.take(ctx, a.light+a.reader.Holds(int64(len(m.Body)))) {
 		return x.refuse()
 	}
-	if err := x.attempt.inspector.Write(m.Body); err != nil {
-		x.attempt.refuseError(ctx, err)
-		return x.refuse()
-	}
-	x.request.ended = m.EndOfStream
-	if x.attempt.inspector.Streams() {
+	x.attempt.received += int64(len(m.Body))
+	if x.attempt.streams {
+		x.request.ended = m.EndOfStream
 		x.request.hash.Write(m.Body)
 		x.sendRequestBody(m.Body, m.EndOfStream)
 		return false, nil
 	}
+	if err := x.attempt.reader.Write(m.Body); err != nil {
+		x.attempt.refuseError(ctx, err)
+		return x.refuse()
+	}
+	x.request.ended = m.EndOfStream
 	if m.EndOfStream {
 		return x.decide(ctx, nil)
 	}
@@ -222,7 +226,7 @@ func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (do
 	}
 	x.request.ended = true
 	trailers := &ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestTrailers{RequestTrailers: &ext.TrailersResponse{}}}
-	if x.attempt.inspector.Streams() {
+	if x.attempt.streams {
 		// Policy did not see these, so they do not pass.
 		mutation := &ext.HeaderMutation{}
 		for _, f := range fieldsOf(m.Trailers) {
@@ -235,7 +239,7 @@ func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (do
 	if !x.attempt.trailers(ctx, fieldsOf(m.Trailers)) {
 		return x.refuse()
 	}
-	if err := x.attempt.inspector.Trailers(fieldsOf(m.Trailers)); err != nil {
+	if err := x.attempt.reader.Trailers(fieldsOf(m.Trailers)); err != nil {
 		x.attempt.refuseError(ctx, err)
 		return x.refuse()
 	}
@@ -266,39 +270,69 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 		Response:        &ext.ProcessingResponse_RequestHeaders{RequestHeaders: head},
 		DynamicMetadata: operationMetadata(a.Op.ID),
 	}, 0)
-	if body := a.inspector.Body(); len(body) > 0 || x.request.ended && !x.request.headOnly && trailers == nil {
-		x.sendRequestBody(body, trailers == nil)
-	}
+	body := a.request.Body
 	a.forward()
+	x.sendRead(body, trailers)
+	return false, nil
+}
+
+// sendRead sends the body that was read, and the trailers after it; nil where there are none.
+func (x *exchange) sendRead(body Body, trailers *ext.ProcessingResponse) {
+	if m, ok := body.From.(InMemory); ok || body.Size == 0 {
+		if len(m) > 0 || x.request.ended && !x.request.headOnly && trailers == nil {
+			x.sendRequestBody(m, trailers == nil)
+		}
+		if trailers != nil {
+			x.say(&x.out.request, trailers, 0)
+		}
+		return
+	}
+	go guard.Func("a body that is spooled", func() { x.sendSpool(body, trailers) })()
+}
+
+// sendSpool sends a body piece by piece, each when the one before it has gone.
+func (x *exchange) sendSpool(body Body, trailers *ext.ProcessingResponse) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	defer guard.Catch("a body that is spooled", func(guard.Panic) { _, _ = x.failed() })
+	for at := int64(0); at < body.Size; {
+		piece := make([]byte, min(maxPiece, body.Size-at))
+		if _, err := body.From.ReadAt(piece, at); err != nil && !errors.Is(err, io.EOF) {
+			x.server.lane.Log.Error("a body that was judged cannot be read again", "operation", x.attempt.Op.ID, "error", err)
+			_, _ = x.failed()
+			return
+		}
+		at += int64(len(piece))
+		x.sendRequestBody(piece, at == body.Size && trailers == nil)
+		if x.room(&x.out.request); x.out.gone || x.finished {
+			return
+		}
+	}
 	if trailers != nil {
 		x.say(&x.out.request, trailers, 0)
 	}
-	return false, nil
 }
 
 // requestMutation is what changes between the head that was judged and the one that the target gets: identity fields
 // go, the target's credential comes, and the length of a body that was held whole is stated.
 func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.HeaderMutation {
 	a := x.attempt
-	m := &ext.HeaderMutation{RemoveHeaders: a.inspector.Remove()}
+	m := &ext.HeaderMutation{RemoveHeaders: a.request.Remove}
 	if a.plan != nil {
-		for _, o := range a.inspector.Seen().Headers {
-			if web.RemovedForRedaction(a.Op.Verb, o.Name) {
-				m.RemoveHeaders = append(m.RemoveHeaders, o.Name)
-			}
-		}
+		remove, _ := a.request.Redacted() // fits has seen that there is no error
+		m.RemoveHeaders = append(m.RemoveHeaders, remove...)
 	}
 	if a.plan != nil || a.turning != nil || x.response.echo != nil || a.http.Cookies == cookie.Session {
 		m.RemoveHeaders = append(m.RemoveHeaders, "accept-encoding")
 	}
-	if a.cookie != "" {
-		m.SetHeaders = append(m.SetHeaders, setField("cookie", a.cookie))
+	for _, f := range a.request.Set {
+		m.SetHeaders = append(m.SetHeaders, setField(f.Name, f.Value))
 	}
 	if credential.Name != "" {
 		m.SetHeaders = append(m.SetHeaders, setField(credential.Name, credential.Value))
 	}
-	if x.request.ended && !x.request.headOnly && !trailers && !a.inspector.Streams() {
-		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.Itoa(len(a.inspector.Body()))))
+	if x.request.ended && !x.request.headOnly && !trailers && !a.streams {
+		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.FormatInt(a.request.Body.Size, 10)))
 	}
 	return m
 }
@@ -325,7 +359,7 @@ func pieces(body []byte, end bool, say func(m *ext.CommonResponse, bytes int)) {
 func (x *exchange) refuse() (done bool, err error) {
 	a := x.attempt
 	x.finish(a.outcomeOfHold(x.stream.Context()))
-	x.say(&x.out.answer, immediate(a.told(), a.Op.ID), 0)
+	x.say(&x.out.answer, immediate(a.reply(), a.Op.ID), 0)
 	return true, nil
 }
 
@@ -383,7 +417,7 @@ func (x *exchange) close() {
 func (x *exchange) outcome(result gate.Result) gate.Outcome {
 	o := x.response.outcome()
 	o.Result = result
-	o.BytesIn = x.attempt.inspector.Seen().BodyBytes
+	o.BytesIn = x.attempt.received
 	o.Duration = x.server.lane.Now().Sub(x.attempt.Started)
 	if x.request.hash != nil {
 		o.RequestSHA256 = hex.EncodeToString(x.request.hash.Sum(nil))
@@ -430,16 +464,16 @@ func operationMetadata(id string) *structpb.Struct {
 	}}
 }
 
-func immediate(a *answer, id string) *ext.ProcessingResponse {
+func immediate(a *web.Reply, id string) *ext.ProcessingResponse {
 	m := &ext.HeaderMutation{}
-	for _, f := range a.fields {
+	for _, f := range a.Fields {
 		m.SetHeaders = append(m.SetHeaders, setField(f.Name, f.Value))
 	}
 	return &ext.ProcessingResponse{
 		Response: &ext.ProcessingResponse_ImmediateResponse{ImmediateResponse: &ext.ImmediateResponse{
-			Status:  &httptype.HttpStatus{Code: httptype.StatusCode(a.status)},
+			Status:  &httptype.HttpStatus{Code: httptype.StatusCode(a.Status)},
 			Headers: m,
-			Body:    a.body,
+			Body:    a.Body,
 			Details: "countersign",
 		}},
 		DynamicMetadata: operationMetadata(id),

@@ -65,7 +65,7 @@ func run(t *testing.T, name string, args ...string) []byte {
 var mayImport = map[string][]string{
 	"cmd/countersign":           {"extproc", "extproc/", "xds", "policies", "envoy"},
 	"examples/":                 {"extproc/extproctest"},
-	"extproc":                   {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/lane", "extproc/redact"},
+	"extproc":                   {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/lane", "extproc/problem", "extproc/redact"},
 	"extproc/approval/":         {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/datafile", "extproc/keyfile"},
 	"extproc/admin":             {"extproc/approval", "extproc/approval/webhook", "extproc/evidence/otlp", "extproc/gate", "extproc/guard", "extproc/identity", "extproc/lane", "extproc/supervisor", "xds"},
 	"extproc/approval/question": {"extproc/approval", "extproc/gate", "extproc/kind", "extproc/redact", "extproc/strict"},
@@ -86,6 +86,7 @@ var mayImport = map[string][]string{
 	"extproc/supervisor":        {"extproc/config", "extproc/datafile", "extproc/guard", "xds"},
 	"extproc/terminal":          {"extproc/gate"},
 	"extproc/policy":            {"extproc/yamlfile", "extproc/gate", "extproc/strict"},
+	"extproc/problem":           {"extproc/gate", "extproc/inspect/"},
 	"extproc/strict":            {"extproc/gate"},
 	"extproc/redact":            {"extproc/gate", "extproc/media"},
 	"xds":                       {"extproc/yamlfile", "extproc/loopback", "extproc/config", "extproc/guard"},

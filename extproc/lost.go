@@ -13,24 +13,29 @@ import (
 // Their status is what an agent goes by, so under a plan that cannot read them they keep it, with the fields that a redacted
 // answer has, and lose their body. The note in its place is ours.
 
-// losesBody reports whether an answer that may not be shown because of why passes without its body. A client of gRPC goes by
-// another status.
-func (x *exchange) losesBody(why error) bool {
+// noteOf returns what takes the place of the body of an answer that is withheld because of why. It returns false where all of
+// the answer is withheld.
+func (x *exchange) noteOf(why error) (web.Reply, bool) {
 	r := &x.response
-	if r.plan == nil || r.released || x.attempt.grpc || r.head == nil || !r.head.LosesBody() {
-		return false
+	if r.plan == nil || r.released || r.head == nil || !r.head.LosesBody() {
+		return web.Reply{}, false
 	}
 	var body *redact.Withheld
 	var head *web.Withheld
-	return errors.As(why, &body) || errors.As(why, &head) && head.OfBody
+	if !errors.As(why, &body) && (!errors.As(why, &head) || !head.OfBody) {
+		return web.Reply{}, false
+	}
+	detail := fmt.Sprintf("The target answered with status %d, which is what counts. The body of its answer was withheld: %s.", r.head.Status, why)
+	return x.attempt.refuser.Note(gate.Refusal{Problem: gate.Withheld, Detail: detail}, r.head.Status, x.attempt.Op.Context.RequestID)
 }
 
 // loseBody gives the body up. Nothing of it was passed on, and nothing will be. Envoy takes no body for the agent before it has some of
 // the target's, so until then the head waits for the note that goes with it.
-func (x *exchange) loseBody(why error) (done bool, err error) {
+func (x *exchange) loseBody(why error, note web.Reply) (done bool, err error) {
 	r := &x.response
 	r.stop()
-	if r.lost, r.held = why, nil; r.begun {
+	r.lost, r.held, r.note = why, nil, note
+	if r.begun {
 		x.sendNote(r.ended)
 	}
 	return false, nil
@@ -38,12 +43,10 @@ func (x *exchange) loseBody(why error) (done bool, err error) {
 
 // sendNote passes the head on, with a note for a body.
 func (x *exchange) sendNote(last bool) {
-	a, r := x.attempt, &x.response
-	detail := fmt.Sprintf("The target answered with status %d, which is what counts. The body of its answer was withheld: %s.", r.head.Status, r.lost)
-	note := problemOf(gate.Refusal{Problem: gate.Withheld, Detail: detail}, r.head.Status, a.Op.Context.RequestID)
-	length := len(note)
+	r := &x.response
+	length := len(r.note.Body)
 	x.release(true, &length)
-	x.sendResponseBody(note, last)
+	x.sendResponseBody(r.note.Body, last)
 }
 
 // passOver takes more of a body that was lost.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/identity"
-	"github.com/countersign/countersign/extproc/inspect/cookie"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/extproc/redact"
@@ -20,29 +19,34 @@ type attempt struct {
 	server *Server
 	http   *HTTP // of the resource; nil where there is none
 	call   call  // how Envoy asks
-	grpc   bool  // the request is a call of gRPC
 
+	reader   Reader   // until the request is sent on
+	streams  bool     // the body passes unseen
+	received int64    // bytes of the body
+	request  *Request // once it was read, until it is sent on
+
+	judged   int64  // what the request takes of the memory while it is judged, beside light
 	light    int64  // what of the operation's share of the memory is not of bodies
 	waiting  int64  // what of it waits to be sent to Envoy
 	decoding int64  // what it takes to undo the answer's coding
 	sent     []byte // the body that ext_authz has sent along, until it is read or refused
 
-	inspector *web.Inspector
-	plan      *redact.Plan // of an allowed operation; nil where nothing is redacted
-	asked     web.Asked    // of one whose answer is redacted
-	turning   *redact.Plan // turns URLs in an answer of which nothing is redacted; nil where none are
-	turn      web.Turn     // the target's URLs into those of the agent
+	plan    *redact.Plan // of an allowed operation; nil where nothing is redacted
+	asked   web.Asked    // of one whose answer is redacted
+	turning *redact.Plan // turns URLs in an answer of which nothing is redacted; nil where none are
+	turn    web.Turn     // the target's URLs into those of the agent
 
-	cookie  string   // the Cookie that the target gets, where the agent's was opened
-	secrets []string // the values in it
+	secrets []string // of the request that must not come back in the answer
 
-	refusal *answer // what the agent is told, once that was asked for
+	refuser Refuser
+	refused *web.Reply // nil until it was asked for
 }
 
 // newAttempt begins the operation that Envoy asks about.
 func (s *Server) newAttempt(st *lane.State, c call, fields []web.Field) *attempt {
-	a := &attempt{Attempt: s.lane.Attempt(st, "http", c.resource, contextOf(fields, c.peer)), server: s, call: c, grpc: web.IsGRPC(fields)}
+	a := &attempt{Attempt: s.lane.Attempt(st, "http", c.resource, contextOf(fields, c.peer)), server: s, call: c}
 	a.http = httpOf(a.Resource)
+	a.refuser = a.http.refuser(fields)
 	a.Connection, a.AnswersSeen = c.connection, c.seesAnswers()
 	return a
 }
@@ -80,15 +84,17 @@ func validTraceParent(s string) bool {
 
 // head identifies the agent and reads the head of its request. It returns false once the attempt is refused.
 func (a *attempt) head(ctx context.Context, fields []web.Field) bool {
-	if a.http == nil {
+	if a.http == nil || a.http.Reader == nil {
 		return a.refuse(ctx, gate.Refusal{Problem: gate.Denied, Detail: "This gateway has no resource for this request."})
 	}
-	a.inspector = web.New(a.http.Web)
+	a.reader = a.http.Reader(a.Resource.Name)
 	if !a.identify(ctx, fields) {
 		return false
 	}
-	err := a.inspector.Head(fields)
-	a.describe()
+	head, err := a.reader.Head(fields)
+	a.Op.Verb = gate.Recorded(head.Verb, gate.MaxClaimed)
+	a.Op.Target = gate.Recorded(redact.MaskText(head.Target), gate.MaxRecorded)
+	a.streams = head.Streams
 	if most := a.http.MaxHead; most > 0 && headBytes(fields) > most { // Envoy's own limit is that of the listener
 		return a.refuse(ctx, gate.Refusal{Problem: gate.TooLarge, Detail: fmt.Sprintf("The request's header fields are larger than the %d bytes that this resource accepts. Send fewer, or shorter ones.", most)})
 	}
@@ -103,13 +109,6 @@ func headBytes(fields []web.Field) (n int64) {
 		n += int64(len(f.Name) + len(f.Value))
 	}
 	return n
-}
-
-// describe tells the operation what is known of the request by now, fit for a record.
-func (a *attempt) describe() {
-	seen := a.inspector.Seen()
-	a.Op.Verb = gate.Recorded(seen.Method, gate.MaxClaimed)
-	a.Op.Target = gate.Recorded(redact.MaskText(seen.Path), gate.MaxRecorded)
 }
 
 func (a *attempt) identify(ctx context.Context, fields []web.Field) bool {
@@ -146,9 +145,6 @@ func (a *attempt) identify(ctx context.Context, fields []web.Field) bool {
 // decide asks the gate about the whole request. It returns the credential to forward with and true where the operation
 // is allowed.
 func (a *attempt) decide(ctx context.Context) (credential web.Field, allowed bool) {
-	if !a.decode(ctx) || !a.take(ctx, a.light+a.inspector.Weight()) {
-		return credential, false
-	}
 	credential, ready := a.ready(ctx)
 	return credential, ready && a.Decide(ctx, a) && a.prepare()
 }
@@ -157,17 +153,18 @@ func (a *attempt) decide(ctx context.Context) (credential web.Field, allowed boo
 //
 //go:noinline
 func (a *attempt) ready(ctx context.Context) (credential web.Field, ready bool) {
-	request, err := a.inspector.Request()
+	request, err := a.reader.Request(a.Op.Principal, func(bytes int64) bool {
+		a.judged = bytes
+		return a.take(ctx, a.light+bytes)
+	})
+	if a.Refused() {
+		return credential, false // there was no room
+	}
 	if err != nil {
 		return credential, a.refuseError(ctx, err)
 	}
-	if request.HasField("access_token") {
-		return credential, a.refuse(ctx, gate.Refusal{Problem: gate.Unreadable, Detail: "The request has an access token in its body beside the one in its header. Send one, as Authorization: Bearer."})
-	}
-	if err := a.openCookies(request); err != nil {
-		return credential, a.refuseError(ctx, err)
-	}
-	a.Op.Detail, a.Op.Named, a.Op.Fits = request, request.Approval, a.fits
+	a.request, a.secrets = request, request.Secrets
+	a.Op.Detail, a.Op.Named, a.Op.Fits = request.Detail, request.Approval, a.fits
 	if a.http.Credential != nil {
 		if credential, err = a.http.Credential.Field(); err != nil {
 			a.server.lane.Log.Error("the target's credential cannot be read", "resource", a.Resource.Name, "error", err)
@@ -197,12 +194,11 @@ func (a *attempt) prepare() bool {
 	if a.plan = plan; !plan.Redacts() {
 		a.plan, a.turning = nil, plan
 	}
-	r, ok := a.Op.Detail.(*web.Request)
-	if ok && a.plan != nil {
-		a.asked = web.NewAsked(strings.Clone(r.Authority), strings.Clone(r.Target))
+	if a.plan != nil {
+		a.asked = web.NewAsked(strings.Clone(a.request.Authority), strings.Clone(a.request.Target))
 	}
-	if ok && a.call.seesAnswers() && r.Method != "CONNECT" {
-		a.turn = a.http.Target.For(r.Scheme, r.Authority)
+	if a.call.seesAnswers() && a.Op.Verb != "CONNECT" {
+		a.turn = a.http.Target.For(a.request.Scheme, a.request.Authority)
 	}
 	return true
 }
@@ -223,15 +219,11 @@ func (a *attempt) fits(v gate.Verdict) error {
 	if !a.call.seesAnswers() {
 		return &gate.Unfit{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, and answers of this resource do not pass through the gateway, so the operation was refused. Repeating it will not help."}
 	}
-	request, ok := a.Op.Detail.(*web.Request)
-	if !ok {
+	if a.request.Redacted == nil {
 		return &gate.Unfit{Problem: gate.Denied, Detail: "Policy redacts the answer to this operation, which cannot be done, so it was refused."}
 	}
-	if name, found := request.Condition(); found {
-		return &gate.Unfit{Problem: gate.Denied, Detail: fmt.Sprintf(
-			"Policy redacts the answer to this operation, so whether the condition in the field %q holds must not show, and without it the request would be another. Nothing was done. Send the request without the condition.", name)}
-	}
-	return nil
+	_, err := a.request.Redacted()
+	return err
 }
 
 func (a *attempt) refuseError(ctx context.Context, err error) bool {
@@ -248,23 +240,21 @@ func (a *attempt) refuse(ctx context.Context, refusal gate.Refusal) bool {
 	return a.Refuse(ctx, refusal)
 }
 
-// told is what the agent is sent, once the attempt is refused.
-func (a *attempt) told() *answer {
-	if a.refusal == nil {
-		a.refusal = render(a.Refusal(), a.Op.Context.RequestID, a.Challenge(), a.grpc)
+// reply is what the agent is sent, once the attempt is refused.
+func (a *attempt) reply() *web.Reply {
+	if a.refused == nil {
+		reply := a.refuser.Refuse(a.Refusal(), a.Op.Context.RequestID, a.Challenge())
+		a.refused = &reply
 	}
-	return a.refusal
+	return a.refused
 }
 
 // outcomeOfRefusal is how a refused attempt ended.
 func (a *attempt) outcomeOfRefusal() gate.Outcome {
-	o := gate.Outcome{Result: gate.Refused, Problem: a.Refusal().Problem, Status: a.told().status, Duration: a.server.lane.Now().Sub(a.Started)}
-	if a.inspector != nil {
-		o.BytesIn = a.inspector.Seen().BodyBytes
-	}
+	o := gate.Outcome{Result: gate.Refused, Problem: a.Refusal().Problem, Status: a.reply().Status, BytesIn: a.received, Duration: a.server.lane.Now().Sub(a.Started)}
 	if a.Op.Verb != "HEAD" {
-		o.BytesOut = int64(len(a.told().body))
-		o.BodySHA256 = sum(a.told().body)
+		o.BytesOut = int64(len(a.reply().Body))
+		o.BodySHA256 = sum(a.reply().Body)
 	}
 	return o
 }
@@ -277,19 +267,4 @@ func (a *attempt) outcomeOfHold(ctx context.Context) gate.Outcome {
 		o.Result, o.Reason, o.Status, o.BytesOut, o.BodySHA256 = gate.ClientGone, reason, 0, 0, ""
 	}
 	return o
-}
-
-// openCookies opens what the agent sent, for the target, before policy is asked.
-func (a *attempt) openCookies(r *web.Request) (err error) {
-	value, _ := r.Headers.Get("cookie")
-	fields, _ := value.([]string)
-	if a.http.Cookies != cookie.Session || len(fields) == 0 {
-		return nil
-	}
-	var unknown *cookie.Unknown
-	a.cookie, a.secrets, err = a.cookieBox().Open(fields)
-	if errors.As(err, &unknown) {
-		return &web.Error{Problem: gate.Unreadable, Detail: fmt.Sprintf("The request has a cookie %q that this gateway did not give to this agent for this resource, so it was refused. Nothing was done. Leave it out, and begin a session at the target again if one is needed.", unknown.Name)}
-	}
-	return err
 }

@@ -143,4 +143,5 @@ func (x *exchange) finishSending() {
 	}
 	x.waiting(r, -r.bytes)
 	x.out.gone = true
+	x.out.moved.Broadcast()
 }

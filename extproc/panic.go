@@ -20,7 +20,7 @@ var errFailed = status.Error(codes.Internal, "countersign: a part of the gateway
 // failed ends an attempt in which the gateway failed. passed says that the request may be with the target.
 func (a *attempt) failed(passed bool) gate.Outcome {
 	a.Failed(passed)
-	a.refusal = nil
+	a.refused = nil
 	o := a.outcomeOfRefusal()
 	o.Result, o.Reason = gate.GatewayFailed, "a part of the gateway failed (a panic: see the alarm)"
 	return o
@@ -42,7 +42,7 @@ func (x *exchange) failed() (done bool, err error) {
 		o.Reason, o.Problem = refusal.Reason, refusal.Problem
 	}
 	x.finish(o)
-	x.say(&x.out.answer, immediate(a.told(), a.Op.ID), 0) // resets a stream whose answer has begun
+	x.say(&x.out.answer, immediate(a.reply(), a.Op.ID), 0) // resets a stream whose answer has begun
 	return true, nil
 }
 

@@ -62,8 +62,9 @@ type response struct {
 	released bool // the head went to the agent
 	ended    bool
 
-	lost   error // why the agent gets a note in the place of the body; nil where it gets the body
-	unread int64 // bytes of a lost body
+	lost   error     // why the agent gets a note in the place of the body; nil where it gets the body
+	note   web.Reply // that note
+	unread int64     // bytes of a lost body
 
 	local bool // the answer is Envoy's own: the target gave none
 	hash  hash.Hash
@@ -218,8 +219,8 @@ func (x *exchange) release(whole bool, length *int) {
 	m := &ext.HeaderMutation{}
 	x.rewriteFields(r.head.Fields, m, func(i int) bool { return x.clean(i, whole) })
 	x.cookies(r.head.Fields, m)
-	if r.lost != nil {
-		m.SetHeaders = append(m.SetHeaders, setField("content-type", problemType))
+	for _, f := range r.note.Fields {
+		m.SetHeaders = append(m.SetHeaders, setField(f.Name, f.Value))
 	}
 	if length != nil {
 		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.Itoa(*length)))
@@ -450,8 +451,8 @@ func (x *exchange) result() gate.Result {
 // stream after that, which Envoy passes on to the agent as a reset. A redirect or an error whose head is held loses its body only.
 func (x *exchange) withhold(why error) (done bool, err error) {
 	a, r := x.attempt, &x.response
-	if x.losesBody(why) {
-		return x.loseBody(why)
+	if note, ok := x.noteOf(why); ok {
+		return x.loseBody(why, note)
 	}
 	reason := why.Error()
 	if r.released {
@@ -461,18 +462,18 @@ func (x *exchange) withhold(why error) (done bool, err error) {
 		x.finish(o)
 		return true, status.Error(codes.Aborted, "countersign: the answer was withheld: "+reason)
 	}
-	told := "The target's answer was withheld"
+	detail := "The target's answer was withheld"
 	var known *web.Withheld
 	var unredactable *redact.Withheld
 	if errors.As(why, &known) || errors.As(why, &unredactable) {
-		told += ": " + reason
+		detail += ": " + reason
 	}
-	a.Tell(gate.Refusal{Problem: gate.Withheld, Detail: told + ". The operation itself may have been carried out."})
+	a.Tell(gate.Refusal{Problem: gate.Withheld, Detail: detail + ". The operation itself may have been carried out."})
 	o := x.outcome(gate.WithheldBy)
 	o.Reason, o.Problem = reason, gate.Withheld
-	o.Status, o.BytesOut, o.BodySHA256 = a.told().status, int64(len(a.told().body)), sum(a.told().body)
+	o.Status, o.BytesOut, o.BodySHA256 = a.reply().Status, int64(len(a.reply().Body)), sum(a.reply().Body)
 	x.finish(o)
-	x.say(&x.out.answer, immediate(a.told(), a.Op.ID), 0)
+	x.say(&x.out.answer, immediate(a.reply(), a.Op.ID), 0)
 	return true, nil
 }
 
@@ -489,6 +490,6 @@ func (x *exchange) tokenOver(why *identity.Refusal) {
 	passed := x.response.released
 	_, _ = x.withhold(&web.Withheld{Reason: fmt.Sprintf("the agent's token is not good any more (%s): %s, and this resource ends with it (end_with_token)", why.Reason, why.Detail)})
 	if passed { // Envoy breaks off an answer that it is to answer in another way
-		x.say(&x.out.answer, immediate(&answer{status: http.StatusBadGateway}, x.attempt.Op.ID), 0)
+		x.say(&x.out.answer, immediate(&web.Reply{Status: http.StatusBadGateway}, x.attempt.Op.ID), 0)
 	}
 }

@@ -37,27 +37,11 @@ func (a *attempt) take(ctx context.Context, n int64) bool {
 	return ok || a.refuse(ctx, refusal)
 }
 
-// decode undoes the coding of a compressed body. Until it is known what it stands for, that counts as the most that it can be.
-func (a *attempt) decode(ctx context.Context) bool {
-	most := a.inspector.Decoding()
-	if most == 0 {
-		return true
-	}
-	if !a.take(ctx, a.light+most) {
-		return false
-	}
-	if err := a.inspector.Decode(); err != nil {
-		return a.refuseError(ctx, err)
-	}
-	return true
-}
-
 // forward is called when the request is sent on: nothing of what was judged lives as long as the answer, which can stream for
 // hours.
 func (a *attempt) forward() {
 	a.Again()
-	a.Op.Detail = nil
-	a.inspector.Forget()
+	a.Op.Detail, a.reader, a.request = nil, nil, nil
 	if a.light = lane.Bytes; a.plan != nil || a.turning != nil {
 		a.light += answerBytes
 	}

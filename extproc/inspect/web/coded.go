@@ -31,7 +31,7 @@ func (i *Inspector) Decoding() int64 {
 		return 0
 	}
 	sent := int64(len(i.body))
-	return Held(sent+min(coding.Most(sent), i.opt.MaxBody)) + coding.Memory(i.coding)
+	return unjudged(sent+min(coding.Most(sent), i.opt.MaxBody)) + coding.Memory(i.coding)
 }
 
 // Decode undoes the coding of a body that has come whole. What is judged is what it stands for; what is sent on is what came.
@@ -54,7 +54,7 @@ func (i *Inspector) decode() error {
 		return unreadable("The request's body has, as it is sent, %s, which servers that do not look at Content-Encoding would read. Send it without Content-Encoding.", what)
 	}
 	i.sent, i.body = i.body, body
-	i.weight = i.weigh() + Held(int64(len(i.sent)))
+	i.weight = i.weigh() + unjudged(int64(len(i.sent)))
 	sum := sha256.Sum256(body)
 	i.request.DecodedSHA256, i.request.DecodedBytes = hex.EncodeToString(sum[:]), int64(len(body))
 	return nil

@@ -125,7 +125,7 @@ func TestWeightOfCompressedBodies(t *testing.T) {
 	if err := i.Write([]byte(sent)); err != nil {
 		t.Fatal(err)
 	}
-	if most := i.Decoding(); most < Held(1<<20) {
+	if most := i.Decoding(); most < unjudged(1<<20) {
 		t.Errorf("before it is decoded it counts as %d", most)
 	}
 	if err := i.Decode(); err != nil || i.Decoding() != 0 {
@@ -135,8 +135,8 @@ func TestWeightOfCompressedBodies(t *testing.T) {
 	if least := int64(perByteJudged*len(body) + perValue*20_000); weight < least {
 		t.Errorf("it weighs %d, and what it stands for %d", weight, least)
 	}
-	if _, err := i.Request(); err != nil || i.Weight() != weight || i.Held() < int64(len(sent)+len(body)) {
-		t.Errorf("%v; after it was read it weighs %d, and holds %d", err, i.Weight(), i.Held())
+	if _, err := i.Request(); err != nil || i.Weight() != weight || i.Holds(0) < int64(len(sent)+len(body)) {
+		t.Errorf("%v; after it was read it weighs %d, and holds %d", err, i.Weight(), i.Holds(0))
 	}
 	if i.Forget(); i.Body() != nil {
 		t.Error("it is kept when it was sent on")

@@ -20,6 +20,13 @@ type Response struct {
 	tunnel bool // the answer to a CONNECT
 }
 
+// Reply is an answer that the gateway gives itself, in the place of the target's.
+type Reply struct {
+	Status int
+	Fields []Field
+	Body   []byte
+}
+
 // Withheld says why an answer must not be shown. The agent is told, so the reason has nothing of the answer in it.
 type Withheld struct {
 	Reason string

@@ -11,11 +11,13 @@ const (
 	perValue      = 180
 )
 
-// Held is about how many bytes of memory a body of n bytes takes while it comes.
-func Held(n int64) int64 { return perByteHeld * n }
+// unjudged is about how many bytes of memory a body of n bytes takes while it comes, and while it waits for people.
+func unjudged(n int64) int64 { return perByteHeld * n }
 
-// Held is about how many bytes of memory the body takes while it waits for people: what came, and what was made of it.
-func (i *Inspector) Held() int64 { return Held(max(i.request.BodyBytes, i.request.DecodedBytes)) }
+// Holds is about how many bytes of memory the body takes with n more bytes of it: what came, and what was made of it.
+func (i *Inspector) Holds(n int64) int64 {
+	return unjudged(max(i.request.BodyBytes+n, i.request.DecodedBytes))
+}
 
 // Weight is about how many bytes of memory the request takes at most while it is read and judged, beside its head.
 func (i *Inspector) Weight() int64 {

@@ -26,15 +26,20 @@ var Kind = kind.Kind{
 // own makes what Envoy's services need of a resource.
 func own(c config.Resource, s kind.Shared, out *lane.Resource) {
 	r := c.(*config.HTTP) //nolint:forcetypeassert // made by config.KindHTTP
-	own := &extproc.HTTP{
-		Web: web.Options{
+	by := &reading{
+		Options: web.Options{
 			Cookies: r.Cookies != "remove",
 			MaxBody: int64(r.Limits.RequestBody), MaxValues: r.Limits.Values, ExactNumbers: r.Numbers == "exact",
 			Stream: r.Body == "stream", Paths: r.Paths, Upgrades: r.Upgrades,
 			Volatile: r.VolatileHeaders, Identity: r.IdentityHeaders, Methods: r.Methods,
 		},
+		sessions: r.Cookies == "session", secret: s.SessionKey,
+	}
+	own := &extproc.HTTP{
+		Reader:       by.reader,
+		ReadBy:       by,
+		Refuser:      extproc.Problems,
 		PassResponse: r.PassesAnswers(),
-		StreamBody:   r.Body == "stream",
 		ByAuthz:      r.Attach == "ext_authz",
 
 		RewriteURLs:     *r.RewriteURLs,

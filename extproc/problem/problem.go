@@ -1,4 +1,5 @@
-package extproc
+// Package problem writes refusals as application/problem+json (RFC 9457), for clients of HTTP and for those of gRPC.
+package problem
 
 import (
 	"net/http"
@@ -11,15 +12,53 @@ import (
 	"github.com/countersign/countersign/extproc/inspect/web"
 )
 
-// ProblemPrefix begins the `type` of every refusal (RFC 9457).
-const ProblemPrefix = "urn:countersign:problem:"
+// Prefix begins the `type` of every refusal.
+const Prefix = "urn:countersign:problem:"
 
-// answer is a refusal as an HTTP answer.
-type answer struct {
-	status int
-	fields []web.Field
-	body   []byte
+// ContentType is that of a refusal.
+const ContentType = "application/problem+json"
+
+// JSON refuses to clients of HTTP.
+type JSON struct{}
+
+// Refuse writes a refusal. One whose problem has no status here says that the gateway is unavailable.
+func (JSON) Refuse(r gate.Refusal, requestID, challenge string) web.Reply {
+	code, known := statuses[r.Problem]
+	if !known {
+		r.Problem, code = gate.Unavailable, http.StatusServiceUnavailable
+	}
+	reply := write(r, code, requestID)
+	reply.Fields = append(reply.Fields, web.Field{Name: "cache-control", Value: "no-store"})
+	if r.Problem == gate.Unauthenticated {
+		reply.Fields = append(reply.Fields, web.Field{Name: "www-authenticate", Value: challenge})
+	}
+	if wait := retryAfter[r.Problem]; wait != "" {
+		reply.Fields = append(reply.Fields, web.Field{Name: "retry-after", Value: wait})
+	}
+	return reply
 }
+
+// Note writes why a body was withheld.
+func (JSON) Note(r gate.Refusal, status int, requestID string) (web.Reply, bool) {
+	return write(r, status, requestID), true
+}
+
+// GRPC refuses to clients of gRPC: it adds the status that they go by. Envoy makes the rest of what they want.
+type GRPC struct{}
+
+// Refuse writes a refusal.
+func (GRPC) Refuse(r gate.Refusal, requestID, challenge string) web.Reply {
+	reply := JSON{}.Refuse(r, requestID, challenge)
+	code, known := grpcStatuses[r.Problem]
+	if !known {
+		code = codes.Unavailable
+	}
+	reply.Fields = append(reply.Fields, web.Field{Name: "grpc-status", Value: strconv.Itoa(int(code))})
+	return reply
+}
+
+// Note writes nothing: a client of gRPC goes by a status that comes after the body.
+func (GRPC) Note(gate.Refusal, int, string) (web.Reply, bool) { return web.Reply{}, false }
 
 // statuses are the HTTP statuses of refusals.
 var statuses = map[gate.Problem]int{
@@ -50,39 +89,14 @@ var grpcStatuses = map[gate.Problem]codes.Code{
 // retryAfter is when an agent may try again, in seconds. People take longer than machines.
 var retryAfter = map[gate.Problem]string{gate.Unavailable: "5", gate.ApprovalPending: "15"}
 
-// render writes a refusal as application/problem+json, and for a call of gRPC its status too: Envoy makes the rest of what
-// gRPC wants. challenge is the WWW-Authenticate value of an unauthenticated one.
-func render(r gate.Refusal, requestID, challenge string, grpc bool) *answer {
-	code, known := statuses[r.Problem]
-	if !known {
-		r.Problem, code = gate.Unavailable, http.StatusServiceUnavailable
-	}
-	a := &answer{status: code, body: problemOf(r, code, requestID), fields: []web.Field{
-		{Name: "content-type", Value: problemType},
-		{Name: "cache-control", Value: "no-store"},
-	}}
-	if r.Problem == gate.Unauthenticated {
-		a.fields = append(a.fields, web.Field{Name: "www-authenticate", Value: challenge})
-	}
-	if grpc {
-		a.fields = append(a.fields, web.Field{Name: "grpc-status", Value: strconv.Itoa(int(grpcStatuses[r.Problem]))})
-	}
-	if wait := retryAfter[r.Problem]; wait != "" {
-		a.fields = append(a.fields, web.Field{Name: "retry-after", Value: wait})
-	}
-	return a
-}
-
-const problemType = "application/problem+json"
-
-// problemOf is a refusal as the body of an answer with that status.
-func problemOf(r gate.Refusal, code int, requestID string) []byte {
+// write makes a reply with that status.
+func write(r gate.Refusal, status int, requestID string) web.Reply {
 	b := append(make([]byte, 0, 512), `{"type":`...)
-	b = gate.AppendText(b, ProblemPrefix+string(r.Problem))
+	b = gate.AppendText(b, Prefix+string(r.Problem))
 	b = append(b, `,"title":`...)
 	b = gate.AppendText(b, r.Problem.Title())
 	b = append(b, `,"status":`...)
-	b = strconv.AppendInt(b, int64(code), 10)
+	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(b, `,"detail":`...)
 	b = gate.AppendText(b, r.Detail)
 	b = append(b, `,"request_id":`...)
@@ -104,5 +118,5 @@ func problemOf(r gate.Refusal, code int, requestID string) []byte {
 		b = gate.AppendText(b, p.Expires.UTC().Format(time.RFC3339))
 		b = append(b, '}')
 	}
-	return append(b, "}\n"...)
+	return web.Reply{Status: status, Fields: []web.Field{{Name: "content-type", Value: ContentType}}, Body: append(b, "}\n"...)}
 }
