@@ -191,8 +191,14 @@
 // [Server.StreamAccessLogs] takes what Envoy did. Each entry becomes a transit record, so that evidence.Verify can hold what
 // passed against what was decided, and it ends the operations whose answers do not come by here or whose streams broke off.
 //
-// Refusals are application/problem+json, in words that a developer or a language model can act on, and never a policy's
-// internals. A panic is one operation's: that is refused, and
+// What HTTP carries is of more than one kind, and each reads and refuses in its own way. A [Reader] makes an operation of a request,
+// and says what of it goes to the target; a [Refuser] writes what the agent gets in the place of an answer. [HTTP] has both, and
+// the kind sets them. Here is only what Envoy calls: carried.go has the two interfaces, http.go and outgoing.go ext_proc's requests,
+// response.go, fields.go and lost.go its answers, authz.go and connect.go ext_authz, clock.go its time, accesslog.go and targets.go
+// what Envoy tells afterwards, operation.go, weight.go and hold.go what all of these share.
+//
+// Package [github.com/countersign/countersign/extproc/problem] writes refusals as application/problem+json, and for gRPC with its
+// status, in words that a developer or a language model can act on, and never a policy's internals. A panic is one operation's: that is refused, and
 // recorded as the gateway's failure. Package [github.com/countersign/countersign/extproc/guard] keeps one in a goroutine or a
 // timer from ending the process.
 //

@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"hash"
-	"io"
 	"strconv"
 	"strings"
 	"sync"
@@ -297,7 +295,7 @@ func (x *exchange) sendSpool(body Body, trailers *ext.ProcessingResponse) {
 	defer guard.Catch("a body that is spooled", func(guard.Panic) { _, _ = x.failed() })
 	for at := int64(0); at < body.Size; {
 		piece := make([]byte, min(maxPiece, body.Size-at))
-		if _, err := body.From.ReadAt(piece, at); err != nil && !errors.Is(err, io.EOF) {
+		if n, err := body.From.ReadAt(piece, at); n < len(piece) {
 			x.server.lane.Log.Error("a body that was judged cannot be read again", "operation", x.attempt.Op.ID, "error", err)
 			_, _ = x.failed()
 			return
