@@ -135,7 +135,10 @@ func (x *exchange) passes(name string, i int, clean func(int) bool) bool {
 		return passage == web.Passes || passage == web.Searched && clean(i)
 	}
 	turnable := a.turning != nil && redact.IsJSON(r.head.ContentType) && r.unturned == "" && (r.stream != nil || a.Op.Verb == "HEAD")
-	return !(turnable && web.Derived(name)) && !(a.http.RewriteURLs && name == "alt-svc")
+	if turnable && web.Derived(name) {
+		return false
+	}
+	return !a.http.RewriteURLs || name != "alt-svc"
 }
 
 // cookies decides what becomes of the cookies among the fields of an answer's head.

@@ -184,7 +184,7 @@ func (x *exchange) tooLate() {
 		return
 	}
 	x.attempt.tooLate(x.stream.Context())
-	x.refuse()
+	_, _ = x.refuse()
 }
 
 func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool, err error) {

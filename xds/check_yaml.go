@@ -6,7 +6,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// place is where in the file a message stands.
+// Place is where in the file a message stands.
 type Place struct {
 	node *yaml.Node // nil when the file does not say it
 	line int

@@ -44,16 +44,19 @@ type Card struct {
 
 // The parts of a card.
 type (
+	// CardDemand is what a decision needs beyond the person who makes it.
 	CardDemand struct {
 		ACR    []Text `json:"acr"`
 		MaxAge int64  `json:"max_age"` // seconds
 	}
 
+	// CardHistory is what else the session has done.
 	CardHistory struct {
 		LeftOut    int        `json:"left_out"` // operations that came before these
 		Operations []CardPast `json:"operations"`
 	}
 
+	// CardPast is one earlier operation.
 	CardPast struct {
 		Result Text      `json:"result"`
 		Target Text      `json:"target"`
@@ -61,6 +64,7 @@ type (
 		Verb   Text      `json:"verb"`
 	}
 
+	// CardWhat is the operation.
 	CardWhat struct {
 		Detail       []CardRow `json:"detail"`
 		Labels       []CardRow `json:"labels"`
@@ -78,6 +82,7 @@ type (
 		Value Text   `json:"value"`
 	}
 
+	// CardWho is who asks, and for whom.
 	CardWho struct {
 		Actors     []CardParty `json:"actors"`
 		Agent      CardParty   `json:"agent"`
@@ -89,11 +94,13 @@ type (
 		Unclear    bool        `json:"unclear,omitzero"` // no approver can be told from whose operation it is, so that no approval will count
 	}
 
+	// CardParty is one end of a chain of acting.
 	CardParty struct {
 		Issuer  Text `json:"issuer"`
 		Subject Text `json:"subject"`
 	}
 
+	// CardAsk is one rule that asks.
 	CardAsk struct {
 		Approvers []Text `json:"approvers"`
 		Quorum    int    `json:"quorum"`

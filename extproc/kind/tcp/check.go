@@ -97,10 +97,10 @@ func asking(k *xds.Checker, a *authzv3.ExtAuthz, at xds.Place) {
 
 // proxied is about where connections go.
 func proxied(k *xds.Checker, p *proxyv3.TcpProxy, at xds.Place) {
-	switch name := p.GetCluster(); {
-	case name == "":
+	switch p.GetCluster() {
+	case "":
 		k.Problem(at, "where this connection leads is not one cluster, and a decision is for one target: name the cluster")
-	case name == xds.ServiceCluster:
+	case xds.ServiceCluster:
 		k.Problem(at.At("cluster"), "this leads agents to countersign's own services: lead it to a target")
 	}
 	if p.GetTunnelingConfig() != nil {
