@@ -236,6 +236,13 @@
 //	x-ms-range            removed  ext_proc   as if, but for other methods, where it says what is written, and stays
 //	(trailers)            removed  ext_authz  it does not show them: policy saw none, and the target gets none; ext_proc does so where a body streams
 //
+// # Kinds of resources
+//
+// Package [github.com/countersign/countersign/extproc/kind] says what the program asks of a kind of resource: its keys, what policy
+// and people see of an operation, what Envoy is to have, what a collector is told. A kind is a folder there and one value, and the
+// command has a list of them. Package [github.com/countersign/countersign/extproc/kind/http] is that of APIs, and package
+// [github.com/countersign/countersign/extproc/kind/tcp] the smallest: CONTRIBUTING.md shows with it how one is added.
+//
 // # Envoy's configuration
 //
 // Package [github.com/countersign/countersign/xds] makes Envoy's listeners, routes, clusters and secrets from the same
