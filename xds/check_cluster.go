@@ -160,8 +160,11 @@ func (k *Checker) networkFilters(chain *listenerv3.FilterChain, at Place) {
 		case *hcmv3.HttpConnectionManager:
 			k.scheme(inner, chain.GetTransportSocket(), at.At("typed_config"))
 		case *tcpv3.TcpProxy:
-			if name := inner.GetCluster(); name != ServiceCluster && !strings.HasPrefix(name, ServiceCluster+"-") {
-				k.Problem(at, "tcp_proxy to %q carries connections that countersign does not see: lead it to a cluster of countersign, or remove the listener", name)
+			switch name := inner.GetCluster(); {
+			case name == ServiceCluster:
+				k.Problem(at, "tcp_proxy to %q leads agents to countersign's own services, which give Envoy its keys: remove it", name)
+			case !strings.HasPrefix(name, ServiceCluster+"-"):
+				k.Problem(at, "tcp_proxy to %q carries connections that countersign does not see: remove the listener, or have it ask countersign", name)
 			}
 		default:
 			if kind := string(inner.ProtoReflect().Descriptor().FullName()); !slices.Contains(besideNetwork, kind) {

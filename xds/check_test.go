@@ -122,6 +122,18 @@ func TestCheckReportsWhatLeadsAround(t *testing.T) {
 `, `tcp_proxy to "target/payments"`,
 		},
 		{
+			"a second listener leads to our own services", "\n  clusters:\n    - name: countersign\n", `
+    - name: door
+      address: {socket_address: {address: 127.0.0.1, port_value: 9999}}
+      filter_chains:
+        - filters:
+            - name: tcp
+              typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: x, cluster: countersign}
+  clusters:
+    - name: countersign
+`, `tcp_proxy to "countersign" leads agents to countersign's own services`,
+		},
+		{
 			"a second listener has an HTTP connection manager without a filter", "\n  clusters:\n    - name: countersign\n", `
     - name: door
       address: {socket_address: {address: 127.0.0.1, port_value: 9999}}
