@@ -375,11 +375,27 @@ func (x *exchange) finish(o gate.Outcome) {
 		x.attempt.Forget()
 		x.endToken()
 	}
-	if x.out.sending {
-		x.ending = &o // recorded when what was said of it has been sent
+	if len(x.out.answer.messages) == 0 && x.out.last != &x.out.answer || !x.out.sending {
+		x.attempt.Finish(o)
 		return
 	}
-	x.attempt.Finish(o)
+	x.ending = &o // recorded when the answer has been sent
+	time.AfterFunc(endingTime, guard.Func("the end of an operation", func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.ended()
+	}))
+}
+
+// endingTime is how long a record of the end waits for the answer to be sent, where Envoy does not take it.
+const endingTime = time.Second
+
+// ended records the end that waits to be recorded.
+func (x *exchange) ended() {
+	if o := x.ending; o != nil {
+		x.ending = nil
+		x.attempt.Finish(*o)
+	}
 }
 
 // close is called when the stream has ended, for whatever reason.

@@ -68,10 +68,7 @@ func (x *exchange) send() {
 	defer func() {
 		x.out.sending = false
 		x.out.moved.Broadcast()
-		if o := x.ending; o != nil {
-			x.ending = nil
-			x.attempt.Finish(*o)
-		}
+		x.ended()
 	}()
 	for in := x.out.next(); in != nil; in = x.out.next() {
 		m := in.messages[0]
@@ -79,6 +76,9 @@ func (x *exchange) send() {
 		in.messages = in.messages[1:]
 		x.out.last = in
 		x.transmit(in, m)
+		if len(x.out.answer.messages) == 0 {
+			x.ended()
+		}
 		x.out.moved.Broadcast()
 	}
 }

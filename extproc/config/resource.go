@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -173,11 +172,15 @@ type unknown struct {
 
 // resource decodes one resource into the struct of its kind.
 func (d *decoder) resource(n *yaml.Node, key string, v reflect.Value) {
-	r := Resource(&unknown{})
-	if kind := scalarIn(n, "kind"); kind == "" {
+	r, kind := Resource(&unknown{}), scalarIn(n, "kind")
+	if kind == "" {
 		r = &HTTP{} // `kind` is required; what else is wrong is told beside that
-	} else if i := slices.IndexFunc(d.kinds, func(k Kind) bool { return k.Name == kind }); i >= 0 {
-		r = d.kinds[i].New()
+	}
+	nearest := 3 // a misspelt one is told too, and read as what was meant
+	for _, k := range d.kinds {
+		if distance := editDistance(kind, k.Name); kind != "" && distance < nearest {
+			r, nearest = k.New(), distance
+		}
 	}
 	d.decode(n, key, reflect.ValueOf(r).Elem())
 	v.Set(reflect.ValueOf(r))

@@ -165,7 +165,11 @@ func TestUnknownKidDoesNotHammer(t *testing.T) {
 			if n := atOnce.Load(); n < each-2*maxWaiting {
 				t.Errorf("%d of %d wait", each-n, each)
 			}
-			if n := v.order[0].keys.waiting; n > maxWaiting {
+			keys := v.order[0].keys
+			keys.mu.Lock()
+			n := keys.waiting
+			keys.mu.Unlock()
+			if n > maxWaiting {
 				t.Errorf("%d wait", n)
 			}
 			if got := reason(t, v, tokenOf(t, a, "k1", keyRSA())); got != "" || time.Since(now) > 0 {
