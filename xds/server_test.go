@@ -136,11 +136,13 @@ func TestAListenerWhosePortIsTaken(t *testing.T) {
 					}
 					return nil
 				})
-				conn, err := net.Dial("tcp", taken.Addr().String())
-				if err != nil {
-					t.Fatalf("the port is free, and nobody listens there: %v", err)
-				}
-				conn.Close()
+				extproctest.Await(t, "somebody who listens at the port, which is free", 20*time.Second, func(context.Context) error { // Envoy acknowledges first
+					conn, err := net.Dial("tcp", taken.Addr().String())
+					if err != nil {
+						return err
+					}
+					return conn.Close()
+				})
 			})
 		}
 	}
