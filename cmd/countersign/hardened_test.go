@@ -248,7 +248,14 @@ allow contains {"id": "looked"} if input.context.approval
 			if n := len(g.Target.Requests()); n != 0 {
 				t.Errorf("the target saw %d requests", n)
 			}
-			if a := ask(t, g.Gateway, "GET", "/v1/payments/7"); a.Status != 200 || !strings.Contains(string(a.Body), "[redacted]") || strings.Contains(string(a.Body), "987-65-4320") {
+			var a *story.Answer
+			extproctest.Await(t, "Envoy to have the new configuration", 20*time.Second, func(context.Context) error {
+				if a = ask(t, g.Gateway, "GET", "/v1/payments/7"); a.Status == 503 {
+					return fmt.Errorf("the identical request: %s", a.Body)
+				}
+				return nil
+			})
+			if a.Status != 200 || !strings.Contains(string(a.Body), "[redacted]") || strings.Contains(string(a.Body), "987-65-4320") {
 				t.Errorf("the identical request: %d %s", a.Status, a.Body)
 			}
 			reconcile(t, g.Gateway)
