@@ -142,7 +142,9 @@ func (c *Conversation) command(rest string) {
 	case "approve", "reject":
 		c.decide(name, argument)
 	case "expire":
-		time.Sleep(time.Until(c.expires)) //nolint:forbidigo // there is no event of it: that is the point
+		over, done := context.WithDeadline(context.Background(), c.expires) // the moment is the event
+		<-over.Done()
+		done()
 	case "leave":
 		c.speaker.Leave()
 	case "await":
