@@ -23,7 +23,7 @@ func (x *exchange) responseFields() error {
 		return errEcho
 	}
 	if r.plan == nil {
-		return nil
+		return x.looksWithin()
 	}
 	if err := r.head.Redactable(); err != nil {
 		return err

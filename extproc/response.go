@@ -49,6 +49,7 @@ type response struct {
 
 	head     *web.Response
 	decoder  *coding.Decoder // undoes its coding; nil where it has none, or passes in it
+	within   *within         // looks into one that passes in its coding; nil where nothing is looked for
 	searched []int           // the fields of head that pass where they have nothing of the body
 	beside   []string        // what of each of them is not the agent's own
 	stream   *redact.Stream  // nil until there are bytes to redact, and where no URLs are turned
@@ -75,6 +76,7 @@ type response struct {
 func (r *response) stop() {
 	r.wait()
 	r.decoder.Close()
+	r.within.close()
 }
 
 // wait ends the timer: what it waits for has come.
@@ -294,6 +296,9 @@ func (x *exchange) redactBody(body []byte, whole bool) (out []byte, err error) {
 	}
 	r.made += int64(len(out))
 	passed, found := r.echo.Write(out, whole && err == nil)
+	if !found {
+		passed, found = r.within.write(passed, whole && err == nil)
+	}
 	if found {
 		return nil, errEcho
 	}

@@ -4,7 +4,7 @@
 // It finds the credential as it stands and as targets write it out (see newForms), however it is cut into pieces, in what the
 // agent would get: in the body, header fields and trailers. So the target is not asked to encode its answer. It stops a target
 // that repeats the credential without thought. It does not stop one that wants to give it away: reversed, in parts (Range),
-// encoded twice, or in an encoding that was not asked for.
+// encoded twice, or in an encoding that nobody here knows.
 package echo
 
 import (
@@ -78,6 +78,9 @@ func (e *Finder) begun() int {
 	}
 	return most
 }
+
+// Holds reports whether what came so far ends with what may be the beginning of the credential.
+func (e *Finder) Holds() bool { return e != nil && e.held > 0 }
 
 // Text reports whether the value of a header or trailer field has the credential in it.
 func (e *Finder) Text(value string) bool {
