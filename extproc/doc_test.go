@@ -6,14 +6,14 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
-
-// people are the files, below the root, that name things of the code.
-var people = []string{"extproc/doc.go", "README.md", "SECURITY.md", "CONTRIBUTING.md"}
 
 // places are the packages that the tour names by their last element.
 var places = map[string]string{
@@ -63,13 +63,79 @@ func TestNamedTestsAreThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range people {
+	for _, file := range append(documents(t), "extproc/doc.go") {
 		for _, name := range tests.FindAllString(read(t, file), -1) {
 			if !there[name] {
 				t.Errorf("%s names %s, which is not there", file, name)
 			}
 		}
 	}
+}
+
+// documents are the tracked Markdown files.
+func documents(t *testing.T) []string {
+	t.Helper()
+	return slices.DeleteFunc(tracked(t), func(file string) bool { return !strings.HasSuffix(file, ".md") })
+}
+
+func TestReadmeIsForTheFirstHour(t *testing.T) {
+	if lines := strings.Count(read(t, "README.md"), "\n"); lines >= 500 {
+		t.Errorf("README.md has %d lines: what is not for the first hour belongs into a document beside its code", lines)
+	}
+}
+
+var (
+	fence   = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ +(.+)$`)
+)
+
+// Every link of a document to a file, a directory or a heading of the repository leads there.
+func TestLinksLeadSomewhere(t *testing.T) {
+	there := map[string]bool{}
+	for _, file := range tracked(t) {
+		for ; file != "."; file = path.Dir(file) {
+			there[file] = true
+		}
+	}
+	followed := 0
+	for _, file := range documents(t) {
+		for _, m := range link.FindAllStringSubmatch(fence.ReplaceAllString(read(t, file), ""), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			followed++
+			to, anchor, _ := strings.Cut(m[1], "#")
+			target := file
+			if to != "" {
+				target = path.Join(path.Dir(file), to)
+			}
+			if !there[target] || anchor != "" && !slices.Contains(anchors(t, target), anchor) {
+				t.Errorf("%s: %s leads nowhere", file, m[1])
+			}
+		}
+	}
+	if followed < 50 {
+		t.Errorf("only %d links were found", followed)
+	}
+}
+
+// anchors are the names by which a link reaches the headings of a document: small letters, a hyphen for a space, no punctuation.
+func anchors(t *testing.T, file string) []string {
+	t.Helper()
+	var list []string
+	for _, m := range heading.FindAllStringSubmatch(fence.ReplaceAllString(read(t, file), ""), -1) {
+		list = append(list, strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-', r == '_', unicode.IsLetter(r), unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, m[1]))
+	}
+	return list
 }
 
 func read(t *testing.T, file string) string {

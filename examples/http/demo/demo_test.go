@@ -17,7 +17,7 @@ func environ(name string) string {
 	return os.Getenv(name) //nolint:forbidigo // see above
 }
 
-// TestDemo plays the demo, with a binary under the race detector, and holds what README.md shows of it to what it is.
+// TestDemo plays the demo, with a binary under the race detector, and holds what documents show of it to what it is.
 func TestDemo(t *testing.T) {
 	var out strings.Builder
 	play(t, t.Context(), &terminal{w: &out}, extproctest.Build(t), environ, strings.NewReader(""))
@@ -32,8 +32,8 @@ func TestDemo(t *testing.T) {
 	unvaried := func(s string) string {
 		return strings.Join(strings.Fields(varying.ReplaceAllString(s, "0")), "\n") // lines break where numbers are longer
 	}
-	readmeHas(t, "demo", excerpt(t, out.String()), unvaried)
-	readmeHas(t, "demo refusal", refusal(t, out.String()), unvaried)
+	documentHas(t, "README.md", "demo", excerpt(t, out.String()), unvaried)
+	documentHas(t, "extproc/problem/README.md", "demo refusal", refusal(t, out.String()), unvaried)
 	if t.Failed() {
 		t.Log(out.String())
 	}

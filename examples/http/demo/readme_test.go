@@ -15,14 +15,14 @@ import (
 	"github.com/countersign/countersign/extproc/extproctest"
 )
 
-var update = flag.Bool("update", false, "write what README.md takes from here")
+var update = flag.Bool("update", false, "write what README.md and its like take from here")
 
 func TestReadmeHasEveryConfigurationKey(t *testing.T) {
 	reference, err := exec.CommandContext(t.Context(), extproctest.Build(t), "config", "reference").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	readmeHas(t, "config reference", strings.TrimSpace(string(reference)), func(s string) string { return s })
+	documentHas(t, "extproc/config/REFERENCE.md", "config reference", strings.TrimSpace(string(reference)), func(s string) string { return s })
 }
 
 // excerpt is what README.md shows of the demo: the parts whose titles begin with these, as far as they go.
@@ -76,14 +76,14 @@ func refusal(t *testing.T, out string) string {
 // varying is what differs from run to run: keys, tokens, digests, ids, sessions, times.
 var varying = regexp.MustCompile(`[0-9a-f]{64}|[A-Z2-7]{26}|[0-9a-f]{8}-[0-9a-f-]{27}|tok_[0-9a-f]+|\+[0-9a-f]{8}\+\S+|\d+T?[\d:.-]*Z?`)
 
-// readmeHas holds that the part of README.md between two markers is want, but for what varies.
-func readmeHas(t *testing.T, marker, want string, unvaried func(string) string) {
+// documentHas holds that the part of a document between two markers is want, but for what varies.
+func documentHas(t *testing.T, document, marker, want string, unvaried func(string) string) {
 	t.Helper()
 	root, err := extproctest.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(root, "README.md")
+	file := filepath.Join(root, document)
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func readmeHas(t *testing.T, marker, want string, unvaried func(string) string) 
 	before, rest, begins := strings.Cut(string(text), begin)
 	got, after, ends := strings.Cut(rest, end)
 	if !begins || !ends {
-		t.Fatalf("README.md has not both %q and %q", begin, end)
+		t.Fatalf("%s has not both %q and %q", document, begin, end)
 	}
 	if *update {
 		if err := os.WriteFile(file, []byte(before+begin+want+end+after), 0o644); err != nil {
@@ -101,6 +101,6 @@ func readmeHas(t *testing.T, marker, want string, unvaried func(string) string) 
 		return
 	}
 	if diff := cmp.Diff(unvaried(got), unvaried(want)); diff != "" {
-		t.Errorf("README.md is not up to date; go test ./examples/http/demo -update writes it (-README +now):\n%s", diff)
+		t.Errorf("%s is not up to date; go test ./examples/http/demo -update writes it (-document +now):\n%s", document, diff)
 	}
 }
