@@ -105,7 +105,7 @@ func strongest(redactions []gate.Redaction) []gate.Redaction {
 	slices.SortFunc(redactions, func(a, b gate.Redaction) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Detect, b.Detect), strength(b.With)-strength(a.With))
 	})
-	var out []gate.Redaction
+	out := redactions[:0]
 	for _, r := range redactions {
 		if n := len(out); n > 0 && out[n-1].Path == r.Path && out[n-1].Detect == r.Detect {
 			out[n-1].OnCard = out[n-1].OnCard && r.OnCard

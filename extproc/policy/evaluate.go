@@ -89,8 +89,10 @@ func (s *Set) judge(ctx context.Context, p *preparedPackage, input *ast.Term, no
 	if err := s.say(ctx, p.question, input, now, tracer, &sets); err != nil {
 		return gate.Verdict{}, err
 	}
-	if err := s.askAside(ctx, p, input, now, tracer, &sets); err != nil {
-		return gate.Verdict{}, err
+	if len(p.beside) > 0 {
+		if sets, err = s.askAside(ctx, p, input, now, tracer, sets); err != nil {
+			return gate.Verdict{}, err
+		}
 	}
 	return combine(sets[:]...)
 }

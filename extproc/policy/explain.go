@@ -118,7 +118,7 @@ func (s *Set) Explain(ctx context.Context, pkg string, input []byte) (Explanatio
 func (s *Set) said(ctx context.Context, p *preparedPackage, input *ast.Term, trace *sources) []Statement {
 	list := s.statements(ctx, p.question, input, trace)
 	a, inputs := p.asides(s.options.Kinds, input)
-	if a.question == nil || inputs == nil {
+	if a == nil {
 		return list
 	}
 	for in := range inputs {

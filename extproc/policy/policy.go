@@ -130,8 +130,8 @@ type preparedPackage struct {
 	name   string
 	kinds  []string // of resources that it rules on
 	uses   uses
-	digest string          // of all that it can depend on
-	beside map[place]aside // by the form of a body that did not come
+	digest string           // of all that it can depend on
+	beside map[place]*aside // by the form of a body that did not come; of those that a set can depend on
 }
 
 // question is a query for some sets.
@@ -245,7 +245,7 @@ func (s *Set) prepareAll(c *canon) (err error) {
 // prepare makes the query of a package: one variable for each set that it or global defines. A set that a rule defines is
 // there for every input, empty or not, so the query has exactly one answer.
 func (s *Set) prepare(name string) (*preparedPackage, error) {
-	p := &preparedPackage{name: name, uses: usesOf(s.compiler, name), beside: map[place]aside{}}
+	p := &preparedPackage{name: name, uses: usesOf(s.compiler, name), beside: map[place]*aside{}}
 	p.kinds, _ = s.options.kindsOf(name)
 	packages := []string{name, global}
 	if name == global {
@@ -268,8 +268,12 @@ func (s *Set) prepare(name string) (*preparedPackage, error) {
 			continue
 		}
 		for _, form := range []string{k.Body, k.Bodies} {
-			if p.beside[place{k.Name, form}], err = s.asideFor(sets, form, k.Bodies); err != nil {
+			a, err := s.asideFor(sets, form, k.Bodies)
+			if err != nil {
 				return nil, fmt.Errorf("prepare the query of %s about %s: %w", packageClause(name), form, err)
+			}
+			if a != nil {
+				p.beside[place{k.Name, form}] = a
 			}
 		}
 	}

@@ -21,11 +21,13 @@ import (
 
 // aside is what is asked of a body in the form that it did not come in.
 type aside struct {
-	*question      // of the sets that can depend on that form; nil where none can
+	*question      // of the sets that can depend on that form
 	allows    bool // an allow rule can hold because the form is not there
 }
 
-func (s *Set) asideFor(sets []said, form, list string) (a aside, err error) {
+// asideFor returns what is to be asked of form; nil where no set can depend on it.
+func (s *Set) asideFor(sets []said, form, list string) (*aside, error) {
+	var a aside
 	var depend []said
 	for _, set := range sets {
 		depends := false
@@ -40,10 +42,12 @@ func (s *Set) asideFor(sets []said, form, list string) (a aside, err error) {
 			depend = append(depend, set)
 		}
 	}
-	if len(depend) > 0 {
-		a.question, err = s.ask(depend)
+	if len(depend) == 0 {
+		return nil, nil
 	}
-	return a, err
+	var err error
+	a.question, err = s.ask(depend)
+	return &a, err
 }
 
 // reaches reports whether what f followed can depend on the form of a body. Rules that look at all of the input find each value
@@ -95,24 +99,22 @@ func (f *follower) holdsWithout(form string, root *ast.Rule) bool {
 	return holds
 }
 
-// asides are what is to be asked about input beside what it came as: its body in the other form, or in the other forms.
-func (p *preparedPackage) asides(kinds []Kind, input *ast.Term) (a aside, inputs iter.Seq[*ast.Term]) {
+// asides are what is to be asked about input beside what it came as: its body in the other form, or in the other forms. It is nil
+// where nothing is.
+func (p *preparedPackage) asides(kinds []Kind, input *ast.Term) (a *aside, inputs iter.Seq[*ast.Term]) {
 	for _, k := range kinds {
 		detail := memberOf(input, k.Name)
-		if k.Body == "" || detail == nil {
-			continue
-		}
-		instead := func(form, other string, value *ast.Term) *ast.Term {
-			return withMember(input, k.Name, withMember(withMember(detail, form, nil), other, value))
-		}
+		form, other, values := k.Bodies, k.Body, memberOf(detail, k.Bodies)
 		if body := memberOf(detail, k.Body); body != nil {
-			return p.beside[place{k.Name, k.Bodies}], func(yield func(*ast.Term) bool) { yield(instead(k.Body, k.Bodies, ast.ArrayTerm(body))) }
+			form, other, values = k.Body, k.Bodies, ast.ArrayTerm(ast.ArrayTerm(body))
 		}
-		if bodies := memberOf(detail, k.Bodies); bodies != nil {
-			return p.beside[place{k.Name, k.Body}], each(bodies, func(value *ast.Term) *ast.Term { return instead(k.Bodies, k.Body, value) })
+		if a = p.beside[place{k.Name, other}]; a != nil && values != nil {
+			return a, each(values, func(value *ast.Term) *ast.Term {
+				return withMember(input, k.Name, withMember(withMember(detail, form, nil), other, value))
+			})
 		}
 	}
-	return aside{}, nil
+	return nil, nil
 }
 
 // each are the inputs with each value of a list in its place. Equal values are one.
@@ -139,20 +141,20 @@ func each(values *ast.Term, input func(value *ast.Term) *ast.Term) iter.Seq[*ast
 // maxAsides is how many evaluations' time it may take to ask about all values of a body.
 const maxAsides = 10
 
-// askAside adds to sets what is said of the body in the form that it did not come in.
-func (s *Set) askAside(ctx context.Context, p *preparedPackage, input *ast.Term, now time.Time, tracer topdown.QueryTracer, sets *[2]Sets) error {
+// askAside is sets with what is said of the body in the form that it did not come in.
+func (s *Set) askAside(ctx context.Context, p *preparedPackage, input *ast.Term, now time.Time, tracer topdown.QueryTracer, sets [2]Sets) ([2]Sets, error) {
 	a, inputs := p.asides(s.options.Kinds, input)
-	if a.question == nil || inputs == nil {
-		return nil
+	if a == nil {
+		return sets, nil
 	}
 	end := s.options.Now().Add(maxAsides * s.options.Timeout)
 	for in := range inputs {
 		if s.options.Now().After(end) {
-			return fmt.Errorf("it took longer than %v to look at each value of the body", maxAsides*s.options.Timeout)
+			return sets, fmt.Errorf("it took longer than %v to look at each value of the body", maxAsides*s.options.Timeout)
 		}
 		var alone [2]Sets
 		if err := s.say(ctx, a.question, in, now, tracer, &alone); err != nil {
-			return err
+			return sets, err
 		}
 		for i := range sets {
 			sets[i].addAside(&alone[i])
@@ -162,12 +164,12 @@ func (s *Set) askAside(ctx context.Context, p *preparedPackage, input *ast.Term,
 		}
 		switch {
 		case len(sets[0].Deny)+len(sets[1].Deny) > 0:
-			return nil // and nothing outranks that
+			return sets, nil // and nothing outranks that
 		case len(sets[0].Ask)+len(sets[1].Ask) > maxElements:
-			return fmt.Errorf("the values of the body are asked about in more than %d ways", maxElements)
+			return sets, fmt.Errorf("the values of the body are asked about in more than %d ways", maxElements)
 		}
 	}
-	return nil
+	return sets, nil
 }
 
 // addAside takes in what is said of a body in another form: nothing of it allows.
