@@ -180,14 +180,14 @@ func (*sources) Config() topdown.TraceConfig { return topdown.TraceConfig{PlugLo
 
 func (s *sources) TraceEvent(e topdown.Event) {
 	rule, ok := e.Node.(*ast.Rule)
-	if !ok || e.Op != topdown.ExitOp || rule.Head.Key == nil || rule.Module == nil {
+	if !ok || e.Op != topdown.ExitOp || rule.Head.Key == nil {
 		return
 	}
-	place, ground := rulePlace(rule.Module, rule)
-	if !ground || len(place) != 3 || place[0] != "rules" || kindOf(place[2]) == notASet {
+	pkg, kind := setOf(rule)
+	if kind == notASet {
 		return
 	}
-	key := sourceKey(place[1], kindOf(place[2]), plugged(rule.Head.Key, e.Locals).Value)
+	key := sourceKey(pkg, kind, plugged(rule.Head.Key, e.Locals).Value)
 	at := Place{rule.Loc().File, rule.Loc().Row}
 	if !slices.Contains(s.found[key], at) {
 		s.found[key] = append(s.found[key], at)

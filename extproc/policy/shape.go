@@ -66,6 +66,18 @@ func rulePlace(module *ast.Module, rule *ast.Rule) (place []string, ground bool)
 	return place, true
 }
 
+// setOf is the set of data.rules.NAME that rule is of; notASet where it is of none.
+func setOf(rule *ast.Rule) (pkg string, kind setKind) {
+	if rule.Module == nil {
+		return "", notASet
+	}
+	place, ground := rulePlace(rule.Module, rule)
+	if !ground || len(place) != 3 || place[0] != "rules" {
+		return "", notASet
+	}
+	return place[1], kindOf(place[2])
+}
+
 // readRule takes in one rule under data.rules. It reports whether the rule is of a set and could be taken.
 func (s shape) readRule(rule *ast.Rule, place []string, ground bool, check func(gate.Redaction) error, test bool, problems *Problems) bool {
 	loc := rule.Loc()
