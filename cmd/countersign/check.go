@@ -11,8 +11,6 @@ import (
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/custody"
 	"github.com/countersign/countersign/extproc/identity"
-	"github.com/countersign/countersign/extproc/inspect/web"
-	"github.com/countersign/countersign/extproc/kind/http"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/extproc/terminal"
 	"github.com/countersign/countersign/xds"
@@ -88,35 +86,23 @@ func notes(c *config.Config, p *policy.Set) (list []string) {
 	if c.People != nil && c.Listen.Console == "" {
 		add("there are people and no listen.console: nobody can answer at this gateway")
 	}
-	for i := range c.Agents {
-		if untold(c, &c.Agents[i]) {
-			add("agents[%d] (%s): nobody can tell whether the person that one of its agents acts for is an approver of %s, so that no approval counts of what is done for a person: set people.kind to the kind of both, or people.claim and agents[%d].people_claim to claims that name the same person, and that only an administrator can change", i, c.Agents[i].Issuer, c.People.Issuer, i)
+	for i, agents := range issuersOf(c) {
+		if c.People != nil && !identity.TellsApart(agents, peopleOf(c.People)) {
+			add("agents[%d] (%s): nobody can tell whether the person that one of its agents acts for is an approver of %s, so that no approval counts of what is done for a person: set people.kind to the kind of both, or people.claim and agents[%d].people_claim to claims that name the same person, and that only an administrator can change", i, agents.Issuer, c.People.Issuer, i)
 		}
 	}
 	for _, r := range c.Resources {
-		r := r.Common()
-		if c.People == nil && p.MayAsk(r.Policy) {
-			add("resource %q: its rules may ask for a person, and without people that refuses with approval-unavailable", r.Name)
+		common := r.Common()
+		if c.People == nil && p.MayAsk(common.Policy) {
+			add("resource %q: its rules may ask for a person, and without people that refuses with approval-unavailable", common.Name)
 		}
-	}
-	for _, r := range config.Each[*config.HTTP](c) {
-		if (r.Response == "pass" || r.Attach == "ext_authz") && p.MayRedact(r.Policy) {
-			add("resource %q: its rules may redact, and its answers do not come by here, so that such a ruling refuses: set response: inspect and attach: ext_proc", r.Name)
-		}
-		if r.Body == "stream" && p.LooksAt(r.Policy, web.BodyMembers...) {
-			add("resource %q: its rules read the body, and with body: stream there is none to see", r.Name)
+		if k := kindOf(r); k.Notes != nil {
+			for _, note := range k.Notes(r, p) {
+				add("resource %q: %s", common.Name, note)
+			}
 		}
 	}
 	return append(list, custody.Readable(c)...)
-}
-
-// untold reports whether the agents of a can act for people who cannot be told from those who approve.
-func untold(c *config.Config, a *config.Agent) bool {
-	if c.People == nil || a.Kind != "oauth" && a.Kind != "entra" || a.PeopleClaim != "" && c.People.Claim != "" {
-		return false
-	}
-	directory := identity.Directory(identity.Issuer{Issuer: a.Issuer, Kind: kindOf(a.Kind)})
-	return directory == "" || directory != identity.Directory(peopleOf(c.People))
 }
 
 func checkPolicies(ctx context.Context, c *config.Config, tell func(any)) *policy.Set {
@@ -200,10 +186,10 @@ func checkParts(c *config.Config, tell func(any)) {
 	if _, err := xds.Resources(c, "check", envoyKinds()...); err != nil {
 		tell(fmt.Sprintf("%s: the Envoy configuration that this makes: %v", c.File(), err))
 	}
-	for _, r := range config.Each[*config.HTTP](c) {
-		if cr := r.Credential; cr != nil {
-			if _, err := http.NewCredential(cr).Field(); err != nil {
-				tell(fmt.Sprintf("%s: resource %q: credential: %v", c.File(), r.Name, err))
+	for _, r := range c.Resources {
+		if k := kindOf(r); k.Check != nil {
+			if err := k.Check(r); err != nil {
+				tell(fmt.Sprintf("%s: resource %q: %v", c.File(), r.Common().Name, err))
 			}
 		}
 	}

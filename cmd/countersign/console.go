@@ -64,7 +64,7 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 // peopleOf is the issuer of those who approve, as their tokens for the API are verified.
 func peopleOf(p *config.People) identity.Issuer {
 	return identity.Issuer{
-		Issuer: p.Issuer, Kind: kindOf(p.Kind), Clients: p.Clients, Audience: p.Audience, Algorithms: p.Algorithms,
+		Issuer: p.Issuer, Kind: issuerKind(p.Kind), Clients: p.Clients, Audience: p.Audience, Algorithms: p.Algorithms,
 		CAFile: string(p.CAFile), Insecure: p.Insecure, GroupsClaim: p.GroupsClaim, PersonClaim: p.Claim,
 	}
 }

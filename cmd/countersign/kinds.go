@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/countersign/countersign/extproc/config"
@@ -48,11 +47,7 @@ func envoyKinds() (list []xds.Kind) {
 	return list
 }
 
-// kindNamed is the kind that a resource says it is of.
-func kindNamed(name string) (kind.Kind, error) {
-	i := slices.IndexFunc(kinds, func(k kind.Kind) bool { return k.Config.Name == name })
-	if i < 0 {
-		return kind.Kind{}, fmt.Errorf("there is no kind %q of resource", name)
-	}
-	return kinds[i], nil
+// kindOf is the kind of a resource. A configuration that was loaded has no resource of another.
+func kindOf(r config.Resource) kind.Kind {
+	return kinds[slices.IndexFunc(kinds, func(k kind.Kind) bool { return k.Config.Name == r.Common().Kind })]
 }

@@ -90,7 +90,7 @@ func issuersOf(c *config.Config) []identity.Issuer {
 	issuers := make([]identity.Issuer, len(c.Agents))
 	for i, a := range c.Agents {
 		issuers[i] = identity.Issuer{
-			Issuer: a.Issuer, Audience: a.Audience, Algorithms: a.Algorithms, Kind: kindOf(a.Kind), Types: a.Types,
+			Issuer: a.Issuer, Audience: a.Audience, Algorithms: a.Algorithms, Kind: issuerKind(a.Kind), Types: a.Types,
 			CAFile: string(a.CAFile), JWKSFile: string(a.JWKSFile), Insecure: a.Insecure,
 			MaxLifetime: a.MaxLifetime.Std(), Skew: a.Skew.Std(), KeysMaxAge: a.KeysMaxAge.Std(),
 			Tenants: a.Tenants, Subjects: a.Subjects, Revoked: a.Revoked, Certificates: a.Certificates,
@@ -100,8 +100,8 @@ func issuersOf(c *config.Config) []identity.Issuer {
 	return issuers
 }
 
-// kindOf is the kind of an issuer as package identity calls it.
-func kindOf(configured string) string {
+// issuerKind is the kind of an issuer as package identity calls it.
+func issuerKind(configured string) string {
 	if configured == "oauth" {
 		return ""
 	}
@@ -125,11 +125,7 @@ func resourcesOf(c *config.Config, shared kind.Shared) map[string]*lane.Resource
 			Resource: gate.Resource{Name: b.Name, Kind: b.Kind, Labels: object, Policy: b.Policy},
 			Hold:     cmp.Or(b.Hold, c.Approvals.Hold).Std(),
 		}
-		k, err := kindNamed(b.Kind)
-		if err != nil {
-			panic(err) // a configuration has no other
-		}
-		k.Own(r, shared, out)
+		kindOf(r).Own(r, shared, out)
 		resources[b.Name] = out
 	}
 	return resources

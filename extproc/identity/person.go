@@ -77,6 +77,17 @@ func Directory(i Issuer) string {
 	}
 }
 
+// TellsApart reports whether the people whom agents of an issuer act for can be told from those of people: by a claim that both
+// configurations name, or because the ids of both are of one directory. Issuers of workloads and certificates name nobody whom
+// an agent acts for.
+func TellsApart(agents, people Issuer) bool {
+	if agents.Kind != "" && agents.Kind != "entra" || agents.PersonClaim != "" && people.PersonClaim != "" {
+		return true
+	}
+	directory := Directory(agents)
+	return directory != "" && directory == Directory(people)
+}
+
 // entraHosts are those of Entra ID and of its national clouds.
 var entraHosts = []string{"login.microsoftonline.com", "sts.windows.net", "ciamlogin.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn"}
 

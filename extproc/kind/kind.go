@@ -22,6 +22,12 @@ type Kind struct {
 
 	// Own gives r what is the kind's own: lane.Resource.Own, the fingerprint of what Envoy is to carry out for it, and the like.
 	Own func(c config.Resource, s Shared, r *lane.Resource)
+
+	// Check reads what serving the resource would read, and says what is wrong with it; nil where nothing is read.
+	Check func(c config.Resource) error
+
+	// Notes are what of the resource is right beside its rules, and may not be what was meant; nil where there is no such thing.
+	Notes func(c config.Resource, p *policy.Set) []string
 }
 
 // Card is how people who are asked are shown the detail of an operation. All of it is shown, whatever is said here.

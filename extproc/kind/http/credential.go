@@ -51,7 +51,7 @@ func (f *credentialFile) Field() (web.Field, error) {
 	return web.Field{Name: f.header, Value: f.value}, nil
 }
 
-// NewCredential is what a target wants to see, as it is configured.
-func NewCredential(c *config.Credential) extproc.Credential {
+// newCredential is what a target wants to see, as it is configured.
+func newCredential(c *config.Credential) extproc.Credential {
 	return &credentialFile{header: strings.ToLower(c.Header), path: string(c.ValueFile)}
 }

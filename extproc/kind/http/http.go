@@ -21,6 +21,8 @@ var Kind = kind.Kind{
 	Card:   kind.Card{First: []string{"body", "bodies", "form", "query"}, Unseen: unseen},
 	OTLP:   otlp.Kind{Protocol: "http", Verb: spanVerb, Operation: attributes, Result: resultAttributes},
 	Own:    own,
+	Check:  check,
+	Notes:  notes,
 }
 
 // own makes what Envoy's services need of a resource.
@@ -61,7 +63,7 @@ func own(c config.Resource, s kind.Shared, out *lane.Resource) {
 		own.MaxRedacted = config.DefaultResponseBody
 	}
 	if r.Credential != nil {
-		own.Credential = NewCredential(r.Credential)
+		own.Credential = newCredential(r.Credential)
 	}
 	out.Own, out.Fingerprint, out.EndWithToken = own, xds.Fingerprint(r), r.EndWithToken
 }
