@@ -257,7 +257,8 @@
 // is stopped last. With a bad configuration, policy or journal it does not start; while an issuer's keys are missing it is
 // not ready. A reload (SIGHUP, or a file that changed) builds all of the new state, Envoy's too, records it, replaces the old one
 // and then tells Envoy; where one of the first fails the old one stays, here and there. check, policy, envoy and evidence are the tools around it, which work on files and need no
-// running gateway; approvals is a client of the console's API.
+// running gateway; approvals is a client of the console's API (package
+// [github.com/countersign/countersign/extproc/console/client]).
 //
 // What the command wires has a package each. Package [github.com/countersign/countersign/extproc/custody] refuses files that
 // somebody else on the machine could change. Package [github.com/countersign/countersign/extproc/supervisor] runs Envoy.

@@ -72,6 +72,7 @@ var mayImport = map[string][]string{
 	"extproc/approval":          {"extproc/guard", "extproc/gate"},
 	"extproc/config":            {"extproc/yamlfile", "extproc/loopback", "extproc/inspect/", "extproc/redact"}, // what cannot be said in a configuration is known where it is read
 	"extproc/console":           {"extproc/keyfile", "extproc/loopback", "extproc/guard", "extproc/gate", "extproc/approval", "extproc/identity"},
+	"extproc/console/client":    {"extproc/loopback", "extproc/terminal", "extproc/approval"},
 	"extproc/custody":           {"extproc/config", "extproc/policy"},
 	"extproc/evidence":          {"extproc/guard", "extproc/gate", "extproc/datafile", "extproc/strict"},
 	"extproc/evidence/otlp":     {"extproc/guard", "extproc/gate", "extproc/evidence", "extproc/datafile", "extproc/keyfile"},

@@ -8,52 +8,9 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/console/client"
 	"github.com/countersign/countersign/extproc/terminal"
 )
-
-// shownRequest is a request as the API answers it, as far as the commands print it.
-type shownRequest struct {
-	ID         string          `json:"id"`
-	State      string          `json:"state"`
-	Created    time.Time       `json:"created"`
-	Expires    time.Time       `json:"expires"`
-	Grant      *time.Time      `json:"grant_expires"`
-	Reason     string          `json:"reason"`
-	Decisions  []shownDecision `json:"decisions"`
-	MayDecide  bool            `json:"may_decide"`
-	MayNot     string          `json:"may_not"`
-	URL        string          `json:"url"`
-	Card       json.RawMessage `json:"card"`
-	CardDigest string          `json:"card_digest"`
-
-	card *approval.Card
-}
-
-type shownDecision struct {
-	By struct {
-		Subject string `json:"subject"`
-	} `json:"by"`
-	Decision string    `json:"decision"`
-	Reason   string    `json:"reason"`
-	At       time.Time `json:"at"`
-}
-
-// readRequest reads a request and its card, which must be the one that its digest names: that digest is what an answer is
-// about, and the card is what is printed.
-func readRequest(raw json.RawMessage) (*shownRequest, error) {
-	var r shownRequest
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return nil, fmt.Errorf("read a request: %w", err)
-	}
-	if got := approval.CardDigest(r.Card); got != r.CardDigest {
-		return nil, fmt.Errorf("the card of request %s has the digest %s, and the console says %s: do not answer it", terminal.Line(r.ID), got, terminal.Line(r.CardDigest))
-	}
-	var err error
-	if r.card, err = approval.ReadCard(r.Card); err != nil {
-		return nil, fmt.Errorf("read the card of request %s, which this version of countersign cannot show whole: %w", terminal.Line(r.ID), err)
-	}
-	return &r, nil
-}
 
 // printJSON prints what the API answered on one line. What a terminal could act on, or show in another place than it stands,
 // is escaped; it is the same JSON, and a card, in which no such character is, keeps the bytes that its digest is of.
@@ -124,7 +81,7 @@ func left(t, now time.Time) string {
 }
 
 // standing is the state, and for how long it is so.
-func (r *shownRequest) standing(now time.Time) string {
+func standing(r *client.Request, now time.Time) string {
 	switch {
 	case r.State == "pending":
 		return "pending, " + left(r.Expires, now)
@@ -140,20 +97,20 @@ func printLine(w io.Writer, raw json.RawMessage, asJSON bool, now time.Time) err
 	if asJSON {
 		return printJSON(w, raw)
 	}
-	r, err := readRequest(raw)
+	r, err := client.Read(raw)
 	if err != nil {
 		return err
 	}
-	who := short(r.card.Who.Agent.Subject)
-	if p := r.card.Who.OnBehalfOf; p != nil {
+	who := short(r.Card.Who.Agent.Subject)
+	if p := r.Card.Who.OnBehalfOf; p != nil {
 		who += " for " + short(p.Subject)
 	}
-	what := r.card.What
+	what := r.Card.What
 	end := ""
 	if r.State == "pending" && !r.MayDecide {
 		end = "  (not yours to answer)"
 	}
-	_, err = fmt.Fprintf(w, "%s  %s  %s %s on %s  by %s%s\n", terminal.Line(r.ID), r.standing(now), short(what.Verb), short(what.Target), short(what.Resource), who, end)
+	_, err = fmt.Fprintf(w, "%s  %s  %s %s on %s  by %s%s\n", terminal.Line(r.ID), standing(r, now), short(what.Verb), short(what.Target), short(what.Resource), who, end)
 	return err
 }
 
@@ -165,11 +122,11 @@ func (l *lines) add(label, format string, args ...any) {
 }
 
 // printRequest prints the card, and what came of it: what, who and why first, then all that was judged.
-func printRequest(w io.Writer, r *shownRequest, now time.Time) error {
+func printRequest(w io.Writer, r *client.Request, now time.Time) error {
 	var l lines
-	card := r.card
+	card := r.Card
 	what := &card.What
-	l.add("request", "%s  (%s)", terminal.Line(r.ID), r.standing(now))
+	l.add("request", "%s  (%s)", terminal.Line(r.ID), standing(r, now))
 	l.add("asked", "%s, open until %s", clock(r.Created), clock(r.Expires))
 	l.add("card", "%s", terminal.Line(r.CardDigest))
 	l.WriteByte('\n')
@@ -246,7 +203,7 @@ func (l *lines) before(card *approval.Card) {
 	}
 }
 
-func (l *lines) answers(r *shownRequest) {
+func (l *lines) answers(r *client.Request) {
 	for _, d := range r.Decisions {
 		word := "approved"
 		if d.Decision != "approve" {
@@ -272,7 +229,7 @@ func (l *lines) answers(r *shownRequest) {
 }
 
 // outcome is what an answer has led to.
-func (r *shownRequest) outcome(decision string) string {
+func outcome(r *client.Request, decision string) string {
 	if decision == "approve" && r.State == "pending" {
 		return fmt.Sprintf("request %s is still pending: you approved it, and others have to, too", terminal.Line(r.ID))
 	}

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/countersign/countersign/extproc/console/client"
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
 )
@@ -79,7 +80,7 @@ func TestTheTerminalShowsTheWholeCard(t *testing.T) {
 func TestTheTerminalSaysThatNobodyCanBeTold(t *testing.T) {
 	for card, want := range map[string]bool{`{"who":{"unclear":true},"v":1}`: true, `{"who":{},"v":1}`: false} {
 		sum := sha256.Sum256([]byte(card))
-		r, err := readRequest(json.RawMessage(`{"id":"r-1","state":"pending","card":` + card + `,"card_digest":"` + hex.EncodeToString(sum[:]) + `"}`))
+		r, err := client.Read(json.RawMessage(`{"id":"r-1","state":"pending","card":` + card + `,"card_digest":"` + hex.EncodeToString(sum[:]) + `"}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,5 +205,28 @@ func TestWatchTellsWhatComesAndWhatBecameOfIt(t *testing.T) {
 	}})
 	if err := run(t.Context(), []string{"approvals", "watch", "--url", "http://" + g.console}, withToken(expired), nil, io.Discard, io.Discard); err == nil {
 		t.Error("an expired token watches")
+	}
+}
+
+// TestWatchTellsOfOthersBesideACardThatItDoesNot: a card that is not its digest's is told of as that, and keeps nobody from what
+// else is there.
+func TestWatchTellsOfOthersBesideACardThatItDoesNot(t *testing.T) {
+	t.Parallel()
+	request := func(id, digest string) string {
+		return `{"id":"` + id + `","state":"pending","card":{"v":1},"card_digest":"` + digest + `"}`
+	}
+	sum := sha256.Sum256([]byte(`{"v":1}`))
+	console := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/approvals/events" {
+			_, _ = io.WriteString(w, "event: reset\ndata: {}\n\nevent: end\ndata: {}\n\n")
+			return
+		}
+		_, _ = io.WriteString(w, `{"approvals":[`+request("newer", hex.EncodeToString(sum[:]))+`,`+request("older", strings.Repeat("0", 64))+`]}`)
+	}))
+	defer console.Close()
+	var out, errs bytes.Buffer
+	err := run(t.Context(), []string{"approvals", "watch", "--url", console.URL}, withToken("t"), nil, &out, &errs)
+	if err == nil || !strings.Contains(err.Error(), "has expired") || !strings.Contains(errs.String(), "the card of request older") || !strings.HasPrefix(out.String(), "newer  pending") {
+		t.Errorf("%v\n%s\n%s", err, &out, &errs)
 	}
 }

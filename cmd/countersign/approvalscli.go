@@ -1,31 +1,21 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/console/client"
 	"github.com/countersign/countersign/extproc/keyfile"
-	"github.com/countersign/countersign/extproc/loopback"
 	"github.com/countersign/countersign/extproc/terminal"
 )
-
-// apiClient speaks the console's JSON API (/api/openapi.yaml) as the person whose token it has.
-type apiClient struct {
-	base  string
-	token string
-	http  *http.Client
-}
 
 // apiFlags are those of every approvals command.
 type apiFlags struct{ url, config, token, ca *string }
@@ -39,21 +29,17 @@ func approvalsFlags(f *flag.FlagSet) apiFlags {
 	}
 }
 
-func (c *call) apiClient(f apiFlags) (*apiClient, error) {
-	base := *f.url
-	if base == "" && *f.config != "" {
+func (c *call) apiClient(f apiFlags) (*client.Client, error) {
+	address := *f.url
+	if address == "" && *f.config != "" {
 		conf := config.Salvage(*f.config, configKinds()...)
 		if conf == nil {
 			return nil, fmt.Errorf("%s cannot be read", *f.config)
 		}
-		base = conf.ConsoleURL()
+		address = conf.ConsoleURL()
 	}
-	if base == "" {
+	if address == "" {
 		return nil, usagef("--url URL, or --config FILE with listen.console, is required")
-	}
-	u, err := url.Parse(base)
-	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !loopback.Host(u.Hostname())) {
-		return nil, usagef("--url %q: use https, or http on loopback: your token goes there", base)
 	}
 	token := c.env.get("COUNTERSIGN_TOKEN")
 	if *f.token != "" {
@@ -65,101 +51,18 @@ func (c *call) apiClient(f apiFlags) (*apiClient, error) {
 	if token = strings.TrimSpace(token); token == "" {
 		return nil, usagef("--token-file FILE or $COUNTERSIGN_TOKEN is required: an access token of the people's issuer, for you")
 	}
-	client := &apiClient{base: strings.TrimSuffix(base, "/"), token: token, http: &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error {
-			return errors.New("the console redirected, which its API never does")
-		},
-	}}
+	var roots *x509.CertPool
 	if *f.ca != "" {
-		pool, err := keyfile.Roots(*f.ca)
-		if err != nil {
+		var err error
+		if roots, err = keyfile.Roots(*f.ca); err != nil {
 			return nil, fmt.Errorf("read --ca: %w", err)
 		}
-		client.http.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
 	}
-	return client, nil
-}
-
-// do sends one request and reads its answer into out. A refusal becomes an error in its own words.
-func (a *apiClient) do(ctx context.Context, method, path string, body, out any) error {
-	resp, err := a.send(ctx, method, path, body)
+	api, err := client.New(address, token, roots)
 	if err != nil {
-		return err
+		return nil, usagef("--url %v", err)
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode/100 != 2 {
-		return refusalIn(resp)
-	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return fmt.Errorf("read the console's answer: %w", err)
-	}
-	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("read the console's answer: %w", err)
-	}
-	return nil
-}
-
-// refusedError is what the console answered in the place of what was asked for.
-type refusedError struct {
-	status int
-	text   string
-}
-
-func (e *refusedError) Error() string { return e.text }
-
-func refusalIn(resp *http.Response) error {
-	var p struct {
-		Title  string `json:"title"`
-		Detail string `json:"detail"`
-	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err == nil && json.Unmarshal(text, &p) == nil && p.Title != "" {
-		return &refusedError{resp.StatusCode, terminal.Line(p.Title) + ": " + terminal.Line(p.Detail)}
-	}
-	return &refusedError{resp.StatusCode, "the console answered " + terminal.Line(resp.Status)}
-}
-
-// listed is a page of requests, newest first.
-type listed struct {
-	Approvals []json.RawMessage `json:"approvals"`
-	Next      string            `json:"next"`
-}
-
-// list asks for those in a state, or all.
-func (a *apiClient) list(ctx context.Context, state, after string) (page listed, err error) {
-	query := url.Values{}
-	if state != "all" {
-		query.Set("state", state)
-	}
-	if after != "" {
-		query.Set("after", after)
-	}
-	return page, a.do(ctx, http.MethodGet, "/api/approvals?"+query.Encode(), nil, &page)
-}
-
-func (a *apiClient) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
-	var reader io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return nil, err
-		}
-		reader = bytes.NewReader(text)
-	}
-	r, err := http.NewRequestWithContext(ctx, method, a.base+path, reader)
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("Authorization", "Bearer "+a.token)
-	if body != nil {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := a.http.Do(r)
-	if err != nil {
-		return nil, fmt.Errorf("reach the console: %w", err)
-	}
-	return resp, nil
+	return api, nil
 }
 
 func approvalsList(ctx context.Context, c *call) error {
@@ -170,26 +73,19 @@ func approvalsList(ctx context.Context, c *call) error {
 	if _, err := c.parse(f, 0); err != nil {
 		return err
 	}
-	client, err := c.apiClient(flags)
+	api, err := c.apiClient(flags)
 	if err != nil {
 		return err
 	}
-	after := ""
-	for {
-		page, err := client.list(ctx, *state, after)
+	for raw, err := range api.List(ctx, *state) {
+		if err == nil {
+			err = printLine(c.stdout, raw, *asJSON, time.Now())
+		}
 		if err != nil {
 			return err
 		}
-		for _, raw := range page.Approvals {
-			if err := printLine(c.stdout, raw, *asJSON, time.Now()); err != nil {
-				return err
-			}
-		}
-		if page.Next == "" {
-			return nil
-		}
-		after = page.Next
 	}
+	return nil
 }
 
 func approvalsShow(ctx context.Context, c *call) error {
@@ -203,18 +99,18 @@ func approvalsShow(ctx context.Context, c *call) error {
 	if len(rest) != 1 {
 		return usagef("approvals show wants the ID of a request")
 	}
-	client, err := c.apiClient(flags)
+	api, err := c.apiClient(flags)
 	if err != nil {
 		return err
 	}
-	var raw json.RawMessage
-	if err := client.do(ctx, http.MethodGet, "/api/approvals/"+url.PathEscape(rest[0]), nil, &raw); err != nil {
+	raw, err := api.Show(ctx, rest[0])
+	if err != nil {
 		return err
 	}
 	if *asJSON {
 		return printJSON(c.stdout, raw)
 	}
-	r, err := readRequest(raw)
+	r, err := client.Read(raw)
 	if err != nil {
 		return err
 	}
@@ -247,43 +143,41 @@ func (c *call) decideApproval(ctx context.Context, name, decision string) error 
 	if decision == "reject" && *reason == "" {
 		return usagef("%s wants --reason: the agent is told why", name)
 	}
-	client, err := c.apiClient(flags)
+	api, err := c.apiClient(flags)
 	if err != nil {
 		return err
 	}
-	path := "/api/approvals/" + url.PathEscape(rest[0])
 	if *card == "" {
 		ask := c.stdout
 		if *asJSON {
 			ask = c.stderr
 		}
-		if *card, err = confirm(ctx, client, path, decision, c.stdin, ask); err != nil {
+		if *card, err = confirm(ctx, api, rest[0], decision, c.stdin, ask); err != nil {
 			return err
 		}
 	}
-	var raw json.RawMessage
-	body := map[string]string{"decision": decision, "reason": *reason, "card": *card}
-	if err := client.do(ctx, http.MethodPost, path+"/decisions", body, &raw); err != nil {
+	raw, err := api.Decide(ctx, rest[0], client.Answer{Decision: decision, Reason: *reason, Card: *card})
+	if err != nil {
 		return err
 	}
 	if *asJSON {
 		return printJSON(c.stdout, raw)
 	}
-	var r shownRequest // without its card: it is printed before an answer, and not after it
+	var r client.Request // without its card: it is printed before an answer, and not after it
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return fmt.Errorf("read the console's answer: %w", err)
 	}
-	_, err = fmt.Fprintln(c.stdout, r.outcome(decision))
+	_, err = fmt.Fprintln(c.stdout, outcome(&r, decision))
 	return err
 }
 
 // confirm shows a request and asks whether its reader means it. It returns the digest of the card that was shown.
-func confirm(ctx context.Context, client *apiClient, path, decision string, in io.Reader, out io.Writer) (card string, err error) {
-	var raw json.RawMessage
-	if err := client.do(ctx, http.MethodGet, path, nil, &raw); err != nil {
+func confirm(ctx context.Context, api *client.Client, id, decision string, in io.Reader, out io.Writer) (card string, err error) {
+	raw, err := api.Show(ctx, id)
+	if err != nil {
 		return "", err
 	}
-	r, err := readRequest(raw)
+	r, err := client.Read(raw)
 	if err != nil {
 		return "", err
 	}
@@ -299,4 +193,33 @@ func confirm(ctx context.Context, client *apiClient, path, decision string, in i
 		return "", errors.New("nothing was sent")
 	}
 	return r.CardDigest, nil
+}
+
+// approvalsWatch prints requests as they come, and what becomes of them, until it is interrupted.
+func approvalsWatch(ctx context.Context, c *call) error {
+	f := c.flags("approvals watch")
+	flags := approvalsFlags(f)
+	asJSON := f.Bool("json", false, "print requests as JSON lines")
+	if _, err := c.parse(f, 0); err != nil {
+		return err
+	}
+	api, err := c.apiClient(flags)
+	if err != nil {
+		return err
+	}
+	fail := func(err error) {
+		if err != nil {
+			fmt.Fprintf(c.stderr, "countersign: %v\n", err)
+		}
+	}
+	return api.Follow(ctx, client.Listener{
+		Opened: func(raw json.RawMessage) { fail(printLine(c.stdout, raw, *asJSON, time.Now())) },
+		Closed: func(id, state string) {
+			if !*asJSON {
+				_, err := fmt.Fprintf(c.stdout, "%s  %s\n", terminal.Line(id), terminal.Line(state))
+				fail(err)
+			}
+		},
+		Lost: func(err error) { fail(fmt.Errorf("%w; trying again", err)) },
+	})
 }

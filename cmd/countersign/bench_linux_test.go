@@ -401,23 +401,23 @@ func startBenchGateway(b *testing.B, target string) (addresses map[string]string
 	return addresses, token
 }
 
-// client is one connection that asks for one thing again and again. It parses no more than it must.
-type client struct {
+// repeater is one connection that asks for one thing again and again. It parses no more than it must.
+type repeater struct {
 	conn    net.Conn
 	reader  *bufio.Reader
 	request []byte
 }
 
-func dialLane(l *benchLane) (*client, error) {
+func dialLane(l *benchLane) (*repeater, error) {
 	conn, err := net.Dial("tcp", l.address)
 	if err != nil {
 		return nil, err
 	}
 	request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nAccept: application/json\r\nAuthorization: Bearer %s\r\n\r\n", l.path, l.address, benchToken)
-	return &client{conn: conn, reader: bufio.NewReaderSize(conn, 32<<10), request: []byte(request)}, nil
+	return &repeater{conn: conn, reader: bufio.NewReaderSize(conn, 32<<10), request: []byte(request)}, nil
 }
 
-func (c *client) once() error {
+func (c *repeater) once() error {
 	if _, err := c.conn.Write(c.request); err != nil {
 		return err
 	}
