@@ -21,7 +21,7 @@ var refusedHeaders = []string{"jku", "jwk", "x5u", "x5c", "crit", "b64", "zip", 
 
 func (t *token) checkHeader() *Refusal {
 	for _, name := range refusedHeaders {
-		if _, there := t.header.Get(name); there {
+		if hasName(t.header, name) {
 			return malformed("the header has %q, which is not accepted", name)
 		}
 	}
@@ -42,7 +42,7 @@ func (t *token) checkHeader() *Refusal {
 // domain of the subject does.
 func (t *token) checkIssuer(v *Verifier) *Refusal {
 	name := t.claimed("iss")
-	if _, there := t.claims.Get("iss"); !there {
+	if !hasName(t.claims, "iss") {
 		domain, _, ok := cutSPIFFE(t.claimed("sub"))
 		if !ok {
 			return &Refusal{Reason: UnknownParty, Detail: "the token names no issuer"}
@@ -155,20 +155,18 @@ func (s *signature) try(ctx context.Context, set *keySet, jws *jose.JSONWebSigna
 
 // checkType tells an access token from the other things that an issuer signs with the same key.
 func (t *token) checkType() *Refusal {
-	v, _ := t.header.Get("typ")
-	s, _ := v.(string)
-	typ := mediaType(s)
+	typ := mediaType(textOf(t.header, "typ"))
 	if !slices.Contains(t.issuer.Types, typ) {
 		return &Refusal{Reason: Type, Detail: fmt.Sprintf("type %q is not that of an access token", excerpt(typ))}
 	}
 	if typ != "at+jwt" {
 		for _, name := range []string{"nonce", "at_hash", "c_hash", "s_hash"} {
-			if _, there := t.claims.Get(name); there {
+			if hasName(t.claims, name) {
 				return &Refusal{Reason: Type, Detail: fmt.Sprintf("this is an ID token (it has %q); send the access token", name)}
 			}
 		}
 	}
-	if _, there := t.claims.Get("events"); there {
+	if hasName(t.claims, "events") {
 		return &Refusal{Reason: Type, Detail: "this is a security event or logout token (it has \"events\"); send the access token"}
 	}
 	use := t.claimed("token_use")   // Amazon Cognito
@@ -182,8 +180,7 @@ func (t *token) checkType() *Refusal {
 }
 
 func (t *token) checkBinding() *Refusal {
-	_, confirmed := t.claims.Get("cnf")
-	if confirmed || strings.EqualFold(t.claimed("typ"), "DPoP") || strings.EqualFold(t.claimed("token_type"), "DPoP") {
+	if hasName(t.claims, "cnf") || strings.EqualFold(t.claimed("typ"), "DPoP") || strings.EqualFold(t.claimed("token_type"), "DPoP") {
 		return &Refusal{Reason: Bound, Detail: "the token is bound to a key (cnf), and the proof of it cannot be checked here; ask the issuer for a token that is not"}
 	}
 	return nil
@@ -253,9 +250,7 @@ func (i *issuer) revoked(p *gate.Principal) string {
 	if len(i.Revoked) == 0 {
 		return ""
 	}
-	subject, _ := p.Claims.Get("sub")
-	written, _ := subject.(string)
-	names := []string{p.Subject, p.ClientID, p.Verified.TokenID, p.Verified.Digest, written}
+	names := []string{p.Subject, p.ClientID, p.Verified.TokenID, p.Verified.Digest, textOf(p.Claims, "sub")}
 	if p.OnBehalfOf != nil {
 		names = append(names, p.OnBehalfOf.Subject)
 	}
