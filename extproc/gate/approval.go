@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// Question is what people are asked: may this operation run, once?
+// Question asks people whether an operation may run, once.
 type Question struct {
 	Operation *Operation
 	Digest    string // of the operation, keyed; the answer binds to it
 	Verdict   Verdict
 }
 
-// Grant is the yes of enough people to one operation. It is good for one.
+// Grant says that enough people approved an operation. It lets that operation through once.
 type Grant struct {
 	ID        string // of the request that was approved
 	Approvers []Party
@@ -31,39 +31,39 @@ type Pending struct {
 	Expires time.Time
 }
 
-// Answer is how a request ended. Where it is neither approved nor rejected it was voided, or its time is over.
+// Answer is how a request ended. If it is neither approved nor rejected, it was voided or has expired.
 type Answer struct {
-	Approved Grant  // has an ID where the request is approved and its grant is not spent
+	Approved Grant  // has an ID if the request is approved and its grant is not spent
 	Rejected bool   // a person said no
 	Reason   string // the person's own words
 }
 
-// Approvals is where people are asked, as the gate needs it. With an error nothing is released.
+// Approvals is where people are asked. After an error of any method the operation is refused.
 type Approvals interface {
-	// Granted returns the live grant for q: for the same digest, under the same rules, for the same asks. It spends nothing.
+	// Granted returns the live grant for q's digest and rules. It does not spend it.
 	Granted(ctx context.Context, q *Question) (Grant, bool, error)
-	// Spend takes the grant for q's operation and no other; q has the verdict of policy now. It is false where another
-	// operation was first, the grant's time is over, or it was given to another question.
+	// Spend uses g for q's operation alone. q has the verdict of a policy that saw g. Spend returns false if another operation
+	// spent g first, if g has expired, or if it was given to another question.
 	Spend(ctx context.Context, q *Question, g Grant) (bool, error)
-	// Ask opens a request for q, or joins the one that is open. Where the operation names a request it joins that one, and
-	// opens none: its error is ErrNotNamed where that is not open for q. It is an *AskRefused where a bound says no. Without an
-	// error recorded is to be called: it waits until the request's own record is durable, and nobody is told of the request
-	// before it has returned nil.
+	// Ask opens a request for q, or joins the one that is open. If the operation names a request, Ask joins that one or returns
+	// ErrNotNamed; it opens none. It returns an *AskRefused if a limit forbids another request.
+	//
+	// Without an error the caller must call recorded, which waits until the request's own record is durable. Until it returns nil
+	// nobody is told of the request.
 	Ask(ctx context.Context, q *Question) (p Pending, recorded func() error, err error)
-	// Wait returns when the request has ended. Its error is that of ctx where ctx ends first.
+	// Wait returns when the request has ended, or with ctx's error when ctx ends first.
 	Wait(ctx context.Context, id string) (Answer, error)
-	// Left records, also where ctx has ended, that whoever waited with operation op for the request with this id is gone. The
-	// request stays as it is.
+	// Left records that the agent of op no longer waits for the request, even if ctx has ended. The request stays open.
 	Left(ctx context.Context, op *Operation, id string) error
 }
 
-// AskRefused says that nobody was asked, because too much is being asked already.
+// AskRefused says why nobody was asked: too many requests are open, or the operation cannot be shown to a person.
 type AskRefused struct{ Reason string }
 
 func (e *AskRefused) Error() string { return e.Reason }
 
-// ErrNotNamed says that the request which an operation names is not open for it: there is none of that id, it has ended, or
-// it is for another operation. Which of them is nothing to tell an agent.
+// ErrNotNamed says that the request which an operation names is not open for it: it does not exist, it has ended, or it is for
+// another operation. An agent is not told which.
 var ErrNotNamed = errors.New("the request for approval that is named is not open for this operation")
 
 // Pending is the request that a ruling waits for, or nil.
@@ -74,12 +74,12 @@ func (r Ruling) Pending() *Pending {
 	return r.refusal.Approval
 }
 
-// Resume rules again on an operation that was pending, now that its request has ended. g is the gate of now: its policy
-// may be another than the one that asked.
+// Resume rules again on an operation whose request has ended. After a reload g may be another gate than the one that asked,
+// with another policy.
 func (g *Gate) Resume(ctx context.Context, op *Operation, r Ruling, answer Answer) (Ruling, error) {
 	pending := r.Pending()
 	if pending == nil || op == nil {
-		return r, fmt.Errorf("resume: the ruling waits for nobody")
+		return r, errors.New("resume: the ruling waits for nobody")
 	}
 	op.Context.Time = g.Now()
 	if !answer.Rejected {
@@ -99,8 +99,8 @@ func (g *Gate) Resume(ctx context.Context, op *Operation, r Ruling, answer Answe
 	return g.record(ctx, op.ID, decision, r.verdict.denied(), Refusal{Problem: Denied, Rules: decision.Rules, Detail: detail})
 }
 
-// ask is Decide's part for a verdict that asks. It returns the verdict as it is after people were, or are being, asked. recorded
-// is nil where nobody is.
+// ask is the part of Decide for a verdict that asks: it spends a grant, or has people asked. after is Allow if a grant was spent.
+// recorded is nil unless people are being asked: see [Approvals].
 func (g *Gate) ask(ctx context.Context, op *Operation, d *Decision, v Verdict) (after Verdict, refusal Refusal, recorded func() error, err error) {
 	q := &Question{Operation: op, Digest: d.Digest, Verdict: v}
 	grant, found, err := g.Approvals.Granted(ctx, q)
@@ -132,8 +132,8 @@ func (g *Gate) ask(ctx context.Context, op *Operation, d *Decision, v Verdict) (
 		" People are being asked. Send the identical request again later: once it is approved it runs, once. A request that differs in anything is a new one, and they are asked anew; beside Countersign-Approval with this approval's id it is refused instead."}, recorded, nil
 }
 
-// release evaluates policy again, now that there is a grant, and spends the grant where policy still lets it. ruled is
-// false where the grant turns out not to be for this.
+// release evaluates policy again, which sees the grant now, and spends the grant unless policy denies. ruled is false if the
+// grant does not fit this operation; then people are to be asked.
 func (g *Gate) release(ctx context.Context, op *Operation, d *Decision, v Verdict, grant Grant) (again Verdict, refusal Refusal, ruled bool, err error) {
 	op.Context.Approval = &grant
 	again, err = g.evaluate(ctx, op, d)
@@ -158,8 +158,8 @@ func (g *Gate) release(ctx context.Context, op *Operation, d *Decision, v Verdic
 	return again, Refusal{}, true, nil
 }
 
-// notNamed refuses an operation that needs an approval and names another than its own. Nobody is asked: the agent says that
-// people were.
+// notNamed refuses an operation that names a request which is not open for it. Nobody is asked, because the agent believes that
+// people were asked already.
 func notNamed(v Verdict) Refusal {
 	return Refusal{Problem: Denied, Rules: ids(v.Rules), Detail: sentence("This operation needs a person's approval", v.Rules) +
 		" Countersign-Approval names a request that is not open for it: that has ended, or was for an operation that differs in something. Nothing was done, and nobody was asked. Send the identical request, or leave Countersign-Approval out to have people asked anew."}

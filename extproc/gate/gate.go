@@ -3,31 +3,30 @@
 // can make a [Ruling] that allows.
 //
 // The package knows no protocol, no policy language and no disk: it imports the standard library and nothing more, and a
-// test holds that. What it needs of the rest it names itself: [Policy], [Recorder], [Detail].
+// test holds that. Its own interfaces say what it needs of the rest: [Policy], [Recorder], [Approvals], [Detail].
 //
 // # Canonical input
 //
 // An operation has one canonical form, [Operation.Input]: RFC 8785 JSON of its principal, its resource and its detail.
-// Policy judges it, an approver is shown it, and a keyed digest of it is what a record and an approval name. What
-// changes between two attempts at the same operation is not in it: [Context], and of what the target gets
-// [Detail.Volatile]. Policy sees both. We depart from RFC 8785 in one place, described at [AppendJSON].
+// Policy judges it, an approver is shown it, and records and approvals name it by a keyed digest. What changes between two
+// attempts at the same operation is not in it: [Context], and [Detail.Volatile], which the target gets too. Policy sees both. We
+// depart from RFC 8785 in one place, described at [AppendJSON].
 //
 // # What a record quotes
 //
-// Agents, strangers and targets choose much of what a record tells, and with it how fast the journal grows. So each text is
-// bounded where the record is made ([Recorded]): 2 KiB of one who is known, 256 bytes of a stranger; a longer one is its
-// beginning, its length and its SHA-256. The journal does it again for what was forgotten.
+// Agents, strangers and targets choose much of what a record says, and with it how fast the journal grows. So each text is
+// bounded where the record is made ([Recorded]): 2 KiB from somebody known, 256 bytes from a stranger. The journal bounds each
+// text again, in case one was forgotten.
 //
 // # What a kind adds
 //
-// Records are the same for every kind of operation. What only one kind has to say stands in one member more, under the kind's
-// name: of a decision what its detail says that is to be recorded ([Detail]), and of an end what whoever saw it gives
-// ([Outcome]). A kind without such a thing has no such member.
+// Records have the same members for every kind of operation. A kind can add one member, under its own name: to a decision
+// ([Detail.Recorded]) and to an outcome ([Outcome.Own]).
 //
 // # Failing
 //
-// The zero value of every type here refuses. An error of any part refuses. A decision that could not be made durable
-// refuses, also where policy allowed.
+// The zero value of every type here refuses. An error of any part refuses. A decision that could not be made durable refuses,
+// even if policy allowed.
 package gate
 
 import (
@@ -47,11 +46,11 @@ import (
 
 // Policy rules on operations.
 type Policy interface {
-	// Evaluate returns what policy says of op. With an error the verdict is not to be used. It keeps nothing of op.
+	// Evaluate returns what policy says of op. After an error the verdict is not used. It keeps nothing of op.
 	Evaluate(ctx context.Context, op *Operation) (Verdict, error)
 }
 
-// Gate decides. Every field is required, unless it says otherwise.
+// Gate decides. Its fields are required unless they say otherwise.
 type Gate struct {
 	Policy       Policy
 	Recorder     Recorder
@@ -59,7 +58,7 @@ type Gate struct {
 	ConfigDigest string
 	Now          func() time.Time
 
-	// Approvals is optional: without it nobody can be asked, and what wants a person is refused.
+	// Approvals is optional: without it nobody can be asked, and an operation that needs a person is refused.
 	Approvals Approvals
 }
 
@@ -97,8 +96,8 @@ func (g *Gate) Decide(ctx context.Context, op *Operation) (Ruling, error) {
 	if recorded == nil {
 		return ruling, err
 	}
-	// The request's record stands before the decision's, and both are durable by one sync. Where only the decision's could be
-	// written, it says that people are asked, and the operation.finished says what the agent was told.
+	// The request's record precedes the decision's in the journal, and one sync makes both durable. If only the request's failed,
+	// the decision's says that people are asked, and operation.finished says what the agent was told instead.
 	if unmade := recorded(); unmade != nil {
 		ruling.refusal = unrecorded
 		err = errors.Join(err, fmt.Errorf("record the request for approval: %w", unmade))
@@ -130,7 +129,7 @@ func (g *Gate) Refuse(ctx context.Context, op *Operation, refusal Refusal) (Ruli
 // is durable leaves a decision without an outcome, which the next start turns into an operation.unknown.
 func (g *Gate) Finish(ctx context.Context, r Ruling, o Outcome) error {
 	if r.operation == "" || r.receipt.Seq == 0 {
-		return fmt.Errorf("finish: there is no recorded decision to finish")
+		return errors.New("finish: there is no recorded decision to finish")
 	}
 	o.Decided = r.receipt.Seq
 	return g.Recorder.Post(ctx, &Record{Type: OperationFinished, Op: r.operation, Body: &o})
@@ -139,15 +138,16 @@ func (g *Gate) Finish(ctx context.Context, r Ruling, o Outcome) error {
 // Unknown records that nobody can say how an allowed operation ended.
 func (g *Gate) Unknown(ctx context.Context, r Ruling, reason string) error {
 	if r.operation == "" || r.receipt.Seq == 0 {
-		return fmt.Errorf("record an unknown outcome: there is no recorded decision")
+		return errors.New("record an unknown outcome: there is no recorded decision")
 	}
 	body := Object{{"decided", json.Number(strconv.FormatUint(r.receipt.Seq, 10))}, {"reason", reason}}
 	return g.Recorder.Post(ctx, &Record{Type: OperationUnknown, Op: r.operation, Body: body})
 }
 
+// evaluate sets d.Digest and asks policy.
 func (g *Gate) evaluate(ctx context.Context, op *Operation, d *Decision) (Verdict, error) {
 	if g.Policy == nil {
-		return Verdict{}, fmt.Errorf("no policy is loaded")
+		return Verdict{}, errors.New("no policy is loaded")
 	}
 	digest, err := op.Digest(g.DigestKey)
 	if err != nil {
@@ -164,35 +164,36 @@ func (g *Gate) evaluate(ctx context.Context, op *Operation, d *Decision) (Verdic
 	return verdict, err
 }
 
+// record makes the decision durable, and only then the ruling that follows from it.
 func (g *Gate) record(ctx context.Context, id string, d *Decision, v Verdict, refusal Refusal) (Ruling, error) {
-	refused := Ruling{operation: id, digest: d.Digest, effect: Deny, refusal: refusal}
+	ruling := Ruling{operation: id, digest: d.Digest, effect: Deny, refusal: refusal}
 	if g.Recorder == nil || id == "" {
-		refused.refusal = unrecorded
-		return refused, fmt.Errorf("record the decision: no journal or no operation id")
+		ruling.refusal = unrecorded
+		return ruling, errors.New("record the decision: no journal or no operation id")
 	}
-	// The journal's answer is waited for even where the agent has left: only then is it known what the record says.
+	// Wait for the journal even if the agent has left: without its answer nobody knows whether the record stands.
 	receipt, err := g.Recorder.Append(context.WithoutCancel(ctx), &Record{Type: OperationDecided, Op: id, Body: d})
 	if err != nil || receipt.Seq == 0 {
-		refused.refusal = unrecorded
-		return refused, fmt.Errorf("record the decision: %w", cmp.Or(err, errNoReceipt))
+		ruling.refusal = unrecorded
+		return ruling, fmt.Errorf("record the decision: %w", cmp.Or(err, errNoReceipt))
 	}
-	refused.receipt = receipt
-	refused.verdict = v
-	if v.Effect == Allow && refusal.Problem == "" { // or an Ask that people have granted: see Gate.ask
-		refused.effect = Allow
+	ruling.receipt = receipt
+	ruling.verdict = v
+	if v.Effect == Allow && refusal.Problem == "" {
+		ruling.effect = Allow
 	}
-	return refused, nil
+	return ruling, nil
 }
 
 var (
-	errNoReceipt = fmt.Errorf("the journal gave no receipt")
+	errNoReceipt = errors.New("the journal gave no receipt")
 	unrecorded   = Refusal{
 		Problem: Unavailable,
 		Detail:  "The gateway could not record this operation, so it did not let it through. Nothing was done. Try again later; if it goes on, tell whoever runs the gateway.",
 	}
 )
 
-// refusalFor is the table of section 1.2: only a clean Allow refuses nothing.
+// refusalFor returns what the agent is told of a verdict. Only an Allow without an error gives none.
 func refusalFor(v Verdict, err error) Refusal {
 	if unfit, ok := errors.AsType[*Unfit](err); ok {
 		return Refusal(*unfit)
@@ -215,7 +216,7 @@ func refusalFor(v Verdict, err error) Refusal {
 	}
 }
 
-// sentence joins the rules' reasons to what they made: "Policy denies this operation: no bulk export."
+// sentence adds the rules' reasons to what: "Policy denies this operation: no bulk export."
 func sentence(what string, rules []Rule) string {
 	if why := reasons(rules); len(why) > 0 {
 		return what + ": " + strings.TrimRight(strings.Join(why, "; "), ".") + "."
@@ -223,6 +224,7 @@ func sentence(what string, rules []Rule) string {
 	return what + "."
 }
 
+// describe fills in of a decision what is known of op without policy.
 func describe(op *Operation) *Decision {
 	var held time.Duration
 	if !op.Context.Held.IsZero() {

@@ -10,32 +10,31 @@ import (
 	"time"
 )
 
-// Party is one end of a chain of acting: the pair that names a principal, and nothing that only describes it.
+// Party names a principal: the issuer and its subject, without anything that only describes it.
 type Party struct {
 	Issuer  string
 	Subject string
 }
 
-// Person is a human being, as far as a token tells. Two issuers, and two kinds of subject at one issuer, have different names
-// for the same one, so that two of them are told apart only where both are of one Directory, or have a claim that the
-// configuration says they share. The zero value cannot be told from anybody.
+// Person is a human being, as far as a token tells. Two issuers have different names for the same person, and so may one issuer.
+// So two Persons can be compared only by their IDs in one Directory, or by a claim that the configuration says is shared. The
+// zero value could be anybody.
 type Person struct {
-	Directory string // in which an ID is one person's, and a person has one ID: an issuer, or a tenant of Entra ID
+	Directory string // where each person has exactly one ID: an issuer, or a tenant of Entra ID
 	ID        string
 	Shared    bool   // the configuration names a claim that is the same for one person at every issuer
-	Claim     string // its value; empty where the token has none
+	Claim     string // the value of that claim; empty if the token has none
 }
 
 // Principal is who acts. It is the pair (Issuer, Subject), never a name, an e-mail address or a header that a client
 // set. A Principal with either of the two empty is nobody, and [Gate.Decide] refuses it.
 //
-// A Principal is made once for a verified credential and shared by the operations that it comes with: it is not changed
-// after that.
+// A Principal is made once for a verified credential, is shared by all its operations, and never changes.
 type Principal struct {
 	Issuer   string
 	Subject  string
-	ClientID string // OAuth client that the token was issued to; empty when the issuer names none
-	Kind     string // "agent", "workload" or, where the token shows it, "person"
+	ClientID string // OAuth client that the token was issued to; empty if the issuer names none
+	Kind     string // "agent", "workload", or "person" if the token shows that
 
 	Groups []string
 	Roles  []string
@@ -43,15 +42,15 @@ type Principal struct {
 	OnBehalfOf *Party  // the person acted for; nil when the principal acts for itself
 	Actors     []Party // RFC 8693 `act` chain, the current actor first
 
-	// Claims are the token's own, less those that change when the same token is issued again (exp, iat, nbf, jti and the
-	// like): what an approval binds must survive a renewal.
+	// Claims are the token's own, without those that a renewal changes (exp, iat, nbf, jti and the like): an approval binds them
+	// and must survive a renewal.
 	Claims Object
 
-	// People are the human beings whose operation it is: whom OnBehalfOf names, or the principal itself where it is one. None of
-	// them approves it. Not part of the canonical input, which has what it is made from.
+	// People are the human beings whose operation this is: the one that OnBehalfOf names, or the principal itself if it is a
+	// person. None of them may approve it. The canonical input has the claims that People are made from instead.
 	People []Person
 
-	// Verified says how the credential was checked. It is recorded, and not part of the canonical input.
+	// Verified says how the credential was checked. It is recorded, but not part of the canonical input.
 	Verified Verification
 }
 
@@ -60,19 +59,19 @@ type Verification struct {
 	Method    string // "oidc"
 	Algorithm string // JWS algorithm, "RS256"
 	KeyID     string // `kid` of the key that verified the signature
-	TokenID   string // `jti`, or Digest where it has none
+	TokenID   string // `jti`, or Digest if there is none
 	Digest    string // SHA-256 of the token's signed part, in hex
-	Tenant    string // that the issuer has vouched for; empty where it names none
+	Tenant    string // that the issuer has vouched for; empty if it names none
 
 	Expires  time.Time
-	Accepted time.Time // until when it is accepted: Expires, and how far the issuer's clock and ours may differ
+	Accepted time.Time // the token is accepted until then: Expires and the allowed difference between the clocks
 }
 
 // Known reports whether p names somebody.
 func (p *Principal) Known() bool { return p != nil && p.Issuer != "" && p.Subject != "" }
 
-// object leaves out on_behalf_of where nobody is acted for: in Rego null is true, and `not input.principal.on_behalf_of`
-// must mean what it says.
+// object leaves out on_behalf_of if nobody is acted for. In Rego null is true, so a null would break
+// `not input.principal.on_behalf_of`.
 func (p *Principal) object() Object {
 	o := Object{
 		{"actors", parties(p.Actors)},
@@ -83,22 +82,17 @@ func (p *Principal) object() Object {
 		{"kind", p.Kind},
 	}
 	if p.OnBehalfOf != nil {
-		o = append(o, Member{"on_behalf_of", p.OnBehalfOf.value()})
+		o = append(o, Member{"on_behalf_of", p.OnBehalfOf.object()})
 	}
 	return append(o, Member{"roles", p.Roles}, Member{"subject", p.Subject})
 }
 
-func (p *Party) value() any {
-	if p == nil {
-		return nil
-	}
-	return Object{{"issuer", p.Issuer}, {"subject", p.Subject}}
-}
+func (p Party) object() Object { return Object{{"issuer", p.Issuer}, {"subject", p.Subject}} }
 
 func parties(ps []Party) []any {
 	list := make([]any, len(ps))
-	for i := range ps {
-		list[i] = ps[i].value()
+	for i, p := range ps {
+		list[i] = p.object()
 	}
 	return list
 }
@@ -115,17 +109,17 @@ type Resource struct {
 
 // Detail is the part of an operation that only its protocol knows.
 type Detail interface {
-	// Key is the name under which the detail stands in the input: "http", "git", "postgres".
+	// Key is the name of the detail's member in the input: "http", "git", "postgres".
 	Key() string
-	// Object is the detail as a JSON object in canonical order. It has every byte of the operation that the target can
-	// act on, or a digest of it, less Volatile; the same operation gives the same object.
+	// Object is the detail as a JSON object in canonical order. It has every byte of the operation that the target can act on,
+	// or a digest of it, except what is Volatile. The same operation gives the same object.
 	Object() Object
-	// Volatile is what the target gets too and what may differ between two attempts at the same operation, such as trace
-	// context: {"headers": {"traceparent": …}}. Its members are objects, whose own belong into the member of that name in Object.
-	// Policy sees them there. No digest binds them, so no approval does, and they are on no card.
+	// Volatile has what the target gets but what may differ between two attempts at the same operation, such as trace context:
+	// {"headers": {"traceparent": …}}. Each member is an object, and policy sees what is in it as part of the member of the same
+	// name in Object. No digest and no approval binds it, and no card shows it.
 	Volatile() Object
-	// Recorded is what records of decisions have of it, under Key; nil for nothing. Its texts are bounded (see [Recorded]), and
-	// none is a value that a detector would mask.
+	// Recorded is what the record of a decision has under Key; nil for nothing. Its texts are bounded (see [Recorded]) and hold
+	// nothing that a detector would mask.
 	Recorded() Object
 }
 
@@ -137,13 +131,13 @@ type Operation struct {
 	Resource  Resource
 	Protocol  string // "http", "git", "postgres"
 	Verb      string // HTTP method, SQL command, …
-	Target    string // what the verb is done to, fit to be recorded: no query, no value that a detector would mask
+	Target    string // what the verb is done to, fit for a record: no query, nothing that a detector would mask
 	Detail    Detail
 	Context   Context
-	Named     string // id of the request for approval that the agent says this is for; empty where it says nothing. Not judged.
+	Named     string // id of the request for approval that the agent names (Countersign-Approval); policy does not see it
 
-	// Fits is asked of a verdict that does not deny, before it is recorded, before people are asked and again before a
-	// grant is spent. Its error, which may be an [*Unfit], refuses. Optional.
+	// Fits says whether the operation can be carried out under a verdict that does not deny. The gate calls it after every
+	// evaluation, so before people are asked and before a grant is spent. Its error, which may be an [*Unfit], refuses. Optional.
 	Fits func(Verdict) error
 
 	input  []byte
@@ -155,16 +149,15 @@ type Unfit Refusal
 
 func (e *Unfit) Error() string { return e.Detail }
 
-// Context is what changes between two attempts at the same operation. Policy sees it as input.context; no approval
-// binds to it.
+// Context is what changes between two attempts at the same operation. Policy sees it as input.context; no approval binds it.
 type Context struct {
 	Time        time.Time
 	RequestID   string
-	TraceParent string    // W3C traceparent, as the agent sent it; empty when it sent none or a malformed one
+	TraceParent string    // W3C traceparent, as the agent sent it; empty if it sent none or a malformed one
 	Peer        string    // address of the agent's connection
-	Session     string    // identifies the agent's token, so that what one session did can be told together
-	Held        time.Time // when the wait for people began; zero where there is none. Policy does not see it
-	Approval    *Grant    // people's yes to this operation, where policy is asked again because of it
+	Session     string    // identifies the agent's token, and so what one session did
+	Held        time.Time // when the wait for people began; zero if there was none. Policy does not see it
+	Approval    *Grant    // set while policy is asked again because people approved
 }
 
 // Object is the context as policy sees it.
@@ -191,7 +184,7 @@ func (c Context) Object(p *Principal) Object {
 	)
 }
 
-// Object is the canonical input as a value, made once.
+// Object returns the canonical input as a value. It makes it once.
 func (op *Operation) Object() (Object, error) {
 	if op.object != nil {
 		return op.object, nil
@@ -216,7 +209,7 @@ func (op *Operation) Object() (Object, error) {
 	return o, nil
 }
 
-// Seen is what policy judges: the canonical input, with the volatile part of the detail in its place.
+// Seen returns what policy judges: the canonical input, with the volatile part of the detail added to the rest of the detail.
 func (op *Operation) Seen() (Object, error) {
 	o, err := op.Object()
 	if err != nil {
@@ -250,8 +243,9 @@ func (op *Operation) Seen() (Object, error) {
 	return seen, nil
 }
 
-// Input is the operation as canonical JSON (RFC 8785), made once: these are the bytes that an approver is shown and that
-// [Operation.Digest] binds. Policy judges them and the volatile part of the detail: see [Operation.Seen]. An operation without a principal, a resource or a detail has none.
+// Input returns the operation as canonical JSON (RFC 8785). It makes it once. [Operation.Digest] binds these bytes, and an approver
+// is shown what they say. Policy judges them and the volatile part of the detail: see [Operation.Seen]. It is an error if the
+// operation has no principal, resource or detail.
 func (op *Operation) Input() ([]byte, error) {
 	if op.input != nil {
 		return op.input, nil
@@ -268,8 +262,8 @@ func (op *Operation) Input() ([]byte, error) {
 	return input, nil
 }
 
-// Digest is the HMAC-SHA-256 of the input, in hex. It is keyed because an operation can hold values that are few enough
-// to be guessed from a plain hash.
+// Digest returns the HMAC-SHA-256 of the input, in hex. It is keyed because an operation can hold values that could be guessed
+// from a plain hash.
 func (op *Operation) Digest(key []byte) (string, error) {
 	if len(key) < 16 {
 		return "", errors.New("the digest key is shorter than 16 bytes")

@@ -26,19 +26,20 @@ const (
 	Alarm             = "alarm"
 )
 
-// Record is one line of evidence before the journal has numbered, timed and chained it.
+// Record is one line of evidence, before the journal adds its number, time and hash.
 type Record struct {
 	Type string
 	Op   string // the operation's id; empty where a record is about none
 	Body Body
 }
 
-// Body is a record's own part. AppendJSON appends one canonical JSON object.
+// Body is what a record of one type says.
 type Body interface {
+	// AppendJSON appends the body as one canonical JSON object.
 	AppendJSON(dst []byte) ([]byte, error)
 }
 
-// Receipt says where a record stands in the journal. Its zero value says that it does not.
+// Receipt says where a record stands in the journal. The zero value says that there is no record.
 type Receipt struct {
 	Seq  uint64 // first record is 1
 	Time time.Time
@@ -47,15 +48,13 @@ type Receipt struct {
 
 // Recorder is the journal, as the gate needs it.
 type Recorder interface {
-	// Append writes r and returns when it is durable. After an error the record may or may not be there, and the
-	// caller must refuse.
+	// Append writes r and returns when it is durable. After an error the record may or may not stand, and the caller must refuse.
 	Append(ctx context.Context, r *Record) (Receipt, error)
-	// Begin puts r in the queue that Append uses, keeps its order, and returns at once what waits until r is durable and answers
-	// as Append does. The record goes to the disk with the next Append, or when it is waited for: two records cost one sync.
-	// durable is called once, or not at all where the answer does not matter.
+	// Begin queues r in order with Append and returns at once. durable waits and answers as Append does. r goes to the disk with
+	// the next Append or when durable is called, so that two records cost one sync. durable is called at most once.
 	Begin(ctx context.Context, r *Record) (durable func() (Receipt, error))
-	// Post puts r in the queue that Append uses, keeps its order, and returns without waiting for the disk. It waits
-	// while the queue is full. An error says that the journal takes nothing more.
+	// Post queues r in order with Append and does not wait for the disk. It waits while the queue is full. An error says that the
+	// journal takes nothing more.
 	Post(ctx context.Context, r *Record) error
 }
 
@@ -64,22 +63,22 @@ type Decision struct {
 	Effect       Effect
 	Rules        []string
 	Reasons      []string
-	Principal    *Principal // nil where the credential was good for nobody
+	Principal    *Principal // nil if the credential did not verify
 	Resource     string
 	Protocol     string
 	Verb         string
 	Target       string
-	Digest       string // of the operation; empty where it could not be read
+	Digest       string // of the operation; empty if it could not be read
 	Problem      Problem
 	Context      Context
 	PolicyDigest string
 	RulesDigest  string
 	ConfigDigest string
 	Redact       []Redaction
-	Approval     string // id of the request that is open, or whose grant was spent; empty when there is none
+	Approval     string // id of the request that is open, or whose grant was spent; empty if there is none
 
-	Held time.Duration // how long people were waited for before this decision; 0 where nobody was
-	Own  Member        // what only operations of its kind have, under the kind's name; no name where there is nothing
+	Held time.Duration // how long the operation waited for people before this decision; 0 if it did not
+	Own  Member        // what only this kind of operation has, under the kind's name; the zero Member for nothing
 }
 
 // AppendJSON writes the members in canonical order.
@@ -115,15 +114,15 @@ func (d *Decision) AppendJSON(b []byte) ([]byte, error) {
 	return w.end()
 }
 
-// recordWriter writes the members of a body, which come in canonical order, and a kind's own where its name belongs.
+// recordWriter writes the members of a body. They come in canonical order; it puts own between them where its name belongs.
 type recordWriter struct {
 	b    []byte
-	own  Member
-	some bool
+	own  Member // not written yet
+	some bool   // a member has been written
 	err  error
 }
 
-// name begins the member of that name.
+// name begins a member, after own if that comes first.
 func (w *recordWriter) name(name string) {
 	switch own := w.own.Name; {
 	case own == "" || own > name:
@@ -262,8 +261,8 @@ const (
 	ClientGone   Result = "client_gone"   // the agent left before the end
 	TargetFailed Result = "target_failed" // the target did not answer, or broke off
 
-	// GatewayFailed: a part of the gateway failed. What was not with the target by then did not get there, and the agent was
-	// refused or got no more of an answer.
+	// GatewayFailed: a part of the gateway failed. What the target did not have by then it never got, and the agent was refused or
+	// its answer was broken off.
 	GatewayFailed Result = "gateway_failed"
 )
 
@@ -276,16 +275,16 @@ type Count struct {
 // Outcome is the body of an operation.finished record.
 type Outcome struct {
 	Result        Result
-	Reason        string // why, where the result is not completed
+	Reason        string // why the result is not Completed
 	Problem       Problem
-	Status        int    // HTTP status that the agent received; 0 when none
+	Status        int    // HTTP status that the agent received; 0 if none
 	BytesIn       int64  // body bytes from the agent
 	BytesOut      int64  // body bytes to the agent
-	BodySHA256    string // of the body that the agent received, in hex; empty where the body did not pass through here
+	BodySHA256    string // of the body that the agent received, in hex; empty if it did not pass through here
 	Redacted      []Count
 	Rewritten     []Count       // URLs of the target that became the gateway's, by header field or path
-	Unrewritten   string        // why others may not have, where they should
-	RequestSHA256 string        // of a request body that was streamed past, in hex; a body that was held is in the input
+	Unrewritten   string        // why some URLs of the target may be left; empty if none should be
+	RequestSHA256 string        // of a request body that streamed past, in hex; a body that was held is in the input
 	Duration      time.Duration // from the first byte seen here to the last
 	Decided       uint64        // seq of the decision; set by Gate.Finish
 	Own           Member        // as a [Decision] has it
@@ -330,8 +329,8 @@ func appendCounts(b []byte, counts []Count) []byte {
 	return append(b, '}')
 }
 
-// addUp gives the counts in canonical order, those of equal names as one: two redactions can share a path and differ in
-// what they put there. It leaves the caller's list as it is.
+// addUp returns the counts in canonical order and adds up those of one name: two redactions can share a path and differ in what
+// they put there. It does not change the caller's list.
 func addUp(counts []Count) []Count {
 	sorted := make([]Count, len(counts))
 	for i, c := range counts {

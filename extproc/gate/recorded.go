@@ -8,16 +8,16 @@ import (
 	"unicode/utf8"
 )
 
-// How many bytes a text takes in a record at most. Others choose what is recorded of them, so without a bound they choose
-// how fast the journal grows, and how much memory has what is kept of records.
+// The most bytes that a text takes in a record. Others choose these texts, so without a bound they choose how fast the journal
+// grows and how much memory its copies take.
 const (
-	MaxRecorded = 2 << 10 // of one whom we know: an agent, an approver, a policy
-	MaxClaimed  = 256     // of a stranger, or of a part that only a stranger would make long
+	MaxRecorded = 2 << 10 // from somebody known: an agent, an approver, a policy
+	MaxClaimed  = 256     // from a stranger, or where only a stranger would be long
 )
 
-// Recorded is s as a record has it: valid UTF-8 that takes at most limit bytes there, escapes included. A longer text is its
-// beginning, its length and its SHA-256: enough to tell it from others, and to know it again for whoever has it. So a value
-// that is not to be recorded is masked before.
+// Recorded returns s fit for a record: valid UTF-8 that takes at most limit bytes there, escapes included. Of a longer text it
+// keeps the beginning, the length and the SHA-256, so that whoever has the text can recognise it. Mask a secret before: a hash of
+// it can be guessed.
 func Recorded(s string, limit int) string {
 	if len(s) <= limit/longestEscape && utf8.ValidString(s) {
 		return s
@@ -33,7 +33,7 @@ func Recorded(s string, limit int) string {
 
 const longestEscape = len(`\u0000`)
 
-// recordedPrefix is how much of s fits into limit bytes of a record.
+// recordedPrefix returns how many bytes of s fit into limit bytes of a record.
 func recordedPrefix(s string, limit int) int {
 	taken := 0
 	for i, r := range s {

@@ -10,7 +10,7 @@ const (
 	ApprovalPending     Problem = "approval-pending"     // a person is being asked
 	Unreadable          Problem = "unreadable"           // the request could not be read without doubt
 	TooLarge            Problem = "too-large"            // the request is over a limit
-	Withheld            Problem = "withheld"             // the answer may not be shown, or not without doubt
+	Withheld            Problem = "withheld"             // the answer may not be shown, or might hold what may not
 	Unavailable         Problem = "unavailable"          // the gateway cannot do its work; nothing was let through
 )
 
@@ -44,13 +44,13 @@ type Refusal struct {
 	Detail  string   // a sentence that a developer or a language model can act on
 	Rules   []string // the ids of the rules that refused
 
-	Approval *Pending // the request that is open, where the problem is ApprovalPending; or the one that is approved and not spent
+	Approval *Pending // the request that is open, if the problem is ApprovalPending; or one that is approved and not spent
 }
 
 // Ruling is a Gate's answer to one operation. Its zero value refuses, and only a Gate makes one that allows.
 type Ruling struct {
 	operation string
-	digest    string // of the operation, where policy was asked
+	digest    string // of the operation; empty if policy was not asked
 	effect    Effect
 	refusal   Refusal
 	verdict   Verdict
@@ -72,7 +72,7 @@ func (r Ruling) Verdict() Verdict { return r.verdict }
 // Receipt is where the decision stands in the journal.
 func (r Ruling) Receipt() Receipt { return r.receipt }
 
-// Refusal is what to tell the agent. A ruling that allows has an empty one; every other has a Problem.
+// Refusal is what to tell the agent. It is empty if the ruling allows, and has a Problem otherwise.
 func (r Ruling) Refusal() Refusal {
 	if r.Allowed() {
 		return Refusal{}

@@ -20,9 +20,9 @@ import (
 // []string, Object or Raw. Anything else is an error where the value is encoded.
 type Object []Member
 
-// Raw is one JSON value of any kind as canonical text, as [AppendJSON] writes it. It is for what somebody else can make
-// large: a tree of values takes tens of bytes for each of them, where the text of `0,` takes two. Only what reads such text
-// in the first place makes one ([AppendNumber], [AppendString], [CompareNames] are its tools), and answers for its form.
+// Raw is one JSON value of any kind as canonical text, as [AppendJSON] writes it. It is for JSON that somebody else can make
+// large: a tree takes tens of bytes for each value, and the text `0,` takes two. Nothing checks the text again, so only a
+// reader of JSON makes a Raw, with [AppendNumber], [AppendString] and [CompareNames].
 type Raw string
 
 // Member is one name and its value.
@@ -58,9 +58,9 @@ func (o Object) Get(name string) (any, bool) {
 // AppendJSON appends o as canonical JSON.
 func (o Object) AppendJSON(dst []byte) ([]byte, error) { return AppendJSON(dst, o) }
 
-// CompareNames orders two member names by their UTF-16 code units, as RFC 8785 asks. UTF-8 has the same order but where
-// a supplementary character (a surrogate pair, D800–DFFF; its UTF-8 begins with F0 or more) meets one in U+E000–U+FFFF
-// (EE or EF).
+// CompareNames orders two member names by their UTF-16 code units, as RFC 8785 asks. The bytes of UTF-8 have the same order,
+// with one exception: a supplementary character (its UTF-8 begins with F0 or more) sorts before one in U+E000–U+FFFF (EE or
+// EF), because UTF-16 writes it as surrogates (D800–DFFF).
 func CompareNames[T string | []byte](a, b T) int {
 	for i := range min(len(a), len(b)) {
 		if x, y := a[i], b[i]; x != y {
@@ -157,7 +157,7 @@ func AppendString(dst []byte, s string) ([]byte, error) {
 }
 
 // AppendText appends s as a canonical JSON string, with U+FFFD in the place of bytes that are not UTF-8. It is for
-// what is told of an operation (a reason, a path in a record), never for what an approval binds.
+// records (a reason, a path), never for what an approval binds.
 func AppendText(dst []byte, s string) []byte {
 	return appendValidString(dst, strings.ToValidUTF8(s, "\uFFFD"))
 }
@@ -213,9 +213,8 @@ func appendFloat(dst []byte, f float64) ([]byte, error) {
 	return dst, nil
 }
 
-// AppendNumber appends a number as [AppendJSON] does. double is true for one that an IEEE double gives back: the shortest
-// form of the double that is nearest to it is the same decimal. Whoever reads numbers as doubles (JavaScript, and most of
-// JSON) reads any other as a different one.
+// AppendNumber appends a number as [AppendJSON] does. double reports whether an IEEE double can hold it: the shortest form of
+// the nearest double is the same decimal. A reader that has only doubles, such as JavaScript, changes any other number.
 func AppendNumber(dst []byte, literal string) (out []byte, double bool, err error) {
 	if len(literal) > 0 && len(literal) <= 15 && isPlainInteger(literal) {
 		if literal == "-0" {
@@ -256,7 +255,7 @@ func isPlainInteger(s string) bool {
 	return digits != "" && (digits[0] != '0' || len(digits) == 1) && countDigits(digits) == len(digits)
 }
 
-// isNumber holds s to the grammar of RFC 8259, section 6. [json.Valid] is not it: that takes white space around a value.
+// isNumber checks s against the grammar of RFC 8259, section 6. [json.Valid] would accept white space around it.
 func isNumber(s string) bool {
 	s = strings.TrimPrefix(s, "-")
 	whole := countDigits(s)
@@ -317,7 +316,7 @@ func parseDecimal(literal string) (decimal, error) {
 	if d.digits == "" {
 		return decimal{}, nil
 	}
-	// The limit is on the value and not on how it is written, so that what was accepted once is accepted in canonical form.
+	// The limit is on the value, not on how it is written: what was accepted must be accepted again in canonical form.
 	exponent, err := strconv.Atoi(power)
 	if err == nil && exponent < 1<<40 && exponent > -1<<40 {
 		d.exponent = exponent + len(whole) - (len(all) - len(trimmed))

@@ -41,8 +41,8 @@ type AskRule struct {
 	Quorum    int      // distinct approvers needed; at least 1
 }
 
-// CutSubject returns the subject of the one person whom an approver of "subject:ID" names. Every other approver is a group, so
-// that nobody is taken for a group whose name is their subject; a group whose own name begins with "subject:" cannot be named.
+// CutSubject returns the ID of an approver "subject:ID". Every other approver is a group: the prefix keeps a person from passing
+// for a group whose name is their subject. A group whose own name begins with "subject:" cannot be named.
 func CutSubject(approver string) (subject string, ok bool) {
 	return strings.CutPrefix(approver, "subject:")
 }
@@ -63,21 +63,19 @@ type Redaction struct {
 	Detect string // the name of a detector of package redact
 	With   Replacement
 
-	// OnCard has those who approve the operation see the value, where it stands in what they approve, because they cannot
-	// decide without it. Answers are redacted all the same.
+	// OnCard shows the value to those who approve the operation, because they cannot decide without it. Answers are still redacted.
 	OnCard bool
 }
 
-// Selector is by what a redaction finds its values.
+// Selector says how a redaction finds its values. It is the member's name in policies and records.
 type Selector string
 
-// The selectors.
 const (
 	ByPath   Selector = "path"
 	ByDetect Selector = "detect"
 )
 
-// Selector is by what r finds its values.
+// Selector says whether r has a Path or a Detect.
 func (r Redaction) Selector() Selector {
 	if r.Path != "" {
 		return ByPath
@@ -85,7 +83,7 @@ func (r Redaction) Selector() Selector {
 	return ByDetect
 }
 
-// Name is what a record counts the redaction under: its path or its detector.
+// Name is the redaction's path or detector. Records count redactions by it.
 func (r Redaction) Name() string {
 	if r.Selector() == ByPath {
 		return r.Path
@@ -97,24 +95,24 @@ func (r Redaction) Name() string {
 type Verdict struct {
 	Effect Effect
 
-	// Rules are those that made the effect: the deny rules of a denial, the ask rules of an ask, the allow rules of an
-	// allowance. A denial by default has none.
+	// Rules are those that made the effect: deny rules if it denies, ask rules if it asks, allow rules if it allows. A denial by
+	// default has none.
 	Rules []Rule
 
 	// Asks are the approvals that an Ask wants; every one must be met.
 	Asks []AskRule
 
-	// Redactions apply to the answer of whatever is let through.
+	// Redactions apply to the answer, if the operation is let through.
 	Redactions []Redaction
 
 	// PolicyDigest is the SHA-256, in hex, of all policies that are active.
 	PolicyDigest string
 
-	// RulesDigest is the same of what of them this verdict can depend on. An approval is bound to it.
+	// RulesDigest is the SHA-256 of those policies that this verdict can depend on. An approval is bound to it.
 	RulesDigest string
 }
 
-// denied is v without all that it said.
+// denied returns a denial by the same policies, with nothing else of v.
 func (v *Verdict) denied() Verdict {
 	return Verdict{PolicyDigest: v.PolicyDigest, RulesDigest: v.RulesDigest}
 }
