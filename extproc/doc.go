@@ -180,7 +180,7 @@
 // pass the header fields of a list that package web has, and of those that are free text the ones that repeat nothing of what was
 // taken out of the body, which is known once the body is whole. Where policy does not redact, answers pass as they come,
 // counted and hashed. In either case the target's own URLs become those by which the agent came ([web.Turn]): in header fields,
-// and in JSON where the resource names paths. What becomes of the target's
+// and in JSON, events of it too, where the resource names paths. What becomes of the target's
 // cookies package [github.com/countersign/countersign/extproc/inspect/cookie] says, and package
 // [github.com/countersign/countersign/extproc/inspect/echo] finds the target's credential in an answer that shows it.
 //

@@ -134,7 +134,7 @@ func (x *exchange) passes(name string, i int, clean func(int) bool) bool {
 		passage := x.passage(name)
 		return passage == web.Passes || passage == web.Searched && clean(i)
 	}
-	turnable := a.turning != nil && redact.IsJSON(r.head.ContentType) && r.unturned == "" && (r.stream != nil || a.Op.Verb == "HEAD")
+	turnable := a.turning != nil && redact.Turnable(r.head.ContentType) && r.unturned == "" && (r.stream != nil || a.Op.Verb == "HEAD")
 	if turnable && web.Derived(name) {
 		return false
 	}

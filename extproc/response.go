@@ -168,7 +168,7 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 // passes as it came, and the record says why.
 func (x *exchange) turnsBody() {
 	a, r := x.attempt, &x.response
-	if a.turning == nil || !r.head.HasBody || !redact.IsJSON(r.head.ContentType) {
+	if a.turning == nil || !r.head.HasBody || !redact.Turnable(r.head.ContentType) {
 		return
 	}
 	codings, err := r.head.Codings()

@@ -179,7 +179,8 @@ func TestWhatIsNotRewritten(t *testing.T) {
 	for _, c := range []struct{ name, media, body, want, unread string }{
 		{"invalid", "application/json", `{"url": "BASE/a", "x": [1, BASE, {"url": "BASE/a"}]}`, `{"url": "GATEWAY/a", "x": [1, BASE, {"url": "BASE/a"}]}`, "the body is not valid JSON"},
 		{"another type", "text/html", `<a href="BASE/a">{"url": "BASE/a"}`, `<a href="BASE/a">{"url": "BASE/a"}`, ""},
-		{"events", "text/event-stream", "data: {\"url\":\"BASE/a\"}\n\n", "data: {\"url\":\"BASE/a\"}\n\n", ""},
+		{"events", "text/event-stream", "event: x\nid: BASE/a\ndata: {\"url\":\ndata:\"BASE/a\"}\n\ndata: [DONE]\n\n", "event: x\nid: BASE/a\ndata: {\"url\":\ndata:\"GATEWAY/a\"}\n\ndata: [DONE]\n\n", ""},
+		{"an event that is not JSON", "text/event-stream", "data: {\"url\":\"BASE/a\" x}\n\ndata: {\"url\":\"BASE/a\"}\n\n", "data: {\"url\":\"GATEWAY/a\" x}\n\ndata: {\"url\":\"GATEWAY/a\"}\n\n", "the body is not valid JSON"},
 		{"another charset", "application/json; charset=utf-16", `{"url": "BASE/a"}`, `{"url": "BASE/a"}`, "charset \"utf-16\" cannot be redacted"},
 		{"compressed, as it says", "application/json\x00gzip", `{"url": "BASE/a"}`, `{"url": "BASE/a"}`, "the target's answer is compressed, although it was not asked to be"},
 		{"lines", "application/x-ndjson", "{\"url\": \"BASE/a\"}\n{\"url\": \"/a\"}\n", "{\"url\": \"GATEWAY/a\"}\n{\"url\": \"/a\"}\n", ""},

@@ -69,11 +69,10 @@ type HTTP struct {
 	// itself does not change a part of what a field says.
 	RewriteURLs *bool `yaml:"rewrite_urls"`
 
-	// Rewrite is the same for JSON answers: the paths of strings that are URLs, as ["$.next", "$..url"], in the form that redact
-	// takes. Strings that are not a URL of the target and nothing else stay. Such an answer has no ETag, digest or
-	// Content-Length. One that cannot be read (invalid, compressed, a part) passes as it came, and its record says so, unless
-	// policy redacts it. Event streams are rewritten only where policy redacts them. None by default; it needs answers to come
-	// by here.
+	// Rewrite is the same for answers of JSON, and of events whose data is JSON: the paths of strings that are URLs, as ["$.next",
+	// "$..url"], in the form that redact takes. Strings that are not a URL of the target and nothing else stay. Such an answer has
+	// no ETag, digest or Content-Length. One that cannot be read (invalid, compressed, a part), or an event of one, passes as it
+	// came, and its record says so, unless policy redacts it. None by default; it needs answers to come by here.
 	Rewrite []string `yaml:"rewrite"`
 
 	// Upgrades that are let through, once allowed by policy: "websocket", "connect". None by default. What passes in an

@@ -35,8 +35,8 @@
 // # URLs
 //
 // A plan can have paths of URLs too. A string there, if it is not redacted, becomes what [Options].Turn makes of it. Where a plan
-// has nothing else every byte is copied but for these, and nothing is withheld: what cannot be read passes as it came, and
-// [Stream.Unread] says so.
+// has nothing else every byte is copied but for these, and nothing is withheld: what cannot be read passes as it came, of an event
+// stream that event only, and [Stream.Unread] says so.
 //
 // # Beside the body
 //
@@ -73,7 +73,7 @@
 //
 // Names, strings, numbers keep their spelling (so 1.50 stays 1.50); white space between them goes, because its amount can
 // tell the length of what was there. A string that was changed is written anew. Lines of a sequence end with LF; empty
-// lines go. Of an event stream the data is rewritten, detectors look at `event` and `id`, which are dropped where they repeat
+// lines stay. Of an event stream the data is rewritten, detectors look at `event` and `id`, which are dropped where they repeat
 // what a path took from their event or one of those before it (up to 64 KiB of values; not from a later one), `retry` passes
 // when it is a number, a comment passes empty (it keeps the connection alive), other fields go; with paths, an event
 // whose data is not JSON is lost, and a comment says so; `ping`, `[DONE]` and the like pass, from a closed list. A value leaves in the Write that completes it, an event's when

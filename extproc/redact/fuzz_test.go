@@ -291,7 +291,7 @@ func secretBody(contentType string, shape, fill uint64) string {
 		case jsonType:
 			return doc
 		case "application/x-ndjson":
-			w.all += doc + "\n"
+			w.all += strings.TrimSpace(doc) + "\n" // an empty line is no space around a value
 		case "application/json-seq":
 			w.all += "\x1e" + doc + "\n"
 		default:

@@ -191,7 +191,7 @@ func (m *machine) run(data []byte, final bool) (used int, err error) {
 		case m.deep > 0:
 			n, err = m.below(data[at:])
 		case c <= ' ' && isSpace[c]:
-			if c == '\n' && m.expect == aSeparator {
+			if c == '\n' && len(m.frames) == 0 {
 				m.endLine()
 			}
 			m.copyByte(c)
@@ -220,15 +220,18 @@ func (m *machine) copyByte(c byte) {
 
 var isSpace = [' ' + 1]bool{' ': true, '\n': true, '\r': true, '\t': true}
 
-// endLine takes the newline after a value. After one of any number it is written at once where the body is live, and else with
-// the next value: the only value of a body stands alone.
+// endLine takes a newline that is in no value. The one after a value of any number is written at once where the body is live, and
+// else with the next value: the only value of a body stands alone. Between lines an empty one keeps the connection alive, and stays.
 func (m *machine) endLine() {
-	if m.layout == records {
-		return
-	}
-	m.expect = aValue
-	if m.owes && m.limits.Live {
-		m.out, m.owes = append(m.out, '\n'), false
+	switch {
+	case m.layout == records || m.layout == oneValue:
+	case m.expect == aSeparator:
+		m.expect = aValue
+		if m.owes && m.limits.Live {
+			m.out, m.owes = append(m.out, '\n'), false
+		}
+	case !m.copies && (m.layout == lineByLine || m.limits.Live && m.values > 0):
+		m.out = append(m.out, '\n')
 	}
 }
 

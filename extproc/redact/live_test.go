@@ -26,6 +26,9 @@ func TestWatch(t *testing.T) {
 			t.Errorf("after value %d the stream says that it flows: %v", i, s.Flows())
 		}
 	}
+	if out, err := s.Write([]byte("\n")); err != nil || string(out) != "\n" {
+		t.Errorf("an empty line, which keeps the connection alive, gives %q, %v", out, err)
+	}
 	if out, err := s.Close(); err != nil || len(out) > 0 {
 		t.Errorf("the end gives %q, %v", out, err)
 	}

@@ -421,8 +421,9 @@ func TestSequences(t *testing.T) {
 		plan              []string
 		in, want          string
 	}{
-		{"lines", "application/x-ndjson", []string{"$.a"}, "{\"a\":1}\r\n\n{\"b\": 2}\n3", "{\"a\":\"[redacted]\"}\n{\"b\":2}\n3\n"},
-		{"no lines", "application/jsonl", []string{"$.a"}, "\n", ""},
+		{"lines", "application/x-ndjson", []string{"$.a"}, "{\"a\":1}\r\n\n{\"b\": 2}\n3", "{\"a\":\"[redacted]\"}\n\n{\"b\":2}\n3\n"},
+		{"empty lines", "application/x-ndjson", []string{"$"}, "\n \r\n{\"a\":\n1}\n\n\n2\n\n", "\n\n\"[redacted]\"\n\n\n\"[redacted]\"\n\n"},
+		{"no lines", "application/jsonl", []string{"$.a"}, "\n", "\n"},
 		{"whole lines are masked", "application/jsonl", []string{"$"}, "1\n{}\n", "\"[redacted]\"\n\"[redacted]\"\n"},
 		{"a line that a detector would remove", "application/jsonl", []string{"email remove"}, "\"a@b.com\"\n1\n", "null\n1\n"},
 		{"a body of several values", jsonType, []string{"$.a"}, "{\"a\":1}\n {\"b\":2}\r\n\n[]\n", "{\"a\":\"[redacted]\"}\n{\"b\":2}\n[]"},

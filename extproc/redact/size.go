@@ -29,6 +29,8 @@ func (e *events) size() int {
 	return e.json.size() + e.finder.size() + len(e.out) + cap(e.data) + cap(e.written) + cap(e.reader.pending)
 }
 
+func (e *turnedEvents) size() int { return e.json.size() + len(e.out) }
+
 func (l *lines) size() int {
 	return l.finder.size() + len(l.out) + cap(l.plain) + cap(l.reader.pending)
 }

@@ -134,8 +134,8 @@ func mediaType(contentType string) (string, error) {
 }
 
 func (p *Plan) rewriter(name string, opts Options) (rewriter, error) {
-	if !p.Redacts() && !IsJSON(name) {
-		return nil, withheld("content type %.80q is not JSON", name)
+	if !p.Redacts() && !Turnable(name) {
+		return nil, withheld("content type %.80q has no URLs that are turned", name)
 	}
 	kind := media.KindOf(name)
 	switch kind {
@@ -146,6 +146,9 @@ func (p *Plan) rewriter(name string, opts Options) (rewriter, error) {
 	case media.Records:
 		return newMachine(p, opts, records), nil
 	case media.Events:
+		if !p.Redacts() {
+			return newTurnedEvents(p, opts), nil
+		}
 		return newEvents(p, opts), nil
 	case media.Text, media.Markup:
 		if p.takes {
@@ -157,11 +160,11 @@ func (p *Plan) rewriter(name string, opts Options) (rewriter, error) {
 	}
 }
 
-// IsJSON reports whether a Content-Type says JSON, or a sequence of it, whatever else of it cannot be read.
-func IsJSON(contentType string) bool {
+// Turnable reports whether a Content-Type says JSON, or a sequence or events of it, whatever else of it cannot be read.
+func Turnable(contentType string) bool {
 	name, _, _ := strings.Cut(contentType, ";")
 	kind := media.KindOf(strings.ToLower(strings.TrimSpace(name)))
-	return kind == media.JSON || kind == media.Lines || kind == media.Records
+	return kind == media.JSON || kind == media.Lines || kind == media.Records || kind == media.Events
 }
 
 // Write takes the next bytes of the body and returns what can be sent now: every JSON value, event or line that is
@@ -213,7 +216,7 @@ func (s *Stream) advance(step func() error) ([]byte, error) {
 // than one JSON value came.
 func (s *Stream) Flows() bool {
 	switch body := s.body.(type) {
-	case *events:
+	case *events, *turnedEvents:
 		return true
 	case *machine:
 		return body.layout != anyNumber || body.values > 1
@@ -221,12 +224,21 @@ func (s *Stream) Flows() bool {
 	return false
 }
 
-// Unread says why what is left of the body passes as it comes, or "". It is never so where the plan redacts anything.
-func (s *Stream) Unread() string { return s.unread }
+// Unread says why what is left of the body passes as it comes, or an event of it did, or "". It is never so where the plan redacts
+// anything.
+func (s *Stream) Unread() string {
+	if e, ok := s.body.(*turnedEvents); ok && s.unread == "" {
+		return e.unread
+	}
+	return s.unread
+}
 
 // GiveUp has what is left of a body pass as it comes, and returns what was held of it. It is for plans that redact nothing.
 func (s *Stream) GiveUp(why string) []byte {
 	m, ok := s.body.(*machine)
+	if e, isEvents := s.body.(*turnedEvents); isEvents {
+		m, ok = e.json, true
+	}
 	if !ok || s.plan.Redacts() || s.unread != "" {
 		return nil
 	}

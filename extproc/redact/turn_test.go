@@ -62,6 +62,13 @@ func TestURLsOfABody(t *testing.T) {
 		{"lines", "application/x-ndjson", "{\"url\":\"https://api/1\"}\n\n {\"url\":\"https://api/2\"} \n", "{\"url\":\"http://gw/1\"}\n\n {\"url\":\"http://gw/2\"} \n", "", []gate.Count{{Name: "$..url", N: 2}}},
 		{"a sequence", "application/json-seq", "\x1e{\"url\":\"https://api/1\"}\n\x1e[ ]\n", "\x1e{\"url\":\"http://gw/1\"}\n\x1e[ ]\n", "", []gate.Count{{Name: "$..url", N: 1}}},
 		{"nothing", "application/json", "", "", "", nil},
+		{
+			"events", "text/event-stream", ": hello\r\nid: https://api/1\r\ndata:\r\ndata:{\"url\":\"https://api/1\", \r\ndata:  \"n\": 1\rdata\rdata:}\n\ndata: [DONE]\n\ndata: https://api/2\n\ndatax: {\"url\":\"https://api/3\"}\n\ndata: [{\"url\":\"https://api/4\"}]\r\r",
+			": hello\r\nid: https://api/1\r\ndata:\r\ndata:{\"url\":\"http://gw/1\", \r\ndata:  \"n\": 1\rdata\rdata:}\n\ndata: [DONE]\n\ndata: https://api/2\n\ndatax: {\"url\":\"https://api/3\"}\n\ndata: [{\"url\":\"http://gw/4\"}]\r\r", "",
+			[]gate.Count{{Name: "$..url", N: 2}},
+		},
+		{"an event that is not JSON", "text/event-stream", "data: {\"a\":1} {\"url\":\"https://api/1\"}\n\ndata: {\"url\":\"https://api/2\"}\n\n", "data: {\"a\":1} {\"url\":\"https://api/1\"}\n\ndata: {\"url\":\"http://gw/2\"}\n\n", "data after the JSON value", []gate.Count{{Name: "$..url", N: 1}}},
+		{"an event that is cut off by its lines", "text/event-stream", "data: {\"url\":\"https:\ndata: //api/1\"}\n\ndata: {\"url\":\"https://api/2\"}", "data: {\"url\":\"https:\ndata: //api/1\"}\n\ndata: {\"url\":\"http://gw/2\"}", "the body has a string that is not valid JSON", []gate.Count{{Name: "$..url", N: 1}}},
 		{"invalid after a comma", "application/json", `{"url":"https://api/1", "a":[1, 2, x, {"url":"https://api/2"}]}`, `{"url":"http://gw/1", "a":[1, 2, x, {"url":"https://api/2"}]}`, "the body is not valid JSON", []gate.Count{{Name: "$..url", N: 1}}},
 		{"a name twice", "application/json", `{"url":"https://api/1","url":"https://api/2"}`, `{"url":"http://gw/1","url":"https://api/2"}`, "an object has one name twice", []gate.Count{{Name: "$..url", N: 1}}},
 		{"cut off in a string", "application/json", `{"url":"https://api/1","a":"bcd`, `{"url":"http://gw/1","a":"bcd`, "the JSON ends too early", []gate.Count{{Name: "$..url", N: 1}}},
@@ -117,15 +124,15 @@ func TestURLsBesideRedactions(t *testing.T) {
 // FuzzCopy: where nothing is to be turned, and nothing redacted, what goes out is what came in, whatever it is and however it
 // was cut.
 func FuzzCopy(f *testing.F) {
-	for _, s := range []string{`{"url":"x", "a" : [1,2,{}] }`, "[1,,2]", "{\"a\":1,\"a\":2}", "\x1e[]\n", "[\"\\u00", "1 2\n3", "tru", "[-", "\xef\xbb\xbf{}"} {
-		for kind := range 3 {
+	for _, s := range []string{`{"url":"x", "a" : [1,2,{}] }`, "[1,,2]", "{\"a\":1,\"a\":2}", "\x1e[]\n", "[\"\\u00", "1 2\n3", "tru", "[-", "\xef\xbb\xbf{}", "data: {\"a\":\r\ndata:1}\r\rid\n\ndata:[", "data: \"a\ndata:b\""} {
+		for kind := range 4 {
 			f.Add(s, 3, kind)
 		}
 	}
 	plan := turning(f, nil, "$..url", "$.*")
 	f.Fuzz(func(t *testing.T, body string, at, kind int) {
 		at = max(0, min(at, len(body)))
-		media := []string{"application/json", "application/x-ndjson", "application/json-seq"}[uint(kind)%3]
+		media := []string{"application/json", "application/x-ndjson", "application/json-seq", "text/event-stream"}[uint(kind)%4]
 		body = strings.ReplaceAll(body, "https", "")
 		if got, _ := turnAll(t, plan, media, body[:at], body[at:]); got != body {
 			t.Errorf("%s: %q became %q", media, body, got)
