@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"hash"
+	"io"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,7 +50,8 @@ type exchange struct {
 	decided  bool   // allowed, and the request's head was released
 	endToken func() // stops the wait for the end of the agent's token; nil before it was decided
 	finished bool
-	ending   *gate.Outcome // that is to be recorded when nothing waits to be sent
+	ending   *gate.Outcome // that is to be recorded when the answer has been sent
+	late     *time.Timer   // bounds the wait for the rest of the request, and then for the answer to be sent; nil where there is none
 
 	// envoyRefused is true where Envoy refused the request before it came here (an upgrade that no route has, say): the
 	// only answer is Envoy's own, and no target saw anything. Its access log tells of it.
@@ -56,9 +59,8 @@ type exchange struct {
 
 	request struct {
 		ended    bool
-		headOnly bool        // neither body nor trailers came
-		hash     hash.Hash   // of a streamed body
-		late     *time.Timer // bounds the wait for the rest of the request; nil where there is none
+		headOnly bool      // neither body nor trailers came
+		hash     hash.Hash // of a streamed body
 	}
 	response response
 }
@@ -76,11 +78,18 @@ func (s *Server) Process(stream ext.ExternalProcessor_ProcessServer) (err error)
 	x := &exchange{server: s, stream: stream}
 	x.out.moved = sync.NewCond(&x.mu)
 	defer x.close()
-	defer x.finishSending()
+	defer func() {
+		if unsent := x.finishSending(); err == nil {
+			err = unsent
+		}
+	}()
 	for {
 		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil // Envoy is done with the stream
+		}
 		if err != nil {
-			return nil // Envoy is done with the stream, or the client or the target is gone: close tells which
+			return err // the client or the target is gone: close tells which
 		}
 		if done, err := x.handle(st, m); done || err != nil {
 			return err
@@ -93,6 +102,9 @@ func (x *exchange) handle(st *lane.State, all *ext.ProcessingRequest) (done bool
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	defer guard.Catch("an operation", func(guard.Panic) { done, err = x.failed() })
+	if x.out.err != nil {
+		return true, x.out.err
+	}
 	ctx := x.stream.Context()
 	switch m := all.Request.(type) {
 	case *ext.ProcessingRequest_RequestHeaders:
@@ -101,7 +113,9 @@ func (x *exchange) handle(st *lane.State, all *ext.ProcessingRequest) (done bool
 		}
 		return x.requestHead(ctx, st, m.RequestHeaders, all)
 	case *ext.ProcessingRequest_RequestBody:
-		x.room(&x.out.request)
+		if err := x.room(&x.out.request); err != nil {
+			return true, err
+		}
 		return x.requestBody(ctx, m.RequestBody)
 	case *ext.ProcessingRequest_RequestTrailers:
 		return x.requestTrailers(ctx, m.RequestTrailers)
@@ -114,7 +128,9 @@ func (x *exchange) handle(st *lane.State, all *ext.ProcessingRequest) (done bool
 		}
 		return x.responseHead(m.ResponseHeaders)
 	case *ext.ProcessingRequest_ResponseBody:
-		x.room(&x.out.answer)
+		if err := x.room(&x.out.answer); err != nil {
+			return true, err
+		}
 		if x.envoyRefused {
 			x.sendAnswerPieces(m.ResponseBody.Body, m.ResponseBody.EndOfStream)
 			return false, nil
@@ -157,7 +173,7 @@ func (x *exchange) requestHead(ctx context.Context, st *lane.State, m *ext.HttpH
 		return x.decide(ctx, nil)
 	}
 	if limit := x.attempt.http.RequestTime; limit > 0 {
-		x.request.late = time.AfterFunc(limit, guard.Func("a request that is late", x.tooLate))
+		x.late = time.AfterFunc(limit, guard.Func("a request that is late", x.tooLate))
 	}
 	return false, nil
 }
@@ -173,6 +189,13 @@ func metadataValue(ctx context.Context, key string) string {
 // metadataValues returns all values of a gRPC metadata key, joined: a repeated one equals nothing that is right.
 func metadataValues(ctx context.Context, key string) string {
 	return strings.Join(metadata.ValueFromIncomingContext(ctx, key), ",")
+}
+
+// stopLate ends the timer: what it waits for has come, or will not.
+func (x *exchange) stopLate() {
+	if x.late != nil {
+		x.late.Stop()
+	}
 }
 
 // tooLate is the timer's: a request that trickles in is not held for ever. Envoy ends the stream after it.
@@ -248,9 +271,7 @@ func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (do
 // trailers, if there were any.
 func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse) (done bool, err error) {
 	a := x.attempt
-	if x.request.late != nil {
-		x.request.late.Stop()
-	}
+	x.stopLate()
 	credential, allowed := a.decide(ctx)
 	if !allowed {
 		return x.refuse()
@@ -302,7 +323,7 @@ func (x *exchange) sendSpool(body Body, trailers *ext.ProcessingResponse) {
 		}
 		at += int64(len(piece))
 		x.sendRequestBody(piece, at == body.Size && trailers == nil)
-		if x.room(&x.out.request); x.out.gone || x.finished {
+		if err := x.room(&x.out.request); err != nil || x.finished {
 			return
 		}
 	}
@@ -368,32 +389,39 @@ func (x *exchange) finish(o gate.Outcome) {
 	}
 	x.finished = true
 	x.response.stop()
-	if x.request.late != nil {
-		x.request.late.Stop()
-	}
+	x.stopLate()
 	if x.decided {
 		x.attempt.Forget()
 		x.endToken()
 	}
-	if len(x.out.answer.messages) == 0 && x.out.last != &x.out.answer || !x.out.sending {
-		x.attempt.Finish(o)
-		return
+	x.ending = &o
+	if x.record(); x.ending != nil {
+		x.late = time.AfterFunc(unsentTime, guard.Func("the end of an operation", x.recordUnsent))
 	}
-	x.ending = &o // recorded when the answer has been sent
-	time.AfterFunc(endingTime, guard.Func("the end of an operation", func() {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		x.ended()
-	}))
 }
 
-// endingTime is how long a record of the end waits for the answer to be sent, where Envoy does not take it.
-const endingTime = time.Second
+// unsentTime is how long a record of the end waits for the answer to be sent, where Envoy does not take it.
+const unsentTime = time.Second
 
-// ended records the end that waits to be recorded.
-func (x *exchange) ended() {
+func (x *exchange) recordUnsent() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.recordNow()
+}
+
+// record records how the operation ended, when its answer has been sent.
+func (x *exchange) record() {
+	if x.out.answer.sent() {
+		x.recordNow()
+	}
+}
+
+// recordNow does so without that. A panic there undoes nothing of what has happened.
+func (x *exchange) recordNow() {
 	if o := x.ending; o != nil {
+		defer guard.Catch("the end of an operation", nil)
 		x.ending = nil
+		x.stopLate()
 		x.attempt.Finish(*o)
 	}
 }

@@ -1,6 +1,8 @@
 package extproc
 
 import (
+	"errors"
+	"io"
 	"sync"
 
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -22,15 +24,19 @@ type outgoing struct {
 	last            *line      // whose message was sent last
 	sending         bool       // a goroutine sends
 	tight           bool       // there is no memory for what waits
-	gone            bool       // a send failed: Envoy reads no more
 	failed          bool       // a send panicked, and the agent was refused for it
+	err             error      // why nothing more is sent: a send failed, or the stream is over
 	moved           *sync.Cond // on the exchange's lock: a message was sent, or none will be
 }
 
 type line struct {
 	messages []message
 	bytes    int64 // of bodies
+	busy     bool  // a message of it is being sent
 }
+
+// sent reports whether nothing of it waits any more.
+func (l *line) sent() bool { return len(l.messages) == 0 && !l.busy }
 
 type message struct {
 	*ext.ProcessingResponse
@@ -42,7 +48,7 @@ const waitingBytes = maxPiece
 
 // say has a message sent to Envoy, after those that are in its line. bytes are those of a body. mu must be held.
 func (x *exchange) say(in *line, m *ext.ProcessingResponse, bytes int) {
-	if x.out.gone {
+	if x.out.err != nil {
 		return
 	}
 	in.messages = append(in.messages, message{m, int64(bytes)})
@@ -68,42 +74,50 @@ func (x *exchange) send() {
 	defer func() {
 		x.out.sending = false
 		x.out.moved.Broadcast()
-		x.ended()
 	}()
 	for in := x.out.next(); in != nil; in = x.out.next() {
 		m := in.messages[0]
 		in.messages[0] = message{}
 		in.messages = in.messages[1:]
-		x.out.last = in
+		x.out.last, in.busy = in, true
 		x.transmit(in, m)
-		if len(x.out.answer.messages) == 0 {
-			x.ended()
-		}
+		in.busy = false
+		x.record()
 		x.out.moved.Broadcast()
 	}
 }
 
-// transmit sends one message, without the lock. Where that panics the operation is refused, in the place of what else was to be
-// said; Envoy ends the stream after that.
+// transmit sends one message, without the lock. Where that fails nothing else is sent. Where it panics the operation is refused in the
+// place of what else was to be said, and Envoy ends the stream after that; one that is on record has nothing to say any more.
 func (x *exchange) transmit(in *line, m message) {
-	panicked, err := false, errFailed
+	err := errFailed
 	func() {
 		x.mu.Unlock()
 		defer x.mu.Lock()
-		defer guard.Catch("a message to Envoy", func(guard.Panic) { panicked = true })
+		defer guard.Catch("a message to Envoy", nil)
 		err = x.stream.Send(m.ProcessingResponse)
 	}()
 	x.waiting(in, -m.bytes)
-	if !panicked || x.out.failed {
-		x.out.gone = err != nil
+	if err == nil {
 		return
 	}
-	x.out.failed = true
-	for _, in := range []*line{&x.out.request, &x.out.answer} {
-		in.messages = nil
-		x.waiting(in, -in.bytes)
+	x.drop(&x.out.request)
+	x.drop(&x.out.answer)
+	if errors.Is(err, errFailed) && !x.out.failed {
+		x.out.failed = true
+		_, err = x.failed()
 	}
-	_, _ = x.failed()
+	x.out.err = err
+}
+
+// drop has nothing sent of what waits in a line.
+func (x *exchange) drop(in *line) {
+	var bytes int64
+	for _, m := range in.messages {
+		bytes += m.bytes
+	}
+	in.messages = nil
+	x.waiting(in, -bytes)
 }
 
 // next is the line whose turn it is, or nil.
@@ -112,36 +126,34 @@ func (o *outgoing) next() *line {
 	if o.last == first {
 		first, second = second, first
 	}
-	switch {
-	case o.gone:
-		return nil
-	case len(first.messages) > 0:
-		return first
-	case len(second.messages) > 0:
-		return second
-	default:
-		return nil
+	for _, in := range []*line{first, second} {
+		if len(in.messages) > 0 {
+			return in
+		}
 	}
+	return nil
 }
 
-// room waits until another message of the direction may be answered. mu must be held; others may take it meanwhile.
-func (x *exchange) room(in *line) {
-	for (in.bytes > waitingBytes || in.bytes > 0 && x.out.tight) && !x.out.gone {
+// room waits until another message of the direction may be answered, and returns why none can be. mu must be held; others may take
+// it meanwhile.
+func (x *exchange) room(in *line) error {
+	for (in.bytes > waitingBytes || in.bytes > 0 && x.out.tight) && x.out.err == nil {
 		x.out.moved.Wait()
 	}
+	return x.out.err
 }
 
 // finishSending waits until what is left of the answer has been sent. Nothing of the request is sent any more, and nothing else is
-// after it.
-func (x *exchange) finishSending() {
+// after it. It returns why not all could be sent: Envoy lets a request go on whose stream ends well.
+func (x *exchange) finishSending() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	r := &x.out.request
-	r.messages = nil
+	x.drop(&x.out.request)
 	for x.out.sending {
 		x.out.moved.Wait()
 	}
-	x.waiting(r, -r.bytes)
-	x.out.gone = true
+	err := x.out.err
+	x.out.err = io.EOF
 	x.out.moved.Broadcast()
+	return err
 }

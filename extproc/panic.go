@@ -26,9 +26,15 @@ func (a *attempt) failed(passed bool) gate.Outcome {
 	return o
 }
 
-// failed ends an exchange after a panic. Where that fails too, with the journal say, Envoy refuses.
+// failed ends an exchange after a panic. Where that fails too, with the journal say, the stream ends with an error, and Envoy
+// refuses: at once, or after a timer's panic with Envoy's next message.
 func (x *exchange) failed() (done bool, err error) {
 	done, err = true, errFailed
+	defer func() {
+		if err != nil {
+			x.out.err = err
+		}
+	}()
 	a := x.attempt
 	if a == nil || x.finished && x.ending == nil {
 		return done, err

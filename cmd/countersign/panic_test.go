@@ -217,6 +217,7 @@ func TestAPanicIsOneOperations(t *testing.T) {
 			{"granted", held, false, 503, "deny gateway_failed", false, true},
 			{"asked", held, false, 503, "ask deny gateway_failed", false, true},
 			{"wait", held, false, 503, "ask gateway_failed", false, true},
+			{"send: ImmediateResponse", held, false, 503, "ask deny refused", false, false},
 			{"send: RequestHeaders", one, false, 502, "allow gateway_failed", false, false},
 			{"send: ResponseHeaders", one, false, 502, "allow gateway_failed", true, false},
 			{"send: ResponseHeaders", slow, false, 502, "allow gateway_failed", true, false}, // in a timer
