@@ -1,7 +1,7 @@
-// Package admin is what whoever runs the gateway sees of it: /healthz, /readyz and /metrics. It reads and decides nothing.
+// Package admin shows whoever runs the gateway how it is: /healthz, /readyz and /metrics. It decides nothing.
 //
-// Who may ask is the configuration's to say (listen.admin); by default it is this machine only. What others choose, a name of a
-// resource, an approver, a collector's words, is bounded and quoted here.
+// The configuration says who may ask (listen.admin); by default only this machine. Texts that others choose, such as an approver's
+// name or a collector's words, are bounded and quoted.
 package admin
 
 import (
@@ -39,29 +39,29 @@ func Handler(m *Metrics, status func() Status) http.Handler {
 	return mux
 }
 
-// Status is what the gateway knows of itself at one moment.
+// Status is the state of the gateway at one moment.
 type Status struct {
 	Stopping bool
 	Active   bool   // there is a configuration
-	Rejected string // why the file on disk is not what is active; "" where it is
+	Rejected string // why the file on disk is not what is active; "" if it is
 
-	NoIssuer      error             // why nobody's agents can be served
+	NoIssuer      error             // why no agent can be served
 	Issuers       []identity.State  // of agents' tokens
-	PeoplesIssuer []identity.State  // of those who approve; empty where nobody can be asked
-	Targets       map[string]string // what Envoy said of a resource's target, where that fails
+	PeoplesIssuer []identity.State  // of those who approve; empty if nobody can be asked
+	Targets       map[string]string // by resource: what Envoy said of a target that fails
 
 	Journal   error                       // why nothing can be recorded
-	Courier   *otlp.Courier               // nil where there is no collector
+	Courier   *otlp.Courier               // nil if there is no collector
 	Envoys    xds.State                   // what Envoys have taken of the configuration
 	Supervise bool                        // an Envoy is run here
-	Envoy     func(context.Context) error // asks that Envoy; nil until it is started
+	Envoy     func(context.Context) error // asks that Envoy whether it is ready; nil until it is started
 }
 
-// write writes a line for each condition. It returns whether an operation could be allowed now.
+// write writes a line for each condition, and returns whether the gateway is ready.
 //
-// An issuer that is away has a line too, and turns nobody else's agents away; so have the issuer of people, a target that fails and
-// a configuration that was not taken: with what is in force the gateway works. What Envoy refused is red until it has taken
-// it: whoever changed the configuration must not believe that it is in force.
+// Some conditions have a line and leave the gateway ready, because the rest of it works: one issuer that is away, the people's
+// issuer, a target that fails, a collector that is away, a configuration that was rejected. A configuration that Envoy refused
+// makes it unready: whoever changed it must not believe that it is in force.
 func (s Status) write(ctx context.Context, w io.Writer) (ready bool) {
 	ready = true
 	needed := func(name string, err error) {
@@ -122,7 +122,7 @@ func (s Status) write(ctx context.Context, w io.Writer) (ready bool) {
 	return ready
 }
 
-// refusals returns what Envoys did not take of the configuration that they were sent last.
+// refusals returns what Envoys refused of the configuration that they were sent last.
 func refusals(state xds.State) (list []string) {
 	for _, n := range state.Nodes {
 		for _, r := range n.Refused {
@@ -132,7 +132,7 @@ func refusals(state xds.State) (list []string) {
 	return list
 }
 
-// collector says how the courier fares. It stops nobody's access. The collector's words are quoted: they are a stranger's.
+// collector says how the courier fares. The collector's words are quoted: they are a stranger's.
 func collector(c *otlp.Courier) string {
 	list, err := c.Listed()
 	switch stats := c.Stats(); {

@@ -20,7 +20,7 @@ import (
 	"github.com/countersign/countersign/extproc/lane"
 )
 
-// Metrics are the service's own, made with the OpenTelemetry SDK and read by Prometheus.
+// Metrics are the gateway's own, made with the OpenTelemetry SDK and read by Prometheus.
 type Metrics struct {
 	registry   *prometheus.Registry
 	meter      metric.Meter
@@ -34,7 +34,7 @@ type Metrics struct {
 	count      atomic.Int64 // of sets
 }
 
-// NewMetrics returns metrics of which nothing has been counted.
+// NewMetrics returns metrics that have counted nothing yet.
 func NewMetrics() (*Metrics, error) {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	exporter, err := otelprom.New(otelprom.WithRegisterer(m.registry), otelprom.WithoutScopeInfo())
@@ -80,11 +80,11 @@ func (m *Metrics) Observer() lane.Observer {
 	}
 }
 
-// maxLabels bounds the sets of labels, and with them the metrics. Resources are of the configuration, so there are few; but what
-// Envoy calls a route's resource could be of its own making.
+// maxLabels bounds the sets of attributes, and so the time series. The configuration has few resources, but an Envoy could make up
+// names for them.
 const maxLabels = 10_000
 
-// labels makes each set of attributes once: making one costs more than all the rest of counting.
+// labels returns a set of attributes. It makes each once: making one costs more than all the rest of counting.
 func (m *Metrics) labels(name, resource, value string) metric.MeasurementOption {
 	if m.count.Load() > maxLabels {
 		resource = "other"
@@ -146,7 +146,7 @@ func (m *Metrics) Gauge(name, unit, description string, read func() float64) err
 	return nil
 }
 
-// Courier registers what the collector has and has not accepted.
+// Courier registers gauges of what the collector has accepted and what not.
 func (m *Metrics) Courier(courier *otlp.Courier) error {
 	for _, g := range []struct {
 		name, unit, description string

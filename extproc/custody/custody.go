@@ -1,13 +1,13 @@
-// Package custody judges in whose hands the gateway's files are. What the gateway believes (its configuration, policies, authorities)
-// and what it keeps (keys, journal, socket) only its own user and root may change. Anybody else who can is an author of policy, a
-// target's owner, or the gateway itself; so the gateway neither starts with such a file nor takes it at a reload.
+// Package custody checks who can change the gateway's files. Only its own user and root may change what it believes (its
+// configuration, policies, authorities) and what it keeps (keys, journal, socket). Anybody else who can change them could write
+// policy, replace a target, or be the gateway. So the gateway does not start with such a file, and does not take it at a reload.
 //
-// A path is followed from the root. Each directory on the way must belong to us or to root. Others may write to it only
-// where they cannot move what is not theirs (the sticky bit), or where it is mounted read-only. A link belongs to whoever made it.
-// The write permission of a group counts where somebody else is in the group: systems that give each user a group of
-// their own make files that this group may write.
+// A path is followed from the root. Each directory and link on the way must belong to us or to root. Others may write to a
+// directory only if they cannot move what is not theirs (the sticky bit), or if it is mounted read-only. A group's permission
+// counts only if somebody else is in the group: many systems give each user a group of their own, and make files that it may
+// write.
 //
-// It trusts root, the kernel's owners and modes, and the system's files of users and groups. It does not see access control lists.
+// It trusts root, the kernel's owners and modes, and /etc/passwd and /etc/group. It does not see access control lists.
 package custody
 
 import (
@@ -32,16 +32,17 @@ type inspection struct {
 	uid    uint32
 	alone  func(gid uint32) bool     // nobody else is in the group
 	frozen func(path string) bool    // mounted read-only
-	passed map[string]bool           // directories in which nothing is wrong
-	report func(key, message string) // a problem of the file that the key names
+	passed map[string]bool           // directories that were found good
+	report func(key, message string) // takes a problem of the file that a configuration key names
 }
 
 func newInspection(report func(key, message string)) *inspection {
 	uid := uint32(os.Geteuid())
-	return &inspection{uid: uid, alone: func(gid uint32) bool { return uid != 0 && ownGroup(uid, gid) }, frozen: mountedReadOnly, passed: map[string]bool{}, report: report}
+	alone := func(gid uint32) bool { return uid != 0 && ownGroup(uid, gid) }
+	return &inspection{uid: uid, alone: alone, frozen: mountedReadOnly, passed: map[string]bool{}, report: report}
 }
 
-// Check returns what somebody else can change of the files that c names, as [config.Problems].
+// Check returns [config.Problems] for the files of c that somebody else can change, or nil.
 func Check(c *config.Config) error {
 	var problems config.Problems
 	in := newInspection(func(key, message string) {
@@ -71,7 +72,7 @@ func (in *inspection) config(c *config.Config) {
 	}
 	for _, p := range c.Paths() {
 		switch {
-		case p.Key == "data", strings.HasPrefix(p.Key, "envoy.files"): // above; only held against rules here
+		case p.Key == "data", strings.HasPrefix(p.Key, "envoy.files"): // data is inspected above; envoy.files are only checked, and believed by nobody here
 		case p.Key == "policies":
 			in.directory(p.Key, string(p.Path))
 			for _, file := range policy.Sources(string(p.Path)) {
@@ -95,7 +96,7 @@ func (in *inspection) data(dir string) {
 	keys := filepath.Join(dir, "keys")
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
-		case err != nil: // whoever reads it reports that
+		case err != nil: // whoever reads the file reports this
 		case d.IsDir():
 			in.directory("data", path)
 		default:
@@ -108,7 +109,7 @@ func (in *inspection) data(dir string) {
 	})
 }
 
-// directory inspects a directory that nobody else may add to. Where there is none yet, the place where it will be counts.
+// directory inspects a directory that nobody else may add to. If it does not exist yet, it inspects the way to it.
 func (in *inspection) directory(key, path string) (well bool) {
 	if in.passed[path] {
 		return true
@@ -118,7 +119,7 @@ func (in *inspection) directory(key, path string) (well bool) {
 	return well
 }
 
-// kept inspects a file or directory that nobody else may change. info is nil where there is none.
+// kept inspects a file or directory that nobody else may change. info is nil if it does not exist.
 func (in *inspection) kept(key, path string) (info fs.FileInfo, well bool) {
 	abs, err := filepath.Abs(path)
 	if err == nil {
@@ -137,7 +138,7 @@ func (in *inspection) kept(key, path string) (info fs.FileInfo, well bool) {
 	return info, err == nil
 }
 
-// follow returns the file that path leads to, having inspected every directory and link on the way; nil where there is none.
+// follow inspects every directory and link on the way to path and returns what is there; nil if nothing is.
 func (in *inspection) follow(path string, links int) (fs.FileInfo, error) {
 	at, rest := "/", strings.TrimPrefix(filepath.Clean(path), "/")
 	if dir, file := filepath.Split(filepath.Clean(path)); in.passed[filepath.Clean(dir)] {
@@ -180,7 +181,7 @@ func (in *inspection) follow(path string, links int) (fs.FileInfo, error) {
 	return nil, nil //nolint:nilnil // the root itself
 }
 
-// others returns the permissions that somebody else has: 4 read, 2 write, 1 search.
+// others returns the permissions of everybody else: 4 read, 2 write, 1 search.
 func (in *inspection) others(info fs.FileInfo) fs.FileMode {
 	mode := info.Mode().Perm()
 	others := mode & 0o7
@@ -190,8 +191,8 @@ func (in *inspection) others(info fs.FileInfo) fs.FileMode {
 	return others
 }
 
-// Readable returns a sentence for each secret file of c that others can read. Kubernetes mounts them like that, and nobody
-// else is in a container; elsewhere it gives them away.
+// Readable returns a warning for each secret file of c that others can read. It is not an error, because Kubernetes mounts
+// secrets like that and nobody else is in the container.
 func Readable(c *config.Config) (list []string) {
 	in := newInspection(nil)
 	for _, p := range c.Paths() {
@@ -205,7 +206,7 @@ func Readable(c *config.Config) (list []string) {
 	return list
 }
 
-// Own returns an error where the data directory dir is another user's: the gateway could not read what this process writes there.
+// Own returns an error if the data directory is another user's: the gateway could not read what this process writes there.
 func Own(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -232,7 +233,7 @@ func userName(uid uint32) string {
 	return "user " + id
 }
 
-// ownGroup reports whether nobody but uid is in a group, by the system's files.
+// ownGroup reports whether /etc/passwd and /etc/group have nobody but uid and root in a group.
 func ownGroup(uid, gid uint32) bool {
 	own, group := strconv.FormatUint(uint64(uid), 10), strconv.FormatUint(uint64(gid), 10)
 	var name string
@@ -254,7 +255,7 @@ func ownGroup(uid, gid uint32) bool {
 	return !others
 }
 
-// eachEntry calls f with the fields of each line of a colon-separated file. A container often has no such file: then there are none.
+// eachEntry calls f with the fields of each line of a colon-separated file. A missing file, as in many containers, has no lines.
 func eachEntry(file string, f func([]string)) {
 	in, err := os.Open(file)
 	if err != nil {

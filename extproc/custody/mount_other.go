@@ -2,5 +2,5 @@
 
 package custody
 
-// mountedReadOnly is not known here, so that nothing is excused by it.
+// mountedReadOnly cannot be told on this system, so no mount excuses anything.
 func mountedReadOnly(string) bool { return false }

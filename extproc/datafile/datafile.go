@@ -1,9 +1,9 @@
-// Package datafile opens and replaces the files of a data directory, and nothing else: no link that leads elsewhere, no named pipe on which
-// reading waits for ever, no socket, no device. A data directory is copied, mailed, and verified by people who do not trust who
-// made it; and it is written by a gateway that another user of its host may have set a trap for. Whatever reads or writes a file
-// of a data directory opens it here, and a test holds that.
+// Package datafile opens and replaces the files of a data directory. It opens regular files only: no link that leads elsewhere, no
+// named pipe on which reading waits for ever, no socket, no device. People verify copies of data directories whose maker they do
+// not trust, and another user of a gateway's host may set a trap in the one that it writes. So every file of a data directory is
+// opened here, and a test holds that.
 //
-// A directory above the data directory can be a link, and so can the data directory itself: where it is, its owner says.
+// The data directory itself may be a link, and so may the directories above it: its owner says where it is.
 package datafile
 
 import (
@@ -19,7 +19,7 @@ import (
 // Open opens a file for reading.
 func Open(path string) (*os.File, error) { return OpenFile(path, os.O_RDONLY, 0) }
 
-// OpenFile is os.OpenFile for a regular file that is not reached by a link, and for one that is not there yet. It does not wait.
+// OpenFile is os.OpenFile for a regular file, or for one that does not exist yet. It follows no link and does not wait.
 func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	switch info, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist): // made, or refused, below
@@ -28,7 +28,7 @@ func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	case !info.Mode().IsRegular(): // before it is opened: opening a device can do something
 		return nil, NotAFile(path, info.Mode())
 	}
-	// What is put there meanwhile is not followed, not waited for, and found below.
+	// The flags and the second look below are for what somebody puts there meanwhile.
 	f, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, perm)
 	if errors.Is(err, syscall.ELOOP) {
 		return nil, NotAFile(path, fs.ModeSymlink)
@@ -46,7 +46,7 @@ func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
-// ReadFile reads all of a file of at most limit bytes.
+// ReadFile reads a whole file, which may have at most limit bytes.
 func ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := Open(path)
 	if err != nil {
@@ -63,7 +63,8 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// Replace puts data in the place of a file, durably and in one step: whoever reads, and a crash, sees the old file or the new.
+// Replace writes data in the place of a file, durably and in one step: a reader, or a start after a crash, finds the old file or
+// the new one.
 func Replace(disk FS, path string, data []byte) error {
 	temporary := path + ".new"
 	f, err := disk.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -82,8 +83,8 @@ func Replace(disk FS, path string, data []byte) error {
 	return disk.SyncDir(filepath.Dir(path))
 }
 
-// Lock takes the file at path for this process alone, until the file is closed. It waits for nobody: the error is
-// syscall.EWOULDBLOCK where another has it.
+// Lock locks the file at path for this process until the file is closed. It does not wait: the error is syscall.EWOULDBLOCK if
+// another process has the lock.
 func Lock(path string) (*os.File, error) {
 	f, err := OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -95,7 +96,7 @@ func Lock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// CheckDirectory wants a directory that is not reached by a link.
+// CheckDirectory returns an error unless path is a directory, and not a link to one.
 func CheckDirectory(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -107,7 +108,7 @@ func CheckDirectory(path string) error {
 	return nil
 }
 
-// NotAFileError says that something else than a file stands where a file belongs.
+// NotAFileError says that something other than a regular file is where a file belongs.
 type NotAFileError struct {
 	Path string
 	Kind string
@@ -117,7 +118,7 @@ func (e *NotAFileError) Error() string {
 	return fmt.Sprintf("%s is %s, and not a file", e.Path, e.Kind)
 }
 
-// NotAFile is the error for what stands at path in the place of a file.
+// NotAFile returns the error for what is at path.
 func NotAFile(path string, mode fs.FileMode) error { return &NotAFileError{path, kindOf(mode)} }
 
 func kindOf(mode fs.FileMode) string {

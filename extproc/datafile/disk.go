@@ -6,14 +6,13 @@ import (
 	"os"
 )
 
-// FS is the part of a file system that is written through, so that a test can make each step fail. Reading goes to the operating
-// system directly.
+// FS is what writing needs of a file system, so that a test can make each step fail. Reading does not go through it.
 type FS interface {
 	// OpenFile is os.OpenFile.
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
 	// Rename is os.Rename.
 	Rename(from, to string) error
-	// SyncDir makes durable which files a directory has.
+	// SyncDir makes the names in a directory durable.
 	SyncDir(dir string) error
 }
 
@@ -21,7 +20,7 @@ type FS interface {
 type File interface {
 	// WriteAt writes p at offset. After an error any part of p, or all of it, may be in the file.
 	WriteAt(p []byte, offset int64) (int, error)
-	// Sync makes durable what was written. After an error nothing is known of what is on the disk.
+	// Sync makes what was written durable. After an error nobody knows what is on the disk.
 	Sync() error
 	Truncate(size int64) error
 	Close() error
@@ -45,7 +44,7 @@ func (Disk) Rename(from, to string) error { return os.Rename(from, to) }
 // SyncDir is [SyncDir].
 func (Disk) SyncDir(dir string) error { return SyncDir(dir) }
 
-// SyncDir makes durable which files a directory has.
+// SyncDir makes the names in a directory durable.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

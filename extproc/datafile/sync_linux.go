@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// Sync makes durable what was written to f. It leaves out the times of a file, and nothing that reading it back needs.
+// Sync makes what was written to f durable. fdatasync does not write the file's times, and all else that reading it back needs.
 func Sync(f *os.File) error {
 	for {
 		err := syscall.Fdatasync(int(f.Fd()))

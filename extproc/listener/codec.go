@@ -8,8 +8,8 @@ import (
 	_ "google.golang.org/grpc/encoding/proto" // what codec falls back to
 )
 
-// codec is gRPC's own for protobuf, but for the buffer of a message that is sent. gRPC takes one of 1 MiB for whatever is more than
-// 32 KiB, and a piece of an answer is 64: an agent that reads nothing would hold sixteen times as much as it was sent.
+// codec is gRPC's own for protobuf, with smaller buffers for sending. gRPC takes 1 MiB for each message over 32 KiB, and a piece
+// of an answer has 64 KiB: an agent that reads nothing would hold sixteen times what it was sent.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2("proto")} }

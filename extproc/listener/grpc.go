@@ -16,24 +16,24 @@ import (
 	"github.com/countersign/countersign/extproc/keyfile"
 )
 
-// GRPC returns the options of the gRPC server that Envoy calls. Every HTTP request is a stream of its own, and one that
-// is held may be quiet for minutes, so streams are many and are not bounded by time; Envoy bounds them.
+// GRPC returns the options of the gRPC server that Envoy calls. Every HTTP request is a stream of its own, and a held one is quiet
+// for minutes. So streams are many and have no time limit here; Envoy sets one.
 func GRPC(c *config.Config, server *extproc.Server) ([]grpc.ServerOption, error) {
 	largest := 16 << 20
 	for _, r := range config.Each[*config.HTTP](c) { // ext_authz sends a body in one message
 		largest = max(largest, int(r.Limits.RequestBody)+4<<20)
 	}
 	options := append(extproc.Guarded(),
-		grpc.MaxConcurrentStreams(1<<16), // of a connection; each held request is one, and 20,000 are what a gateway is made for
+		grpc.MaxConcurrentStreams(1<<16), // of a connection; each held request is one, and a gateway is to hold 20,000
 		grpc.MaxRecvMsgSize(largest),
 		grpc.MaxHeaderListSize(64<<10),         // Envoy's own fields, a resource's name and an address
-		grpc.ConnectionTimeout(10*time.Second), // until TLS and HTTP/2 are agreed on
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}), // an Envoy that is gone leaves no streams
-		// Each request is a stream, and a goroutine that is used again has its stack already: growing it anew was 6 % of
-		// the time. A stream that finds no worker free, because they hold, gets a goroutine of its own.
+		grpc.ConnectionTimeout(10*time.Second), // for the TLS and HTTP/2 handshakes
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}), // ends the streams of an Envoy that is gone
+		// A goroutine that is used again has grown its stack already; growing it for each request took 6 % of the time. While all
+		// workers are held, a stream gets a goroutine of its own.
 		grpc.NumStreamWorkers(128),
-		// What Envoy may send of a stream before it is read here. By itself gRPC lets that grow to 16 MB, for each agent that
-		// takes an answer slowly; a large download is as fast with this. A connection's part of it comes back as it arrives.
+		// How much Envoy may send of a stream before it is read here. gRPC's own window grows to 16 MB for each agent that reads
+		// an answer slowly; a large download is as fast with 64 KiB. The connection's window is freed as data arrives, read or not.
 		grpc.InitialWindowSize(64<<10),
 		grpc.InitialConnWindowSize(16<<20),
 		grpc.ForceServerCodecV2(newCodec()),
@@ -60,10 +60,10 @@ func GRPC(c *config.Config, server *extproc.Server) ([]grpc.ServerOption, error)
 	})))), nil
 }
 
-// stopTime is how long answers that were given may take to reach Envoy. Every stream has ended by then.
+// stopTime is how long Stop waits for the last answers to reach Envoy.
 const stopTime = 2 * time.Second
 
-// Stop ends s when what was answered has reached Envoy: a hold that a stop has ended must tell the agent what to repeat.
+// Stop ends s once its last answers have reached Envoy: an agent whose hold ends with the gateway must be told what to repeat.
 func Stop(s *grpc.Server) {
 	late := time.AfterFunc(stopTime, guard.Func("the services' stop", s.Stop))
 	defer late.Stop()

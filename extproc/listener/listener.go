@@ -22,17 +22,17 @@ import (
 )
 
 // How long a client of the admin interface, the console or the profiles may take. Each is many times what the slowest honest
-// one needs; server-sent events set their own.
+// client needs. Server-sent events set their own.
 const (
 	slowestHead   = 5 * time.Second
 	slowestBody   = 10 * time.Second // head included: the largest is a decision of some KiB
-	slowestReader = time.Minute      // from the head to the last byte of the answer
+	slowestReader = time.Minute      // from the head of the request to the last byte of the answer
 	longestIdle   = time.Minute
 	largestHead   = 32 << 10
 )
 
-// HTTP returns a server of h, which every HTTP server of this process is: nobody holds a connection, or a goroutine, by being slow, and
-// a panic in h ends one answer. where names it in logs.
+// HTTP returns a server of h; every HTTP server of this process is made here. A slow client does not hold a connection or a
+// goroutine for ever, and a panic in h ends one answer. where names the server in logs.
 func HTTP(where string, h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: guarded(where, h), ReadHeaderTimeout: slowestHead, ReadTimeout: slowestBody, WriteTimeout: slowestReader,
@@ -40,7 +40,7 @@ func HTTP(where string, h http.Handler) *http.Server {
 	}
 }
 
-// Serve serves at l in the background, and reports to failed where that ends before s is closed.
+// Serve serves at l in the background, and tells failed if that ends before s is closed.
 func Serve(where string, s *http.Server, l net.Listener, failed func(detail string)) {
 	go guard.Func(where, func() {
 		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
@@ -49,8 +49,8 @@ func Serve(where string, s *http.Server, l net.Listener, failed func(detail stri
 	})()
 }
 
-// Listen listens on a TCP address, or on a unix socket that only this user can reach. A socket that a dead process
-// left is replaced; the lock on the data directory has shown by now that no living one has it.
+// Listen listens on a TCP address, or on a unix socket that only this user can reach. It replaces a socket that is there: the
+// caller holds the lock on the data directory, so the process that made it is dead.
 func Listen(ctx context.Context, a config.Address) (net.Listener, error) {
 	network, address := a.Network()
 	if network != "unix" {
@@ -77,7 +77,7 @@ func Listen(ctx context.Context, a config.Address) (net.Listener, error) {
 	return l, nil
 }
 
-// open listens also where the gateway has been told to stop by now: it stops in order once it has started.
+// open listens even if the gateway has been told to stop by now: it starts, and then stops in order.
 func open(ctx context.Context, a config.Address) (net.Listener, error) {
 	network, address := a.Network()
 	l, err := (&net.ListenConfig{}).Listen(context.WithoutCancel(ctx), network, address)
@@ -87,13 +87,13 @@ func open(ctx context.Context, a config.Address) (net.Listener, error) {
 	return l, err
 }
 
-// guarded answers 503 where a handler panics, and breaks off an answer that it has begun.
+// guarded answers 503 if h panics, or breaks off the answer if it has begun.
 func guarded(where string, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := &answering{ResponseWriter: w}
 		defer guard.Catch(where, func(guard.Panic) {
 			if answer.begun {
-				panic(http.ErrAbortHandler) // net/http's way to say so
+				panic(http.ErrAbortHandler) // has net/http close the connection
 			}
 			clear(w.Header())
 			http.Error(w, "A part of the gateway failed. Try again; if it goes on, tell whoever runs the gateway.", http.StatusServiceUnavailable)
@@ -102,7 +102,7 @@ func guarded(where string, h http.Handler) http.Handler {
 	})
 }
 
-// answering knows whether an answer has begun.
+// answering notes whether the answer has begun.
 type answering struct {
 	http.ResponseWriter
 	begun bool

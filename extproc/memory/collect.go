@@ -7,26 +7,25 @@ import (
 	"time"
 )
 
-// A held operation is 17 to 19 KB in use, nine to eleven of it heap and eight a stack, and it takes more than that of the
-// machine (BenchmarkHolds has the whole account). What is done about that:
+// A held operation uses 17 to 19 KB: nine to eleven of heap, and eight of stack. It takes more than that from the machine
+// (BenchmarkHolds has the whole account), for two reasons.
 //
-// Its goroutine has just evaluated a policy, deep down. The runtime halves a stack that is mostly unused at each collection,
-// and at no other time; and a gateway that holds thousands and does little else is collected rarely. So where holds have
-// grown by trimStep, trimTimes collections follow, a second apart, and what they free goes back to the system.
+// The stack: its goroutine has just evaluated a policy, which needs a deep one. The runtime halves a stack that is mostly unused,
+// but only when it collects garbage, and a gateway that holds thousands and does little else rarely does. So whenever trimStep
+// more are held, trimTimes collections follow, a second apart, and the memory that they free goes back to the system.
 //
-// An ask leaves 180 KB of garbage, and what is kept of it lies in between. With GOGC=400 the heap grows to five times what is
-// in use before it is collected; objects are not moved, so those that remain keep most of its pages: of 10,000 holds each
-// took 41 KB, and 20 of those were nothing. So garbage is collected at growingPercent while holds grow, and at Go's own
-// default while many wait: 27 to 29 KB each, 6 or 7 of them nothing. Under one GOGC throughout it was 29 KB with 100 and 25
-// with 30, and while 900 a second were opened, collection took 8 % of the gateway's processor time with 400, 13 with 100 and
-// 26 with 30.
+// The heap: an ask leaves 180 KB of garbage, and what is kept lies scattered among it. With GOGC=400 the heap grows to five times
+// what is in use before it is collected; objects do not move, so the ones that remain keep most of its pages. 10,000 holds took
+// 41 KB each then, of which 20 were unused. So GOGC is growingPercent while holds grow and heldPercent while many wait: 27 to
+// 29 KB each, 6 or 7 unused. One GOGC throughout gave 29 KB with 100 and 25 with 30; while 900 a second were opened, collection
+// took 8 % of the gateway's processor time with 400, 13 with 100 and 26 with 30.
 //
-// A stack stays at 8 KB, because 1.4 KB of it are gRPC's own frames, and the runtime halves one only where no more than a
-// quarter is in use. With all deep work moved to other goroutines the stacks that wait were 4 KB; of a burst the pages took
-// nearly as much as before, because the others' stacks had lain in between.
+// A stack stays at 8 KB: gRPC's own frames take 1.4 KB of it, and the runtime halves a stack only if at most a quarter is in use.
+// With all deep work in other goroutines the waiting stacks were 4 KB, but a burst took nearly as many pages as before, because
+// the other stacks had lain between them.
 const (
-	// Percent is GOGC while few operations are held. Little lives long in a gateway, so that a small heap would be collected hundreds
-	// of times a second for nothing.
+	// Percent is GOGC while few operations are held. Little lives long in a gateway, so with Go's default a small heap would be
+	// collected hundreds of times a second.
 	Percent = 400
 
 	trimStep  = 500
@@ -35,19 +34,20 @@ const (
 	growingPercent = 50
 	heldPercent    = 100
 
-	// trimBytes under judgement leave much that nobody uses when they end, and without another request nothing collects it.
+	// trimBytes is how much must have been under judgement for a trim when it ends. Otherwise nothing would collect it until the
+	// next request.
 	trimBytes = 32 << 20
 )
 
-// collector decides once a second on what is done about the memory of operations that are held, or were judged.
+// collector decides once a second how to collect.
 type collector struct {
 	trimmed int   // holds at the last trim, or the fewest since
-	left    int   // collections that still follow it
-	most    int64 // bytes under judgement at one time since the last trim for them
+	left    int   // trims still to come
+	most    int64 // most bytes under judgement since the last trim for them
 }
 
-// next takes how many operations are held, the most bytes that were under judgement since the last call, and those that are now. It
-// returns GOGC until the next call, and whether memory is to be given back now.
+// next takes how many operations are held, the most bytes that were under judgement since the last call, and how many are now. It
+// returns GOGC until the next call, and whether to trim: to collect now and give memory back.
 func (c *collector) next(held int, most, now int64) (percent int, trim bool) {
 	if c.most = max(c.most, most); c.most >= trimBytes && now <= c.most/4 {
 		c.most, c.left = now, max(c.left, 1)
@@ -72,8 +72,8 @@ func (c *collector) next(held int, most, now int64) (percent int, trim bool) {
 	}
 }
 
-// Collect adapts GOGC to what waits, and gives memory back, until ctx ends. held returns how many operations are held; judged the
-// most bytes that were under judgement since it was called before, and those that are now.
+// Collect adapts GOGC and gives memory back, until ctx ends. held returns how many operations are held. judged returns the most
+// bytes that were under judgement since its last call, and how many are now.
 func Collect(ctx context.Context, held func() int, judged func() (most, now int64)) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -86,7 +86,7 @@ func Collect(ctx context.Context, held func() int, judged func() (most, now int6
 		}
 		most, now := judged()
 		next, trim := c.next(held(), most, now)
-		if collectsAt() == percent && next != percent { // where it is another, GOGC is whoever's that runs the gateway
+		if collectsAt() == percent && next != percent { // another value was set by whoever runs the gateway, and stays
 			debug.SetGCPercent(next)
 			percent = next
 		}
@@ -96,7 +96,7 @@ func Collect(ctx context.Context, held func() int, judged func() (most, now int6
 	}
 }
 
-// collectsAt returns GOGC as it is now; -1 where it is off.
+// collectsAt returns GOGC as it is now; -1 if it is off.
 func collectsAt() int {
 	sample := []measure.Sample{{Name: "/gc/gogc:percent"}}
 	measure.Read(sample)

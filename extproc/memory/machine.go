@@ -1,6 +1,6 @@
-// Package memory keeps what the process takes of the machine in bounds: how much of it may be taken for what is judged ([Budget]),
-// where the garbage collector has to keep the whole program ([Limit]), and how often it collects while operations wait ([Collect]).
-// What each agent may take of the budget is the account of package lane.
+// Package memory bounds the memory of the process: how much operations may take while they are judged ([Budget]), how large the
+// whole program may grow ([Limit]), and how often garbage is collected while operations wait ([Collect]). Package lane shares the
+// budget among agents.
 package memory
 
 import (
@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// Budget returns the bytes that may be under judgement at one time: what is configured (limits.memory), or where that is 0
-// a share of what the process could have.
+// Budget returns how many bytes may be under judgement at one time: what is configured (limits.memory), or if that is 0 a share
+// of the machine's memory.
 func Budget(configured int64) int64 { return budget(configured, machine(os.ReadFile)) }
 
 func budget(configured, machine int64) int64 {
@@ -23,15 +23,15 @@ func budget(configured, machine int64) int64 {
 	return max(machine/16, min(machine/4, 256<<20))
 }
 
-// Limit has the garbage collector keep all that the program takes near its budget: half as much again for garbage,
-// and 128 MiB for everything else; the program itself, which is not counted, is 60 MB.
+// Limit sets the garbage collector's soft limit: the budget, half as much again for garbage, and 128 MiB for everything else. It
+// does not count the program's own 60 MB.
 func Limit(budget int64) { debug.SetMemoryLimit(budget + budget/2 + 128<<20) }
 
-// fallback is what a machine is taken to have that does not say.
+// fallback is assumed if the system does not say how much memory it has.
 const fallback = 2 << 30
 
-// machine returns how many bytes this process could have: those of the machine, or of the smallest cgroup that it is
-// in. files reads a file of the system.
+// machine returns how many bytes this process could have: the machine's memory, or the limit of the smallest cgroup that it is in.
+// files reads a file of the system.
 func machine(files func(name string) ([]byte, error)) int64 {
 	least := int64(math.MaxInt64)
 	take := func(name string) {
@@ -61,7 +61,7 @@ func machine(files func(name string) ([]byte, error)) int64 {
 				continue
 			}
 		}
-		for at := path.Clean("/" + f[2]); ; at = path.Dir(at) { // a group has no more than those that it is in
+		for at := path.Clean("/" + f[2]); ; at = path.Dir(at) { // the limits of the groups around it count too
 			take(path.Join(mount, at, name))
 			if at == "/" {
 				break

@@ -2,7 +2,7 @@ package supervisor
 
 import "syscall"
 
-// ownProcess ends Envoy with us, however we end, and keeps the terminal's signals from it: it is stopped last.
+// ownProcess keeps the terminal's signals from Envoy, which is stopped last, and ends it however this process ends.
 func ownProcess() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 }

@@ -4,5 +4,5 @@ package supervisor
 
 import "syscall"
 
-// ownProcess keeps the terminal's signals from Envoy: it is stopped last.
+// ownProcess keeps the terminal's signals from Envoy, which is stopped last.
 func ownProcess() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

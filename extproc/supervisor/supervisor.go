@@ -1,8 +1,8 @@
-// Package supervisor runs Envoy beside the gateway: it starts one with a bootstrap of its own, starts it again when it ends by itself,
-// and ends it last, when the gateway has drained. Envoy ends with the gateway, however that ends.
+// Package supervisor runs Envoy beside the gateway: it writes a bootstrap, starts Envoy with it, starts it again when it ends by
+// itself, and stops it last, when the gateway has drained. On Linux Envoy ends with the gateway, however that ends.
 //
-// The path of the binary is the configuration's or the environment's, and what is there is run as it is: whoever can change it is
-// Envoy (SECURITY.md). What Envoy prints is handed on and not read.
+// The configuration or the environment names the binary. It is not checked: whoever can change it is Envoy (SECURITY.md). What
+// Envoy prints is passed on and not read.
 package supervisor
 
 import (
@@ -18,7 +18,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,8 +43,7 @@ type Supervisor struct {
 	args    []string
 	cancel  context.CancelFunc
 	done    chan struct{}
-	mu      sync.Mutex
-	process *os.Process
+	process atomic.Pointer[os.Process] // nil if the last start failed
 }
 
 // Delays between two starts of an Envoy that ends by itself.
@@ -70,9 +69,9 @@ func Start(o Options) (*Supervisor, error) {
 			return nil, fmt.Errorf("remove Envoy's old admin socket: %w", err)
 		}
 	}
-	// Hot restart is not used, and the shared memory that it leaves behind, a file for each start, would stay for ever.
-	// What comes by a connection that is older than a change of its listener's filters is refused: with its next answer such a
-	// connection is told to close, where by default that could take ten minutes.
+	// --disable-hot-restart: it is not used, and each start would leave a file of shared memory behind.
+	// --drain-strategy immediate: a request on a connection that is older than a change of its listener's filters is refused, so
+	// the next answer on such a connection closes it. By default that could take ten minutes.
 	args := []string{"-c", bootstrap, "--log-level", c.Envoy.LogLevel, "--disable-hot-restart", "--drain-strategy", "immediate", "--log-format-escaped"}
 	if c.Envoy.Concurrency > 0 {
 		args = append(args, "--concurrency", strconv.Itoa(c.Envoy.Concurrency))
@@ -90,7 +89,7 @@ func Start(o Options) (*Supervisor, error) {
 	return s, nil
 }
 
-// Find returns the path of Envoy's binary, looking where the manual of envoy.path says. named is $ENVOY.
+// Find returns the path of Envoy's binary. It looks where the comment of envoy.path in package config says. named is $ENVOY.
 func Find(c *config.Config, named string) (string, error) {
 	if path := string(c.Envoy.Path); path != "" {
 		return path, runnable("envoy.path", path)
@@ -116,9 +115,8 @@ func runnable(named, path string) error {
 	return nil
 }
 
-// raiseDescriptors lets Envoy open as many files as the system allows; every agent's connection is one. The Go runtime
-// raises the limit for this process, but its children get the lower one of the shell, often 1024, unless the program sets
-// the limit itself.
+// raiseDescriptors lets Envoy open as many files as the system allows; every agent's connection is one. The Go runtime raises the
+// limit for this process alone: unless a program sets it itself, its children get the shell's, often 1024.
 func raiseDescriptors(log *slog.Logger) {
 	var limit syscall.Rlimit
 	err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
@@ -140,9 +138,7 @@ func (s *Supervisor) launch() error {
 		return fmt.Errorf("start %s: %w", s.Binary, err)
 	}
 	s.Log.Info("Envoy started", "path", s.Binary, "pid", cmd.Process.Pid)
-	s.mu.Lock()
-	s.process = cmd.Process
-	s.mu.Unlock()
+	s.process.Store(cmd.Process)
 	return nil
 }
 
@@ -150,11 +146,8 @@ func (s *Supervisor) launch() error {
 func (s *Supervisor) run(ctx context.Context) {
 	delay := firstRestart
 	for {
-		s.mu.Lock()
-		p := s.process
-		s.mu.Unlock()
 		began := time.Now()
-		if p != nil {
+		if p := s.process.Load(); p != nil {
 			state, err := p.Wait()
 			if ctx.Err() != nil {
 				return
@@ -176,20 +169,15 @@ func (s *Supervisor) run(ctx context.Context) {
 		delay = min(2*delay, lastRestart)
 		if err := s.launch(); err != nil {
 			s.Alarm("envoy_ended", err.Error())
-			s.mu.Lock()
-			s.process = nil
-			s.mu.Unlock()
+			s.process.Store(nil)
 		}
 	}
 }
 
-// Stop asks Envoy to end, and kills it where it does not.
+// Stop asks Envoy to end, and kills it if it does not.
 func (s *Supervisor) Stop() {
 	s.cancel()
-	s.mu.Lock()
-	p := s.process
-	s.mu.Unlock()
-	if p != nil {
+	if p := s.process.Load(); p != nil {
 		if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			s.Log.Warn("stop Envoy", "error", err)
 		}
@@ -206,8 +194,8 @@ func (s *Supervisor) Stop() {
 	<-s.done
 }
 
-// Ready asks Envoy's admin interface. An Envoy that serves no listener at all is not ready ([ErrNoListener]); one that lacks some of
-// them is, for the resources that it has.
+// Ready asks Envoy's admin interface. Envoy is ready when it serves any listener: the others' resources are missing, and the rest
+// work. Without a listener the error is [ErrNoListener].
 func (s *Supervisor) Ready(ctx context.Context) error {
 	if _, err := s.ask(ctx, "/ready"); err != nil {
 		return err
