@@ -18,7 +18,8 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 )
 
-// Approvals registers what waits for people in a store, which it follows until ctx ends, and how many operations are held.
+// Approvals registers gauges of the requests that wait for people and of the operations that are held. It follows store until ctx
+// ends.
 func (m *Metrics) Approvals(ctx context.Context, store approval.Store, held func() int, log *slog.Logger) error {
 	q := &queue{log: log, since: map[string]time.Time{}}
 	go guard.Loop(ctx, "the count of approvals", func() { q.follow(ctx, store) })()
@@ -37,7 +38,7 @@ func (m *Metrics) Webhook(n *webhook.Notifier) error {
 	)
 }
 
-// queue knows how many requests wait for people, and since when, without asking the store at each reading.
+// queue follows the requests that wait for people, so that a reading does not ask the store.
 type queue struct {
 	log   *slog.Logger
 	mu    sync.Mutex
@@ -79,19 +80,13 @@ func (q *queue) change(c approval.Change, now time.Time) {
 
 func (q *queue) all(ctx context.Context, store approval.Store) error {
 	since := map[string]time.Time{}
-	filter := approval.Filter{States: []approval.State{approval.Pending}, Size: 500}
-	for {
-		page, err := store.List(ctx, filter)
+	for page, err := range approval.Pages(ctx, store.List, approval.Filter{States: []approval.State{approval.Pending}}) {
 		if err != nil {
 			return fmt.Errorf("count what waits for people: %w", err)
 		}
-		for i := range page.Requests {
-			since[page.Requests[i].ID] = page.Requests[i].Created
+		for i := range page {
+			since[page[i].ID] = page[i].Created
 		}
-		if page.Next == "" {
-			break
-		}
-		filter.After = page.Next
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -99,12 +94,12 @@ func (q *queue) all(ctx context.Context, store approval.Store) error {
 	return nil
 }
 
-// countingRecorder counts people's decisions as they become durable. Each gateway counts those that it records, so that a
-// sum over gateways is right; what a crash left without a record is counted by the one that adopts it.
+// countingRecorder counts people's decisions as they become durable. Each gateway counts those that it records, so a sum over
+// gateways is right. After a crash the gateway that makes up for a missing record counts it.
 //
-// The approver is an attribute: one whose median think time is a second, and who never rejects, is stamping and not reading.
-// Only people whose answer a rule asked for are named, and no more than maxApprovers of them, since an issuer can have as
-// many subjects as it likes; the rest are "other" together. Refused attempts name nobody, as anyone can make those.
+// The approver is an attribute: one whose median think time is a second, and who never rejects, does not read. At most
+// maxApprovers are named, since an issuer can have as many subjects as it likes; the rest are "other". Refused attempts name
+// nobody, because anybody can make them.
 type countingRecorder struct {
 	gate.Recorder
 	decisions metric.Int64Counter
@@ -157,7 +152,7 @@ func (c *countingRecorder) Begin(ctx context.Context, r *gate.Record) func() (ga
 	}
 }
 
-// label is the approver's name among those of the metrics.
+// label returns the attribute of an approver: their subject, or "other".
 func (c *countingRecorder) label(subject string) attribute.KeyValue {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,16 +16,16 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// Card is what a person is shown. It is rendered once, as canonical JSON, and read by whatever shows it: [ReadCard].
+// Card is what a person is shown. It is rendered once, as canonical JSON; whatever shows it reads it with [ReadCard].
 //
-// Every value is a row of its own, with its whole path, so that no layout, indentation or repeated key can hide one; paths and
-// values are never cut, as the middle of a long one is where an attacker would put what nobody should read. What does not fit
-// in a card is refused: a person decides on all of it.
+// Every value has a row of its own, with its whole path, so that no layout, indentation or repeated key can hide one. Paths and
+// values are never cut: an attacker would put what nobody should read in the middle of a long one. An operation that does not fit
+// in a card is refused, because a person decides on all of it.
 //
-// The digest of a card is the plain SHA-256 of its bytes, so that whoever has the card can check it; the salt, which is in
-// no record, keeps those who have the digest from guessing at what was shown.
+// The digest of a card is the plain SHA-256 of its bytes, so that whoever has the card can check it. The salt is in no record, so
+// whoever has only the digest cannot guess what was shown.
 //
-// The fields of these types are in the order of their names in JSON, which makes the text canonical.
+// The fields of these types are in the order of their JSON names, which makes the text canonical.
 type Card struct {
 	Created      time.Time   `json:"created"`
 	Demand       CardDemand  `json:"demand"`
@@ -91,7 +91,7 @@ type (
 		Kind       Text        `json:"kind"`
 		OnBehalfOf *CardParty  `json:"on_behalf_of"`
 		Session    Text        `json:"session"`
-		Unclear    bool        `json:"unclear,omitzero"` // no approver can be told from whose operation it is, so that no approval will count
+		Unclear    bool        `json:"unclear,omitzero"` // every approver could be the person whose operation this is, so no approval will count
 	}
 
 	// CardParty is one end of a chain of acting.
@@ -109,8 +109,7 @@ type (
 	}
 )
 
-// ReadCard reads a card, of which nothing may be left out: a member that is not known here is one that nobody would see before
-// they answer, and an error.
+// ReadCard reads a card. A member that it does not know is an error, because whoever answers would not see it.
 func ReadCard(text []byte) (*Card, error) {
 	var c Card
 	if err := jsonv2.Unmarshal(text, &c, jsonv2.RejectUnknownMembers(true)); err != nil {
@@ -208,7 +207,7 @@ func whyOf(asks []AskRule) []CardAsk {
 	return out
 }
 
-// historyOf is the latest operations, and how many came before them.
+// historyOf returns the latest operations, and how many came before them.
 func historyOf(history []Past) CardHistory {
 	h := CardHistory{LeftOut: max(0, len(history)-maxHistory)}
 	for _, p := range history[h.LeftOut:] {
@@ -226,10 +225,10 @@ type cardWriter struct {
 	count int
 }
 
-// rows are those of o: the members that are to come first, where they say anything, and then the others, in their own order. A
-// person with ten seconds begins at the top. Nothing is left out.
+// rows returns the rows of all members of o. Those named first come first unless they are empty, because a person with ten seconds
+// reads the top.
 func (c *cardWriter) rows(o gate.Object, first ...string) ([]CardRow, error) {
-	// Names that are twice in an object, or out of order, would be two readings of one operation.
+	// This finds repeated and unordered names: they would give one operation two readings.
 	if _, err := gate.AppendJSON(nil, o); err != nil {
 		return nil, err
 	}
@@ -251,7 +250,7 @@ func (c *cardWriter) rows(o gate.Object, first ...string) ([]CardRow, error) {
 	return c.list, nil
 }
 
-// step adds a member to a path as RFC 9535 writes it normalised, so that two names never give one path.
+// step adds a member to a path. Unusual names are quoted as in RFC 9535's normalized paths, so two names never give one path.
 func step(path, name string) string {
 	if plain(name) {
 		if path == "" {

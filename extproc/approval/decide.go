@@ -16,7 +16,7 @@ type Answer struct {
 	Approve bool
 	Reason  string        // cut after 2,000 bytes
 	Card    string        // digest of the card that they saw
-	Think   time.Duration // from when the card was shown to them; 0 where that is not known
+	Think   time.Duration // from when the card was shown to them; 0 if that is not known
 }
 
 const (
@@ -24,12 +24,12 @@ const (
 	clockSkew   = time.Minute // between the people's issuer and the store
 )
 
-// Decide takes a person's answer. On return without an error it is stored, recorded, and will not be lost or changed; the
-// request says what came of it. The refusals are the errors of this package, in this order: ErrNotFound, ErrClosed,
-// ErrOwnOperation, ErrNotApprover, ErrDecidedAlready, ErrUnclearPerson, ErrAuthentication, ErrOldCard. Each is recorded.
+// Decide takes a person's answer. When it returns without an error the answer is stored, recorded and final, and the request says
+// what came of it. An answer can be refused with ErrNotFound, ErrClosed, ErrOwnOperation, ErrNotApprover, ErrDecidedAlready,
+// ErrUnclearPerson, ErrAuthentication or ErrOldCard; each refusal is recorded.
 //
-// After any other error the answer may or may not stand; asking again says which. What a person has sent counts, also where they
-// do not wait for it: that ctx ends is nothing to the answer.
+// After any other error the answer may or may not stand; the request, read again, says which. An answer counts even if ctx ends: the
+// person has sent it.
 func (d *Desk) Decide(ctx context.Context, by Approver, id string, a Answer) (Request, error) {
 	ctx, cancel := carried(ctx)
 	defer cancel()
@@ -66,7 +66,7 @@ func (d *Desk) Decide(ctx context.Context, by Approver, id string, a Answer) (Re
 	return r, nil
 }
 
-// errDone says that the call has already had its effect: the store's client repeated it after a lost answer.
+// errDone says that nothing is left to do: a call that the store's client repeats after a lost answer had its effect already.
 var errDone = errors.New("done already")
 
 func (d *Desk) decide(now time.Time, decision Decision, r *Request) error {
@@ -84,10 +84,10 @@ func (d *Desk) decide(now time.Time, decision Decision, r *Request) error {
 	return d.note(r, RecordDecided, r.opener(), decided(word, "", "", &decision)...)
 }
 
-// may says why this person's answer does not count. There is no exception for anyone.
+// may says why this person's answer does not count; nil if it does. Nobody is exempt.
 func (d *Desk) may(now time.Time, x *Decision, r *Request) error {
 	by := &x.By
-	decided := different // whether by has
+	decided := different // is by one of those who have decided already?
 	for i := range r.Decisions {
 		if is := by.is(&r.Decisions[i].By); is == one || decided != one && is == unclear {
 			decided = is
@@ -115,6 +115,7 @@ func (d *Desk) may(now time.Time, x *Decision, r *Request) error {
 	}
 }
 
+// met reports whether by has signed in as strongly and as recently as m demands.
 func (m *Demand) met(now time.Time, by *Approver) bool {
 	if len(m.ACR) > 0 && (by.ACR == "" || !slices.Contains(m.ACR, by.ACR)) {
 		return false
@@ -126,12 +127,12 @@ func (m *Demand) met(now time.Time, by *Approver) bool {
 	return !by.AuthTime.IsZero() && age <= m.MaxAge && age >= -clockSkew
 }
 
-// MayDecide says why this person could not decide on r now; nil when they could. It is for showing a form: Decide asks again.
+// MayDecide says why this person could not decide on r now; nil if they could. It is for showing a form: Decide checks again.
 func (d *Desk) MayDecide(by Approver, r *Request, now time.Time) error {
 	return d.may(now, &Decision{By: by, Card: r.CardDigest}, r)
 }
 
-// refusalOf is the word for a refusal in records; empty for what is none.
+// refusalOf returns the word for a refusal in records; empty if err is none.
 func refusalOf(err error) string {
 	for _, known := range []struct {
 		err  error
@@ -153,7 +154,7 @@ func refusalOf(err error) string {
 	return ""
 }
 
-// recordRefused waits for the disk: whoever tries many answers is held to its speed.
+// recordRefused records a refused answer. It waits for the disk, which slows down whoever tries many answers.
 func (d *Desk) recordRefused(ctx context.Context, r *Request, id, problem string, x *Decision) error {
 	about := *r
 	if about.ID == "" {

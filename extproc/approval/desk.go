@@ -23,8 +23,8 @@ type Options struct {
 	Node     string // of this gateway; no other gateway on the same store has it
 	People   string // issuer of those who approve
 
-	// How those who approve are told from others, as a gate.Person of theirs would have it: in which directory, and whether by a
-	// claim. It is for the card: what counts is what each one's token says.
+	// Directory and Shared of the gate.Persons who approve, as far as the configuration tells. A card uses them to warn that no
+	// approval can count; what counts for an answer is the approver's token.
 	PeopleDirectory string
 	PeopleShared    bool
 
@@ -34,17 +34,17 @@ type Options struct {
 	CardBytes int // a card is at most this long; 64 KiB unless set
 
 	SweepEvery time.Duration // how often requests past their deadline are closed; 1 second unless set
-	AdoptAfter time.Duration // records that another gateway has left in the store are made after this long; 10 seconds unless set
+	AdoptAfter time.Duration // a record that another gateway owes is made here after this long; 10 seconds unless set
 	Log        *slog.Logger
 }
 
-// Desk is where operations ask and people answer. Gateways that share a store have a desk each.
+// Desk is where operations ask and people answer. Each gateway on a shared store has its own.
 type Desk struct {
 	store    Store
 	recorder gate.Recorder
 	node     string
 	people   string
-	naming   Person // of every approver, as far as the configuration tells
+	naming   Person // PeopleDirectory and PeopleShared
 	ttl      time.Duration
 	grantTTL time.Duration
 	limits   Limits
@@ -60,7 +60,7 @@ type Desk struct {
 	running sync.Mutex
 }
 
-// NewDesk returns a desk. Its Run must be running for holds to wake and requests to expire.
+// NewDesk returns a desk. Holds wake and requests expire only while [Desk.Run] runs.
 func NewDesk(o Options) (*Desk, error) {
 	if o.Store == nil || o.Recorder == nil || o.Node == "" || o.People == "" {
 		return nil, errors.New("a desk needs a store, a recorder, a node and the people's issuer")
@@ -87,19 +87,21 @@ type Asking struct {
 	Operation *gate.Operation
 	Digest    string // of the operation
 	Verdict   gate.Verdict
-	Shown     gate.Object // the operation's detail as people may see it: what must not be shown is redacted
-	First     []string    // members of Shown that people read before the others, in this order
+	Shown     gate.Object // the operation's detail, redacted for people
+	First     []string    // members of Shown that stand first on the card
 	History   []Past      // what else was done in this session, oldest first
 	Demand    Demand
-	Only      string // id of the request to join, where no other will do; empty otherwise
+	Only      string // id of the request to join, if no other will do
 
-	unclear bool // no approver can be told from whose operation it is
+	unclear bool // see CardWho.Unclear
 }
 
-// Ask opens a request, or joins the one that is open for the same digest, rules and approvals. What is open for the digest
-// under other rules, or for other approvals, is voided first. The request can be Approved already: then spend it. A *LimitError is
-// for the agent, and so is ErrNotFound, which says that the only request that would do is not open for the operation; every
-// other error says that nobody can be asked at the moment. Its record is durable on return.
+// Ask opens a request, or joins the one that is open for the same digest, rules and approvals. A request that is open for the
+// digest under other rules, or for other approvals, is voided first. The request that it returns can be Approved already: then spend
+// it. Its record is durable on return.
+//
+// An agent may be told of a *LimitError and of ErrNotFound, which says that the request a.Only is not open for the operation. Any
+// other error says that nobody can be asked at the moment.
 func (d *Desk) Ask(ctx context.Context, a Asking) (r Request, joined bool, err error) {
 	r, joined, recorded, err := d.Begin(ctx, a)
 	if err == nil {
@@ -108,10 +110,10 @@ func (d *Desk) Ask(ctx context.Context, a Asking) (r Request, joined bool, err e
 	return r, joined, err
 }
 
-// Begin is Ask for a caller that has a record of its own to make, which then goes to the disk together with the request's: on
-// return the store has the request, and its record is in the journal's queue. Where there is no error recorded must be called,
-// and until it has returned nil nothing may be acknowledged. It answers for what this gateway records, also when another
-// operation has opened the request.
+// Begin is Ask for a caller that has a record of its own to write: both records then share a sync. On return the store has the
+// request, and its record is in the journal's queue. Unless there is an error the caller must call recorded, and must acknowledge
+// nothing before recorded returns nil. recorded covers the records that this gateway owes, even if another operation of this gateway
+// opened the request.
 func (d *Desk) Begin(ctx context.Context, a Asking) (r Request, joined bool, recorded func() error, err error) {
 	if r, joined, err = d.open(ctx, a); err != nil {
 		return r, joined, nil, err
@@ -162,23 +164,21 @@ func (d *Desk) open(ctx context.Context, a Asking) (r Request, joined bool, err 
 	return Request{}, false, fmt.Errorf("open a request for approval: others keep closing it")
 }
 
-// stepAside waits before another attempt, the longer the more there were, so that two who void each other's requests in turn, a
-// gateway with the old policy and one with the new, do not meet for ever.
+// stepAside waits before another attempt, longer each time. Two gateways, one with the old policy and one with the new, would
+// otherwise void each other's requests for ever.
 func stepAside(ctx context.Context, attempt int) error {
 	if attempt < 4 {
 		return nil
 	}
-	timer := time.NewTimer(rand.N(time.Duration(attempt) * time.Millisecond))
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(rand.N(time.Duration(attempt) * time.Millisecond)):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// isOpen is ErrNotFound where a joins one request only and that is not the one which is open for the operation.
+// isOpen returns ErrNotFound if a.Only names another request than the one that is open for the operation.
 func (d *Desk) isOpen(ctx context.Context, a Asking) error {
 	if a.Only == "" {
 		return nil
@@ -212,7 +212,7 @@ func (a *Asking) check() error {
 	return nil
 }
 
-// differs says why r is not a request for what a asks.
+// differs says why a cannot join r; "" if it can.
 func (a *Asking) differs(r *Request, asks []AskRule) string {
 	switch {
 	case r.RulesDigest != a.Verdict.RulesDigest:
@@ -267,7 +267,7 @@ func (d *Desk) create(now time.Time, a Asking, asks []AskRule) (Request, error) 
 	return r, d.note(&r, RecordRequested, r.opener(), requested(&r, op.Context.RequestID)...)
 }
 
-// peopleOf is people as they are stored: never nil.
+// peopleOf returns people as they are stored. The list is never nil: see Request.People.
 func peopleOf(people []gate.Person) []Person {
 	list := make([]Person, len(people))
 	for i, p := range people {
@@ -280,7 +280,7 @@ func samePeople(stored []Person, now []gate.Person) bool {
 	return stored != nil && slices.Equal(stored, peopleOf(now))
 }
 
-// unclear reports whether no approver at all could be told from these people.
+// unclear reports whether every approver could be one of these people.
 func (d *Desk) unclear(people []Person) bool {
 	return slices.ContainsFunc(people, func(p Person) bool {
 		if p.Shared && d.naming.Shared {
@@ -296,10 +296,10 @@ func (d *Desk) Get(ctx context.Context, id string) (Request, error) { return d.s
 // List returns requests, newest first, with their cards.
 func (d *Desk) List(ctx context.Context, f Filter) (Page, error) { return d.store.List(ctx, f) }
 
-// update changes a request and records the change. With an error other than ErrUnrecorded nothing was changed, or nobody
-// knows; with ErrUnrecorded the change stands and its record is still to be made. Either way nothing may be acknowledged.
+// update changes a request and records the change. After ErrUnrecorded the change stands and its record is still owed. After any
+// other error nothing was changed, or nobody knows. Either way nothing may be acknowledged.
 func (d *Desk) update(ctx context.Context, id string, change func(now time.Time, r *Request) error) (Request, error) {
-	seen := d.memory.rev(id) // before the store is read: what is older than this afterwards was taken back
+	seen := d.memory.rev(id) // before the store is read: if that gives an older revision, the store has lost one
 	r, err := d.store.Update(ctx, id, func(now time.Time, r *Request) error {
 		if r.Rev < seen {
 			return ErrRolledBack
@@ -317,15 +317,15 @@ func (d *Desk) update(ctx context.Context, id string, change func(now time.Time,
 	return r, d.record(ctx, &r)
 }
 
-// carryTime bounds a change that nobody may wait for any more.
+// carryTime bounds a change whose caller may have left.
 const carryTime = 10 * time.Second
 
-// carried is for a change that is carried through once it has begun.
+// carried returns a context for a change that is carried through even if the caller leaves.
 func carried(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), carryTime)
 }
 
-// close closes a request whose deadline has passed, and leaves any other alone.
+// close closes a request whose deadline has passed. For any other it returns ErrClosed.
 func (d *Desk) close(ctx context.Context, id string) error {
 	_, err := d.update(ctx, id, func(now time.Time, r *Request) error {
 		if !r.Due(now) {
@@ -342,7 +342,7 @@ func (d *Desk) expire(now time.Time, r *Request) error {
 	return d.note(r, RecordExpired, r.opener(), gate.Member{Name: "from", Value: string(from)})
 }
 
-// void closes a live request because what it asks about has changed. only, where it is not nil, must agree.
+// void closes a live request because what it asks about has changed. If only is not nil it must return true, or nothing is done.
 func (d *Desk) void(ctx context.Context, id, why string, only func(*Request) bool) error {
 	_, err := d.update(ctx, id, func(now time.Time, r *Request) error {
 		if !r.State.Live() || only != nil && !only(r) {
@@ -360,29 +360,24 @@ func (d *Desk) voidNow(now time.Time, r *Request, why string, members ...gate.Me
 	return d.note(r, RecordVoided, r.opener(), members...)
 }
 
-// VoidOthers voids what is open for a resource under other rules than now: what people see in the queue can then still be
-// approved. rules has the digest of its rules for each resource of this gateway; those of other gateways are not its to void.
+// VoidOthers voids open requests that were made under other rules than now, so that whatever people see in the queue can still be
+// approved. rules has the digest of its rules for each resource of this gateway; requests for other resources are not its to void.
 // It returns how many it voided.
 func (d *Desk) VoidOthers(ctx context.Context, rules map[string]string) (int, error) {
 	voided := 0
-	filter := Filter{States: []State{Pending, Approved}, Size: 500}
-	for {
-		page, err := d.store.List(ctx, filter)
+	for page, err := range Pages(ctx, d.store.List, Filter{States: []State{Pending, Approved}}) {
 		if err != nil {
 			return voided, fmt.Errorf("void requests under other rules: %w", err)
 		}
-		n, err := d.voidAll(ctx, page.Requests, rules)
+		n, err := d.voidAll(ctx, page, rules)
 		if voided += n; err != nil {
 			return voided, err
 		}
-		if page.Next == "" {
-			return voided, nil
-		}
-		filter.After = page.Next
 	}
+	return voided, nil
 }
 
-// voidAll voids those of a page that are under other rules, several at a time: a store commits them together.
+// voidAll voids those of a page that are under other rules, 32 at a time: a store commits them together.
 func (d *Desk) voidAll(ctx context.Context, page []Request, rules map[string]string) (int, error) {
 	others := func(r *Request) bool {
 		now, ours := rules[r.Resource]
@@ -414,10 +409,9 @@ func (d *Desk) voidAll(ctx context.Context, page []Request, rules map[string]str
 	return int(voided.Load()), errors.Join(errs...)
 }
 
-// Left records that operation op, which waited for the request with this id, was given up by its agent. The request stays
-// as it is, and the record's `state` says so: it can still be approved, and the identical operation repeated can use that.
-// Nobody else closes a request that an agent has turned away from: a client that gives up after a minute is as a rule one
-// that comes back, and a person may be reading the card.
+// Left records that the agent of operation op gave up waiting for the request with this id. The request stays open, as the record's
+// `state` says: a client that gives up after a minute usually comes back, and a person may be reading the card. If the request is
+// approved, the identical operation can use that.
 func (d *Desk) Left(ctx context.Context, op *gate.Operation, id string) error {
 	ctx, cancel := carried(ctx)
 	defer cancel()

@@ -5,13 +5,12 @@ import (
 	"time"
 )
 
-// Follower keeps up with what becomes of requests. All of its functions are required.
+// Follower keeps up with what becomes of requests. All of its functions are required. After an error of one of them it calls
+// Failed, and begins anew a second later.
 type Follower struct {
-	// Watch is a store's. All is called when a watch has begun, and where changes may have been missed; Change for every other.
-	// After an error of any of them Failed is told, and all of it begins anew a second later: what was missed is then looked for.
-	Watch  func(ctx context.Context) (<-chan Change, error)
-	All    func(ctx context.Context) error
-	Change func(ctx context.Context, c Change) error
+	Watch  func(ctx context.Context) (<-chan Change, error) // a store's
+	All    func(ctx context.Context) error                  // looks at all requests: when a watch has begun, and when changes may have been missed
+	Change func(ctx context.Context, c Change) error        // looks at one request that has changed
 	Failed func(err error)
 }
 

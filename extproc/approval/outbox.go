@@ -25,7 +25,7 @@ type eventKey struct {
 	rev uint64
 }
 
-// flight is an append that others can wait for.
+// flight is an append to the journal that is under way. Others can wait for it.
 type flight struct {
 	key  eventKey
 	done chan struct{}
@@ -38,7 +38,7 @@ func (o *outbox) init() {
 	o.dirty = make(chan struct{}, 1)
 }
 
-// drop takes out of r what was recorded. It reports whether there was any.
+// drop takes out of r's outbox what this gateway has recorded, and reports whether that was anything.
 func (o *outbox) drop(r *Request) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -51,7 +51,7 @@ func (o *outbox) drop(r *Request) bool {
 	return len(r.Outbox) < before
 }
 
-// forget is called when the stored r does not have the events any more.
+// forget drops what is known of r's events, except of those that r, as it is stored now, still has in its outbox.
 func (o *outbox) forget(r *Request) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -78,7 +78,7 @@ func (o *outbox) ids() []string {
 	return ids
 }
 
-// record appends to the journal what is in r's outbox, oldest first, whichever gateway put it there.
+// record appends r's outbox to the journal, oldest first, whichever gateway put it there.
 func (d *Desk) record(ctx context.Context, r *Request) error {
 	for _, e := range r.Outbox {
 		if err := d.recordEvent(ctx, r.ID, e); err != nil {
@@ -88,18 +88,18 @@ func (d *Desk) record(ctx context.Context, r *Request) error {
 	return nil
 }
 
-// recordEvent appends an event once, also when several callers find it in the store at the same time.
+// recordEvent appends an event once, even if several callers find it in the store at the same time.
 func (d *Desk) recordEvent(ctx context.Context, id string, e Event) error {
 	f, mine := d.outbox.board(eventKey{id, e.Rev})
 	if !mine {
 		return f.wait()
 	}
-	// The journal's answer is waited for even where the caller has left: only then is it known what the record says.
+	// Wait for the journal even if the caller has left: without its answer nobody knows whether the record stands.
 	return d.land(f, func() (gate.Receipt, error) { return d.recorder.Append(context.WithoutCancel(ctx), e.record()) })
 }
 
-// begin puts what is in r's outbox, and is this gateway's own, into the journal's queue. What it returns waits until all of it
-// is durable, and must be called: others may wait for the same records.
+// begin queues this gateway's own events of r's outbox in the journal. recorded waits until all of them are durable. It must be
+// called, because others may wait for the same records.
 func (d *Desk) begin(ctx context.Context, r *Request) (recorded func() error) {
 	var flights []func() error
 	for _, e := range r.Outbox {
@@ -130,7 +130,7 @@ func (e *Event) record() *gate.Record {
 	return &gate.Record{Type: e.Type, Op: e.Op, Body: line(e.Body)}
 }
 
-// landed is the flight of what is recorded already.
+// landed is the flight of an event that is recorded already.
 var landed = func() *flight {
 	f := &flight{done: make(chan struct{})}
 	close(f.done)
@@ -138,11 +138,11 @@ var landed = func() *flight {
 }()
 
 func (f *flight) wait() error {
-	<-f.done // the journal answers always
+	<-f.done // the journal always answers
 	return f.err
 }
 
-// board returns the flight of an event. Where it is the caller's, the caller must land it.
+// board returns the flight of an event. If it is the caller's own, the caller must land it.
 func (o *outbox) board(key eventKey) (f *flight, mine bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -157,7 +157,7 @@ func (o *outbox) board(key eventKey) (f *flight, mine bool) {
 	return f, true
 }
 
-// land waits for the journal and tells who waits for the same.
+// land waits for the journal and passes its answer on to those who wait for the flight.
 func (d *Desk) land(f *flight, durable func() (gate.Receipt, error)) error {
 	receipt, err := durable()
 	if err == nil && receipt.Seq == 0 {
@@ -182,11 +182,11 @@ func (d *Desk) land(f *flight, durable func() (gate.Receipt, error)) error {
 	return err
 }
 
-// clear takes recorded events out of the store. What fails is tried again the next time.
+// clear takes recorded events out of the store. It tries again next time what fails.
 func (d *Desk) clear(ctx context.Context) {
 	ids := make(chan string)
 	var workers sync.WaitGroup
-	for range 32 { // a store commits those that come together
+	for range 32 { // a store commits together what comes together
 		workers.Go(guard.Loop(ctx, "the clearing of the outbox", func() {
 			for id := range ids {
 				r, err := d.store.Update(ctx, id, func(_ time.Time, r *Request) error {
@@ -212,17 +212,15 @@ func (d *Desk) clear(ctx context.Context) {
 	workers.Wait()
 }
 
-// adoptAll records what is in the store and was not recorded: this gateway's own events at its start, and those that
-// another has left for longer than it takes to record them.
+// adoptAll makes the records that are still owed for requests which have not changed for idle: with mine only this gateway's own
+// events, otherwise also those of gateways that did not come back.
 func (d *Desk) adoptAll(ctx context.Context, idle time.Duration, mine bool) error {
-	filter := Filter{Unrecorded: true, Idle: idle, Size: 500}
-	for {
-		page, err := d.store.List(ctx, filter)
+	for page, err := range Pages(ctx, d.store.List, Filter{Unrecorded: true, Idle: idle}) {
 		if err != nil {
 			return fmt.Errorf("look for changes without a record: %w", err)
 		}
-		for i := range page.Requests {
-			r := &page.Requests[i]
+		for i := range page {
+			r := &page[i]
 			if mine {
 				r.Outbox = slices.DeleteFunc(r.Outbox, func(e Event) bool { return e.Node != d.node })
 			}
@@ -230,23 +228,20 @@ func (d *Desk) adoptAll(ctx context.Context, idle time.Duration, mine bool) erro
 				return err
 			}
 		}
-		if page.Next == "" {
-			return nil
-		}
-		filter.After = page.Next
 	}
+	return nil
 }
 
-// Settle closes what is past its deadline, records what was left without a record, and takes out of the store what was
-// recorded. Run does it all the time; it is here for tests and for a stop.
+// Settle does once what Run does again and again: it makes the records that are owed, closes requests past their deadline, and takes
+// recorded events out of the store. It is for tests.
 func (d *Desk) Settle(ctx context.Context) error {
-	err := errors.Join(d.adoptAll(ctx, 0, true), d.adoptAll(ctx, d.adopt, false), d.Sweep(ctx))
+	err := errors.Join(d.adoptAll(ctx, 0, true), d.adoptAll(ctx, d.adopt, false), d.closeDue(ctx))
 	d.clear(ctx)
 	return err
 }
 
-// Sweep closes what is past its deadline.
-func (d *Desk) Sweep(ctx context.Context) error {
+// closeDue closes requests past their deadline.
+func (d *Desk) closeDue(ctx context.Context) error {
 	for {
 		page, err := d.store.List(ctx, Filter{Due: true, Size: 500})
 		if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// The types of record. A decision that was refused is an approval.decided too, whose decision is "refused". An
-// approval.withdrawn changes nothing: the agent of one operation left, and the request is in the state that it says.
+// The types of record. A refused answer is an approval.decided too, whose decision is "refused". An approval.withdrawn changes
+// nothing: the agent of one operation left, and the request stays in the state that the record names.
 const (
 	RecordRequested = "approval.requested"
 	RecordDecided   = "approval.decided"
@@ -21,7 +21,7 @@ const (
 	RecordWithdrawn = "approval.withdrawn"
 )
 
-// line is the body of a record that was written when the change was made.
+// line is the body of a record as it was written when the change was made.
 type line string
 
 func (l line) AppendJSON(dst []byte) ([]byte, error) { return append(dst, l...), nil }
@@ -35,7 +35,7 @@ type attempt struct {
 // opener is the attempt that opened r.
 func (r *Request) opener() attempt { return attempt{r.Op, r.TraceID} }
 
-// note adds to the outbox the record of the change that is being made to r, in the name of by.
+// note adds the record of a change of r to r's outbox.
 func (d *Desk) note(r *Request, kind string, by attempt, members ...gate.Member) error {
 	rev := r.Rev + 1
 	body, err := d.body(r, by, strconv.FormatUint(rev, 10), members...)
@@ -46,8 +46,8 @@ func (d *Desk) note(r *Request, kind string, by attempt, members ...gate.Member)
 	return nil
 }
 
-// body is what every record of a request says, and members. It has no text of the operation but its verb and target,
-// which are fit to be recorded. event is unique among those of the request: for a change it is the revision.
+// body writes a record's body: what every record of a request says, and members. event is unique among those of the request; for a
+// change it is the revision.
 func (d *Desk) body(r *Request, by attempt, event string, members ...gate.Member) (string, error) {
 	o, err := gate.MakeObject(append(members,
 		gate.Member{Name: "agent", Value: r.Agent.object()},
@@ -92,7 +92,7 @@ func requested(r *Request, requestID string) []gate.Member {
 	}
 }
 
-// decided tells of a decision. card is the digest that the decision named: card_digest is the request's own.
+// decided returns what a record says of an answer. card is the digest that the answer named; card_digest is the request's.
 func decided(decision, attempted, problem string, d *Decision) []gate.Member {
 	members := []gate.Member{
 		{Name: "approver", Value: d.By.object()},
@@ -153,7 +153,7 @@ func timeText(t time.Time) string {
 	return string(gate.AppendTime(nil, t))
 }
 
-// seconds is null where the time is not known.
+// seconds is null if the time is not known.
 func seconds(d time.Duration) any {
 	if d <= 0 {
 		return nil
@@ -161,7 +161,7 @@ func seconds(d time.Duration) any {
 	return json.Number(strconv.FormatFloat(d.Seconds(), 'f', 3, 64))
 }
 
-// valid keeps a token's or a person's odd bytes from making a record impossible.
+// valid replaces bytes that are not UTF-8, with which no record could be written.
 func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 func validAll(list []string) []string {

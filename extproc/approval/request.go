@@ -1,6 +1,7 @@
 package approval
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -42,8 +43,8 @@ type Person struct {
 	Claim     string `json:"claim"`
 }
 
-// is says whether p and q are one human being. How a claim is spelled is not looked at: it is for keeping people from approving
-// their own, and two issuers write one e-mail address in several ways.
+// is says whether p and q are one human being. It compares claims in whatever way they are spelled, because two issuers may write
+// one e-mail address differently, and a person must not approve their own operation by that.
 func (p Person) is(q Person) identity {
 	inOne := p.Directory != "" && p.Directory == q.Directory && p.ID != "" && q.ID != ""
 	claims := p.Claim != "" && q.Claim != ""
@@ -57,8 +58,8 @@ func (p Person) is(q Person) identity {
 	}
 }
 
-// spelled is a claim in the one form of all its spellings: letter case, composed and decomposed letters, full-width ones, and a
-// domain in Punycode or with a dot at its end are how one name is written.
+// spelled returns the same text for all spellings of a claim: it folds letter case, composed and full-width letters, Punycode, and
+// a dot at a domain's end.
 func spelled(claim string) string {
 	s := norm.NFKC.String(cases.Fold().String(norm.NFKC.String(claim)))
 	at := strings.LastIndexByte(s, '@')
@@ -94,7 +95,7 @@ type Approver struct {
 	Groups   []string  `json:"groups"`
 	ACR      string    `json:"acr"`
 	AMR      []string  `json:"amr"`
-	AuthTime time.Time `json:"auth_time"` // zero where the token has none
+	AuthTime time.Time `json:"auth_time"` // zero if the token has none
 	Person   Person    `json:"person"`
 }
 
@@ -105,19 +106,19 @@ type Decision struct {
 	Reason  string        `json:"reason"`
 	Card    string        `json:"card"` // digest of the card that was decided on
 	At      time.Time     `json:"at"`
-	Think   time.Duration `json:"think"` // from when the card was shown; 0 where that is not known
+	Think   time.Duration `json:"think"` // from when the card was shown; 0 if that is not known
 
-	Nonce string `json:"nonce"` // of the call that made it, so that a call that is repeated is recognised
+	Nonce string `json:"nonce"` // of the call that made it: a call that the store's client repeats is recognised by it
 }
 
-// Spend says what a grant was spent by.
+// Spend says which operation spent a grant.
 type Spend struct {
 	Op    string    `json:"op"`
 	At    time.Time `json:"at"`
 	Nonce string    `json:"nonce"`
 }
 
-// Event is a record that belongs to a change and is not known to be in a journal yet.
+// Event is the record of a change. It is in the request's outbox until it is known to be in a journal.
 type Event struct {
 	Rev  uint64 `json:"rev"` // of the request, after the change
 	Node string `json:"node"`
@@ -132,8 +133,8 @@ type Request struct {
 	Rev uint64 `json:"rev"` // counts the changes; the first is 1. Set by the store.
 
 	Digest       string    `json:"digest"`
-	PolicyDigest string    `json:"policy_digest"` // of all that was active when this was asked
-	RulesDigest  string    `json:"rules_digest"`  // of what of it this depends on; empty in a request of an older version, which nobody can use
+	PolicyDigest string    `json:"policy_digest"` // of all policies that were active when this was asked
+	RulesDigest  string    `json:"rules_digest"`  // of the policies that this depends on; empty in a request of an older version, which nobody can use
 	Resource     string    `json:"resource"`
 	Verb         string    `json:"verb"`
 	Target       string    `json:"target"`
@@ -143,7 +144,7 @@ type Request struct {
 	People       []Person  `json:"people"` // whose operation it is; null in a request of an older version, which nobody can approve
 	Session      string    `json:"session"`
 	Op           string    `json:"op"`       // id of the attempt that opened it
-	TraceID      string    `json:"trace_id"` // of that attempt; empty where it has none, and in a request of an older version
+	TraceID      string    `json:"trace_id"` // of that attempt; empty if it has none, and in a request of an older version
 	Asks         []AskRule `json:"asks"`
 	Demand       Demand    `json:"demand"`
 
@@ -165,7 +166,7 @@ type Request struct {
 	Outbox []Event `json:"outbox"`
 }
 
-// Deadline is when the request's state ends by itself; zero in a final state.
+// Deadline is when the request expires; zero in a final state.
 func (r *Request) Deadline() time.Time {
 	switch r.State {
 	case Pending:
@@ -180,7 +181,7 @@ func (r *Request) Deadline() time.Time {
 // Due reports whether the deadline has passed.
 func (r *Request) Due(now time.Time) bool { return r.State.Live() && !now.Before(r.Deadline()) }
 
-// Clone is a copy that shares nothing that is ever changed.
+// Clone returns a copy that shares only what never changes.
 func (r *Request) Clone() Request {
 	c := *r
 	c.Decisions = slices.Clone(r.Decisions)
@@ -202,7 +203,7 @@ func (a *AskRule) Names(by *Approver) bool {
 	})
 }
 
-// Approvals counts the people who approved r and whom a names. Who could be somebody that counts already, or somebody whose
+// Approvals counts the people who approved r and whom a names. Somebody who could be a person that was counted already, or one whose
 // operation it is, does not count.
 func (r *Request) Approvals(a *AskRule) int {
 	var counted []*Approver
@@ -218,7 +219,7 @@ func (r *Request) Approvals(a *AskRule) int {
 
 func (b *Approver) party() Party { return Party{b.Issuer, b.Subject} }
 
-// identity says what is known of whether two are one person. The zero value is that nothing is.
+// identity says whether two are one person. The zero value says that this cannot be told.
 type identity int
 
 const (
@@ -257,7 +258,7 @@ func (r *Request) whose(b *Approver) identity {
 	return answer
 }
 
-// quorum reports whether every rule is met. No rules are never met.
+// quorum reports whether every rule has its approvals. Without a rule it is false.
 func (r *Request) quorum() bool {
 	for i := range r.Asks {
 		if a := &r.Asks[i]; r.Approvals(a) < max(1, a.Quorum) {
@@ -267,7 +268,7 @@ func (r *Request) quorum() bool {
 	return len(r.Asks) > 0
 }
 
-// asksOf is what a verdict asks, in an order of its own, so that two equal verdicts compare equal.
+// asksOf returns what a verdict asks, sorted, so that two equal verdicts compare equal.
 func asksOf(v gate.Verdict) []AskRule {
 	asks := make([]AskRule, 0, len(v.Asks))
 	for _, a := range v.Asks {
@@ -280,16 +281,8 @@ func asksOf(v gate.Verdict) []AskRule {
 }
 
 func compareAsks(a, b AskRule) int {
-	for _, pair := range [][2]string{{a.Package, b.Package}, {a.ID, b.ID}, {a.Reason, b.Reason}} {
-		if pair[0] != pair[1] {
-			if pair[0] < pair[1] {
-				return -1
-			}
-			return 1
-		}
-	}
-	if c := slices.Compare(a.Approvers, b.Approvers); c != 0 {
-		return c
-	}
-	return a.Quorum - b.Quorum
+	return cmp.Or(
+		strings.Compare(a.Package, b.Package), strings.Compare(a.ID, b.ID), strings.Compare(a.Reason, b.Reason),
+		slices.Compare(a.Approvers, b.Approvers), a.Quorum-b.Quorum,
+	)
 }

@@ -6,10 +6,10 @@ import (
 	"fmt"
 )
 
-// HoldAgainst voids every live request that the store has an older revision of than the journal tells of: the store was put
-// back to what it was, from a backup perhaps, and a grant in it may have been used since. recorded reads the highest revision
-// that is recorded of each request, by id; it is not called where nothing is live. It is for a start, before anything is
-// spent: later this desk remembers what it has seen.
+// HoldAgainst voids every live request of which the journal has a later revision than the store: the store was put back, from a
+// backup perhaps, and a grant in it may have been spent since. recorded returns the highest revision in the journal of each request,
+// by id; it is not called if nothing is live. Call it at a start, before anything is spent; later this desk remembers what it has
+// seen.
 func (d *Desk) HoldAgainst(ctx context.Context, recorded func() (map[string]uint64, error)) (voided int, err error) {
 	live, err := d.live(ctx)
 	if err != nil || len(live) == 0 {
@@ -31,20 +31,16 @@ func (d *Desk) HoldAgainst(ctx context.Context, recorded func() (map[string]uint
 	return voided, nil
 }
 
-// live are the revisions of all live requests, by id.
+// live returns the revisions of all live requests, by id.
 func (d *Desk) live(ctx context.Context) (map[string]uint64, error) {
 	revs := map[string]uint64{}
-	filter := Filter{States: []State{Pending, Approved}, Size: 500}
-	for {
-		page, err := d.store.List(ctx, filter)
+	for page, err := range Pages(ctx, d.store.List, Filter{States: []State{Pending, Approved}}) {
 		if err != nil {
-			return nil, fmt.Errorf("list what is live: %w", err)
+			return nil, fmt.Errorf("list live requests: %w", err)
 		}
-		for i := range page.Requests {
-			revs[page.Requests[i].ID] = page.Requests[i].Rev
-		}
-		if filter.After = page.Next; page.Next == "" {
-			return revs, nil
+		for i := range page {
+			revs[page[i].ID] = page[i].Rev
 		}
 	}
+	return revs, nil
 }

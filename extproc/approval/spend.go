@@ -23,7 +23,7 @@ func (g Grant) For(op string) bool { return op != "" && g.op == op }
 // Request is the request that was granted, as it was spent.
 func (g Grant) Request() Request { return g.request }
 
-// Granted returns the live grant for a digest, to evaluate policy again with. It is not spent by that.
+// Granted returns the live grant for a digest, for policy to see. It does not spend it.
 func (d *Desk) Granted(ctx context.Context, digest string) (Request, bool, error) {
 	if digest == "" {
 		return Request{}, false, nil
@@ -41,16 +41,16 @@ func (d *Desk) Granted(ctx context.Context, digest string) (Request, bool, error
 // Spending is an operation that wants to use a grant.
 type Spending struct {
 	Op      string        // id of this attempt
-	TraceID string        // of this attempt; empty where it has none of its own
+	TraceID string        // of this attempt; empty if it has none of its own
 	Digest  string        // of the operation
 	Verdict gate.Verdict  // of policy now, with the approval in its context
 	People  []gate.Person // whose operation it is, as its token says now
 }
 
-// Spend uses the live grant for a digest. With true the grant is this operation's alone, and the record of that is
-// durable. With false and no error there is no grant: none was made, another operation had it, it expired, or what it was
-// made under has changed, which voids it. With an error nothing may be let through. Whoever has left spends nothing; once it has
-// begun, a spend is carried through whether ctx ends or not.
+// Spend uses the live grant for a digest. If it returns true the grant is this operation's alone, and the record of that is
+// durable. If it returns false there is no grant: none was made, another operation spent it, it expired, or what it was made under
+// has changed, which voids it. After an error nothing may be let through. If ctx has ended nothing is spent; a spend that has begun
+// is carried through even if ctx ends.
 func (d *Desk) Spend(ctx context.Context, s Spending) (Grant, bool, error) {
 	if err := ctx.Err(); err != nil {
 		return Grant{}, false, fmt.Errorf("spend a grant: %w", err)
@@ -75,7 +75,6 @@ func (d *Desk) Spend(ctx context.Context, s Spending) (Grant, bool, error) {
 	case errors.Is(err, errDone):
 		err = d.record(ctx, &r)
 	case errors.Is(err, ErrFenced):
-		// What r says now was not stored.
 		if err = d.void(ctx, found.ID, reasonFenced, nil); err == nil {
 			return Grant{}, false, nil
 		}
@@ -93,7 +92,7 @@ func (d *Desk) Spend(ctx context.Context, s Spending) (Grant, bool, error) {
 	return Grant{op: s.Op, request: r}, true, nil
 }
 
-// spend makes r spent, or closes it where it cannot be.
+// spend makes r spent, or expires or voids it if it cannot be.
 func (d *Desk) spend(now time.Time, s *Spending, nonce string, r *Request) error {
 	if r.State != Approved || r.Digest != s.Digest {
 		return ErrClosed

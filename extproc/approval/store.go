@@ -4,38 +4,40 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/countersign/countersign/extproc/guard"
 )
 
-// Store keeps requests. All of its methods are atomic, also between gateways that share a store, and what they return
-// is durable to the degree that the store's package comment says. An error that is none of those named here means that
-// the store cannot be used at the moment, or that nobody knows what it did; the caller then acknowledges nothing.
+// Store keeps requests. All of its methods are atomic, even between gateways that share a store, and what they return is as durable
+// as the store's package comment says. After an error that is not named here the store cannot be used at the moment, or nobody knows
+// what it did; the caller then acknowledges nothing.
 type Store interface {
-	// Open stores the request that create makes, as revision 1, unless a live one has the digest of o: that one is returned
-	// then, and joined is true. When its deadline has passed the error is ErrDue. A bound of o.Limits that the new request
-	// would break gives a *LimitError. create is told the time by the store's clock; it may be called and its result not used.
+	// Open stores the request that create makes, as revision 1. If a live request has the digest of o, it returns that one instead,
+	// and joined is true; if that one is past its deadline, the error is ErrDue. If a new request would break one of o.Limits, the
+	// error is a *LimitError. create gets the time by the store's clock; its result may be thrown away.
 	Open(ctx context.Context, o Opening, create func(now time.Time) (Request, error)) (r Request, joined bool, err error)
 
-	// Get returns a request with its card; ErrNotFound when there is none.
+	// Get returns a request with its card, or ErrNotFound.
 	Get(ctx context.Context, id string) (Request, error)
 
 	// List returns the requests that f selects, newest first, with their cards.
 	List(ctx context.Context, f Filter) (Page, error)
 
-	// Update changes a request, without its card, by compare-and-swap: change may be called several times, each time with the
-	// request as it is stored then, and the time by the store's clock. Its error is returned as it is, with the request as it is stored,
-	// and nothing is changed. Update sets Rev and Changed.
+	// Update changes a request by compare-and-swap. change may be called several times, each time with the request as it is stored
+	// then, without its card, and the time by the store's clock. If change returns an error, nothing is changed, and Update returns
+	// that error and the request as it is stored. Update sets Rev and Changed.
 	//
-	// A change that leaves the request live or spends it is stored only while the deadline of the state before has not
-	// passed; otherwise change is called again, with the later time, and when it insists the error is ErrDue. A change from Approved to Spent is refused with
-	// ErrFenced where the store may have lost an earlier one. Other than that the store knows no rules: they are the desk's.
+	// A change that moves the request to a live state or spends it is stored only before the deadline of the state that it leaves.
+	// After that change is called again, with the later time; if it insists, the error is ErrDue. A change from Approved to Spent is
+	// refused with ErrFenced if the store may have lost an earlier one. All other rules are the desk's.
 	Update(ctx context.Context, id string, change func(now time.Time, r *Request) error) (Request, error)
 
-	// Watch tells of every change of a state or a decision that any gateway makes after Watch has returned, until ctx ends or
-	// the channel is closed. Changes of one request may be told as one. The zero Change says that some may have been missed.
+	// Watch sends every change of a state, and every decision, that any gateway makes after Watch has returned, until ctx ends or
+	// the channel is closed. Several changes of one request may be sent as one. The zero Change says that some may have been missed.
 	Watch(ctx context.Context) (<-chan Change, error)
 }
 
@@ -47,7 +49,7 @@ type Opening struct {
 	Limits   Limits
 }
 
-// Limits bound what is open. 0 is for none.
+// Limits bound the requests that are open. 0 means no limit.
 type Limits struct {
 	Total       int           // live requests
 	PerAgent    int           // live requests of one agent
@@ -96,6 +98,20 @@ type Page struct {
 	Next     string // for Filter.After; empty on the last page
 }
 
+// Pages yields the pages of all requests that f selects, as list, a store's List, returns them. An error is the last that it yields.
+func Pages(ctx context.Context, list func(context.Context, Filter) (Page, error), f Filter) iter.Seq2[[]Request, error] {
+	return func(yield func([]Request, error) bool) {
+		f.Size = 500
+		for {
+			page, err := list(ctx, f)
+			if !yield(page.Requests, err) || err != nil || page.Next == "" {
+				return
+			}
+			f.After = page.Next
+		}
+	}
+}
+
 // Limit is the size of the page that f asks for.
 func (f *Filter) Limit() int {
 	if f.Size <= 0 {
@@ -104,40 +120,28 @@ func (f *Filter) Limit() int {
 	return min(f.Size, 500)
 }
 
-// Match reports whether r is selected by the parts of f that a request alone can tell.
+// Match reports whether r has f's agent, resource and states.
 func (f *Filter) Match(r *Request) bool {
 	if f.Agent != nil && *f.Agent != r.Agent || f.Resource != "" && f.Resource != r.Resource {
 		return false
 	}
-	if len(f.States) == 0 {
-		return true
-	}
-	for _, s := range f.States {
-		if s == r.State {
-			return true
-		}
-	}
-	return false
+	return len(f.States) == 0 || slices.Contains(f.States, r.State)
 }
 
 // OnlyLive reports whether f selects live requests only.
 func (f *Filter) OnlyLive() bool {
-	for _, s := range f.States {
-		if !s.Live() {
-			return false
-		}
-	}
-	return len(f.States) > 0
+	final := func(s State) bool { return !s.Live() }
+	return len(f.States) > 0 && !slices.ContainsFunc(f.States, final)
 }
 
-// Change says that a request has changed. Its zero value says that any may have.
+// Change says that a request has changed. The zero value says that any may have.
 type Change struct {
 	ID    string
 	Rev   uint64
 	State State
 }
 
-// What a store and a desk answer. Everything else is a failure of a part.
+// The errors of a store, and then those of a desk. Any other error is a failure of a part.
 var (
 	ErrNotFound   = errors.New("there is no such request")
 	ErrDue        = errors.New("the request has expired and is not closed yet")
@@ -156,8 +160,8 @@ var (
 	ErrUnrecorded     = errors.New("the change could not be recorded")
 )
 
-// Feed is a queue of changes that never blocks the one who puts and never grows beyond what changed: changes of one request
-// become one, which stands where the first of them stood, and too many become the zero Change. Stores use it for Watch.
+// Feed is a queue of changes, with which stores implement Watch. Put never blocks. Changes of one request become one, in the place
+// of the first; more than feedLimit become the zero Change.
 type Feed struct {
 	mu      sync.Mutex
 	changes map[string]Change
@@ -168,7 +172,7 @@ type Feed struct {
 
 const feedLimit = 50_000
 
-// NewFeed returns a feed and the channel that it fills until ctx ends; the channel is closed then.
+// NewFeed returns a feed and the channel that it fills until ctx ends. Then it closes the channel.
 func NewFeed(ctx context.Context) (*Feed, <-chan Change) {
 	f := &Feed{changes: map[string]Change{}, wake: make(chan struct{}, 1)}
 	out := make(chan Change)

@@ -10,17 +10,17 @@ import (
 	"unicode/utf8"
 )
 
-// Text is a text as a person is shown it. Everything that could look like something else, or like nothing, is written as
-// \u{HEX} (a character) or \x{HEX} (a byte that is not UTF-8), and a backslash as \\: what is shown can be turned back into
-// the one text that it came from, where it was not cut.
+// Text is a text as it is shown to a person. Everything that could look like something else, or like nothing, is written as
+// \u{HEX} (a character) or \x{HEX} (a byte that is not UTF-8), and a backslash as \\. Unless it was cut, a shown text can be turned
+// back into the one text that it came from.
 //
-// What stays as it is: printable ASCII but for a space at an end or beside another space; currency signs; and letters with
-// their marks, of scripts that people read. A look-alike letter is still a letter: Notes says which scripts a text has, and
-// when one word mixes them.
+// Shown as they are: printable ASCII, except a space at an end or beside another space; currency signs; and letters with their
+// marks, of scripts that people write today. A look-alike letter is still a letter: Notes says which scripts a text has, and
+// whether one word mixes them.
 type Text struct {
-	Bytes  int      `json:"bytes,omitzero"`   // of the whole, where Text was cut; else 0
-	Notes  []string `json:"notes,omitempty"`  // see the Note constants; in order
-	SHA256 string   `json:"sha256,omitempty"` // of the whole, in hex, where Text was cut
+	Bytes  int      `json:"bytes,omitzero"`   // of the whole, if Text was cut; else 0
+	Notes  []string `json:"notes,omitempty"`  // see the Note constants; sorted
+	SHA256 string   `json:"sha256,omitempty"` // of the whole, in hex, if Text was cut
 	Text   string   `json:"text"`
 }
 
@@ -39,13 +39,13 @@ const (
 	NoteStrange  = "look-alike or unusual characters"
 )
 
-// shownRunes is how much of a text is shown; the last tailRunes of it are its end.
+// shownRunes is how much of a long text is shown; the last tailRunes of that are its end.
 const (
 	shownRunes = 2048
 	tailRunes  = 256
 )
 
-// Visible makes s fit to be shown, and cuts what is long in the middle.
+// Visible returns s as it is shown. It cuts a long text in the middle.
 func Visible(s string) Text {
 	if len(s) <= shownRunes && evident(s) {
 		return Text{Text: s}
@@ -53,7 +53,7 @@ func Visible(s string) Text {
 	return examine(s, shownRunes)
 }
 
-// whole is Visible for what a person decides on: nothing of it is cut.
+// whole is Visible without the cut, for what a person decides on.
 func whole(s string) Text {
 	if evident(s) {
 		return Text{Text: s}
@@ -61,8 +61,7 @@ func whole(s string) Text {
 	return examine(s, len(s))
 }
 
-// evident reports whether s is shown as it is because nothing in it could be anything else: most texts of a card are, and a
-// card has a hundred.
+// evident reports whether s is shown as it is, without a note. It is a quick test that most texts of a card pass.
 func evident(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
@@ -77,7 +76,7 @@ func evident(s string) bool {
 	return true
 }
 
-// examine shows at most limit runes, and the end of what it cuts.
+// examine shows at most limit runes of s: its beginning and its end.
 func examine(s string, limit int) Text {
 	var t Text
 	notes := map[string]bool{}
@@ -164,7 +163,7 @@ func appendVisible(b *strings.Builder, s string, notes map[string]bool) {
 	}
 }
 
-// strangeness says why r, which is not printable ASCII, is not shown as it is; empty where it is.
+// strangeness says why r, which is not printable ASCII, is not shown as it is; empty if it is.
 func strangeness(r rune) string {
 	switch {
 	case unicode.Is(unicode.Bidi_Control, r):
@@ -187,9 +186,8 @@ func strangeness(r rune) string {
 	}
 }
 
-// compatible reports whether r is a presentation of other characters: full-width, mathematical, ligatures, letter-like. The
-// blocks are those whose letters Unicode decomposes by compatibility (NFKC), and Latin beyond Extended-A, whose letters no
-// keyboard has.
+// compatible reports whether r is another form of a usual character: full-width, mathematical, a ligature, letter-like. The blocks
+// are those whose letters Unicode decomposes by compatibility (NFKC), and Latin beyond Extended-A, whose letters are on no keyboard.
 func compatible(r rune) bool {
 	for _, block := range [][2]rune{
 		{0x0180, 0x02FF},
@@ -209,7 +207,7 @@ func compatible(r rune) bool {
 		{0x1F100, 0x1F1FF},
 		{0x2F800, 0x2FA1F},
 	} {
-		// The euro and its neighbours are in the third block's range and are no look-alikes.
+		// The third block holds the euro and its neighbours (20A0–20CF), which are no look-alikes.
 		if r >= block[0] && r <= block[1] && (r < 0x20A0 || r > 0x20CF) {
 			return true
 		}
@@ -236,7 +234,7 @@ func script(r rune) string {
 	return ""
 }
 
-// noteWords notes which scripts besides ASCII a text has, and words that mix them. Japanese and Korean mix theirs by nature.
+// noteWords notes which scripts besides ASCII a text has, and words that mix them. Japanese and Korean words mix scripts by nature.
 func noteWords(s string, notes map[string]bool) {
 	var word map[string]bool
 	for _, r := range s {

@@ -10,7 +10,7 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 )
 
-// waiting is who waits for which request. A change wakes those who wait for it, and one of them alone asks the store.
+// waiting knows who waits for which request. A change of a request wakes those who wait for it.
 type waiting struct {
 	mu     sync.Mutex
 	topics map[string]*topic
@@ -78,9 +78,9 @@ func (d *Desk) Held() int {
 	return n
 }
 
-// Wait returns the request when it is not pending any more. When ctx ends first, or the store cannot be read, it returns
-// an error and no request, and the operation is to be refused. It costs the caller's goroutine, which keeps a small stack and
-// nothing of the request, and reads the store once, and once more for each change.
+// Wait returns the request when it is not pending any more. If ctx ends first, or the store cannot be read, it returns an error, and
+// the operation is to be refused. It reads the store once, and again after each change. While it waits it keeps nothing of the
+// request.
 func (d *Desk) Wait(ctx context.Context, id string) (Request, error) {
 	if err := d.Await(ctx, id); err != nil {
 		return Request{}, err
@@ -88,7 +88,7 @@ func (d *Desk) Wait(ctx context.Context, id string) (Request, error) {
 	return d.store.Get(ctx, id)
 }
 
-// Await is Wait for those who ask for the request afterwards: its frame is small.
+// Await is Wait without the request. Its stack frame is small, because thousands wait in it.
 func (d *Desk) Await(ctx context.Context, id string) error {
 	t := d.waiting.join(id)
 	defer d.waiting.leave(id, t)
@@ -105,13 +105,16 @@ func (d *Desk) Await(ctx context.Context, id string) error {
 	}
 }
 
+// isPending is not inlined, to keep its large frame out of Await's.
+//
 //go:noinline
 func (d *Desk) isPending(ctx context.Context, id string) (bool, error) {
 	r, err := d.store.Get(ctx, id)
 	return r.State == Pending, err
 }
 
-// Run wakes holds, closes what expires and settles records, until ctx ends. A store that is lost is tried again.
+// Run wakes holds, closes requests that expire and makes the records that are owed, until ctx ends. It tries again if the store
+// cannot be used.
 func (d *Desk) Run(ctx context.Context) error {
 	if !d.running.TryLock() {
 		return errors.New("the desk is running already")
@@ -155,7 +158,7 @@ func (d *Desk) tend(ctx context.Context) {
 			started = err == nil
 		}
 		d.clear(ctx)
-		err = errors.Join(err, d.Sweep(ctx))
+		err = errors.Join(err, d.closeDue(ctx))
 		if time.Since(adopted) >= d.adopt {
 			err = errors.Join(err, d.adoptAll(ctx, d.adopt, false))
 			adopted = time.Now()
@@ -172,7 +175,7 @@ func (d *Desk) tend(ctx context.Context) {
 	}
 }
 
-// memory is what this gateway has seen of requests, so that it notices when the store has forgotten some of it.
+// memory has the revisions that this gateway has seen, so that it notices if the store loses one.
 type memory struct {
 	mu   sync.Mutex
 	seen map[string]seen
@@ -184,7 +187,7 @@ type seen struct {
 }
 
 const (
-	memoryFor   = time.Hour // grants and requests live for less, or are noticed for as long
+	memoryFor   = time.Hour // most requests and grants live for less
 	memoryLimit = 100_000
 )
 
@@ -206,7 +209,7 @@ func (m *memory) rev(id string) uint64 {
 	return m.seen[id].rev
 }
 
-// accept takes the store's word: the request has been voided.
+// accept forgets what was seen of a request, which has been voided.
 func (m *memory) accept(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -223,7 +226,7 @@ func (m *memory) prune(now time.Time) {
 	}
 }
 
-// voidRolledBack closes a request that the store has an older revision of than this gateway has seen, and says so.
+// voidRolledBack voids a request of which the store has an older revision than seen, and raises an alarm.
 func (d *Desk) voidRolledBack(ctx context.Context, id string, seen uint64) error {
 	r, err := d.store.Update(ctx, id, func(now time.Time, r *Request) error {
 		if r.Rev >= seen || !r.State.Live() {

@@ -9,9 +9,9 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// History remembers the last operations of each session, for the card that an approver sees. It is lost at a restart; the
-// journal is what lasts. An agent chooses how often it acts, what is remembered of that and how many tokens it uses, so each
-// has a bound: 20 MB when full, of which no agent has more than 200 KB.
+// History remembers the last operations of each session, for the card that an approver sees. A restart loses it; the journal is what
+// lasts. An agent chooses how many tokens it uses, how often it acts and how long its targets are, so each is bounded: a full
+// history has 20 MB, and no agent more than 200 KB of it.
 type History struct {
 	mu       sync.Mutex
 	sessions map[sessionKey][]approval.Past
@@ -61,7 +61,8 @@ func (h *History) Add(op *gate.Operation, effect gate.Effect, at time.Time) {
 	h.sessions[key] = past
 }
 
-// makeRoomLocked forgets the oldest session of an agent that has its share of them, or else the oldest of all.
+// makeRoomLocked makes room for a session of agent: it forgets that agent's oldest if it has its share, or the oldest of all if the
+// history is full.
 func (h *History) makeRoomLocked(agent approval.Party) {
 	own, oldest := 0, -1
 	for i := len(h.order) - 1; i >= 0; i-- {
@@ -78,7 +79,7 @@ func (h *History) makeRoomLocked(agent approval.Party) {
 	}
 }
 
-// of returns what was done in the session of op before.
+// of returns the earlier operations of op's session.
 func (h *History) of(op *gate.Operation) []approval.Past {
 	key, _ := sessionOf(op)
 	h.mu.Lock()

@@ -1,8 +1,8 @@
-// Package question asks people what the gate wants to know of them: it is the approvals desk as [gate.Approvals]. It says what of an
-// operation people see, and what the agent did before; the rules of asking and answering are the desk's (package approval).
+// Package question puts the gate's questions to people: it implements [gate.Approvals] with the approvals desk. It decides what
+// people see of an operation and of what its agent did before; the rules of asking and answering are the desk's (package approval).
 //
-// What policy hides from the agent it hides here too, and an operation that cannot be shown whole is not asked about: nobody
-// approves what they cannot see. A grant that policy was not evaluated with lets nothing through.
+// What policy hides from the agent is hidden from people too. An operation that cannot be shown whole is refused: nobody approves
+// what they cannot see. A grant lets an operation through only if policy was evaluated with that grant.
 package question
 
 import (
@@ -27,8 +27,8 @@ type Asker struct {
 	History   *History
 	Kinds     []kind.Kind // of resources: each says how its operations are shown
 	RedactKey []byte
-	Demands   map[string]approval.Demand // of whoever answers, by resource
-	Console   string                     // its URL, without a slash at the end; empty where there is none
+	Demands   map[string]approval.Demand // what is demanded of an approver's sign-in, by resource
+	Console   string                     // its URL, without a slash at the end; empty if there is none
 }
 
 // Granted implements [gate.Approvals].
@@ -57,11 +57,8 @@ func (a *Asker) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (bool
 	if err != nil || !ok {
 		return false, err
 	}
-	if !spent.For(q.Operation.ID) || spent.Request().ID != g.ID {
-		// Another grant for the same operation: policy was not evaluated with it, so it lets nothing through.
-		return false, nil
-	}
-	return true, nil
+	// If another grant was spent than g, policy was not evaluated with it, so it lets nothing through.
+	return spent.For(q.Operation.ID) && spent.Request().ID == g.ID, nil
 }
 
 // Ask implements [gate.Approvals].
@@ -111,7 +108,7 @@ func (a *Asker) Left(ctx context.Context, op *gate.Operation, id string) error {
 	return a.Desk.Left(ctx, op, id)
 }
 
-// answer is apart for the sake of the stack that waits.
+// answer is not inlined, to keep its frame out of the stack that waits.
 //
 //go:noinline
 func (a *Asker) answer(ctx context.Context, id string) (gate.Answer, error) {
@@ -126,9 +123,8 @@ func (a *Asker) answer(ctx context.Context, id string) (gate.Answer, error) {
 	return answer, nil
 }
 
-// shown returns the operation's detail as an approver may see it. Every redaction masks here, also one that removes: a person
-// must see that there is a value, though not which. One that the policy has on the card is not hidden there, unless another
-// redaction hides it.
+// shown returns the operation's detail as an approver may see it. Every redaction masks here, even one that removes: a person must
+// see that there is a value. A redaction with OnCard hides nothing here, but another one may hide the same value.
 func (a *Asker) shown(q *gate.Question, k kind.Kind) (gate.Object, error) {
 	detail, err := expanded(q.Operation.Detail.Object())
 	if err != nil {
@@ -166,7 +162,7 @@ func (a *Asker) shown(q *gate.Question, k kind.Kind) (gate.Object, error) {
 	for i, m := range detail {
 		values, several := m.Value.([]any)
 		switch {
-		case m.Name == k.Policy.Bodies && several: // to a path each of them is a document
+		case m.Name == k.Policy.Bodies && several: // each value is a document of its own to the paths
 			for n, v := range values {
 				if values[n], err = redactValue(body, v); err != nil {
 					return nil, fmt.Errorf("%s: %w", m.Name, err)
@@ -185,7 +181,7 @@ func (a *Asker) shown(q *gate.Question, k kind.Kind) (gate.Object, error) {
 	return shown, nil
 }
 
-// expanded returns the detail with each text of JSON in it as a tree, of which a card can show each value.
+// expanded returns the detail with each gate.Raw in it parsed, so that a card can show each value.
 func expanded(detail gate.Object) (gate.Object, error) {
 	for i, m := range detail {
 		if text, ok := m.Value.(gate.Raw); ok {

@@ -1,30 +1,30 @@
-// Package redis is the approvals of several gateways, in one Redis: a single server, a primary that Sentinel watches, or a
+// Package redis keeps the approvals of several gateways in one Redis: a single server, a primary that Sentinel watches, or a
 // cluster.
 //
-// Every change is one Lua script, which Redis runs whole or not at all; all keys of a store have one hash tag, so in a
-// cluster they are on one node. A script reads the server's clock, holds a change to the deadline of the state that it
-// changes, keeps the indexes, and publishes the change, so that gateways wake without asking. A gateway that has to
-// subscribe again tells its waiters to read again.
+// Every change is one Lua script, which Redis runs whole or not at all. All keys of a store have one hash tag, so in a
+// cluster they are on one node. A script reads the server's clock, refuses a change that comes after the deadline of the state that
+// it leaves, keeps the indexes, and publishes the change, so that gateways need not poll. A gateway that has to subscribe again has
+// its waiters read again.
 //
 // # What a failover can lose
 //
-// Redis answers before its replicas have a write, so a failover can take back what was answered. Three things stand
-// against that; the second alone is enough for "never twice".
+// Redis answers before its replicas have a write, so a failover can take back what was answered. Three things guard against
+// that; the second alone is enough that no grant is spent twice.
 //
 //  1. Options.Replicas: a change counts only when that many replicas have it (WAIT on the same connection). With fewer the
-//     error is approval.ErrUncertain and nothing is acknowledged. With as many as there are, no acknowledged change is
-//     lost when the primary fails. The primary that a partition has cut off cannot make a change count.
-//  2. The fence: an approval is stored with the run id of the server that took it, and only that same run of that same server
-//     can make it spent. After a restart or a failover nobody can say whether a grant was spent in what was lost, so it
-//     is not: it is voided and asked again. People see that; no operation runs twice, whatever Options.Replicas is.
-//  3. Gateways remember the revisions that they saw (approval.ErrRolledBack): a rejection or an approval that was taken back
-//     is noticed by those who saw it, voids its request and raises an alarm.
+//     error is approval.ErrUncertain and nothing is acknowledged. If it is the number of all replicas, no acknowledged change is
+//     lost when the primary fails. A primary that a partition has cut off cannot make a change count.
+//  2. The fence: an approval is stored with the run id of its server, and only that run of that server can spend it. After a
+//     restart or a failover nobody knows whether a grant was spent in what was lost, so it is voided, and people are asked again.
+//     No operation runs twice, whatever Options.Replicas is.
+//  3. Gateways remember the revisions that they saw (approval.ErrRolledBack): a gateway that saw a rejection or an approval notices
+//     if it was taken back, voids the request and raises an alarm.
 //
-// A single Redis should have appendonly yes. With appendfsync everysec a crash of its machine loses up to a second, of
-// which 2 and 3 hold; so does a restored backup.
+// A single Redis should have appendonly yes. With appendfsync everysec a crash of its machine loses up to a second; 2 and 3 guard
+// against that loss, and against a restored backup.
 //
-// Only the clock of the server that is the primary counts. A failover to a server whose clock is behind extends what is pending
-// by the difference; grants are voided by it anyway.
+// Only the clock of the primary counts. A failover to a server whose clock is behind extends pending requests by the difference; it
+// voids grants anyway.
 //
 // # Trust
 //

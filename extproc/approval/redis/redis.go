@@ -31,7 +31,7 @@ type Store struct {
 	retain   time.Duration
 }
 
-// New returns a store. It does not connect: a Redis that cannot be reached is an error of what is asked of it.
+// New returns a store. It does not connect: if Redis cannot be reached, the store's methods say so.
 func New(o Options) (*Store, error) {
 	quiet()
 	client, err := o.client()
@@ -54,8 +54,8 @@ func (discard) Printf(context.Context, string, ...any) {}
 // Close ends the connections.
 func (s *Store) Close() error { return s.client.Close() }
 
-// SharedKey returns the key that the gateways of this store agree on for the digests of operations, which is proposed where
-// none has been yet. Without one key for all, two gateways would take one operation for two.
+// SharedKey returns the digest key that all gateways of this store use: proposed, if they have none yet. With different keys two
+// gateways would take one operation for two.
 func (s *Store) SharedKey(ctx context.Context, proposed []byte) ([]byte, error) {
 	key := s.prefix + "digest-key"
 	if err := s.client.SetNX(ctx, key, hex.EncodeToString(proposed), 0).Err(); err != nil {
@@ -80,8 +80,7 @@ func agentKey(a approval.Party) string {
 
 func failed(what string, err error) error { return fmt.Errorf("%s in Redis: %w", what, err) }
 
-// run runs a script, and where it writes waits for the replicas, on one connection: WAIT is about what its own connection
-// has written.
+// run runs a script. If it writes, run waits for the replicas on the same connection: WAIT is about what its own connection wrote.
 func (s *Store) run(ctx context.Context, script *goredis.Script, writes bool, keys []string, args ...any) (any, error) {
 	if !writes || s.replicas == 0 {
 		return script.Run(ctx, s.client, keys, args...).Result()
@@ -103,7 +102,7 @@ func (s *Store) run(ctx context.Context, script *goredis.Script, writes bool, ke
 	return result, nil
 }
 
-// primary is the client of the server that has the keys.
+// primary returns the client of the server that has the keys.
 func (s *Store) primary(ctx context.Context) (*goredis.Client, error) {
 	switch c := s.client.(type) {
 	case *goredis.Client:
@@ -151,7 +150,7 @@ func (s *Store) Open(
 				err = approval.ErrDue
 			}
 			if errors.Is(err, approval.ErrNotFound) || err == nil && !r.State.Live() {
-				continue // closed in between
+				continue // closed since it was found
 			}
 			return r, true, err
 		}
@@ -200,11 +199,9 @@ func (s *Store) open(ctx context.Context, keys []string, o *approval.Opening, r 
 	return word, nil
 }
 
-// oldest sorts before every id that was made at t or later, and after every older one: ids begin with their milliseconds.
-func oldest(t time.Time) string {
-	id := gate.NewID(t)
-	return id[:14]
-}
+// oldest returns a text that sorts before every id made at t or later, and after every older one: ids begin with the time in
+// milliseconds.
+func oldest(t time.Time) string { return gate.NewID(t)[:14] }
 
 func room(l *approval.Limits, counts []any) error {
 	names := []string{"total", "agent", "resource", "rate"}
@@ -303,7 +300,7 @@ func (s *Store) Update(
 	return approval.Request{}, fmt.Errorf("change request %s in Redis: others keep changing it", id)
 }
 
-// pause spreads those who change one request at once.
+// pause waits for a random time, so that those who change one request at once do not collide again.
 func pause(ctx context.Context, try int) error {
 	select {
 	case <-time.After(time.Duration(rand.Int64N(int64(min(try+1, 20)) * int64(time.Millisecond)))):
@@ -319,10 +316,10 @@ func (s *Store) read(ctx context.Context, id string) (approval.Request, time.Tim
 		return approval.Request{}, time.Time{}, failed("read request "+id, err)
 	}
 	list, ok := result.([]any)
-	if !ok || len(list) != 5 {
+	if !ok || len(list) != 2 {
 		return approval.Request{}, time.Time{}, fmt.Errorf("redis answered %v", result)
 	}
-	r, err := decode(id, list[1:2])
+	r, err := decode(id, list[1:])
 	return r, micros(list[0]), err
 }
 
@@ -359,7 +356,7 @@ func (s *Store) update(ctx context.Context, before, after *approval.Request) (st
 	return word, nil
 }
 
-// listDigest lists the live request of a digest, which is asked for by every operation that needs approval.
+// listDigest lists the live request of a digest. Every operation that needs approval asks for it, so it takes one round trip.
 func (s *Store) listDigest(ctx context.Context, digest string) (approval.Page, error) {
 	result, err := s.run(ctx, scriptLive, false, []string{s.key("digest", digest)}, s.key("request", ""))
 	if err != nil {
@@ -413,7 +410,7 @@ func (s *Store) List(ctx context.Context, f approval.Filter) (approval.Page, err
 	}
 }
 
-// ids gives the ids that f may select, some at a time.
+// ids returns a function that gives the ids which f may select, some at a time, and none at the end.
 func (s *Store) ids(ctx context.Context, f *approval.Filter) (func() ([]string, error), error) {
 	var result any
 	var err error
@@ -481,7 +478,7 @@ func (s *Store) history(ctx context.Context, after string) func() ([]string, err
 	}
 }
 
-// getAll reads requests in one round trip; one that is gone has no id.
+// getAll reads requests in one round trip. A request that is gone has no ID.
 func (s *Store) getAll(ctx context.Context, ids []string) ([]approval.Request, error) {
 	pipe := s.client.Pipeline()
 	answers := make([]*goredis.SliceCmd, len(ids))
@@ -534,7 +531,8 @@ func (s *Store) Watch(ctx context.Context) (<-chan approval.Change, error) {
 	return changes, nil
 }
 
-// changeOf reads a message. Whatever is none, such as word of a new subscription, says that some may have been missed.
+// changeOf reads a message. Anything else, such as the notice of a new subscription, gives the zero Change: some may have been
+// missed.
 func changeOf(message any) approval.Change {
 	m, ok := message.(*goredis.Message)
 	if !ok {

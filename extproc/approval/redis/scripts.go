@@ -2,7 +2,7 @@ package redis
 
 import goredis "github.com/redis/go-redis/v9"
 
-// Times are microseconds since 1970, which a Lua number holds exactly. Scripts begin with this.
+// prelude begins scripts that need the time. Times are microseconds since 1970, which a Lua number holds exactly.
 const prelude = `
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
@@ -10,13 +10,12 @@ local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
 
 // scriptRead returns the time and a request.
 var scriptRead = goredis.NewScript(prelude + `
-local r = redis.call('HMGET', KEYS[1], 'r', 'v', 's', 'd')
-return {now, r[1], r[2], r[3], r[4]}
+return {now, redis.call('HGET', KEYS[1], 'r')}
 `)
 
-// scriptFind returns the time, the id of the live request of a digest, what counts towards the bounds, and the request and its
-// card. An agent waits for each round trip, so the request comes with its id: its key, which ARGV[1] begins, cannot be among KEYS,
-// and is on the same server, as all of a store's are.
+// scriptFind returns the time, the id of the live request of a digest, the counts that the limits are about, and the request and its
+// card. An agent waits for each round trip, so one script does all of it. The request's key, which begins with ARGV[1], is not known
+// before, so it cannot be among KEYS; it is on the same server, as all keys of a store are.
 var scriptFind = goredis.NewScript(prelude + `
 local id = redis.call('GET', KEYS[1])
 local found = {false, false}
@@ -33,7 +32,7 @@ local found = redis.call('HMGET', ARGV[1] .. id, 'r', 'c')
 return {id, found[1], found[2]}
 `)
 
-// scriptOpen stores a new request, or says which one has its digest, or which bound is in the way.
+// scriptOpen stores a new request, or says which one has its digest, or which limit is reached.
 //
 // KEYS: digest, live, agent, resource, rate, all, unrecorded, request
 // ARGV: id, request, card, deadline, total, per agent, per resource, rate, rate window in ms, oldest id, channel, message
@@ -65,7 +64,7 @@ return {'opened', id}
 // scriptUpdate changes a request from one revision to the next.
 //
 // KEYS: request, digest, live, agent, resource, unrecorded
-// ARGV: id, revision before, request, state, deadline, something in the outbox (0 or 1), channel, message or ”, retain in ms
+// ARGV: id, revision before, request, state, deadline, something in the outbox (0 or 1), channel, message (may be empty), retain in ms
 var scriptUpdate = goredis.NewScript(prelude + `
 local id, state = ARGV[1], ARGV[4]
 local h = redis.call('HMGET', KEYS[1], 'v', 's', 'd', 'f')

@@ -29,7 +29,7 @@ const (
 	answerBytes    = 4 << 10 // of the receiver's answer are read, so that its connection can be used again
 )
 
-// Sign is the value of Countersign-Signature.
+// Sign returns the value of Countersign-Signature.
 func Sign(secret []byte, timestamp string, body []byte) string {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(timestamp))
@@ -55,7 +55,7 @@ func (n *Notifier) put(m *message) {
 	}
 }
 
-// drop gives up an event, with an alarm where it is the first since one was delivered.
+// drop gives up an event. It raises an alarm if this is the first since a delivery.
 func (n *Notifier) drop(m *message, why error) {
 	n.opt.Log.Warn("webhook: an event was dropped", "event", m.id, "attempts", m.attempts, "error", why)
 	if n.queue.dropped() {
@@ -63,7 +63,7 @@ func (n *Notifier) drop(m *message, why error) {
 	}
 }
 
-// refused says that trying again would change nothing.
+// refused is an answer after which trying again is useless.
 type refused struct{ status int }
 
 func (e *refused) Error() string { return fmt.Sprintf("the receiver answered %d", e.status) }
@@ -91,7 +91,7 @@ func (n *Notifier) deliver() {
 	}
 }
 
-// backoff is the wait after that many attempts: doubled each time, with half of it left to chance.
+// backoff returns the wait after that many attempts: it doubles each time, and half of it is random.
 func backoff(first time.Duration, attempts int) time.Duration {
 	d := min(longestBackoff, first<<min(attempts-1, 20))
 	return d/2 + rand.N(d/2+1)

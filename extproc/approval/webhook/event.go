@@ -45,13 +45,13 @@ type Decision struct {
 // longest text of an event that others chose: a token's subject, a method.
 const longestText = 256
 
-// told is how much of a request was made into events.
+// told says which events of a request were queued.
 type told struct {
 	requested bool
 	decisions int
 }
 
-// eventsOf is what happened to r that was not told yet, in order.
+// eventsOf returns the events of r that t does not have, in order.
 func (n *Notifier) eventsOf(r *approval.Request, t told) []Event {
 	var events []Event
 	add := func(kind, id string, at time.Time, state approval.State) *Event {

@@ -10,17 +10,17 @@ import (
 	"github.com/countersign/countersign/extproc/approval"
 )
 
-// follower remembers what was told of requests that are live, and which ended lately.
+// follower remembers which events of live requests were queued, and which requests have ended lately.
 type follower struct {
 	n     *Notifier
-	live  map[string]told // as many as the store's limits let be open
+	live  map[string]told // bounded by the store's limits of open requests
 	ended map[string]bool
 	order []string // ended, oldest first
 }
 
 const endedRemembered = 4096
 
-// follow makes events of changes until ctx ends. begun is a watch that has begun; where it is nil another is begun.
+// follow makes events of changes until ctx ends. begun is a watch that has begun already, or nil.
 func (n *Notifier) follow(ctx context.Context, begun <-chan approval.Change) {
 	f := &follower{n: n, live: map[string]told{}, ended: map[string]bool{}}
 	changes := approval.Follower{
@@ -37,7 +37,7 @@ func (n *Notifier) follow(ctx context.Context, begun <-chan approval.Change) {
 	changes.Run(ctx)
 }
 
-// one tells what became of one request.
+// one queues what is new of one request.
 func (f *follower) one(ctx context.Context, c approval.Change) error {
 	r, err := f.get(ctx, c.ID)
 	if r == nil || err != nil {
@@ -47,7 +47,7 @@ func (f *follower) one(ctx context.Context, c approval.Change) error {
 	return nil
 }
 
-// get is a request of which not all was told; nil where there is none.
+// get returns a request that may have news; nil if it has ended and all was told, or does not exist.
 func (f *follower) get(ctx context.Context, id string) (*approval.Request, error) {
 	if f.ended[id] {
 		return nil, nil
@@ -63,15 +63,15 @@ func (f *follower) get(ctx context.Context, id string) (*approval.Request, error
 	return &r, nil
 }
 
-// all tells what became of everything that is or was live, in the order in which it was asked: where there is more than the
-// queue takes, the oldest goes.
+// all queues what is new of every request that is or was live, oldest request first: if the queue overflows, the oldest events are
+// dropped.
 func (f *follower) all(ctx context.Context) error {
 	type news struct {
 		asked    time.Time
 		messages []*message
 	}
 	var all []news
-	defer func() { // also where an error ends it: what is noted as told is told
+	defer func() { // even after an error: f.news has noted these as told
 		slices.SortStableFunc(all, func(a, b news) int { return a.asked.Compare(b.asked) })
 		for _, n := range all {
 			f.put(n.messages)
@@ -81,21 +81,16 @@ func (f *follower) all(ctx context.Context) error {
 	for id := range f.live {
 		gone[id] = true
 	}
-	filter := approval.Filter{States: []approval.State{approval.Pending, approval.Approved}, Size: 500}
-	for {
-		page, err := f.n.opt.Store.List(ctx, filter)
+	live := approval.Filter{States: []approval.State{approval.Pending, approval.Approved}}
+	for page, err := range approval.Pages(ctx, f.n.opt.Store.List, live) {
 		if err != nil {
 			return err
 		}
-		for i := range page.Requests {
-			r := &page.Requests[i]
+		for i := range page {
+			r := &page[i]
 			delete(gone, r.ID)
 			all = append(all, news{r.Created, f.news(r)})
 		}
-		if page.Next == "" {
-			break
-		}
-		filter.After = page.Next
 	}
 	for id := range gone {
 		r, err := f.get(ctx, id)
@@ -115,7 +110,7 @@ func (f *follower) put(news []*message) {
 	}
 }
 
-// news are the events of r that were not told, and notes that they are.
+// news returns the events of r that were not queued yet, and notes that they are.
 func (f *follower) news(r *approval.Request) (news []*message) {
 	for _, e := range f.n.eventsOf(r, f.live[r.ID]) {
 		body, err := json.Marshal(e)

@@ -15,7 +15,7 @@ type message struct {
 	attempts int
 }
 
-// queue is what waits to be delivered, oldest first, whatever is due when.
+// queue holds the messages that wait to be delivered, oldest first.
 type queue struct {
 	mu       sync.Mutex
 	limit    int
@@ -37,7 +37,7 @@ func (q *queue) init(limit int) {
 	q.ending, q.giveUp = context.WithCancel(context.Background())
 }
 
-// put adds m. It returns what had to go for it, or nil.
+// put adds m. It returns the oldest message if that had to make room.
 func (q *queue) put(m *message) *message {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -52,7 +52,7 @@ func (q *queue) put(m *message) *message {
 	return oldest
 }
 
-// back puts a message that was tried where it came from: before all others. It is false where there is no room any more.
+// back puts a message that was tried back in front of all others. It returns false if there is no room any more.
 func (q *queue) back(m *message) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -70,7 +70,7 @@ func (q *queue) ring() {
 	}
 }
 
-// next takes the first message that is due, and waits for it. It is nil when the queue is drained or given up.
+// next waits for a message that is due and removes it. It returns nil when the queue is drained or given up.
 func (q *queue) next() *message {
 	for {
 		m, wait, end := q.take(time.Now())
@@ -78,23 +78,18 @@ func (q *queue) next() *message {
 			return m
 		}
 		var due <-chan time.Time
-		var timer *time.Timer
 		if wait > 0 {
-			timer = time.NewTimer(wait)
-			due = timer.C
+			due = time.After(wait)
 		}
 		select {
 		case <-q.wake:
 		case <-due:
 		case <-q.ending.Done():
 		}
-		if timer != nil {
-			timer.Stop()
-		}
 	}
 }
 
-// take removes the first message that is due, or says how long until there is one; 0 where none waits.
+// take removes the first message that is due, or returns how long until one is; 0 if none waits.
 func (q *queue) take(now time.Time) (m *message, wait time.Duration, end bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -111,7 +106,7 @@ func (q *queue) take(now time.Time) (m *message, wait time.Duration, end bool) {
 	return nil, wait, q.draining
 }
 
-// drain lets the deliverer end when what can be tried at once was tried, or done closes.
+// drain waits until each message that was not tried yet has been tried once, or done closes, and then ends the queue.
 func (q *queue) drain(done <-chan struct{}) {
 	q.mu.Lock()
 	q.draining = true

@@ -1,6 +1,5 @@
 // Package webhook tells another system that a request for approval was opened, decided on or closed, so that it can fetch a
-// person. It only tells: nothing that a receiver answers is read but its status, and approving happens in the console or
-// its API, under the person's own login.
+// person. It only tells: of the answer only the status counts, and people approve in the console or its API, under their own login.
 //
 // # What is sent
 //
@@ -10,25 +9,25 @@
 //	Countersign-Timestamp   Unix seconds at the attempt
 //	Countersign-Signature   v1=HEX, HMAC-SHA-256 with the secret over timestamp "." body
 //
-// A receiver compares the signature in constant time over the bytes as they came, refuses a timestamp more than five minutes
-// off, and takes an event id once: examples/webhook is one. An event has neither the operation's target nor its body, nor
-// what people wrote: a chat is not where those belong. A person follows its url, signs in, and sees the card.
+// A receiver should compare the signature in constant time over the bytes as they came, refuse a timestamp more than five minutes
+// off, and take each event id once; examples/webhook does. An event has neither the operation's target, nor its body, nor what
+// people wrote: those do not belong in a chat. A person follows its url, signs in, and sees the card.
 //
 // # What is promised
 //
-// At least once while the gateway runs and the receiver is away for no more than [Options.RetryFor]; at least once also
-// for what is open when the gateway starts. Not more: the journal is the evidence, this is a bell. Order is not promised, as
-// an attempt that failed lets others pass.
+// Each event is delivered at least once, if the gateway keeps running and the receiver is away for no more than
+// [Options.RetryFor]. A gateway that starts sends events for what is open then. More is not promised: the journal is the evidence,
+// and this is a bell. Events can come out of order, because a failed attempt lets others pass.
 //
-// Nothing waits for it. It follows the store's Watch, which never blocks who makes a change; changes of one request that
-// came together are told apart again from what the request has become. The queue is bounded: what overflows is the oldest,
-// which is counted, with one alarm until a delivery succeeds again.
+// Nothing waits for a webhook. It follows the store's Watch, which never blocks whoever makes a change. Watch may report several
+// changes of one request as one; the events are then made from what the request has become. The queue is bounded: when it is full
+// the oldest event is dropped and counted, with one alarm until a delivery succeeds again.
 //
 // # Trust
 //
-// The receiver is not trusted: its redirects are not followed, of its answer a few kilobytes are read and thrown away, and
-// it can be slow without a decision or a hold noticing. Whoever has the secret can make a receiver ring, and nothing else.
-// The secret's file is read at every attempt, so that it can be changed without a restart.
+// The receiver is not trusted: its redirects are not followed, a few kilobytes of its answer are read and thrown away, and
+// no decision or hold waits for it. Whoever has the secret can make a receiver ring, and nothing else. The secret's file is
+// read at every attempt, so that it can be changed without a restart.
 package webhook
 
 import (
@@ -118,7 +117,7 @@ func Start(o Options) (*Notifier, error) {
 	n.queue.init(o.Queue)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
-	changes, err := o.Store.Watch(ctx) // before anybody is asked: what is asked and answered at once is told too
+	changes, err := o.Store.Watch(ctx) // begins before anybody is asked, so that no request is missed
 	if err != nil {
 		o.Log.Error("webhook: cannot follow the approvals yet", "error", err)
 	}
@@ -143,10 +142,10 @@ func newClient(roots *x509.CertPool, timeout time.Duration) *http.Client {
 	}
 }
 
-// Stats counts.
+// Stats returns what came of events so far.
 func (n *Notifier) Stats() Stats { return n.queue.stats() }
 
-// Close stops following, gives what waits until ctx ends, and drops the rest.
+// Close stops following the store, delivers what waits until ctx ends, and drops the rest.
 func (n *Notifier) Close(ctx context.Context) {
 	n.cancel()
 	n.queue.drain(ctx.Done())
