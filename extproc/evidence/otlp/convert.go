@@ -18,7 +18,7 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// checkpointEvent is the event name of checkpoints, which are no records.
+// checkpointEvent is the event name of a checkpoint, which is no record and so has no type.
 const checkpointEvent = "checkpoint"
 
 var instrumentation = &commonpb.InstrumentationScope{Name: "github.com/countersign/countersign/extproc/evidence", Version: strconv.Itoa(evidence.Version)}
@@ -31,7 +31,7 @@ func resource(o Options) *resourcepb.Resource {
 	return &resourcepb.Resource{Attributes: a}
 }
 
-// logRecord is a record as an event.
+// logRecord makes an event of a record.
 func (k kinds) logRecord(e *evidence.Entry, body gate.Object) *logspb.LogRecord {
 	a := attributes{}
 	a.place(e)
@@ -51,7 +51,7 @@ func (k kinds) logRecord(e *evidence.Entry, body gate.Object) *logspb.LogRecord 
 	}
 }
 
-// summary is a record in a few words, for people who look through logs.
+// summary describes a record in a few words, for people who look through logs.
 func summary(e *evidence.Entry, body gate.Object) string {
 	words := []string{e.Type}
 	for _, name := range []string{"effect", "kind", "verb", "resource", "target", "reason"} {
@@ -73,7 +73,7 @@ func severityOf(kind string) (logspb.SeverityNumber, string) {
 	}
 }
 
-// covers is how many records a checkpoint is over.
+// covers returns how many records a checkpoint covers; 0 if that cannot be read.
 func covers(note evidence.SignedNote) uint64 {
 	lines := strings.SplitN(note.Text, "\n", 3)
 	size, err := strconv.ParseUint(lines[min(1, len(lines)-1)], 10, 64)
@@ -83,8 +83,8 @@ func covers(note evidence.SignedNote) uint64 {
 	return size
 }
 
-// checkpointItem is a checkpoint as an event. A note says neither when it was signed nor by which gateway, and has no number: last,
-// the last record that it covers, does. It is nil where that cannot be read.
+// checkpointItem makes an event of a checkpoint. A note has no time, gateway or number, so these are those of last, the last record
+// that it covers. last is nil if that cannot be read.
 func checkpointItem(note evidence.SignedNote, last *evidence.Entry, now time.Time) *item {
 	size := covers(note)
 	a := attributes{}
@@ -111,14 +111,14 @@ func checkpointItem(note evidence.SignedNote, last *evidence.Entry, now time.Tim
 	}}
 }
 
-// marks finds the last records that checkpoints cover. It is fastest where each covers more than the one before.
+// marks finds the last record that a checkpoint covers. It reads forward, so ask for checkpoints in order.
 type marks struct {
 	dir    string
 	reader *evidence.Reader
-	last   *evidence.Entry // that was found
+	last   *evidence.Entry // what of returned last
 }
 
-// of is the last record that note covers, or the first where it covers none; io.EOF where it is not there yet.
+// of returns the last record that note covers, or the first record if it covers none. The error is io.EOF if that is not there yet.
 func (m *marks) of(note evidence.SignedNote) (*evidence.Entry, error) {
 	seq := max(1, covers(note))
 	if m.reader == nil || m.last != nil && m.last.Seq > seq {
@@ -147,8 +147,8 @@ func (m *marks) close() {
 	m.reader, m.last = nil, nil
 }
 
-// spansOf makes an operation's spans: the gateway's own, which is the record, and below it how long policy, people and the
-// target took. d is nil where the decision is not to be found; the record is sent all the same.
+// spansOf makes an operation's spans: the gateway's own, which has what the record says, and its children, which show how long
+// policy, people and the target took. d is nil if the decision cannot be found; then the record is sent without it.
 func (k kinds) spansOf(e *evidence.Entry, body gate.Object, d *decision) []*tracepb.Span {
 	if d == nil {
 		d = &decision{op: e.Op, time: e.Time, hash: e.Hash, ids: idsOf(e, "")}
@@ -177,14 +177,14 @@ func (k kinds) spansOf(e *evidence.Entry, body gate.Object, d *decision) []*trac
 	}
 	spans := []*tracepb.Span{span}
 	if d.seq == 0 || d.time.After(end) {
-		return spans // no time of a decision to tell, or a clock that stepped back
+		return spans // the time of the decision is not known, or the clock stepped back
 	}
 	decided, released := d.time, d.time
 	if held := seconds(d.body, "held"); held > 0 && d.time.Sub(start) >= held {
 		decided = d.time.Add(-held)
 	}
 	if text(d.body, "effect") == gate.Ask.String() && text(d.body, "approval") != "" {
-		released = end // handed over, or the client left; perhaps after people were asked anew
+		released = end // it was still held when it ended: the hold was over, or the client left
 	}
 	spans = append(spans, child(d, "policy", tracepb.Span_SPAN_KIND_INTERNAL, start, decided))
 	if released.After(decided) {
@@ -208,10 +208,10 @@ func child(d *decision, role string, kind tracepb.Span_SpanKind, from, to time.T
 	}
 }
 
-// Bits of a span's flags beyond those of the trace context: whether the parent is in another process is known, and is so.
+// Bits of a span's flags beside those of the trace context.
 const (
-	parentKnown  = uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK)
-	parentRemote = uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
+	parentKnown  = uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK) // parentRemote means something
+	parentRemote = uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)     // the parent is in another process
 )
 
 func spanFlags(i ids) uint32 {
@@ -222,7 +222,7 @@ func spanFlags(i ids) uint32 {
 	return flags
 }
 
-// spanName has few values, as names of spans should: an agent can send any method it likes.
+// spanName returns the name of an operation's span. It has few values, as it should, although an agent can send any method.
 func (k Kind) spanName(body gate.Object) string {
 	verb := text(body, "verb")
 	if k.Verb != nil {
@@ -244,7 +244,7 @@ func spanStatus(body gate.Object) *tracepb.Status {
 	}
 }
 
-// attributes are what a span or an event says, in the order it was added.
+// attributes are those of a span or an event, in the order in which they were added.
 type attributes []*commonpb.KeyValue
 
 func (a *attributes) add(key string, v *commonpb.AnyValue) {
@@ -268,7 +268,7 @@ func (a *attributes) place(e *evidence.Entry) {
 	a.text("countersign.node", e.Node)
 }
 
-// operation says what was asked, by the names that the semantic conventions have for it.
+// operation adds what was asked, under the names of the semantic conventions.
 func (a *attributes) operation(k Kind, body gate.Object) {
 	a.all(k.Operation, body)
 	a.text("client.address", host(text(body, "peer")))
@@ -279,7 +279,7 @@ func (a *attributes) operation(k Kind, body gate.Object) {
 	}
 }
 
-// result says how it ended, likewise.
+// result adds how it ended, under the names of the semantic conventions.
 func (a *attributes) result(k Kind, body gate.Object) {
 	a.all(k.Result, body)
 	if spanStatus(body) != nil {
@@ -287,15 +287,15 @@ func (a *attributes) result(k Kind, body gate.Object) {
 	}
 }
 
-// reserved are names under countersign. that no member of a body may take.
+// reserved are the names under countersign. that a body's members do not get; they become countersign.body.NAME.
 var reserved = map[string]bool{"seq": true, "hash": true, "type": true, "op": true, "node": true, "decided": true, "checkpoint": true}
 
-// parts are the members that are objects whose own names this program chose, so that they can be names of attributes. Those of
-// any other object are values: a path that is redacted, for one.
+// parts are the members whose own members become attributes, because this program chose their names. The names in any other object
+// may be chosen by others (a path that is redacted), so they become values.
 var parts = map[string]bool{"agent": true, "approver": true, "on_behalf_of": true, "principal": true, "verified": true}
 
-// members adds a body's members as countersign.*, those of its parts with a dot, and of what is the operation's kind's own. What is
-// empty says nothing and is left out, and so is what except says.
+// members adds a body's members as countersign.NAME, and the members of parts and of the kind's own member as countersign.NAME.NAME.
+// It leaves out what is empty, and what except has.
 func (a *attributes) members(body gate.Object, of Kind, except gate.Object) {
 	for _, m := range body {
 		said, again := except.Get(m.Name)
@@ -375,7 +375,7 @@ func listValue(list []any) *commonpb.AnyValue {
 	return &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: array}}
 }
 
-// numberValue keeps a number's value: as text where neither kind of number that OTLP has can hold it.
+// numberValue keeps a number's exact value: as text, if neither of OTLP's numbers can hold it.
 func numberValue(n json.Number) *commonpb.AnyValue {
 	if i, err := n.Int64(); err == nil {
 		return integer(i)
@@ -393,14 +393,14 @@ func integer(n int64) *commonpb.AnyValue {
 	return &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: n}}
 }
 
-// text is a member that is text, or nothing.
+// text returns a member that is text, or "".
 func text(o gate.Object, name string) string {
 	v, _ := o.Get(name)
 	s, _ := v.(string)
 	return s
 }
 
-// number is a member that is a whole number, or 0.
+// number returns a member that is a whole number, or 0.
 func number(o gate.Object, name string) uint64 {
 	v, _ := o.Get(name)
 	n, _ := v.(json.Number)
@@ -411,7 +411,7 @@ func number(o gate.Object, name string) uint64 {
 	return i
 }
 
-// seconds is a member that says how long something took.
+// seconds returns a member that is a number of seconds, or 0.
 func seconds(o gate.Object, name string) time.Duration {
 	v, _ := o.Get(name)
 	n, _ := v.(json.Number)
@@ -422,7 +422,7 @@ func seconds(o gate.Object, name string) time.Duration {
 	return time.Duration(f * float64(time.Second))
 }
 
-// host is the address in host:port, or the whole where there is no port.
+// host returns the address in host:port, or all of peer if it has no port.
 func host(peer string) string {
 	if i := strings.LastIndexByte(peer, ':'); i > 0 && strings.Count(peer, ":") == 1 || strings.HasPrefix(peer, "[") && i > strings.LastIndexByte(peer, ']') {
 		return strings.Trim(peer[:i], "[]")

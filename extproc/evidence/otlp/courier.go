@@ -1,41 +1,40 @@
-// Package otlp carries the journal to an OpenTelemetry collector, over OTLP/gRPC.
+// Package otlp sends the journal to an OpenTelemetry collector, over OTLP/gRPC.
 //
 // # What arrives
 //
 // Auditors work with traces, so an operation that has ended is one span, made of its operation.finished record and the
-// decision that record names; it stands in the agent's own trace where the agent sent a traceparent. Child spans
-// tell how long the decision took and how long the target. Every other record is a log record whose event name is its
-// type: also the decision itself, with the ids of the span that it will belong to. Each checkpoint is a log record
-// "checkpoint" with the signed note, to be held against the journal later (evidence verify --checkpoint).
+// decision that this names. If the agent sent a traceparent, the span is in the agent's own trace. Child spans show how long policy,
+// people and the target took. Every other record is a log record whose event name is its type; a decision's has the ids of the span
+// that it will belong to. Each checkpoint is a log record "checkpoint" with the signed note, against which the journal can be
+// verified later (evidence verify --checkpoint).
 //
 // Each record arrives with its number and its hash (countersign.seq, countersign.hash), so that whoever has the data
 // can see a gap. Child spans have no number, and a checkpoint has that of the last record that it covers. Attributes follow the
-// semantic conventions where there is one, and have the record's own members as countersign.*. Their names are this program's:
-// what others chose (a path that is redacted) stands in values. A log record of an operation has its trace id.
+// semantic conventions if there is one, and have the record's own members as countersign.*. All attribute names are this program's:
+// names that others chose (a path that is redacted) are in values. A log record of an operation has its trace id.
 //
 // # Nothing is lost
 //
-// The journal is the queue: the courier reads it by a cursor that is moved, durably, only when the collector has
-// accepted what stands before it. A collector that is down costs nothing but lag. (A batch processor of the OpenTelemetry
-// SDK drops when its queue is full, which is why none is used here.) What happens to an answer:
+// The journal is the queue. The courier reads it by a cursor, and moves the cursor, durably, only when the collector has
+// accepted what precedes it. So a collector that is down costs only lag. (A batch processor of the OpenTelemetry SDK drops records
+// when its queue is full, so none is used here.) What happens after each answer:
 //
 //   - Accepted: the cursor moves. If the answer is lost, or the gateway dies before the cursor is on the disk, the
-//     records are sent again, and are identical: also the ids of spans and traces come from the records.
-//   - Accepted in part: the protocol forbids to send any of it again by itself, and does not say which were rejected. Their
-//     range, their number and the collector's words go onto the list of what was rejected, before the cursor moves; they are
-//     counted, and an alarm names the range.
-//   - Refused for a reason that can pass (unavailable, overloaded, too slow) or that is about the collector and not
-//     about a record (no permission, no such service): tried again for ever, with growing pauses, or after the pause that the
-//     collector asks for.
-//   - Refused for what it is: the batch is halved until the record is found. It is listed as rejected only when the collector
-//     accepts others; one that refuses all has a fault of its own, and is tried again. So a record that nothing else goes
-//     with (the last one of a quiet day) is tried three times, and listed where the collector has accepted something since it
-//     was last believed in that way: then the rest goes on.
+//     records are sent again. They are identical then, because the ids of spans and traces come from the records.
+//   - Accepted in part: the protocol forbids sending any of it again automatically, and does not say which records were rejected.
+//     Their range, their number and the collector's words go onto the list of rejections before the cursor moves, and an alarm names
+//     the range.
+//   - Refused for a reason that can pass (unavailable, overloaded, too slow), or for one that is about the collector and not about
+//     a record (no permission, no such service): tried again for ever, with growing pauses or after the pause that the collector
+//     asks for.
+//   - Refused because of a record: the batch is halved until that record is found. It is listed as rejected only if the collector
+//     accepts others; a collector that refuses everything has a fault of its own, and is tried again. A record that goes alone (the
+//     last one of a quiet day) is tried three times. It is then listed if the collector has accepted something since a record was
+//     last listed in this way.
 //
-// What is on the list (otlp.rejected in the data directory, read by [Rejected]) is also in the journal, and is sent again when
-// somebody says so ([Resend]), once the collector has been mended. The list has 1,000 entries at most; beyond that neighbours
-// become one, with what lies between them. It is changed under a lock, by the gateway and by the command, in one step, and
-// synced.
+// What is on the list (otlp.rejected in the data directory, read by [Rejected]) is still in the journal, and is sent again on
+// command ([Resend]), once the collector has been mended. The list has at most 1,000 entries; beyond that the nearest two become
+// one, with what lies between them. The gateway and the command change it under a lock, durably and in one step.
 //
 // # Trust
 //
@@ -73,13 +72,13 @@ type Options struct {
 	Endpoint string // host:port of an OTLP/gRPC receiver
 	TLS      TLS
 	Headers  map[string]string // request header: the file that holds its value
-	Cursor   string            // file that says how far the collector has accepted; <data>/otlp.cursor. The list of what it rejected lies beside it
+	Cursor   string            // file of how much the collector has accepted; <data>/otlp.cursor. The list of rejections lies beside it
 	Node     string            // resource attribute service.instance.id
 	Version  string            // resource attribute service.version
-	Kinds    []Kind            // of operations; of others a span says what every operation has
+	Kinds    []Kind            // of operations, for attributes by the semantic conventions
 
 	BatchRecords int           // records in one request at most; default 512
-	BatchBytes   int           // size of one request at most, but for a single record over it; default 3.5 MiB, below gRPC's limit of 4
+	BatchBytes   int           // size of one request at most, unless it has one record; default 3.5 MiB, below gRPC's limit of 4
 	Flush        time.Duration // how long a record may wait for others to go with it; default 200 ms
 	Timeout      time.Duration // of one request; default 10 s
 	MinBackoff   time.Duration // first pause after a failure; default 100 ms
@@ -89,7 +88,7 @@ type Options struct {
 	Now func() time.Time
 	Log *slog.Logger
 	// Alarm is told of records that the collector rejected and of a collector that cannot be reached. It must not wait
-	// for the journal. It is not told when what was rejected is an alarm record: that would not end.
+	// for the journal. A rejected alarm record raises no alarm, because that would go on for ever.
 	Alarm func(kind, detail string)
 }
 
@@ -100,10 +99,10 @@ const (
 	AlarmJournal  = "otlp_journal"  // the journal cannot be read
 )
 
-// Stats is how the courier does.
+// Stats says how the courier fares.
 type Stats struct {
 	Sent       uint64        // records and checkpoints accepted since the start
-	Rejected   uint64        // of what was sent, how much the collector would not have
+	Rejected   uint64        // records and checkpoints that the collector rejected since the start
 	Retries    uint64        // requests that were made again
 	LagRecords uint64        // durable records that the collector has not accepted
 	LagTime    time.Duration // age of the oldest of them
@@ -122,10 +121,10 @@ type Courier struct {
 	waiting []*item // read and not yet accepted, in order
 	marks   marks
 	joiner  joiner
-	unsaved error     // why the cursor that is on the disk is an old one; nil where it is not
-	failing time.Time // since when nothing is accepted; zero while it is
+	unsaved error     // why the last save of the cursor failed; nil if it did not
+	failing time.Time // since when nothing is accepted; zero while something is
 	alarmed bool
-	vouched bool // the collector has accepted something since a record was last rejected that it was sent alone
+	vouched bool // the collector has accepted something since a record that it was sent alone was last listed as rejected
 
 	sent, rejected, retries, accepted atomic.Uint64
 	oldest                            atomic.Int64 // UnixNano of the oldest record that waits; 0 when none does
@@ -137,8 +136,8 @@ type Courier struct {
 	once     sync.Once
 }
 
-// Start begins to send what source has from where the cursor stands. It does not wait for the collector: one that is
-// down is no error. A cursor that does not fit the journal is.
+// Start begins to send source from where the cursor stands. It does not wait for the collector, which may be down. A cursor that does
+// not fit the journal is an error.
 func Start(source Source, opts Options) (*Courier, error) {
 	opts = withDefaults(opts)
 	c := &Courier{opts: opts, source: source, marks: marks{dir: source.Dir()}, stopping: make(chan struct{}), done: make(chan struct{})}
@@ -182,8 +181,8 @@ func withDefaults(o Options) Options {
 	return o
 }
 
-// Stop sends what is left, for as long as ctx allows, and ends. What was not accepted by then is sent after the next
-// start. Close the journal first, so that its last record is among what is sent.
+// Stop sends what is left, until ctx ends. What was not accepted by then is sent after the next start. Close the journal first, so
+// that its last record is sent too.
 func (c *Courier) Stop(ctx context.Context) error {
 	c.once.Do(func() { close(c.stopping) })
 	select {
@@ -201,7 +200,7 @@ func (c *Courier) Stop(ctx context.Context) error {
 	return err
 }
 
-// Stats says how the courier does at the moment.
+// Stats says how the courier fares at the moment.
 func (c *Courier) Stats() Stats {
 	s := Stats{Sent: c.sent.Load(), Rejected: c.rejected.Load(), Retries: c.retries.Load()}
 	if accepted, durable := c.accepted.Load(), c.source.Durable(); durable > accepted {
@@ -217,7 +216,7 @@ func (c *Courier) Stats() Stats {
 }
 
 func (c *Courier) run(ctx context.Context) {
-	c.restartReader() // also where it panicked
+	c.restartReader() // run may be here again after a panic
 	for ctx.Err() == nil {
 		changed := c.source.Changed()
 		sent, err := c.round(ctx)
@@ -234,14 +233,13 @@ func (c *Courier) run(ctx context.Context) {
 	}
 }
 
-// round sends one batch and says how many it had. An error is one of this machine, or the collector refuses whatever it is
-// sent; its other answers are dealt with inside.
+// round sends one batch and says how many it had. An error is one of this machine, or says that the collector refuses everything.
 func (c *Courier) round(ctx context.Context) (int, error) {
 	if err := c.fill(); err != nil {
 		c.opts.Alarm(AlarmJournal, err.Error())
 		return 0, err
 	}
-	if c.unsaved != nil { // before anything else is sent: it would be sent again after a restart
+	if c.unsaved != nil { // send nothing more before the cursor is saved: a restart would send it again
 		if err := c.save(true); err != nil {
 			return 0, err
 		}
@@ -256,7 +254,7 @@ func (c *Courier) round(ctx context.Context) (int, error) {
 	return waiting, nil
 }
 
-// fill reads on, until a batch is full or there is nothing more.
+// fill reads from the journal until a batch is full or there is nothing more.
 func (c *Courier) fill() error {
 	size := 0
 	for _, it := range c.waiting {
@@ -268,14 +266,13 @@ func (c *Courier) fill() error {
 			break
 		}
 		if err != nil {
-			// Begin anew with the file next time: it may be readable then.
 			err = fmt.Errorf("read the journal at record %d: %w", c.next(), err)
-			c.restartReader()
+			c.restartReader() // the file may be readable next time
 			return err
 		}
 		it := c.joiner.item(&e)
 		if e.Seq <= c.cursor.both() {
-			continue // read for the sake of its operation, or to hold it against the cursor
+			continue // it was accepted, and read only because a span may need it
 		}
 		c.waiting = append(c.waiting, it)
 		size += it.size
@@ -301,7 +298,7 @@ func (c *Courier) restartReader() {
 	c.reader = evidence.NewReader(c.source.Dir(), c.cursor.readFrom(), c.source.Durable)
 }
 
-// fillCheckpoints adds the checkpoints that are not sent, behind the records and while the batch has room.
+// fillCheckpoints adds the checkpoints that were not sent yet, after the records and while the batch has room.
 func (c *Courier) fillCheckpoints() error {
 	from := c.cursor.Checkpoints
 	for _, it := range c.waiting {
@@ -314,9 +311,9 @@ func (c *Courier) fillCheckpoints() error {
 	for _, note := range notes[:min(len(notes), max(0, c.opts.BatchRecords-len(c.waiting)))] {
 		last, err := c.marks.of(note)
 		if errors.Is(err, io.EOF) {
-			return nil // it is over records that are not there yet, and goes after them
+			return nil // it covers records that are not there yet, and goes after them
 		}
-		if err != nil { // it is worth more without its time than not at all
+		if err != nil { // without its time it is still worth sending
 			c.opts.Log.Warn("the record that a checkpoint covers last cannot be read, so that the collector gets it without its time", "error", err)
 		}
 		c.waiting = append(c.waiting, checkpointItem(note, last, c.opts.Now()))
@@ -333,7 +330,7 @@ func (c *Courier) isStopping() bool {
 	}
 }
 
-// await waits for the journal to have more, and then a little for it to have more still.
+// await waits until the journal has more, and then until a batch is full or Flush is over.
 func (c *Courier) await(ctx context.Context, changed <-chan struct{}) {
 	select {
 	case <-ctx.Done():
@@ -361,13 +358,11 @@ func (c *Courier) await(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// pause waits for d, or until there is no more time to. A courier that is stopping still pauses: Stop bounds that.
+// pause waits for d, or until ctx ends. It waits even while the courier stops; Stop's ctx bounds that.
 func (c *Courier) pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(d):
 	}
 }
 

@@ -11,20 +11,20 @@ import (
 	"github.com/countersign/countersign/extproc/evidence"
 )
 
-// cursor is how far the collector has accepted. Spans and log records go in requests of their own, so each has its
-// number: between the two requests of one batch they differ.
+// cursor is how far the collector has accepted the journal. Spans and log records go in requests of their own, so each has a number;
+// the two differ between the requests of one batch.
 type cursor struct {
 	Logs        uint64 `json:"logs"`        // all records up to this one that are log records were accepted
 	Spans       uint64 `json:"spans"`       // likewise, spans
 	Hash        string `json:"hash"`        // of the record with the lower of the two numbers; empty for none
-	Open        uint64 `json:"open"`        // oldest decision up to there whose span is still to come; 0 for none
+	Open        uint64 `json:"open"`        // oldest decision up to that record whose span is still to come; 0 for none
 	Checkpoints int64  `json:"checkpoints"` // bytes of the checkpoints file that were accepted
 }
 
-// both is the last record that is done with.
+// both returns the number of the last record that was accepted, with all before it.
 func (c cursor) both() uint64 { return min(c.Logs, c.Spans) }
 
-// readFrom is where to begin reading, so as to know the decisions that spans will need.
+// readFrom returns where to begin reading, so that the decisions that spans need are read too.
 func (c cursor) readFrom() uint64 {
 	if c.Open != 0 {
 		return min(c.Open, c.both()+1)
@@ -50,7 +50,7 @@ func loadCursor(path string) (cursor, error) {
 	return c, nil
 }
 
-// fits checks that the cursor was made for this journal. Where it was not, the collector would never get some records.
+// fits checks that the cursor was made for this journal. Otherwise the collector might never get some records.
 func (c cursor) fits(source Source) error {
 	if last := source.Durable(); max(c.Logs, c.Spans) > last {
 		return fmt.Errorf("it says that record %d was accepted and the journal ends with record %d", max(c.Logs, c.Spans), last)
@@ -68,7 +68,7 @@ func (c cursor) fits(source Source) error {
 	return nil
 }
 
-// save puts the cursor on the disk: the old one or the new one is there after a crash.
+// save writes the cursor, durably and in one step.
 func (c cursor) save(path string) error {
 	data, err := json.Marshal(c)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// deliver sends all that waits, each signal on its own, and moves the cursor after each. It returns when that is done, when
-// the collector refuses every record of a signal (more are read and it is tried again), or when ctx ends.
+// deliver sends all that waits, each signal in requests of its own, and moves the cursor after each signal. The error is errRefusesAll
+// if the collector refuses every record of a signal; then more are read, and it is tried again.
 func (c *Courier) deliver(ctx context.Context) error {
 	waiting := map[Signal][]*item{}
 	for _, it := range c.waiting {
@@ -50,7 +50,7 @@ func (c *Courier) deliver(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// lastRecord is the number of the last record that waits, or of the last that was accepted.
+// lastRecord returns the number of the last record that waits, or of the last that was accepted.
 func (c *Courier) lastRecord() uint64 {
 	last := c.cursor.both()
 	for _, it := range c.waiting {
@@ -59,8 +59,8 @@ func (c *Courier) lastRecord() uint64 {
 	return last
 }
 
-// save drops what is done with from what waits, and puts the cursor on the disk. taken says whether the collector has
-// accepted anything since the last time.
+// save drops from c.waiting what was accepted, and saves the cursor. taken says whether the collector has accepted anything since
+// the last save.
 func (c *Courier) save(taken bool) error {
 	both := c.cursor.both()
 	left := c.waiting[:0]
@@ -102,13 +102,13 @@ func (c *Courier) save(taken bool) error {
 type delivery struct {
 	courier *Courier
 	signal  Signal
-	done    int     // items from the front that were accepted, or are on the list of what was rejected
-	bad     []*item // refused on their own
+	done    int     // items from the front that were accepted or listed as rejected
+	bad     []*item // that were refused alone
 	taken   bool    // something was accepted
 	why     error   // the last refusal
 }
 
-// reached is the last record up to which all is done with.
+// reached returns the last record up to which all were accepted or listed as rejected.
 func (d *delivery) reached(last uint64, items []*item) uint64 {
 	if d.done == len(items) {
 		return last
@@ -134,12 +134,12 @@ func (d *delivery) all(ctx context.Context, items []*item) error {
 	return nil
 }
 
-// lonely is how often a record is tried on its own before it is listed as rejected, where the collector accepted none beside it.
+// lonely is how often a record is tried alone before it is listed as rejected, if the collector accepted none of its batch.
 const lonely = 3
 
-// settle gives a record that was refused on its own another chance, where the collector is known to accept others: what it said
-// before may have been about itself. One that is refused again is listed as rejected. Where none was accepted with it, that is
-// done for one record and no more: then the collector has to accept something first.
+// settle tries a record again that was refused alone, because the fault may have been the collector's. If it is refused again it is
+// listed as rejected. If the collector accepted none of the batch, only one record is listed; before the next one the collector must
+// accept something.
 func (d *delivery) settle(ctx context.Context, it *item) error {
 	c := d.courier
 	tries := 1
@@ -161,7 +161,7 @@ func (d *delivery) settle(ctx context.Context, it *item) error {
 	return c.reject(d.signal, elements([]*item{it}), []*item{it}, d.why.Error())
 }
 
-// send gets items accepted, and halves them where something in them is refused.
+// send sends items until they are accepted. If one of them is refused, it halves them to find that one.
 func (d *delivery) send(ctx context.Context, items []*item) error {
 	c := d.courier
 	if len(items) == 0 {
@@ -219,8 +219,8 @@ func (d *delivery) accepted(items []*item, rejected int64, why string) error {
 	return nil
 }
 
-// reject lists records that the collector will not have, durably: the cursor moves past them. It counts them, and raises the
-// alarm. What a collector says is not believed to be short: an alarm record must fit the journal.
+// reject lists records as rejected, durably, because the cursor will move past them. It counts them and raises an alarm. It shortens
+// the collector's words, because an alarm record must fit the journal.
 func (c *Courier) reject(s Signal, count int64, among []*item, why string) error {
 	why = shortened(why)
 	r := Rejection{Signal: s, From: among[0].number(), To: among[len(among)-1].number(), Sent: elements(among), Rejected: count, Time: c.opts.Now().UTC(), Why: why}
@@ -239,7 +239,7 @@ func (c *Courier) reject(s Signal, count int64, among []*item, why string) error
 	return nil
 }
 
-// elements is how many log records and spans go out for items.
+// elements returns how many log records and spans are sent for items.
 func elements(items []*item) int64 {
 	n := 0
 	for _, it := range items {
@@ -248,18 +248,18 @@ func elements(items []*item) int64 {
 	return int64(n)
 }
 
-// reason is what a refusal is about.
+// reason says what a refusal is about.
 type reason int
 
 const (
-	aboutCollector reason = iota // it passes, or somebody has to see to the collector: tried again
-	aboutRecords                 // something in the request is refused for what it is
+	aboutCollector reason = iota // it will pass, or somebody must mend the collector: try again
+	aboutRecords                 // something in the request is refused
 )
 
-// judge reads an error as the OTLP specification has it (OTLP/gRPC, "Failures"), with two departures for the sake of the
-// records. Errors that are the same for whatever is sent (no permission, no such service) count as the collector's, since
-// dropping everything is no answer to them. Internal and Unknown count as the records': a collector says so of data that one
-// of its components cannot take.
+// judge reads an error as the OTLP specification says (OTLP/gRPC, "Failures"), and returns the pause that the collector asks for. It
+// departs from the specification twice. Errors that do not depend on what is sent (no permission, no such service) count as the
+// collector's, because otherwise every record would be dropped. Internal and Unknown count as the records', because a collector
+// answers so to data that one of its components cannot take.
 func judge(err error) (reason, time.Duration) {
 	s, ok := status.FromError(err)
 	if !ok {
@@ -279,7 +279,7 @@ func judge(err error) (reason, time.Duration) {
 		if told {
 			return aboutCollector, asked
 		}
-		return aboutRecords, asked // the request is too large, for one
+		return aboutRecords, asked // such as a request that is too large
 	default:
 		return aboutCollector, asked
 	}

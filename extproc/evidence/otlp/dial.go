@@ -24,14 +24,14 @@ import (
 	"github.com/countersign/countersign/extproc/keyfile"
 )
 
-// TLS says how the collector is recognised and how the courier shows who it is. The zero value is TLS with the
-// system's certificate authorities.
+// TLS says how the collector and the courier prove to each other who they are. The zero value is TLS with the system's certificate
+// authorities and no client certificate.
 type TLS struct {
 	CAFile     string // PEM; in place of the system's authorities
 	CertFile   string // PEM; with KeyFile, the client's certificate. Both are read again for each connection
 	KeyFile    string
 	ServerName string // the name to expect in place of the endpoint's
-	Insecure   bool   // no TLS at all; whoever sets it answers for the path to the collector
+	Insecure   bool   // no TLS at all: whoever is on the path to the collector can read and change what is sent
 }
 
 // client makes requests of a collector.
@@ -50,8 +50,8 @@ func newClient(o Options) (*client, error) {
 	return &client{conn, collogspb.NewLogsServiceClient(conn), coltracepb.NewTraceServiceClient(conn), resource(o)}, nil
 }
 
-// export makes one request with items, all of one signal, and says how much of them the collector rejected while it accepted
-// the rest.
+// export sends items, all of one signal, in one request. rejected says how many of their elements the collector rejected while it
+// accepted the rest.
 func (c *client) export(ctx context.Context, s Signal, items []*item) (rejected int64, why string, err error) {
 	if s == Spans {
 		scope := &tracepb.ScopeSpans{Scope: instrumentation}
@@ -131,7 +131,8 @@ func (t TLS) credentials() (credentials.TransportCredentials, error) {
 	return credentials.NewTLS(config), nil
 }
 
-// headers are metadata whose values are in files, which are read for each request, so that a secret can be changed in place.
+// headers are request headers by name. Their values are in files, which are read for each request, so that a secret can be changed
+// while the gateway runs.
 type headers map[string]string
 
 // GetRequestMetadata reads the files.
@@ -147,5 +148,5 @@ func (h headers) GetRequestMetadata(context.Context, ...string) (map[string]stri
 	return values, nil
 }
 
-// RequireTransportSecurity is false because whether there is TLS is settled before: Insecure is for loopback.
+// RequireTransportSecurity is false because TLS.Insecure decides that.
 func (h headers) RequireTransportSecurity() bool { return false }

@@ -14,17 +14,17 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// item is one record, or one checkpoint, as it goes to the collector: either a log record or spans.
+// item is one record or checkpoint as it is sent: as a log record or as spans.
 type item struct {
 	seq     uint64 // 0 for a checkpoint
 	hash    string
 	time    time.Time
-	decided uint64 // of spans: the decision's record
+	decided uint64 // number of the decision whose outcome this is; 0 for none
 	alarm   bool   // it is an alarm record
 
 	log   *logspb.LogRecord
 	spans []*tracepb.Span
-	size  int // in a request, about
+	size  int // about how many bytes it takes in a request
 
 	checkpoint int64  // of a checkpoint: where the next one begins in its file
 	covers     uint64 // of a checkpoint: how many records
@@ -41,19 +41,19 @@ func (it *item) signal() Signal {
 	}
 }
 
-// number is the record's, or that of the last record that a checkpoint covers.
+// number returns the record's number, or how many records a checkpoint covers.
 func (it *item) number() uint64 { return max(it.seq, it.covers) }
 
-// joiner remembers decisions until their operations end, since it takes both records to make a span.
+// joiner remembers decisions until their operations end, because a span is made of both records.
 type joiner struct {
 	dir     string
 	kinds   kinds
-	allowed map[uint64]*decision // waits for its operation.finished: a few, and never more than are under way
-	refused map[uint64]*decision // may see one, or not
+	allowed map[uint64]*decision // of operations that are under way
+	refused map[uint64]*decision // an operation.finished may follow, or not
 	order   []uint64             // of refused, oldest first
 }
 
-// maxRefused bounds what is remembered of decisions that may never be finished. One that is forgotten is read again.
+// maxRefused bounds refused. A decision that was forgotten is read from the journal again.
 const maxRefused = 4096
 
 // decision is an operation.decided record.
@@ -70,11 +70,11 @@ func newJoiner(dir string, kinds kinds) joiner {
 	return joiner{dir: dir, kinds: kinds, allowed: map[uint64]*decision{}, refused: map[uint64]*decision{}}
 }
 
-// item makes of a record what is sent for it. Records come in order.
+// item makes what is sent for a record. Call it with the records in order.
 func (j *joiner) item(e *evidence.Entry) *item {
 	it := &item{seq: e.Seq, hash: e.Hash, time: e.Time, alarm: e.Type == gate.Alarm}
 	body, err := e.Object()
-	if err != nil { // the reader has checked the line, so this is for the type system
+	if err != nil { // cannot be: the reader has checked the line
 		body = gate.Object{}
 	}
 	switch e.Type {
@@ -127,7 +127,7 @@ func (j *joiner) remember(d *decision) {
 	}
 }
 
-// take finds the decision that a record names. It is nil where the journal does not have it.
+// take returns the decision that a record names, and forgets it; nil if the journal does not have it.
 func (j *joiner) take(e *evidence.Entry, body gate.Object) *decision {
 	seq := number(body, "decided")
 	if seq == 0 || seq >= e.Seq {
@@ -150,7 +150,7 @@ func (j *joiner) take(e *evidence.Entry, body gate.Object) *decision {
 	return newDecision(&found, of)
 }
 
-// oldest is the oldest decision up to last whose operation goes on, or 0.
+// oldest returns the oldest decision up to last whose operation is under way, or 0.
 func (j *joiner) oldest(last uint64) uint64 {
 	var oldest uint64
 	for seq := range j.allowed {
@@ -161,16 +161,16 @@ func (j *joiner) oldest(last uint64) uint64 {
 	return oldest
 }
 
-// ids place an operation in a trace. They come from the record alone, so that what is sent again is the same.
+// ids place an operation in a trace. They come from the record alone, so a record that is sent again has the same ids.
 type ids struct {
 	trace  [16]byte
 	span   [8]byte
-	parent []byte // the agent's span; nil where it sent none
+	parent []byte // the agent's span; nil if it sent none
 	flags  byte
 }
 
-// traceOf is the trace of a record that says which its operation's is: the agent's own, or the operation's where that is empty.
-// It is nil for a record that does not say.
+// traceOf returns the trace of a record that has a trace_id: the agent's own, or the one made of the operation's id if it is empty.
+// It returns nil for any other record.
 func traceOf(e *evidence.Entry, body gate.Object) []byte {
 	v, says := body.Get("trace_id")
 	own, _ := v.(string)
@@ -201,7 +201,7 @@ func spanID(hash, role string) [8]byte {
 	return [8]byte(sum[:8])
 }
 
-// parseTraceparent reads a W3C traceparent (Trace Context, section 3.2), of version 00 or the like part of a later one.
+// parseTraceparent reads a W3C traceparent (Trace Context, section 3.2) of version 00, or what a later version has of it.
 func parseTraceparent(s string) (trace [16]byte, parent [8]byte, flags byte, ok bool) {
 	if len(s) < 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' || s[:2] == "ff" || s[:2] == "00" && len(s) != 55 {
 		return

@@ -2,17 +2,17 @@ package otlp
 
 import "github.com/countersign/countersign/extproc/gate"
 
-// Kind is what the attributes of a span say of operations of one protocol, by the names that the semantic conventions have. What a
-// function returns is in the order in which it is sent; what is empty is left out.
+// Kind makes attributes of the operations of one protocol, under the names of the semantic conventions. The attributes are sent in
+// the order in which a function returns them, without those that are empty. Each function may be nil.
 type Kind struct {
 	Protocol string // of the operations, as their records have it
 
-	Verb      func(verb string) string               // one of a few, for the name of a span, where an agent can send any; nil for the verb itself
-	Operation func(decided gate.Object) gate.Object  // what was asked, by the operation.decided; nil for nothing
-	Result    func(finished gate.Object) gate.Object // how it ended, by the operation.finished; nil for nothing
+	Verb      func(verb string) string               // the verb in a span's name, one of a few; the verb itself unless set
+	Operation func(decided gate.Object) gate.Object  // what was asked, by the operation.decided
+	Result    func(finished gate.Object) gate.Object // how it ended, by the operation.finished
 }
 
-// kinds are the kinds by protocol.
+// kinds has the kinds by protocol.
 type kinds map[string]Kind
 
 func kindsOf(list []Kind) kinds {

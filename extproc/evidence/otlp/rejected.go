@@ -16,24 +16,24 @@ import (
 	"github.com/countersign/countersign/extproc/datafile"
 )
 
-// Signal is how a record goes to the collector.
+// Signal says how a record is sent to the collector.
 type Signal string
 
-// The signals. A checkpoint goes as a log record, in requests of its own.
+// The signals. A checkpoint is sent as a log record, in requests of its own.
 const (
 	Logs        Signal = "logs"
 	Spans       Signal = "spans"
 	Checkpoints Signal = "checkpoints"
 )
 
-// Rejection is a stretch of the journal of which the collector rejected something. Which of its records that was the protocol
-// says only where all were rejected: a collector that accepts a request in part tells their number.
+// Rejection is a range of records of which the collector rejected some. Unless it rejected all, nobody knows which: the protocol only
+// has their number.
 type Rejection struct {
-	Signal   Signal    `json:"signal"`   // only records that go out in this way
-	From     uint64    `json:"from"`     // the first record's number; of a checkpoint, how many records it covers
-	To       uint64    `json:"to"`       // the last's
-	Sent     int64     `json:"sent"`     // how many log records, or spans, were sent for them
-	Rejected int64     `json:"rejected"` // how many of those the collector would not have
+	Signal   Signal    `json:"signal"`   // only the records that are sent in this way
+	From     uint64    `json:"from"`     // number of the first record; of a checkpoint, how many records it covers
+	To       uint64    `json:"to"`       // of the last
+	Sent     int64     `json:"sent"`     // how many log records or spans were sent for them
+	Rejected int64     `json:"rejected"` // how many of those the collector rejected
 	Time     time.Time `json:"time"`
 	Why      string    `json:"why"` // the collector's words
 }
@@ -45,7 +45,7 @@ const (
 	maxRejected   = 4 << 20 // bytes of the file; 1,000 entries with the longest words, each byte of them escaped
 )
 
-// Rejected reads the list of what the collector rejected, by record, from a data directory.
+// Rejected reads the list of rejections from a data directory.
 func Rejected(data string) ([]Rejection, error) {
 	text, err := datafile.ReadFile(filepath.Join(data, rejectedFile), maxRejected)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,12 +65,12 @@ func Rejected(data string) ([]Rejection, error) {
 	return list, nil
 }
 
-// Listed is the list of what the collector rejected, as it is now.
+// Listed returns the list of rejections as it is now.
 func (c *Courier) Listed() ([]Rejection, error) { return Rejected(c.data()) }
 
 func (c *Courier) data() string { return filepath.Dir(c.opts.Cursor) }
 
-// changeRejected changes the list of a data directory, durably. The courier of a gateway and [Resend] can be at it at once.
+// changeRejected changes the list of a data directory, durably. The courier of a gateway and [Resend] may do so at once.
 func changeRejected(data string, change func([]Rejection) []Rejection) error {
 	lock, err := lockRejected(filepath.Join(data, rejectedFile+".lock"), 5*time.Second)
 	if err != nil {
@@ -95,7 +95,7 @@ func changeRejected(data string, change func([]Rejection) []Rejection) error {
 	return nil
 }
 
-// lockRejected waits for whoever holds the lock, which is for as long as it takes to write a file.
+// lockRejected waits for the lock, which is held for as long as it takes to write a file.
 func lockRejected(path string, most time.Duration) (*os.File, error) {
 	for deadline := time.Now().Add(most); ; time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // a lock of another process has no event
 		f, err := datafile.Lock(path)
@@ -105,8 +105,8 @@ func lockRejected(path string, most time.Duration) (*os.File, error) {
 	}
 }
 
-// bounded sorts a list, and makes one of the nearest where there are too many. Nothing is forgotten by that: what lies between
-// them is sent again with them.
+// bounded sorts a list. While it is too long, it makes one of the nearest two. That loses nothing: what lies between them is sent
+// again with them.
 func bounded(list []Rejection) []Rejection {
 	slices.SortStableFunc(list, func(a, b Rejection) int {
 		return cmp.Or(cmp.Compare(a.Signal, b.Signal), cmp.Compare(a.From, b.From))
@@ -125,7 +125,7 @@ func bounded(list []Rejection) []Rejection {
 	return list
 }
 
-// joined makes one of those that follow on each other and were rejected whole for one reason.
+// joined makes one of neighbours that were rejected whole for the same reason.
 func joined(list []Rejection) []Rejection {
 	whole := list[:0]
 	for _, r := range list {
@@ -138,10 +138,10 @@ func joined(list []Rejection) []Rejection {
 	return whole
 }
 
-// shortened bounds a collector's words: it can say any amount.
+// shortened bounds a collector's words.
 func shortened(why string) string { return fmt.Sprintf("%.*s", maxWhy, why) }
 
-// name says which records those are.
+// name names the records: "record 7", "records 7 to 9".
 func (r *Rejection) name() string {
 	what := "record"
 	if r.Signal == Checkpoints {
@@ -153,7 +153,7 @@ func (r *Rejection) name() string {
 	return fmt.Sprintf("%ss %d to %d", what, r.From, r.To)
 }
 
-// goesOn reports whether next is the same stretch once more, as after a crash, or the next part of one that was rejected whole.
+// goesOn reports whether next is the same range again, as after a crash, or follows r and was rejected whole for the same reason.
 func (r *Rejection) goesOn(next *Rejection) bool {
 	if r.Signal != next.Signal {
 		return false

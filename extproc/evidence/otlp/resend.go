@@ -17,16 +17,16 @@ import (
 // Resent is what came of sending again.
 type Resent struct {
 	Sent     int // records and checkpoints
-	Rejected int // of these, how many the collector will still not have
+	Rejected int // how many of these the collector rejected again
 }
 
-// ErrResending says that somebody else sends what was rejected at this moment.
+// ErrResending says that another process is sending rejected records again at this moment.
 var ErrResending = errors.New("what was rejected is being sent again by somebody else")
 
-// Resend sends again what is on the list of data, of the records from from to to, and takes off the list what the collector
-// accepts. It can run beside the gateway. Each record goes in a request of its own, so that the answer is about that one alone:
-// of a request that was accepted in part, what was accepted is there twice afterwards, and identical. An error ends it, with what
-// was done by then taken off the list. Of opts it wants what says where the collector is and who sends.
+// Resend sends again what is on the list of a data directory, of the records from from to to, and takes off the list what the
+// collector accepts. It can run beside the gateway. Each record goes in a request of its own, so that the answer is about that record
+// alone. If a request was accepted in part, the collector then has the accepted records twice, and identical. An error ends it;
+// what was accepted by then is off the list. Of opts it uses what says where the collector is and who sends.
 func Resend(ctx context.Context, data string, from, to uint64, opts Options) (done Resent, err error) {
 	lock, err := datafile.Lock(filepath.Join(data, rejectedFile+".resend"))
 	if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -59,16 +59,16 @@ func Resend(ctx context.Context, data string, from, to uint64, opts Options) (do
 	return done, nil
 }
 
-// resending is the sending of one stretch.
+// resending is the sending of one rejection's records.
 type resending struct {
 	*client
 	opts           Options
 	data           string
 	of             Rejection
-	first          uint64 // of those to send
-	next           uint64 // the first that has not got its answer
+	first          uint64 // record to send
+	next           uint64 // the first record without an answer
 	sent, rejected int
-	still          []Rejection // again
+	still          []Rejection // what was rejected again
 }
 
 func (s *resending) all(ctx context.Context, to uint64) error {
@@ -85,7 +85,7 @@ func (s *resending) all(ctx context.Context, to uint64) error {
 	return nil
 }
 
-// one sends one record. An error is about the collector, and not about the record.
+// one sends one record. An error is about the collector, not about the record.
 func (s *resending) one(ctx context.Context, it *item) error {
 	call, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
@@ -106,7 +106,7 @@ func (s *resending) one(ctx context.Context, it *item) error {
 	return nil
 }
 
-// items are what the stretch has from s.first to to.
+// items yields what is to be sent, from s.first to to.
 func (s *resending) items(to uint64) iter.Seq2[*item, error] {
 	journal := filepath.Join(s.data, "journal")
 	if s.of.Signal == Checkpoints {
@@ -128,7 +128,7 @@ func (s *resending) items(to uint64) iter.Seq2[*item, error] {
 	}
 }
 
-// checkpointsOf are the checkpoints over from to to records.
+// checkpointsOf yields the checkpoints that cover between from and to records.
 func checkpointsOf(journal string, from, to uint64, now func() time.Time) iter.Seq2[*item, error] {
 	return func(yield func(*item, error) bool) {
 		m := marks{dir: journal}
@@ -160,7 +160,7 @@ func checkpointsOf(journal string, from, to uint64, now func() time.Time) iter.S
 	}
 }
 
-// save takes what got its answer off the list, and puts what was rejected again back.
+// save takes the records that got an answer off the list, and puts back those that were rejected again.
 func (s *resending) save() error {
 	if s.next == s.first {
 		return nil
@@ -168,7 +168,7 @@ func (s *resending) save() error {
 	return changeRejected(s.data, func(list []Rejection) []Rejection {
 		i := slices.Index(list, s.of)
 		if i < 0 {
-			return list // the gateway has made another of it and a neighbour: what is accepted by now is still in that
+			return list // the gateway has joined it with a neighbour: accepted records stay on the list, and are sent once more
 		}
 		list = slices.Delete(list, i, i+1)
 		if s.of.From < s.first {
@@ -181,7 +181,7 @@ func (s *resending) save() error {
 	})
 }
 
-// part is a stretch within r.
+// part returns the part of r from from to to.
 func (r Rejection) part(from, to uint64) Rejection {
 	r.From, r.To = from, to
 	r.Sent = int64(min(uint64(r.Sent), to-from+1))
