@@ -2,12 +2,10 @@ package evidence
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
-	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -19,15 +17,15 @@ import (
 // maxDepth bounds how deep a record nests, so that no record can exhaust the stack of whoever verifies it.
 const maxDepth = 128
 
-// scanner walks bytes that must be one canonical JSON value, as gate.AppendJSON writes it. It allocates nothing for
-// what records are mostly made of: it runs for every record that is appended, and again for every one verified.
+// scanner walks bytes that must be one canonical JSON value, as gate.AppendJSON writes it. It runs for every record that is
+// appended or verified, so it allocates nothing for what most records consist of.
 type scanner struct {
 	b []byte
 	i int
 }
 
-// scanObject checks that b is exactly one JSON object in canonical form and shows its own members to visit, which may
-// be nil. Names and values are as they stand in b; a name is without its quotes.
+// scanObject checks that b is exactly one JSON object in canonical form, and calls visit, unless it is nil, for each member. Names
+// and values are as they stand in b; a name is without its quotes.
 func scanObject(b []byte, visit func(name, value []byte)) error {
 	s := scanner{b: b}
 	if len(b) == 0 || b[0] != '{' {
@@ -147,7 +145,7 @@ func (s *scanner) text() ([]byte, error) {
 	return nil, errors.New("a string does not end")
 }
 
-// escapeLen is the length of the canonical escape that b starts with, or 0 when it is not one.
+// escapeLen returns the length of the canonical escape that b starts with, or 0.
 func escapeLen(b []byte) int {
 	if len(b) < 2 {
 		return 0
@@ -185,7 +183,7 @@ func (s *scanner) number() error {
 	if isSmallInteger(literal) {
 		return nil
 	}
-	again, err := gate.AppendJSON(nil, json.Number(literal))
+	again, _, err := gate.AppendNumber(nil, string(literal))
 	if err != nil {
 		return err
 	}
@@ -234,20 +232,15 @@ func (s *scanner) take(c byte) bool {
 	return true
 }
 
-// inOrder reports whether member name a comes before b: by UTF-16 code units (RFC 8785, section 3.2.3).
+// inOrder reports whether member name a comes before b.
 func inOrder(a, b []byte) bool {
-	for i := 0; i < len(a) && i < len(b); i++ {
-		if a[i] >= 0x80 || b[i] >= 0x80 || a[i] == '\\' || b[i] == '\\' {
-			return slices.Compare(utf16.Encode([]rune(unquote(a))), utf16.Encode([]rune(unquote(b)))) < 0
-		}
-		if a[i] != b[i] {
-			return a[i] < b[i]
-		}
+	if bytes.IndexByte(a, '\\') < 0 && bytes.IndexByte(b, '\\') < 0 {
+		return gate.CompareNames(a, b) < 0
 	}
-	return len(a) < len(b)
+	return gate.CompareNames(unquote(a), unquote(b)) < 0
 }
 
-// unquote is the text of a string that the scanner has passed, given without its quotes.
+// unquote returns the text of a string that the scanner has passed. raw is without its quotes.
 func unquote(raw []byte) string {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw)
@@ -259,7 +252,18 @@ func unquote(raw []byte) string {
 	return string(text)
 }
 
-// textValue is the text of a member's value, or false where the value is no string.
+// textOf returns the text of a member of a canonical object; "" if it is missing or no string.
+func textOf(object []byte, member string) string {
+	var text string
+	_ = scanObject(object, func(name, value []byte) {
+		if string(name) == member {
+			text, _ = textValue(value)
+		}
+	})
+	return text
+}
+
+// textValue returns the text of a member's value, or false if the value is no string.
 func textValue(value []byte) (string, bool) {
 	if len(value) < 2 || value[0] != '"' {
 		return "", false
@@ -267,7 +271,7 @@ func textValue(value []byte) (string, bool) {
 	return unquote(value[1 : len(value)-1]), true
 }
 
-// seqValue is the record number that a member's value says, or 0.
+// seqValue returns the record number that a member's value is, or 0.
 func seqValue(value []byte) uint64 {
 	n, err := strconv.ParseUint(string(value), 10, 64)
 	if err != nil {
@@ -276,7 +280,7 @@ func seqValue(value []byte) uint64 {
 	return n
 }
 
-// decodeObject makes a value of canonical JSON. Numbers stay as they are written.
+// decodeObject parses canonical JSON. Numbers stay as they are written.
 func decodeObject(b []byte) (gate.Object, error) {
 	if err := scanObject(b, nil); err != nil {
 		return nil, err

@@ -26,7 +26,7 @@ type Checkpoint struct {
 
 const checkpointsName = "checkpoints"
 
-// checkpointsFile is where a journal keeps its checkpoints: one line of JSON each, {"note":"…"}.
+// checkpointsFile returns the path of a journal's checkpoints: one line of JSON each, {"note":"…"}.
 func checkpointsFile(dir string) string { return filepath.Join(dir, checkpointsName) }
 
 // signCheckpoint signs the root over t's lines.
@@ -44,13 +44,13 @@ func (c *Checkpoint) text() string {
 	return c.Origin + "\n" + strconv.FormatUint(c.Size, 10) + "\n" + c.Root.String() + "\n"
 }
 
-// line is the checkpoint as it stands in the file, with its newline.
+// line returns the checkpoint as it stands in the file, with its newline.
 func (c *Checkpoint) line() []byte {
 	b := append([]byte(`{"note":`), gate.AppendText(nil, c.Note)...)
 	return append(b, "}\n"...)
 }
 
-// openCheckpoint verifies a signed note and reads the checkpoint in it. Further signatures, a witness's say, are let be.
+// openCheckpoint verifies a signed note and reads the checkpoint in it. Further signatures, such as a witness's, are ignored.
 func openCheckpoint(signed []byte, keys note.Verifiers) (Checkpoint, error) {
 	n, err := note.Open(signed, keys)
 	if err != nil {
@@ -83,7 +83,7 @@ func openCheckpoint(signed []byte, keys note.Verifiers) (Checkpoint, error) {
 	return Checkpoint{}, fmt.Errorf("checkpoint of %q is not signed by its origin", c.Origin)
 }
 
-// Verifiers makes what [openCheckpoint] takes of verifier keys.
+// Verifiers parses verifier keys.
 func Verifiers(keys []string) (note.Verifiers, error) {
 	var list []note.Verifier
 	for _, key := range keys {
@@ -116,7 +116,7 @@ func noteOf(line []byte) ([]byte, error) {
 	return []byte(signed), nil
 }
 
-// isUnfinished reports whether tail can be the beginning of a line that is being written.
+// isUnfinished reports whether tail can be the beginning of a line that is still being written.
 func isUnfinished(tail []byte) bool {
 	if len(tail) == 0 {
 		return true
@@ -126,7 +126,7 @@ func isUnfinished(tail []byte) bool {
 		return false
 	}
 	if err := s.object(1, nil); err != nil {
-		return s.i >= len(tail)-len(`\u0000`) // cut within an escape at most
+		return s.i >= len(tail)-len(`\u0000`) // the error is at the end: at most within an escape
 	}
 	return s.i == len(tail)
 }
@@ -140,8 +140,8 @@ type SignedNote struct {
 // notesAtOnce is how much of a checkpoints file is read at a time.
 const notesAtOnce = 1 << 20
 
-// CheckpointNotes reads the signed notes that stand in dir's checkpoints file from offset on: a MiB of them, so that there may be
-// more behind the last. It verifies nothing. A last line that is still being written is left for the next time.
+// CheckpointNotes reads the signed notes in dir's checkpoints file from offset on, at most a MiB of them. It verifies nothing. It
+// leaves a last line that is still being written for the next call.
 func CheckpointNotes(dir string, offset int64) ([]SignedNote, error) {
 	f, err := datafile.Open(checkpointsFile(dir))
 	if err != nil {

@@ -12,15 +12,15 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// checkpoints are those that a journal is held against, smallest first: the file's, which is read as the records are, and those
-// that were given. The file is as long as it was when it was opened.
+// checkpoints are those that a journal is verified against, smallest first: the file's, which are read along with the records, and
+// those that were given. What is added to the file later is not read.
 type checkpoints struct {
 	keys  note.Verifiers
 	given []numbered
-	lines *lines    // nil where there is no file, or no more of it
-	ahead *numbered // of the file
-	count int       // lines of the file
-	size  uint64    // of the last
+	lines *lines    // nil if there is no file, or no more of it
+	ahead *numbered // read from the file, and not taken yet
+	count int       // lines of the file that were read
+	size  uint64    // what the last one read from the file covers
 
 	missing *Failure // what is wrong with the file itself
 }
@@ -31,7 +31,7 @@ type numbered struct {
 	line int
 }
 
-// openCheckpoints opens them and holds those over no records.
+// openCheckpoints opens the checkpoints and checks those over no records.
 func (v *verification) openCheckpoints(keys note.Verifiers) error {
 	c := &checkpoints{keys: keys}
 	v.checkpoints = c
@@ -83,7 +83,7 @@ func (c *checkpoints) close() {
 	}
 }
 
-// next is the smallest that was not taken, or nil. A given one comes before the file's of the same size.
+// next returns the smallest that was not taken, or nil. A given one comes before the file's of the same size.
 func (c *checkpoints) next() *numbered {
 	if c.ahead == nil && c.lines != nil {
 		c.read()
@@ -102,7 +102,7 @@ func (c *checkpoints) take() {
 	c.given = c.given[1:]
 }
 
-// read reads one line of the file. The first that is not good ends it.
+// read reads one line of the file. It stops at the first bad one, and notes what is wrong in c.missing.
 func (c *checkpoints) read() {
 	line, err := c.lines.next()
 	if errors.Is(err, io.EOF) {
@@ -136,8 +136,8 @@ func (c *checkpoints) read() {
 	c.ahead = &numbered{read, checkpointsName, c.count}
 }
 
-// givenNotes reads the signed note, or the lines of a checkpoints file, that somebody kept elsewhere. What copying a text
-// takes off its end is put back.
+// givenNotes reads a signed note, or the lines of a checkpoints file, that somebody kept elsewhere. A note's last newline may be
+// missing, because copying a text often loses it.
 func givenNotes(data []byte) ([][]byte, error) {
 	if text := bytes.TrimSpace(data); len(text) == 0 {
 		return nil, errors.New("there is none: it is empty")

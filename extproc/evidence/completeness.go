@@ -20,13 +20,12 @@ type Completeness struct {
 	Spending uint64 // of them, those whose decision may yet come
 
 	Transits       uint64 // transit records: what Envoy says it did
-	NeverTransited uint64 // allowed operations that Envoy says nothing about; only counted where there are transits
+	NeverTransited uint64 // allowed operations that Envoy says nothing about; 0 if there are no transits at all
 
 	Findings        []Finding
 	FurtherFindings uint64 // beyond the first 100
 
-	// Gaps are grants that were spent and let nothing through, because of a crash or a failure that is on record. They are
-	// legal, and to be seen.
+	// Gaps are grants that were spent and let nothing through, because of a crash or a failure that is on record. They are legal.
 	Gaps        []Finding
 	FurtherGaps uint64 // beyond the first 100
 }
@@ -38,8 +37,7 @@ type Finding struct {
 	Reason string
 }
 
-// completeness holds the records against what is legal. What it keeps of an operation is dropped when that has ended, but
-// for the last maxEnded.
+// completeness checks the records against what is legal. It forgets an operation when maxEnded others have ended after it.
 type completeness struct {
 	Completeness
 	gateway state
@@ -56,9 +54,9 @@ type completeness struct {
 
 	requests     map[string]*recordedRequest
 	requestOrder []string
-	forgot       bool               // a request was dropped for the bound
+	forgot       bool               // a request was forgotten because of maxRequests
 	spends       []*recordedRequest // spent, and not used yet
-	draining     string             // why what is spent from here on may not be used
+	draining     string             // why grants that are spent from here on may not be used
 }
 
 func newCompleteness() *completeness {
@@ -103,17 +101,17 @@ func (c *completeness) add(e *Entry) {
 	c.last = e.Time
 }
 
-// while wants the gateway to run.
+// while checks that the gateway runs.
 func (c *completeness) while(e *Entry) {
 	if _, ok := follow(c.gateway, work); !ok {
 		c.find(e.Seq, e.Op, fmt.Sprintf("%s of a gateway that %s", e.Type, c.gateway))
-		c.gateway = running // it is said once
+		c.gateway = running // so that this is found once
 	}
 }
 
 func (c *completeness) begin(e *Entry) {
 	c.gateway, _ = follow(c.gateway, begin)
-	// The start before this record has settled all that stands before it.
+	// The start has settled all operations before it writes this record.
 	for _, seq := range sortedKeys(c.open) {
 		c.find(seq, c.open[seq], "it was allowed and has neither an outcome nor an operation.unknown")
 	}
@@ -123,15 +121,12 @@ func (c *completeness) begin(e *Entry) {
 	}
 	c.settleSpends(c.last, begin)
 	c.started, c.draining = e.Time, ""
-	_ = scanObject(e.Body, func(name, value []byte) {
-		if string(name) == "approvals" {
-			store, _ := textValue(value)
-			c.shared = store == SharedApprovals
-		}
-	})
+	if store := textOf(e.Body, "approvals"); store != "" {
+		c.shared = store == SharedApprovals
+	}
 }
 
-// operation is what is known of an operation by now.
+// operation returns what is known of an operation.
 func (c *completeness) operation(id string) *recordedOp {
 	for _, known := range []map[string]*recordedOp{c.live, c.ended} {
 		if o := known[id]; o != nil {
@@ -141,7 +136,7 @@ func (c *completeness) operation(id string) *recordedOp {
 	return &recordedOp{state: opUnknown}
 }
 
-// move takes a record of an operation.
+// move applies a record to the state of its operation; ok is false if that is not legal.
 func (c *completeness) move(e *Entry, what step) (o *recordedOp, ok bool) {
 	o = c.operation(e.Op)
 	to, ok := follow(o.state, what)
@@ -174,7 +169,7 @@ func (c *completeness) decided(e *Entry) {
 	if !ok {
 		return
 	}
-	if what == allow && o.decided != 0 && !d.same(&o.last) { // a refusal may not know so much
+	if what == allow && o.decided != 0 && !d.same(&o.last) { // a refusal may say less of the operation
 		c.find(e.Seq, e.Op, fmt.Sprintf("%s, about something else than the decision of record %d", what, o.decided))
 	}
 	o.decided, o.last = e.Seq, d
@@ -202,7 +197,7 @@ func (c *completeness) end(e *Entry, what step) {
 	}
 }
 
-// redacts reports whether a decision wants something taken out of the answer.
+// redacts reports whether a decision has the answer redacted.
 func redacts(decision []byte) bool {
 	found := false
 	_ = scanObject(decision, func(name, value []byte) {
@@ -211,8 +206,8 @@ func redacts(decision []byte) bool {
 	return found
 }
 
-// passedAround reports whether, by its outcome, an answer went to the agent that the gateway did not see: an answer that comes
-// by is hashed from its head on, also one without a body.
+// passedAround reports whether, by its outcome, the agent got an answer that the gateway did not see. The gateway hashes each answer
+// that it sees, even one without a body.
 func passedAround(outcome []byte) bool {
 	unseen, sent := false, false
 	_ = scanObject(outcome, func(name, value []byte) {
@@ -228,7 +223,7 @@ func passedAround(outcome []byte) bool {
 	return unseen && sent
 }
 
-// drop is called at an operation's end. It is remembered until maxEnded others have ended.
+// drop is called at an operation's end. The operation is remembered until maxEnded others have ended.
 func (c *completeness) drop(id string) {
 	o := c.live[id]
 	o.state, o.last = opEnded, decision{}
@@ -245,18 +240,17 @@ func (c *completeness) drop(id string) {
 	}
 }
 
-// alarm takes what explains that a decision is missing.
+// alarm notes if an alarm explains that a decision is missing.
 func (c *completeness) alarm(e *Entry) {
-	_ = scanObject(e.Body, func(name, value []byte) {
-		if kind, _ := textValue(value); string(name) == "kind" {
-			if why := missedBecause[kind]; why != "" {
-				c.explain(why)
-				if kind == AlarmDrain {
-					c.draining = why
-				}
-			}
-		}
-	})
+	kind := textOf(e.Body, "kind")
+	why := missedBecause[kind]
+	if why == "" {
+		return
+	}
+	c.explain(why)
+	if kind == AlarmDrain {
+		c.draining = why
+	}
 }
 
 // missedBecause are the alarms after which a decision can be missing.
@@ -267,13 +261,7 @@ var missedBecause = map[string]string{
 }
 
 func (c *completeness) transit(e *Entry) {
-	reached := false
-	_ = scanObject(e.Body, func(name, value []byte) {
-		if string(name) == "upstream" {
-			text, ok := textValue(value)
-			reached = ok && text != ""
-		}
-	})
+	reached := textOf(e.Body, "upstream") != ""
 	o := c.operation(e.Op)
 	switch {
 	case o.allowed:

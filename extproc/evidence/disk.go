@@ -12,7 +12,7 @@ import (
 	"github.com/countersign/countersign/extproc/datafile"
 )
 
-// lockData takes the data directory for this process alone, until it ends or the file is closed.
+// lockData locks the data directory for this process, until it ends or the file is closed.
 func lockData(data string) (*os.File, error) {
 	path := filepath.Join(data, "lock")
 	f, err := datafile.Lock(path)

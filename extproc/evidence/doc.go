@@ -1,22 +1,21 @@
 // Package evidence is the journal: what the gateway decided, and what came of it, in files that can be verified by
 // someone who trusts neither the gateway's operator nor this program. [Journal] writes it and is the gate's
-// [gate.Recorder]; [Verify] holds all of it against itself, [Records] reads it, [Prove] proves one record. Package
-// otlp carries it away.
+// [gate.Recorder]. [Verify] checks all of it, [Records] reads it, [Prove] proves one record. Package otlp sends it to a
+// collector.
 //
 // # Trust
 //
-// Whoever has the data directory can remove records that were not yet carried away, and with the key in it can write
-// another history. What they cannot do is to make that history agree with a checkpoint that was seen elsewhere: every
-// checkpoint goes to the collector too, and [VerifyOptions].Checkpoint holds a journal against one. Without such a
-// checkpoint and with a public key from the same directory, verifying shows mistakes and outsiders' edits, not an
-// owner's. Records after the last checkpoint (a few seconds' worth) are chained and not yet signed; a report counts
-// them.
+// Whoever has the data directory can remove records that no collector has yet, and with the key in it can write another history.
+// But they cannot make that history agree with a checkpoint that was seen elsewhere: every checkpoint goes to the collector too,
+// and [VerifyOptions].Checkpoint checks a journal against one. Without such a checkpoint, and with a public key from the same
+// directory, verifying finds mistakes and outsiders' edits, but not the owner's. Records after the last checkpoint (a few seconds'
+// worth) are chained but not signed yet; a report counts them.
 //
-// A data directory that is put back from a backup opens like any other: nothing in it can tell that it is old, and refusing
-// would keep a gateway down after an honest disaster. What was recorded since the backup is lost here, the records that are
-// written next get numbers that were given out before, and the collector, which has both, shows two of each. So after
-// putting a backup back, hold the journal against the collector's last checkpoint; it fails at the first record that was lost.
-// To go on without a contradiction, keep the old directory for verification and start with an empty one.
+// A data directory that is restored from a backup opens like any other. Nothing in it can tell that it is old, and refusing it
+// would keep a gateway down after an honest disaster. What was recorded since the backup is lost here, and the next records get
+// numbers that were used before, so the collector has two of each. After restoring a backup, check the journal against the
+// collector's last checkpoint: it fails at the first record that was lost. To go on without a contradiction, keep the restored
+// directory for verification and start with an empty one.
 //
 // # Format
 //
@@ -27,7 +26,7 @@
 //	keys/digest.key, redact.key    32 bytes in hex
 //	journal/<20 digits>.jsonl      segments, named after the number of their first record
 //	journal/checkpoints            one line of JSON per checkpoint: {"note":"<signed note>"}
-//	journal/resume.json            a help for the next start; proves nothing and may be missing
+//	journal/resume.json            makes the next start faster; proves nothing and may be missing
 //
 // A segment holds one record per line, ended by a newline. A line is one JSON object in canonical form (RFC 8785, with
 // the one departure that [gate.AppendJSON] describes), with exactly these members, in this order:
@@ -83,12 +82,12 @@
 //
 // # What can follow what
 //
-// A journal that is whole can still tell of what cannot have been: two ends of one operation, an end of what was not decided, one
-// approval that let two operations through, a grant that was spent without the answers or after its end. [Verify] holds each
-// record of an operation, a request for approval and the gateway against one table of what is legal (legal, in legal.go), and
-// reports the rest as findings. A grant that was spent and let nothing through, because of a crash or a failure that is on record, is
-// legal, and reported as a gap. Where gateways share a store of requests (gateway.started says `approvals: shared`), each journal
-// has a part of what was asked and answered: then only what contradicts the journal itself is a finding.
+// A journal that is whole can still say what cannot have happened: an operation that ended twice or was never decided, one
+// approval that let two operations through, a grant that was spent without its approvals or after it expired. [Verify] checks each
+// record of an operation, of a request for approval and of the gateway against one table (legal, in legal.go), and reports what is
+// not in it as a finding. A grant that was spent and let nothing through, because of a crash or a failure that is on record, is
+// legal, and is reported as a gap. If gateways share a store of requests (gateway.started says `approvals: shared`), each journal
+// has only a part of what was asked and answered; then only what contradicts the journal itself is a finding.
 //
 // # Durability
 //
@@ -96,37 +95,37 @@
 // once; then their callers get their answers. So an Append returns only for what is on the disk, and 64 callers
 // cost one sync and not 64. Bodies are encoded and checked by the callers.
 //
-// What happens when that fails is the promise this package is for:
+// What happens when that fails is what this package is for:
 //
 //   - A write that fails, in whatever way (nothing stored, half a line, all of it, a full disk), is undone: the
 //     segment is cut back to the last durable byte and synced, before anything else is written. The callers get
-//     [ErrRefusing]. The next write is tried 100 ms later at the
-//     soonest, by whoever comes or by the journal itself; when one works, an
-//     alarm record before it says how many records were refused, since when and why, and each allowed operation
+//     [ErrRefusing]. The next write is tried 100 ms later at the soonest, for the next caller or by the journal itself. When one
+//     works, an alarm record before it says how many records were refused, since when and why, and each allowed operation
 //     whose outcome was among them gets an operation.unknown.
 //   - A sync that fails, or an undoing that fails, ends the journal until a restart: [ErrFailed]. After a failed fsync
 //     Linux may drop the data and report success the next time, so asking again proves nothing. For the same reason
 //     a start writes once more what no checkpoint covers, and syncs it, before it chains a record to it.
-//   - A caller that was told an error has refused its operation. If its record is found all the same (the sync
-//     failed and yet the line is there, or the caller stopped waiting), it is a decision that allowed and was not acted on.
-//     It gets an operation.unknown, which is true: nothing reached the target, and the journal cannot tell.
+//   - A caller that gets an error refuses its operation. Its record may still be there: the sync failed and yet the line is on the
+//     disk, or the caller stopped waiting. If that record is a decision that allows, it gets an operation.unknown: nothing reached
+//     the target, but the journal cannot know that.
 //   - A file of the journal that somebody else deleted, replaced, cut or wrote is noticed at the next commit, or at the next
 //     heartbeat where there is none, and ends the journal too: a sync of a file without a name proves nothing. Older segments
 //     are not looked at; [Verify] finds what is missing of them.
 //   - A full disk that is only noticed at the sync (some network file systems) counts as a failed sync.
 //
-// Only decisions that allow get an operation.unknown. One that denies or asks let nothing through; what it lacks
-// without an operation.finished is nothing that happened.
+// Only decisions that allow get an operation.unknown. One that denies or asks let nothing through, so nothing is missing without
+// its operation.finished.
 //
 // # What a start does
 //
-// It takes the lock; verifies the last checkpoint's signature, the tree's root at it, and the chain of everything after it,
-// of the last segment, and from the oldest decision that had no outcome; cuts off a torn last line, which becomes an alarm
-// record; and writes an operation.unknown for each allowed operation without an outcome. All of that stands before the
-// gateway.started record, so a verifier finds nothing open there. Damage that a crash cannot explain is an error
-// that names file, line and record, and changes nothing: a line that is bad while a good one follows, a segment that is missing
-// between others, a journal that ends before its last checkpoint, a key that is missing. Where the whole journal is missing
-// beside its key, an alarm record is the first of the new one. The whole journal is read only when resume.json does not fit.
+// It takes the lock. It verifies the last checkpoint's signature and the tree's root at it. It verifies the chain from the last
+// checkpoint, the beginning of the last segment or the oldest decision without an outcome, whichever is first; the whole journal
+// only if resume.json does not fit. It cuts off a torn last line and records that as an alarm, and writes an operation.unknown for
+// each allowed operation without an outcome. All of that precedes the gateway.started record, so a verifier finds nothing open
+// there. If the journal is missing but its key is not, the first record of the new journal is an alarm.
+//
+// Damage that a crash cannot explain is an error that names file, line and record, and changes nothing: a bad line before a good
+// one, a missing segment, a journal that ends before its last checkpoint, a missing key.
 //
 // # Measured
 //
@@ -137,21 +136,21 @@
 //	     16      43,000             15.7             2
 //	     64      98,000               50             2
 //
-// What counts is how many records share a sync. Without queue.gather 16 writers got 8 into each: the first one to come back
-// took the disk for itself. Encoding and checking a body takes 1.1 µs and allocates nothing, in the caller's goroutine; the
+// What counts is how many records share a sync. Without queue.gather 16 writers got 8 into each, because the first one to come
+// back took the disk for itself. Encoding and checking a body takes 1.1 µs and allocates nothing, in the caller's goroutine; the
 // writer's goroutine hashes each line twice, for the chain and for the tree. Verifying runs at 230,000 records a second.
 //
 // Behind Envoy callers do not come back at once: the rest of a request takes longer than a sync. With 16 connections, and a
-// service that does nothing but Append, a sync was for 3.8 records. A sync costs 90 µs of processor time here and 60 more
-// in the kernel's own threads, whatever it is for, and those who are answered together cost Envoy and gRPC fewer wake-ups.
-// Waiting for half of those who ask (pace) makes it 6 records: Envoy's time fell from 186 to 171 µs a request, the
+// service that does nothing but Append, 3.8 records shared a sync. A sync costs 90 µs of processor time here and 60 more
+// in the kernel's own threads, however many records share it, and callers that are answered together cost Envoy and gRPC fewer
+// wake-ups. Waiting for half of the callers (pace) makes it 6 records: Envoy's time fell from 186 to 171 µs a request, the
 // service's (with load and target) from 184 to 157, and 4,170 requests a second became 4,700. Waiting for 12 of the 16
-// saved little more and left the processors idle. At 1,000 a second nobody is waited for.
+// saved little more and left the processors idle. At 1,000 a second the writer waits for nobody.
 //
-// What the sync is in all of it: with the journal on tmpfs, where one costs nothing, the gateway decides a quarter to a third more
-// requests a second from 16 connections, and adds 0.5 ms in the place of 1.1 at the median of 1,000 a second.
+// What a sync costs: with the journal on tmpfs, where it is free, the gateway decides a quarter to a third more requests a second
+// from 16 connections, and adds 0.5 ms instead of 1.1 at the median of 1,000 a second.
 //
-// Not done: a segment whose bytes are written beforehand. Overwriting leaves the file system's own journal out of it, so a sync
-// takes 50 µs of processor time in the place of 90, and 150 µs in the place of 220, more where others write to the same
-// file system. The end of a segment would then be zeros, which every reader would have to know from a torn tail.
+// Not done: writing a segment's bytes beforehand. Overwriting spares the file system's own journal, so a sync takes 50 µs of
+// processor time instead of 90, and 150 µs instead of 220, and gains more if others write to the same file system. But a segment
+// would then end in zeros, which every reader would have to tell from a torn tail.
 package evidence

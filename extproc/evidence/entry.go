@@ -15,8 +15,8 @@ import (
 // Version is the version of the line format that this program writes. It reads every version up to this one.
 const Version = 1
 
-// maxBody bounds one record's body, and maxLine one line. Each text in a body is bounded by [gate.MaxRecorded] ([shorten]), and
-// lists by who makes them; a record over this is a mistake of the caller, and refused.
+// maxBody bounds one record's body, and maxLine one line. [shorten] bounds each text in a body, and whoever makes a list bounds
+// that, so a record over this is a mistake of the caller, and is refused.
 const (
 	maxBody = 1 << 20
 	maxLine = maxBody + 4096
@@ -29,7 +29,7 @@ type Entry struct {
 	Time time.Time
 	Node string
 	Type string
-	Op   string // operation id; empty where the record is about none
+	Op   string // operation id; empty if the record is about none
 	Prev string // SHA-256 of the line before, in hex; 64 zeros in the first
 	Body []byte // one canonical JSON object
 
@@ -37,7 +37,7 @@ type Entry struct {
 	Hash string // SHA-256 of Line, in hex
 }
 
-// Object is the body as a value, with numbers as they are written.
+// Object returns the body as a value, with numbers as they are written.
 func (e *Entry) Object() (gate.Object, error) {
 	o, err := decodeObject(e.Body)
 	if err != nil {
@@ -52,8 +52,8 @@ const zeros = "0000000000000000000000000000000000000000000000000000000000000000"
 // timeLayout is what gate.AppendTime writes: always UTC, always nine digits of fraction.
 const timeLayout = "2006-01-02T15:04:05.000000000Z"
 
-// appendLine appends the line of a record. head is the line up to the value of prev, made by [encode] outside of any
-// lock; all that depends on the record's place is added here. There is no newline.
+// appendLine appends the line of a record, without a newline. head is the line up to the value of prev, which [encode] has made
+// outside of any lock; the rest depends on the record's place.
 func appendLine(dst, head []byte, prev *[sha256.Size]byte, seq uint64, now time.Time, kind string) []byte {
 	dst = append(dst, head...)
 	if seq == 1 {
@@ -168,10 +168,10 @@ func isType(s string) bool {
 // outcome is what a record says about the operations that are under way.
 type outcome struct {
 	allows  bool   // operation.decided with effect allow: the target may see it, so an outcome is owed
-	settles uint64 // operation.finished or operation.unknown: the record whose decision has now an outcome
+	settles uint64 // operation.finished or operation.unknown: the number of the decision that has an outcome now
 }
 
-// outcomeOf reads it from a record's body, and checks on its way that the body is canonical.
+// outcomeOf reads the outcome from a record's body. It also checks that the body is canonical.
 func outcomeOf(kind string, body []byte) (outcome, error) {
 	var o outcome
 	visit := func(name, value []byte) {}
@@ -193,8 +193,8 @@ func outcomeOf(kind string, body []byte) (outcome, error) {
 	return o, err
 }
 
-// shorten bounds every text of the body that begins at b[from:]. Whoever makes a record bounds what others chose of it; this
-// is for the one that was forgotten. It is called for bodies that can have such a text, which nearly none can.
+// shorten bounds every text of the body that begins at b[from:], in case whoever made the record forgot one. It is called only for
+// bodies long enough to hold such a text; few are.
 func shorten(b []byte, from int) ([]byte, error) {
 	body, err := decodeObject(b[from:])
 	if err != nil {

@@ -16,13 +16,13 @@ import (
 )
 
 // Export writes the public key, the checkpoints and the segments of a data directory as one archive (.tar.gz), which verifies on
-// its own. It works beside a running gateway: the archive is the journal as it was at one moment. It takes files of the data
-// directory and nothing that a link in it leads to.
+// its own. It works beside a running gateway: the archive is the journal as it was at one moment. It follows no link in the data
+// directory.
 func Export(ctx context.Context, data string, to io.Writer) error {
 	return export(ctx, data, to, func(string) {})
 }
 
-// export calls before for each part, with its name, before it looks at it.
+// export calls before with the name of each part, before it looks at that part. That is for tests.
 func export(ctx context.Context, data string, to io.Writer, before func(part string)) error {
 	z := gzip.NewWriter(to)
 	e := &exporter{ctx: ctx, data: data, tar: tar.NewWriter(z)}
@@ -36,8 +36,8 @@ func export(ctx context.Context, data string, to io.Writer, before func(part str
 	if err := e.add(PublicKeyFile(data), 0); err != nil {
 		return err
 	}
-	// The checkpoints come before the segments are listed: what they cover is in those by then, however much is written, and
-	// however many segments are begun, meanwhile.
+	// The checkpoints come before the segments are listed, so that the segments have all that the checkpoints cover, whatever is
+	// written meanwhile.
 	before("checkpoints")
 	if err := e.add(checkpointsFile(dir), 0); err != nil {
 		return err
@@ -65,7 +65,7 @@ type exporter struct {
 	tar  *tar.Writer
 }
 
-// add adds the first size bytes of a file, all that it has where size is 0, without a last line that does not end.
+// add adds the whole lines of a file's first size bytes, or of the whole file if size is 0.
 func (e *exporter) add(path string, size int64) error {
 	if err := e.copy(path, size); err != nil {
 		return fmt.Errorf("export %s: %w", path, err)
@@ -114,8 +114,8 @@ func (e *exporter) copy(path string, size int64) error {
 	return nil
 }
 
-// wholeLines is how many of the first size bytes are whole lines. Where no record can be that long, it is all of them: what is
-// not a journal is exported as it is.
+// wholeLines returns how many of the first size bytes are whole lines. If the last line is longer than any record, it returns size:
+// what is not a journal is exported as it is.
 func wholeLines(f *os.File, size int64) (int64, error) {
 	tail := make([]byte, min(size, maxLine))
 	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil {

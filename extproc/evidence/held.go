@@ -7,9 +7,9 @@ import (
 	"os"
 )
 
-// held is a file that the journal has open, as its directory showed it then. A file that was deleted or replaced can be
-// written and synced through its descriptor as if nothing had happened, and what was written is gone when the process
-// is: so each commit looks whether the file is still there under its name. That costs 2 µs beside a sync's 150.
+// held is a file that the journal has open, as it was when it was opened. A file that somebody deletes or replaces can still be
+// written and synced, and what was written is gone when the process ends. So each commit checks that the file is still there under
+// its name; that takes 2 µs beside a sync's 150.
 type held struct {
 	path string
 	info fs.FileInfo
@@ -23,11 +23,11 @@ func hold(path string) (held, error) {
 	return held{path, info}, nil
 }
 
-// errNotOurs: somebody else deleted, replaced, cut or wrote a file of the journal.
+// errNotOurs says that somebody else deleted, replaced, cut or wrote a file of the journal.
 var errNotOurs = errors.New("somebody else has changed the journal")
 
-// check wants the file in its place, with size bytes. Its error is errNotOurs where the file is not what the journal
-// left, and another where that cannot be told.
+// check checks that the file is in its place and has size bytes. If it is not as the journal left it, the error is errNotOurs; any
+// other error says that this cannot be told.
 func (h held) check(size int64) error {
 	info, err := os.Lstat(h.path)
 	switch {

@@ -21,11 +21,11 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 )
 
-// Why a journal takes nothing. All of them refuse access.
+// Why a journal takes no record. Whoever gets one of these refuses access.
 var (
 	// ErrRefusing: the last write failed and was undone. The journal tries again, so this can pass.
 	ErrRefusing = errors.New("the journal cannot write")
-	// ErrFailed: what is on the disk is not known. Only a restart, which reads the disk again, gets over this.
+	// ErrFailed: nobody knows what is on the disk. Only a restart, which reads the disk again, helps.
 	ErrFailed = errors.New("the journal has failed and takes nothing more until a restart")
 	// ErrClosed: the journal was closed.
 	ErrClosed = errors.New("the journal is closed")
@@ -46,29 +46,29 @@ type Options struct {
 	QueueSize       int           // records that wait for the disk at most; default 8192
 
 	Log *slog.Logger
-	// Alarm is told what also becomes an alarm record where the journal can write one. It must not wait for the journal.
+	// Alarm is told of each alarm; most also become a record. It must not wait for the journal.
 	Alarm func(kind, detail string)
 }
 
 // The kinds of alarm that a journal raises.
 const (
 	AlarmTornTail         = "torn_tail"
-	AlarmMissing          = "journal_missing" // a key that was here before, and nothing that it signed
+	AlarmMissing          = "journal_missing" // the key was here before, and no journal
 	AlarmClock            = "clock_stepped_back"
-	AlarmRefusing         = "journal_refusing"  // not recorded: there is no writing it
-	AlarmRefused          = "journal_refused"   // after it: how many, since when, why
+	AlarmRefusing         = "journal_refusing"  // not recorded: the journal cannot write
+	AlarmRefused          = "journal_refused"   // when it writes again: how many it refused, since when, why
 	AlarmFailed           = "journal_failed"    // not recorded
 	AlarmCheckpointFailed = "checkpoint_failed" // not recorded
 )
 
 // Alarms of the gateway that explain why a decision can be missing; see Completeness.Gaps.
 const (
-	AlarmPanic = "panic"         // a part of the gateway failed: what it had in hand was refused
+	AlarmPanic = "panic"         // a part of the gateway failed, and what it was doing was refused
 	AlarmDrain = "drain_expired" // the gateway stopped while operations were under way
 )
 
-// SharedApprovals is the member `approvals` of gateway.started where several gateways share the store of requests for approval:
-// each one's journal has the changes that it made itself.
+// SharedApprovals is the value of the member `approvals` of gateway.started if several gateways share the store of requests for
+// approval. Each one's journal then has only the changes that it made itself.
 const SharedApprovals = "shared"
 
 // Journal is an append-only, chained, signed file of records. It implements [gate.Recorder].
@@ -85,7 +85,7 @@ type Journal struct {
 	mu      sync.Mutex // guards what follows
 	chain   chain
 	open    map[uint64]string // decisions that allow and have no outcome: seq -> operation id
-	pending []snapshot        // ends of segments that are to be signed
+	pending []snapshot        // ends of segments, to be signed
 	changed chan struct{}     // closed at the next change; nil while nobody waits
 
 	writer      writer
@@ -105,9 +105,9 @@ type chain struct {
 	tree tree
 }
 
-// Open opens the journal in opts.Dir, or makes one, and repairs what a crash leaves: a torn last line is cut off, an
-// allowed operation without an outcome gets an operation.unknown. Whatever a crash cannot explain is an error that
-// names the place, and nothing is changed. Until Close no other process can open it.
+// Open opens the journal in opts.Dir, or makes one, and repairs what a crash leaves: it cuts off a torn last line, and writes an
+// operation.unknown for each allowed operation without an outcome. Damage that a crash cannot explain is an error that names the
+// place, and changes nothing. Until Close no other process can open the journal.
 func Open(ctx context.Context, opts Options) (*Journal, error) {
 	opts.Now = defaultNow(opts.Now)
 	opts.FS = cmp.Or[datafile.FS](opts.FS, datafile.Disk{})
@@ -206,8 +206,8 @@ func (j *Journal) start(ctx context.Context, data string) error {
 	return nil
 }
 
-// settle records what the start found: before anything else can be appended, so that all that stands before a
-// gateway.started record is settled.
+// settle records what the start found. It runs before anything else can be appended, so all that precedes a gateway.started record
+// is settled.
 func (j *Journal) settle(found *recovered, missing bool) error {
 	var batch []*entry
 	if missing {
@@ -235,9 +235,9 @@ func (j *Journal) settle(found *recovered, missing bool) error {
 
 // Append writes r and returns when it is durable.
 //
-// With an error the caller must refuse. The record is then not in the journal, but in two cases: after ErrFailed it
-// may be found at the next start, and a caller whose ctx ended early may have left it. Where such a record is a
-// decision that allows, the journal itself adds the operation.unknown that says so.
+// After an error the caller must refuse. The record is then not in the journal, except in two cases: after ErrFailed the next start
+// may find it, and if ctx ended early it may be written all the same. If such a record is a decision that allows, the journal adds an
+// operation.unknown.
 func (j *Journal) Append(ctx context.Context, r *gate.Record) (gate.Receipt, error) {
 	e, err := encode(j.opts.Node, r)
 	if err != nil {
@@ -261,8 +261,8 @@ func (j *Journal) Append(ctx context.Context, r *gate.Record) (gate.Receipt, err
 	return receipt, err
 }
 
-// Begin puts r in the queue that Append uses and returns what waits as Append does, for as long as the disk takes. Until then the
-// record is in no hurry: it goes to the disk with the next Append, and on its own only when it is waited for first.
+// Begin queues r; durable waits as Append does, for as long as the disk takes. r goes to the disk with the next Append, or when
+// durable is called.
 func (j *Journal) Begin(ctx context.Context, r *gate.Record) (durable func() (gate.Receipt, error)) {
 	e, err := encode(j.opts.Node, r)
 	if err != nil {
@@ -284,9 +284,8 @@ func (j *Journal) Begin(ctx context.Context, r *gate.Record) (durable func() (ga
 	}
 }
 
-// Post puts r in the queue that Append uses, keeps its order, and returns without waiting for the disk. It waits while
-// the queue is full, and an ended ctx matters only then. An error says that the journal takes nothing at the moment.
-// A record that was taken and could not be written afterwards is counted in the alarm record that follows.
+// Post queues r in order with Append and does not wait for the disk. It waits while the queue is full; ctx matters only then. An
+// error says that the journal takes nothing at the moment. If r cannot be written later, the next AlarmRefused record counts it.
 func (j *Journal) Post(ctx context.Context, r *gate.Record) error {
 	e, err := encode(j.opts.Node, r)
 	if err != nil {
@@ -312,8 +311,8 @@ func (j *Journal) Started(ctx context.Context, body gate.Object) error {
 	return err
 }
 
-// StartHeartbeat posts a heartbeat record every interval, busy or idle, until Close: a silence in the journal that is
-// longer than the interval is a gap. An interval of 0 is for none.
+// StartHeartbeat posts a heartbeat record every interval, busy or idle, until Close: a longer silence in the journal is a gap. An
+// interval of 0 is for no heartbeat.
 func (j *Journal) StartHeartbeat(interval time.Duration, body func() gate.Object) {
 	if interval <= 0 {
 		return
@@ -334,8 +333,8 @@ func (j *Journal) StartHeartbeat(interval time.Duration, body func() gate.Object
 	}))
 }
 
-// Close records gateway.stopped, signs the last checkpoint and gives the data directory back. Operations that have no
-// outcome by now get an operation.unknown. Records that are queued already are written; new ones are refused.
+// Close writes the records that are queued, an operation.unknown for each operation without an outcome, gateway.stopped and the last
+// checkpoint, and unlocks the data directory. New records are refused.
 func (j *Journal) Close() error {
 	j.closing.Do(func() {
 		close(j.stop)
@@ -352,8 +351,8 @@ func (j *Journal) finish() error {
 		return *err
 	}
 	left := sortedKeys(j.open)
-	told := func(seq uint64) bool { _, lost := j.writer.lost[seq]; return lost } // commit adds these itself
-	batch := j.unknown(slices.DeleteFunc(slices.Clone(left), told), "the gateway stopped before the outcome was recorded")
+	lost := func(seq uint64) bool { _, lost := j.writer.lost[seq]; return lost } // commit adds these itself
+	batch := j.unknown(slices.DeleteFunc(slices.Clone(left), lost), "the gateway stopped before the outcome was recorded")
 	batch = append(batch, own(j.opts.Node, gate.GatewayStopped, "", gate.Object{{Name: "open", Value: len(left)}}))
 	j.writer.refusal.retry = time.Time{} // the last chance
 	if err := j.writer.commit(batch); err != nil {
@@ -373,7 +372,7 @@ func (j *Journal) release() error {
 	return errors.Join(append(errs, j.lock.Close())...)
 }
 
-// Err says why the journal takes nothing at the moment, or nil while it does. It is for a readiness check.
+// Err says why the journal takes nothing at the moment; nil if it does. It is for a readiness check.
 func (j *Journal) Err() error {
 	if err := j.failed.Load(); err != nil {
 		return *err
@@ -387,7 +386,7 @@ func (j *Journal) Err() error {
 // Dir is where the journal is.
 func (j *Journal) Dir() string { return j.opts.Dir }
 
-// Durable is the seq of the last record that is on the disk for good. What a file shows after it may still be undone.
+// Durable returns the number of the last record that is on the disk for good. Later ones in the files may still be undone.
 func (j *Journal) Durable() uint64 { return j.durable.Load() }
 
 // OpenOperations counts the allowed operations that have no outcome yet.
@@ -406,8 +405,8 @@ func (j *Journal) RedactKey() []byte { return j.keys.redact }
 // PublicKey is the verifier key (golang.org/x/mod/sumdb/note) of the checkpoints.
 func (j *Journal) PublicKey() string { return j.keys.verifier }
 
-// Changed returns a channel that is closed when there is more to read (a durable record, a checkpoint) or the journal
-// was closed. Ask for it before reading, then read, then wait.
+// Changed returns a channel that is closed when there is more to read (a durable record, a checkpoint) or the journal is closed.
+// Call it before reading, then read, then wait.
 func (j *Journal) Changed() <-chan struct{} {
 	j.mu.Lock()
 	defer j.mu.Unlock()

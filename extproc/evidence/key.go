@@ -17,7 +17,7 @@ import (
 	"github.com/countersign/countersign/extproc/datafile"
 )
 
-// keyRing is what the gateway keeps secret: under <data>/keys, one file each, mode 0600.
+// keyRing has the gateway's secret keys. Each is a file of mode 0600 in <data>/keys.
 type keyRing struct {
 	signer   note.Signer
 	verifier string // x/mod/sumdb/note verifier key of signer
@@ -25,7 +25,7 @@ type keyRing struct {
 	redact   []byte
 }
 
-// PublicKeyFile is where the public half of a data directory's evidence key is.
+// PublicKeyFile returns the path of the public half of a data directory's evidence key.
 func PublicKeyFile(data string) string { return filepath.Join(data, "keys", "evidence.pub") }
 
 // PublicKey reads the public half of a data directory's evidence key.
@@ -41,8 +41,8 @@ func PublicKey(data string) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// loadKeys reads the keys and makes those that are missing, which only a journal that has no records yet may lack:
-// with another key in its place the old checkpoints, digests and tokens could not be held against the new.
+// loadKeys reads the keys. It makes those that are missing only if the journal is fresh: with a new key, new checkpoints, digests
+// and tokens could not be compared with old ones.
 func loadKeys(fsys datafile.FS, data, node string, fresh bool) (*keyRing, error) {
 	dir := filepath.Join(data, "keys")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -110,7 +110,7 @@ func loadKey(fsys datafile.FS, path string, fresh bool, generate func() (string,
 	return key, nil
 }
 
-// publish writes evidence.pub, or holds the one that is there against the key.
+// publish writes evidence.pub, or checks that the one that is there belongs to the key.
 func (k *keyRing) publish(fsys datafile.FS, data string) error {
 	path := PublicKeyFile(data)
 	text, err := datafile.ReadFile(path, 64<<10)
@@ -143,7 +143,7 @@ func verifierOf(secret string) (string, error) {
 	return note.NewEd25519VerifierKey(parts[0], public)
 }
 
-// checkNode refuses names that a note could not be signed under.
+// checkNode refuses a name that cannot be part of a note's key name.
 func checkNode(node string) error {
 	if node == "" || len(node) > 128 || strings.ContainsFunc(node, func(r rune) bool {
 		return r <= ' ' || r == '+' || r == '\u007F' || r == '\uFFFD' || r > 0x7F

@@ -13,8 +13,8 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// The types of record that package approval writes; it is not imported here, and what the whole
-// program writes in its tests holds the two together.
+// The types of record that package approval writes. It is not imported here; the tests of the whole program check that the two
+// agree.
 const (
 	approvalRequested = "approval.requested"
 	approvalDecided   = "approval.decided"
@@ -23,7 +23,7 @@ const (
 	approvalVoided    = "approval.voided"
 )
 
-// state is where an operation, a request for approval or the gateway stands by what was recorded. Its text completes
+// state is the state of an operation, a request for approval or the gateway, by what was recorded. Its text completes
 // "the operation …" and "the request …".
 type state string
 
@@ -73,15 +73,15 @@ const (
 	work          step = "work"
 )
 
-// legal is everything that may follow: what is not in it is a finding.
+// legal says which step may follow which state, and to what state it leads. Anything else is a finding.
 var legal = map[state]map[step]state{
 	opUnknown: {deny: opDenied, ask: opAsked, allow: opAllowed, noCredential: opEnded},
-	opAsked:   {deny: opDenied, ask: opAsked, allow: opAllowed, endWithout: opEnded}, // a hold decides again
+	opAsked:   {deny: opDenied, ask: opAsked, allow: opAllowed, endWithout: opEnded}, // after a hold it is decided again
 	opDenied:  {endWithout: opEnded},
 	opAllowed: {endWithout: opEnded, endWith: opEnded, endUnknown: opEnded},
 	opEnded:   {},
 
-	// A store that was put back to what it was can have any request as it once stood: it is voided then.
+	// A restored store can have any request in an earlier state; that request is then voided.
 	reqUnknown:  {request: reqPending},
 	reqPending:  {approve: reqPending, approveLast: reqApproved, reject: reqRejected, expire: reqExpired, void: reqVoided, voidForgotten: reqVoided},
 	reqApproved: {spend: reqSpent, expire: reqExpired, void: reqVoided, voidForgotten: reqVoided},
@@ -92,19 +92,19 @@ var legal = map[state]map[step]state{
 	reqExpired:  {voidForgotten: reqVoided},
 	reqVoided:   {voidForgotten: reqVoided},
 
-	running: {begin: running, stop: stopped, work: running}, // a start without a stop before it: a crash
-	stopped: {begin: running, stop: stopped},                // a stop after it: a start that failed
+	running: {begin: running, stop: stopped, work: running}, // begin: after a crash
+	stopped: {begin: running, stop: stopped},                // stop: of a start that failed
 }
 
-// follow reports where one who stands at from is after what.
+// follow returns the state after what; ok is false if that is not legal.
 func follow(from state, what step) (to state, ok bool) {
 	to, ok = legal[from][what]
 	return to, ok
 }
 
-// Bounds of what is remembered, so that a verification's memory does not grow with the journal. An operation is dropped
-// when it has ended, but for the last of them, which Envoy's access log has yet to tell of: it is seconds behind. A request
-// that has ended is remembered because a start records once more what it does not know to be recorded.
+// Bounds of what is remembered, so that the memory of a verification does not grow with the journal. Ended operations are
+// remembered for Envoy's access log, which comes seconds later; ended requests, because a start records once more what it does not
+// know to be recorded.
 const (
 	maxEnded    = 1 << 20
 	maxRequests = 1 << 15
@@ -132,15 +132,15 @@ type recordedRequest struct {
 	spend     spending
 }
 
-// subject is what a request is about, by each of its records: what was asked about is what was approved, spent and used.
-// The policy is by the rules that count for it; in a journal of before there were digests of these, by all of them.
+// subject is what a request is about. Each of its records says that, and all must agree: what was asked about is what was approved,
+// spent and used. policy is the rules' digest, or in a journal of an older version, which has none, the digest of all policies.
 type subject struct{ digest, resource, agent, policy, card string }
 
 func (b *approvalBody) subject() subject {
 	return subject{b.Digest, b.Resource, b.Agent.key(), cmp.Or(b.RulesDigest, b.PolicyDigest), b.CardDigest}
 }
 
-// differs says in what x is not s; "" where they are the same.
+// differs says how x differs from s; "" if it does not.
 func (s subject) differs(x subject) string {
 	switch {
 	case s.digest != x.digest:
@@ -180,8 +180,8 @@ func (d *decision) step() step {
 	}
 }
 
-// same reports whether d, which decides again, is about the operation of before. The digest of an operation can be another where
-// the configuration is, which says what goes into it.
+// same reports whether d, a second decision, is about the operation of the first, before. Their digests may differ if the
+// configuration has changed, because that says what goes into a digest.
 func (d *decision) same(before *decision) bool {
 	var who, was party
 	if d.Principal != nil && before.Principal != nil {
@@ -195,16 +195,16 @@ type spending struct {
 	seq   uint64
 	op    string
 	time  time.Time
-	until time.Time // zero where it is not known
-	ours  bool      // of this gateway's present run: the decision has to come
-	why   string    // what can explain that none came
+	until time.Time // zero if it is not known
+	ours  bool      // it was spent in this run of this gateway, so the decision must follow
+	why   string    // what can explain that no decision came
 }
 
-// grantSlack is how much later than a grant's end the decision that uses it may stand: the store's clock is another's, and
-// the disk takes its time.
+// grantSlack is how long after a grant's end the decision that uses it may be recorded: the store has another clock, and the disk
+// takes its time.
 const grantSlack = 5 * time.Minute
 
-// useWithin is how long a decision comes after its spend at most. It is a few milliseconds where the disk is well.
+// useWithin is the longest time from a spend to its decision. A few milliseconds are usual.
 const useWithin = time.Minute
 
 // approvalBody is what verifying reads of an approval.* record.
@@ -238,8 +238,8 @@ type party struct {
 
 func (p party) key() string { return strconv.Quote(p.Issuer) + " " + strconv.Quote(p.Subject) }
 
-// approval takes an approval.* record. A shared store's requests are in several journals, each with a part: then what
-// is missing here can be elsewhere, and only what contradicts this journal is a finding.
+// approval takes an approval.* record. The records of a shared store's requests are spread over several journals; then only what
+// contradicts this journal is a finding.
 func (c *completeness) approval(e *Entry) {
 	var b approvalBody
 	if err := json.Unmarshal(e.Body, &b); err != nil {
@@ -258,7 +258,7 @@ func (c *completeness) approval(e *Entry) {
 	said := e.Type + " " + e.Op + " " + hashText(e.Body)
 	if b.Event != "" {
 		if before, again := r.events[b.Event]; again && before == said {
-			return // a start records what it does not know to be recorded
+			return // a start may record a change again
 		} else if again && what != voidForgotten {
 			c.find(e.Seq, e.Op, fmt.Sprintf("the change %s of request %s was recorded before, as another", b.Event, r.id))
 			return
@@ -280,7 +280,7 @@ func (c *completeness) approval(e *Entry) {
 	r.state = to
 	switch what {
 	case approve, approveLast, spend:
-		if from == reqUnknown { // it was asked in another journal
+		if from == reqUnknown { // another journal has the question
 			r.about = b.subject()
 		}
 		if other := r.about.differs(b.subject()); other != "" {
@@ -308,7 +308,7 @@ func (c *completeness) approval(e *Entry) {
 	}
 }
 
-// afterStep is where a request stands after a step of which this journal does not have all that came before.
+// afterStep is the state of a request after a step, if this journal does not have the steps before it.
 var afterStep = map[step]state{
 	approve: reqPending, approveLast: reqApproved, reject: reqRejected, expire: reqExpired, void: reqVoided, voidForgotten: reqVoided, spend: reqSpent,
 }
@@ -353,7 +353,7 @@ func (c *completeness) approved(e *Entry, r *recordedRequest, b *approvalBody) {
 	}
 }
 
-// spent holds a spend against the answers before it: those recorded, and those that it names itself.
+// spent checks a spend against the approvals before it: those recorded, and those that it names itself.
 func (c *completeness) spent(e *Entry, r *recordedRequest, b *approvalBody) {
 	c.Spent++
 	var named []string
@@ -375,8 +375,8 @@ func (c *completeness) spent(e *Entry, r *recordedRequest, b *approvalBody) {
 		}
 	}
 	made, known := timeOfID(e.Op)
-	before := known && made.Before(c.started.Truncate(time.Millisecond)) // of an earlier run: a start recorded it
-	ours := b.Gateway == e.Node || !c.shared                             // nobody else writes to a store of its own
+	before := known && made.Before(c.started.Truncate(time.Millisecond)) // an earlier run spent it, and this one's start recorded it
+	ours := b.Gateway == e.Node || !c.shared                             // only this gateway writes to a store that is not shared
 	r.spend = spending{seq: e.Seq, op: e.Op, time: e.Time, ours: ours && !before}
 	r.spend.until, _ = time.Parse(timeLayout, b.Until)
 	switch op := c.operation(e.Op); {
@@ -393,7 +393,8 @@ func (c *completeness) spent(e *Entry, r *recordedRequest, b *approvalBody) {
 	c.spends = append(c.spends, r)
 }
 
-// allowedBy takes a decision of e.Op that allows. It uses the grant that it names, once, and there is no other.
+// allowedBy takes a decision that allows. If it names a request, it uses that one's grant; if it names none, its operation must not
+// have spent one.
 func (c *completeness) allowedBy(e *Entry, d *decision) {
 	named := d.Approval
 	if named == "" {
@@ -425,7 +426,7 @@ func (c *completeness) allowedBy(e *Entry, d *decision) {
 	}
 }
 
-// subject is what d is about; of a card a decision says nothing.
+// subject returns what d is about. A decision says nothing of a card, so that is like's.
 func (d *decision) subject(like *subject) subject {
 	var who party
 	if d.Principal != nil {
@@ -434,7 +435,7 @@ func (d *decision) subject(like *subject) subject {
 	return subject{d.Digest, d.Resource, who.key(), cmp.Or(d.RulesDigest, d.PolicyDigest), like.card}
 }
 
-// refusedAfter takes a decision of op that refuses: what op had spent let nothing through.
+// refusedAfter notes that op was refused: a grant that it had spent let nothing through.
 func (c *completeness) refusedAfter(op string) {
 	for _, r := range c.spends {
 		if r.spend.op == op && r.spend.why == "" {
@@ -443,7 +444,7 @@ func (c *completeness) refusedAfter(op string) {
 	}
 }
 
-// explain notes what can have kept a decision from being recorded.
+// explain notes why the decisions of the grants that are spent by now may be missing.
 func (c *completeness) explain(why string) {
 	for _, r := range c.spends {
 		if r.spend.why == "" {
@@ -457,8 +458,8 @@ func (c *completeness) settled(r *recordedRequest) {
 	c.spends = slices.DeleteFunc(c.spends, func(x *recordedRequest) bool { return x == r })
 }
 
-// settleSpends ends the wait for the decisions of spent grants, when at says a start, a stop, or the journal's end (""). A
-// spend that a crash or a failure has cut short let nothing through: that is a gap. Any other is a finding.
+// settleSpends ends the wait for the decisions of spent grants, at a start, a stop, or the journal's end (""). A spend that a crash
+// or a failure cut short let nothing through: that is a gap. Any other is a finding, unless its decision may still come.
 func (c *completeness) settleSpends(now time.Time, at step) {
 	for _, r := range c.spends {
 		s := &r.spend
@@ -495,11 +496,7 @@ func (c *completeness) keep(r *recordedRequest) {
 
 // endOf reads how an operation.finished says that it ended.
 func endOf(body []byte) (what step, result string) {
-	_ = scanObject(body, func(name, value []byte) {
-		if string(name) == "result" {
-			result, _ = textValue(value)
-		}
-	})
+	result = textOf(body, "result")
 	switch gate.Result(result) {
 	case gate.Refused, gate.ClientGone, gate.GatewayFailed:
 		return endWithout, result
@@ -508,7 +505,7 @@ func endOf(body []byte) (what step, result string) {
 	}
 }
 
-// inWords is an operation's record, for a finding.
+// inWords describes an operation's record for a finding.
 func inWords(e *Entry, what step) string {
 	switch e.Type {
 	case gate.OperationFinished:

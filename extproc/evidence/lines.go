@@ -11,14 +11,14 @@ import (
 	"github.com/countersign/countersign/extproc/datafile"
 )
 
-// lines reads one segment line by line. It can be asked again after io.EOF, when the file may have grown.
+// lines reads one file line by line. After io.EOF it can be asked again: the file may have grown.
 type lines struct {
 	path   string
 	file   *os.File
-	most   int64 // bytes of the file that are read; 0 is for all, also what is written meanwhile
+	most   int64 // bytes of the file that are read; 0 for all, even what is written meanwhile
 	r      *bufio.Reader
 	part   []byte // what follows the last newline so far
-	offset int64  // where the line that next returns began; after io.EOF, where the next one does
+	offset int64  // where the line that next returned began; after io.EOF, where the next one will
 	end    int64  // where the next line begins
 	number int    // of the line that next returned last, from 1
 }
@@ -36,7 +36,7 @@ func openLinesTo(path string, most int64) (*lines, error) {
 	return l, nil
 }
 
-// from is what is read from offset on.
+// from returns a reader of the file, which stands at offset, up to l.most.
 func (l *lines) from(offset int64) io.Reader {
 	if l.most == 0 {
 		return l.file
@@ -44,8 +44,8 @@ func (l *lines) from(offset int64) io.Reader {
 	return io.LimitReader(l.file, max(0, l.most-offset))
 }
 
-// next returns a line without its newline, good until the next call. io.EOF says that there is no whole line; torn says
-// then how much of one there is.
+// next returns a line without its newline, good until the next call. io.EOF says that there is no further whole line; torn then
+// returns how much of one there is.
 func (l *lines) next() ([]byte, error) {
 	l.offset = l.end
 	if len(l.part) == 0 {
@@ -88,10 +88,10 @@ func (l *lines) wrap(err error) error {
 	return fmt.Errorf("read %s: %w", l.path, err)
 }
 
-// torn is how many bytes of an unfinished line the file ended with.
+// torn returns how many bytes of an unfinished line the file ended with.
 func (l *lines) torn() int { return len(l.part) }
 
-// rewind forgets what was read ahead and goes back to offset, where line number+1 begins.
+// rewind drops what was read ahead and goes to offset, where line number+1 begins.
 func (l *lines) rewind(offset int64, number int) error {
 	if _, err := l.file.Seek(offset, io.SeekStart); err != nil {
 		return fmt.Errorf("read %s: %w", l.path, err)
@@ -104,7 +104,7 @@ func (l *lines) rewind(offset int64, number int) error {
 
 func (l *lines) close() { _ = l.file.Close() }
 
-// lastEntry reads the last record of a segment that is whole. There is none in an empty one.
+// lastEntry reads the last record of a whole segment. An empty segment is an error.
 func lastEntry(s segment) (Entry, error) {
 	f, err := datafile.Open(s.path)
 	if err != nil {

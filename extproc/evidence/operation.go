@@ -13,17 +13,17 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// The clock of the gateway may have stepped in between, by no more than this; an operation is decided on within an hour, too.
-// Records that a greater step has put elsewhere are in the journal all the same: [Records] reads all of it.
+// An operation's first record is looked for from idBefore before its id was made to idAfter after. Operations are decided within an
+// hour, and the gateway's clock may step by an hour; after a greater step only [Records] finds the records.
 const (
 	idBefore = time.Hour
 	idAfter  = time.Hour
 )
 
-// Operation reads the records of one operation, oldest first and no more than limit, and not the whole journal for it. The
-// id says when it was made ([gate.NewID]): reading begins with the segment of then. It ends when the operation has and
-// nothing more of it has come for as long as quiet: a request for approval can outlive the operation that opened it. An id
-// that no gateway made has no records.
+// Operation reads the records of one operation, oldest first and at most limit, without reading the whole journal. The id says when
+// it was made ([gate.NewID]), and reading begins with the segment of that time. It stops when the operation has ended and no record
+// of it has come for quiet: a request for approval can outlive the operation that opened it. An id that no gateway made has no
+// records.
 func Operation(ctx context.Context, dir, op string, quiet time.Duration, limit int) ([]Entry, error) {
 	made, ok := timeOfID(op)
 	if !ok {
@@ -65,7 +65,7 @@ func Operation(ctx context.Context, dir, op string, quiet time.Duration, limit i
 	return list, nil
 }
 
-// segmentOf is the first record of the first segment that holds what was written at t or later.
+// segmentOf returns the first record number of the segment that was being written at t.
 func segmentOf(dir string, t time.Time) (uint64, error) {
 	list, err := segments(dir)
 	if err != nil {
@@ -73,7 +73,7 @@ func segmentOf(dir string, t time.Time) (uint64, error) {
 	}
 	from := uint64(1)
 	for i, s := range list {
-		if i > 0 { // an only segment need not be opened
+		if i > 0 { // the first need not be opened
 			began, err := beginning(s)
 			if err != nil {
 				return 0, err
@@ -87,7 +87,7 @@ func segmentOf(dir string, t time.Time) (uint64, error) {
 	return from, nil
 }
 
-// beginning is when a segment's first record was written; now, where it has none yet.
+// beginning returns when a segment's first record was written; now, if it has none yet.
 func beginning(s segment) (time.Time, error) {
 	l, err := openLines(s.path)
 	if err != nil {
@@ -108,7 +108,7 @@ func beginning(s segment) (time.Time, error) {
 	return e.Time, nil
 }
 
-// timeOfID is when a UUID of version 7 was made.
+// timeOfID returns when a UUID of version 7 was made.
 func timeOfID(id string) (time.Time, bool) {
 	digits := strings.ReplaceAll(id, "-", "")
 	if len(id) != 36 || len(digits) != 32 || digits[12] != '7' {

@@ -5,23 +5,19 @@ import (
 	"time"
 )
 
-// pace says how many callers one sync is worth waiting for. A sync takes 150 µs of processor time whatever it is for, and
-// those who are answered together come back together: where records come fast, waiting for a few of them is what costs
-// least, also for them. Where they come slowly it would only be waiting.
+// pace decides for how many callers a sync waits. A sync takes 150 µs of processor time however many share it, and callers that are
+// answered together come back together. So when records come fast, waiting for a few of them is cheapest for everybody; when they
+// come slowly it would only delay them.
 type pace struct {
 	rate    float64 // Appends a second
 	callers int     // at once, of late
 	last    time.Time
 }
 
-// How far ahead a pace looks, and so how long an Append is kept waiting for others at most; and over what time it
-// averages.
 const (
-	paceAhead = 2 * time.Millisecond
-	paceOver  = 20 * time.Millisecond
-
-	// paceFrom is the least that is waited for: at 1,000 a second nobody is waited for.
-	paceFrom = 3
+	paceAhead = 2 * time.Millisecond  // how far pace looks ahead, and so how long an Append waits for others at most
+	paceOver  = 20 * time.Millisecond // over what time it averages
+	paceFrom  = 3                     // fewer are not worth waiting for; so at 1,000 a second nobody waits
 )
 
 // committed takes note of a commit at now for n callers, while more wait already.
@@ -36,8 +32,8 @@ func (p *pace) committed(now time.Time, n, more int) {
 	p.rate += (float64(n)/since.Seconds() - p.rate) * weight
 }
 
-// want is how many to wait for: half of those who ask at once, so that the other half can work meanwhile, and no more
-// than are to come in time.
+// want returns how many callers to wait for: half of those who ask at once, so that the other half can work meanwhile, and no more
+// than will come in time. 0 is for nobody.
 func (p *pace) want() int {
 	n := min(p.callers/2, int(math.Round(p.rate*paceAhead.Seconds())))
 	if n < paceFrom {

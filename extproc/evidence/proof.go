@@ -10,16 +10,15 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// Proof shows that one record is in the journal that a checkpoint was signed over, to someone who has neither the
-// journal nor any other record: RFC 6962, section 2.1.1.
+// Proof shows that a checkpoint covers a record, to someone who has no other record: RFC 6962, section 2.1.1.
 type Proof struct {
 	Line       string      `json:"line"`       // the record as it stands in the journal
 	Checkpoint string      `json:"checkpoint"` // signed note
 	Hashes     []tlog.Hash `json:"hashes"`     // audit path from the record to the root, leaf first
 }
 
-// Prove makes a proof for record seq from the last checkpoint in dir, which must cover it. It reads the journal up to
-// the checkpoint once and keeps only the hashes that the proof needs.
+// Prove makes a proof that the last checkpoint in dir covers record seq. It reads the journal once, up to the checkpoint, and keeps
+// only the hashes that the proof needs.
 func Prove(dir string, keys note.Verifiers, seq uint64) (Proof, error) {
 	last, _, _, err := lastLine(checkpointsFile(dir))
 	if err != nil {
@@ -76,7 +75,7 @@ func collect(dir string, c Checkpoint, seq uint64, wanted []int64) (string, []tl
 		if e.Seq == seq {
 			line = string(e.Line)
 		}
-		// The hashes that a leaf completes: its own, and those of the subtrees that end with it.
+		// A leaf adds its own hash to the tree, and those of the subtrees that end with it.
 		stored := []tlog.Hash{tlog.RecordHash(e.Line)}
 		edge := t.edge
 		for n := t.n; n&1 == 1; n >>= 1 {
@@ -97,7 +96,7 @@ func collect(dir string, c Checkpoint, seq uint64, wanted []int64) (string, []tl
 	return line, hashes, nil
 }
 
-// VerifyProof checks a proof with nothing but the public key, and returns the record it is for.
+// VerifyProof checks a proof with the public keys, and returns the record that it is for.
 func VerifyProof(p Proof, keys note.Verifiers) (Entry, error) {
 	c, err := openCheckpoint([]byte(p.Checkpoint), keys)
 	if err != nil {

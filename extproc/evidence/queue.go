@@ -19,8 +19,8 @@ type entry struct {
 	op   string
 	outcome
 
-	waits   bool         // an Append waits for it, or a Begin is going to
-	patient bool         // it is a Begin's, and hurries nobody
+	waits   bool         // an Append waits for it, or a Begin's caller will
+	patient bool         // it is a Begin's: it does not wake the writer
 	state   atomic.Int32 // waiting, then answered or abandoned
 	done    chan struct{}
 	receipt gate.Receipt
@@ -35,9 +35,9 @@ const (
 
 var entries = sync.Pool{New: func() any { return &entry{done: make(chan struct{}, 1)} }}
 
-// encode makes an entry of r. It runs in the caller's goroutine: the writer only adds what depends on the place.
+// encode makes an entry of r. It runs in the caller's goroutine; the writer only adds what depends on the record's place.
 //
-// The body must be canonical. One that is not could not be told from an edited one later, so it never gets in.
+// It refuses a body that is not canonical, because nobody could tell it from an edited one later.
 func encode(node string, r *gate.Record) (*entry, error) {
 	if !isType(r.Type) {
 		return nil, fmt.Errorf("record %q: not a type of record", r.Type)
@@ -99,7 +99,7 @@ func (e *entry) free() {
 	}
 }
 
-// answer tells the caller how it went, and reports whether there was one to tell. The entry is the caller's after that.
+// answer gives the caller its result, and reports false if the caller has left. The entry is not the writer's after that.
 func (e *entry) answer(r gate.Receipt, err error) bool {
 	if !e.waits {
 		e.free()
@@ -130,11 +130,11 @@ type queue struct {
 	bound  *time.Timer   // of linger
 }
 
-// postDelay is how long an entry that nobody waits for may wait for one that somebody does, and go to the disk with it. A
-// sync of its own would make the next Append wait for two: with 16 connections that halved what the gateway decides.
+// postDelay is how long an entry that nobody waits for may wait for an Append, to share its sync. A sync of its own would make the
+// next Append wait for two: with 16 connections that halved what the gateway decides.
 const postDelay = 20 * time.Millisecond
 
-// maxBatch bounds what waits, and so what one write and one sync take on, in bytes.
+// maxBatch bounds how many bytes wait, and so how many one write and one sync take.
 const maxBatch = 8 << 20
 
 func (q *queue) init(size int) {
@@ -194,8 +194,8 @@ func (q *queue) nudge() {
 	}
 }
 
-// gather lets other goroutines run for as long as that brings more entries: those that were answered a moment ago are
-// about to come back, and each that makes it saves a sync. It brought 16 writers from 8 to 14 records a sync.
+// gather lets other goroutines run for as long as that brings more entries: callers that were answered a moment ago are about to
+// come back, and each that comes in time saves a sync. With it 16 writers put 14 records into a sync, and without 8.
 func (q *queue) gather() {
 	for before := 0; ; {
 		q.mu.Lock()
@@ -209,8 +209,8 @@ func (q *queue) gather() {
 	}
 }
 
-// linger waits until want callers wait for the disk, at most for as long as bound says, and reports whether it waited.
-// Entries that nobody waits for are not waited with, and a queue that is full or closed is not waited for.
+// linger waits until want callers wait for the disk, or bound is over, and reports whether it waited. It does not wait if no caller
+// does, or if the queue is full or closed.
 func (q *queue) linger(want int, bound time.Duration) bool {
 	q.mu.Lock()
 	if q.waits == 0 || q.waits >= want || q.closed || q.full() {
@@ -218,7 +218,7 @@ func (q *queue) linger(want int, bound time.Duration) bool {
 		return false
 	}
 	select {
-	case <-q.wake: // it told of what is in the list by now
+	case <-q.wake: // of an entry that is in the list by now
 	default:
 	}
 	q.want = want
@@ -232,15 +232,15 @@ func (q *queue) linger(want int, bound time.Duration) bool {
 	return true
 }
 
-// callers is how many Appends wait.
+// callers returns how many Appends wait.
 func (q *queue) callers() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.waits
 }
 
-// take returns all that is in the queue, how many callers wait for it, and whether more can come. The list is the caller's
-// until it calls take again.
+// take removes and returns all entries, and says how many callers wait for them and whether more can come. list is good until the
+// next take.
 func (q *queue) take() (list []*entry, callers int, more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

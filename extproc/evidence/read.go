@@ -21,20 +21,21 @@ type Filter struct {
 	Op    string
 	From  uint64 // seq
 
-	// What agents and approvers are told. Each chooses the records that name it, and all other records of their operations.
+	// What agents and approvers are told of an operation. Each chooses the records that name it, and all other records of the same
+	// operations.
 	Request  string // an HTTP request's id
 	Approval string // a request for approval's id
 	Trace    string // a trace id: the agent's own, or the one that [TraceID] makes
 }
 
-// Records reads the records of a journal that f chooses, oldest first. It checks the chain on its way and ends with an
-// error where that breaks; signatures are [Verify]'s.
+// Records reads the records of a journal that f chooses, oldest first. It checks the chain, and ends with an error if that is
+// broken. It does not check signatures; [Verify] does.
 func Records(ctx context.Context, dir string, f Filter) iter.Seq2[Entry, error] {
 	return chosen(ctx, dir, f, func() bool { return false })
 }
 
-// Follow is Records that waits for more at the end, until ctx ends. It looks at the files several times a second, so
-// it works beside a running gateway; a record that it shows before the gateway has synced it may yet be taken back.
+// Follow is Records that waits for more at the end, until ctx ends. It looks at the files several times a second, so it works
+// beside a running gateway. It may show a record that the gateway has not synced yet, and then takes back.
 func Follow(ctx context.Context, dir string, f Filter) iter.Seq2[Entry, error] {
 	return chosen(ctx, dir, f, func() bool {
 		poll := time.NewTimer(200 * time.Millisecond)
@@ -48,11 +49,11 @@ func Follow(ctx context.Context, dir string, f Filter) iter.Seq2[Entry, error] {
 	})
 }
 
-// chosen reads the records that f chooses until there are no more and more says that there will be none.
+// chosen reads the records that f chooses. At the end it calls more, which waits and says whether to read on.
 func chosen(ctx context.Context, dir string, f Filter, more func() bool) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		c := chooser{Filter: f, operations: map[string]bool{}}
-		if c.names() { // an operation's first records need not be those that name what is looked for
+		if c.names() { // a first pass, because an operation's first records need not name what is looked for
 			for e, err := range read(ctx, dir, 1, func() bool { return false }) {
 				if err != nil {
 					yield(Entry{}, err)
@@ -99,13 +100,13 @@ func read(ctx context.Context, dir string, from uint64, more func() bool) iter.S
 // chooser is a filter and what it has found.
 type chooser struct {
 	Filter
-	operations map[string]bool // that a record has named what is looked for
+	operations map[string]bool // that have a record which names what is looked for
 }
 
-// names reports whether f looks for what records name in their bodies.
+// names reports whether f looks for something that records name in their bodies.
 func (f *Filter) names() bool { return f.Request != "" || f.Approval != "" || f.Trace != "" }
 
-// note remembers the operation of a record that names what is looked for, and reports whether it does.
+// note reports whether a record names what is looked for, and if so remembers its operation.
 func (c *chooser) note(e *Entry) bool {
 	left := map[string]string{"request_id": c.Request, "approval": c.Approval, "trace_id": c.Trace}
 	if c.Trace != "" && e.Op != "" && TraceID(e.Op) == c.Trace {
@@ -140,7 +141,7 @@ func (c *chooser) match(e *Entry) bool {
 	})
 }
 
-// TraceID is the trace id of an operation whose agent sent none, in hex.
+// TraceID returns the trace id, in hex, of an operation whose agent sent none.
 func TraceID(op string) string {
 	sum := sha256.Sum256([]byte("countersign trace\n" + op))
 	return hex.EncodeToString(sum[:16])
@@ -151,15 +152,15 @@ func TraceID(op string) string {
 type Reader struct {
 	dir   string
 	due   uint64        // the record that Next returns next
-	limit func() uint64 // nil: all that is in the files
-	safe  uint64        // what limit said before the last read from the file
-	prev  string        // hash of the record before; empty when it is not known
+	limit func() uint64 // nil for all that is in the files
+	safe  uint64        // what limit returned last
+	prev  string        // hash of the record before; empty if it is not known
 	lines *lines
 	first uint64 // of the segment that lines reads
 }
 
-// NewReader reads from record from on. limit, if any, says the last record that may be read: a [Journal.Durable], for
-// a reader that must not see what may still be undone.
+// NewReader returns a reader that begins with record from. limit returns the last record that may be read, and may be nil. A reader
+// that must not see what may still be undone uses [Journal.Durable].
 func NewReader(dir string, from uint64, limit func() uint64) *Reader {
 	return &Reader{dir: dir, due: max(from, 1), limit: limit}
 }
@@ -172,14 +173,14 @@ func (r *Reader) Close() {
 	}
 }
 
-// Skip goes on to record seq without looking at those before it.
+// Skip makes seq the next record, without checking those before it.
 func (r *Reader) Skip(seq uint64) {
 	if seq > r.due {
 		r.due, r.prev = seq, ""
 	}
 }
 
-// Next returns the next record, or io.EOF when there is none yet. Any other error stays.
+// Next returns the next record, or io.EOF if there is none yet. Any other error will come again.
 func (r *Reader) Next() (Entry, error) {
 	for {
 		if r.limit != nil && r.due > r.safe {
@@ -229,7 +230,7 @@ func (r *Reader) entry(line []byte) (Entry, error) {
 	return e, nil
 }
 
-// forget drops what was read ahead: it may have been undone and written anew since.
+// forget drops what was read ahead, which may have been undone and written anew since.
 func (r *Reader) forget() error {
 	if r.lines == nil {
 		return nil
@@ -237,7 +238,7 @@ func (r *Reader) forget() error {
 	return r.lines.rewind(r.lines.end, r.lines.number)
 }
 
-// open opens the segment that has the record due.
+// open opens the segment that holds record r.due.
 func (r *Reader) open() error {
 	list, err := segments(r.dir)
 	if err != nil {
@@ -263,9 +264,9 @@ func (r *Reader) open() error {
 	return nil
 }
 
-// advance goes to the next segment where the present one has ended and there is one; else it says io.EOF.
+// advance goes to the next segment if the present one has ended and there is one; else it returns io.EOF.
 func (r *Reader) advance() error {
-	ended := r.first + uint64(r.lines.number) // what the next segment is named after, if this one is complete
+	ended := r.first + uint64(r.lines.number) // the first record of the next segment, if this one is complete
 	list, err := segments(r.dir)
 	if err != nil {
 		return err

@@ -37,13 +37,13 @@ type recovered struct {
 	unsigned []stretch // what no checkpoint covers
 }
 
-// stretch is a part of a segment that holds whole records.
+// stretch is a part of a segment. It consists of whole records.
 type stretch struct {
 	path     string
 	from, to int64
 }
 
-// isFresh reports whether there is nothing yet that a key was used for.
+// isFresh reports whether no key has been used yet: there are no records and no checkpoints.
 func isFresh(dir string) (bool, error) {
 	list, err := segments(dir)
 	if err != nil {
@@ -68,9 +68,9 @@ func isFresh(dir string) (bool, error) {
 	return info.Size() == 0, nil
 }
 
-// recoverJournal finds where the journal ends. Only when all it finds can be explained does it change anything: it cuts
-// torn tails, and writes again what no checkpoint covers. The latter because a kernel whose fsync failed may show bytes
-// that the disk does not have; the last run refused those records, and this one must not build on them.
+// recoverJournal finds where the journal ends. If it can explain all that it finds, it cuts a torn tail off and writes again what
+// no checkpoint covers: after a failed fsync the kernel may show bytes that the disk does not have, and this run must not chain
+// records to those.
 func recoverJournal(ctx context.Context, opts Options, keys *keyRing, fresh bool) (_ *recovered, err error) {
 	r := &recovered{open: map[uint64]string{}}
 	defer func() {
@@ -109,7 +109,7 @@ func (r *recovered) closeFiles() {
 	}
 }
 
-// complete holds what was found against the last checkpoint, which covers only what had been durable.
+// complete checks that the last checkpoint covers no more than was found: it covers only what was durable.
 func (r *recovered) complete(dir string) error {
 	if r.chain.seq < r.last.Size {
 		return fmt.Errorf("the journal in %s ends with record %d, and its last checkpoint was signed over %d records: durable records were lost or removed; put them back, or keep this data directory for an inquiry and start with an empty one", dir, r.chain.seq, r.last.Size)
@@ -117,8 +117,7 @@ func (r *recovered) complete(dir string) error {
 	return nil
 }
 
-// openCheckpoints reads the last checkpoint. A new journal begins with one over no records, so that a journal without
-// any has lost them.
+// openCheckpoints reads the last checkpoint. A journal begins with one over no records, so one without any has lost them.
 func (r *recovered) openCheckpoints(opts Options, keys *keyRing, fresh bool) error {
 	path := checkpointsFile(opts.Dir)
 	if _, err := os.Lstat(path); err != nil && (!fresh || !errors.Is(err, fs.ErrNotExist)) {
@@ -179,7 +178,7 @@ func (r *recovered) beginCheckpoints(opts Options, keys *keyRing) error {
 	return nil
 }
 
-// lastLine is the last whole line of a file, where it ends and how long the file is.
+// lastLine returns the last whole line of a file, where it ends, and how long the file is.
 func lastLine(path string) (line []byte, end, size int64, err error) {
 	f, err := datafile.Open(path)
 	if err != nil {
@@ -203,8 +202,8 @@ func lastLine(path string) (line []byte, end, size int64, err error) {
 	return tail[bytes.LastIndexByte(tail[:last], '\n')+1 : last], from + int64(last) + 1, size, nil
 }
 
-// scan reads from the first segment that can matter: the last one, the first that no checkpoint covers, and the one
-// with the oldest decision that had no outcome.
+// scan reads from the first segment that can matter: the last one, the first that no checkpoint covers, or the one with the oldest
+// decision that had no outcome, whichever is first.
 func (r *recovered) scan(ctx context.Context, opts Options, list []segment) error {
 	begin := 0
 	if s, ok := loadResume(opts.Dir, r.last); ok {
@@ -219,7 +218,7 @@ func (r *recovered) scan(ctx context.Context, opts Options, list []segment) erro
 	} else if r.last.Size > 0 {
 		opts.Log.Warn("reading the whole journal", "dir", opts.Dir, "segments", len(list))
 	}
-	for i, s := range list[:begin] { // these are not read, and all of them must be there
+	for i, s := range list[:begin] { // of these only the last record is read, to see that none is missing
 		before, err := lastEntry(s)
 		if err != nil {
 			return err
@@ -318,8 +317,8 @@ func (r *recovered) add(e *Entry) error {
 	return nil
 }
 
-// hasLaterRecord reports whether anything from offset on is a whole record with a number above seq. Then the line at
-// offset is not the end of an unfinished write, and cutting there would drop evidence.
+// hasLaterRecord reports whether anything from offset on is a whole record with a number above seq. Then no crash has left the line
+// at offset, and cutting there would drop evidence.
 func hasLaterRecord(ctx context.Context, path string, offset int64, seq uint64) bool {
 	l, err := openLines(path)
 	if err != nil {
@@ -341,10 +340,10 @@ func hasLaterRecord(ctx context.Context, path string, offset int64, seq uint64) 
 			return true
 		}
 	}
-	return true // nobody waits for what could be cut
+	return true // ctx has ended: cut nothing
 }
 
-// cut notes what follows the last whole record; repair takes it off.
+// cut notes what follows the last whole record; repair cuts it off.
 func (r *recovered) cut(path string) error {
 	f, err := datafile.Open(path)
 	if err != nil {

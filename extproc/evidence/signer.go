@@ -17,13 +17,13 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// snapshot is what a checkpoint says, and where the next start may begin to read.
+// snapshot is what a checkpoint is signed over, and where the next start may begin to read.
 type snapshot struct {
 	tree tree
-	open uint64 // seq of the oldest decision that has no outcome; 0 when all have one
+	open uint64 // seq of the oldest decision that has no outcome; 0 if all have one
 }
 
-// signing is the checkpoints file. It has a goroutine of its own, so that no operation waits for a signature's sync.
+// signing is the checkpoints file. A goroutine of its own writes it, so that no operation waits for a signature's sync.
 type signing struct {
 	mu     sync.Mutex
 	file   datafile.File
@@ -73,13 +73,13 @@ func (j *Journal) runSigner() {
 		case <-tick.C:
 			_ = j.Checkpoint()
 			if j.refused.Load() != nil {
-				j.queue.nudge() // try the disk, even if nothing else is asked of it
+				j.queue.nudge() // has the writer try the disk again, even if no record comes
 			}
 		}
 	}
 }
 
-// signPending signs the ends of segments. One that fails is covered by the next checkpoint.
+// signPending signs the ends of segments. If one fails, the next checkpoint covers it.
 func (j *Journal) signPending() {
 	j.mu.Lock()
 	pending := j.pending
@@ -90,8 +90,7 @@ func (j *Journal) signPending() {
 	}
 }
 
-// sign adds a checkpoint to the file, durably. A failure raises an alarm; the records that the checkpoint would have
-// covered stay in the journal and the next checkpoint covers them.
+// sign adds a checkpoint to the file, durably. A failure raises an alarm; the next checkpoint covers the same records.
 func (j *Journal) sign(s snapshot) error {
 	j.signing.mu.Lock()
 	defer j.signing.mu.Unlock()
@@ -141,8 +140,8 @@ func (j *Journal) addCheckpointLocked(c Checkpoint) error {
 	return nil
 }
 
-// resumeName is a file that spares a start the reading of the whole journal. It is not believed: the tree in it must
-// have the root that the last checkpoint signed. Without it, or with a bad one, the start reads all.
+// resumeName is a file that spares a start reading the whole journal. It is not trusted: its tree must have the root that the last
+// checkpoint signed. Without a good one the start reads everything.
 const resumeName = "resume.json"
 
 func resumeOf(s snapshot) []byte {

@@ -7,7 +7,7 @@ import (
 )
 
 // tree is the right edge of the Merkle tree over all lines (RFC 6962, section 2.1): the roots of its complete subtrees,
-// largest first. That is all it takes to add a leaf and to know the root, and it is at most 64 hashes.
+// largest first. These at most 64 hashes are enough to add a leaf and to know the root.
 type tree struct {
 	n    int64
 	edge []tlog.Hash

@@ -20,10 +20,10 @@ import (
 // VerifyOptions says what to verify and against what. Dir is required.
 type VerifyOptions struct {
 	Dir  string   // <data>/journal
-	Keys []string // verifier keys of the checkpoints; none means <data>/keys/evidence.pub, which proves less: it lies beside the journal
+	Keys []string // verifier keys of the checkpoints; none means <data>/keys/evidence.pub, which proves less, because it lies beside the journal
 
-	// Checkpoint is a signed checkpoint that was seen elsewhere, at the collector say, or a copy of a checkpoints file. A
-	// journal that was rolled back or written anew contradicts it. Nil is for none; one that is empty is an error.
+	// Checkpoint is a signed checkpoint that was seen elsewhere, such as at the collector, or a copy of a checkpoints file. A
+	// journal that was rolled back or written anew contradicts it. Nil is for none; an empty one is an error.
 	Checkpoint []byte
 
 	// MaxUncovered is the longest time that the records after the last checkpoint may span. A gateway signs every few
@@ -41,20 +41,20 @@ type Report struct {
 
 	Covered    uint64 // records that a checkpoint covers
 	Uncovered  uint64 // records after the last checkpoint: chained, and not signed yet
-	InProgress int    // bytes of a last line that has no end yet: a gateway is writing, or was cut off
+	InProgress int    // bytes of a last line that does not end: a gateway is writing it, or crashed
 
 	Completeness
 	Failure *Failure // the first place where the journal is not what it should be; nil when there is none
 }
 
-// Passed reports whether the journal is whole. Findings of completeness are not part of that.
+// Passed reports whether the journal is whole. It ignores the findings of Completeness.
 func (r *Report) Passed() bool { return r.Failure == nil }
 
 // Failure is where a journal fails.
 type Failure struct {
 	File   string
-	Line   int    // from 1; 0 where it is about no line
-	Seq    uint64 // the first bad record, or the first of a range in which there is one; 0 where it is about none
+	Line   int    // from 1; 0 if it is about no line
+	Seq    uint64 // the first bad record, or the first of a range in which there is one; 0 if it is about none
 	Reason string
 }
 
@@ -74,9 +74,9 @@ func (f *Failure) Error() string {
 	return b.String()
 }
 
-// Verify reads a whole journal and holds every line and every checkpoint against the rest. It needs the files and a
-// public key, and works beside a running gateway: what is written after it has begun it does not look at. An error means that it
-// could not be done; what is wrong with the journal is in the report.
+// Verify reads a whole journal and checks every line and every checkpoint. It needs the files and a public key. It works beside a
+// running gateway, because it does not look at what is written after it began. An error says that it could not be done; what is
+// wrong with the journal is in the report.
 func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
 	keys, err := verifyKeys(opts)
 	if err != nil {
@@ -108,18 +108,21 @@ func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
 	return v.report, nil
 }
 
-// listWritten lists the segments as long as they are now. The checkpoints must have been opened before: they cover only what had
-// been written by then, so that a segment that is begun meanwhile is none that they need.
+// listWritten lists the segments with their sizes of now. Open the checkpoints before: then these segments have all that the
+// checkpoints cover.
 func listWritten(dir string) ([]segment, error) {
 	list, err := segments(dir)
+	if err != nil {
+		return nil, err
+	}
 	for i := range list {
-		info, statErr := os.Lstat(list[i].path)
-		if statErr != nil {
-			return nil, fmt.Errorf("list the journal: %w", statErr)
+		info, err := os.Lstat(list[i].path)
+		if err != nil {
+			return nil, fmt.Errorf("list the journal: %w", err)
 		}
 		list[i].size = info.Size()
 	}
-	return list, err
+	return list, nil
 }
 
 func verifyKeys(opts VerifyOptions) (note.Verifiers, error) {
@@ -160,7 +163,7 @@ func (v *verification) fail(file string, line int, seq uint64, reason string) {
 	}
 }
 
-// reach holds the checkpoints that were signed over seq records against the tree of as many lines.
+// reach checks the checkpoints over seq records, once the tree has that many lines.
 func (v *verification) reach(seq uint64) {
 	for c := v.checkpoints.next(); c != nil && c.Size == seq; c = v.checkpoints.next() {
 		if v.tree.root() != c.Root {
@@ -248,8 +251,8 @@ func (v *verification) chained(e *Entry, at location, l *lines, later []segment)
 	return nil
 }
 
-// blame says which of two records that do not belong together is the bad one. When the record after them was written
-// after e as it stands, e is good and the one before it was changed, unless a checkpoint covers that.
+// blame says which of two records that do not fit together is the bad one. If the record after e fits e, then e is good and the one
+// before it was changed, unless a checkpoint covers that one.
 func (v *verification) blame(e *Entry, at location, l *lines, later []segment) error {
 	next, err := l.next()
 	if errors.Is(err, io.EOF) && len(later) > 0 {
@@ -270,15 +273,7 @@ func (v *verification) blame(e *Entry, at location, l *lines, later []segment) e
 	return nil
 }
 
-func isClockAlarm(e *Entry) bool {
-	found := false
-	if e.Type == gate.Alarm {
-		_ = scanObject(e.Body, func(name, value []byte) {
-			found = found || string(name) == "kind" && string(value) == `"`+AlarmClock+`"`
-		})
-	}
-	return found
-}
+func isClockAlarm(e *Entry) bool { return e.Type == gate.Alarm && textOf(e.Body, "kind") == AlarmClock }
 
 func (v *verification) accept(e Entry, at location) {
 	if e.Seq == 1 {

@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -20,22 +19,22 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 )
 
-// writer is the one goroutine that writes segments. One write and one sync serve all who wait.
+// writer belongs to the one goroutine that writes segments. One write and one sync serve all who wait.
 type writer struct {
 	journal *Journal
 	file    datafile.File // the last segment; nil before the first
 	held    held          // file
 	size    int64
-	rolling bool // the next segment may be in the directory by now: nothing more goes into this one
+	rolling bool // nothing more goes into this segment: the next one may be in the directory already
 	pace    pace
 
 	buf     []byte
 	placed  []place
 	refusal refusal
-	lost    map[uint64]string // allowed operations whose outcome no caller will record: decision's seq -> why
+	lost    map[uint64]string // allowed operations whose outcome no caller will record, by seq of the decision: why
 }
 
-// place is where one entry of the batch stands.
+// place is where an entry of the batch stands in the journal.
 type place struct {
 	entry *entry
 	seq   uint64
@@ -71,21 +70,21 @@ func (w *writer) run() {
 	}
 }
 
-// mustCommit commits; whoever waits is told how it went, and Err says it to the rest. After a panic nobody knows what is in the
-// file and what in memory, as after a failed sync.
+// mustCommit commits, and fails the journal after a panic: nobody knows then what is in the file and what in memory, as after a
+// failed sync.
 func (w *writer) mustCommit(batch []*entry) {
 	published := w.journal.durable.Load()
 	defer guard.Catch("the journal's writer", func(p guard.Panic) {
 		err := w.journal.fail(errors.New("the writer panicked: " + p.Value))
-		if w.journal.durable.Load() == published { // or they have been answered
+		if w.journal.durable.Load() == published { // otherwise they have been answered
 			w.answerAll(batch, err)
 		}
 	})
 	_ = w.commit(batch)
 }
 
-// commit makes batch durable and answers those who wait for it. With an error nothing of it is in the journal, unless
-// the journal has failed.
+// commit makes batch durable and answers those who wait for it. After an error nothing of it is in the journal, unless the journal
+// has failed.
 func (w *writer) commit(batch []*entry) error {
 	j := w.journal
 	if err := j.failed.Load(); err != nil {
@@ -119,7 +118,7 @@ func (w *writer) commit(batch []*entry) error {
 	return nil
 }
 
-// owed are the records that the journal itself has to add before others.
+// owed returns the records that the journal itself has to add before others.
 func (w *writer) owed() []*entry {
 	j := w.journal
 	var list []*entry
@@ -152,8 +151,8 @@ func (j *Journal) unknown(decided []uint64, reason string) []*entry {
 	return list
 }
 
-// lay writes the lines of a batch into w.buf and returns where the chain stands after it. The chain itself is moved
-// only when the batch is durable. All of a batch have one time: when it was put in order.
+// lay writes the lines of a batch into w.buf and returns where the chain stands after it. The journal's chain moves only when the
+// batch is durable. All records of a batch have one time.
 func (w *writer) lay(batch []*entry) (next chain, stepped string) {
 	j := w.journal
 	w.buf, w.placed = w.buf[:0], w.placed[:0]
@@ -185,8 +184,8 @@ func (w *writer) place(next *chain, now time.Time, e *entry) {
 	w.placed = append(w.placed, place{entry: e, seq: next.seq, hash: next.hash})
 }
 
-// write puts w.buf behind the last durable byte of a file that is still in its place, and syncs it. After an error the file
-// is again as long as it was, and that is durable; or the journal has failed.
+// write writes w.buf after the last durable byte and syncs it. After an error the file is as long as it was before, durably, or the
+// journal has failed.
 func (w *writer) write() error {
 	j := w.journal
 	if w.rolling || w.file == nil || w.size > 0 && w.size+int64(len(w.buf)) > j.opts.SegmentBytes {
@@ -206,8 +205,8 @@ func (w *writer) write() error {
 		return w.undo(fmt.Errorf("write the journal: %w", err))
 	}
 	if err := w.file.Sync(); err != nil {
-		// What the disk has is not known, and a second sync could answer "done" for pages the kernel has given up. What
-		// was refused should not be found, so the tail goes where that still works; nothing relies on it.
+		// Nobody knows what the disk has, and a second sync could succeed although the kernel has dropped the pages. The callers
+		// refuse, so the tail is cut off if that still works; nothing relies on it.
 		_ = w.file.Truncate(w.size)
 		return j.fail(fmt.Errorf("sync the journal: %w", err))
 	}
@@ -218,7 +217,7 @@ func (w *writer) write() error {
 	return nil
 }
 
-// inPlace wants the segment where it was made, with size bytes. One that somebody else touched cannot be gone on with.
+// inPlace checks that the segment is in its place and has size bytes. If somebody else has changed it, the journal fails.
 func (w *writer) inPlace(size int64) error {
 	err := w.held.check(size)
 	if errors.Is(err, errNotOurs) {
@@ -227,7 +226,7 @@ func (w *writer) inPlace(size int64) error {
 	return err
 }
 
-// undo takes back a write that failed, whatever part of it is in the file: also all of it.
+// undo takes back a write that failed, whatever part of it is in the file.
 func (w *writer) undo(cause error) error {
 	if err := w.file.Truncate(w.size); err != nil {
 		return w.journal.fail(fmt.Errorf("undo a failed write (%w): %w", cause, err))
@@ -253,7 +252,7 @@ func (w *writer) roll() error {
 	if err := j.opts.FS.SyncDir(j.opts.Dir); err != nil {
 		_ = f.Close()
 		if opening := (*fs.PathError)(nil); errors.As(err, &opening) && opening.Op == "open" {
-			return fmt.Errorf("open the journal's directory: %w", err) // out of descriptors, say: nothing was synced yet
+			return fmt.Errorf("open the journal's directory: %w", err) // no sync was tried, so this can pass
 		}
 		return j.fail(fmt.Errorf("sync the journal's directory: %w", err))
 	}
@@ -275,7 +274,7 @@ func (w *writer) roll() error {
 	return nil
 }
 
-// publish moves the journal's end and answers.
+// publish moves the journal's end and answers those who wait.
 func (w *writer) publish(next chain) {
 	j := w.journal
 	j.mu.Lock()
@@ -304,7 +303,7 @@ func (w *writer) publish(next chain) {
 	}
 }
 
-// refuse begins to refuse, or goes on to, because a write failed and was undone.
+// refuse has the journal refuse because a write failed and was undone.
 func (w *writer) refuse(err error) {
 	j := w.journal
 	if w.refusal.err == nil {
@@ -317,7 +316,7 @@ func (w *writer) refuse(err error) {
 	j.refused.Store(&refusing)
 }
 
-// turnAway answers batch that the journal is refusing, and remembers what that leaves undone.
+// turnAway tells batch that the journal refuses, and notes the operations whose outcome is lost by that.
 func (w *writer) turnAway(batch []*entry) error {
 	err := *w.journal.refused.Load()
 	w.refusal.count += len(batch)
@@ -345,6 +344,4 @@ func (w *writer) answerAll(batch []*entry, err error) {
 	}
 }
 
-func sortedKeys(m map[uint64]string) []uint64 {
-	return slices.SortedFunc(maps.Keys(m), cmp.Compare[uint64])
-}
+func sortedKeys(m map[uint64]string) []uint64 { return slices.Sorted(maps.Keys(m)) }
