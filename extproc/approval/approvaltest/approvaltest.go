@@ -1,4 +1,4 @@
-// Package approvaltest holds stores of approvals, and the desk above them, to their contract. [Run] is the whole suite; every
+// Package approvaltest tests stores of approvals, and the desk on top of them, against their contract. [Run] is the whole suite; every
 // store runs it, with its real parts. It is for tests only.
 package approvaltest
 
@@ -18,11 +18,11 @@ import (
 // People is the issuer of the people who approve in these tests.
 const People = "https://people.example"
 
-// Open gives two views of one new store, as two gateways have it; they can be the same value where a store is for one
-// gateway only. What they need is cleaned up with the test.
+// Open returns two views of one new store, as two gateways have them. For a store of one gateway they are the same value. The test
+// cleans up after them.
 type Open func(tb testing.TB) (a, b approval.Store)
 
-// Run holds the stores that open gives to the contract.
+// Run tests the stores that open returns.
 func Run(t *testing.T, open Open) {
 	t.Run("store", func(t *testing.T) { testStore(t, open) })
 	t.Run("rules", func(t *testing.T) { testRules(t, open) })
@@ -83,7 +83,7 @@ func (j *Journal) Fail(err error) {
 	j.fail = err
 }
 
-// Lines are the records so far, those of one type where it is given.
+// Lines returns the records so far: those of one type, or all if kind is "".
 func (j *Journal) Lines(kind string) []Line {
 	j.mu.Lock()
 	defer j.mu.Unlock()

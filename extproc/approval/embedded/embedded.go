@@ -1,25 +1,24 @@
-// Package embedded is the approvals of one gateway, in one file (bbolt) with a log before it.
+// Package embedded keeps the approvals of one gateway, in one file (bbolt) with a log in front of it.
 //
-// A change is durable when it returns: it is one frame of the log, written and synced once, and changes that wait at the same
-// time share it. Every second, and at a stop, what is in the log is folded into the file; a start folds what a crash left. What was
-// changed since the last fold is answered from memory. A commit of bbolt is two syncs and a dozen pages, and an agent would wait
-// for that: with the log a new ask takes half the processor time that it took without, and half as long again through the whole
-// gateway as an allow, in the place of more than twice as long (BenchmarkAsk); cycles of request, approval and spend
-// are 1.5 to 1.8 times as many (BenchmarkCycles).
+// A change is durable when it returns. It is written to the log and synced once, and changes that wait at the same time share the
+// sync. Every second, and at a stop, the log is folded into the file; a start folds what a crash left. Until then changes are
+// answered from memory. A commit of bbolt takes two syncs and a dozen pages, and an agent would wait for it. With the log a new ask
+// takes half the processor time that it took without, and through the whole gateway one and a half times as long as an allow instead
+// of more than twice (BenchmarkAsk); cycles of request, approval and spend are 1.5 to 1.8 times as many (BenchmarkCycles).
 //
-// The files have mode 0600, and the one is locked, so that a second process cannot open it. What is live is also in memory; what
-// is final is kept for a while (Options.Retain) and then forgotten: the journal is the evidence. After a clean stop the
-// file alone is everything and the logs are empty; a copy of a running store needs its logs (FILE-log0, FILE-log1) too. A log that
-// does not go on where the file ends is an error at the start, as is one that is damaged before its end: changes would be
-// missing, and a spend among them could be made again.
+// The files have mode 0600, and the first is locked, so that no other process can open it. Live requests are also in memory. Final
+// ones are kept for a while (Options.Retain) and then forgotten: the journal is the evidence. After a clean stop the file has
+// everything and the logs are empty; a copy of a running store needs its logs (FILE-log0, FILE-log1) too. A log that does not
+// continue the file, or that is damaged before its end, is an error at the start: changes would be missing, and a spend among them
+// could be made again.
 //
-// A write that fails leaves the disk in doubt, so the store takes nothing more until a restart reads it again.
+// After a write that failed nobody knows what is on the disk, so the store takes nothing more until a restart reads it again.
 //
 // # Clock
 //
-// The store's clock never goes back, whatever the machine's does: it runs with the monotonic clock, follows the wall clock
-// where that is ahead (a machine that slept), and is stored with every change, so that a clock set back while the gateway
-// was down extends nothing by more than the time that it was down.
+// The store's clock never goes back, whatever the machine's does. It runs with the monotonic clock, and follows the wall clock if that
+// is ahead (a machine that slept). It is stored with every change, so a clock that is set back while the gateway is down extends
+// nothing by more than the time that it was down.
 package embedded
 
 import (
@@ -203,7 +202,7 @@ func (s *Store) Now() time.Time { return s.clock.now() }
 func (s *Store) Open(
 	ctx context.Context, o approval.Opening, create func(time.Time) (approval.Request, error),
 ) (approval.Request, bool, error) {
-	// Cheap answers first: a thousand identical operations must not render a thousand cards.
+	// Cheap answers first, so that a thousand identical operations do not render a thousand cards.
 	if r, ok, err := s.joinable(o.Digest); ok || err != nil {
 		return s.joined(ctx, r, err)
 	}
@@ -270,7 +269,7 @@ func (s *Store) joined(ctx context.Context, r approval.Request, err error) (appr
 	if r.Due(s.clock.now()) {
 		return r, true, approval.ErrDue
 	}
-	// What is joined must be durable: the state in memory can be a write ahead of the log.
+	// What is joined must be durable, and memory can be a write ahead of the log.
 	got, err := s.Get(ctx, r.ID)
 	if errors.Is(err, approval.ErrNotFound) {
 		if err := s.do(ctx, func(time.Time) error { return errNothing }); !errors.Is(err, errNothing) {
@@ -350,7 +349,7 @@ func (s *Store) Update(
 	return after, err
 }
 
-// latestLocked is the request as the last change left it, durable or about to be. It is the writer's own.
+// latestLocked returns the request as the last change left it, durable or about to be. Only the writer calls it.
 func (s *Store) latestLocked(id string) (approval.Request, error) {
 	if live, ok := s.state.live[id]; ok {
 		return live.Clone(), nil
@@ -389,7 +388,7 @@ func (s *Store) put(r *approval.Request) (*approval.Request, error) {
 	return &kept, nil
 }
 
-// allowed holds a change to the store's part of the rules. Change was told the time that it is held to.
+// allowed checks a change against the rules of [approval.Store]. now is the time that change was given.
 func allowed(before, after *approval.Request, now time.Time) error {
 	switch {
 	case after.ID != before.ID || after.Digest != before.Digest || after.Agent != before.Agent || after.Resource != before.Resource:

@@ -98,7 +98,7 @@ func fold(tx *bolt.Tx, list []*version, turn uint64, clock int64) error {
 	return errors.Join(errs...)
 }
 
-// rotate has what is recent folded, while changes go to the other file of the log. It is the writer's own.
+// rotate begins a fold of what is recent; meanwhile changes go to the other file of the log. Only the writer calls it.
 func (s *Store) rotate() {
 	if s.folding || s.log.size == 0 || s.err() != nil {
 		return

@@ -18,9 +18,9 @@ import (
 // ErrDamaged is a log that no crash leaves.
 var ErrDamaged = errors.New("the log of the approvals file is damaged")
 
-// log is where changes are durable first: frames, one for each batch, one behind the other. It has two files, which take
-// turns: while what is in one is folded into the approvals file, changes go to the other. A file is written over from its
-// beginning when its turn comes, since bytes that are in a file already take the least time to sync.
+// log is where changes become durable first, as one frame for each batch. It has two files, which take turns: while one is folded
+// into the approvals file, changes go to the other. When its turn comes a file is overwritten from its beginning, because bytes that a
+// file already has are the fastest to sync.
 //
 // A frame is:
 //
@@ -148,8 +148,8 @@ type frames struct {
 	payloads [][]byte
 }
 
-// readLog reads a file of the log up to where its last write was cut off. A frame that is bad while a good one follows it is
-// no work of a crash: a frame is written when the one before is durable.
+// readLog reads a file of the log up to where its last write was cut off. A bad frame before a good one is an error: no crash leaves
+// that, because a frame is written only when the one before it is durable.
 func readLog(text []byte, name string) (frames, error) {
 	var found frames
 	var first []byte

@@ -28,8 +28,8 @@ type job struct {
 	done  chan struct{}
 }
 
-// do has the writer apply a change and returns when it is durable. A ctx that ends while the job is in hand does not
-// take it back, so it is waited for: a write takes no longer than the disk.
+// do has the writer apply a change and returns when it is durable. Once the writer has the job do waits even if ctx ends, because the
+// job cannot be taken back.
 func (s *Store) do(ctx context.Context, apply func(time.Time) error) error {
 	j := &job{apply: apply, done: make(chan struct{})}
 	select {
@@ -58,7 +58,7 @@ func (s *Store) run() {
 	}
 }
 
-// turn does one thing. It is false at the end. A panic ends the store, as what cannot be written does.
+// turn does one thing, and returns false at the end. After a panic the store takes nothing more.
 func (s *Store) turn() (more bool) {
 	defer guard.Catch("the approvals file", func(p guard.Panic) {
 		_ = s.fail(errors.New("its writer panicked: " + p.Value))
@@ -99,8 +99,8 @@ func (s *Store) finish() {
 	}
 }
 
-// gather takes what waits. After a batch of several it gives those who were answered a moment to come back: without that
-// the first one takes the disk for itself, and the others wait a whole commit longer.
+// gather takes the jobs that wait. After a batch of several it gives their callers a moment to come back. Otherwise the first one
+// would take the disk for itself, and the others would wait a whole commit longer.
 func (s *Store) gather(first *job) []*job {
 	batch := []*job{first}
 	var patience <-chan time.Time
@@ -148,7 +148,7 @@ func (s *Store) commit(batch []*job) {
 
 var errPanicked = errors.New("the writer of the approvals file panicked")
 
-// try applies a change. What panics in it, a card that cannot be made say, is an error of that change alone.
+// try applies a change. If that panics, for example because a card cannot be made, it is an error of that change alone.
 func (j *job) try(now time.Time) {
 	defer guard.Catch("a change of a request for approval", func(p guard.Panic) { j.err = errors.New("the change panicked: " + p.Value) })
 	j.err = j.apply(now)
