@@ -47,8 +47,7 @@ func StartCollector(tb TB, o CollectorOptions) *CollectorProcess {
 		cert := o.Authority.Issue("collector.test")
 		tls = fmt.Sprintf("        tls: {cert_file: %q, key_file: %q}\n", cert.CertFile, cert.KeyFile)
 	}
-	// The file exporter acknowledges what it has in memory: it loses up to one flush_interval when it is killed, and nothing
-	// when it is stopped.
+	// The file exporter acknowledges what it only has in memory. When it is killed it loses up to one flush_interval.
 	config := fmt.Sprintf(`receivers:
   otlp:
     protocols:
@@ -84,21 +83,21 @@ func (c *CollectorProcess) Start() {
 // Endpoint is the host and port that OTLP over gRPC goes to.
 func (c *CollectorProcess) Endpoint() string { return fmt.Sprintf("127.0.0.1:%d", c.port) }
 
-// Spans are the spans that arrived so far, in the order in which they did.
+// Spans returns the spans that have arrived, in that order.
 func (c *CollectorProcess) Spans() []Span {
 	c.tb.Helper()
 	spans, _ := c.read()
 	return spans
 }
 
-// Logs are the log records that arrived so far, in the order in which they did.
+// Logs returns the log records that have arrived, in that order.
 func (c *CollectorProcess) Logs() []LogRecord {
 	c.tb.Helper()
 	_, logs := c.read()
 	return logs
 }
 
-// WaitFor waits until ok says yes to what arrived. It fails the test when ctx ends first.
+// WaitFor waits until ok returns true for what has arrived. It fails the test if ctx ends first.
 func (c *CollectorProcess) WaitFor(ctx context.Context, what string, ok func([]Span, []LogRecord) bool) {
 	c.tb.Helper()
 	err := await(ctx, func(context.Context) error {
@@ -113,7 +112,7 @@ func (c *CollectorProcess) WaitFor(ctx context.Context, what string, ok func([]S
 	}
 }
 
-// read takes in what was appended to the files since the last time.
+// read reads what was appended to the files since the last time, and returns everything.
 func (c *CollectorProcess) read() ([]Span, []LogRecord) {
 	c.tb.Helper()
 	c.mu.Lock()

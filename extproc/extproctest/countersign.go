@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// gatewayBudget is how long the gateway has to be ready: it fetches keys, compiles policies and opens the journal.
+// gatewayBudget is how long the gateway may take to be ready: it fetches keys, compiles policies and opens the journal.
 const gatewayBudget = 60 * time.Second
 
 // Countersign is how to run the gateway.
@@ -56,11 +56,11 @@ func StartCountersign(tb TB, c Countersign) *Process {
 	return p
 }
 
-// Build builds the countersign binary and returns its path: under the race detector where there is a C compiler, which that
-// needs, and plain where there is none. It is built once in each test binary, and linked only when something changed.
+// Build builds the countersign binary and returns its path. If there is a C compiler, it builds with the race detector, which needs
+// one. Each test binary builds once, and links only if something has changed.
 func Build(tb TB) string { return built(tb, build) }
 
-// BuildShipped is Build of the binary as it ships, for what is measured: the race detector takes memory and time of its own.
+// BuildShipped is Build without the race detector, for measuring.
 func BuildShipped(tb TB) string { return built(tb, buildShipped) }
 
 func built(tb TB, build func() (string, error)) string {
@@ -104,7 +104,7 @@ func buildTo(name string, race bool) (string, error) {
 	return binary, nil
 }
 
-// canRace says whether the race detector can be linked. It wants cgo, which Go turns off where there is no C compiler.
+// canRace reports whether the race detector can be linked. It needs cgo, which Go turns off without a C compiler.
 func canRace() bool {
 	out, err := exec.Command("go", "env", "CGO_ENABLED").Output()
 	return err == nil && strings.TrimSpace(string(out)) == "1"

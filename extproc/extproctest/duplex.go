@@ -12,20 +12,20 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// Duplex is one ext_proc stream as Envoy makes it, by a client that reads only when it is told to: a real Envoy always reads.
+// Duplex is one ext_proc stream as Envoy makes it, but it reads only in [Duplex.Next]: a real Envoy always reads.
 type Duplex struct {
 	stream ext.ExternalProcessor_ProcessClient
 }
 
-// NewDuplex begins a POST to a resource whose answers come by. told is the gRPC metadata that Envoy sends along.
-func NewDuplex(tb TB, ctx context.Context, socket string, told map[string]string, fields ...Field) *Duplex {
+// NewDuplex begins a POST to a resource whose answers come by. sent is the gRPC metadata of the stream.
+func NewDuplex(tb TB, ctx context.Context, socket string, sent map[string]string, fields ...Field) *Duplex {
 	tb.Helper()
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStaticStreamWindowSize(64<<10))
 	if err != nil {
 		tb.Fatalf("connect to %s: %v", socket, err)
 	}
 	tb.Cleanup(func() { _ = conn.Close() })
-	stream, err := ext.NewExternalProcessorClient(conn).Process(metadata.NewOutgoingContext(ctx, metadata.New(told)))
+	stream, err := ext.NewExternalProcessorClient(conn).Process(metadata.NewOutgoingContext(ctx, metadata.New(sent)))
 	if err != nil {
 		tb.Fatalf("begin a stream: %v", err)
 	}

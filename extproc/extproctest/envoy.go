@@ -3,6 +3,7 @@ package extproctest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -16,17 +17,17 @@ import (
 	"time"
 )
 
-// envoyBudget is how long Envoy has to start, with xDS. It takes a quarter of a second alone, and several under the race
-// detector on two busy cores.
+// envoyBudget is how long Envoy may take to start, with xDS. Alone it takes a quarter of a second; on two busy cores, with a gateway
+// under the race detector, several seconds.
 const envoyBudget = 60 * time.Second
 
 // EnvoyConfig is how to run Envoy. One of Bootstrap and File is required.
 type EnvoyConfig struct {
 	Bootstrap   string // YAML or JSON
-	File        string // of the same; what it names relatively is relative to Dir
-	Dir         string // the test's own unless set
+	File        string // holds the same; its relative paths are relative to Dir
+	Dir         string // where Envoy runs
 	Concurrency int    // worker threads; 1 unless set
-	LogLevel    string // "warning" unless set; also "info", "ext_proc:debug" goes into Args as --component-log-level
+	LogLevel    string // "warning" unless set
 	Args        []string
 }
 
@@ -36,8 +37,8 @@ type EnvoyProcess struct {
 	admin *http.Client
 }
 
-// StartEnvoy runs Envoy and returns when it is ready: when it has its listeners, from file or from xDS. Its admin interface
-// is put on a unix socket of ours, whatever the bootstrap says.
+// StartEnvoy runs Envoy and returns when it is ready: when it has its listeners, from the file or by xDS. Its admin interface is on
+// a unix socket of ours, whatever the bootstrap says.
 func StartEnvoy(tb TB, c EnvoyConfig) *EnvoyProcess {
 	tb.Helper()
 	dir := Dir(tb)
@@ -74,23 +75,16 @@ func (c EnvoyConfig) command(tb TB, dir string, args ...string) Command {
 			tb.Fatalf("write Envoy's bootstrap: %v", err)
 		}
 	}
-	concurrency, level := c.Concurrency, c.LogLevel
-	if concurrency == 0 {
-		concurrency = 1
-	}
-	if level == "" {
-		level = "warning"
-	}
 	args = append(args,
 		"--config-path", file,
-		"--concurrency", strconv.Itoa(concurrency),
-		"--log-level", level,
-		"--disable-hot-restart", // the shared memory of hot restart is what a base id would keep apart
+		"--concurrency", strconv.Itoa(cmp.Or(c.Concurrency, 1)),
+		"--log-level", cmp.Or(c.LogLevel, "warning"),
+		"--disable-hot-restart", // so that several Envoys need no base ids
 	)
 	return Command{Name: "envoy", Path: findPart(tb, Parts.FindEnvoy), Args: append(args, c.Args...), Dir: c.Dir}
 }
 
-// findPart finds a part that tests need. They fail when it is missing: a test that skips is a test that nobody runs.
+// findPart finds a part, and fails the test if it is missing: a test that skips is a test that nobody runs.
 func findPart(tb TB, find func(Parts, context.Context) (string, error)) string {
 	tb.Helper()
 	parts, err := NewParts(os.Getenv, io.Discard) //nolint:forbidigo // $ENVOY is for whoever runs the tests
@@ -141,13 +135,13 @@ func (e *EnvoyProcess) ask(ctx context.Context, method, path string) ([]byte, er
 	return body, nil
 }
 
-// ConfigDump is the configuration that Envoy runs on, with endpoints, as JSON.
+// ConfigDump returns Envoy's configuration, with endpoints, as JSON.
 func (e *EnvoyProcess) ConfigDump() []byte {
 	e.tb.Helper()
 	return e.Admin(http.MethodGet, "/config_dump?include_eds")
 }
 
-// Stats are the counters and gauges by name.
+// Stats returns the counters and gauges by name.
 func (e *EnvoyProcess) Stats() map[string]int64 {
 	e.tb.Helper()
 	stats := map[string]int64{}

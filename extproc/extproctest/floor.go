@@ -13,8 +13,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// RegisterFloor adds services that allow everything and do nothing, for ext_proc in FULL_DUPLEX_STREAMED modes and
-// ext_authz, and one that throws an access log away. What they cost is the floor that a gateway is measured against.
+// RegisterFloor adds services that allow everything and do nothing: ext_proc in FULL_DUPLEX_STREAMED modes, ext_authz, and an access
+// log that is thrown away. Benchmarks measure the gateway against what these cost.
 func RegisterFloor(g *grpc.Server) {
 	ext.RegisterExternalProcessorServer(g, floor{})
 	authz.RegisterAuthorizationServer(g, floor{})

@@ -1,7 +1,7 @@
 package extproctest
 
-// HostileTexts are what an agent, an approver or whoever writes a journal may choose for a name or a reason, so that a person
-// who reads it in a terminal is misled: by what they do there.
+// HostileTexts returns texts that mislead a person who reads them in a terminal, by what they do there. An agent, an approver or the
+// writer of a journal can choose them for a name or a reason.
 func HostileTexts() map[string]string {
 	return map[string]string{
 		"clears the screen":         "a\x1b[2J\x1b[Hb",

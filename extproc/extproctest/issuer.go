@@ -61,7 +61,7 @@ type IssuerOptions struct {
 	Authority    *Authority              // with one, the issuer speaks TLS
 }
 
-// defaultAgents are the agents of an issuer that is not told otherwise.
+// defaultAgents are an issuer's agents unless its options say others.
 func defaultAgents() []Agent {
 	return []Agent{
 		{ID: "agent-1", Secret: "agent-1-secret", Claims: Claims{"groups": []string{"agents"}}},
@@ -69,7 +69,7 @@ func defaultAgents() []Agent {
 	}
 }
 
-// DefaultPeople are the people of an issuer that is not told otherwise.
+// DefaultPeople returns an issuer's people unless its options say others.
 func DefaultPeople() []Person {
 	return []Person{
 		{Subject: "u-bob", Name: "bob", Password: "bob-password", Email: "bob@example.com", Groups: []string{"payments-oncall"}},
@@ -124,7 +124,7 @@ func StartIssuer(tb TB, o IssuerOptions) *Issuer {
 
 func newProvider(issuer string, s *storage) (*op.Provider, error) {
 	config := &op.Config{
-		CryptoKey:             [32]byte{1}, // seals codes, which live as long as this process
+		CryptoKey:             [32]byte{1}, // encrypts codes, which live only as long as this process
 		CryptoKeyId:           "1",
 		CodeMethodS256:        true,
 		AuthMethodPost:        true,
@@ -158,7 +158,7 @@ func (i *Issuer) Start() {
 // Stop makes the issuer unreachable: connections are refused.
 func (i *Issuer) Stop() { _ = i.server.Close() }
 
-// Intercept has h answer in the issuer's place until it is nil again: an issuer that hangs, fails or lies.
+// Intercept has h answer in the issuer's place, to hang, fail or lie. Intercept(nil) ends that.
 func (i *Issuer) Intercept(h http.Handler) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -292,7 +292,7 @@ func (i *Issuer) SignIn(ctx context.Context, start, name, password string, trust
 	return resp, browser, nil
 }
 
-// Rotate signs with a new key from now on. The old ones stay published, so that their tokens verify, until [Issuer.Retire].
+// Rotate makes a new key that signs from now on. The old ones stay published, so that their tokens verify, until [Issuer.Retire].
 func (i *Issuer) Rotate() {
 	i.tb.Helper()
 	i.storage.addKey(i.newKey())

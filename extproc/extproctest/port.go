@@ -11,8 +11,7 @@ import (
 	"syscall"
 )
 
-// Ports are given out below 32768, where Linux starts to pick ports for outgoing connections and for listeners that ask for
-// port 0: what we reserve cannot be taken by those.
+// Ports are reserved below 32768: above that Linux picks ports for outgoing connections and for listeners that ask for port 0.
 const (
 	firstPort = 20000
 	lastPort  = 29999
@@ -22,11 +21,11 @@ const (
 	lastClusterPort = 32767 - clusterBus
 )
 
-// FreePort reserves a TCP port of the loopback interface until the test ends, for a part that is told its port rather than
-// asked for it, or that must come back on the same one. Nothing listens on the port yet.
+// FreePort reserves a TCP port of the loopback interface until the test ends. It is for a part that must be given a port, or that
+// must come back on the same one. Nothing listens on the port yet.
 //
-// Test packages run at the same time, so a port that was free a moment ago is not enough: the reservation is a lock on a
-// file that is named after the port, which the kernel drops with the process.
+// Test packages run at the same time, so it is not enough that a port was free a moment ago. The reservation is a lock on a file that
+// is named after the port; the kernel drops it with the process.
 func FreePort(tb TB) int {
 	tb.Helper()
 	return freePort(tb, lastPort, func(port int) bool { return !portInUse(port) })

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// stopBudget is how long a process has to leave after SIGTERM. It is above the longest drain that a part is configured with.
+// stopBudget is how long a process may take to exit after SIGTERM: longer than any drain that a part is configured with.
 const stopBudget = 30 * time.Second
 
 // Command is a program to run as a part.
@@ -57,8 +57,8 @@ func Start(tb TB, c Command) *Process {
 	return p
 }
 
-// run starts the process and waits for it, all on one thread: the kernel kills the child when the thread that forked it
-// ends, and the Go runtime ends threads at will unless a goroutine keeps them.
+// run starts the process and waits for it on one locked thread. The kernel kills the child when the thread that forked it ends, and
+// the Go runtime may end any thread that is not locked.
 func (p *Process) run(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -72,7 +72,7 @@ func (p *Process) run(started chan<- error) {
 	close(p.done)
 }
 
-// errExited is how a process ended that ended well, when it should not have.
+// errExited says that a process ended with status 0 when it should not have ended.
 var errExited = errors.New("exit status 0")
 
 // PID is the process id, which is that of the process group too.
@@ -139,7 +139,7 @@ func (p *Process) awaitReady(within time.Duration, probe func(context.Context) e
 	}
 }
 
-// Signal sends sig to the process. One that has exited is left alone.
+// Signal sends sig to the process, unless it has exited.
 func (p *Process) Signal(sig syscall.Signal) {
 	p.tb.Helper()
 	select {
@@ -161,15 +161,14 @@ func (p *Process) exited() bool {
 	}
 }
 
-// Kill ends the process as a crash does, with SIGKILL, and returns when it is gone. Its children are left to themselves
-// until the test ends.
+// Kill ends the process with SIGKILL, as a crash does, and returns when it is gone. Its children live on until the test ends.
 func (p *Process) Kill() {
 	p.tb.Helper()
 	p.Signal(syscall.SIGKILL)
 	<-p.done
 }
 
-// Stop asks the process to leave, with SIGTERM, and returns when it has. One that does not is killed, and the test is told.
+// Stop ends the process with SIGTERM and returns when it has exited. If it does not, it is killed, and the test fails.
 func (p *Process) Stop() {
 	p.tb.Helper()
 	p.Signal(syscall.SIGTERM)

@@ -1,9 +1,9 @@
-// Command mutate holds the tests to the promises: for each promise of SECURITY.md it takes the line away that keeps it, runs
-// the test that is named there, and expects it to fail. A promise whose test passes without the line is not tested.
+// Command mutate shows that the promises of SECURITY.md are tested: for each it removes the line that keeps the promise, runs the
+// test that is named for it, and expects that test to fail.
 //
-// The list is mutations.yaml. The working tree is not touched: all of it happens in a copy, .tools/mutate, so that an interrupt
-// leaves nothing behind. What cannot fail is an error too: code that is not found, a change that does not compile, a name that
-// no test has.
+// The list is mutations.yaml. Everything happens in a copy of the working tree, .tools/mutate, so that an interrupt leaves nothing
+// behind. A mutation that cannot be played is an error too: code that is not found, a change that does not compile, a test that does
+// not exist.
 //
 // `make mutate` plays all of it, which takes a while; with ONLY=PATTERN only those whose promise, file, test or package matches.
 // `make test` checks that the list is whole and current (TestEachPromiseHasAMutation), without playing it.

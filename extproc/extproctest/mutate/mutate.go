@@ -21,10 +21,10 @@ import (
 
 // Mutation takes away what keeps one promise.
 type Mutation struct {
-	Promise string `yaml:"promise"` // how its row in SECURITY.md's table of promises begins
+	Promise string `yaml:"promise"` // the beginning of its row in SECURITY.md's table of promises
 	File    string `yaml:"file"`    // from the root of the repository
-	Code    string `yaml:"code"`    // the text that keeps the promise; it stands in the file once. Indentation does not matter
-	Becomes string `yaml:"becomes"` // what stands there instead; nothing by default
+	Code    string `yaml:"code"`    // the text that keeps the promise; it is in the file exactly once. Indentation does not matter
+	Becomes string `yaml:"becomes"` // the text in its place; none unless set
 	Test    string `yaml:"test"`    // the test that must fail then
 	Package string `yaml:"package"` // where that test is: ./extproc/gate
 }
@@ -46,8 +46,7 @@ func readMutations(file string) ([]Mutation, error) {
 	return list, nil
 }
 
-// apply returns the file with the promise taken away. It is an error where the code does not stand there exactly once, and
-// where what is left is not Go.
+// apply returns the changed file. It is an error if the code is not in the file exactly once, or if the changed file is not Go.
 func (m *Mutation) apply(root string) ([]byte, error) {
 	text, err := os.ReadFile(filepath.Join(root, m.File))
 	if err != nil {
@@ -85,8 +84,8 @@ var (
 	errBroken   = errors.New("the test did not run")
 )
 
-// play runs the test against the changed code in tree, a copy of the repository, and puts the file back. It returns nil where
-// the test fails, as it must.
+// play runs the test against the changed code in tree, a copy of the repository, and puts the file back. It returns nil if the test
+// fails, as it must.
 func (m *Mutation) play(ctx context.Context, tree string) (err error) {
 	changed, err := m.apply(tree)
 	if err != nil {
@@ -116,7 +115,7 @@ func (m *Mutation) play(ctx context.Context, tree string) (err error) {
 	return fmt.Errorf("%w:\n%s", errBroken, bytes.TrimSpace(out))
 }
 
-// pattern is the -run of the test: each part of its name whole.
+// pattern returns the -run that matches this test only.
 func (m *Mutation) pattern() string {
 	parts := strings.Split(m.Test, "/")
 	for i, p := range parts {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// copyTree makes tree a copy of the repository at root as it is now: what git tracks and what it does not ignore. A file that is
-// the same already is left alone. The parts that tests need are linked to.
+// copyTree makes tree a copy of the repository at root as it is now: all files that git does not ignore. It does not touch a file that
+// is the same already, and links to the parts that tests need.
 func copyTree(ctx context.Context, root, tree string) error {
 	cmd := exec.CommandContext(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	cmd.Dir = root

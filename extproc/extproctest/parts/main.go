@@ -1,6 +1,6 @@
-// Command parts brings the programs that tests and examples run beside Countersign: `parts envoy collector redis`. It says where
-// each one is, and is quick when all are there. What the machine itself lacks for that, pip, Chromium, a C compiler, it
-// installs first where it may (`parts pip chromium compiler envoy`), and otherwise ends at once with the line to run.
+// Command parts fetches or builds the programs that tests and examples run beside Countersign: `parts envoy collector redis`. It
+// prints where each one is, and is quick if all are there. It can also install what the machine lacks, such as pip, Chromium or a C
+// compiler (`parts pip chromium compiler envoy`). If it may not, it ends at once with the line to run.
 package main
 
 import (

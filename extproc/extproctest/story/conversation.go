@@ -11,7 +11,7 @@ import (
 	"github.com/countersign/countersign/extproc/extproctest"
 )
 
-// Conversation is a story being told.
+// Conversation plays the lines of a story.
 type Conversation struct {
 	gateway *Gateway
 	tb      extproctest.TB
@@ -21,18 +21,17 @@ type Conversation struct {
 	speaker Speaker
 	line    int
 	who     string
-	expires time.Time // when the token that was sent last does, where who says it
+	expires time.Time // of the token that was sent last, if its claims said when
 	asked   string    // id of the request for approval that an answer named last
 	awaited uint64    // seq of the record that was awaited last
 }
 
-// Kind is how a kind of resource is put into a story. The rest of a story, who asks and who approves, policies and records, is the
-// same for all.
+// Kind is a kind of resource in a story. The rest of a story (who asks, who approves, policies and records) is the same for all kinds.
 type Kind struct {
-	// Resource starts what the resource leads to and is the resource in the configuration, from its kind on, a key a line.
+	// Resource starts the resource's target and returns the resource's keys in the configuration, from kind on, each on a line.
 	Resource func(g *Gateway) string
 
-	// Agents are more issuers of agents, in the configuration, as a list; nil where the issuer of tokens is all.
+	// Agents returns more elements for agents in the configuration, as YAML. Optional.
 	Agents func(g *Gateway) string
 
 	// Speak begins a conversation.
@@ -41,19 +40,19 @@ type Kind struct {
 
 // Speaker speaks the protocol of a kind in a conversation.
 type Speaker interface {
-	// Say takes one line: what it begins with (">", ">>", "|", "<" or "=", and what begins with these) and the rest. It returns
-	// false where no line of the kind begins so.
+	// Say plays one line: its first word, such as ">", "|", "<:" or "=!", and the rest. It returns false if no line of the kind begins
+	// with that word.
 	Say(mark, rest string) bool
-	// Settle does what earlier lines have only written down. It is called before a line that is no speaker's.
+	// Settle sends what earlier lines have prepared. It is called before a line that is not the speaker's, and at the end.
 	Settle()
-	// Leave closes the connection of what is held, and returns when that is recorded.
+	// Leave closes the connection of the operation that is held, and returns when that is recorded.
 	Leave()
 }
 
-// Gateway is what the conversation is with.
+// Gateway returns what the conversation is with.
 func (c *Conversation) Gateway() *Gateway { return c.gateway }
 
-// Who is who asks from here on, as the line "@ WHO" says.
+// Who returns who asks, as the last line "@ WHO" says.
 func (c *Conversation) Who() string { return c.who }
 
 // Failf fails the story at its line.
@@ -133,11 +132,11 @@ func (c *Conversation) command(rest string) {
 	case "policy":
 		before := len(c.gateway.Records())
 		text, file, _ := strings.Cut(argument, " ")
-		c.gateway.write("policies/"+cmp.Or(file, "payments.rego"), string(section(c.gateway.archive, text)))
+		c.gateway.Write("policies/"+cmp.Or(file, "payments.rego"), string(section(c.gateway.archive, text)))
 		c.gateway.AwaitRecord("policy.activated", func(r Record) bool { return r.Type == "policy.activated" && r.Seq > uint64(before) })
 	case "agent":
 		before := len(c.gateway.Records())
-		c.gateway.write("countersign.yaml", c.gateway.config(string(section(c.gateway.archive, argument))))
+		c.gateway.Write("countersign.yaml", c.gateway.config(string(section(c.gateway.archive, argument))))
 		c.gateway.AwaitRecord("config.activated", func(r Record) bool { return r.Type == "config.activated" && r.Seq > uint64(before) })
 	case "approve", "reject":
 		c.decide(name, argument)

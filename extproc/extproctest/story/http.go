@@ -20,7 +20,7 @@ import (
 	"github.com/countersign/countersign/extproc/extproctest"
 )
 
-// overHTTP is the kind that a story is of where it does not say another: an API, with the sample API as its target.
+// overHTTP is the kind of a story unless its options say another: an API, with the sample API as its target.
 var overHTTP = Kind{
 	Resource: func(g *Gateway) string {
 		var b strings.Builder
@@ -40,11 +40,11 @@ var overHTTP = Kind{
 type speech struct {
 	*Conversation
 
-	request *Request // being written; sent at the next line that is not its own
-	hold    bool     // it is to be held
-	held    *held    // the one that is held; nil where its answer has come
+	request *Request // being written; sent at the next line that is not about it
+	hold    bool     // it will be held
+	held    *held    // nil if none is held
 	answer  *Answer
-	seen    int // requests of the target that were looked at
+	seen    int // how many of the target's requests were looked at
 	last    *extproctest.Seen
 }
 
@@ -52,7 +52,7 @@ type speech struct {
 func (c *speech) Say(mark, rest string) bool {
 	c.tb.Helper()
 	if mark != "|" {
-		c.send()
+		c.Settle()
 	}
 	switch mark {
 	case ">", ">>":
@@ -77,19 +77,13 @@ func (c *speech) Say(mark, rest string) bool {
 	return true
 }
 
-// Settle sends the request that is being written.
-func (c *speech) Settle() { c.send() }
-
-// Leave closes the connection of the request that is held.
-func (c *speech) Leave() { c.leave() }
-
 // Request is a request as it is to be sent, to the byte.
 type Request struct {
 	Method, Target string
 	Fields         []extproctest.Field
 	Body           []byte
 	Chunked, HTTP2 bool
-	Scheme         string // that HTTP/2 says; http unless set
+	Scheme         string // in HTTP/2; http unless set
 }
 
 // Answer is what came back.
@@ -98,15 +92,15 @@ type Answer struct {
 	Header  http.Header
 	Trailer http.Header
 	Body    []byte
-	Broken  error // why the body ended before its end; nil when it did not
+	Broken  error // why the body broke off; nil if it is whole
 }
 
-// Problem is the problem type of a refusal, without the prefix that all have.
+// Problem returns the problem type of a refusal, without the prefix that all have.
 func (a *Answer) Problem() string {
 	return strings.TrimPrefix(a.problem().Type, "urn:countersign:problem:")
 }
 
-// Approval is the id of the request for approval that a refusal names.
+// Approval returns the id of the request for approval that a refusal names.
 func (a *Answer) Approval() string { return a.problem().Approval.ID }
 
 type problem struct {
@@ -188,7 +182,8 @@ func unescape(s string) string {
 	}
 }
 
-func (c *speech) send() {
+// Settle sends the request that is being written.
+func (c *speech) Settle() {
 	c.tb.Helper()
 	if c.request == nil {
 		return
@@ -284,7 +279,7 @@ type held struct {
 	before int // records, when it was sent
 	leave  context.CancelFunc
 	answer chan *Answer
-	err    error // why there is no answer; read once answer is closed
+	err    error // why there is no answer; set before answer is closed
 }
 
 // wait sends r, and returns when people are asked about it.
@@ -308,7 +303,7 @@ func (c *speech) wait(r *Request) {
 	c.since(h, "operation.decided")
 }
 
-// since waits for a record of that type since h was sent.
+// since waits for a record of a type that came after h was sent.
 func (c *speech) since(h *held, kind string) {
 	c.tb.Helper()
 	c.gateway.AwaitRecord(kind, func(r Record) bool { return r.Type == kind && r.Seq > uint64(h.before) })
@@ -327,8 +322,8 @@ func (c *speech) release() {
 	}
 }
 
-// leave closes the connection of the request that is held.
-func (c *speech) leave() {
+// Leave closes the connection of the request that is held.
+func (c *speech) Leave() {
 	c.tb.Helper()
 	if c.held == nil {
 		c.Failf("no request is held")
@@ -352,7 +347,7 @@ func (g *Gateway) Send(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	// A gateway that refuses early may close before all is written; what it said is read all the same.
+	// A gateway that refuses early may close before all is written; read its answer even then.
 	written := make(chan error, 1)
 	go func() {
 		_, err := conn.Write(r.Bytes(g.Address))
@@ -366,10 +361,10 @@ func (g *Gateway) Send(ctx context.Context, r *Request) (*Answer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
-	return readAnswer(resp)
+	return readAnswer(resp), nil
 }
 
-// Bytes is r as HTTP/1.1. A Host field is added where r has none, and the length of the body where nothing says it.
+// Bytes returns r as HTTP/1.1. It adds a Host field and the length of the body if r does not say them.
 func (r *Request) Bytes(host string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\n", r.Method, r.Target)
@@ -415,7 +410,7 @@ func (g *Gateway) sendHTTP2(ctx context.Context, r *Request) (*Answer, error) {
 		body = bytes.NewReader(r.Body)
 	}
 	if r.Chunked {
-		body = io.MultiReader(body) // of no length that is known, so that no field tells of it
+		body = io.MultiReader(body) // hides the length, so that no field says it
 	}
 	request, err := http.NewRequestWithContext(ctx, r.Method, cmp.Or(r.Scheme, "http")+"://"+g.Address+r.Target, body)
 	if err != nil {
@@ -428,13 +423,13 @@ func (g *Gateway) sendHTTP2(ctx context.Context, r *Request) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readAnswer(resp)
+	return readAnswer(resp), nil
 }
 
-func readAnswer(resp *http.Response) (*Answer, error) {
+func readAnswer(resp *http.Response) *Answer {
 	defer resp.Body.Close()
 	a := &Answer{Status: resp.StatusCode, Header: resp.Header}
 	a.Body, a.Broken = io.ReadAll(resp.Body)
 	a.Trailer = resp.Trailer
-	return a, nil
+	return a
 }

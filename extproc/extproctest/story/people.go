@@ -14,7 +14,7 @@ import (
 	"github.com/countersign/countersign/extproc/extproctest"
 )
 
-// asked is a request for approval, as the console's API has it.
+// asked is a request for approval, or a problem, as the console's API answers with.
 type asked struct {
 	ID         string `json:"id"`
 	CardDigest string `json:"card_digest"`
@@ -38,7 +38,7 @@ func (c *Conversation) decide(decision, rest string) {
 		asked
 	}
 	if status := c.api(token, http.MethodGet, "", "", &list); status != http.StatusOK {
-		// Whoever sees nothing cannot answer either: what is asked about is found by somebody else.
+		// This person may see nothing, and so cannot answer either; bob finds the request instead.
 		c.answered(status, &list.asked, want, problem)
 		bob, _ := c.approver("bob")
 		c.api(bob, http.MethodGet, "", "", &list)
@@ -64,7 +64,7 @@ func (c *Conversation) answered(got int, said *asked, want int, problem string) 
 	}
 }
 
-// approver reads who answers, NAME, NAME/ACR or claims as JSON, and mints a token of theirs.
+// approver reads who answers (NAME, NAME/ACR or claims as JSON) and makes a token for them.
 func (c *Conversation) approver(line string) (token, rest string) {
 	c.tb.Helper()
 	claims := extproctest.Claims{"aud": "countersign-console", "client_id": "countersign-console", "amr": []string{"pwd"}}

@@ -66,16 +66,16 @@ import (
 
 // Options vary how a story is played.
 type Options struct {
-	Kind     *Kind             // of the resource; that of HTTP unless set
+	Kind     *Kind             // of the resource; HTTP unless set
 	Attach   string            // the resource's attach; ext_proc unless set
 	Binary   string            // the gateway; that of extproctest.Build unless set
 	Args     []string          // more arguments of serve
 	Policies string            // a directory of policies, which the files of the story come on top of
-	Update   bool              // write the evidence section of the file instead of holding against it
+	Update   bool              // write the evidence section of the file instead of comparing with it
 	Target   TargetOptions     // of the sample API
 	Issuer   IssuerOptions     // of the issuer of agents and people
-	Beside   *Gateway          // another gateway, whose target and issuer this one has too
-	Told     func(line string) // is told what is said, as it is said; may be nil
+	Beside   *Gateway          // another gateway, whose target and issuer this one uses too
+	Told     func(line string) // gets each line of the conversation before it is played; may be nil
 }
 
 // TargetOptions are those of the sample API.
@@ -84,7 +84,7 @@ type TargetOptions = extproctest.TargetOptions
 // IssuerOptions are those of the OpenID provider.
 type IssuerOptions = extproctest.IssuerOptions
 
-// Gateway is what a story runs against. Its parts are for tests that go on from here.
+// Gateway is what a story runs against. Tests can go on with its parts.
 type Gateway struct {
 	Target  *extproctest.Target
 	Issuer  *extproctest.Issuer
@@ -92,7 +92,7 @@ type Gateway struct {
 	Process *extproctest.Process
 	Address string // of the resource's listener
 	Admin   string
-	Console string // "" where the story has no people
+	Console string // "" if the story has no people
 	Dir     string // holds countersign.yaml, policies and the data directory, var
 	Config  string
 
@@ -140,7 +140,7 @@ func Play(tb extproctest.TB, file string, o Options) {
 	g.verify(file)
 }
 
-// verify holds what the gateway recorded against itself, while it runs.
+// verify verifies the journal while the gateway runs.
 func (g *Gateway) verify(file string) {
 	g.tb.Helper()
 	out, err := exec.CommandContext(context.Background(), cmp.Or(g.options.Binary, extproctest.Build(g.tb)), "evidence", "verify", "--data", g.Data()).CombinedOutput()
@@ -186,21 +186,21 @@ func Start(tb extproctest.TB, archive *txtar.Archive, o Options) *Gateway {
 		}
 	}
 	if text := section(archive, "policy.rego"); text != nil {
-		g.write("policies/payments.rego", string(text))
+		g.Write("policies/payments.rego", string(text))
 	}
 	for _, f := range archive.Files {
 		if ext := filepath.Ext(f.Name); f.Name != "policy.rego" && f.Name != "resource.yaml" && f.Name != "config.yaml" && f.Name != "agent.yaml" &&
 			(ext == ".rego" || ext == ".json" || ext == ".yaml") {
-			g.write(filepath.Join("policies", f.Name), string(f.Data))
+			g.Write(filepath.Join("policies", f.Name), string(f.Data))
 		}
 	}
-	g.write("secrets/payments", "Bearer target-credential\n")
-	g.write("countersign.yaml", g.config(string(section(archive, "agent.yaml"))))
+	g.Write("secrets/payments", "Bearer target-credential\n")
+	g.Write("countersign.yaml", g.config(string(section(archive, "agent.yaml"))))
 	g.Run()
 	return g
 }
 
-// Run starts the gateway, again where it was stopped.
+// Run starts the gateway. It can start it again after a stop.
 func (g *Gateway) Run() {
 	g.Process = extproctest.StartCountersign(g.tb, extproctest.Countersign{
 		Path: g.options.Binary, Config: g.Config, Admin: g.Admin, Args: append([]string{"--envoy"}, g.options.Args...),
@@ -231,11 +231,11 @@ func (g *Gateway) kind() *Kind {
 	return &overHTTP
 }
 
-// Data is the data directory.
+// Data returns the data directory.
 func (g *Gateway) Data() string { return filepath.Join(g.Dir, "var") }
 
-// write replaces a file below Dir at once, as configuration tools do.
-func (g *Gateway) write(name, text string) {
+// Write replaces a file below Dir in one step, as configuration tools do.
+func (g *Gateway) Write(name, text string) {
 	g.tb.Helper()
 	path := filepath.Join(g.Dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -248,9 +248,6 @@ func (g *Gateway) write(name, text string) {
 		g.tb.Fatalf("%v", err)
 	}
 }
-
-// Write replaces a file below Dir at once.
-func (g *Gateway) Write(name, text string) { g.write(name, text) }
 
 // Record is one record of the journal.
 type Record struct {
@@ -288,7 +285,7 @@ func (g *Gateway) Records() []Record {
 	return records
 }
 
-// AwaitRecord waits until a record for which ok is true stands in the journal, and returns it.
+// AwaitRecord waits for a record for which ok returns true, and returns it.
 func (g *Gateway) AwaitRecord(what string, ok func(Record) bool) Record {
 	g.tb.Helper()
 	var found Record
@@ -304,8 +301,8 @@ func (g *Gateway) AwaitRecord(what string, ok func(Record) bool) Record {
 	return found
 }
 
-// Evidence is what the journal says of operations, a line each, in the order in which they were decided. It waits until
-// every operation that was decided has ended.
+// Evidence describes the journal's operations, one in a line, in the order in which they were decided. It waits until every decided
+// operation has ended, and until there are atLeast lines.
 func (g *Gateway) Evidence(atLeast int) string {
 	g.tb.Helper()
 	var lines []string
@@ -344,12 +341,12 @@ func (g *Gateway) Evidence(atLeast int) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// describe is a record of an operation in a few words, or nothing for one that no story tells of.
+// describe returns a record of an operation in a few words, or "" for a record that stories leave out.
 func describe(r Record) string {
 	var words []string
 	add := func(vs ...any) {
 		for _, v := range vs {
-			if s := words1(v); s != "" {
+			if s := inWords(v); s != "" {
 				words = append(words, s)
 			}
 		}
@@ -386,7 +383,7 @@ func describe(r Record) string {
 	return strings.Join(words, " ")
 }
 
-func words1(v any) string {
+func inWords(v any) string {
 	switch v := v.(type) {
 	case string:
 		return v
@@ -395,7 +392,7 @@ func words1(v any) string {
 	case []any:
 		var all []string
 		for _, e := range v {
-			all = append(all, words1(e))
+			all = append(all, inWords(e))
 		}
 		return strings.Join(all, ",")
 	case map[string]any:
