@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
@@ -85,6 +87,10 @@ func (s *Server) transit(ctx context.Context, read func() transit) {
 // transit is what Envoy's access log says of one request.
 type transit struct {
 	op, resource, requestID, peer, upstream string
+	trace                                   string // that the operation's agent sent
+	traced                                  bool   // Envoy has told which, if only that it sent none
+	connection                              bool   // a connection, which has no status
+
 	verb, target, authority, details, flags string
 
 	responseFlags            string // all that Envoy sets
@@ -111,7 +117,8 @@ func readTransit(e *data.HTTPAccessLogEntry) transit {
 // commonTransit reads what Envoy says of requests and connections alike.
 func commonTransit(c *data.AccessLogCommon) transit {
 	flags := c.GetResponseFlags()
-	t := transit{op: operationOf(c.GetMetadata()), peer: addressText(c.GetDownstreamRemoteAddress()), duration: c.GetDuration().AsDuration()}
+	op, trace := operationOf(c.GetMetadata())
+	t := transit{op: op.GetStringValue(), trace: trace.GetStringValue(), traced: trace != nil, peer: addressText(c.GetDownstreamRemoteAddress()), duration: c.GetDuration().AsDuration()}
 	t.failure, t.upstreamHost, t.responseFlags = c.GetUpstreamTransportFailureReason(), addressText(c.GetUpstreamRemoteAddress()), flagsOf(flags)
 	if c.GetUpstreamWireBytesSent() > 0 {
 		t.upstream = t.upstreamHost
@@ -136,14 +143,14 @@ func commonTransit(c *data.AccessLogCommon) transit {
 	return t
 }
 
-// operationOf finds the operation's id in the dynamic metadata: ext_proc writes into our namespace, ext_authz into its own.
-func operationOf(m *core.Metadata) string {
+// operationOf finds what [operationMetadata] said in the dynamic metadata: ext_proc writes into our namespace, ext_authz into its own.
+func operationOf(m *core.Metadata) (op, trace *structpb.Value) {
 	for _, namespace := range []string{MetadataNamespace, "envoy.filters.http.ext_authz", "envoy.filters.network.ext_authz"} {
-		if op := m.GetFilterMetadata()[namespace].GetFields()["op"].GetStringValue(); op != "" {
-			return op
+		if said := m.GetFilterMetadata()[namespace].GetFields(); said["op"].GetStringValue() != "" {
+			return said["op"], said["trace_id"]
 		}
 	}
-	return ""
+	return nil, nil
 }
 
 func pathOnly(path string) string {
@@ -168,7 +175,7 @@ func addressText(a *core.Address) string {
 
 // object bounds every text as a stranger's: Envoy tells of refused requests too, and what an agent asked for is in the decision.
 func (t *transit) object() gate.Object {
-	return gate.Object{
+	o := gate.Object{
 		{Name: "authority", Value: lane.Claimed(t.authority)},
 		{Name: "bytes_in", Value: int64(t.bytesIn)},
 		{Name: "bytes_out", Value: int64(t.bytesOut)},
@@ -181,9 +188,13 @@ func (t *transit) object() gate.Object {
 		{Name: "response_flags", Value: t.responseFlags},
 		{Name: "status", Value: int64(t.status)},
 		{Name: "target", Value: lane.Claimed(t.target)},
+		{Name: "trace_id", Value: lane.Claimed(t.trace)},
 		{Name: "upstream", Value: lane.Claimed(t.upstream)},
 		{Name: "upstream_failure", Value: lane.Claimed(t.failure)},
 		{Name: "upstream_host", Value: lane.Claimed(t.upstreamHost)},
 		{Name: "verb", Value: t.verb},
 	}
+	return slices.DeleteFunc(o, func(m gate.Member) bool {
+		return m.Name == "status" && t.connection || m.Name == "trace_id" && !t.traced
+	})
 }

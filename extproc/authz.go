@@ -76,7 +76,7 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 	return &authz.CheckResponse{
 		Status:          &rpc.Status{Code: int32(codes.OK)},
 		HttpResponse:    &authz.CheckResponse_OkResponse{OkResponse: ok},
-		DynamicMetadata: operationMetadata(a.Op.ID).Fields[MetadataNamespace].GetStructValue(),
+		DynamicMetadata: operationMetadata(&a.Op).Fields[MetadataNamespace].GetStructValue(),
 	}, nil
 }
 
@@ -167,7 +167,7 @@ func (a *attempt) denied() *authz.CheckResponse {
 	return &authz.CheckResponse{
 		Status:          &rpc.Status{Code: int32(codes.PermissionDenied)},
 		HttpResponse:    &authz.CheckResponse_DeniedResponse{DeniedResponse: denied},
-		DynamicMetadata: operationMetadata(a.Op.ID).Fields[MetadataNamespace].GetStructValue(),
+		DynamicMetadata: operationMetadata(&a.Op).Fields[MetadataNamespace].GetStructValue(),
 	}
 }
 

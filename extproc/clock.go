@@ -118,7 +118,7 @@ func (s *Server) clock(st *lane.State, stream ext.ExternalProcessor_ProcessServe
 		a.tooLate(ctx)
 	}
 	a.Finish(a.outcomeOfRefusal())
-	return stream.Send(immediate(a.reply(), a.Op.ID))
+	return stream.Send(immediate(a.reply(), &a.Op))
 }
 
 // tooLate refuses a request that has not arrived whole in time.

@@ -45,6 +45,7 @@ func (s *Server) connect(ctx context.Context, st *lane.State, m *authz.CheckRequ
 		protocol = r.Kind
 	}
 	a := &connecting{Attempt: s.lane.Attempt(st, protocol, name, gate.Context{Peer: c.Peer}), server: s, fingerprint: metadataValues(ctx, FingerprintMetadata)}
+	a.Op.Context.RequestID = a.Op.ID // Envoy gives a connection none
 	a.Connection = connectionOf(ctx)
 	defer a.Share.Set(0)
 	defer guard.Catch("a connection", func(guard.Panic) {
@@ -143,7 +144,7 @@ func (a *connecting) closed(ctx context.Context) *authz.CheckResponse {
 func (a *connecting) answer(code codes.Code) *authz.CheckResponse {
 	return &authz.CheckResponse{
 		Status:          &rpc.Status{Code: int32(code)},
-		DynamicMetadata: operationMetadata(a.Op.ID).Fields[MetadataNamespace].GetStructValue(),
+		DynamicMetadata: operationMetadata(&a.Op).Fields[MetadataNamespace].GetStructValue(),
 	}
 }
 
@@ -154,7 +155,7 @@ const ResourceTag = "countersign.resource"
 func readConnection(e *data.TCPAccessLogEntry) transit {
 	c := e.GetCommonProperties()
 	t := commonTransit(c)
-	t.resource = c.GetCustomTags()[ResourceTag]
+	t.resource, t.connection = c.GetCustomTags()[ResourceTag], true
 	t.bytesIn, t.bytesOut = e.GetConnectionProperties().GetReceivedBytes(), e.GetConnectionProperties().GetSentBytes()
 	return t
 }

@@ -287,7 +287,7 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 	head := &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: x.requestMutation(credential, trailers != nil)}}
 	x.say(&x.out.request, &ext.ProcessingResponse{
 		Response:        &ext.ProcessingResponse_RequestHeaders{RequestHeaders: head},
-		DynamicMetadata: operationMetadata(a.Op.ID),
+		DynamicMetadata: operationMetadata(&a.Op),
 	}, 0)
 	body := a.request.Body
 	a.forward()
@@ -378,7 +378,7 @@ func pieces(body []byte, end bool, say func(m *ext.CommonResponse, bytes int)) {
 func (x *exchange) refuse() (done bool, err error) {
 	a := x.attempt
 	x.finish(a.outcomeOfHold(x.stream.Context()))
-	x.say(&x.out.answer, immediate(a.reply(), a.Op.ID), 0)
+	x.say(&x.out.answer, immediate(a.reply(), &a.Op), 0)
 	return true, nil
 }
 
@@ -500,13 +500,16 @@ func addField(name, value string) *core.HeaderValueOption {
 	}
 }
 
-func operationMetadata(id string) *structpb.Struct {
+// operationMetadata has Envoy's access log name the operation, and the trace that its agent sent, if any.
+func operationMetadata(op *gate.Operation) *structpb.Struct {
 	return &structpb.Struct{Fields: map[string]*structpb.Value{
-		MetadataNamespace: structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{"op": structpb.NewStringValue(id)}}),
+		MetadataNamespace: structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
+			"op": structpb.NewStringValue(op.ID), "trace_id": structpb.NewStringValue(op.Context.TraceID()),
+		}}),
 	}}
 }
 
-func immediate(a *web.Reply, id string) *ext.ProcessingResponse {
+func immediate(a *web.Reply, op *gate.Operation) *ext.ProcessingResponse {
 	m := &ext.HeaderMutation{}
 	for _, f := range a.Fields {
 		m.SetHeaders = append(m.SetHeaders, setField(f.Name, f.Value))
@@ -518,7 +521,7 @@ func immediate(a *web.Reply, id string) *ext.ProcessingResponse {
 			Body:    a.Body,
 			Details: "countersign",
 		}},
-		DynamicMetadata: operationMetadata(id),
+		DynamicMetadata: operationMetadata(op),
 	}
 }
 

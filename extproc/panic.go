@@ -48,7 +48,7 @@ func (x *exchange) failed() (done bool, err error) {
 		o.Reason, o.Problem = refusal.Reason, refusal.Problem
 	}
 	x.finish(o)
-	x.say(&x.out.answer, immediate(a.reply(), a.Op.ID), 0) // resets a stream whose answer has begun
+	x.say(&x.out.answer, immediate(a.reply(), &a.Op), 0) // resets a stream whose answer has begun
 	return true, nil
 }
 

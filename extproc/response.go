@@ -478,7 +478,7 @@ func (x *exchange) withhold(why error) (done bool, err error) {
 	o.Reason, o.Problem = reason, gate.Withheld
 	o.Status, o.BytesOut, o.BodySHA256 = a.reply().Status, int64(len(a.reply().Body)), sum(a.reply().Body)
 	x.finish(o)
-	x.say(&x.out.answer, immediate(a.reply(), a.Op.ID), 0)
+	x.say(&x.out.answer, immediate(a.reply(), &a.Op), 0)
 	return true, nil
 }
 
@@ -495,6 +495,6 @@ func (x *exchange) tokenOver(why *identity.Refusal) {
 	passed := x.response.released
 	_, _ = x.withhold(&web.Withheld{Reason: fmt.Sprintf("the agent's token is not good any more (%s): %s, and this resource ends with it (end_with_token)", why.Reason, why.Detail)})
 	if passed { // Envoy breaks off an answer that it is to answer in another way
-		x.say(&x.out.answer, immediate(&web.Reply{Status: http.StatusBadGateway}, x.attempt.Op.ID), 0)
+		x.say(&x.out.answer, immediate(&web.Reply{Status: http.StatusBadGateway}, &x.attempt.Op), 0)
 	}
 }

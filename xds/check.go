@@ -11,6 +11,7 @@ import (
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -61,6 +62,7 @@ type Checker struct {
 	kinds    []Kind
 	hold     time.Duration
 	config   *config.Config // nil when the file is checked by itself
+	clusters map[string]*clusterv3.Cluster
 	problems []Problem
 }
 
@@ -79,6 +81,10 @@ func (k *Checker) check(text []byte) []Problem {
 		return []Problem{{File: k.file, Message: err.Error()}}
 	}
 	k.validate(boot, root)
+	k.clusters = map[string]*clusterv3.Cluster{}
+	for _, c := range boot.GetStaticResources().GetClusters() {
+		k.clusters[c.GetName()] = c
+	}
 	k.walk(boot.ProtoReflect(), root)
 	k.bootstrap(boot, root)
 	slices.SortFunc(k.problems, func(a, b Problem) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Message, b.Message)) })

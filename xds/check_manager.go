@@ -19,15 +19,17 @@ import (
 // asker is an HTTP filter that asks this service.
 type asker struct {
 	at       Place
+	manager  Place
 	name     string // that per-route configuration has it under
 	attach   string // ext_proc or ext_authz
 	resource string // that it names where a route does not
 
 	fingerprint string // that it has where a route does not
 
-	mode     *procv3.ProcessingMode // of ext_proc, where a route does not set another
-	cleaners []cleaner              // the filters beside it that can take away what it does not show
-	buffers  bool                   // of ext_authz: it sends bodies along, where a route says nothing
+	mode      *procv3.ProcessingMode // of ext_proc, where a route does not set another
+	cleaners  []cleaner              // the filters beside it that can take away what it does not show
+	anyMethod bool                   // Envoy lets methods pass that it does not know
+	buffers   bool                   // of ext_authz: it sends bodies along, where a route says nothing
 }
 
 // harmless are the HTTP filters that may stand between the decision and the router: they refuse, count or add, and do not
@@ -52,6 +54,9 @@ var answering = []string{
 // manager is about one HTTP connection manager.
 func (k *Checker) manager(m *hcmv3.HttpConnectionManager, at Place) {
 	askers := k.httpFilters(m.GetHttpFilters(), at.At("http_filters"))
+	for i := range askers {
+		askers[i].manager, askers[i].anyMethod = at, m.GetHttpProtocolOptions().GetAllowCustomMethods()
+	}
 	k.AccessLog(m.GetAccessLog(), at, "envoy.access_loggers.http_grpc", func(m proto.Message) *grpclogv3.CommonGrpcAccessLogConfig {
 		log, _ := m.(*grpclogv3.HttpGrpcAccessLogConfig)
 		return log.GetCommonConfig()

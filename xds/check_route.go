@@ -60,16 +60,16 @@ func (k *Checker) checkHost(h *routev3.VirtualHost, askers []asker, outer []leve
 		for j, w := range weighted {
 			at := at.At("route", "weighted_clusters", "clusters", j)
 			k.routeHeaders(w.GetRequestHeadersToAdd(), w.GetRequestHeadersToRemove(), at)
-			k.guarded(askers, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.At("typed_per_filter_config"), w.GetResponseHeadersToRemove()}), at)
+			k.guarded(askers, append(levels[:len(levels):len(levels)], level{w.GetTypedPerFilterConfig(), at.At("typed_per_filter_config"), w.GetResponseHeadersToRemove()}), r, w.GetName(), at)
 		}
 		if len(weighted) == 0 {
-			k.guarded(askers, levels, at)
+			k.guarded(askers, levels, r, r.GetRoute().GetCluster(), at)
 		}
 	}
 }
 
-// guarded wants one filter on that asks this service, with the name of a resource.
-func (k *Checker) guarded(askers []asker, levels []level, at Place) {
+// guarded wants one filter on that asks this service, with the name of the resource whose target the cluster is.
+func (k *Checker) guarded(askers []asker, levels []level, route *routev3.Route, cluster string, at Place) {
 	k.clocksOnRoute(levels)
 	k.askedOnRoute(askers, levels)
 	var on int
@@ -99,6 +99,7 @@ func (k *Checker) guarded(askers []asker, levels []level, at Place) {
 			k.resource(g, resource, mode, where)
 			k.fingerprint(g, resource, levels, where)
 			k.cookies(g, resource, mode, levels, where)
+			k.resourceOfRoute(g, resource, route, cluster, at)
 		}
 	}
 	switch {
@@ -248,6 +249,33 @@ func (k *Checker) resource(g asker, name string, mode *procv3.ProcessingMode, at
 	case g.attach == "ext_proc" && r.Response != "pass" && mode.GetResponseBodyMode() != procv3.ProcessingMode_FULL_DUPLEX_STREAMED:
 		k.Problem(at, "the answers of resource %q do not come by countersign here, and could not be redacted: set processing_mode with response_body_mode FULL_DUPLEX_STREAMED and the response's header and trailer modes SEND, or response: pass in %s", name, k.config.File())
 	}
+}
+
+// resourceOfRoute is about what Envoy does for a resource of the configuration: where it leads, whether it takes the resource's
+// methods, and by what the access log names it.
+func (k *Checker) resourceOfRoute(g asker, name string, route *routev3.Route, cluster string, at Place) {
+	if k.config == nil {
+		return
+	}
+	r, ok := config.Named[*config.HTTP](k.config, name)
+	if !ok {
+		return // see resource
+	}
+	if route.GetName() != name {
+		k.Problem(at, "the access log tells by the name of a route which resource a request was for, and this route's is %q: write name: %s", route.GetName(), name)
+	}
+	if len(r.Methods) > 0 && !g.anyMethod {
+		k.Problem(g.manager.At("http_protocol_options"), "resource %q takes %s, which Envoy refuses by itself: set allow_custom_methods: true in http_protocol_options", name, strings.Join(r.Methods, ", "))
+	}
+	host, port, tls, err := r.TargetAddress()
+	if err != nil {
+		return // the configuration was refused for it
+	}
+	t := Target{Resource: name, Host: host, Port: port}
+	if tls {
+		t.TLS = r.TargetTLS.Name(host)
+	}
+	k.LeadsTo(cluster, t, at.At("route"))
 }
 
 // cookies is about a route whose answers do not come by the service: there Envoy keeps the target's cookies from the agent.

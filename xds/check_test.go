@@ -481,3 +481,31 @@ func FuzzCheck(f *testing.F) {
 		}
 	})
 }
+
+// TestCheckOfTargets: a cluster is its resource's target, by address and by name, the access log tells which resource a request was
+// for, and methods that Envoy does not know reach the service.
+func TestCheckOfTargets(t *testing.T) {
+	c := parse(t, extproctest.Dir(t), `
+  - {name: payments, kind: http, listen: {address: "127.0.0.1:8080", host: payments.test}, target: "https://payments.internal:8443", methods: [BAKE]}
+  - {name: numbered, kind: http, listen: {address: "127.0.0.1:8080", host: numbered.test}, target: "https://192.0.2.1", target_tls: {server_name: other.test}}
+`)
+	made, err := xds.Static(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if problems := xds.CheckFileFor(c, "x", made); len(problems) > 0 {
+		t.Errorf("our own file: %v", problems)
+	}
+	for _, f := range []struct{ old, text, want string }{
+		{"address: payments.internal", "address: elsewhere.internal", `"target/payments" leads to another place than the target of resource "payments"`},
+		{"port_value: 8443", "port_value: 443", "address: payments.internal and port_value: 8443"},
+		{"address: 192.0.2.1", "address: 192.0.2.2", "address: 192.0.2.1 and port_value: 443"},
+		{"sni: payments.internal", "sni: elsewhere.internal", "sni: payments.internal"},
+		{"exact: other.test", "exact: another.test", "sni: other.test"},
+		{"exact: other.test", "prefix: other.test", "sni: other.test"},
+		{"name: payments\n                          ", "", "write name: payments"},
+		{"allow_custom_methods: true", "allow_custom_methods: false", "takes BAKE, which Envoy refuses by itself"},
+	} {
+		want(t, f.text, xds.CheckFileFor(c, "x", []byte(replaced(t, made, f.old, f.text))), 0, f.want)
+	}
+}

@@ -88,12 +88,9 @@ func (b *Builder) Cluster(c *clusterv3.Cluster) {
 
 // TargetTLS verifies the target of a resource by the roots of t, the system's where it is nil, and by the name that is configured.
 func (b *Builder) TargetTLS(resource string, t *config.ClientTLS, host string, protocols ...string) *corev3.TransportSocket {
+	name := t.Name(host)
 	if t == nil {
 		t = &config.ClientTLS{}
-	}
-	name := t.ServerName
-	if name == "" {
-		name = host
 	}
 	context := &tlsv3.UpstreamTlsContext{CommonTlsContext: b.commonTLS(protocols...)}
 	kind := tlsv3.SubjectAltNameMatcher_IP_ADDRESS

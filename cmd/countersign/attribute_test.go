@@ -173,6 +173,10 @@ func checkTraces(t *testing.T, logs []extproctest.LogRecord, traces map[any]stri
 				l.Time.IsZero() || l.Time.After(l.Observed) {
 				t.Errorf("a checkpoint of %v (observed %v) says %v", l.Time, l.Observed, l.Attributes)
 			}
+		case l.EventName == "transit":
+			if op != "" && (l.TraceID == "" || traces[op] != "" && l.TraceID != traces[op]) {
+				t.Errorf("what Envoy says of operation %s is in trace %q, want %q", op, l.TraceID, traces[op])
+			}
 		case strings.HasPrefix(l.EventName, "approval."), l.EventName == "identity.refused", l.EventName == "operation.unknown":
 			if l.TraceID != agents || traces[op] != "" && l.TraceID != traces[op] {
 				t.Errorf("%s of operation %s is in trace %q, want %q", l.EventName, op, l.TraceID, agents)

@@ -96,6 +96,14 @@ type ClientTLS struct {
 	KeyFile         Path   `yaml:"key_file"`         // PEM private key of CertificateFile.
 }
 
+// Name is the name that the certificate of a target at host is to have.
+func (t *ClientTLS) Name(host string) string {
+	if t == nil || t.ServerName == "" {
+		return host
+	}
+	return t.ServerName
+}
+
 // Agent is one issuer of access tokens, and what of its tokens is accepted.
 type Agent struct {
 	// Issuer is the exact `iss` of the tokens, and where OpenID discovery starts. https, or http on loopback. Required.

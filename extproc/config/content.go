@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -90,6 +91,60 @@ func nextCertificate(text []byte) (*x509.Certificate, []byte, error) {
 			leaf, err := x509.ParseCertificate(block.Bytes)
 			return leaf, rest, err
 		}
+	}
+}
+
+// KnownByCertificate is for resources whose agents are known by the certificates that they connect with. Envoy lets those of the
+// authorities of t connect, and an issuer of kind mtls knows those that an authority of its own has signed itself.
+func (k Checker) KnownByCertificate(t *ServerTLS) {
+	if t == nil || t.ClientCAFile == "" {
+		return
+	}
+	clients := authorities(t.ClientCAFile)
+	for i := range k.d.agents {
+		a := &k.d.agents[i]
+		own := authorities(a.CAFile)
+		if a.Kind != "mtls" || len(own) > 0 && !slices.ContainsFunc(own, func(c *x509.Certificate) bool { return vouchedFor(c, own, clients) }) {
+			continue
+		}
+		return // or one of the files cannot be read, which is told of it
+	}
+	if len(clients) > 0 {
+		k.At("client_ca_file").Fail("names %s, and no issuer of kind mtls has an authority of it in its ca_file, so that nobody who connects would be known: name the same file in agents", t.ClientCAFile)
+	}
+}
+
+// vouchedFor reports whether c is one of roots, or signed by one, perhaps through others beside it.
+func vouchedFor(c *x509.Certificate, beside, roots []*x509.Certificate) bool {
+	o := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: c.NotAfter, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	for _, r := range roots {
+		if r.Equal(c) {
+			return true
+		}
+		o.Roots.AddCert(r)
+	}
+	for _, b := range beside {
+		o.Intermediates.AddCert(b)
+	}
+	_, err := c.Verify(o)
+	return err == nil
+}
+
+// authorities are the certificates of a PEM file; none where it cannot be read.
+func authorities(p Path) (list []*x509.Certificate) {
+	text, err := os.ReadFile(string(p))
+	if err != nil {
+		return nil
+	}
+	for {
+		c, rest, err := nextCertificate(text)
+		if c == nil {
+			return list
+		}
+		if err == nil {
+			list = append(list, c)
+		}
+		text = rest
 	}
 }
 

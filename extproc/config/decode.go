@@ -22,6 +22,7 @@ type decoder struct {
 	kinds    []Kind
 	lines    map[string]int // key path -> line
 	problems []Problem
+	agents   []Agent // of the file, for what a kind says of them
 }
 
 func (d *decoder) problem(line int, key, format string, args ...any) {

@@ -95,6 +95,7 @@ func (c *Config) validateResources(k Checker) {
 	type place struct{ address, host string }
 	places := map[place]string{}
 	first := map[string]*Base{} // of an address
+	k.d.agents = c.Agents
 	for i := range c.Resources {
 		k := k.index(i)
 		c.Resources[i].Validate(k)

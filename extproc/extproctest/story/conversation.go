@@ -140,6 +140,8 @@ func (c *Conversation) command(rest string) {
 		c.gateway.AwaitRecord("config.activated", func(r Record) bool { return r.Type == "config.activated" && r.Seq > uint64(before) })
 	case "approve", "reject":
 		c.decide(name, argument)
+	case "shows", "hides":
+		c.card(argument, name == "shows")
 	case "expire":
 		over, done := context.WithDeadline(context.Background(), c.expires) // the moment is the event
 		<-over.Done()

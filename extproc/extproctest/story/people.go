@@ -57,6 +57,19 @@ func (c *Conversation) decide(decision, rest string) {
 	c.answered(got, &said, want, problem)
 }
 
+// card looks for a text in what a person is shown of the open requests.
+func (c *Conversation) card(rest string, shown bool) {
+	c.tb.Helper()
+	token, text := c.approver(rest)
+	var list struct {
+		Approvals []struct{ Card json.RawMessage }
+	}
+	c.api(token, http.MethodGet, "", "", &list)
+	if len(list.Approvals) != 1 || strings.Contains(string(list.Approvals[0].Card), text) != shown {
+		c.Failf("of %q people are shown %+v", text, list)
+	}
+}
+
 func (c *Conversation) answered(got int, said *asked, want int, problem string) {
 	c.tb.Helper()
 	if got != want || problem != "" && said.Reason != problem && strings.TrimPrefix(said.Type, "urn:countersign:problem:") != problem {

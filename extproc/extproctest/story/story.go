@@ -40,6 +40,8 @@
 //	! approve bob/phr               he does so as one who has signed in just now, with this acr
 //	! approve {"sub": "u-bob", …} 403 not-a-person   so does, or is told, whoever has a token of these claims
 //	! reject bob WORDS              he rejects it, in these words
+//	! shows bob TEXT                the card of what is asked about, as he is shown it, has the text
+//	! hides bob TEXT                it has not
 //	! expire                        the token that was sent last, whose claims have an exp such as "2s" (from then), has expired
 //	! leave                         whoever made the request that is held closes the connection, and that is recorded
 //	! await approval.expired        such a record comes, after the one that was awaited before

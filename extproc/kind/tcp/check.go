@@ -10,6 +10,7 @@ import (
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/countersign/countersign/xds"
@@ -37,19 +38,18 @@ func (Envoy) Check(k *xds.Checker, chain *listenerv3.FilterChain, at xds.Place) 
 	if !slices.ContainsFunc(filters, asks) {
 		return false
 	}
-	asked := false
+	resource := ""
 	for i, m := range filters {
 		at := at.At(i)
 		switch m := m.(type) {
 		case *proxyv3.TcpProxy:
-			if !asked {
+			if resource == "" {
 				k.Problem(at, "tcp_proxy stands before the filter that asks countersign, so that connections go through unseen: put it after")
 			}
-			proxied(k, m, at.At("typed_config"))
+			proxied(k, m, resource, at.At("typed_config"))
 		default:
 			if asks(m) {
-				asked = true
-				asking(k, m.(*authzv3.ExtAuthz), at.At("typed_config")) //nolint:forcetypeassert // as asks has seen
+				resource = asking(k, m.(*authzv3.ExtAuthz), at.At("typed_config")) //nolint:forcetypeassert // as asks has seen
 			} else if m == nil || !slices.Contains(harmless, string(m.ProtoReflect().Descriptor().FullName())) {
 				k.Problem(at, "filter %s carries connections that countersign does not see: remove it", chain.GetFilters()[i].GetName())
 			}
@@ -61,8 +61,8 @@ func (Envoy) Check(k *xds.Checker, chain *listenerv3.FilterChain, at xds.Place) 
 	return true
 }
 
-// asking is about the filter that asks.
-func asking(k *xds.Checker, a *authzv3.ExtAuthz, at xds.Place) {
+// asking is about the filter that asks. It returns the resource that it asks about.
+func asking(k *xds.Checker, a *authzv3.ExtAuthz, at xds.Place) (resource string) {
 	if a.GetFailureModeAllow() {
 		k.Problem(at.At("failure_mode_allow"), "failure_mode_allow lets connections through when countersign fails: remove it")
 	}
@@ -93,10 +93,11 @@ func asking(k *xds.Checker, a *authzv3.ExtAuthz, at xds.Place) {
 	case r != nil && said != "" && said != fingerprint(r):
 		k.Problem(there, "was made for another configuration of resource %q: make the file again (countersign envoy static)", name)
 	}
+	return name
 }
 
-// proxied is about where connections go.
-func proxied(k *xds.Checker, p *proxyv3.TcpProxy, at xds.Place) {
+// proxied is about where connections to a resource go.
+func proxied(k *xds.Checker, p *proxyv3.TcpProxy, resource string, at xds.Place) {
 	switch p.GetCluster() {
 	case "":
 		k.Problem(at, "where this connection leads is not one cluster, and a decision is for one target: name the cluster")
@@ -115,10 +116,26 @@ func proxied(k *xds.Checker, p *proxyv3.TcpProxy, at xds.Place) {
 	if o := p.GetAccessLogOptions(); o.GetAccessLogFlushInterval() != nil || o.GetFlushAccessLogOnConnected() || o.GetFlushAccessLogOnStart() || p.GetFlushAccessLogOnConnected() || p.GetAccessLogFlushInterval() != nil { //nolint:staticcheck // Envoy still reads them
 		k.Problem(at.At("access_log_options"), "the access log tells of connections that have not ended, which countersign would take for their end: remove the options that flush it early")
 	}
+	var common *grpclogv3.CommonGrpcAccessLogConfig
 	k.AccessLog(p.GetAccessLog(), at, "envoy.access_loggers.tcp_grpc", func(m proto.Message) *grpclogv3.CommonGrpcAccessLogConfig {
 		log, _ := m.(*grpclogv3.TcpGrpcAccessLogConfig)
-		return log.GetCommonConfig()
+		common = log.GetCommonConfig()
+		return common
 	})
+	named := func(t *tracingv3.CustomTag) bool {
+		return t.GetTag() == xds.ResourceTag && t.GetLiteral().GetValue() == resource
+	}
+	if xds.Asks(common.GetGrpcService()) && !slices.ContainsFunc(common.GetCustomTags(), named) {
+		k.Problem(at.At("access_log"), "the access log does not tell which resource a connection was to: set custom_tags: [{tag: %s, literal: {value: %s}}] in its common_config", xds.ResourceTag, resource)
+	}
+	if r, _ := xds.Named[*Resource](k, resource); r != nil {
+		host, port, _ := r.address()
+		t := xds.Target{Resource: resource, Host: host, Port: port}
+		if r.TargetTLS != nil {
+			t.TLS = r.TargetTLS.Name(host)
+		}
+		k.LeadsTo(p.GetCluster(), t, at.At("cluster"))
+	}
 }
 
 // proves reports whether whoever connects has to prove who they are.

@@ -36,7 +36,7 @@ resources:
   - name: ledger
     kind: tcp
 %s`, authority.CAFile, agents, more)
-	text = strings.NewReplacer("$CERT", server.CertFile, "$KEY", server.KeyFile, "$CA", authority.CAFile).Replace(text)
+	text = strings.NewReplacer("$CERT", server.CertFile, "$KEY", server.KeyFile, "$CA", authority.CAFile, "$OTHER", extproctest.NewAuthority(t).CAFile).Replace(text)
 	return config.Parse(filepath.Join(dir, "countersign.yaml"), []byte(text), config.KindHTTP, Kind.Config)
 }
 
@@ -50,6 +50,7 @@ func TestProblems(t *testing.T) {
 		t.Fatal(err)
 	}
 	for old, c := range map[string]struct{ text, want string }{
+		"client_ca_file: $CA":     {"client_ca_file: $OTHER", "no issuer of kind mtls has an authority of it"},
 		", client_ca_file: $CA":   {"", "listen.tls: needs client_ca_file"},
 		`"tcp://127.0.0.1:6500"`:  {`"https://127.0.0.1:6500"`, "target: is \"https://127.0.0.1:6500\": write tcp://HOST:PORT"},
 		"tcp://127.0.0.1:6500":    {"tcp://ledger.internal:6500", "which is plain to another machine"},
@@ -106,6 +107,8 @@ func TestCheck(t *testing.T) {
 		{"several targets", "cluster: target/ledger\n", "weighted_clusters: {clusters: [{name: target/ledger, weight: 1}, {name: countersign, weight: 1}]}\n", "is not one cluster"},
 		{"countersign itself", "cluster: target/ledger\n", "cluster: countersign\n", "countersign's own services"},
 		{"a tunnel", "cluster: target/ledger\n", "cluster: target/ledger\n                tunneling_config: {hostname: \"ledger.test:443\"}\n", "another proxy"},
+		{"another place", "port_value: 6500", "port_value: 6501", "leads to another place than the target of resource \"ledger\""},
+		{"a log without the resource", "tag: countersign.resource", "tag: resource", "set custom_tags: [{tag: countersign.resource, literal: {value: ledger}}]"},
 		{"log before the end", "max_connect_attempts", "flush_access_log_on_connected: true\n                max_connect_attempts", "have not ended"},
 	} {
 		changed := strings.Replace(text, c2.old, c2.text, 1)

@@ -53,6 +53,7 @@ func (r *Resource) Validate(k config.Checker) {
 	if t := r.Listen.TLS; t == nil || t.ClientCAFile == "" {
 		k.At("listen.tls").Fail("needs client_ca_file: who connects is known by the certificate")
 	}
+	k.At("listen.tls").KnownByCertificate(r.Listen.TLS)
 	if r.Listen.Host != "" {
 		k.At("listen.host").Fail("is for HTTP: connections of kind tcp are told apart by listen.address")
 	}

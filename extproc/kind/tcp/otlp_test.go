@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/extproctest"
 )
 
@@ -17,7 +19,7 @@ import (
 func TestACollectorHearsOfConnections(t *testing.T) {
 	collector := extproctest.StartCollector(t, extproctest.CollectorOptions{})
 	w := newWorld(t)
-	start(t, w, fmt.Sprintf("-- config.yaml --\nevidence: {otlp: {endpoint: %q, insecure: true}}\n", collector.Endpoint()))
+	g := start(t, w, fmt.Sprintf("-- config.yaml --\nevidence: {otlp: {endpoint: %q, insecure: true}}\n", collector.Endpoint()))
 	c := w.dial("/reader")
 	fmt.Fprintln(c, "ping")
 	if got, err := bufio.NewReader(c).ReadString('\n'); got != "hello\n" {
@@ -27,15 +29,39 @@ func TestACollectorHearsOfConnections(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var span extproctest.Span
-	collector.WaitFor(ctx, "the span of the connection", func(spans []extproctest.Span, _ []extproctest.LogRecord) bool {
+	var transit, decided extproctest.LogRecord
+	collector.WaitFor(ctx, "the span of the connection, and what Envoy says of it", func(spans []extproctest.Span, logs []extproctest.LogRecord) bool {
 		for _, s := range spans {
 			if s.Attributes["countersign.type"] == "operation.finished" {
 				span = s
-				return true
 			}
 		}
-		return false
+		for _, l := range logs {
+			switch l.EventName {
+			case "transit":
+				transit = l
+			case "operation.decided":
+				decided = l
+			}
+		}
+		return span.Name != "" && transit.EventName != ""
 	})
+	if transit.TraceID != span.TraceID || span.TraceID == "" {
+		t.Errorf("what Envoy says of a connection is in trace %q, and its operation in %q", transit.TraceID, span.TraceID)
+	}
+	if status, has := transit.Attributes["countersign.status"]; has {
+		t.Errorf("a connection has the status %v", status)
+	}
+	found := map[string]bool{}
+	for e, err := range evidence.Records(ctx, filepath.Join(g.Data(), "journal"), evidence.Filter{Request: fmt.Sprint(decided.Attributes["countersign.request_id"])}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[e.Type] = true
+	}
+	if !found["operation.decided"] || !found["operation.finished"] || !found["transit"] {
+		t.Errorf("by the id of its request (%v) a connection has only the records %v", decided.Attributes["countersign.request_id"], found)
+	}
 	host, port, err := net.SplitHostPort(w.target.address)
 	if err != nil {
 		t.Fatal(err)
