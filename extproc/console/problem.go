@@ -14,14 +14,12 @@ import (
 
 // problem is a refusal as application/problem+json (RFC 9457).
 type problem struct {
-	kind   string // the type is urn:countersign:problem: and this
+	kind   gate.Problem
 	title  string
 	status int
 	detail string
 	reason string // which of the refusals of one type it is; empty where there is one
 }
-
-const problemPrefix = "urn:countersign:problem:"
 
 var (
 	misdirected = problem{kind: "unreadable", title: "Not for this host", status: http.StatusMisdirectedRequest, detail: "The console does not go by this name. Use the address that it was configured with."}
@@ -30,19 +28,19 @@ var (
 )
 
 func unauthenticated(detail string) problem {
-	return problem{kind: string(gate.Unauthenticated), title: "Not authenticated", status: http.StatusUnauthorized, detail: detail}
+	return problem{kind: gate.Unauthenticated, title: "Not authenticated", status: http.StatusUnauthorized, detail: detail}
 }
 
 func denied(reason, detail string) problem {
-	return problem{kind: string(gate.Denied), title: "Denied", status: http.StatusForbidden, detail: detail, reason: reason}
+	return problem{kind: gate.Denied, title: "Denied", status: http.StatusForbidden, detail: detail, reason: reason}
 }
 
 func unreadable(detail string) problem {
-	return problem{kind: string(gate.Unreadable), title: "Not readable", status: http.StatusBadRequest, detail: detail}
+	return problem{kind: gate.Unreadable, title: "Not readable", status: http.StatusBadRequest, detail: detail}
 }
 
 func unavailable(detail string) problem {
-	return problem{kind: string(gate.Unavailable), title: "Unavailable", status: http.StatusServiceUnavailable, detail: detail}
+	return problem{kind: gate.Unavailable, title: "Unavailable", status: http.StatusServiceUnavailable, detail: detail}
 }
 
 // problemOf is what the desk's error is to the person who asked. known is false for an error that is not theirs.
@@ -84,7 +82,7 @@ func writeProblem(w http.ResponseWriter, p problem) {
 	if p.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "5")
 	}
-	writeJSON(w, p.status, "application/problem+json", problemAnswer{problemPrefix + p.kind, p.title, p.status, p.detail, p.reason})
+	writeJSON(w, p.status, "application/problem+json", problemAnswer{p.kind.Type(), p.title, p.status, p.detail, p.reason})
 }
 
 // writeJSON writes texts and numbers as they are, so that the card in an answer has the bytes that its digest is of.

@@ -3,6 +3,9 @@ package gate
 // Problem is the kind of a refusal: a closed set, the same in every protocol.
 type Problem string
 
+// Type is the problem as the `type` of application/problem+json (RFC 9457).
+func (p Problem) Type() string { return "urn:countersign:problem:" + string(p) }
+
 const (
 	Unauthenticated     Problem = "unauthenticated"      // no credential, or one that did not verify
 	Denied              Problem = "denied"               // policy said no, or could not say yes

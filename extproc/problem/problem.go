@@ -12,9 +12,6 @@ import (
 	"github.com/countersign/countersign/extproc/inspect/web"
 )
 
-// Prefix begins the `type` of every refusal.
-const Prefix = "urn:countersign:problem:"
-
 // ContentType is that of a refusal.
 const ContentType = "application/problem+json"
 
@@ -92,7 +89,7 @@ var retryAfter = map[gate.Problem]string{gate.Unavailable: "5", gate.ApprovalPen
 // write makes a reply with that status.
 func write(r gate.Refusal, status int, requestID string) web.Reply {
 	b := append(make([]byte, 0, 512), `{"type":`...)
-	b = gate.AppendText(b, Prefix+string(r.Problem))
+	b = gate.AppendText(b, r.Problem.Type())
 	b = append(b, `,"title":`...)
 	b = gate.AppendText(b, r.Problem.Title())
 	b = append(b, `,"status":`...)
