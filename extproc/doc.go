@@ -261,7 +261,8 @@
 // [github.com/countersign/countersign/extproc/console/client]).
 //
 // What the command wires has a package each. Package [github.com/countersign/countersign/extproc/custody] refuses files that
-// somebody else on the machine could change. Package [github.com/countersign/countersign/extproc/supervisor] runs Envoy.
+// somebody else on the machine could change. Package [github.com/countersign/countersign/extproc/watcher] tells when what they say has changed.
+// Package [github.com/countersign/countersign/extproc/supervisor] runs Envoy.
 // Package [github.com/countersign/countersign/extproc/memory] says how much of the machine's memory may be taken, and keeps garbage low
 // while operations wait. Package [github.com/countersign/countersign/extproc/listener] has the sockets, and bounds what a client of one takes.
 // Package [github.com/countersign/countersign/extproc/admin] is what whoever runs the gateway sees of it: health, readiness and metrics.

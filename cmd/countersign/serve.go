@@ -122,7 +122,7 @@ func serve(ctx context.Context, c *call) error {
 		g.mu.Unlock()
 	}
 	g.log.Info("serving", "config", conf.File(), "envoy", conf.Listen.Envoy, "admin", conf.Listen.Admin, "version", Version)
-	g.watch(ctx, c.env.reload)
+	g.watch(ctx, conf, c.env.reload)
 	return g.stop(conf)
 }
 

@@ -126,3 +126,30 @@ func kindsOf(kinds []Kind) []Kind {
 	}
 	return kinds
 }
+
+// Fixed is an error where c differs from what was active before in what only a restart can change.
+func (c *Config) Fixed(was *Config) error {
+	for _, k := range []struct {
+		key     string
+		was, is any
+	}{
+		{"node", was.Node, c.Node},
+		{"data", was.Data, c.Data},
+		{"listen", was.Listen, c.Listen},
+		{"evidence", was.Evidence, c.Evidence},
+		{"people", was.People, c.People},
+		{"approvals.store", was.Approvals.Store, c.Approvals.Store},
+		{"approvals.redis", was.Approvals.Redis, c.Approvals.Redis},
+		{"approvals.console_url", was.Approvals.ConsoleURL, c.Approvals.ConsoleURL},
+		{"approvals.ttl", was.Approvals.TTL, c.Approvals.TTL},
+		{"approvals.limits", was.Approvals.Limits, c.Approvals.Limits},
+		{"approvals.webhook", was.Approvals.Webhook, c.Approvals.Webhook},
+		{"envoy.path", was.Envoy.Path, c.Envoy.Path},
+		{"envoy.admin", was.Envoy.Admin, c.Envoy.Admin},
+	} {
+		if !reflect.DeepEqual(k.was, k.is) {
+			return fmt.Errorf("%s: %s has changed, and takes a restart to change", c.File(), k.key)
+		}
+	}
+	return nil
+}

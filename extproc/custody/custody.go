@@ -74,10 +74,8 @@ func (in *inspection) config(c *config.Config) {
 		switch {
 		case p.Key == "data", strings.HasPrefix(p.Key, "envoy.files"): // data is inspected above; envoy.files are only checked, and believed by nobody here
 		case p.Key == "policies":
-			in.directory(p.Key, string(p.Path))
-			for _, file := range policy.Sources(string(p.Path)) {
-				in.directory(p.Key, filepath.Dir(file))
-				in.kept(p.Key, file)
+			for _, path := range policy.Sources(string(p.Path)) {
+				in.directory(p.Key, path)
 			}
 		default:
 			in.kept(p.Key, string(p.Path))

@@ -109,8 +109,7 @@ type Set struct {
 	packages map[string]*preparedPackage
 	digest   string
 	source   string // digest of the files
-	watch    []string
-	loaded   int // files
+	loaded   int    // files
 
 	principals *generations[*gate.Principal, *ast.Term]
 	redactions *generations[gate.Redaction, error]
@@ -200,7 +199,6 @@ func newSet(ctx context.Context, o Options, src *source, p *parsed) (*Set, error
 		shape:      p.shape,
 		packages:   map[string]*preparedPackage{},
 		source:     src.digest(),
-		watch:      slices.Sorted(slices.Values(src.watch)),
 		loaded:     len(src.files),
 		principals: newGenerations(principalsKept, func(p *gate.Principal, _ *ast.Term) int { return weighValue(p.Claims) }),
 		redactions: newGenerations[gate.Redaction, error](principalsKept, nil),
@@ -344,9 +342,6 @@ func (s *Set) RulesDigest(pkg string) string {
 
 // SourceDigest is the SHA-256, in hex, over the names and contents of all files that were read.
 func (s *Set) SourceDigest() string { return s.source }
-
-// Files are the files and directories to watch for changes, in order.
-func (s *Set) Files() []string { return s.watch }
 
 // Loaded is how many files of policies and data the set was made of.
 func (s *Set) Loaded() int { return s.loaded }

@@ -26,10 +26,9 @@ const (
 	maxDirDepth   = 32
 )
 
-// source is a directory or a bundle, read once: what is compiled, digested and watched is the same bytes.
+// source is a directory or a bundle, read once: what is compiled and digested is the same bytes.
 type source struct {
 	files  []sourceFile // by name
-	watch  []string
 	bundle bool
 }
 
@@ -140,7 +139,6 @@ func (d *directory) walk(name string, depth int) error {
 	if err != nil {
 		return err
 	}
-	d.into.watch = append(d.into.watch, shown)
 	for _, entry := range entries {
 		inside := path.Join(name, entry.Name())
 		if strings.HasPrefix(entry.Name(), ".") && (name != "." || !isBundleFile(inside)) {
@@ -178,7 +176,6 @@ func (d *directory) read(name string, info fs.FileInfo) error {
 	if f.text, err = io.ReadAll(io.LimitReader(file, maxFileBytes+1)); err != nil {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
-	d.into.watch = append(d.into.watch, f.path)
 	return d.into.add(&d.total, f)
 }
 
@@ -193,7 +190,7 @@ func readArchive(p string) (*source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is neither a directory nor a bundle (.tar.gz): %w", p, err)
 	}
-	s := &source{bundle: true, watch: []string{p}}
+	s := &source{bundle: true}
 	seen := map[string]bool{}
 	total := 0
 	// The bound is on what comes out of gzip, headers included: entries without content cost time too.

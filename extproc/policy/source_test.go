@@ -65,18 +65,6 @@ func TestDirectory(t *testing.T) {
 	}
 }
 
-func TestFilesToWatch(t *testing.T) {
-	dir := write(t, map[string]string{"a.rego": anyPolicy, "sub/data.json": "{}", "README.md": ""})
-	s, err := Load(t.Context(), Options{Path: dir, Kinds: httpKinds, Packages: of("payments")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := strings.Join([]string{dir, dir + "/a.rego", dir + "/sub", dir + "/sub/data.json"}, " ")
-	if got := strings.Join(s.Files(), " "); got != want {
-		t.Errorf("watches %s, want %s", got, want)
-	}
-}
-
 // entry is one entry of a bundle's archive.
 type entry struct {
 	name, text string

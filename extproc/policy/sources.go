@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Sources lists the files that [Load] would read at p now, so that somebody who watches p can tell a change of policy from
-// one of something that lies beside it. What cannot be read is passed over: Load says what is wrong with it.
+// Sources lists the files that [Load] would read at p now, each after the directories that lead there, so that somebody who watches
+// p can tell a change of policy from one of something that lies beside it. What cannot be read is passed over: Load says what is wrong with it.
 func Sources(p string) []string {
 	info, err := os.Stat(p)
 	if err != nil || !info.IsDir() {
@@ -22,6 +22,7 @@ func listSources(list []string, root, dir string, depth int) []string {
 	if err != nil || depth > maxDirDepth {
 		return list
 	}
+	list = append(list, filepath.Join(root, dir))
 	for _, entry := range entries {
 		f := sourceFile{name: path.Join(dir, entry.Name())}
 		hidden := strings.HasPrefix(entry.Name(), ".") && !isBundleFile(f.name)

@@ -25,6 +25,7 @@ func TestSourcesAreWhatALoadReads(t *testing.T) {
 	write("a.rego", "package rules.a")
 	write("deep/b_test.rego", "package rules.b")
 	write("deep/data.yaml", "x: 1")
+	write("empty/README.md", "x")
 	write("gateway.log", "x")
 	write("README.md", "x")
 	write(".git/config.json", "{}")
@@ -43,7 +44,7 @@ func TestSourcesAreWhatALoadReads(t *testing.T) {
 		}
 		got = append(got, name)
 	}
-	if diff := cmp.Diff([]string{"a.rego", "c.rego", "deep/b_test.rego", "deep/data.yaml"}, got); diff != "" {
+	if diff := cmp.Diff([]string{".", "a.rego", "c.rego", "deep", "deep/b_test.rego", "deep/data.yaml", "empty"}, got); diff != "" {
 		t.Errorf("sources (-want +got):\n%s", diff)
 	}
 	read, err := readSource(dir)
