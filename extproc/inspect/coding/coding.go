@@ -1,26 +1,26 @@
-// Package coding takes content codings off bodies (RFC 9110, section 8.4): gzip (RFC 1952), deflate (RFC 1950, and RFC 1951
-// without its wrapper, as clients accept it), br (RFC 7932) and zstd (RFC 8878). Bytes go in as they come, and what they stand for
-// comes out as soon as it is there, so an event stream in gzip still flows.
+// Package coding decodes the content codings of bodies (RFC 9110, section 8.4): gzip (RFC 1952), deflate (RFC 1950, and RFC
+// 1951 without its wrapper, as clients accept it), br (RFC 7932) and zstd (RFC 8878). It decodes bytes as they come, so an
+// event stream in gzip still flows.
 //
 // # Two readers
 //
-// [Decoder] is for an answer, which goes on without its coding. The agent gets our reading of it and no other, so whatever is
-// well formed is read: several members of gzip, several frames of zstd.
+// [Decoder] is for an answer, which goes on decoded. The agent gets our reading and no other, so everything that is well
+// formed is read: several members of gzip, several frames of zstd.
 //
-// [Whole] is for a request, which goes on as it came and is read again by the target. So there is one coding, and in it one
-// member or frame with nothing around it: readers differ in whether they read on after the first, and in what they make of a
-// deflate that can be read with and without its wrapper.
+// [Whole] is for a request, which goes on as it came and is decoded again by the target. It accepts one coding, with one
+// member or frame and nothing around it: readers differ in whether they read on after the first, and on a deflate that can be
+// read both with and without its wrapper.
 //
 // # Bounds
 //
-// A body of more than [Free] bytes that is more than [Ratio] times as long as what came for it is not read further. The ratio is
-// that of each coding's output, also where two are stacked, so that nothing large is made on the way to something small. Windows are at most 8 MiB for
-// zstd (RFC 9659) and 16 MiB for br, the most that its standard has. [Memory] says what a decoder takes.
+// Decoding stops once the output has more than [Free] bytes and more than [Ratio] times the bytes of input. This holds for the
+// output of each coding if two are stacked, so nothing large is made on the way to something small. Windows are at most 8 MiB
+// for zstd (RFC 9659) and 16 MiB for br, its standard's maximum. [Memory] says what a decoder takes.
 //
 // # No goroutine of its own
 //
-// The libraries pull their input, and here it is pushed. A decoder runs as a coroutine ([iter.Pull]): it takes turns
-// with its caller and never runs beside it, and its panics are the caller's. [Decoder.Close] ends it.
+// The libraries pull their input, and here it is pushed. So a decoder runs as a coroutine ([iter.Pull]): it takes turns with
+// its caller and never runs beside it, and the caller gets its panics. [Decoder.Close] ends it.
 package coding
 
 import (
@@ -28,10 +28,10 @@ import (
 	"strings"
 )
 
-// Coding is one content coding. The zero value is none, and nothing is read by it.
+// Coding is one content coding. The zero value is none.
 type Coding uint8
 
-// The codings that are known.
+// The known codings.
 const (
 	None Coding = iota
 	Gzip
@@ -54,23 +54,23 @@ func Of(name string) Coding {
 	return None
 }
 
-// maxStacked is how many codings are taken off one body.
+// maxStacked is how many codings one body may have.
 const maxStacked = 2
 
-// The bounds of what is made of a body: Free bytes of any, and Ratio times what came of it for one that has more. A table of rows
-// that differ in their numbers is compressed to a tenth or a fiftieth, a text of one letter to a thousandth and less.
+// The bounds of a decoded body: Free bytes, or Ratio times the bytes that came if that is more. Rows of a table that differ in
+// their numbers are compressed to between a tenth and a fiftieth, a text of one letter to a thousandth and less.
 const (
 	Free  = 1 << 20
 	Ratio = 200
 )
 
-// Most is the most that is made of n bytes.
+// Most is how many bytes n bytes may decode to.
 func Most(n int64) int64 { return max(Free, Ratio*n) }
 
-// Error says why a body is not read. Its reason follows on the name of the body, and has nothing of its content.
+// Error says why a body is not decoded. Its reason continues a sentence that begins with the body, and quotes nothing of it.
 type Error struct {
 	Reason string
-	Long   bool // it may be well formed: it has more bytes than the caller takes
+	Long   bool // the body may be well formed, but decodes to more bytes than the caller accepts
 }
 
 func (e *Error) Error() string { return e.Reason }
@@ -99,10 +99,10 @@ func Parse(values []string) ([]Coding, error) {
 	return codings, nil
 }
 
-// What a decoder keeps at most: its window, its tables and what it has read ahead (TestMemory).
+// The most that a decoder of each coding keeps: its window, its tables and what it has read ahead (TestMemory).
 var memory = [...]int64{0, 192 << 10, 192 << 10, 20 << 20, 12 << 20}
 
-// Memory is about how many bytes of memory it takes to undo codings.
+// Memory estimates the bytes of memory that it takes to decode codings.
 func Memory(codings ...Coding) (n int64) {
 	for _, c := range codings {
 		n += memory[c]

@@ -14,34 +14,36 @@ import (
 )
 
 const (
-	pieceBytes = 32 << 10 // of what a decoder returns at a time
+	pieceBytes = 32 << 10 // a decoder yields at most this much at a time
 	maxWindow  = 8 << 20  // of zstd
 )
 
-// Decoder undoes the codings of one body as it comes. It is for one goroutine at a time. Close ends it.
+// Decoder decodes one body as it comes. It is for one goroutine at a time. Close ends it.
 type Decoder struct {
 	codings []Coding
 	strict  bool // see Whole
 
 	chunk []byte // what came and was not read yet
 	last  bool   // nothing comes after chunk
-	read  int64  // bytes of the body
+	read  int64  // bytes of the body that were read
 
-	yield func([]byte, error) bool // the coroutine's: nothing and no error ask for more
+	yield func([]byte, error) bool // of the coroutine; yield(nil, nil) asks for more input
 	next  func() ([]byte, error, bool)
 	stop  func()
 	err   error
 }
 
-// NewDecoder begins a body to which codings were applied in that order.
-func NewDecoder(codings []Coding) *Decoder {
-	d := &Decoder{codings: codings}
+// NewDecoder returns a decoder for a body to which codings were applied in that order.
+func NewDecoder(codings []Coding) *Decoder { return newDecoder(codings, false) }
+
+func newDecoder(codings []Coding, strict bool) *Decoder {
+	d := &Decoder{codings: codings, strict: strict}
 	d.next, d.stop = iter.Pull2(d.run)
 	return d
 }
 
-// Decode takes the next bytes of the body and yields what can be said of it by now, in pieces that are good until the next. last
-// says that no bytes follow. An error, which is an [*Error], is final; what stood before it was yielded. The caller takes all that is yielded, or closes.
+// Decode takes the next bytes of the body and yields what they decode to, in pieces that are valid until the next one. last
+// says that no bytes follow. An error is an [*Error], and final. The caller takes all that is yielded, or calls Close.
 func (d *Decoder) Decode(chunk []byte, last bool) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		d.chunk, d.last = chunk, last
@@ -86,7 +88,7 @@ func (d *Decoder) run(yield func([]byte, error) bool) {
 	}
 }
 
-// fail keeps the first error, which the layers above may report in words of their own.
+// fail keeps the first error and returns it. The decoders above that layer may report it in their own words.
 func (d *Decoder) fail(err error) error {
 	if d.err == nil {
 		d.err = err
@@ -94,7 +96,7 @@ func (d *Decoder) fail(err error) error {
 	return d.err
 }
 
-// source is the body as it comes. It waits for more by giving the turn to the caller.
+// source reads the body as it comes. To wait for more, it gives the turn to the caller.
 type source struct{ *Decoder }
 
 func (s source) Read(p []byte) (int, error) {
@@ -112,15 +114,15 @@ func (s source) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// layer undoes one coding.
+// layer decodes one coding.
 type layer struct {
 	decoder *Decoder
 	coding  Coding
 	from    *bufio.Reader
 	body    io.Reader // nil until it is opened
 	closer  func()
-	made    int64
-	end     error
+	made    int64 // bytes of output
+	end     error // how body ended, or why it could not be opened
 }
 
 func (l *layer) close() {
@@ -133,7 +135,7 @@ func (l *layer) Read(p []byte) (int, error) {
 	if l.body == nil && l.end == nil {
 		l.end = l.open()
 	}
-	if l.end != nil { // what came before it was passed on
+	if l.end != nil {
 		return 0, l.ended()
 	}
 	n, err := l.body.Read(p)
@@ -147,7 +149,7 @@ func (l *layer) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// ended says how the coding ended. After its end there must be nothing.
+// ended says how the coding ended: with io.EOF, if nothing follows, or an error.
 func (l *layer) ended() error {
 	switch {
 	case errors.Is(l.end, io.ErrUnexpectedEOF):
@@ -163,7 +165,7 @@ func (l *layer) ended() error {
 	return io.EOF
 }
 
-// open begins to read. A body of no bytes is one in any coding.
+// open begins to read. An empty body is valid in every coding.
 func (l *layer) open() (err error) {
 	if _, err = l.from.Peek(1); err != nil {
 		return err
@@ -197,7 +199,7 @@ func (l *layer) open() (err error) {
 	return err
 }
 
-// wrapped reports whether a deflate begins with the head of RFC 1950.
+// wrapped reports whether a deflate begins with the header of RFC 1950.
 func wrapped(head []byte) bool {
 	return len(head) >= 2 && head[0]&0x0F == 8 && head[0]>>4 <= 7 && (int(head[0])<<8|int(head[1]))%31 == 0
 }

@@ -2,16 +2,13 @@ package coding
 
 import (
 	"encoding/binary"
-	"iter"
-
 	"github.com/klauspost/compress/zstd"
 )
 
-// Whole undoes the coding of a body that goes on as it came, and refuses what another reader could read in another way. What it
-// returns has at most most bytes.
+// Whole decodes a body that goes on as it came. It refuses a body that other readers could decode differently, and one that
+// decodes to more than most bytes.
 func Whole(c Coding, body []byte, most int64) ([]byte, error) {
-	d := &Decoder{codings: []Coding{c}, strict: true}
-	d.next, d.stop = iter.Pull2(d.run)
+	d := newDecoder([]Coding{c}, true)
 	defer d.Close()
 	var whole []byte
 	for piece, err := range d.Decode(body, true) {
@@ -29,9 +26,9 @@ func Whole(c Coding, body []byte, most int64) ([]byte, error) {
 	return whole, nil
 }
 
-// plain reports whether a body that could be decoded is in the form that all readers take for the same.
+// plain reports whether all readers decode a body alike. It has been decoded already.
 func plain(c Coding, body []byte) bool {
-	const name = 1 << 3 // RFC 1952, section 2.3.1: of its flags, the one that file names have
+	const name = 1 << 3 // FNAME, the flag of a file name (RFC 1952, section 2.3.1)
 	switch c {
 	case Gzip:
 		return body[3]&^name == 0
@@ -44,13 +41,13 @@ func plain(c Coding, body []byte) bool {
 	}
 }
 
-// stored reports whether a body begins with a stored block (RFC 1951, section 3.2.4) when it is read without a wrapper. Readers
-// that try that first find something else in it than those that know the wrapper.
+// stored reports whether a body begins with a stored block (RFC 1951, section 3.2.4) if it is read without a wrapper. Readers
+// that try that first would decode it differently from those that expect the wrapper.
 func stored(b []byte) bool {
 	return len(b) >= 5 && b[0]>>1&3 == 0 && binary.LittleEndian.Uint16(b[1:]) == ^binary.LittleEndian.Uint16(b[3:])
 }
 
-// oneFrame reports whether b is one frame of zstd, which is not skipped and needs no dictionary (RFC 8878, section 3.1.1).
+// oneFrame reports whether b is one frame of zstd that is not skippable and needs no dictionary (RFC 8878, section 3.1.1).
 func oneFrame(b []byte) bool {
 	var h zstd.Header
 	if err := h.Decode(b); err != nil || h.Skippable || h.DictionaryID != 0 {

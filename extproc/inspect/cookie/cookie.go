@@ -1,4 +1,5 @@
-// Package cookie keeps a target's cookies from agents. A session that was opened with the gateway's credential is a credential.
+// Package cookie keeps a target's cookies from agents: a session that was opened with the gateway's credential is itself a
+// credential.
 package cookie
 
 import (
@@ -14,21 +15,21 @@ import (
 	"strings"
 )
 
-// Mode is what becomes of a target's cookies.
+// Mode says what is done with a target's cookies.
 type Mode string
 
 const (
-	Remove  Mode = "" // none reaches the agent, and the agent's Cookie does not reach the target
-	Pass    Mode = "pass"
-	Session Mode = "session" // sealed: see Box
+	Remove  Mode = ""        // none reaches the agent, and the agent's Cookie does not reach the target
+	Pass    Mode = "pass"    // both pass as they are
+	Session Mode = "session" // the agent gets them sealed: see Box
 )
 
-// Box seals the target's cookies for one agent at one resource. The agent gets what it cannot read, sends it back, and
-// the target gets the cookie: the session is usable by this agent, here, and nowhere else, since a sealed cookie says nothing
-// to the target, and opens for no other agent, resource or name. Policy, an approval and the card see what the agent sent.
+// Box seals the target's cookies for one agent at one resource. The agent gets a sealed cookie, which it cannot read, and
+// sends it back; the target gets the cookie itself. The target does not understand a sealed cookie, and no box of another
+// agent or resource opens it, so the session is of use here only. Policy, approvals and cards see the sealed cookie.
 //
-// A cookie is AES-256-GCM under a key of its own, made by HKDF of a secret in the data directory and 16 random bytes, over
-// the resource, the issuer, the subject and the cookie's name. Its length is made a multiple of blockSize.
+// A cookie is sealed with AES-256-GCM. Its key is made by HKDF from a secret in the data directory and 16 random bytes; the
+// additional data is the resource, the issuer, the subject and the cookie's name. It is padded to a multiple of blockSize.
 type Box struct {
 	secret []byte
 	scope  []string
@@ -39,17 +40,17 @@ const (
 	blockSize = 64
 	saltSize  = 16
 
-	// shortest is the shortest value that is looked for in answers, as a credential is: shorter ones are seldom secret,
-	// and words that answers have.
+	// shortest is the shortest value that answers are searched for. Shorter ones are seldom secret, and often words that
+	// answers have anyway.
 	shortest = 16
 )
 
-// NewBox returns the box of one agent at one resource. A secret of less than 16 bytes seals and opens nothing.
+// NewBox returns the box of one agent at one resource. With a secret of less than 16 bytes it seals and opens nothing.
 func NewBox(secret []byte, resource, issuer, subject string) Box {
 	return Box{secret, []string{resource, issuer, subject}}
 }
 
-// aead is for one cookie: the key is used once, so that the nonce may be zero.
+// aead returns the cipher for one cookie. Each key is used once, so the nonce may be zero.
 func (b Box) aead(salt []byte) (cipher.AEAD, error) {
 	if len(b.secret) < 16 {
 		return nil, fmt.Errorf("the secret of cookies has %d bytes", len(b.secret))
@@ -65,7 +66,7 @@ func (b Box) aead(salt []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// bound is what a cookie of that name opens for: each part behind its length.
+// bound returns the additional data for a cookie of that name. Each part follows its length, so that parts cannot run together.
 func (b Box) bound(name string) []byte {
 	var data []byte
 	for _, part := range append(slices.Clip(b.scope), name) {
@@ -83,13 +84,13 @@ func (b Box) seal(name, value string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("seal a cookie: %w", err)
 	}
-	plain := append([]byte(value), 0x80) // and zeros: what follows the last 0x80 is no part of it
+	plain := append([]byte(value), 0x80) // padding: 0x80, then zeros
 	plain = append(plain, make([]byte, (blockSize-len(plain)%blockSize)%blockSize)...)
 	return prefix + base64.RawURLEncoding.EncodeToString(aead.Seal(salt, zeroNonce[:], plain, b.bound(name))), nil
 }
 
-// open is false for what was not sealed for this agent, this resource and this name.
-func (b Box) open(name, sealed string) (string, bool) {
+// open opens a sealed cookie. ok is false if it was not sealed for this agent, this resource and this name.
+func (b Box) open(name, sealed string) (value string, ok bool) {
 	text, ok := strings.CutPrefix(sealed, prefix)
 	if !ok {
 		return "", false
@@ -109,15 +110,15 @@ func (b Box) open(name, sealed string) (string, bool) {
 	return strings.CutSuffix(strings.TrimRight(string(plain), "\x00"), "\x80")
 }
 
-// Unknown is an agent's cookie that does not open.
+// Unknown is the error for an agent's cookie that does not open.
 type Unknown struct{ Name string }
 
 func (e *Unknown) Error() string {
 	return fmt.Sprintf("the cookie %q was not sealed for this agent and resource", e.Name)
 }
 
-// Open opens the Cookie fields that an agent sent. It returns the one that the target gets, and the values in it. A cookie that
-// cannot be opened is an error ([Unknown]): to leave it out would make another request of this one.
+// Open opens the Cookie fields that an agent sent. It returns the field for the target, and the values in it. A cookie that
+// cannot be opened is an error ([Unknown]): without it the request would be another one.
 func (b Box) Open(fields []string) (opened string, values []string, err error) {
 	var pairs []string
 	for pair := range strings.SplitSeq(strings.Join(fields, ";"), ";") {
@@ -134,9 +135,9 @@ func (b Box) Open(fields []string) (opened string, values []string, err error) {
 	return strings.Join(pairs, "; "), values, nil
 }
 
-// Seal writes a target's Set-Cookie for the agent that asked for a path. It keeps how long the cookie lives and where it goes on
-// this host, and neither a domain, which would be the target's, nor what is not known. secure says that the agent connects over
-// TLS, so that a cookie that is Secure comes back. It returns "" for what is no cookie.
+// Seal seals a target's Set-Cookie field for the agent whose request was for path. It keeps the known attributes but Domain,
+// which names the target's host. secure says that the agent connects over TLS: otherwise it would not send back a cookie that
+// is Secure, so that attribute is dropped. It returns "" if the field is no cookie.
 func (b Box) Seal(field, path string, secure bool) (string, error) {
 	name, value, attributes, ok := readSetCookie(field)
 	if !ok {
@@ -150,7 +151,7 @@ func (b Box) Seal(field, path string, secure bool) (string, error) {
 	for _, attribute := range attributes {
 		key, v, _ := strings.Cut(attribute, "=")
 		switch key, v = strings.ToLower(strings.Trim(key, " \t")), strings.Trim(v, " \t"); {
-		case key == "path" && strings.HasPrefix(path, v): // another could say something of the body
+		case key == "path" && strings.HasPrefix(path, v): // any other path could carry a value of the body
 			out += "; Path=" + v
 		case key == "max-age" && len(v) <= 12 && strings.Trim(v, "-0123456789") == "":
 			out += "; Max-Age=" + v
@@ -175,8 +176,8 @@ func readSetCookie(field string) (name, value string, attributes []string, ok bo
 	return name, value, parts[1:], ok && name != "" && !strings.ContainsAny(name, " \t,\"")
 }
 
-// Secrets are the values that must not come back in the answer: those of opened, which the target got, and those of the
-// Set-Cookie fields of the answer.
+// Secrets returns the values that the answer must not show: opened, which the target got, and the values of the answer's own
+// Set-Cookie fields.
 func Secrets(opened, setCookies []string) []string {
 	list := slices.Clone(opened)
 	for _, f := range setCookies {

@@ -1,10 +1,10 @@
-// Package echo finds the target's credential in the target's answer. Targets that show what they were asked (debug pages, error
-// messages, header dumps) would hand it to the agent, which must not have it.
+// Package echo finds the target's credential in the target's answer. Targets that show requests (debug pages, error messages,
+// header dumps) would hand it to the agent, which must not have it.
 //
-// It finds the credential as it stands and as targets write it out (see newForms), however it is cut into pieces, in what the
-// agent would get: in the body, header fields and trailers. So the target is not asked to encode its answer. It stops a target
-// that repeats the credential without thought. It does not stop one that wants to give it away: reversed, in parts (Range),
-// encoded twice, or in an encoding that nobody here knows.
+// It finds the credential as it is and in the forms in which targets write it (see formsOf), in the body, header fields and
+// trailers, however the body is cut into pieces. It searches the bytes that the agent would get. It stops a target that
+// repeats the credential without thought. It does not stop one that wants to give it away: reversed, in parts (Range), encoded
+// twice, or in an unknown encoding.
 package echo
 
 import (
@@ -13,20 +13,20 @@ import (
 	"strings"
 )
 
-// leastHeld is how much of a form at the end of a piece holds that end back: half of it. What is shorter is passed on at
-// once. An agent sees that something is held back, where it has the target send it a text of its own and stop in the middle:
-// if a few bytes were enough it could guess the credential byte after byte. So it has to know half of it before it learns
-// more, and an answer that is cut within the credential can show it up to half.
+// leastHeld is how much of a form must stand at the end of a piece for that end to be held back: half of it. An agent that
+// has the target send its own text, and stop in the middle, can see whether something is held back. If a few bytes were
+// enough, it could guess the credential byte by byte; so it must know half of it before it learns more. The price: an answer
+// that is cut within the credential can show up to half of it.
 func leastHeld(form []byte) int { return len(form) / 2 }
 
-// Finder reads one answer. The nil Finder finds nothing.
+// Finder searches one answer. The nil Finder finds nothing.
 type Finder struct {
 	*Forms
 	tail []byte // the end of what came so far: one byte less than the longest form
-	held int    // how much of tail was not passed on yet
+	held int    // how many bytes of tail were not passed on yet
 }
 
-// New looks for f. It returns nil where there is nothing to look for.
+// New returns a finder of f, or nil if there is nothing to look for.
 func New(f *Forms) *Finder {
 	if f == nil || len(f.forms) == 0 {
 		return nil
@@ -34,8 +34,8 @@ func New(f *Forms) *Finder {
 	return &Finder{Forms: f}
 }
 
-// Write takes the next piece of the body, and returns what of it and of earlier pieces may be passed on. Once found is true
-// nothing more may be.
+// Write takes the next piece of the body. It returns what may be passed on of it and of what was held back. Once found is
+// true, nothing more may be passed on.
 func (e *Finder) Write(piece []byte, end bool) (out []byte, found bool) {
 	if e == nil {
 		return piece, false
@@ -61,7 +61,7 @@ func (e *Finder) Write(piece []byte, end bool) (out []byte, found bool) {
 	return out[:len(out)-e.held], false
 }
 
-// begun is how much of a form stands at the end of what came so far, or 0 where that is less than its leastHeld.
+// begun returns how many bytes at the end of what came so far begin a form, or 0 if that is less than its leastHeld.
 func (e *Finder) begun() int {
 	most := 0
 	for _, form := range e.forms {
@@ -79,10 +79,10 @@ func (e *Finder) begun() int {
 	return most
 }
 
-// Holds reports whether what came so far ends with what may be the beginning of the credential.
+// Holds reports whether something is held back, because it may be the beginning of the credential.
 func (e *Finder) Holds() bool { return e != nil && e.held > 0 }
 
-// Text reports whether the value of a header or trailer field has the credential in it.
+// Text reports whether the value of a header or trailer field contains the credential.
 func (e *Finder) Text(value string) bool {
 	return e != nil && slices.ContainsFunc(e.forms, func(form []byte) bool { return strings.Contains(value, string(form)) })
 }

@@ -10,16 +10,16 @@ import (
 	"sync/atomic"
 )
 
-// shortestSecret is the shortest credential that is looked for in answers. A shorter one stands in them by chance.
-// shortestPassword is that for the password of a Basic credential: a person may have chosen a word that answers have.
+// Shorter credentials are not looked for, since answers contain such texts by chance. For the password of a Basic credential
+// the limit is higher: a person may have chosen a word that answers have.
 const (
 	shortestSecret   = 8
 	shortestPassword = 12
 )
 
-// Forms are the texts in which a credential may stand in an answer, and what finds all of them in one pass over a text: the shift
-// table of Wu and Manber (1994), which looks at two bytes and says how far the next occurrence is at least. With the nine forms of
-// a token it reads 5 GB/s; a search for each would read 0.2 (BenchmarkForms).
+// Forms are the texts that a credential may become in an answer, with the table that finds all of them in one pass: the shift
+// table of Wu and Manber (1994), which says by two bytes how far away the next match is at least. With the nine forms of a
+// token it reads 5 GB/s; a search for each of them would read 0.2 (BenchmarkForms).
 type Forms struct {
 	value             string
 	forms             [][]byte
@@ -27,7 +27,7 @@ type Forms struct {
 	shift             [1 << 12]uint8 // by the hash of two bytes; 0 where a form may end its first `shortest` bytes
 }
 
-// NewForms returns the forms of a header field's value, and of more secrets. There are none where all are too short to look for.
+// newForms returns the forms of a header field's value and of more secrets. There are none if all are too short.
 func newForms(value string, more ...string) *Forms {
 	n := &Forms{value: value, forms: formsOf(value)}
 	for _, secret := range more {
@@ -53,11 +53,11 @@ func newForms(value string, more ...string) *Forms {
 	return n
 }
 
-// Cache keeps the forms of the credential that was sent last: it is the same for most operations.
+// Cache keeps the forms of the last credential. It is the same for most operations.
 type Cache struct{ last atomic.Pointer[Forms] }
 
-// Forms are what to look for in an answer, where credential was sent to the target, and more secrets that the agent must not see.
-// It returns nil where there is nothing to look for.
+// Forms returns what to look for in an answer: the credential that was sent to the target, and more secrets that the agent
+// must not see. It returns nil if there is nothing to look for.
 func (c *Cache) Forms(credential string, more []string) *Forms {
 	if len(more) > 0 {
 		return newForms(credential, more...)
@@ -75,7 +75,7 @@ func (c *Cache) Forms(credential string, more []string) *Forms {
 
 func pair(a, b byte) uint16 { return (uint16(a)<<4 ^ uint16(b)) & 0xFFF }
 
-// in reports whether text has one of the forms.
+// in reports whether text contains one of the forms.
 func (n *Forms) in(text []byte) bool {
 	for i := n.shortest - 1; i < len(text); {
 		if s := n.shift[pair(text[i-1], text[i])]; s > 0 {
@@ -92,9 +92,9 @@ func (n *Forms) in(text []byte) bool {
 	return false
 }
 
-// formsOf are the ways in which a target that shows the value of a header field without thought may write it: the
-// credential behind its scheme as it stands, as the writers of JSON, HTML and URLs escape it, in hexadecimal, and as it
-// comes out in base64 of any text that has it. Of a Basic credential, also what it is the base64 of, and the password.
+// formsOf returns the texts that a target may write when it shows the value of a header field. They are the credential
+// without its scheme as it is, as the writers of JSON, HTML and URLs escape it, in hexadecimal, and in the base64 of any text
+// that contains it. For a Basic credential the same forms of the decoded text and of the password are added.
 func formsOf(value string) [][]byte {
 	scheme, secret, ok := strings.Cut(value, " ")
 	if secret = strings.TrimSpace(secret); !ok || len(secret) < len(scheme) {
@@ -126,23 +126,21 @@ func formsOf(value string) [][]byte {
 	return slices.CompactFunc(forms, bytes.Equal)
 }
 
-// base64Within are the characters that s alone makes in the base64 of a text in which it stands offset bytes, modulo three,
-// from the beginning.
+// base64Within returns the characters that s alone determines in the base64 of a text that contains it at offset modulo 3.
 func base64Within(s string, offset int) string {
 	text := base64.RawStdEncoding.EncodeToString([]byte("xx"[:offset] + s))
 	first := (8*offset + 5) / 6
 	return text[first : 8*(offset+len(s))/6]
 }
 
-// escape is how one kind of writer replaces what it does not write as it is.
+// escape says how one kind of writer escapes a text.
 type escape struct {
-	bytes  string // that are replaced; of URLs, those that are not
-	format string // of a byte
+	bytes  string // the bytes that are escaped; if url, those besides letters and digits that are not
+	format string // of an escaped byte
 	url    bool
 }
 
-// escapes are those of the writers that are in wide use. Letters, digits and what else is in most tokens are the same in all
-// of them.
+// escapes are those of the writers in wide use. None of them escapes letters, digits or the other characters of most tokens.
 var escapes = []escape{
 	{`"\`, `\%c`, false},                     // JSON as it must be
 	{`"\/`, `\%c`, false},                    // PHP
@@ -184,5 +182,5 @@ func (e escape) write(s string) string {
 	return b.String()
 }
 
-// entities have a name with every writer of HTML.
+// entities are the characters that every writer of HTML escapes by name.
 var entities = map[byte]string{'&': "&amp;", '<': "&lt;", '>': "&gt;"}

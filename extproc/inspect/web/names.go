@@ -6,15 +6,15 @@ import (
 	"unicode/utf8"
 )
 
-// Frameworks do not take the names of parameters as they come. PHP drops spaces before a name and makes "_" of dots and
-// spaces in it; PHP, Rack, Rails and qs (Express) build lists and maps of brackets, each in its own way where they do not
-// match (Rack reads "]_method" and "[_method]" as "_method", PHP reads "a[b" as "a_b" and "a[b]c" as "a[b]"); ASP.NET, Spring and
-// jQuery's forms have "a.b", "a[b]" and "a['b']" for one thing; ASP.NET ignores case. So a name is held to a plain form, and
-// to being another than the rest under the coarsest of these readings.
+// Frameworks change the names of parameters. PHP drops spaces before a name and replaces dots and spaces in it by "_". PHP,
+// Rack, Rails and qs (Express) read brackets as lists and maps, and unmatched brackets each in its own way: Rack reads
+// "]_method" and "[_method]" as "_method", PHP reads "a[b" as "a_b" and "a[b]c" as "a[b]". ASP.NET, Spring and jQuery's forms
+// take "a.b", "a[b]" and "a['b']" for the same. ASP.NET ignores case. So a name must be in a plain form, and no two names of
+// a request may be the same to any of these frameworks.
 
-// overridesMethod reports whether a server could take a parameter of this name for the request's method. The name that most
-// agree on is _method (Rails, Laravel, Symfony, WordPress, Spring, Express, Phoenix); others are __METHOD_OVERRIDE__ (Flask),
-// _HttpMethod (Salesforce), X-HTTP-Method-Override (ASP.NET, ServiceStack). A bare "method" is a parameter like any other.
+// overridesMethod reports whether a server could take a parameter of this name for the request's method. Most use _method
+// (Rails, Laravel, Symfony, WordPress, Spring, Express, Phoenix); others are __METHOD_OVERRIDE__ (Flask), _HttpMethod
+// (Salesforce), X-HTTP-Method-Override (ASP.NET, ServiceStack). A bare "method" is a parameter like any other.
 func overridesMethod(name string) bool {
 	if !strings.Contains(strings.ToLower(name), "method") {
 		return false
@@ -39,7 +39,7 @@ func overridesMethod(name string) bool {
 	}
 }
 
-// checkName refuses the name of a parameter that servers read in different ways. what is where it stands.
+// checkName refuses the name of a parameter that servers read in different ways. what is "query", "form" or the like.
 func checkName(name, what string) error {
 	switch {
 	case overridesMethod(name):
@@ -54,11 +54,11 @@ func checkName(name, what string) error {
 	return nil
 }
 
-// plainName is a name without brackets, or name[part][part], with .name after a part or not, in as many levels as PHP reads.
-// To PHP a part that is a space is none.
+// plainName is a name without brackets, or name[part][part] with or without .name after a part, up to the 64 levels that PHP
+// reads. A part does not begin with white space: PHP takes "[ ]" for "[]".
 var plainName = regexp.MustCompile(`^[^\[\]]+(\[([^\[\]\s][^\[\]]*)?\](\.[^\[\]]+)?){0,64}$`)
 
-// checkNames refuses names of which two would be one somewhere. Each is there once.
+// checkNames refuses two names that some server takes for one. names has each name once.
 func checkNames(names []string, what string) error {
 	if len(names) < 2 {
 		return nil
@@ -82,12 +82,12 @@ func checkNames(names []string, what string) error {
 	for _, name := range names {
 		key, steps := nameKey(name)
 		for _, s := range steps {
-			within := key[:s.key] // to PHP, "a" beside "a[b]" is gone, and "a[b].c" is "a[b]"
+			within := key[:s.key] // PHP loses "a" beside "a[b]", and reads "a[b].c" as "a[b]"
 			if other, in := seen[within]; in {
 				return one(other, name)
 			}
 			if part, _, _ := strings.Cut(name[s.name:], "]"); strings.Trim(part[1:], "0123456789") == "" && part[0] == '[' {
-				e := element{name, part != "["} // "a[]" and "a[0]" can be one
+				e := element{name, part != "["} // "a[]" and "a[0]" can be the same element
 				if other, in := lists[within]; in && other.indexed != e.indexed {
 					return one(other.name, name)
 				}
@@ -98,11 +98,11 @@ func checkNames(names []string, what string) error {
 	return nil
 }
 
-// step is where a name goes into a list or a map, or on after one: in the name, and in its key.
+// step is an offset in a name, and in its key, at which the name goes into a list or a map ("[") or on after one ("].").
 type step struct{ name, key int }
 
-// nameKey is the same for names that are one to some framework: without regard to case, with dots, spaces and opening
-// brackets as underscores, without closing ones and quotes.
+// nameKey returns the same key for names that some framework takes for one: it ignores case, replaces dots, spaces and
+// opening brackets by underscores, and drops closing brackets and quotes.
 func nameKey(name string) (key string, steps []step) {
 	name = strings.TrimFunc(name, blank)
 	var b strings.Builder
@@ -121,8 +121,8 @@ func nameKey(name string) (key string, steps []step) {
 	return b.String(), steps
 }
 
-// topNames checks the names of the object that the whole body is: Laravel and others read them as they do parameters.
-// Names that differ in case only are refused already, so that most objects are done with without a list.
+// topNames checks the names of the outermost object: Laravel and others read them as parameters. Names that differ only in
+// case are refused already, so only names with other than plain characters are compared.
 func (r *jsonReader) topNames(members []jsonMember) error {
 	plain := true
 	for _, m := range members {

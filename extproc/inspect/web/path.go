@@ -37,8 +37,8 @@ func (i *Inspector) target() error {
 	return err
 }
 
-// segments splits a path, decodes each part once and refuses whatever two servers could read in two ways. One slash at
-// the end adds no segment, so that a rule on segments holds with and without it.
+// segments splits a path, decodes each segment once and refuses what two servers could read differently. A slash at the end
+// adds no segment, so that a rule about segments holds with and without it.
 func (i *Inspector) segments(path string) ([]string, error) {
 	raw := strings.Split(path[1:], "/")
 	if raw[len(raw)-1] == "" {
@@ -58,8 +58,8 @@ func (i *Inspector) segments(path string) ([]string, error) {
 	return segments, nil
 }
 
-// segment checks one decoded segment. A form that is accepted must not bring in another that is not: to a server that
-// decodes %2F, "a%2F..%2Fb" has a dot segment, and to one that drops parameters "..;x" is one.
+// segment checks one decoded segment. One accepted form must not smuggle in another: a server that decodes %2F finds a dot
+// segment in "a%2F..%2Fb", and one that drops parameters reads "..;x" as "..".
 func (i *Inspector) segment(s string) error {
 	var err error
 	if strings.Contains(s, "/") {
@@ -99,7 +99,7 @@ func (i *Inspector) pairs(s, what string) (gate.Object, error) {
 	}
 	var g groups
 	count := 0
-	text := what == "form" && looksLikeJSON([]byte(s)) // then its first name is JSON, and no server reads parameters in that
+	isJSON := what == "form" && looksLikeJSON([]byte(s)) // no server takes its first name, the JSON, for a parameter
 	for part := range strings.SplitSeq(s, "&") {
 		if part == "" {
 			continue
@@ -124,7 +124,7 @@ func (i *Inspector) pairs(s, what string) (gate.Object, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := checkName(n, what); err != nil && (!text || count > 1 || overridesMethod(n)) {
+		if err := checkName(n, what); err != nil && (!isJSON || count > 1 || overridesMethod(n)) {
 			return nil, err
 		}
 		g.add(n, v)
@@ -136,11 +136,11 @@ func (i *Inspector) pairs(s, what string) (gate.Object, error) {
 	return g.object(), checkNames(names, what)
 }
 
-// maxPairs bounds the collecting of pairs, which is quadratic, to about a millisecond. It is also where PHP and Django stop.
+// maxPairs bounds the time that pairs takes, which is quadratic, to about a millisecond. PHP and Django stop there too.
 const maxPairs = 1000
 
-// decodeOnce percent-decodes s. It refuses broken and double encodings, control characters and text that is not UTF-8,
-// overlong forms included.
+// decodeOnce percent-decodes s, and reads "+" as a space if plus is true. It refuses broken encodings, control characters and
+// text that is not UTF-8 (overlong forms included), and, unless plus is true, text that is encoded twice.
 func decodeOnce(s string, plus bool) (string, error) {
 	if strings.IndexByte(s, '%') < 0 && (!plus || strings.IndexByte(s, '+') < 0) && isPlainText(s) {
 		return s, nil
@@ -177,7 +177,7 @@ func decodeOnce(s string, plus bool) (string, error) {
 	return string(b), nil
 }
 
-// isControl is true for control characters, but for line breaks and tabs in values: people write text with them.
+// isControl reports whether c is a control character. In a value, line breaks and tabs do not count: people write them.
 func isControl(c byte, value bool) bool {
 	return c < 0x20 && (!value || c != '\n' && c != '\r' && c != '\t') || c == 0x7F
 }

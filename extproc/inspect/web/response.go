@@ -9,34 +9,33 @@ import (
 	"github.com/countersign/countersign/extproc/inspect/coding"
 )
 
-// Response is the head of an answer that may have to be redacted.
+// Response is the head of a target's answer.
 type Response struct {
 	Status      int
 	ContentType string
-	HasBody     bool // a body may follow; false for HEAD, 1xx, 204 and 304 whatever the fields say
-	Length      int64
+	HasBody     bool    // a body may follow; false for HEAD, 1xx, 204 and 304 whatever the fields say
+	Length      int64   // Content-Length; -1 if there is none
 	Fields      []Field // without pseudo-header fields
 
 	tunnel bool // the answer to a CONNECT
 }
 
-// Reply is an answer that the gateway gives itself, in the place of the target's.
+// Reply is an answer that the gateway writes itself, in place of the target's.
 type Reply struct {
 	Status int
 	Fields []Field
 	Body   []byte
 }
 
-// Withheld says why an answer must not be shown. The agent is told, so the reason has nothing of the answer in it.
+// Withheld says why an answer is not passed on. The agent reads the reason, so it must quote nothing of the answer.
 type Withheld struct {
 	Reason string
-	OfBody bool // the reason is the body's alone: the head could pass
+	OfBody bool // only the body is at fault: the head could pass
 }
 
 func (e *Withheld) Error() string { return e.Reason }
 
-// ReadResponse reads the head of the answer to a request with the given method. ended says that no body and no trailers
-// follow.
+// ReadResponse reads the head of the answer to a request of that method. ended says that no body and no trailers follow.
 func ReadResponse(method string, fields []Field, ended bool) (*Response, error) {
 	r := &Response{Length: -1, Fields: make([]Field, 0, len(fields)), tunnel: method == "CONNECT"}
 	for _, f := range fields {
@@ -83,11 +82,10 @@ func (r *Response) field(f Field) error {
 	return nil
 }
 
-// Switched reports whether the bytes that follow are of another protocol: they end with the connection, and no end of them
-// is told.
+// Switched reports whether the bytes that follow are another protocol's. They last as long as the connection.
 func (r *Response) Switched() bool { return r.Status == 101 || r.tunnel && r.Status/100 == 2 }
 
-// Redactable says why the body of r could not be redacted whatever is in it, or nil.
+// Redactable says why the body of r can never be redacted, whatever it holds, or returns nil.
 func (r *Response) Redactable() error {
 	switch {
 	case r.Status == 206 || r.Status == 226:
@@ -106,11 +104,11 @@ func (r *Response) Redactable() error {
 	return nil
 }
 
-// LosesBody reports whether r, where its body cannot be shown, passes without one. A redirect or an error says by its status
-// what is to be done; an agent that took a body for what it asked for could not tell that there was another.
+// LosesBody reports whether r passes without its body if that cannot be shown. A redirect or an error says by its status what
+// to do next. A success without its body would look complete to the agent, so it is withheld.
 func (r *Response) LosesBody() bool { return r.HasBody && r.Status >= 300 }
 
-// Completes reports whether a field is one without which the status says nothing: where a redirect leads, what a 401 or 407 asks for.
+// Completes reports whether the status needs the field of that name: a redirect its Location, a 401 or 407 its challenge.
 func (r *Response) Completes(name string) bool {
 	switch r.Status {
 	case 401:
@@ -122,8 +120,8 @@ func (r *Response) Completes(name string) bool {
 	}
 }
 
-// Codings are the content codings of the body, in the order in which they were applied. An answer without a body has none,
-// whatever it says.
+// Codings returns the content codings of the body, in the order in which they were applied. An answer without a body has
+// none, whatever its fields say.
 func (r *Response) Codings() ([]coding.Coding, error) {
 	if !r.HasBody {
 		return nil, nil
@@ -146,22 +144,22 @@ func Undecoded(err error) error {
 	return &Withheld{OfBody: true, Reason: "the target's answer " + err.Error()}
 }
 
-// Passage is how a field of a redacted answer passes.
+// Passage says whether a field of a redacted answer passes.
 type Passage uint8
 
 const (
-	Removed  Passage = iota // whatever is not known to say nothing of the body
-	Searched                // free text: passes where the whole body is known and nothing that was taken from it is in it
-	Passes                  // of a closed form, or made without looking at the body
+	Removed  Passage = iota // may tell of the body
+	Searched                // free text: passes if the whole body is known and the field repeats nothing that was redacted
+	Passes                  // in a closed form, or written without looking at the body
 )
 
-// redactedFields are the fields that pass with a redacted answer. A list of what tells of the original would never end (its
-// length, a digest, a validator, a size, user metadata, under any vendor's name), so this is a list of what does not. A
+// redactedFields are the fields that pass with a redacted answer. A list of those that tell of the original body would never
+// end (a length, a digest, a validator, user metadata, under any vendor's name), so this lists those that do not. A
 // resource may add names, which are searched.
 var redactedFields = []struct {
 	passage Passage
 	why     string
-	names   []string // one that ends with "-*" stands for all that begin so
+	names   []string // "x-*" stands for all names that begin with "x-"
 }{
 	{Passes, "what the body is: it cannot be read without", []string{"content-type", "content-language"}},
 	{Passes, "when it was made and how long it is good: dates, numbers and words of a closed list", []string{"date", "age", "expires", "cache-control", "pragma", "vary", "retry-after", "deprecation", "sunset"}},
@@ -177,7 +175,7 @@ var redactedFields = []struct {
 	{Searched, "what went wrong: a sentence", []string{"grpc-message", "warning"}},
 }
 
-// PassageOf says how a field of a redacted answer passes, where a resource adds names to the list.
+// PassageOf says whether a field of a redacted answer passes. added are the names that the resource adds.
 func PassageOf(name string, added []string) Passage {
 	for _, group := range redactedFields {
 		if isNamed(group.names, name) {
@@ -190,7 +188,7 @@ func PassageOf(name string, added []string) Passage {
 	return Removed
 }
 
-// isNamed reports whether name is in a list of names, in which one that ends with "-*" stands for all that begin so.
+// isNamed reports whether name is in a list of names and of prefixes that end with "*".
 func isNamed(list []string, name string) bool {
 	return slices.ContainsFunc(list, func(n string) bool {
 		if prefix, ok := strings.CutSuffix(n, "*"); ok {
@@ -200,17 +198,17 @@ func isNamed(list []string, name string) bool {
 	})
 }
 
-// What a request asks of an answer that is redacted. A field is removed only where that makes a read more complete, or
-// changes how the answer is written: what is done must stay what was judged.
+// Some fields of a request do not go together with an answer that is redacted:
 //
-//   - coded fields have the answer written in a way that cannot be read, or ask for what describes it. Without them the
-//     same is done.
-//   - conditional fields have it depend on the bytes before redaction whether, or how much of, something comes or is done,
-//     and so tell of them. Without them a read is whole. A write would be another write.
+//   - coded fields ask for an encoding that may not be readable here, or for a digest of the original. They are removed from
+//     every request: the target does the same without them.
+//   - conditional fields make the answer depend on the original bytes, and so tell of them. They are removed from reads, which
+//     are then answered whole. A write without its condition would be another write than was judged, so it is refused (see
+//     [Request.Condition]).
 var coded = set("accept-encoding", "want-digest", "want-content-digest", "want-repr-digest", "a-im")
 
-// conditional is true for the conditions of HTTP (RFC 9110, section 13), WebDAV (If), CalDAV and the object stores
-// (x-amz-copy-source-if-match, x-ms-if-tags, x-goog-if-generation-match), by their shape, and for ranges.
+// conditional reports whether a field is a condition or a range. It recognises those of HTTP (RFC 9110, section 13), WebDAV
+// (If), CalDAV and object stores (x-amz-copy-source-if-match, x-ms-if-tags, x-goog-if-generation-match) by their form.
 func conditional(name string) bool {
 	return name == "if" || name == "range" || strings.HasPrefix(name, "if-") || strings.Contains(name, "-if-")
 }
@@ -220,10 +218,11 @@ func RemovedForRedaction(method, name string) bool {
 	return coded[name] || reads(method) && asksLess(name)
 }
 
+// asksLess reports whether a field can make the answer to a read less than the whole, or encoded.
 func asksLess(name string) bool { return coded[name] || conditional(name) || name == "x-ms-range" }
 
-// Condition returns a field without which r would be another request, and whose outcome would tell of an answer that is
-// redacted. Trailers are not removed, so there it is any condition.
+// Condition returns the first field of r that is a condition and cannot be removed: one of a write, or a trailer. Its outcome
+// would tell of an answer that is redacted.
 func (r *Request) Condition() (name string, found bool) {
 	for _, m := range r.Headers {
 		if conditional(m.Name) && !reads(r.Method) {
@@ -238,5 +237,5 @@ func (r *Request) Condition() (name string, found bool) {
 	return "", false
 }
 
-// reads is true for the methods that ask for a representation and do nothing else (RFC 9110, section 9.3).
+// reads reports whether a method asks for a representation and does nothing else (RFC 9110, section 9.3).
 func reads(method string) bool { return method == "GET" || method == "HEAD" }

@@ -1,7 +1,7 @@
 package web
 
-// Schema describes input.http, the detail of an HTTP request, for package policy (policy.Kind has what its tags mean). It exists to
-// be a schema: the values are those of [Request.Object], and a test holds the two together.
+// Schema describes input.http, the detail of an HTTP request, for package policy; policy.Kind says what its tags mean. No
+// value of it is ever made: [Request.Object] makes the detail, and a test compares the two.
 type Schema struct {
 	Method        string              `json:"method" words:"GET HEAD POST PUT PATCH DELETE OPTIONS"`
 	Scheme        string              `json:"scheme" words:"http https" doc:"how the agent connects, as Envoy knows it: http or https"`
@@ -24,7 +24,7 @@ type Schema struct {
 	BodyStreamed  bool                `json:"body_streamed" doc:"the body had not been read when policy was asked"`
 }
 
-// partSchema is that of one part of a multipart body.
+// partSchema describes one part of a multipart body.
 type partSchema struct {
 	Name     string              `json:"name,omitempty"`
 	Filename string              `json:"filename,omitempty" doc:"there when the part is a file"`
@@ -35,5 +35,5 @@ type partSchema struct {
 	Value    string              `json:"value,omitempty" doc:"the text of a field, and of a file that is text of up to 64 KiB; not there for other parts"`
 }
 
-// BodyMembers are those of Schema that come from the body.
+// BodyMembers are the members of Schema that come from the body.
 var BodyMembers = []string{"body", "bodies", "form", "multipart"}

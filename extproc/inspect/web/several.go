@@ -10,11 +10,12 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// A body of several JSON values is read where its type says so, and as application/json where Elasticsearch and OpenSearch take
-// lines of JSON under that name. Elsewhere a server may well read the first of them only. Whoever reads it line by line, and whoever
-// reads one value after another, must find the same values, so each stands on a line of its own, and no line is empty.
+// A body of several JSON values is read if its type says so, or if it is application/json and goes to a path at which
+// Elasticsearch and OpenSearch read lines of JSON. At other paths a server may read only the first value. A server that reads
+// line by line and one that reads value after value must find the same, so each value has a line of its own and no line is
+// empty.
 
-// mayBeLines reports whether a body that says application/json goes to where Elasticsearch reads lines of JSON.
+// mayBeLines reports whether the body is application/json and its path one at which Elasticsearch reads lines of JSON.
 func (i *Inspector) mayBeLines() bool {
 	return i.plainJSON && slices.ContainsFunc([]string{"/_bulk", "/_msearch", "/_msearch/template"}, func(end string) bool {
 		return strings.HasSuffix(i.request.Path, end)
@@ -49,8 +50,7 @@ func (i *Inspector) records() (gate.Raw, error) {
 	})
 }
 
-// several makes one list of the values in body. value is given what stands between two separators, and returns what of it is
-// to be one value.
+// several makes one list of the values in body. value gets the text between two separators, and returns the JSON in it.
 func (i *Inspector) several(body []byte, separator string, value func([]byte) ([]byte, error)) (gate.Raw, error) {
 	if err := i.fitsJSON(body, "request's JSON body"); err != nil {
 		return "", err

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Origin is where a target is. The zero Origin is nobody's.
+// Origin is the host, port and scheme of a target. No URL leads to the zero Origin.
 type Origin struct {
 	host string // in lower case, without a dot at the end
 	ip   netip.Addr
@@ -16,32 +16,32 @@ type Origin struct {
 	tls  bool
 }
 
-// NewOrigin is of a target of that host, port and scheme.
+// NewOrigin returns the origin of a target.
 func NewOrigin(host string, port uint32, tls bool) Origin {
 	o := Origin{port: uint64(port), tls: tls}
 	o.host, o.ip = plainHost(host)
 	return o
 }
 
-// Turn turns URLs of a target into those by which its agent comes to the gateway, so that whoever follows them stays on it. The
-// zero Turn turns nothing.
+// Turn rewrites URLs of a target into URLs of the gateway as the agent knows it, so that an agent that follows them stays on
+// the gateway. The zero Turn rewrites nothing.
 //
-// A URL is the target's if its host and port are, in whatever spelling, with or without a user, which is left out: the agent
-// has no business with a user of the target. Its scheme does not count, because a target can learn only from X-Forwarded-Proto
-// how its agents connect; so where the target has the default port of its scheme, it has that of the other scheme too. What
-// follows the authority stays byte for byte, as the target's paths are the gateway's. Everything else is left alone: relative
-// URLs, which lead to the gateway by themselves, those of other hosts, and what is not a URL.
+// A URL is the target's if its host and port are, in any spelling. Its scheme does not count, since a target knows only from
+// X-Forwarded-Proto how its agents connect; so a target on the default port of its scheme is taken to have the default port of
+// the other scheme too. A user in the URL is left out: it would be one of the target's. What follows the authority stays byte
+// for byte, since the gateway has the target's paths. Left alone are relative URLs, which lead to the gateway anyway, URLs of
+// other hosts, and what is not a URL.
 type Turn struct {
 	of                Origin
 	scheme, authority string // as the agent connects
 }
 
-// For is what turns URLs of o for an agent whose request has that scheme and authority.
+// For returns the Turn for URLs of o and an agent whose request has that scheme and authority.
 func (o Origin) For(scheme, authority string) Turn {
 	return Turn{o, strings.Clone(scheme), strings.Clone(authority)}
 }
 
-// URL turns a text that is a URL of the target and nothing else.
+// URL rewrites a text that is a URL of the target and nothing else.
 func (t Turn) URL(text string) (turned string, ok bool) {
 	scheme, rest, found := strings.Cut(text, "//")
 	if !found || t.authority == "" {
@@ -63,10 +63,10 @@ func (t Turn) URL(text string) (turned string, ok bool) {
 	return scheme + "//" + t.authority + rest[end:], true
 }
 
-// defaultPorts are those of the schemes that lead to an HTTP server. Without a scheme a URL has that of where it stands.
+// defaultPorts are those of the schemes that lead to an HTTP server. A URL without a scheme ("//host/") takes its page's.
 var defaultPorts = map[string]uint64{"http:": 80, "https:": 443, "ws:": 80, "wss:": 443, "": 0}
 
-// is reports whether what follows "//" in a URL leads to o.
+// is reports whether a URL of that scheme and authority leads to o.
 func (o Origin) is(scheme, authority string) bool {
 	port, known := defaultPorts[scheme]
 	host := authority[strings.LastIndexByte(authority, '@')+1:]
@@ -86,7 +86,7 @@ func (o Origin) is(scheme, authority string) bool {
 	return known && same && (port == o.port || defaults)
 }
 
-// plainHost is a host as it is compared: an address where it is one, else a name.
+// plainHost returns a host in the form in which hosts are compared: an IP address, or else a name.
 func plainHost(host string) (string, netip.Addr) {
 	if plain, err := url.PathUnescape(host); err == nil {
 		host = plain
@@ -97,7 +97,7 @@ func plainHost(host string) (string, netip.Addr) {
 	return strings.TrimSuffix(strings.ToLower(host), "."), netip.Addr{}
 }
 
-// Field turns the URLs of the target in a field of which [HasURLs] is true, and says how many they are.
+// Field rewrites the URLs of the target in a field of URLs (see [HasURLs]), and counts them.
 func (t Turn) Field(name, value string) (turned string, n int64) {
 	switch name {
 	case "link":
@@ -119,11 +119,11 @@ func (t Turn) Field(name, value string) (turned string, n int64) {
 	return value, 0
 }
 
-// refresh is how browsers read the field: seconds, and a URL that may be called one and may stand in quotes.
+// refresh is a Refresh field as browsers read it: seconds, then a URL, with or without "url=" and quotes.
 var refresh = regexp.MustCompile(`(?i)^([\d.]+\s*[;,]\s*(?:url\s*=\s*)?["']?)([^"']*)(["']?)$`)
 
-// links turns what the links of a Link field (RFC 8288, section 3) lead to, and the anchors that they are links of. Other
-// parameters are left alone, also one that is a URL, as that of a relation type only names it.
+// links rewrites the targets and the anchors of a Link field (RFC 8288, section 3). Other parameters are left alone, even if
+// they are URLs: the URL of a relation type is only a name.
 func (t Turn) links(value string) (string, int64) {
 	var out strings.Builder
 	var n int64
@@ -156,7 +156,7 @@ func (t Turn) links(value string) (string, int64) {
 
 var anchor = regexp.MustCompile(`(?i);\s*anchor\s*=\s*$`)
 
-// quotedEnd is where the quoted string ends that s begins with (RFC 9110, section 5.6.4); -1 where it does not.
+// quotedEnd returns where the quoted string at the beginning of s ends (RFC 9110, section 5.6.4), or -1 if it does not.
 func quotedEnd(s string) int {
 	for i := 1; i < len(s); i++ {
 		switch s[i] {

@@ -8,18 +8,18 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// SDK is the name of a set in [Options.Volatile]: what client libraries and the agents of tracing products add to a
-// request by themselves, other each time.
+// SDK, in [Options.Volatile], stands for the fields that client libraries and tracing agents add by themselves, with another
+// value each time.
 const SDK = "sdk"
 
-// alwaysVolatile are trace context and the ids of one attempt. Everything else that reaches a target is in the digest, also
-// what a client calls itself and the encodings that it takes: a target can act on any of it.
+// alwaysVolatile are trace context and the ids of one attempt. Every other field that reaches a target is in the digest, even
+// User-Agent and Accept-Encoding: a target can act on any of them.
 var alwaysVolatile = fieldSet(
 	"traceparent", "tracestate", "baggage", // W3C
 	"b3", "x-b3-*", "x-cloud-trace-context", "x-amzn-trace-id", "uber-trace-id", "uberctx-*", "x-ot-span-context", "grpc-trace-bin",
 	"x-request-id", "x-correlation-id", "request-id", "correlation-id",
-	"x-envoy-*",         // what Envoy itself says of a request
-	"x-forwarded-proto", // is the scheme, which is bound
+	"x-envoy-*",         // Envoy's own
+	"x-forwarded-proto", // the same as the scheme, which is in the digest
 )
 
 var sdkVolatile = fieldSet(
@@ -70,17 +70,11 @@ func (o *Options) volatile(name string) bool {
 	case asksLess(name): // also where a prefix covers it
 		return false
 	}
-	for _, v := range o.Volatile {
-		prefix, isPrefix := strings.CutSuffix(v, "*")
-		if v == name || isPrefix && strings.HasPrefix(name, prefix) || v == SDK && sdkVolatile.has(name) {
-			return true
-		}
-	}
-	return false
+	return isNamed(o.Volatile, name) || sdkVolatile.has(name) && slices.Contains(o.Volatile, SDK)
 }
 
-// CheckVolatile says why an element cannot be in [Options.Volatile]: it is no name in lower case and no prefix, or a field
-// that it names makes another operation of a request, so that every approval has to bind it.
+// CheckVolatile says why an element cannot be in [Options.Volatile], or returns nil. It must be a name in lower case or a
+// prefix, and must not cover a field that makes another operation of a request: every approval has to bind those.
 func CheckVolatile(element string) error {
 	if element == SDK {
 		return nil
@@ -95,7 +89,7 @@ func CheckVolatile(element string) error {
 	}{
 		{"says who the client is or has a credential", Identity},
 		{"changes the method or the path", overridesRequest},
-		{"says how the request is carried", func(n string) bool { return framing[n] || hopByHop[n] }},
+		{"says how the request is carried", func(n string) bool { return framing[n] }},
 		{"says what is asked for", func(n string) bool { return singular[n] || asksLess(n) }},
 	} {
 		if table.has(name) || isPrefix && slices.ContainsFunc(named(), func(n string) bool { return strings.HasPrefix(n, name) && table.has(n) }) {
@@ -105,10 +99,10 @@ func CheckVolatile(element string) error {
 	return nil
 }
 
-// named are all names of the tables here.
+// named returns the names and prefixes in the tables that CheckVolatile looks at.
 func named() []string {
 	names := slices.Clone(identityPrefixes)
-	for _, table := range []map[string]bool{coded, identityNames, actingNames, overrides, framing, hopByHop, singular} {
+	for _, table := range []map[string]bool{coded, identityNames, actingNames, overrides, framing, singular} {
 		for n := range table {
 			names = append(names, n)
 		}
@@ -116,7 +110,7 @@ func named() []string {
 	return names
 }
 
-// Volatile is what of the request may differ between two attempts at the same operation.
+// Volatile returns what may differ between two attempts at the same operation.
 func (r *Request) Volatile() gate.Object {
 	if len(r.VolatileHeaders) == 0 {
 		return nil
@@ -124,5 +118,5 @@ func (r *Request) Volatile() gate.Object {
 	return gate.Object{{Name: "headers", Value: r.VolatileHeaders}}
 }
 
-// Recorded is nothing: verb and target say what a record has of a request.
+// Recorded returns nothing: a record has the verb and the target of a request, and needs no more.
 func (*Request) Recorded() gate.Object { return nil }

@@ -1,57 +1,57 @@
-// Package web reads HTTP requests: header fields and body chunks in, one [Request] out. It does no I/O and holds no
-// opinion: what it can read without doubt it describes, and the rest it refuses with an [Error] that says what to change.
+// Package web reads HTTP requests: header fields and body chunks in, one [Request] out. It does no I/O. It describes a
+// request that all servers read alike, and refuses any other with an [Error] that says what to change.
 //
 // # What is judged is what is forwarded
 //
-// The request goes to the target byte for byte as it came, less the header fields that [Inspector.Head] lists for
-// removal, so everything that two servers could read in two ways is refused here rather than tidied: a path that is not
-// in its plain form, a method override, two Content-Types, JSON with a name twice, JSON behind a byte order mark. Forms of
-// path that a target is known to need can be accepted, one by one ([Options.Paths]).
+// The request goes to the target byte for byte as it came, without the header fields that [Inspector.Remove] lists. So
+// everything that two servers could read differently is refused, not tidied: a path that is not in its plain form, a method
+// override, two Content-Types, JSON with a name twice, JSON after a byte order mark. A resource can accept forms of path that
+// its target needs, one by one ([Options.Paths]).
 //
-// An upgrade or a tunnel that the resource accepts is judged by its head alone, so nothing else may pass as one: only a GET
-// without a body asks for a websocket (RFC 6455, section 4.1). Otherwise an agent could hide a JSON body from policy by
-// asking for an upgrade that the target ignores.
+// An upgrade or a tunnel that the resource accepts is judged by its head alone. Only a GET without a body can ask for a
+// websocket (RFC 6455, section 4.1): otherwise an agent could hide a JSON body from policy by asking for an upgrade that the
+// target ignores.
 //
-// A body is parsed as JSON where it says that it is, and also where it does not say so but looks like it: otherwise an
-// agent could hide a JSON body from policy by calling it text/plain or a form, and many targets would read it all the same.
-// Several values (NDJSON, JSON text sequences) are read where the type says so, and lines of them as application/json too
-// where Elasticsearch takes them so (several.go). A body without a Content-Type is read as a form too, as Rack does. The names of parameters are held to what frameworks
-// make of them (names.go): one that is another name to one of them is refused, and so are two that are one.
+// A body is parsed as JSON if its type says so or if it looks like JSON: otherwise an agent could hide JSON from policy by
+// calling it text/plain or a form, which many targets would read all the same. Several values are read if the type says so
+// (NDJSON, JSON text sequences), and as application/json at the paths at which Elasticsearch takes them (several.go). A body
+// without a Content-Type is also read as a form, as Rack does. Names of parameters that a framework would change are refused,
+// and so are two names that a framework takes for one (names.go).
 //
-// Multipart is looked into one level deep (multipart.go): policy sees each part's name, file name, type, size and SHA-256, the
-// values of fields, and files that are small and text. The parts' names are parameters like others. A body that is none of
-// these (XML, bytes) is not looked into: policy sees its Content-Type, its length and its SHA-256, and has to rule on those.
+// Multipart is read one level deep (multipart.go): policy sees each part's name, file name, type, size and SHA-256, the values
+// of fields, and small text files. The parts' names are names of parameters. Other bodies (XML, bytes) are not read: policy
+// sees their Content-Type, length and SHA-256, and has to rule on those.
 //
-// A compressed body is read without its coding (coded.go), and goes on as it came. Both have their length and SHA-256 in the
-// input. It is read by the target too, which may take no notice of Content-Encoding, so it is refused where it says anything as it
-// is sent, and where decoders could differ.
+// A compressed body is decoded to be read (coded.go), and goes on as it came. The input has the length and SHA-256 of both
+// forms. A target may ignore Content-Encoding, so a body is refused whose compressed bytes can be read as something, and one
+// that decoders could read differently.
 //
-// In JSON, what most readers agree on is accepted: names that are one only where case is ignored (Go's encoding/json,
-// ASP.NET) are refused, and numbers that a double does not give back, unless the resource says that its target is exact.
+// JSON is refused if readers differ on it: two names that differ only in case (one name to Go's encoding/json and ASP.NET), and
+// numbers that a double cannot hold exactly, unless the resource says that its target reads numbers exactly.
 //
 // # What it costs
 //
-// JSON is not made a tree of: it is checked and written in canonical form in one go, and kept as that text. Reading allocates
-// 3 to 6 times the body, of which twice its size stays until it is judged, whatever is in it (as a tree, a MiB of `[0,0,…]` took
-// 38 MiB). The canonical input has it once more. Only policy makes values of it, 16 to 200 bytes for each, for as many bodies at
-// a time as there are processors; [Options.MaxValues] bounds that. 120 bodies of 850 KB of small objects at once took 5.8
-// times their size at the most, all in all, and 40 ms of a processor for each, reading and policy.
+// JSON becomes no tree: it is checked and written in canonical form in one pass, and kept as that text. Reading allocates 3 to
+// 6 times the body; twice its size stays until it is judged, whatever it holds (as a tree, a MiB of `[0,0,…]` took 38 MiB). The
+// canonical input has it once more. Only policy makes values of it, of 16 to 200 bytes each, for as many bodies at a time as
+// there are processors; [Options.MaxValues] bounds their number. 120 bodies of 850 KB of small objects at once took at most 5.8
+// times their size in all, and 40 ms of a processor each, for reading and policy.
 //
 // # What policy sees
 //
-// [Request.Object] has the exact request-target and the SHA-256 of the exact body beside what was parsed of them, so that
-// the digest of an operation binds every byte, the order of query parameters included. Policy sees every header field that
-// the target gets. Those that may differ between two attempts at the same operation are in [Request.Volatile], beside the
-// digest: trace context, request ids, what the resource names, and what a bound member says too (X-Forwarded-Proto is the
-// scheme, the Content-Length of a body that was seen is body_bytes). All others are in Object. In neither are those that are
-// removed, and Connection and Transfer-Encoding, which Envoy answers for itself. A protocol that is upgraded to stands among
-// them, as "upgrade" (HTTP/1.1) or ":protocol" (HTTP/2).
+// [Request.Object] has the exact request-target and the SHA-256 of the exact body beside what was parsed, so that the digest
+// of an operation binds every byte, the order of query parameters included. Policy sees every header field that the target
+// gets. Fields that may differ between two attempts at the same operation are in [Request.Volatile] and not in the digest:
+// trace context, request ids, what the resource names, and fields that repeat a member of Object (X-Forwarded-Proto is the
+// scheme, the Content-Length of a body that was read is body_bytes). All others are in Object, the protocol of an upgrade
+// among them, as "upgrade" (HTTP/1.1) or ":protocol" (HTTP/2). Fields that are removed are in neither, nor are Connection and
+// Transfer-Encoding, which Envoy handles itself.
 //
 // # For whom, and how
 //
-// What says for whom a request is made, or carries a credential, is removed ([Identity]), known by its name or by its shape:
-// the target would act on it with the gateway's own credential. A resource can open such a field; then it is judged and bound.
-// How a request came is Envoy's word, X-Forwarded-Proto; a scheme that says another is refused.
+// Fields that say for whom a request is made, or carry a credential, are removed ([Identity]): the target would obey them with
+// the gateway's own credential. A resource can let such a field pass; then it is judged and bound. How a client connected is
+// what Envoy says in X-Forwarded-Proto; a request whose :scheme differs is refused.
 package web
 
 import (
@@ -65,7 +65,7 @@ import (
 	"github.com/countersign/countersign/extproc/inspect/coding"
 )
 
-// Field is one header field, its name in lower case. Fields stand in the order in which they came.
+// Field is one header field. Its name is in lower case. Lists of fields keep the order in which they came.
 type Field struct {
 	Name, Value string
 }
@@ -84,17 +84,17 @@ func unreadable(format string, args ...any) error {
 
 // Options are a resource's own choices.
 type Options struct {
-	MaxBody  int64    // bytes of body that are held; 0 holds none. Ignored where Stream is true.
-	Stream   bool     // the body is not held: it is counted and hashed as it passes
+	MaxBody  int64    // most bytes of body; ignored if Stream is true
+	Stream   bool     // the body is not held, only counted as it passes
 	Paths    []string // accepted forms of path: "encoded-slash", "dot-segments", "double-slash", "backslash", "parameters"
 	Upgrades []string // accepted upgrades: "websocket", "connect"
 	Volatile []string // more fields that may differ between two attempts: names, prefixes such as "x-trace-*", [SDK]; see CheckVolatile
 	Identity []string // fields of [Identity] that pass here, and are judged; see CheckOpened
 	Cookies  bool     // Cookie passes, and is judged
-	Methods  []string // methods that are taken beside those of a shipped list; see CheckMethod
+	Methods  []string // methods that are accepted beside those of a built-in list; see CheckMethod
 
-	// MaxValues is how many values a body may have: JSON values, a list or an object being one beside those within it, and
-	// pairs of a form, and parts. DefaultValues where it is 0.
+	// MaxValues is how many values a body may have: JSON values (a list or an object counts as one, beside its own values),
+	// pairs of a form, and parts. 0 means DefaultValues.
 	MaxValues int
 
 	// ExactNumbers accepts JSON numbers that a double does not give back, because the target reads them exactly.
@@ -103,34 +103,34 @@ type Options struct {
 
 func (o *Options) maxValues() int { return cmp.Or(o.MaxValues, DefaultValues) }
 
-// Request is an HTTP request that was read without doubt.
+// Request is an HTTP request that all servers read alike.
 type Request struct {
 	Method    string
-	Scheme    string // as Envoy knows it: a client that says another is refused
+	Scheme    string // as Envoy knows it
 	Host      string // lower case, without the port and without a dot at the end
 	Authority string // the Host header field or :authority as it came, port included
 	Target    string // the request-target (RFC 9112, section 3.2) as it came: path and query, undecoded
 	Path      string // the path as it came, without the query
 	Segments  []string
 	Query     gate.Object // decoded name -> list of decoded values
-	Headers   gate.Object // name -> list of values; less VolatileHeaders
+	Headers   gate.Object // name -> list of values; without VolatileHeaders
 	Trailers  gate.Object // name -> list of values
-	Body      gate.Raw    // the body in canonical form; empty where JSON is false
+	Body      gate.Raw    // the body in canonical form; empty if JSON is false
 	JSON      bool        // the body was JSON
-	Bodies    gate.Raw    // the list of the values of a body of several, in canonical form; empty where it is none
+	Bodies    gate.Raw    // the list of the values of a body of several, in canonical form; empty for other bodies
 	Form      gate.Object // decoded name -> list of decoded values, of a form body
-	Multipart []any       // a gate.Object for each part of a multipart body; nil where it is none
+	Multipart []any       // a gate.Object for each part of a multipart body; nil for other bodies
 
-	BodySHA256 string // of the body as it came, in hex; empty where it is streamed or there is none
+	BodySHA256 string // of the body as it came, in hex; empty if there is none or it is streamed
 	BodyBytes  int64  // of the body as it came
 
-	DecodedSHA256 string // of a compressed body, without its coding; empty where it is none
+	DecodedSHA256 string // of a compressed body once it is decoded; empty for other bodies
 	DecodedBytes  int64
 
 	BodyStreamed bool
 
 	VolatileHeaders gate.Object // name -> list of values; see Volatile
-	Approval        string      // id of the request for approval that the agent names; empty where it names none. Not judged.
+	Approval        string      // id of the request for approval that the agent names, or ""; not judged
 }
 
 // HasField reports whether the body is a form with a field of this name.
@@ -147,7 +147,7 @@ func (r *Request) HasField(name string) bool {
 func (r *Request) Key() string { return "http" }
 
 // Object is the request as policy sees it: input.http. A body that is not JSON is left out, so that `input.http.body` is
-// undefined; where it is null, null was sent.
+// undefined; it is null only if null was sent.
 func (r *Request) Object() gate.Object {
 	o := append(make(gate.Object, 0, 16), gate.Member{Name: "authority", Value: r.Authority})
 	if r.Bodies != "" {
@@ -156,9 +156,7 @@ func (r *Request) Object() gate.Object {
 	if r.JSON {
 		o = append(o, gate.Member{Name: "body", Value: r.Body})
 	}
-	o = append(o,
-		gate.Member{Name: "body_bytes", Value: r.BodyBytes},
-	)
+	o = append(o, gate.Member{Name: "body_bytes", Value: r.BodyBytes})
 	if r.DecodedSHA256 != "" {
 		o = append(o,
 			gate.Member{Name: "body_decoded_bytes", Value: r.DecodedBytes},
@@ -194,16 +192,16 @@ type Inspector struct {
 	begun     bool // Head was called
 	tunnel    bool // the request asks to pass bytes of another protocol, which the resource accepts
 	kind      bodyKind
-	plainJSON bool   // says that it is application/json
-	framed    bool   // says that it is gRPC
-	isForm    bool   // says that it is multipart/form-data
-	length    int64  // Content-Length; -1 where there is none
-	body      []byte // as it is read
-	values    int    // of the body, that were read
+	plainJSON bool   // its Content-Type is application/json
+	framed    bool   // its Content-Type is gRPC's
+	isForm    bool   // its Content-Type is multipart/form-data
+	length    int64  // Content-Length; -1 if there is none
+	body      []byte // decoded, once Decode was called
+	values    int    // read of the body so far
 
-	coding coding.Coding // of the body, where it is compressed
-	sent   []byte        // it as it came, once it was read without its coding
-	weight int64         // see Weight, of one that was
+	coding coding.Coding // of a compressed body
+	sent   []byte        // a compressed body as it came, once it is decoded
+	weight int64         // see Weight, of a body that is decoded
 
 	boundary string // of a multipart body
 	remove   []string
@@ -213,18 +211,17 @@ type Inspector struct {
 // New returns an inspector for one request.
 func New(opt Options) *Inspector { return &Inspector{opt: opt, length: -1} }
 
-// Seen is what is known of the request so far. Only what [Inspector.Request] returns may be judged; this is for records.
+// Seen returns what is known of the request so far, for records. Only what [Inspector.Request] returns may be judged.
 func (i *Inspector) Seen() *Request { return &i.request }
 
 // Remove lists the header fields that must not reach the target.
 func (i *Inspector) Remove() []string { return i.remove }
 
-// Streams reports whether the body passes unseen, so that there is nothing to wait for after the head: by the resource's
-// choice, or because the request is accepted as the beginning of an upgraded connection or a tunnel, whose bytes only end
-// with it.
+// Streams reports whether the body passes unread, so that the head can be judged at once: because the resource says so, or
+// because the request opens an upgraded connection or a tunnel, whose bytes end only when it closes.
 func (i *Inspector) Streams() bool { return i.opt.Stream || i.tunnel }
 
-// Body is the body as it came, all of it once Request has returned. Nil where it is streamed.
+// Body is the body as it came, all of it once Request has returned. It is nil for one that streams.
 func (i *Inspector) Body() []byte {
 	if i.sent != nil {
 		return i.sent
@@ -248,7 +245,7 @@ func (i *Inspector) Write(chunk []byte) error {
 	return i.err
 }
 
-// Take is Write for a body that comes whole and that the caller gives away, so that it is not there twice.
+// Take is Write for a body that comes whole. It keeps body without a copy, so the caller must not use it again.
 func (i *Inspector) Take(body []byte) error {
 	if i.admit(body) {
 		i.body = body
@@ -282,7 +279,7 @@ func (i *Inspector) Trailers(fields []Field) error {
 		if i.err = checkField(f); i.err != nil {
 			return i.err
 		}
-		if oddName(f.Name) || singular[f.Name] || Identity(f.Name) || hopByHop[f.Name] || overridesRequest(f.Name) {
+		if oddName(f.Name) || singular[f.Name] || Identity(f.Name) || framing[f.Name] || overridesRequest(f.Name) {
 			i.err = unreadable("The request has a trailer field %q, which is not accepted after the body. Send it as a header field, or not at all.", f.Name)
 			return i.err
 		}
@@ -319,7 +316,7 @@ func (i *Inspector) Request() (*Request, error) {
 		return nil, i.err
 	}
 	if i.sent != nil {
-		i.body = nil // what was made of it stays
+		i.body = nil // what was read of it is in r
 	}
 	return r, nil
 }

@@ -2,24 +2,23 @@ package web
 
 import "bytes"
 
-// What a body takes (see the package comment, and TestWeight): its bytes with room to grow while they come, or with the text that
-// was made of it while people are asked; while it is judged also what reading it leaves and the canonical input, in which it stands
-// once more; and what policy makes of each value.
+// The memory that a body takes, in bytes for each of its bytes and each of its values. The package comment says why, and
+// TestWeight measures it.
 const (
-	perByteHeld   = 2
-	perByteJudged = 6
-	perValue      = 180
+	perByteHeld   = 2   // while it comes: with room to grow; while people are asked: with its canonical form
+	perByteJudged = 6   // while it is judged: also what reading it allocated, and the canonical input
+	perValue      = 180 // what policy makes of a value
 )
 
-// unjudged is about how many bytes of memory a body of n bytes takes while it comes, and while it waits for people.
+// unjudged estimates the memory of a body of n bytes while it comes, and while it waits for people.
 func unjudged(n int64) int64 { return perByteHeld * n }
 
-// Holds is about how many bytes of memory the body takes with n more bytes of it: what came, and what was made of it.
+// Holds estimates the memory that the body takes once n more bytes of it have come.
 func (i *Inspector) Holds(n int64) int64 {
 	return unjudged(max(i.request.BodyBytes+n, i.request.DecodedBytes))
 }
 
-// Weight is about how many bytes of memory the request takes at most while it is read and judged, beside its head.
+// Weight estimates the most memory that the request takes, without its head, while it is read and judged.
 func (i *Inspector) Weight() int64 {
 	if i.sent != nil {
 		return i.weight
@@ -31,8 +30,8 @@ func (i *Inspector) weigh() int64 {
 	if len(i.body) == 0 {
 		return 0
 	}
-	// What begins a value is counted wherever it stands, in a text too: that is fast, and never too little. Of more values
-	// than are accepted none is ever policy's.
+	// Bytes that can begin a value are counted, also within strings: that is fast, and never too few. A body of more values
+	// than are accepted never reaches policy.
 	values := 1
 	begins := []string{",", ":", "[", "{", "&"}
 	if i.kind == asLines || i.kind == asRecords || i.mayBeLines() {
@@ -44,7 +43,7 @@ func (i *Inspector) weigh() int64 {
 	return perByteJudged*int64(len(i.body)) + perValue*int64(min(values, i.opt.maxValues()))
 }
 
-// keep adds chunk to the body. Room is doubled, and what was announced is not exceeded.
+// keep adds chunk to the body. It doubles the room each time, up to the Content-Length.
 func (i *Inspector) keep(chunk []byte) {
 	if need := len(i.body) + len(chunk); need > cap(i.body) {
 		room := max(2*cap(i.body), need)
@@ -56,8 +55,8 @@ func (i *Inspector) keep(chunk []byte) {
 	i.body = append(i.body, chunk...)
 }
 
-// Forget drops all of the request but its method and what is known of its body's size and digest, which records want. The
-// body of a request that streams is counted on.
+// Forget drops all of the request but what records need: its method, and the size and digest of its body. A body that streams
+// is counted on.
 func (i *Inspector) Forget() {
 	r := &i.request
 	i.body, i.sent, i.remove = nil, nil, nil
