@@ -2,8 +2,8 @@ package config
 
 import "strings"
 
-// ConsoleURL is where people reach the console, without a slash at the end: approvals.console_url, or else the address that it
-// listens on. It is empty where there is no console.
+// ConsoleURL returns where people reach the console, without a slash at the end: approvals.console_url, or else the address
+// that it listens on. It is "" without a console.
 func (c *Config) ConsoleURL() string {
 	switch address := string(c.Listen.Console); {
 	case c.Approvals.ConsoleURL != "":

@@ -17,12 +17,12 @@ import (
 	"time"
 )
 
-// What is in the files that a configuration names, as far as it can be wrong whoever reads it.
+// Checks of what is in the files that a configuration names.
 
-// maxContent bounds what is read to see what is in a file.
+// maxContent bounds how much of a file is read to check it.
 const maxContent = 4 << 20
 
-// content is about what is in a file. What belongs there the key's name tells.
+// content checks what is in a file. The name of the key tells what belongs there.
 func (k Checker) content(p Path, f io.Reader) {
 	read := func() []byte {
 		text, err := io.ReadAll(io.LimitReader(f, maxContent))
@@ -31,8 +31,7 @@ func (k Checker) content(p Path, f io.Reader) {
 		}
 		return text
 	}
-	name := k.key[strings.LastIndexByte(k.key, '.')+1:]
-	switch {
+	switch name := lastOf(k.key); {
 	case strings.HasSuffix(name, "secret_file"), strings.HasSuffix(name, "password_file"), name == "value_file", strings.Contains(k.key, "header_files."):
 		if len(bytes.TrimSpace(read())) == 0 {
 			k.Fail("names %s, which is empty: a secret belongs there", p)
@@ -44,10 +43,10 @@ func (k Checker) content(p Path, f io.Reader) {
 	}
 }
 
-// smallestRSA is the least that Envoy takes, in bits.
+// smallestRSA is the size of the smallest RSA key that Envoy accepts, in bits.
 const smallestRSA = 2048
 
-// keyPair wants a key to be that of a certificate. Files that cannot be read are reported elsewhere.
+// keyPair checks that key belongs to certificate. Files that cannot be read are reported elsewhere.
 func (k Checker) keyPair(certificate, key Path) {
 	chain, err := os.ReadFile(string(certificate))
 	if err != nil {
@@ -80,7 +79,7 @@ func (k Checker) takenByEnvoy(p Path, leaf *x509.Certificate) {
 	}
 }
 
-// nextCertificate is the first certificate of a PEM file, and what stands behind it.
+// nextCertificate returns the first certificate of a PEM file, and the text after it.
 func nextCertificate(text []byte) (*x509.Certificate, []byte, error) {
 	for {
 		block, rest := pem.Decode(text)
@@ -148,8 +147,8 @@ func authorities(p Path) (list []*x509.Certificate) {
 	}
 }
 
-// OutOfDate lists the files of certificates that c names of which none is good at that time: of a chain the first counts. It is
-// no reason not to start, since what else there is works.
+// OutOfDate lists the certificate files named by c that are not valid at that time: files of roots in which no certificate is
+// valid, and chains whose first certificate is not. The program starts all the same, since the rest works.
 func (c *Config) OutOfDate(now time.Time) Problems {
 	var list Problems
 	for _, p := range c.Paths() {

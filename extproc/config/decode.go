@@ -14,10 +14,10 @@ import (
 	"github.com/countersign/countersign/extproc/yamlfile"
 )
 
-// decoder turns one YAML document into a struct, strictly. The library parses; what is ours is the reporting: it goes on
-// after a problem, and it knows the line and the whole key of each.
+// decoder turns one YAML document into a struct, strictly. Unlike the YAML library's own decoder it goes on after a problem,
+// and reports the line and the whole key of each.
 type decoder struct {
-	dir      string // that relative paths are relative to
+	dir      string // relative paths are relative to it
 	file     string
 	kinds    []Kind
 	lines    map[string]int // key path -> line
@@ -29,7 +29,7 @@ func (d *decoder) problem(line int, key, format string, args ...any) {
 	d.problems = append(d.problems, Problem{File: d.file, Line: line, Key: key, Message: fmt.Sprintf(format, args...)})
 }
 
-// unread reports whether key, or one above it, could not be read: what more could be said of it would only follow from that.
+// unread reports whether key, or one above it, has a problem already. More problems of it would only follow from that one.
 func (d *decoder) unread(key string) bool {
 	for ; key != ""; key = above(key) {
 		if slices.ContainsFunc(d.problems, func(p Problem) bool { return p.Key == key }) {
@@ -39,7 +39,7 @@ func (d *decoder) unread(key string) bool {
 	return false
 }
 
-// above is the key that key is in: "resources[0].listen", "resources[0]", "resources", "".
+// above returns the key that contains key: "resources[0].listen", then "resources[0]", "resources", "".
 func above(key string) string { return key[:max(0, strings.LastIndexAny(key, ".["))] }
 
 func (d *decoder) decode(n *yaml.Node, key string, v reflect.Value) {
@@ -61,7 +61,7 @@ func (d *decoder) decode(n *yaml.Node, key string, v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
 		d.mapping(n, key, v)
-	case reflect.Interface: // only resources are told apart
+	case reflect.Interface: // a Resource
 		d.resource(n, key, v)
 	case reflect.Slice:
 		d.sequence(n, key, v)
@@ -91,7 +91,7 @@ func (d *decoder) mapping(n *yaml.Node, key string, v reflect.Value) {
 	})
 }
 
-// eachKey calls f for the keys of n, less those that stand twice.
+// eachKey calls f for each key of n, and reports keys that are there twice.
 func (d *decoder) eachKey(n *yaml.Node, key string, f func(name, value *yaml.Node)) {
 	for p, wrong := range yamlfile.Pairs(n) {
 		switch {
@@ -177,18 +177,19 @@ func (d *decoder) scalar(n *yaml.Node, key string, v reflect.Value) {
 	}
 }
 
-// A key that is left out has its default. What is written out as nothing is not the same, and is taken at its word: it works
-// where it means something, and is a problem where it can only be a mistake.
+// A key that is left out has its default. One that is written as 0 or as an empty list means just that, if it can mean
+// something; if it can only be a mistake, it is a problem.
 var (
 	errZero = errors.New("is 0, which cannot work: leave the key out for the default")
 
-	// noTime are the durations that may be none; of "timeout" that is the default.
+	// noTime are the durations that may be 0.
 	noTime = []string{"hold", "skew", "drain", "timeout"}
-	// neverEmpty are the lists whose absence means any, and of which nobody knows what an empty one was to mean.
+	// neverEmpty are lists that mean "any" if they are left out, so that an empty one is ambiguous.
 	neverEmpty = []string{"subjects", "types", "tenants", "acr"}
 )
 
-// zeroDuration is a duration of 0 for key: the least there is, so that it is told from one that was left out.
+// zeroDuration returns what a duration of 0 for key becomes: a nanosecond, so that SetDefaults can tell it from one that was
+// left out. For "timeout", 0 is the default.
 func zeroDuration(key string) (Duration, error) {
 	switch name := lastOf(key); {
 	case !slices.Contains(noTime, name):
@@ -200,10 +201,10 @@ func zeroDuration(key string) (Duration, error) {
 	}
 }
 
-// lastOf is the last name of a key: "hold" of "resources[0].hold".
+// lastOf returns the last name of a key: "hold" of "resources[0].hold".
 func lastOf(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
 
-// fieldsOf are the fields of a struct by their keys, those of what it embeds inline too.
+// fieldsOf returns the fields of a struct by their keys, including those of structs that it embeds inline.
 func fieldsOf(t reflect.Type) (index map[string][]int, names []string) {
 	index = map[string][]int{}
 	for f := range t.Fields() {

@@ -113,7 +113,7 @@ type HTTP struct {
 	EndWithToken bool `yaml:"end_with_token"`
 }
 
-// Credential is a header that is added to what goes to the target.
+// Credential is a header field that the gateway adds to requests to the target.
 type Credential struct {
 	Header    string `yaml:"header"`     // its name. "Authorization" by default.
 	ValueFile Path   `yaml:"value_file"` // holds its whole value; read again when it changes. Required.
@@ -144,13 +144,13 @@ const (
 	DefaultRequestTime  = time.Minute
 )
 
-// PassesAnswers reports whether answers go from the target to the agent without coming by here.
+// PassesAnswers reports whether answers go from the target to the agent without passing through this service.
 func (r *HTTP) PassesAnswers() bool { return r.Attach == "ext_authz" || r.Response == "pass" }
 
-// PlainTarget is target_insecure.
+// PlainTarget returns target_insecure.
 func (r *HTTP) PlainTarget() bool { return r.TargetInsecure }
 
-// SetDefaults gives what the file leaves out its default.
+// SetDefaults sets the keys that the file leaves out to their defaults.
 func (r *HTTP) SetDefaults() {
 	r.Base.SetDefaults()
 	r.Attach = cmp.Or(r.Attach, "ext_proc")
@@ -179,7 +179,7 @@ func (r *HTTP) SetDefaults() {
 func (r *HTTP) Validate(k Checker) {
 	r.Base.Validate(k)
 	k.At("target").target(r)
-	r.TargetTLS.validate(k.At("target_tls"))
+	r.TargetTLS.Validate(k.At("target_tls"))
 	if r.TargetTLS != nil && strings.HasPrefix(r.Target, "http://") {
 		k.At("target_tls").Fail("is set, and the target is plain http")
 	}
@@ -303,7 +303,7 @@ func (k Checker) target(r *HTTP) {
 	}
 }
 
-// TargetAddress is the host and port of the target, and whether it is reached over TLS.
+// TargetAddress returns the host and port of the target, and whether it is reached over TLS.
 func (r *HTTP) TargetAddress() (host string, port uint32, tls bool, err error) {
 	u, err := url.Parse(r.Target)
 	if err != nil {

@@ -24,7 +24,7 @@ const maxFile = 16 << 20
 // Problem is one thing that is wrong with a file.
 type Problem struct {
 	File    string
-	Line    int    // from 1; 0 where no line has it
+	Line    int    // from 1; 0 if it is on no line
 	Key     string // "resources[0].target"
 	Message string
 }
@@ -40,7 +40,7 @@ func (p Problem) String() string {
 	return s + ": " + p.Message
 }
 
-// Problems is every problem that was found. It is the error of [Load] and [Parse].
+// Problems are all problems of a file. It is the error of [Load] and [Parse].
 type Problems []Problem
 
 func (p Problems) Error() string {
@@ -51,8 +51,8 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Load reads the configuration file at path. Its error is [Problems], with all that is wrong. kinds are those of resources
-// that it may have: http where none is named.
+// Load reads the configuration file at path. Its error is [Problems], with everything that is wrong. kinds are the kinds of
+// resources that the file may have; without any, http.
 func Load(path string, kinds ...Kind) (*Config, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -66,7 +66,7 @@ func Load(path string, kinds ...Kind) (*Config, error) {
 	return Parse(path, text, kinds...)
 }
 
-// Parse reads a configuration file's text. path is what problems and relative paths are told by; it is not read.
+// Parse reads the text of a configuration file. path is not read: it is for messages, and relative paths start at its directory.
 func Parse(path string, text []byte, kinds ...Kind) (*Config, error) {
 	c, problems := parse(path, text, kinds)
 	if len(problems) > 0 {
@@ -75,8 +75,8 @@ func Parse(path string, text []byte, kinds ...Kind) (*Config, error) {
 	return c, nil
 }
 
-// Salvage reads what can be read of a file that has problems, so that what it names can be checked too. It is nil where
-// nothing can. What it returns must not be run.
+// Salvage reads what it can of a file that has problems, so that what the file names can be checked too, and returns nil if it
+// can read nothing. What it returns must not be run.
 func Salvage(path string, kinds ...Kind) *Config {
 	text, err := os.ReadFile(path)
 	if err != nil {

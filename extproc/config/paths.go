@@ -11,7 +11,7 @@ type NamedPath struct {
 	Path Path
 }
 
-// Paths lists what c names, in the order of the struct. A key that is not set is left out.
+// Paths lists the files and directories that c names, in the order of the struct, without keys that are not set.
 func (c *Config) Paths() []NamedPath { return pathsIn(nil, "", reflect.ValueOf(c)) }
 
 func pathsIn(list []NamedPath, key string, v reflect.Value) []NamedPath {
@@ -40,7 +40,7 @@ func pathsIn(list []NamedPath, key string, v reflect.Value) []NamedPath {
 	return list
 }
 
-// Problem is something wrong with what key says, on its line.
+// Problem returns a problem of key, with its line.
 func (c *Config) Problem(key, message string) Problem {
 	return Problem{File: c.file, Line: c.lines[key], Key: key, Message: message}
 }

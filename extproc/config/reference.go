@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// The struct is the manual, so the manual that is printed comes out of the struct's own source.
+// The comments of the structs are the manual, so the printed manual is made from their source.
 //
 //go:embed config.go
 var source string
@@ -22,7 +22,7 @@ var resourceSource string
 // Key is one key of the configuration file.
 type Key struct {
 	Path    string // "resources[].listen.address"
-	Kind    string // of the resources that have it; empty where all have
+	Kind    string // of the resources that have it; "" if all have
 	Type    string // "text", "path", "duration", "size", "address", "true or false", "number", "list of …", "mapping", …
 	Comment string // what it means, its unit, its default and when it is required
 }
@@ -113,10 +113,10 @@ func typeName(t reflect.Type) string {
 	}
 }
 
-// goName is a Go name of several words: one that is no word of the language as well.
+// goName is a Go name of several words, so that it cannot be an English word.
 var goName = regexp.MustCompile(`\b(?:[A-Z][a-z]+|[A-Z]{2,})(?:[A-Z]\w+)\b`)
 
-// inFile is a field's comment as one that speaks of the file: a field's name becomes its key's.
+// inFile replaces the names of Go fields in a field's comment by their keys in the file.
 func inFile(comment, field string, keys map[string]string) string {
 	if rest, ok := strings.CutPrefix(comment, field); ok && rest != "" && strings.ContainsAny(rest[:1], " :") {
 		comment = "`" + keys[field] + "`" + rest
@@ -129,16 +129,16 @@ func inFile(comment, field string, keys map[string]string) string {
 	})
 }
 
-// comments are those of every field of every struct of Go sources, "Struct.Field" to one line of text.
+// comments returns the comment of every field of every struct in Go sources, as one line, by "Struct.Field".
 func comments(sources ...string) map[string]string {
-	var decls []ast.Decl
+	var files []*ast.File
 	found, keys := map[string]string{}, map[string]string{}
 	for _, text := range sources {
 		file, err := parser.ParseFile(token.NewFileSet(), "", text, parser.ParseComments)
 		if err != nil {
 			panic("parse the embedded source of a kind: " + err.Error()) // it was compiled
 		}
-		decls = append(decls, file.Decls...)
+		files = append(files, file)
 		ast.Inspect(file, func(n ast.Node) bool {
 			if f, ok := n.(*ast.Field); ok && f.Tag != nil && len(f.Names) == 1 {
 				keys[f.Names[0].Name] = reflect.StructTag(strings.Trim(f.Tag.Value, "`")).Get("yaml")
@@ -146,26 +146,21 @@ func comments(sources ...string) map[string]string {
 			return true
 		})
 	}
-	for _, decl := range decls {
-		d, ok := decl.(*ast.GenDecl)
-		if !ok || d.Tok != token.TYPE {
-			continue
-		}
-		for _, spec := range d.Specs {
-			s, ok := spec.(*ast.TypeSpec)
+	for _, file := range files {
+		ast.Inspect(file, func(n ast.Node) bool {
+			s, ok := n.(*ast.TypeSpec)
 			if !ok {
-				continue
+				return true
 			}
-			fields, ok := s.Type.(*ast.StructType)
-			if !ok {
-				continue
-			}
-			for _, f := range fields.Fields.List {
-				for _, name := range f.Names {
-					found[s.Name.Name+"."+name.Name] = inFile(oneLine(f.Doc.Text()+" "+f.Comment.Text()), name.Name, keys)
+			if t, ok := s.Type.(*ast.StructType); ok {
+				for _, f := range t.Fields.List {
+					for _, name := range f.Names {
+						found[s.Name.Name+"."+name.Name] = inFile(oneLine(f.Doc.Text()+" "+f.Comment.Text()), name.Name, keys)
+					}
 				}
 			}
-		}
+			return false
+		})
 	}
 	return found
 }

@@ -12,24 +12,24 @@ import (
 
 // Resource is one target. Each kind has a struct of its own, which embeds [Base].
 type Resource interface {
-	// Common is what every resource has.
+	// Common returns what every resource has.
 	Common() *Base
 
-	// PlainTarget reports whether the file accepts that what goes to the target crosses the network in the clear.
+	// PlainTarget reports whether the file accepts plain text to the target.
 	PlainTarget() bool
 
-	// SetDefaults gives what the file leaves out its default.
+	// SetDefaults sets the keys that the file leaves out to their defaults.
 	SetDefaults()
 
 	// Validate reports what is wrong with the resource.
 	Validate(k Checker)
 }
 
-// Kind is a kind of resource, as the file has it.
+// Kind is a kind of resource in the configuration file.
 type Kind struct {
-	Name   string          // of `kind`
-	New    func() Resource // its struct, empty
-	Source string          // the Go source of the struct and of those within it, whose comments are the manual
+	Name   string          // the value of `kind`
+	New    func() Resource // returns its struct, empty
+	Source string          // the Go source of the struct and of the structs in it, whose comments are the manual
 }
 
 // Base is what every resource has, whatever its kind.
@@ -56,10 +56,10 @@ type Base struct {
 	Approval Demand `yaml:"approval"`
 }
 
-// PlainTarget is false: nothing is known of the target.
+// PlainTarget is false: Base knows no target.
 func (b *Base) PlainTarget() bool { return false }
 
-// Common is b itself.
+// Common returns b.
 func (b *Base) Common() *Base { return b }
 
 // ResourceListen is where Envoy listens for a resource. Resources may share an address when their hosts differ.
@@ -70,10 +70,10 @@ type ResourceListen struct {
 	Insecure bool       `yaml:"insecure"` // accept plain HTTP off loopback.
 }
 
-// SetDefaults is for the struct that embeds b to call first.
+// SetDefaults sets b's defaults. The struct that embeds b calls it first.
 func (b *Base) SetDefaults() { b.Policy = cmp.Or(b.Policy, b.Name) }
 
-// Validate is likewise.
+// Validate reports what is wrong with b. The struct that embeds b calls it first.
 func (b *Base) Validate(k Checker) {
 	if k.At("name").Required(b.Name) && !resourceName.MatchString(b.Name) {
 		k.At("name").Fail("is %q: use up to 63 letters, digits, '-' and '_'", b.Name)
@@ -145,7 +145,7 @@ func (l *ResourceListen) validate(k Checker) {
 	l.TLS.validate(k.At("tls"))
 }
 
-// Named returns the resource called name, where it is of type R.
+// Named returns the resource called name, if it is of type R.
 func Named[R Resource](c *Config, name string) (r R, ok bool) {
 	for _, one := range c.Resources {
 		if one.Common().Name == name {
@@ -155,7 +155,7 @@ func Named[R Resource](c *Config, name string) (r R, ok bool) {
 	return r, ok
 }
 
-// Each is what of c's resources is of type R, in the order of the file.
+// Each returns the resources of c that are of type R, in the order of the file.
 func Each[R Resource](c *Config) []R {
 	var list []R
 	for _, r := range c.Resources {
@@ -166,7 +166,7 @@ func Each[R Resource](c *Config) []R {
 	return list
 }
 
-// unknown is a resource of a kind that is not known, of which nothing else can be said.
+// unknown is a resource of an unknown kind. Only the keys that all resources have are checked.
 type unknown struct {
 	Base `yaml:",inline"`
 }
@@ -175,9 +175,9 @@ type unknown struct {
 func (d *decoder) resource(n *yaml.Node, key string, v reflect.Value) {
 	r, kind := Resource(&unknown{}), scalarIn(n, "kind")
 	if kind == "" {
-		r = &HTTP{} // `kind` is required; what else is wrong is told beside that
+		r = &HTTP{} // Validate reports that `kind` is missing; the other keys are checked as those of kind http
 	}
-	nearest := 3 // a misspelt one is told too, and read as what was meant
+	nearest := 3 // a misspelt kind is read as the nearest one, and Validate reports it
 	for _, k := range d.kinds {
 		if distance := editDistance(kind, k.Name); kind != "" && distance < nearest {
 			r, nearest = k.New(), distance
@@ -187,7 +187,7 @@ func (d *decoder) resource(n *yaml.Node, key string, v reflect.Value) {
 	v.Set(reflect.ValueOf(r))
 }
 
-// scalarIn is the text of a key of n; empty where n has none.
+// scalarIn returns the text of a key of n, or "".
 func scalarIn(n *yaml.Node, name string) string {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if n.Kind == yaml.MappingNode && n.Content[i].Value == name && n.Content[i+1].Kind == yaml.ScalarNode {
@@ -196,6 +196,3 @@ func scalarIn(n *yaml.Node, name string) string {
 	}
 	return ""
 }
-
-// Validate reports what is wrong with the client's end of TLS; nothing where there is none.
-func (t *ClientTLS) Validate(k Checker) { t.validate(k) }

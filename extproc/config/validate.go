@@ -67,7 +67,7 @@ type Checker struct {
 	key string
 }
 
-// At is the checker of a key within.
+// At returns the checker of a key within k's.
 func (k Checker) At(name string) Checker {
 	return Checker{k.d, join(k.key, name)}
 }
@@ -76,8 +76,8 @@ func (k Checker) index(i int) Checker {
 	return Checker{k.d, k.key + "[" + strconv.Itoa(i) + "]"}
 }
 
-// Fail reports a problem at this key: a sentence that goes on after the key's name. Its line is the key's own, or that of the nearest
-// key above it that the file has. Where a problem was found in reading the key, nothing more is said of it.
+// Fail reports a problem of this key: the rest of a sentence that begins with the key's name. The line is the key's, or that
+// of the nearest key above it that is in the file. If the key has a problem already, this one is not reported.
 func (k Checker) Fail(format string, args ...any) {
 	if k.d.unread(k.key) {
 		return
@@ -89,7 +89,7 @@ func (k Checker) Fail(format string, args ...any) {
 	k.d.problem(line, k.key, format, args...)
 }
 
-// Required reports whether value is there, and a problem where it is not.
+// Required reports whether value is set, and fails if it is not.
 func (k Checker) Required(value string) bool {
 	if value == "" {
 		k.Fail("is required")
@@ -103,7 +103,7 @@ func (k Checker) oneOf(value string, known ...string) {
 	}
 }
 
-// file wants a readable file.
+// file checks that p can be read, and what is in it.
 func (k Checker) file(p Path) {
 	if p == "" {
 		return
@@ -155,7 +155,7 @@ func (c *Config) validate(d *decoder) {
 	c.validatePlaces(k)
 }
 
-// validatePlaces wants an address for each that listens. Resources may share one: they are told apart by their hosts.
+// validatePlaces checks that no two listeners have one address. Resources may share one, since their hosts differ.
 func (c *Config) validatePlaces(k Checker) {
 	taken := map[string]string{}
 	for _, x := range []struct{ key, address string }{
@@ -202,7 +202,8 @@ func (c *Config) validateListen(k Checker) {
 	}
 }
 
-// address wants "HOST:PORT" or "unix:PATH" of a length that a socket address can hold (sun_path, 108 bytes with NUL).
+// address checks that a is "HOST:PORT", or "unix:PATH" with a path that fits into a socket address (sun_path, 108 bytes with
+// NUL).
 func (k Checker) address(a Address) {
 	if path, ok := a.Unix(); ok {
 		if len(path) > 107 {
@@ -225,7 +226,7 @@ func isPort(s string) bool {
 	return err == nil && n > 0
 }
 
-// shown is a URL without what stands before the host in it: that can be a password, and problems are logged.
+// shown returns a URL without its user: a password can stand there, and problems are logged.
 func shown(u string) string {
 	if at := strings.LastIndexByte(u, '@'); at >= 0 {
 		scheme, _, _ := strings.Cut(u[:at], "://")
@@ -249,7 +250,8 @@ func (t *ServerTLS) validate(k Checker) {
 	k.At("client_ca_file").file(t.ClientCAFile)
 }
 
-func (t *ClientTLS) validate(k Checker) {
+// Validate reports what is wrong with the client's end of TLS. t may be nil.
+func (t *ClientTLS) Validate(k Checker) {
 	if t == nil {
 		return
 	}
@@ -306,14 +308,14 @@ func (c *Config) validateAgents(k Checker) {
 	}
 }
 
-// ofTokens are the keys of an issuer that say which tokens are good and how they are read. One that is given where there are none
-// would promise what nobody keeps.
+// ofTokens are the keys of an issuer that say which tokens are accepted and how they are read. An issuer of kind mtls has no
+// tokens, so there such a key would have no effect.
 var ofTokens = []string{
 	"audience", "algorithms", "types", "jwks_file", "insecure", "max_lifetime", "skew", "keys_max_age",
 	"groups_claim", "roles_claim", "kind_claim", "people_claim",
 }
 
-// validateCertificates is about an issuer of kind mtls.
+// validateCertificates checks an issuer of kind mtls.
 func (a *Agent) validateCertificates(k Checker) {
 	if u, err := url.Parse(a.Issuer); k.At("issuer").Required(a.Issuer) && (err != nil || u.Scheme == "") {
 		k.At("issuer").Fail("is %q: write spiffe://TRUST-DOMAIN, or a name with a scheme, such as urn:example:ca", shown(a.Issuer))
@@ -355,9 +357,7 @@ func (k Checker) algorithms(list []string) {
 		k.Fail("is empty: name at least one, or leave the key out for RS256 and ES256")
 	}
 	for i, a := range list {
-		if !slices.Contains(asymmetric, a) {
-			k.index(i).Fail("is %q, and must be one of %s", a, strings.Join(asymmetric, ", "))
-		}
+		k.index(i).oneOf(a, asymmetric...)
 	}
 }
 
@@ -394,7 +394,7 @@ func (a *Approvals) validate(k Checker) {
 		k := k.At("console_url")
 		k.issuer(a.ConsoleURL, true)
 		switch u, err := url.Parse(a.ConsoleURL); {
-		case err != nil: // reported
+		case err != nil: // reported by issuer
 		case u.Path != "" && u.Path != "/":
 			k.Fail("is %q: write https://HOST[:PORT], without a path", shown(a.ConsoleURL))
 		case u.Host != "" && !Address(net.JoinHostPort(u.Hostname(), "1")).namesHost():

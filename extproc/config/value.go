@@ -13,13 +13,13 @@ import (
 	"github.com/countersign/countersign/extproc/loopback"
 )
 
-// Path is a file or directory. A relative one was made absolute against the configuration file's own directory.
+// Path is a file or directory. Reading a configuration makes it absolute: relative paths start at the file's directory.
 type Path string
 
-// Duration is a time.Duration, written as in "10s", "1m30s".
+// Duration is a time.Duration, written like "10s" or "1m30s".
 type Duration time.Duration
 
-// Std is d as a time.Duration.
+// Std returns d as a time.Duration.
 func (d Duration) Std() time.Duration { return time.Duration(d) }
 
 // Size is a number of bytes, written as a plain number or with the unit B, KiB, MiB or GiB.
@@ -31,7 +31,7 @@ type Address string
 // Unix returns the path of a unix socket address.
 func (a Address) Unix() (path string, ok bool) { return strings.CutPrefix(string(a), "unix:") }
 
-// Network and address as net.Listen wants them.
+// Network returns the arguments for net.Listen.
 func (a Address) Network() (network, address string) {
 	if path, ok := a.Unix(); ok {
 		return "unix", path
@@ -48,8 +48,7 @@ func (a Address) Loopback() bool {
 	return err == nil && loopback.Host(host)
 }
 
-// namesHost reports whether somebody can connect to the address as it is written: a socket, and all addresses of a machine, are not
-// what a link can lead to.
+// namesHost reports whether a link can lead to the address: not to a unix socket, nor to 0.0.0.0 and the like.
 func (a Address) namesHost() bool {
 	host, _, err := net.SplitHostPort(string(a))
 	ip, notIP := netip.ParseAddr(host)
