@@ -18,7 +18,7 @@ type Sets struct {
 	Err    error // an element that could not be decoded: the rest is then not to be relied on
 }
 
-// combine makes one verdict of what the packages say. It is the whole of how policies outrank each other:
+// combine makes one verdict of what the packages say. Nothing else decides which policy outranks which:
 //
 //   - an error anywhere denies;
 //   - else any deny denies;
@@ -26,8 +26,8 @@ type Sets struct {
 //   - else any allow allows;
 //   - else nothing was said, and that denies.
 //
-// Redactions go with an ask and an allowance. Where two of them replace the same value differently, the one that leaves
-// less of it holds. With an error the verdict is the zero value, which denies.
+// Verdicts that ask or allow carry the redactions. If two replace the same value differently, the one that leaves less of it
+// wins. With an error the verdict is the zero value, which denies.
 func combine(said ...Sets) (gate.Verdict, error) {
 	var all Sets
 	for _, s := range said {
@@ -58,7 +58,7 @@ func combine(said ...Sets) (gate.Verdict, error) {
 	}
 }
 
-// check refuses what decoding cannot give, so that a zero Rule or Redaction never counts as one.
+// check refuses zero and impossible elements. Decoding never returns any; this keeps a zero Rule or Redaction from counting.
 func (s *Sets) check() error {
 	for _, rules := range [][]gate.Rule{s.Allow, s.Deny} {
 		for _, r := range rules {
@@ -80,7 +80,7 @@ func (s *Sets) check() error {
 	return nil
 }
 
-// strength orders replacements by how little of a value they leave; 0 is no replacement.
+// strength orders replacements by how little of a value they leave. It is 0 for what is no replacement.
 func strength(r gate.Replacement) int {
 	switch r {
 	case gate.Remove:
@@ -96,8 +96,8 @@ func strength(r gate.Replacement) int {
 	}
 }
 
-// strongest is redactions in order, each path and each detector once: with the strongest replacement, and hidden from those who
-// approve unless all of them say otherwise.
+// strongest returns redactions in order, each path and detector once, with the strongest replacement. An approver sees the
+// value only if all of them say so.
 func strongest(redactions []gate.Redaction) []gate.Redaction {
 	if len(redactions) == 0 {
 		return nil

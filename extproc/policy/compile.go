@@ -12,9 +12,9 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// removedBuiltins are the built-ins that policies cannot call, beside those that OPA itself says are not deterministic: a
-// verdict is a pure function of the input and the policies. Otherwise it could not be explained afterwards from what was
-// recorded, nor be the same for the approver and at release.
+// removedBuiltins are built-ins that policies cannot call, each with the reason; those that OPA marks as not deterministic are
+// removed too. A verdict depends on the input and the policies only: otherwise it could not be explained from its record, and
+// could differ between the question to the approver and the release.
 var removedBuiltins = map[string]string{
 	"http.send":              "policies have no network; put what you need into a data file",
 	"net.lookup_ip_addr":     "policies have no network",
@@ -32,13 +32,8 @@ var removedBuiltins = map[string]string{
 	"providers.aws.sign_req": "policies do not sign",
 }
 
-func removedBuiltin(name string) (why string, removed bool) {
-	why, removed = removedBuiltins[name]
-	return why, removed
-}
-
-// capabilities are this OPA's, less what reaches outside the evaluation. AllowNet is empty and not nil: nil would let a
-// schema reference fetch from any host.
+// capabilities are this OPA's, without what reaches outside the evaluation. AllowNet is empty and not nil: with nil a schema
+// reference could fetch from any host.
 func capabilities() *ast.Capabilities {
 	c := ast.CapabilitiesForThisVersion(ast.CapabilitiesRegoVersion(ast.RegoV1))
 	c.AllowNet = []string{}
@@ -49,7 +44,7 @@ func capabilities() *ast.Capabilities {
 	return c
 }
 
-// capabilitiesFile is the capabilities file, as `opa check --capabilities` reads it, of what policies may use here.
+// capabilitiesFile returns what policies may use here, in the format of `opa check --capabilities`.
 func capabilitiesFile() ([]byte, error) {
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)
@@ -60,7 +55,7 @@ func capabilitiesFile() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// newCompiler is a strict compiler that knows the input's schema and checks against data what rules would hide.
+// newCompiler returns a strict compiler that knows the schema of the input.
 func newCompiler(input reflect.Type) *ast.Compiler {
 	var schema any
 	if err := json.Unmarshal(schemaText(input), &schema); err != nil {
@@ -76,16 +71,16 @@ func newCompiler(input reflect.Type) *ast.Compiler {
 		WithUseTypeCheckAnnotations(false)
 }
 
-// parsed is a source that was read into modules and data.
+// parsed is a source, read into modules and data.
 type parsed struct {
-	modules map[string]*ast.Module // what is evaluated, by the path that messages show
+	modules map[string]*ast.Module // without tests, by the path that messages show
 	tests   map[string]*ast.Module
 	data    map[string]any
 	shape   shape
 	broken  bool // a file could not be parsed
 }
 
-// parse reads every file of s and reports what is wrong with each by itself.
+// parse reads every file of s, and reports what is wrong with each one.
 func (s *source) parse(input reflect.Type, check func(gate.Redaction) error, problems *Problems) *parsed {
 	p := &parsed{modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}, shape: shape{}}
 	roots := s.checkBundle(problems)
@@ -96,8 +91,7 @@ func (s *source) parse(input reflect.Type, check func(gate.Redaction) error, pro
 			continue
 		}
 		module, err := ast.ParseModuleWithOpts(f.path, string(f.text), options)
-		switch {
-		case err != nil:
+		if err != nil {
 			problems.addOPA(err)
 			p.broken = true
 			continue

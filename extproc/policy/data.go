@@ -54,8 +54,7 @@ func mountData(data map[string]any, f *sourceFile, place []string, document any,
 	}
 }
 
-// mergeData puts from into into. When both have a value at one place that are not two objects, it gives that place and
-// false.
+// mergeData puts from into into. If both have a value at one place, and not two objects, it returns that place and false.
 func mergeData(into, from map[string]any, at []string) ([]string, bool) {
 	for name, v := range from {
 		old, both := into[name]
@@ -75,7 +74,7 @@ func mergeData(into, from map[string]any, at []string) ([]string, bool) {
 	return nil, true
 }
 
-// checkDataPlaces holds data out of the places where rules are looked for, and within the roots of a bundle.
+// checkDataPlaces reports data that stands where rules are looked for, or outside the roots of a bundle.
 func checkDataPlaces(f *sourceFile, place []string, v any, roots []string, problems *Problems) {
 	if len(place) >= 3 && place[0] == "rules" && kindOf(place[2]) != notASet {
 		problems.add(f.path, 0, 0, "data.%s is data; only rules can allow, ask, deny or redact", strings.Join(place[:3], "."))
@@ -96,7 +95,7 @@ func checkDataPlaces(f *sourceFile, place []string, v any, roots []string, probl
 	}
 }
 
-// parseJSON reads one JSON value with numbers as they are written. With an error comes the line it was found in.
+// parseJSON reads one JSON value, and keeps numbers as they are written. line is that of the error.
 func parseJSON(text []byte) (v any, line int, err error) {
 	v, err = strict.Reader{Depth: strict.Unbounded, Maps: true}.Read(text)
 	if wrong, ok := errors.AsType[*strict.Error](err); ok {
@@ -106,7 +105,7 @@ func parseJSON(text []byte) (v any, line int, err error) {
 	return v, line, err
 }
 
-// parseYAML reads one YAML document to what the same JSON would be.
+// parseYAML reads one YAML document as the same JSON.
 func parseYAML(text []byte) (v any, line int, err error) {
 	root, wrong := yamlfile.Parse(text)
 	if wrong == yamlfile.Empty {

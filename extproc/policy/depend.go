@@ -8,19 +8,18 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// uses is what of the input a package's verdict can depend on, read from its text. It errs to one side: what cannot be
-// told is a dependence.
+// uses says what in the input a package's verdict can depend on, by the text of its rules. In doubt it is a dependence.
 type uses struct {
 	context bool // input.context, or something that could be it
 
-	everything bool           // more of the detail than one can say
-	of         map[place]bool // what of the detail
+	everything bool           // any part of the detail
+	of         map[place]bool // these parts of the detail
 }
 
-// place is input.DETAIL.member.name. Without a name it is any: the member as a whole, or a name that is computed.
+// place is input.DETAIL.member.name. An empty name means any: the rule takes the whole member, or computes the name.
 type place struct{ member, name string }
 
-// any reports whether the verdict can depend on something in volatile, which is not in what a verdict is remembered for.
+// any reports whether the verdict can depend on something in volatile. Volatile fields are not in the key of the cache.
 func (u *uses) any(volatile gate.Object) bool {
 	for _, m := range volatile {
 		names, _ := m.Value.(gate.Object)
@@ -33,24 +32,25 @@ func (u *uses) any(volatile gate.Object) bool {
 	return false
 }
 
-// usesOf follows the rules from pkg and global to everything that they can reach.
+// usesOf returns what the rules of pkg and global, and everything that they reach, use of the input.
 func usesOf(compiler *ast.Compiler, pkg string) uses {
 	f := newFollower(compiler)
 	f.followPackages(pkg)
 	return f.uses
 }
 
+// follower walks rules and what they refer to, and collects what that uses.
 type follower struct {
 	compiler *ast.Compiler
 	seen     map[*ast.Rule]bool
 	uses     uses
 	data     map[string][]string // places in data that are referred to, as far as they are written out
 
-	whole    map[string][]string // modules of each package; where it is not nil and one rule of a package is reached, all are
-	packages map[string]bool     // that were taken in whole
+	whole    map[string][]string // modules of each package; if it is set, reaching one rule of a package reaches all
+	packages map[string]bool     // the packages that were followed whole
 
-	list      string // a name that is looked for in texts; none when empty
-	namesList bool   // it is somewhere
+	list      string // a name to look for in texts, or ""
+	namesList bool   // it was found
 }
 
 func newFollower(compiler *ast.Compiler) *follower {
@@ -68,7 +68,7 @@ func (f *follower) followPackages(pkg string) {
 	}
 }
 
-// followAll follows rules, but for tests: of those only what another rule refers to is evaluated.
+// followAll follows rules, but not tests: a test counts only if another rule refers to it.
 func (f *follower) followAll(rules []*ast.Rule) {
 	for _, rule := range rules {
 		if !isTestRule(rule) {
@@ -94,7 +94,7 @@ func (f *follower) follow(rule *ast.Rule) {
 	}
 }
 
-// takeIn follows all rules of the package that module is of.
+// takeIn follows all rules of module's package, if packages are followed whole.
 func (f *follower) takeIn(module *ast.Module) {
 	if f.whole == nil || module == nil || f.packages[module.Package.Path.String()] {
 		return
@@ -106,8 +106,8 @@ func (f *follower) takeIn(module *ast.Module) {
 	}
 }
 
-// read notes every reference within x. One that is not bound to a name (a bare `input` that is given to a function, walked,
-// assigned or replaced with `with`) could lead anywhere, and the same goes for a bare `data`.
+// read notes every reference in x. A bare `input` (given to a function, walked, assigned, or replaced with `with`) could lead
+// anywhere, and so could a bare `data`.
 func (f *follower) read(x any) {
 	ast.WalkTerms(x, func(t *ast.Term) bool {
 		switch v := t.Value.(type) {
@@ -145,7 +145,7 @@ func (f *follower) ref(ref ast.Ref) {
 	}
 }
 
-// dataRef notes what of data is referred to: all that stands where the reference begins to be computed.
+// dataRef notes a reference to data: the place up to which its path is written out, and all below it.
 func (f *follower) dataRef(path ast.Ref) {
 	var at []string
 	for _, t := range path {
@@ -158,7 +158,7 @@ func (f *follower) dataRef(path ast.Ref) {
 	f.data[fmt.Sprintf("%q", at)] = at
 }
 
-// detail notes a reference to what stands at path in the operation's detail.
+// detail notes a reference to path in the operation's detail.
 func (f *follower) detail(path ast.Ref) {
 	if len(path) == 0 || !isString(path[0]) {
 		f.uses.everything = true

@@ -16,24 +16,23 @@ import (
 	"github.com/open-policy-agent/opa/v1/version"
 )
 
-// A digest is of what is evaluated, not of files: the rules as they were parsed, the data, and the engine. Comments, the
-// form of the text, names of files and tests are not in it, because no verdict can depend on them. For the names of files
-// that is made true: modules are compiled in the order of their text (see [canon.name]), since the order can decide
-// whether a built-in that fails is reached.
+// A digest covers what is evaluated, not files: the parsed rules, the data, and the engine. Comments, layout, names of files
+// and tests are not in it, since no verdict depends on them. The order of modules can decide whether a built-in that fails is
+// reached, so modules are compiled in the order of their text and not of their files' names (see [canon.name]).
 //
-// A set of policies has a digest, and so has what each of its packages can depend on: the package, global, and all rules
-// and data that these refer to. The second is what an approval is bound to. It errs to one side: of a package that is
-// referred to every rule counts, and where a reference is computed everything it could mean does.
+// A set of policies has a digest. Each package has one too, of all that its verdicts can depend on: the package, global, and
+// the rules and data that these refer to. An approval is bound to that one. It covers rather too much: every rule of a package
+// that is referred to, and everything that a computed reference could mean.
 
-// canon is the modules of a set in the form that digests are made of.
+// canon has the modules of a set in the form that is digested.
 type canon struct {
 	engine  string
 	modules map[string]*canonModule // by the name it is compiled under
 	data    map[string]any
-	sums    map[string]string   // of what stands at a place in data
-	of      map[string][]string // the names of the modules of each package
-	tests   bool                // a rule that is evaluated refers to a test_ rule: tests count too
-	raw     string              // the digest of all files, where a rule reads its own comments; else empty
+	sums    map[string]string   // digests of places in data
+	of      map[string][]string // names of the modules of each package
+	tests   bool                // an evaluated rule refers to a test_ rule, so tests count too
+	raw     string              // the digest of all files if a rule reads its own comments, else ""
 }
 
 type canonModule struct {
@@ -63,8 +62,7 @@ func newCanon(src *source, p *parsed) (*canon, error) {
 	return c, nil
 }
 
-// name is what m is compiled under: OPA takes modules in the order of their names. Two that are the same but for tests can
-// come in either order.
+// name returns the name under which m is compiled. OPA orders modules by name. Two equal modules get different names.
 func (c *canon) name(m *canonModule) string {
 	name := m.rules + m.full
 	for n := 1; c.modules[name] != nil; n++ {
@@ -73,7 +71,7 @@ func (c *canon) name(m *canonModule) string {
 	return name
 }
 
-// compiled are the modules under the names to compile them by.
+// compiled returns the modules by the names under which they are compiled.
 func (c *canon) compiled() map[string]*ast.Module {
 	modules := make(map[string]*ast.Module, len(c.modules))
 	for name, m := range c.modules {
@@ -113,11 +111,11 @@ func canonOf(module *ast.Module) (*canonModule, error) {
 	return &canonModule{module: module, rules: sum(append(head, rules...)...), full: sum(append(head, tests...)...)}, nil
 }
 
-// form is what OPA's JSON has of a node's form alone: the number of a `_` within its file, whether a rule has := or =, and whether
-// a body was left out or is `true`. None of it is within a text, where a quote is escaped.
+// form matches what in OPA's JSON of a node is only form: the number of a `_` in its file, whether a rule has := or =, and
+// whether a body was left out or is `true`. It cannot match within a text, since quotes are escaped there.
 var form = regexp.MustCompile(`"assign":true,|"generated":true,|"type":"var","value":"\$[0-9]+"`)
 
-// canonical is the JSON of a node as OPA writes it: its whole structure, and no location, comment or form.
+// canonical returns OPA's JSON of a node, which has its whole structure, and no location or comment, without its form.
 func canonical(node any) (string, error) {
 	text, err := json.Marshal(node)
 	if err != nil {
@@ -147,7 +145,7 @@ func readsComments(module *ast.Module) (reads bool) {
 	return reads
 }
 
-// prepare looks at the modules once they are compiled.
+// prepare finds the modules of each package, and whether tests count, once the modules are compiled.
 func (c *canon) prepare(compiler *ast.Compiler) {
 	f := newFollower(compiler)
 	for name, m := range compiler.Modules {
@@ -160,12 +158,12 @@ func (c *canon) prepare(compiler *ast.Compiler) {
 	}
 }
 
-// digest is of everything.
+// digest returns the digest of the whole set.
 func (c *canon) digest() (string, error) {
 	return c.sum("set", slices.Collect(maps.Keys(c.modules)), map[string][]string{"": nil})
 }
 
-// closure is the digest of what a verdict of package pkg can depend on.
+// closure returns the digest of what a verdict of package pkg can depend on.
 func (c *canon) closure(compiler *ast.Compiler, pkg string) (string, error) {
 	f := newFollower(compiler)
 	f.whole = c.of
@@ -177,7 +175,7 @@ func (c *canon) closure(compiler *ast.Compiler, pkg string) (string, error) {
 	return c.sum("rules", names, f.data)
 }
 
-// sum is the digest of modules and of what stands at places in data.
+// sum returns the digest of modules and of places in data.
 func (c *canon) sum(what string, modules []string, places map[string][]string) (string, error) {
 	parts := make([]string, 0, len(modules)+len(places))
 	for _, name := range modules {
@@ -211,7 +209,7 @@ func (c *canon) dataSum(key string, place []string) (string, error) {
 	return c.sums[key], nil
 }
 
-// dataAt is what stands at place in data, in a list; the list is empty where nothing does.
+// dataAt returns a list of the value at place in data, empty if there is none.
 func dataAt(data any, place []string) []any {
 	for _, name := range place {
 		object, ok := data.(map[string]any)
@@ -225,7 +223,7 @@ func dataAt(data any, place []string) []any {
 	return []any{data}
 }
 
-// sum is the SHA-256, in hex, of parts, each with its length before it.
+// sum returns the SHA-256, in hex, of parts, each after its length.
 func sum(parts ...string) string {
 	var text bytes.Buffer
 	for _, part := range parts {

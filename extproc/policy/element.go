@@ -15,14 +15,13 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// What an element may weigh. Elements can be computed from what an agent sent, and they go into records and answers.
+// Bounds on elements. Elements can be computed from what an agent sent, and go into records and answers.
 const (
 	maxElements  = 1000 // of one set
 	maxIDBytes   = 128
 	maxTextBytes = 1024 // a reason, an approver, a path
 	maxApprovers = 64
-	// maxQuorum is the most approvers that one rule can ask for.
-	maxQuorum = 10
+	maxQuorum    = 10 // approvers that one rule can ask for
 )
 
 // setKind is one of the four sets that a package can have.
@@ -54,7 +53,7 @@ func kindOf(name string) setKind {
 	}
 }
 
-// form is the element that a kind of set has, for messages.
+// form shows the elements of a kind of set, for messages.
 func (k setKind) form() string {
 	switch k {
 	case askSet:
@@ -90,7 +89,7 @@ func decodeElement(kind setKind, v ast.Value) (*element, error) {
 	return e, e.complete(kind)
 }
 
-// set takes in one member.
+// set stores one member.
 func (e *element) set(kind setKind, name, value ast.Value) error {
 	key, _ := name.(ast.String)
 	if err := e.mark(kind, name); err != nil {
@@ -101,7 +100,7 @@ func (e *element) set(kind setKind, name, value ast.Value) error {
 	case "id":
 		e.id, err = plainText(value, maxIDBytes)
 	case "reason":
-		e.reason, err = shortText(value)
+		e.reason, err = text(value, maxTextBytes)
 	case "approvers":
 		e.approvers, err = approvers(value)
 	case "quorum":
@@ -123,7 +122,7 @@ func (e *element) set(kind setKind, name, value ast.Value) error {
 	return nil
 }
 
-// mark notes that e has a member of that name, whatever its value.
+// mark notes that e has a member of that name, and refuses one that the kind of set does not know.
 func (e *element) mark(kind setKind, name ast.Value) error {
 	key, ok := name.(ast.String)
 	if !ok {
@@ -152,7 +151,7 @@ func (e *element) mark(kind setKind, name ast.Value) error {
 	return nil
 }
 
-// complete says what e lacks.
+// complete returns an error if a required member is missing.
 func (e *element) complete(kind setKind) error {
 	switch {
 	case kind == redactSet && e.hasPath == e.hasDetect:
@@ -185,7 +184,7 @@ func (e *element) redaction() gate.Redaction {
 	return gate.Redaction{Path: e.path, Detect: e.detect, With: with, OnCard: e.onCard}
 }
 
-// plainText is text of at least one character, none of them a control character: it names something.
+// plainText returns the text in v. It must not be empty or have control characters, since it names something.
 func plainText(v ast.Value, most int) (string, error) {
 	s, err := text(v, most)
 	switch {
@@ -202,8 +201,6 @@ func plainText(v ast.Value, most int) (string, error) {
 	return s, nil
 }
 
-func shortText(v ast.Value) (string, error) { return text(v, maxTextBytes) }
-
 func text(v ast.Value, most int) (string, error) {
 	s, ok := v.(ast.String)
 	switch {
@@ -214,7 +211,7 @@ func text(v ast.Value, most int) (string, error) {
 	case !utf8.ValidString(string(s)):
 		return "", errors.New("is not valid UTF-8")
 	}
-	return strings.Clone(string(s)), nil // it can be ten bytes of a body of megabytes, and is kept for longer
+	return strings.Clone(string(s)), nil // or ten bytes would keep a body of megabytes in memory
 }
 
 func approvers(v ast.Value) ([]string, error) {
@@ -244,7 +241,7 @@ func approvers(v ast.Value) ([]string, error) {
 	return names, nil
 }
 
-// checkApprover refuses what was meant to name a person and does not.
+// checkApprover refuses a name that looks like a person's ("subject:ID") and is not one.
 func checkApprover(name string) error {
 	before, _, colon := strings.Cut(name, ":")
 	subject, person := gate.CutSubject(name)

@@ -16,15 +16,15 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// verdictKey is what a remembered verdict was given for. The policy is in it because the input does not have it: two
-// resources of one name, before and after a reload, can name different ones.
+// verdictKey identifies a remembered verdict. It has the package because the input does not: a resource can name another one
+// after a reload.
 type verdictKey struct {
 	pkg   string
 	input [sha256.Size]byte
 }
 
-// Evaluate returns what the packages of op's resource and global say of op. With an error, which denies, the verdict has
-// the digests of the policies and nothing else.
+// Evaluate returns what the package of op's resource and global say of op. With an error the verdict denies, and has only the
+// digests of the policies.
 func (s *Set) Evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, error) {
 	v, err := s.evaluate(ctx, op)
 	if err != nil {
@@ -42,7 +42,8 @@ func (s *Set) evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, e
 	if kind := op.Resource.Kind; !slices.Contains(p.kinds, kind) || op.Detail == nil || op.Detail.Key() != kind {
 		return gate.Verdict{}, fmt.Errorf("it is for resources of kind %q, and this operation is none on one", p.kinds)
 	}
-	// The gate has made the input before, to digest it. Here it is the proof that the object is one: in order, no name twice.
+	// The gate has made the input before, to digest it. Made here again, it proves that the object is valid: in order, no name
+	// twice.
 	input, err := op.Input()
 	if err != nil {
 		return gate.Verdict{}, err
@@ -76,7 +77,7 @@ func (s *Set) evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, e
 	return v, err
 }
 
-// clipped keeps v's lists from being appended to in place by one of those that share them.
+// clipped clips v's lists, so that nobody who shares them can append to them in place.
 func clipped(v gate.Verdict) gate.Verdict {
 	v.Rules, v.Asks, v.Redactions = slices.Clip(v.Rules), slices.Clip(v.Asks), slices.Clip(v.Redactions)
 	return v
@@ -97,7 +98,7 @@ func (s *Set) judge(ctx context.Context, p *preparedPackage, input *ast.Term, no
 	return combine(sets[:]...)
 }
 
-// say adds to sets what q finds, the second of them being global's.
+// say adds to sets what q finds. The second set is global's.
 func (s *Set) say(ctx context.Context, q *question, input *ast.Term, now time.Time, tracer topdown.QueryTracer, sets *[2]Sets) error {
 	answer, err := s.run(ctx, q, input, now, tracer)
 	if err != nil {
@@ -123,7 +124,7 @@ func recovered(err *error) {
 	}
 }
 
-// noMetadata stands for what this program never asks OPA about; without it OPA makes one for each evaluation.
+// noMetadata is empty request metadata. Without it OPA makes a map for each evaluation.
 var noMetadata = map[string]any{}
 
 func (s *Set) run(ctx context.Context, asked *question, input *ast.Term, now time.Time, tracer topdown.QueryTracer) (answer topdown.QueryResult, err error) {
@@ -162,7 +163,7 @@ func (s *Set) run(ctx context.Context, asked *question, input *ast.Term, now tim
 	return answer, nil
 }
 
-// decode adds to into what the set r has.
+// decode adds the elements of the set r to into.
 func (s *Set) decode(into *Sets, r said, t *ast.Term) error {
 	if t == nil {
 		return fmt.Errorf("%s.%s is undefined", r.pkg, r.kind)
@@ -206,7 +207,7 @@ func (s *Set) take(into *Sets, r said, e *element) error {
 	return nil
 }
 
-// checkRedaction asks once for each redaction; those are few, since nearly all are written out in the policy.
+// checkRedaction checks each redaction once. There are few of them: nearly all are written out in the policy.
 func (s *Set) checkRedaction(r gate.Redaction) error {
 	if err, ok := s.redactions.get(r); ok {
 		return err

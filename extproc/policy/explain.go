@@ -22,13 +22,13 @@ type Explanation struct {
 	// Failure is why the evaluation failed, which denies; empty when it did not.
 	Failure string
 
-	// Said is every element of every set, also of those that were outranked.
+	// Said is every element of every set, including those that were outranked.
 	Said []Statement
 
-	// Silent are the allow rules that did not hold, when nothing was said and that denied.
+	// Silent are the allow rules that did not hold, if the operation was denied because nothing was said.
 	Silent []Place
 
-	// Strange are members of the input that no operation has: rules that look at them saw something made up.
+	// Strange are members of the input that no operation has: whoever wrote the input made them up.
 	Strange []string
 }
 
@@ -48,7 +48,7 @@ type Place struct {
 
 func (p Place) String() string { return fmt.Sprintf("%s:%d", p.File, p.Line) }
 
-// ByDefault reports whether the operation was denied because nothing was said of it.
+// ByDefault reports whether the operation was denied because no rule said anything.
 func (e *Explanation) ByDefault() bool {
 	return e.Failure == "" && e.Verdict.Effect == gate.Deny && len(e.Verdict.Rules) == 0
 }
@@ -79,12 +79,12 @@ func (e *Explanation) String() string {
 	return out.String()
 }
 
-// inOneLine keeps what an input says from being taken for a line of the explanation.
+// inOneLine keeps text of the input from looking like a line of the explanation.
 func inOneLine(s string) string { return strings.ReplaceAll(s, "\n", `\u{A}`) }
 
-// Explain evaluates package pkg and global on input, which is JSON text of an operation's input with the context in it as
-// policies see it. What the evaluation fails of is part of the explanation; an error says that there is nothing to explain:
-// no such package, or an input that is not one strict JSON object.
+// Explain evaluates package pkg and global on input: an operation's input as policies see it, with the context, as JSON. A
+// failure of the evaluation is part of the explanation. An error means that there is nothing to explain: no such package, or
+// an input that is not one strict JSON object.
 func (s *Set) Explain(ctx context.Context, pkg string, input []byte) (Explanation, error) {
 	p, ok := s.packages[pkg]
 	if !ok {
@@ -114,7 +114,7 @@ func (s *Set) Explain(ctx context.Context, pkg string, input []byte) (Explanatio
 	return x, nil
 }
 
-// said lists what every set has, and what those say that were asked about the body in another form.
+// said lists the elements of every set, and those that the other form of the body adds (see several.go).
 func (s *Set) said(ctx context.Context, p *preparedPackage, input *ast.Term, trace *sources) []Statement {
 	list := s.statements(ctx, p.question, input, trace)
 	a, inputs := p.asides(s.options.Kinds, input)
@@ -138,7 +138,7 @@ func (s *Statement) same(other Statement) bool {
 	return s.Set == other.Set && s.Package == other.Package && s.Element == other.Element
 }
 
-// statements lists what each set of q has. Where the evaluation of all of them failed, that is nothing.
+// statements lists the elements of each set of q, or nothing if the evaluation fails.
 func (s *Set) statements(ctx context.Context, q *question, input *ast.Term, trace *sources) []Statement {
 	answer, err := s.run(ctx, q, input, time.Time{}, nil)
 	if err != nil {
@@ -194,8 +194,8 @@ func (s *sources) TraceEvent(e topdown.Event) {
 	}
 }
 
-// plugged is t with values in the place of variables: a copy, since t is part of what is being evaluated. OPA's own
-// transformers write into what they are given.
+// plugged returns a copy of t with values in place of variables. t itself is being evaluated, so OPA's transformers, which
+// write into their argument, cannot be used.
 func plugged(t *ast.Term, values *ast.ValueMap) *ast.Term {
 	switch v := t.Value.(type) {
 	case ast.Var:
@@ -224,7 +224,7 @@ func sourceKey(pkg string, kind setKind, element ast.Value) string {
 	return pkg + "\x00" + kind.String() + "\x00" + element.String()
 }
 
-// parseObject reads one JSON object as canonically as an operation's input is: no name twice, nothing after it.
+// parseObject reads one strict JSON object: no name twice, nothing after it.
 func parseObject(text []byte) (gate.Object, error) {
 	if len(text) > maxFileBytes {
 		return nil, fmt.Errorf("it is larger than %d MiB", maxFileBytes>>20)

@@ -6,20 +6,20 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// generations is a bounded cache of two maps. What is put goes into the young one; when that is full it becomes the old
-// one and the old one is dropped; what is found in the old one moves up. It holds at most twice its size and twice
-// maxWeight, forgets what was not asked for in the last size puts, and a hit costs one read lock and one look-up.
+// generations is a bounded cache of two maps. New entries go into the young one. When that is full it becomes the old one, and
+// the old one is dropped. An entry that is found in the old one moves to the young one. So the cache holds at most twice size
+// entries and twice maxWeight bytes, and a hit in the young one costs one read lock and one look-up.
 type generations[K comparable, V any] struct {
 	size  int
-	weigh func(K, V) int // bytes that an entry takes, about; nil where an entry is small whatever an agent does
+	weigh func(K, V) int // estimates the bytes of an entry; nil if entries are small whatever an agent does
 
 	mu         sync.RWMutex
 	young, old map[K]V
 	weight     int // of young
 }
 
-// maxWeight is how many bytes a generation may have, and an eighth of it an entry. Agents choose what is remembered: what a
-// token claims, and what a rule's reason or path is computed of.
+// maxWeight is how many bytes a generation may have; an entry may have an eighth of it. Agents influence what is remembered: a
+// token's claims, and the reasons and paths that rules compute.
 const maxWeight = 8 << 20
 
 func newGenerations[K comparable, V any](size int, weigh func(K, V) int) *generations[K, V] {
@@ -59,7 +59,7 @@ func (g *generations[K, V]) put(k K, v V) {
 	g.young[k] = v
 }
 
-// weighVerdict adds up what a verdict was computed to.
+// weighVerdict estimates the bytes of a verdict.
 func weighVerdict(_ verdictKey, v gate.Verdict) int {
 	n := 256
 	rule := func(r *gate.Rule) { n += 64 + len(r.ID) + len(r.Reason) }
@@ -78,7 +78,7 @@ func weighVerdict(_ verdictKey, v gate.Verdict) int {
 	return n
 }
 
-// weighValue is about what a JSON value takes as one of OPA's.
+// weighValue estimates the bytes of a JSON value as OPA holds it.
 func weighValue(v any) int {
 	n := 100
 	switch v := v.(type) {

@@ -54,7 +54,7 @@ func (p *Problems) at(loc *ast.Location, format string, args ...any) {
 	p.add(loc.File, loc.Row, loc.Col, format, args...)
 }
 
-// addOPA takes over what OPA's parser or compiler found.
+// addOPA adds what OPA's parser or compiler found.
 func (p *Problems) addOPA(err error) {
 	var list ast.Errors
 	var one *ast.Error
@@ -70,7 +70,7 @@ func (p *Problems) addOPA(err error) {
 	}
 }
 
-// opaMessage is what OPA found in one line, with the reason where it is one of ours.
+// opaMessage returns an error of OPA as one line, with our reason or advice if there is one.
 func opaMessage(e *ast.Error) string {
 	message := e.Code + ": " + e.Message
 	if e.Details != nil {
@@ -80,14 +80,14 @@ func opaMessage(e *ast.Error) string {
 		message += ": nothing gives it a value; is it misspelt, or is `input.`, an import or a `some` missing?"
 	}
 	if name, ok := strings.CutPrefix(e.Message, "undefined function "); ok {
-		if why, removed := removedBuiltin(name); removed {
+		if why, removed := removedBuiltins[name]; removed {
 			message += ": " + why
 		}
 	}
 	return message
 }
 
-// err is p in order and without repetition, or nil when there is no problem.
+// err returns p, sorted and each problem once, or nil if there is none.
 func (p *Problems) err() error {
 	if len(p.Problems) == 0 {
 		return nil

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"strconv"
@@ -11,19 +12,19 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// The shape of a policy is what can be told from its text: which sets it defines, and what their elements say where they
-// say it in plain words. OPA would evaluate most of what is refused here and give an answer that nobody reads. A deny that
-// nobody reads is the worst mistake there is in this folder.
+// The shape of a policy is what its text shows: which sets it defines, and those parts of their elements that are written out.
+// OPA would evaluate most of what is refused here, and nobody would read the result. A deny that nobody reads is the worst
+// mistake a policy can have.
 
 // setRule is one rule of one of the four sets.
 type setRule struct {
 	kind setKind
 	loc  *ast.Location
 
-	selector gate.Selector // of an element of redact, where it is written out
+	selector gate.Selector // of an element of redact, if it is written out
 }
 
-// shape is the sets of every package under data.rules.
+// shape has the rules of the sets of every package under data.rules.
 type shape map[string][]setRule
 
 func (s shape) has(pkg string, kind setKind) bool {
@@ -33,7 +34,7 @@ func (s shape) has(pkg string, kind setKind) bool {
 // global is the package that rules on every resource.
 const global = "global"
 
-// read takes in the rules of one module.
+// read adds the rules of one module.
 func (s shape) read(module *ast.Module, input reflect.Type, check func(gate.Redaction) error, test bool, problems *Problems) {
 	for _, rule := range module.Rules {
 		place, ground := rulePlace(module, rule)
@@ -46,8 +47,8 @@ func (s shape) read(module *ast.Module, input reflect.Type, check func(gate.Reda
 	}
 }
 
-// rulePlace is where in data the rule stands, and how many parts of it are known: a head such as payments[x].deny is known
-// up to payments.
+// rulePlace returns where in data the rule stands. ground is false if only the beginning is known: payments, of a head such as
+// payments[x].deny.
 func rulePlace(module *ast.Module, rule *ast.Rule) (place []string, ground bool) {
 	ref := rule.Head.Ref()
 	for i, term := range slices.Concat(module.Package.Path[1:], ref) {
@@ -66,7 +67,7 @@ func rulePlace(module *ast.Module, rule *ast.Rule) (place []string, ground bool)
 	return place, true
 }
 
-// setOf is the set of data.rules.NAME that rule is of; notASet where it is of none.
+// setOf returns the package and the kind of the set that rule belongs to; the kind is notASet if it belongs to none.
 func setOf(rule *ast.Rule) (pkg string, kind setKind) {
 	if rule.Module == nil {
 		return "", notASet
@@ -78,7 +79,7 @@ func setOf(rule *ast.Rule) (pkg string, kind setKind) {
 	return place[1], kindOf(place[2])
 }
 
-// readRule takes in one rule under data.rules. It reports whether the rule is of a set and could be taken.
+// readRule adds one rule under data.rules. It reports whether the rule belongs to a set and was added.
 func (s shape) readRule(rule *ast.Rule, place []string, ground bool, check func(gate.Redaction) error, test bool, problems *Problems) bool {
 	loc := rule.Loc()
 	switch {
@@ -106,7 +107,7 @@ func (s shape) readRule(rule *ast.Rule, place []string, ground bool, check func(
 	return true
 }
 
-// checkSet holds a rule that is called allow, ask, deny or redact to being a set. A boolean of that name would be ignored.
+// checkSet checks that a rule called allow, ask, deny or redact is a set. A boolean of that name would be ignored.
 func (s shape) checkSet(rule *ast.Rule, kind setKind, place []string, ground bool, problems *Problems) bool {
 	fix := kind.String() + " contains " + kind.form() + " if …"
 	switch head := rule.Head; {
@@ -124,8 +125,8 @@ func (s shape) checkSet(rule *ast.Rule, kind setKind, place []string, ground boo
 	return false
 }
 
-// checkNearby finds rules that look as if somebody thought that they count: deeper than sets are looked for, or called
-// almost what a set is called. Only sets are taken for misspelled: a boolean `denied` is a fair name for a helper.
+// checkNearby reports sets that their author seems to think count: deeper down than sets are looked for, or with almost the
+// name of a set. Only sets are reported: a boolean `denied` is a fair name for a helper.
 func checkNearby(rule *ast.Rule, place []string, problems *Problems) {
 	isSet := rule.Head.Key != nil && rule.Head.Value == nil
 	for _, part := range place[3:] {
@@ -140,7 +141,7 @@ func checkNearby(rule *ast.Rule, place []string, problems *Problems) {
 	}
 }
 
-// nearMiss is the set that name was probably meant to be.
+// nearMiss returns the kind of set that name was probably meant to be, or notASet.
 func nearMiss(name string) setKind {
 	for kind := allowSet; kind < setKinds; kind++ {
 		word := kind.String()
@@ -159,7 +160,7 @@ func nearMiss(name string) setKind {
 	return notASet
 }
 
-// oneEditApart reports whether one letter more, less or other makes b of a.
+// oneEditApart reports whether adding, removing or changing one letter turns a into b.
 func oneEditApart(a, b string) bool {
 	if len(a) > len(b) {
 		a, b = b, a
@@ -189,14 +190,11 @@ func transposed(a, b string) bool {
 	return false
 }
 
-// checkElement reports what can be seen to be wrong with the elements that a rule adds to its set. What is computed is
-// decoded when it is evaluated. It returns the selector of a redaction, where that can be seen.
+// checkElement reports what is visibly wrong with the elements that a rule adds to its set. What is computed is checked when it
+// is evaluated. It returns the selector of a redaction, if that is written out.
 func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error, problems *Problems) (selector gate.Selector) {
 	term := rule.Head.Key
-	loc := term.Location
-	if loc == nil {
-		loc = rule.Loc()
-	}
+	loc := cmp.Or(term.Location, rule.Loc())
 	object, ok := term.Value.(ast.Object)
 	if !ok {
 		if isConstant(term.Value) || isCollection(term.Value) {
@@ -205,7 +203,7 @@ func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error
 		return ""
 	}
 	var e element
-	seen := true // everything could be seen
+	seen := true // everything is written out
 	object.Foreach(func(name, value *ast.Term) {
 		var err error
 		switch {
@@ -218,7 +216,7 @@ func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error
 			seen = false
 		}
 		if err != nil {
-			problems.at(cmpLocation(name.Location, loc), "%s", err)
+			problems.at(cmp.Or(name.Location, loc), "%s", err)
 			seen = false
 		}
 	})
@@ -239,13 +237,6 @@ func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error
 	default:
 		return ""
 	}
-}
-
-func cmpLocation(a, b *ast.Location) *ast.Location {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 func allNamesConstant(o ast.Object) bool {
@@ -278,7 +269,7 @@ func isCollection(v ast.Value) bool {
 	}
 }
 
-// others says for which policies there are rules, for whoever misspelt one.
+// others lists the policies that there are rules for, to help whoever misspelt one.
 func (s shape) others() string {
 	var names []string
 	for pkg, rules := range s {
@@ -296,7 +287,7 @@ func (s shape) others() string {
 	return "; there are rules for " + strings.Join(names, ", ")
 }
 
-// checkPackages reports the resources' packages that are not there, and packages that were probably meant to be global.
+// checkPackages reports packages that resources name and that do not exist, and packages that were probably meant to be global.
 func (s shape) checkPackages(packages map[string][]string, where string, problems *Problems) {
 	for pkg := range packages {
 		switch {
@@ -317,7 +308,7 @@ func (s shape) checkPackages(packages map[string][]string, where string, problem
 	}
 }
 
-// packageClause is what a file of the package begins with.
+// packageClause returns the first line of a file of the package.
 func packageClause(pkg string) string {
 	if ast.IsVarCompatibleString(pkg) && !ast.IsKeyword(pkg) {
 		return "package rules." + pkg

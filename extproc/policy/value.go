@@ -24,8 +24,8 @@ const (
 	maxExponent    = 400
 )
 
-// termsOf are the strings that most inputs have, made once: the names and usual values of the schema. It is read only after it is
-// made.
+// termsOf returns terms for the strings that most inputs have: the names and usual values of the schema. They are made once
+// and shared; nobody writes to the map afterwards.
 func termsOf(input reflect.Type) map[string]*ast.Term {
 	terms := map[string]*ast.Term{"": ast.StringTerm("")}
 	inputNames(input, func(s string) { terms[s] = ast.StringTerm(s) })
@@ -50,8 +50,8 @@ type builder struct {
 
 var builders sync.Pool
 
-// maxPairs is how many members a builder keeps room for while it is not used. An object can have very many more.
-const maxPairs = 4096
+// maxPairs is how many members a builder keeps room for between two uses. An object can have many more.
+const maxPairs = 1024
 
 func newBuilder(terms map[string]*ast.Term) *builder {
 	b, ok := builders.Get().(*builder)
@@ -62,17 +62,14 @@ func newBuilder(terms map[string]*ast.Term) *builder {
 	return b
 }
 
-// release gives b back. What it built lives on: blocks are not used twice.
+// release gives b back to the pool. The terms that it built stay valid: a block is not used twice.
 func (b *builder) release() {
 	b.block = nil
 	if cap(b.pairs) > maxPairs {
-		b.pairs = make([][2]*ast.Term, 0, 64)
+		b.pairs = nil
 	}
 	clear(b.pairs[:cap(b.pairs)])
 	b.pairs = b.pairs[:0]
-	if cap(b.pairs) > 1024 { // it was for an object that is seldom so large
-		b.pairs = nil
-	}
 	builders.Put(b)
 }
 
@@ -95,7 +92,7 @@ func (b *builder) text(s string) *ast.Term {
 	return b.term(ast.String(s))
 }
 
-// value is v, one of the types that gate.Object lists.
+// value returns the term of v, which has one of the types that gate.Object lists.
 func (b *builder) value(v any, depth int) (*ast.Term, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("the input is nested deeper than %d levels", maxDepth)
@@ -151,8 +148,7 @@ func (b *builder) value(v any, depth int) (*ast.Term, error) {
 	}
 }
 
-// number is v as the canonical input writes it. 100, 1e2 and 100.0 have one digest, so they must be one value to a rule
-// that looks at their text as well.
+// number returns v as the canonical input writes it. 100, 1e2 and 100.0 have one digest, so a rule must see one text too.
 func (b *builder) number(v any) (*ast.Term, error) {
 	text, err := gate.AppendJSON(nil, v)
 	if err != nil {
@@ -168,7 +164,8 @@ func (b *builder) shortInteger(literal string) *ast.Term {
 	return b.term(ast.Number(literal))
 }
 
-// isShortInteger reports whether a number is written as the canonical input writes it, for most of those that come.
+// isShortInteger reports whether literal is an integer of at most 15 digits. Most numbers are, and these are canonical as they
+// are written.
 func isShortInteger(literal string) bool {
 	if literal == "" || len(literal) > 15 || literal[0] == '0' && len(literal) > 1 {
 		return false
@@ -181,9 +178,9 @@ func isShortInteger(literal string) bool {
 	return true
 }
 
-// checkNumber refuses numbers far outside of what a double can hold. OPA's own parsers refuse them too ("number too big"),
-// but an input that is given as a value never meets those, and OPA computes with as many digits as a number has: on
-// 1.22.2, `amount * 2 > 10` with 1e-999999, ten bytes that an agent sends, ran for minutes without asking a Cancel.
+// checkNumber refuses numbers far outside of what a double can hold. OPA's parsers refuse them too ("number too big"), but
+// they never see an input that is given as a value, and OPA computes with all digits of a number: on 1.22.2, `amount * 2 > 10`
+// with 1e-999999, nine bytes from an agent, ran for minutes without asking a Cancel.
 func checkNumber(literal string) error {
 	exponent := 0
 	if i := strings.IndexAny(literal, "eE"); i >= 0 {
@@ -215,7 +212,7 @@ func (b *builder) object(o gate.Object, depth int) (*ast.Term, error) {
 	return b.term(object), nil
 }
 
-// input is the whole input of op: its canonical object, what is volatile of it, and the context beside it.
+// input returns the whole input of op: its canonical object, its volatile fields, and the context.
 func (b *builder) input(op *gate.Operation, principals *generations[*gate.Principal, *ast.Term]) (*ast.Term, error) {
 	o, err := op.Seen()
 	if err != nil {
@@ -242,8 +239,8 @@ func (b *builder) input(op *gate.Operation, principals *generations[*gate.Princi
 	return b.term(object), nil
 }
 
-// context is the value of op.Context.Object, without the object in between: that is ten allocations of an evaluation.
-// TestValueIsTheInput holds the two together. An operation that was approved has more, and is rare.
+// context returns the term of op.Context.Object without making that object, which saves an evaluation ten allocations.
+// TestValueIsTheInput compares the two. For an operation that was approved, which is rare, it does make the object.
 func (b *builder) context(op *gate.Operation) (*ast.Term, error) {
 	if op.Context.Approval != nil {
 		return b.value(op.Context.Object(op.Principal), 1)
@@ -272,8 +269,8 @@ func timeText(t time.Time) string {
 	return string(gate.AppendTime(text[:0], t))
 }
 
-// member is one part of the input. A principal comes with many operations and is not changed once it is made, so its
-// value is kept; the claims of one token are often more than the rest of the input.
+// member returns the term of one member of the input. The principal's is kept for its next operations: a principal does not
+// change, and the claims of a token are often larger than the rest of the input.
 func (b *builder) member(op *gate.Operation, m gate.Member, principals *generations[*gate.Principal, *ast.Term]) (*ast.Term, error) {
 	if m.Name != "principal" || principals == nil {
 		return b.value(m.Value, 1)

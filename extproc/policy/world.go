@@ -70,7 +70,7 @@ func (w *world) check(pkg string, problems *Problems) {
 			if st.life != live || st.trap == nil {
 				continue
 			}
-			problems.at(cmpLocation(st.trap.loc, rule.Loc()), "for resources of kind %q this %s of %s depends on what is not there: %s. %s",
+			problems.at(cmp.Or(st.trap.loc, rule.Loc()), "for resources of kind %q this %s of %s depends on what is not there: %s. %s",
 				w.kind, kind, packageClause(pkg), st.trap.how, advice(st.trap.ref))
 		}
 	}
