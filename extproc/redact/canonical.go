@@ -10,15 +10,15 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// appendToken appends the token of a value: 128 bits of HMAC-SHA-256 over what kind of value it is and its canonical
-// form. It tells whether two values are equal, and nothing else to who does not have the key.
+// appendToken appends the token of a value: 128 bits of HMAC-SHA-256 over its kind and its canonical form. Without the key it
+// tells only whether two values are equal.
 func (p *Plan) appendToken(dst []byte, kind string, canonical []byte) []byte {
 	mac := p.mac(kind)
 	mac.Write(canonical)
 	return appendSum(dst, mac)
 }
 
-// mac begins the token of a value of that kind.
+// mac returns the HMAC for the token of a value of that kind.
 func (p *Plan) mac(kind string) hash.Hash {
 	mac := hmac.New(sha256.New, p.key)
 	mac.Write([]byte(kind))
@@ -30,8 +30,8 @@ func appendSum(dst []byte, mac hash.Hash) []byte {
 	return hex.AppendEncode(append(dst, "tok_"...), mac.Sum(nil)[:16])
 }
 
-// canonicalJSON returns the canonical form ([gate.AppendJSON]) of a value that the machine has read: members in order,
-// one spelling for each string and number. The value is compact and valid, its depth and its size are within limits.
+// canonicalJSON returns the canonical form ([gate.AppendJSON]) of a value that the machine has read: members in order, one
+// spelling for each string and number. The value is compact, valid and within the limits.
 func canonicalJSON(compact []byte) ([]byte, error) {
 	t := tree{rest: compact}
 	v, err := t.value()

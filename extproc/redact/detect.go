@@ -40,14 +40,14 @@ func kindOf(name string) (kind, bool) {
 // detectors returns the names that a [gate.Redaction] can detect. The package comment says what each finds.
 func detectors() []string { return slices.Clone(kindNames[:]) }
 
-// span is a part of a text that detectors found.
+// span is a match of detectors in a text.
 type span struct {
 	from, to int
 	kinds    kindSet
 	open     bool // a private key whose end is not in the text
 }
 
-// finder looks for protected values in a text. It keeps what it needs between two texts, and is for one goroutine.
+// finder looks for protected values in texts. It reuses its memory, and is for one goroutine.
 type finder struct {
 	spans  []span
 	groups []group
@@ -62,8 +62,8 @@ type finder struct {
 // fewest is the length of the shortest text in which a detector finds anything: a@b.co.
 const fewest = 6
 
-// find returns what the detectors in on find in text, in order and apart: spans that overlap become one. The result is
-// good until the next call.
+// find returns what the detectors in on find in text, in order; matches that overlap are merged. The result is valid until the
+// next call.
 func (f *finder) find(text []byte, on kindSet) []span {
 	f.spans, f.noJWT = f.spans[:0], 0
 	if len(text) < fewest {
@@ -116,7 +116,7 @@ func (f *finder) merge() []span {
 	return f.spans
 }
 
-// action is what happens to s.
+// action returns the strongest action of the detectors that found s.
 func (p *Plan) action(s span) action {
 	act := keep
 	for k := range kinds {
@@ -127,7 +127,7 @@ func (p *Plan) action(s span) action {
 	return act
 }
 
-// strongest returns the strongest action of spans, and counts each of them.
+// strongest returns the strongest action of spans, and counts the spans.
 func (p *Plan) strongest(spans []span, counts []int64) action {
 	act := keep
 	for _, s := range spans {
@@ -141,7 +141,7 @@ func (p *Plan) strongest(spans []span, counts []int64) action {
 	return act
 }
 
-// appendReplaced appends text with each span replaced. In a text there is no null: it masks.
+// appendReplaced appends text with each span replaced. A part of a text cannot become null, so null masks.
 func (p *Plan) appendReplaced(dst, text []byte, spans []span) []byte {
 	at := 0
 	for _, s := range spans {
@@ -159,7 +159,7 @@ func (p *Plan) appendReplaced(dst, text []byte, spans []span) []byte {
 	return append(dst, text[at:]...)
 }
 
-// normalize removes what two spellings of one value differ in, so that they get one token: the separators of numbers,
+// normalize gives the spellings of one value one form, so that they get one token. It removes the separators of numbers, and
 // the case of IBANs and e-mail addresses.
 func normalize(text []byte, k kindSet) []byte {
 	switch k {
@@ -177,8 +177,8 @@ func normalize(text []byte, k kindSet) []byte {
 	}
 }
 
-// findText is find for a text that may be JSON itself, sent as something else or inside a JSON string: where characters
-// are spelled \u0040 and hide what is protected, it returns the text with those characters in their place.
+// findText is find for a text that may be JSON itself, sent as another type or inside a JSON string. If escapes such as \u0040
+// hide a match, it returns the text with these escapes decoded.
 func (f *finder) findText(text []byte, on kindSet) ([]byte, []span) {
 	if bytes.IndexByte(text, '\\') >= 0 && bytes.Contains(text, []byte(`\u00`)) {
 		f.plain = appendPlain(f.plain[:0], text)
@@ -189,8 +189,8 @@ func (f *finder) findText(text []byte, on kindSet) ([]byte, []span) {
 	return text, f.find(text, on)
 }
 
-// appendPlain appends text with its \u00XX for printable ASCII characters decoded, but for quotes and backslashes, which would
-// make another JSON text of it.
+// appendPlain appends text with every \u00XX of a printable ASCII character decoded, except quotes and backslashes, which would
+// change the JSON.
 func appendPlain(dst, text []byte) []byte {
 	for {
 		i := bytes.Index(text, []byte(`\u00`))
@@ -212,8 +212,8 @@ func appendPlain(dst, text []byte) []byte {
 
 var finders = sync.Pool{New: func() any { return &finder{} }}
 
-// Text redacts a text for which only detectors apply: a header or trailer value, the text of an error. Each match is
-// replaced, and the rest stays. Bytes that are not UTF-8 are kept.
+// Text redacts a text to which only detectors apply: the value of a header or trailer field, the text of an error. It replaces
+// each match and keeps the rest, including bytes that are not UTF-8.
 func (p *Plan) Text(s string) (string, []gate.Count) {
 	if p.on == 0 || len(s) < fewest {
 		return s, nil
@@ -239,8 +239,7 @@ var maskAll = func() *Plan {
 	return p
 }()
 
-// MaskText masks what any detector finds in s. It is for what goes into records, whatever policy says: a path, the text
-// of an error.
+// MaskText masks what any detector finds in s. It is for texts in records, whatever policy says: a path, an error.
 func MaskText(s string) string {
 	masked, _ := maskAll.Text(s)
 	return masked

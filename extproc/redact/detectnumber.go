@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// group is a run of digits in a sequence of such runs that single separators stand between.
+// group is a run of digits. A sequence of groups has single separators between them.
 type group struct{ from, to int }
 
 // findDigits looks for payment cards and US social security numbers.
@@ -68,9 +68,9 @@ const (
 	longestCard  = 19
 )
 
-// findCards looks for a card in f.groups: whole groups, 13 to 19 digits together. Where there is one, all groups are taken:
-// what stands beside a card is its expiry date or its code, and one number in ten would seem to be part of the card, so
-// that leaving the others would tell something of its digits.
+// findCards looks in f.groups for a card: whole groups, 13 to 19 digits together. If there is one, all groups are taken: those
+// beside the card are its expiry date or its code, and since one number in ten passes the check by chance, leaving them would
+// tell something of the card's digits.
 func (f *finder) findCards(text []byte) {
 	for a := range f.groups {
 		var digits [longestCard]byte
@@ -89,8 +89,8 @@ func (f *finder) findCards(text []byte) {
 	}
 }
 
-// separatedLikeACard tells the groups of a card from the parts of a decimal fraction: where dots stand between digits,
-// they are between groups of three to seven, and a group on its own does not follow a dot.
+// separatedLikeACard tells the groups of a card from a decimal fraction. With dots between them, groups must have three to
+// seven digits; a group on its own must not follow a dot.
 func (f *finder) separatedLikeACard(text []byte, a, b int) bool {
 	if a > 0 && text[f.groups[a].from-1] == '.' && a == b {
 		return false
@@ -105,13 +105,13 @@ func (f *finder) separatedLikeACard(text []byte, a, b int) bool {
 	return !dots || short >= 3 && long <= 7
 }
 
-// isCard checks the length that the issuer's range allows, and the check digit (ISO/IEC 7812).
+// isCard reports whether an issuer has cards of this range and length, and the check digit is right (ISO/IEC 7812).
 func isCard(digits []byte) bool {
 	return len(digits) >= shortestCard && len(digits) <= longestCard && knownIssuer(digits) && luhn(digits)
 }
 
-// knownIssuer says whether an issuer has cards that begin like digits and are as long. It leaves out most of what is no
-// card: times in milliseconds and nanoseconds, and identifiers, begin with 0 or 1.
+// knownIssuer reports whether an issuer has cards with these first digits and this length. That leaves out most numbers that
+// are no cards: times in milliseconds and nanoseconds, and many identifiers, begin with 0 or 1.
 func knownIssuer(digits []byte) bool {
 	six, n := 0, len(digits)
 	for _, d := range digits[:6] {
@@ -157,8 +157,8 @@ func luhn(digits []byte) bool {
 	return sum%10 == 0
 }
 
-// findSSNs looks in f.groups for AAA-GG-SSSS, with dashes, spaces or dots, and for nine digits that stand alone in a cell
-// or have a word before them that says what they are.
+// findSSNs looks in f.groups for AAA-GG-SSSS, with dashes, spaces or dots, and for nine digits that stand alone in a cell or
+// after "ssn" or the like.
 func (f *finder) findSSNs(text []byte) {
 	for i, g := range f.groups {
 		switch {
@@ -181,8 +181,8 @@ func (f *finder) findSSNs(text []byte) {
 	}
 }
 
-// isSSN leaves out the numbers that are never given: area 000 and 666, group 00, serial 0000. Areas from 900 on are no
-// social security numbers and yet personal: taxpayer identification numbers (ITIN) have them.
+// isSSN reports whether nine digits can be a social security number. Area 000 and 666, group 00 and serial 0000 are never
+// issued. Areas from 900 are accepted, since taxpayer identification numbers (ITIN), which are personal too, have them.
 func isSSN(digits []byte) bool {
 	n, err := strconv.Atoi(string(digits))
 	area, grp, serial := n/1_000_000, n/10_000%100, n%10_000
@@ -202,14 +202,14 @@ func isCellEnd(c byte) bool {
 	}
 }
 
-// namedSSN reports whether the 24 bytes before from say that a social security number comes.
+// namedSSN reports whether the 24 bytes before from mention a social security number.
 func namedSSN(text []byte, from int) bool {
 	before := bytes.ToLower(text[max(0, from-24):from])
 	return bytes.Contains(before, []byte("ssn")) || bytes.Contains(before, []byte("social sec"))
 }
 
-// findNumber looks at a JSON number: a card, or nine digits that may be a social security number. The digits of its value
-// count, not how it is spelled: 4.2e15 and 4200000000000000.0 are the same. They are left in f.digits.
+// findNumber looks for a card or a social security number in a JSON number. It looks at the value and not at the spelling:
+// 4.2e15 and 4200000000000000.0 are the same. It leaves the digits in f.digits.
 func (f *finder) findNumber(raw []byte, on kindSet) []span {
 	f.spans = f.spans[:0]
 	if on&(1<<card|1<<ssn) == 0 || len(raw) < 2 {

@@ -5,12 +5,12 @@ import (
 	"encoding/base64"
 )
 
-// secretForm is a secret that is known by how it begins.
+// secretForm is a kind of secret that is recognised by its prefix.
 type secretForm struct {
 	prefix string
 	set    *[256]bool
-	least  int  // characters of set after the prefix
-	label  bool // the prefix only says what follows: it stays, and its case does not matter
+	least  int  // the fewest characters of set after the prefix
+	label  bool // the prefix is a label: it is not part of the secret, and its case does not matter
 }
 
 var (
@@ -28,7 +28,7 @@ var (
 	}()
 )
 
-// keyForms are the secrets of detector "key", by the documentation of those who issue them.
+// keyForms are the secrets of detector "key", as their issuers document them.
 var keyForms = []secretForm{
 	{prefix: "AKIA", set: &base32Upper, least: 16}, // AWS access key ids
 	{prefix: "ASIA", set: &base32Upper, least: 16},
@@ -89,7 +89,7 @@ var keyForms = []secretForm{
 	{prefix: "X-Goog-Signature=", set: &formValue, least: 20, label: true},
 }
 
-// tokenForms are those of detector "token" that a label names; JWTs and the Authorization schemes are in tokenAt.
+// tokenForms are the labelled secrets of detector "token". tokenAt finds JWTs and the Authorization schemes.
 var tokenForms = []secretForm{
 	{prefix: "access_token=", set: &formValue, least: 6, label: true},
 	{prefix: "refresh_token=", set: &formValue, least: 6, label: true},
@@ -99,7 +99,7 @@ var tokenForms = []secretForm{
 
 var keysByFirst, tokensByFirst = byFirst(keyForms), byFirst(tokenForms)
 
-// byFirst sorts forms by their first byte; labels are found under both cases.
+// byFirst indexes forms by their first byte, labels by both cases of it.
 func byFirst(forms []secretForm) (table [256][]secretForm) {
 	for _, f := range forms {
 		c := f.prefix[0]
@@ -199,7 +199,7 @@ func (f *finder) tokenAt(text []byte, from, to int) {
 	case text[from] == 'e' && len(word) >= 10 && string(word[:3]) == "eyJ" && from >= f.noJWT:
 		end, ok := jwtEnd(text, from)
 		if !ok {
-			f.noJWT = end // what begins further in has no more parts
+			f.noJWT = end // one that begins before end has no more parts than this
 			return
 		}
 		f.add(from, end, token)
@@ -218,9 +218,8 @@ func (f *finder) tokenAt(text []byte, from, to int) {
 	}
 }
 
-// jwtEnd returns where a JWT in compact form (RFC 7515, RFC 7516) ends: a header that begins like JSON in base64, then
-// two to four more parts, some of which may be empty. Where none
-// is, it is where the parts end.
+// jwtEnd returns where a JWT in compact form (RFC 7515, RFC 7516) ends: a header that begins like JSON in base64, then two to
+// four more parts, some of which may be empty. If there is no JWT, end is where the parts end.
 func jwtEnd(text []byte, from int) (end int, ok bool) {
 	end, dots := runOf(text, from, &base64URL), 0
 	for end < len(text) && text[end] == '.' && dots < 4 {
@@ -241,7 +240,7 @@ func afterBlanks(text []byte, at int) int {
 	return at
 }
 
-// looksRandom tells a token from a word.
+// looksRandom reports whether b has digits or both cases, as tokens do and words do not.
 func looksRandom(b []byte) bool {
 	var class uint8
 	for _, c := range b {

@@ -12,8 +12,8 @@ const (
 	isLower
 )
 
-// wordClass is 0 for what a word does not have. Words are letters and digits of ASCII: every secret that is known by its
-// beginning begins with one, after something that is none.
+// wordClass is the class of a byte that can be in a word, and 0 for others. Words are ASCII letters and digits. Every secret
+// that is recognised by its prefix begins at the beginning of a word.
 var wordClass = func() (class [256]uint8) {
 	for c := range 256 {
 		switch {
@@ -28,8 +28,8 @@ var wordClass = func() (class [256]uint8) {
 	return class
 }()
 
-// localPart has what an unquoted local part can have, less the characters that separate things in URLs and prose
-// (/ ? & = # and quotes): taking those in would mask whole paths.
+// localPart has the characters of an unquoted local part, except those that separate things in URLs and prose (/ ? & = # and
+// quotes): with them whole paths would be masked.
 var localPart = asciiSet("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.!$%*+-^_{}~")
 
 func asciiSet(s string) (set [256]bool) {
@@ -39,7 +39,7 @@ func asciiSet(s string) (set [256]bool) {
 	return set
 }
 
-// findEmails looks for addresses by their @, also where a URL spells it %40.
+// findEmails looks for addresses by their @, or %40 as in URLs.
 func (f *finder) findEmails(text []byte) {
 	done := 0 // nothing before this is looked at again
 	for at := 0; at < len(text); {
@@ -65,7 +65,7 @@ func (f *finder) findEmails(text []byte) {
 	}
 }
 
-// localStart returns where the local part before at begins; it is at where there is none.
+// localStart returns where the local part before at begins, or at if there is none.
 func localStart(text []byte, at, done int) int {
 	if at > done && text[at-1] == '"' { // a quoted local part
 		if open := bytes.LastIndexByte(text[max(done, at-66):at-1], '"'); open >= 0 {
@@ -93,8 +93,8 @@ func localStart(text []byte, at, done int) int {
 	return from
 }
 
-// domainEnd returns where the domain at from ends, or 0 where there is none: labels with dots between, of which one after
-// the first has two characters or more and a letter.
+// domainEnd returns where the domain at from ends, or 0 if there is none. A domain is labels with dots between; one of them,
+// not the first, has at least two characters and a letter.
 func domainEnd(text []byte, from int) int {
 	to, label := from, from // label is where the last one begins
 	letter, top := false, false
@@ -123,7 +123,7 @@ func domainEnd(text []byte, from int) int {
 	return domain(from, to, label, letter, top)
 }
 
-// startsLabel reports whether what follows a dot can be a label, so that the dot is not the end of a sentence.
+// startsLabel reports whether a label can begin after a dot. If not, the dot ends a sentence.
 func startsLabel(text []byte, next int) bool {
 	return next < len(text) && (wordClass[text[next]] != 0 || text[next] == '-' || text[next] >= utf8.RuneSelf)
 }
@@ -142,7 +142,7 @@ var (
 	dashes     = []byte("-----")
 )
 
-// findPrivateKeys looks for armored private keys (RFC 7468, OpenSSH, PGP), up to the end of the text where they do not end.
+// findPrivateKeys looks for armored private keys (RFC 7468, OpenSSH, PGP). One without an end takes the rest of the text.
 func (f *finder) findPrivateKeys(text []byte) {
 	for at := 0; ; {
 		i := bytes.Index(text[at:], beginArmor)
@@ -197,7 +197,7 @@ func (f *finder) findUserInfo(text []byte) {
 	}
 }
 
-// findWords looks at each word for what begins there: an IBAN, a secret, a token. It returns the classes of all words.
+// findWords looks for an IBAN, a key or a token at the beginning of each word. It returns the classes of all words.
 func (f *finder) findWords(text []byte, on kindSet) (seen uint8) {
 	covered := 0 // up to where a word that was found reaches
 	for at := 0; at < len(text); {

@@ -17,11 +17,11 @@ const (
 
 const recordSeparator = 0x1E
 
-// maxNumber is how long the spelling of a number may be. A double needs 17 digits; this leaves room for the exact
-// decimals and the big integers that some programs write.
+// maxNumber is how many bytes a number may have. A double needs 17 digits; the rest is for the exact decimals and big integers
+// that some programs write.
 const maxNumber = 1024
 
-// expectation is what the machine waits for.
+// expectation says what may come next.
 type expectation uint8
 
 const (
@@ -38,15 +38,15 @@ const (
 // frame is an object or array that is open.
 type frame struct {
 	array   bool
-	wrote   bool // something of it was written, so a comma comes next
-	begun   int  // elements begun, of an array
-	renamed int  // names that had to be told apart, of an object
+	wrote   bool // an element was written, so the next needs a comma
+	begun   int  // elements begun, in an array
+	renamed int  // names that were numbered to tell them apart, in an object
 	names   nameSet
 }
 
-// machine rewrites JSON as it comes. Between two calls of write it keeps an unfinished token, one frame for each open
-// object or array, and a hash for each name of those objects. What it has done after any number of bytes depends on those
-// bytes only, never on how they were split; all that it does is in [machine.run].
+// machine rewrites JSON as it comes. Between two calls of write it keeps an unfinished token, a frame for each open object or
+// array, and a hash for each name of these objects. Its state depends on the bytes that came, never on how they were split;
+// [machine.run] is its loop.
 type machine struct {
 	plan    *Plan
 	limits  Options
@@ -122,7 +122,7 @@ func (m *machine) reset() {
 	copy(m.states, m.plan.paths.start)
 }
 
-// write appends to m.out what chunk completes. With an error, m.out has what was complete before it.
+// write appends to m.out what chunk completes. After an error, m.out has what was complete before it.
 func (m *machine) write(chunk []byte) error {
 	if len(chunk) == 0 {
 		return nil
@@ -145,7 +145,7 @@ func (m *machine) write(chunk []byte) error {
 	return nil
 }
 
-// end is told that nothing more comes.
+// end finishes the body: nothing more comes.
 func (m *machine) end() error {
 	if !m.started {
 		return nil // there is no body, so there is nothing to protect
@@ -174,7 +174,7 @@ func (m *machine) end() error {
 	}
 }
 
-// run goes through data, and returns how many bytes it is done with. The rest is the start of a token.
+// run reads data, and returns how many bytes of it are done. The rest begins a token.
 func (m *machine) run(data []byte, final bool) (used int, err error) {
 	at := 0
 	for at < len(data) {
@@ -279,7 +279,7 @@ func (m *machine) punctuation(c byte) error {
 
 var errNotJSON = withheld("the body is not valid JSON")
 
-// value begins or goes on with a value. It returns 0 when there is too little of it.
+// value begins or goes on with a value. It returns 0 if too little of it has come.
 func (m *machine) value(data []byte, final bool) (int, error) {
 	if !m.begun {
 		m.beginValue()
@@ -340,7 +340,7 @@ func (m *machine) beginValue() {
 	m.replacing, m.replaced, m.subtree, m.spelled = act, top+1, m.subtree[:0], nil
 }
 
-// endValue is told that a value ended, and writes what stands in its place when it is replaced.
+// endValue ends a value. If it is replaced, its replacement is written.
 func (m *machine) endValue() error {
 	m.begun = false
 	if m.replacing != keep && m.replaced == len(m.frames) {
@@ -533,8 +533,8 @@ func (m *machine) stringToken(data []byte) (int, error) {
 	}
 }
 
-// longest is how long a string may be before detectors have looked at it: what they take away does not count, so that a
-// limit does not tell how long it was.
+// longest is how long a string may be before detectors look at it. What they take out does not count towards the limit, so
+// that the limit does not tell its length.
 func (m *machine) longest() int {
 	if m.finder == nil {
 		return m.limits.MaxToken
@@ -550,7 +550,7 @@ func (m *machine) fits(n int) error {
 	return nil
 }
 
-// name handles a member name: it must be new in its object, it leads to a value, and detectors look at it.
+// name handles a member name. It must be new in its object; paths step into its value; detectors look at it.
 func (m *machine) name(raw []byte) error {
 	m.expect = aColon
 	text := raw[1 : len(raw)-1]
@@ -567,11 +567,11 @@ func (m *machine) name(raw []byte) error {
 		m.plan.paths.member(m.states, m.sets[top*words:], text)
 		removed = m.plan.paths.removes(m.states)
 	}
-	if m.finder == nil && !removed {
-		m.writeName(raw)
+	if removed {
 		return nil
 	}
-	if removed {
+	if m.finder == nil {
+		m.writeName(raw)
 		return nil
 	}
 	quoted, err := m.detectName(raw, text)
@@ -613,7 +613,7 @@ func (m *machine) literal(data []byte, word string) (int, error) {
 	return n, m.plain(data[:n])
 }
 
-// plain writes a value that no detector has a say in.
+// plain writes a value as it is.
 func (m *machine) plain(raw []byte) error {
 	if m.replacing == keep {
 		m.separate()

@@ -2,7 +2,7 @@ package redact
 
 import "strconv"
 
-// turnedString is a string value with the URL in it turned, where its path says so.
+// turnedString returns a string value, with its URL rewritten if a path says so.
 func (m *machine) turnedString(raw []byte) []byte {
 	if m.turned < 0 || m.limits.Turn == nil {
 		return raw
@@ -13,12 +13,12 @@ func (m *machine) turnedString(raw []byte) []byte {
 		return raw
 	}
 	m.tallies[m.turned]++
-	m.escaped = true // it may have to be
+	m.escaped = true // appendQuoted may have escaped it
 	m.url = appendQuoted(m.url[:0], []byte(turned))
 	return m.url
 }
 
-// string writes a string value, less what detectors find in it.
+// string writes a string value without what detectors find in it.
 func (m *machine) string(raw []byte) error {
 	raw = m.turnedString(raw)
 	if m.finder == nil {
@@ -53,7 +53,7 @@ func (m *machine) string(raw []byte) error {
 	}
 }
 
-// number writes a number, or what stands in its place: a number is replaced whole.
+// number writes a number. If detectors find something in it, the whole number is replaced.
 func (m *machine) number(raw []byte) error {
 	if m.finder == nil {
 		return m.plain(raw)
@@ -76,7 +76,7 @@ func (m *machine) number(raw []byte) error {
 	}
 }
 
-// tellSpans tells of what detectors found.
+// tellSpans passes what detectors found to m.taken.
 func (m *machine) tellSpans(text []byte, spans []span) {
 	if m.taken == nil {
 		return
@@ -87,8 +87,7 @@ func (m *machine) tellSpans(text []byte, spans []span) {
 	}
 }
 
-// instead writes what stands in the place of a whole value that a detector spoke of. A value that is a whole document
-// cannot go: it becomes null.
+// instead replaces a whole value in which a detector found something. A whole document cannot be removed: it becomes null.
 func (m *machine) instead(act action) error {
 	if act == remove && len(m.frames) == 0 {
 		act = null
@@ -97,8 +96,8 @@ func (m *machine) instead(act action) error {
 	return m.endValue()
 }
 
-// detectName returns the name to write for the one read. A name cannot be null, so null masks; remove drops the member.
-// Two names that become the same are told apart by a number, in the order in which they come.
+// detectName returns the name to write. A name cannot be null, so null masks; remove drops the member. Names that become the
+// same are numbered, in the order in which they come.
 func (m *machine) detectName(raw, text []byte) (quoted []byte, err error) {
 	spans := m.finder.find(text, m.plan.on)
 	if len(spans) == 0 {

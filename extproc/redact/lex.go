@@ -10,7 +10,7 @@ type scanStatus uint8
 
 const (
 	stringEnded  scanStatus = iota // the position is after the closing quote
-	stringGoesOn                   // the position is where to go on when there is more
+	stringGoesOn                   // the position is where to go on once more has come
 	stringBad                      // the position is at the first character that is not JSON
 )
 
@@ -19,9 +19,9 @@ const (
 	each80 = 0x8080808080808080
 )
 
-// scanString goes on with a string at b[at:], where at is behind its opening quote and at the start of a character. It
-// refuses what is not valid UTF-8, control characters, unknown escapes and unpaired surrogates. What it returns depends on
-// the bytes alone: going on later with more of them ends at the same place.
+// scanString reads a string on from b[at:]; at is after its opening quote and at the start of a character. It refuses invalid
+// UTF-8, control characters, unknown escapes and unpaired surrogates. It ends at the same place if it is called again with more
+// bytes.
 func scanString(b []byte, at int) (next int, status scanStatus, escaped bool) {
 	for {
 		at = plainRun(b, at)
@@ -53,8 +53,8 @@ func scanString(b []byte, at int) (next int, status scanStatus, escaped bool) {
 	}
 }
 
-// plainRun returns where the ASCII characters that stand for themselves end. It looks at eight at a time: a byte below
-// 0x20 borrows into its top bit, and a quote or backslash becomes zero and borrows too; the lowest flag is exact.
+// plainRun returns where the ASCII characters that stand for themselves end. It looks at eight bytes at a time: a byte below
+// 0x20 borrows into its top bit, and a quote or backslash becomes zero and borrows too. Only the lowest flag is exact.
 func plainRun(b []byte, at int) int {
 	for ; at+8 <= len(b); at += 8 {
 		x := binary.LittleEndian.Uint64(b[at:])
@@ -69,7 +69,7 @@ func plainRun(b []byte, at int) int {
 	return at
 }
 
-// scanEscape returns the length of the escape that b begins with; a surrogate pair is one escape.
+// scanEscape returns the length of the escape at the beginning of b. A surrogate pair is one escape.
 func scanEscape(b []byte) (int, scanStatus) {
 	if len(b) < 2 {
 		return 0, stringGoesOn
@@ -126,7 +126,7 @@ func hexValue(c byte) rune {
 	}
 }
 
-// appendDecoded appends the text of a string that [scanString] found good. raw has its quotes.
+// appendDecoded appends the text of a string that [scanString] accepted. raw includes its quotes.
 func appendDecoded(dst, raw []byte) []byte {
 	raw = raw[1 : len(raw)-1]
 	for i := 0; i < len(raw); {
@@ -175,8 +175,8 @@ func simpleEscape(c byte) byte {
 
 const hexDigits = "0123456789abcdef"
 
-// appendQuoted appends text as a JSON string. The characters that HTML gives a meaning are escaped as well: the original
-// may have escaped them because the document is put into a page.
+// appendQuoted appends text as a JSON string. It also escapes the characters that HTML gives a meaning: the document may be put
+// into a page, and the original may have escaped them for that.
 func appendQuoted(dst, text []byte) []byte {
 	dst = append(dst, '"')
 	from := 0
@@ -221,7 +221,7 @@ func isNumber(b []byte) bool {
 	return state.ends()
 }
 
-// numberState is how far a number was read, so that one of any length can be checked piece by piece.
+// numberState is the state of reading a number. With it a number of any length can be checked piece by piece.
 type numberState uint8
 
 const (

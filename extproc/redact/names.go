@@ -2,18 +2,18 @@ package redact
 
 import "hash/maphash"
 
-// nameSeed keeps a target from choosing names whose hashes meet, which would withhold its own answer but cost us time.
+// nameSeed keeps a target from choosing names whose hashes collide: that would cost us time.
 var nameSeed = maphash.MakeSeed()
 
-// hashName never returns 0. Two names with one hash are taken for the same name; with 65,536 names in an object that has
-// a chance of 1 in 8 thousand million, and then the body is withheld.
+// hashName never returns 0. Two names with one hash are taken for the same name, and the body is withheld. With 65,536 names in
+// an object the chance of that is 1 in 8 thousand million.
 func hashName(name []byte) uint64 { return max(1, maphash.Bytes(nameSeed, name)) }
 
-// fewNames is up to how many names are looked through one by one.
+// fewNames is how many names are compared one by one; more get a table.
 const fewNames = 16
 
-// nameSet is the names of one open object. The hashes of all open objects stand in one list, in which those of the
-// innermost are last: so a set is where its own begin, and a table over them when they are many.
+// nameSet has the names of one open object. The hashes of all open objects are in one list, those of the innermost last. So a
+// set is where its own begin, and a table of them if they are many.
 type nameSet struct {
 	from  int
 	table []uint64 // open addressing; 0 is free; at most half full
@@ -21,10 +21,10 @@ type nameSet struct {
 
 func (s *nameSet) reset(from int) { s.from, s.table = from, s.table[:0] }
 
-// keptTable is how large a table may be to be kept for the next object at its depth.
+// keptTable is the size up to which a table is kept for the next object at its depth.
 const keptTable = 1024
 
-// release lets go of a large table: each depth could have one at some time, and they would add up.
+// release drops a large table: if each depth kept one, they would add up.
 func (s *nameSet) release() {
 	if cap(s.table) > keptTable {
 		s.table = nil
@@ -51,8 +51,8 @@ func (s *nameSet) add(all []uint64, h uint64) (list []uint64, isNew bool) {
 	return append(all, h), true
 }
 
-// grow makes the table four times as large as own. A table that was grown before for another object is cleared only as
-// far as it is needed, so that one large object does not slow down the small ones that come after it.
+// grow makes the table at least four times as large as own. A table of an earlier object is cleared only as far as it is needed,
+// so that one large object does not slow down the small ones after it.
 func (s *nameSet) grow(own []uint64) {
 	size := 4 * fewNames
 	for size < 4*len(own) {

@@ -28,7 +28,7 @@ const (
 // maxIndex is the greatest index of RFC 9535, section 2.1.
 const maxIndex = 1<<53 - 1
 
-// parsePath reads the subset of RFC 9535 that the package comment describes. The segments of "$" are none.
+// parsePath reads the subset of RFC 9535 that the package comment describes. "$" has no segments.
 func parsePath(path string) ([]segment, error) {
 	if !utf8.ValidString(path) {
 		return nil, errors.New("it is not valid UTF-8")
@@ -280,8 +280,8 @@ func (a *automaton) step(to, from, matching []uint64) {
 	}
 }
 
-// accepts returns the strongest action of the paths that end in states, and counts each of them. What is merely turned is
-// counted when it is: for that it returns where, or -1.
+// accepts returns the strongest action of the paths that end in states, and counts them. A path of URLs is counted later, when
+// a URL is rewritten: turned is where, or -1 if no such path ends here.
 func (a *automaton) accepts(states []uint64, counts []int64) (strongest action, turned int) {
 	turned = -1
 	for i, s := range states {

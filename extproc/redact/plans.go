@@ -7,9 +7,9 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// Plans compiles redactions and remembers what it has compiled. Most policies have a few, written out in them; one that computes paths of what an
-// agent sends makes as many as the agent likes. So they are all forgotten where they would be too many: a plan is compiled
-// again in 20 µs, and one of 4,096 path segments, the largest there is, takes 2.4 MB for 12 KiB of text.
+// Plans compiles redactions and remembers the plans. Most policies have a few, which are written out; one that computes paths
+// from what an agent sends makes as many as the agent likes. So all are forgotten once there are too many: compiling a plan
+// again takes 20 µs, and the largest, of 4,096 path segments, takes 2.4 MB for 12 KiB of text.
 type Plans struct {
 	key    []byte
 	mu     sync.RWMutex
@@ -17,7 +17,7 @@ type Plans struct {
 	bytes  int // of the texts
 }
 
-// 50 MB of plans at the very most, and a few hundred KB of those that a policy has written out.
+// Bounds on what Plans remembers: 50 MB at the very most, and a few hundred KB if policies write their redactions out.
 const (
 	maxPlans     = 256
 	maxPlanBytes = 256 << 10
@@ -48,7 +48,7 @@ func (p *Plans) put(text []byte, plan *Plan) {
 // NewPlans returns plans whose tokens are made with key.
 func NewPlans(key []byte) *Plans { return &Plans{key: key} }
 
-// Plan compiles redactions and paths of URLs, as [Compile] does; nil where they change nothing.
+// Plan compiles redactions and paths of URLs, as [Compile] does. It returns nil if they change nothing.
 func (p *Plans) Plan(rs []gate.Redaction, turned []string) (*Plan, error) {
 	if len(rs) == 0 && len(turned) == 0 {
 		return nil, nil

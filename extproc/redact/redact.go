@@ -8,17 +8,17 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// Masked is what stands in the place of a masked value.
+// Masked replaces a masked value.
 const Masked = "[redacted]"
 
-// minKey is how many bytes of HMAC key a plan with tokens needs: a shorter one could be guessed from one known value.
+// minKey is how many bytes the HMAC key of a plan with tokens needs. A shorter one could be guessed from one known value.
 const minKey = 16
 
 // maxSegments bounds the path segments of one plan, and with them the bytes kept for each level of nesting (512).
 const maxSegments = 4096
 
-// Withheld says that a body, or what is left of it, cannot be redacted and so must not be sent. Its reason holds nothing
-// of the body.
+// Withheld says that a body, or the rest of it, cannot be redacted and so must not be sent. Its reason quotes nothing of the
+// body.
 type Withheld struct{ Reason string }
 
 func (w *Withheld) Error() string { return w.Reason }
@@ -27,12 +27,12 @@ func withheld(format string, args ...any) error {
 	return &Withheld{Reason: fmt.Sprintf(format, args...)}
 }
 
-// action is a [gate.Replacement], ordered by how little it tells: where two apply to one value, the greater wins.
+// action is a [gate.Replacement]. Greater actions tell less: if two apply to one value, the greater wins.
 type action uint8
 
 const (
 	keep action = iota
-	turn        // a string that is a URL is given to Options.Turn
+	turn        // give a string to Options.Turn, which rewrites URLs
 	tokenize
 	mask
 	null
@@ -57,8 +57,8 @@ func actionOf(r gate.Replacement) (action, error) {
 // Plan is what is to be redacted, compiled. It does not change, and any number of goroutines may share it. The zero Plan
 // redacts nothing.
 type Plan struct {
-	names []string // what a count is kept under
-	own   int      // how many of these are redactions; the others are paths of URLs that are turned
+	names []string // of the counts: paths and detectors
+	own   int      // the first own of names are redactions, the others paths of URLs
 	takes bool     // a path takes values out
 	paths automaton
 	key   []byte
@@ -164,14 +164,14 @@ func (p *Plan) count(name string) int {
 	return len(p.names) - 1
 }
 
-// Empty reports whether the plan changes nothing: every body passes as it is.
+// Empty reports whether the plan changes nothing, so that every body passes as it is.
 func (p *Plan) Empty() bool { return !p.Redacts() && len(p.paths.rules) == 0 }
 
 // Redacts reports whether the plan takes anything out. Of one that does not, and is not empty, the streams never withhold
 // anything: see [Stream.Unread].
 func (p *Plan) Redacts() bool { return p != nil && (p.on != 0 || p.takes) }
 
-// tally makes of counts, kept by the index of their names, what a record says.
+// tally returns the counts of names[from:to] that are not 0, for a record.
 func (p *Plan) tally(counts []int64, from, to int) []gate.Count {
 	var list []gate.Count
 	for i := from; i < min(to, len(counts)); i++ {

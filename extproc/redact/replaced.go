@@ -1,10 +1,10 @@
 package redact
 
-// What the machine does within a value that is replaced. Nothing of it is written, so nothing of it has to be kept: strings,
-// names and numbers of any length are read in pieces, names may stand twice, and below MaxDepth levels only strings and
-// brackets are looked at. So no limit tells how long, how deep or how much a protected value is.
+// Reading a value that is replaced. Nothing of it is written, so nothing has to be kept: strings, names and numbers of any
+// length are read in pieces, names may be repeated, and below MaxDepth only strings and brackets are looked at. So no limit
+// tells the length, depth or size of a protected value.
 
-// pass lets a piece of a replaced value go.
+// pass notes a piece of a replaced value for its token and for m.taken.
 func (m *machine) pass(raw []byte) {
 	m.keepSubtree(raw)
 	if m.taken != nil && len(m.piece) < 8*longestTaken {
@@ -12,7 +12,7 @@ func (m *machine) pass(raw []byte) {
 	}
 }
 
-// replacedString is told that a name or a string value has ended.
+// replacedString ends a name or a string value.
 func (m *machine) replacedString() error {
 	isName := m.deep == 0 && m.expect != aValue
 	if m.taken != nil && !isName {
@@ -78,11 +78,11 @@ func (m *machine) below(data []byte) (int, error) {
 	return 1, nil
 }
 
-// maxCanonical is how long a value is kept for its canonical form. It is little enough that [Stream.Size] can leave it out.
+// maxCanonical is the size up to which a value is kept for its canonical form. [Stream.Size] can leave so little out.
 const maxCanonical = 64 << 10
 
-// keepSubtree keeps what a token will be made of: the compact form of the value, as long as it is small enough to be brought
-// into canonical form.
+// keepSubtree collects what the token will be made of: the compact form of the value, while that is small enough for its
+// canonical form to be made.
 func (m *machine) keepSubtree(raw []byte) {
 	switch {
 	case m.replacing != tokenize:
@@ -96,7 +96,7 @@ func (m *machine) keepSubtree(raw []byte) {
 	}
 }
 
-// spell goes over to a token of the value as it is spelled. It looks like any other, so it does not tell why.
+// spell switches to a token of the value as it is spelled. It looks like any other token, so it does not tell why.
 func (m *machine) spell() {
 	if m.spelled == nil {
 		m.spelled = m.plan.mac("spelled")

@@ -1,8 +1,8 @@
 package redact
 
-// Size is how many bytes the stream holds at the moment, about: what has come of a value that has not ended, and what is known
-// of those that it stands in. It is bounded by [Options]. What is held of a value that a path takes is not in it, so that who
-// fills the memory does not learn from what still fits how long, deep or wide that is: up to 350 KiB.
+// Size estimates the bytes that the stream holds now: the unfinished value, and what is known of the values around it. [Options]
+// bound it. It leaves out what is held of a value that a path takes (up to 350 KiB): otherwise an agent that fills the memory
+// could learn the size of that value from what still fits.
 func (s *Stream) Size() int {
 	if s.body == nil {
 		return 0

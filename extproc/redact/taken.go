@@ -9,21 +9,21 @@ import (
 	"strings"
 )
 
-// A value that was taken out of a body may stand beside it too: in a header field, in the id of an event. So what is taken
-// is looked for there, as it stands, percent-encoded, in base64 and in hexadecimal, whatever its letters' case.
+// A target may repeat a value of the body beside it: in a header field, in the id of an event. So values that were taken out
+// are looked for there as they are, percent-encoded, in base64 and in hexadecimal, in any case.
 //
-// A value of fewer than shortestTaken bytes stands in other texts by chance, and so do true, false and null. One of fewer
-// than shortestWithin has to be a word of its own. Of a long one its first longestTaken bytes are looked for.
+// Values of fewer than shortestTaken bytes, and true, false and null, are not looked for: other texts have them by chance. One
+// of fewer than shortestWithin bytes must be a word of its own. Of a long one the first longestTaken bytes are looked for.
 const (
 	shortestTaken  = 3
 	shortestWithin = 6
 	longestTaken   = 256
 )
 
-// beside is a text beside a body, in the forms in which it can hold a value.
+// beside is a text beside a body, with the decoded forms in which it could hold a value.
 type beside struct {
-	plain []byte // as it stands and percent-decoded
-	coded []byte // what it says in base64 and in hexadecimal
+	plain []byte // as it is, and percent-decoded
+	coded []byte // decoded from base64 and hexadecimal
 	found bool
 }
 
@@ -72,7 +72,7 @@ func lower(text []byte) {
 	}
 }
 
-// percentDecoded decodes what is percent-encoded and leaves a percent sign that encodes nothing.
+// percentDecoded decodes percent-encoded bytes, and keeps a percent sign that encodes nothing.
 func percentDecoded(s string) string {
 	if strings.IndexByte(s, '%') < 0 {
 		return s
@@ -92,7 +92,7 @@ func percentDecoded(s string) string {
 	return string(out)
 }
 
-// appendUncoded appends what the runs of text say that could be base64 or hexadecimal, from wherever it may begin.
+// appendUncoded decodes the runs of text that could be base64 or hexadecimal, from every offset at which that could begin.
 func appendUncoded(dst []byte, text string) []byte {
 	text = strings.NewReplacer("-", "+", "_", "/").Replace(text)
 	for run := range strings.FieldsFuncSeq(text, func(r rune) bool { return r >= 0x80 || !base64Class[r] }) {
@@ -127,8 +127,8 @@ var base64Class = func() (table [128]bool) {
 // mostCompared bounds what Holds looks at, in bytes of text for each value.
 const mostCompared = 16 << 20
 
-// Holds reports whether a text has one of the values, as a value that was taken is looked for. It takes a text for one that has
-// where there is too much to look for.
+// Holds reports whether a text has one of the values, which are looked for as values that were taken are. It is also true if
+// there is too much to compare.
 func Holds(text string, values []string) bool {
 	if len(text)*len(values) > mostCompared {
 		return true
@@ -140,7 +140,7 @@ func Holds(text string, values []string) bool {
 	})
 }
 
-// sought is a value as it is looked for; nil where it is not. It is good until text is used again.
+// sought returns a value in the form that is looked for, or nil if it is not looked for. It reuses the memory of text.
 func sought(text []byte) []byte {
 	text = bytes.TrimSpace(text[:min(len(text), longestTaken)])
 	if len(text) < shortestTaken {
@@ -150,8 +150,7 @@ func sought(text []byte) []byte {
 	return text
 }
 
-// recent are the values that were taken last, up to recentBytes of them: what an event stream remembers, which may never
-// end.
+// recent has the values that were taken last, up to recentBytes of them. An event stream may never end, so it forgets others.
 type recent struct {
 	values  []string
 	known   map[string]bool

@@ -11,7 +11,7 @@ import (
 type lineReader struct {
 	pending  []byte
 	most     int
-	told     int  // the most that a line may have once it is redacted, which is what refusals say
+	told     int  // the most that a line may have once it is redacted; refusals name it
 	returns  bool // CR ends a line
 	skipFeed bool // the last line ended with CR: an LF that follows belongs to it
 }
@@ -69,7 +69,7 @@ func (r *lineReader) lineEnd(data []byte, from int) int {
 	return from + n
 }
 
-// checkText refuses a line that other readers may see as other text than the detectors do.
+// checkText refuses a line that is not UTF-8 or has NUL bytes: other readers may see other text in it than the detectors do.
 func checkText(line []byte) error {
 	if bytes.IndexByte(line, 0) >= 0 || !utf8.Valid(line) {
 		return withheld("the text is not UTF-8")
@@ -77,7 +77,7 @@ func checkText(line []byte) error {
 	return nil
 }
 
-// lines redacts text line by line, with detectors. A value that goes over two lines is not found, but for private keys.
+// lines redacts text line by line, with detectors. Of values that span lines it finds only private keys.
 type lines struct {
 	plan    *Plan
 	finder  finder
@@ -163,16 +163,16 @@ func (l *lines) rewrite(line []byte, end string) error {
 	l.out = l.plan.appendReplaced(l.out, line, spans)
 	if spans[len(spans)-1].open {
 		l.inKey = true
-		return nil // the rest of its last line comes when it ends
+		return nil // the line goes on after the end of the key
 	}
 	l.out = append(l.out, end...)
 	return nil
 }
 
-// xmlEncoding is the charset that an XML declaration names, which other readers go by where the Content-Type names none.
+// xmlEncoding is the charset in an XML declaration. Readers use it if the Content-Type names none.
 var xmlEncoding = regexp.MustCompile(`(?i)encoding\s*=\s*["']([^"']*)["']`)
 
-// checkDeclaration refuses XML whose first line says that it is in a charset in which ASCII is not spelled as itself.
+// checkDeclaration refuses XML whose first line names a charset that may not be a superset of ASCII.
 func checkDeclaration(line []byte) error {
 	if !bytes.HasPrefix(line, []byte("<?xml")) {
 		return nil
@@ -193,13 +193,13 @@ func checkDeclaration(line []byte) error {
 	return withheld("charset %.40q cannot be redacted", name)
 }
 
-// references are the names that HTML has for characters that detectors look for.
+// references are HTML's names of characters that detectors look for.
 var references = map[string]byte{
 	"commat": '@', "period": '.', "lowbar": '_', "plus": '+', "colon": ':', "sol": '/', "equals": '=', "percnt": '%', "num": '#',
 }
 
-// appendUnescaped writes line with the characters that markup may spell as references (&#64;) as themselves, where that
-// changes nothing for who reads the markup. The five that markup is made of stay as they are.
+// appendUnescaped appends line with references (&#64;) decoded if that changes nothing for a reader of the markup. References to
+// the five characters that markup is made of stay.
 func appendUnescaped(dst, line []byte) []byte {
 	for {
 		i := bytes.IndexByte(line, '&')
@@ -217,7 +217,7 @@ func appendUnescaped(dst, line []byte) []byte {
 	}
 }
 
-// reference reads the reference that b begins with, if it stands for a character that is plain text in markup.
+// reference reads the reference at the beginning of b, if its character is plain text in markup.
 func reference(b []byte) (c byte, n int) {
 	end := 1
 	for end < len(b) && end < 16 && (b[end] == '#' || wordClass[b[end]] != 0) {
