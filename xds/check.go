@@ -21,7 +21,7 @@ import (
 	"github.com/countersign/countersign/extproc/yamlfile"
 )
 
-// Problem is one thing that is wrong with an Envoy file.
+// Problem is one mistake in an Envoy file.
 type Problem struct {
 	File    string
 	Line    int // from 1; 0 where no line has it
@@ -35,28 +35,33 @@ func (p Problem) String() string {
 	return p.File + ":" + strconv.Itoa(p.Line) + ": " + p.Message
 }
 
-// CheckFile holds an Envoy bootstrap, YAML or JSON, to the rules that keep it fail-closed. It is read strictly: unknown
-// fields are problems, every message is validated, also inside typed_config, and what this check cannot see into is a
-// problem rather than a pass. Timeouts are compared with the default hold. path is what problems are told by; it is not read.
+// CheckFile checks an Envoy bootstrap, YAML or JSON, by the rules that keep it fail-closed. It reads strictly: unknown fields
+// are problems, every message is validated, also inside typed_config, and a message of an unknown type is a problem. Timeouts
+// are compared with the default hold. path is not read: it is for messages.
 //
-// The rules, in short: every HTTP connection manager asks the cluster "countersign", by ext_proc or ext_authz, before its
-// router, and on every route; nothing turns that off, lets requests pass when it fails, hides a part of the request or passes
-// one that countersign does not see, or changes it afterwards; nothing sends it twice, or elsewhere, or gives its credential
-// out; only one service can answer for countersign; the access log goes to
-// countersign and tells it which operation it was; who connected is not what a header says; no timeout is shorter than a
-// hold; certificates of targets are verified, and nothing crosses the network in the clear; no other listener leads around all
-// this.
+// The rules, in short:
+//
+//   - Every HTTP connection manager asks the cluster "countersign", by ext_proc or ext_authz, before its router and on every
+//     route. Nothing turns that off or lets requests pass when it fails.
+//   - Nothing hides a part of a request from countersign, and nothing changes it afterwards.
+//   - No request is sent twice or elsewhere, and no credential is given out.
+//   - Only one service can answer for countersign.
+//   - The access log goes to countersign and says which operation each entry is about.
+//   - The address of a client does not come from a header.
+//   - No timeout is shorter than a hold.
+//   - Certificates of targets are verified, and nothing crosses the network in the clear.
+//   - No other listener leads around all this.
 func CheckFile(path string, text []byte, kinds ...Kind) []Problem {
 	return (&Checker{file: path, kinds: kinds, hold: config.DefaultHold}).check(text)
 }
 
-// CheckFileFor is CheckFile with what c says: timeouts are compared with its holds, and a resource that a route names must
-// be one of c's, attached that way, with its answers sent where c inspects them.
+// CheckFileFor is CheckFile for a configuration: timeouts are compared with its holds, and a resource that a route names must
+// be one of c's, attached as c says, with its answers sent to the service if c inspects them.
 func CheckFileFor(c *config.Config, path string, text []byte, kinds ...Kind) []Problem {
 	return (&Checker{file: path, config: c, kinds: kinds, hold: longestHold(c)}).check(text)
 }
 
-// Checker holds one file to the rules.
+// Checker checks one file.
 type Checker struct {
 	file     string
 	kinds    []Kind
@@ -66,7 +71,7 @@ type Checker struct {
 	problems []Problem
 }
 
-// Problem reports what is wrong at a place, as a sentence that says what to do.
+// Problem reports a mistake at a place. The message says what to do.
 func (k *Checker) Problem(at Place, format string, args ...any) {
 	k.problems = append(k.problems, Problem{File: k.file, Line: at.line, Message: fmt.Sprintf(format, args...)})
 }
@@ -93,7 +98,7 @@ func (k *Checker) check(text []byte) []Problem {
 
 var jsonLine = regexp.MustCompile(`\(line (\d+):\d+\): `)
 
-// readBootstrap parses text. Its errors are *yamlfile.Error where the line is known.
+// readBootstrap parses text. Its error is a *yamlfile.Error if the line is known.
 func readBootstrap(text []byte) (*bootstrapv3.Bootstrap, Place, error) {
 	root, wrong := yamlfile.Parse(text)
 	if wrong != nil {
@@ -115,7 +120,7 @@ func readBootstrap(text []byte) (*bootstrapv3.Bootstrap, Place, error) {
 	return boot, Place{root, root.Line}, nil
 }
 
-// walk visits every message, also those in an Any, and calls the rules that are about one message wherever it stands.
+// walk visits every message, also those in an Any, and applies the rules for single messages.
 func (k *Checker) walk(m protoreflect.Message, at Place) {
 	if packed, ok := m.Interface().(*anypb.Any); ok {
 		if inner := k.unpack(packed, at); inner != nil {
@@ -157,7 +162,7 @@ func (k *Checker) visit(fd protoreflect.FieldDescriptor, v protoreflect.Value, a
 	}
 }
 
-// unpack returns what is in the Any, validated. Strict parsing has resolved its type already.
+// unpack returns the message in an Any, and validates it. Strict parsing has resolved its type already.
 func (k *Checker) unpack(packed *anypb.Any, at Place) proto.Message {
 	inner, err := packed.UnmarshalNew()
 	if err != nil {
@@ -178,7 +183,7 @@ type violation interface {
 	Cause() error
 }
 
-// validate reports what generated validation code has against m or a message within, each on its own line.
+// validate reports what generated validation code finds wrong with m or a message in it, each on its own line.
 func (k *Checker) validate(m Message, at Place) {
 	if err := m.ValidateAll(); err != nil {
 		k.violations(err, at)

@@ -6,8 +6,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The rules about the filter that is about time alone. What it asks about is let go on without a decision, so nothing else may
-// pass for it, nor it for the filter that asks for one.
+// The rules about the clock filter, which only tells the service when a request begins. The service lets everything that it asks
+// about go on, so no other filter may look like the clock, and the clock must not look like the filter that asks for decisions.
 
 func (k *Checker) clockFilter(f *hcmv3.HttpFilter, inner proto.Message, judged bool, at Place) {
 	p, ok := inner.(*procv3.ExternalProcessor)
@@ -16,21 +16,21 @@ func (k *Checker) clockFilter(f *hcmv3.HttpFilter, inner proto.Message, judged b
 	}
 }
 
-// timesNothing wants the metadata of a clock nowhere but on a route, for that filter.
+// timesNothing reports a clock's metadata that is not on a route and for the clock filter.
 func (k *Checker) timesNothing(said string, at Place) {
 	if said != "" {
 		k.Problem(at, "%s has countersign let requests go on without a decision: it is for routes, under the filter %s", ClockMetadata, clock)
 	}
 }
 
-// clocksOnRoute is about what the levels say of any filter.
+// clocksOnRoute checks what the levels say about clocks, for any filter.
 func (k *Checker) clocksOnRoute(levels []level) {
 	for _, l := range levels {
 		for name, packed := range l.filters {
 			own, _ := onRoute(packed)
 			c, _ := own.(*procv3.ExtProcPerRoute)
 			o := c.GetOverrides()
-			resource := metadataOf(o.GetGrpcInitialMetadata(), ClockMetadata)
+			resource := Metadata(o.GetGrpcInitialMetadata(), ClockMetadata)
 			at := l.at.At(name)
 			if name != clock {
 				k.timesNothing(resource, at)

@@ -26,7 +26,7 @@ import (
 	"github.com/countersign/countersign/extproc/loopback"
 )
 
-// rules calls the rules that are about one kind of message, wherever it stands.
+// rules applies the rules for messages of one type, wherever they are in the file.
 func (k *Checker) rules(m proto.Message, at Place) {
 	switch m := m.(type) {
 	case *hcmv3.HttpConnectionManager:
@@ -65,7 +65,7 @@ func (k *Checker) rules(m proto.Message, at Place) {
 	}
 }
 
-// targetCluster wants to know where the target's credential goes, and that nobody reads it on the way.
+// targetCluster checks that the target's credential goes to a known place, and that nobody can read it on the way.
 func (k *Checker) targetCluster(c *clusterv3.Cluster, at Place) {
 	if c.GetType() == clusterv3.Cluster_ORIGINAL_DST {
 		k.Problem(at.At("type"), "an ORIGINAL_DST cluster lets the client choose where the target's credential is sent: name the target's address")
@@ -101,7 +101,7 @@ func (k *Checker) accepts(what func(config.Resource) bool) bool {
 	return k.config != nil && slices.ContainsFunc(k.config.Resources, what)
 }
 
-// besideNetwork are the network filters that refuse, count or name connections and carry none.
+// besideNetwork are the network filters that refuse, count or name connections and do not forward them.
 var besideNetwork = []string{
 	"envoy.extensions.filters.network.rbac.v3.RBAC",
 	"envoy.extensions.filters.network.ratelimit.v3.RateLimit",
@@ -138,8 +138,8 @@ func (k *Checker) checkListener(l *listenerv3.Listener, at Place) {
 	}
 }
 
-// networkFilters wants connections to end in an HTTP connection manager or in what one of the kinds has, which have rules of
-// their own, or at this service.
+// networkFilters checks that connections end in an HTTP connection manager, in a filter of one of the kinds (both have rules of
+// their own), or at this service.
 func (k *Checker) networkFilters(chain *listenerv3.FilterChain, at Place) {
 	for _, kind := range k.kinds {
 		if kind.Check(k, chain, at) {
@@ -174,7 +174,7 @@ func (k *Checker) networkFilters(chain *listenerv3.FilterChain, at Place) {
 	}
 }
 
-// verifies wants the certificate of the other end checked. Envoy does not, unless it is told by what.
+// verifies checks that Envoy verifies the other end's certificate. It does not unless it is told what to verify it with.
 func (k *Checker) verifies(t *tlsv3.CommonTlsContext, at Place) {
 	contexts := []*tlsv3.CertificateValidationContext{t.GetValidationContext(), t.GetCombinedValidationContext().GetDefaultValidationContext()}
 	sds := t.GetValidationContextSdsSecretConfig() != nil || t.GetCombinedValidationContext().GetValidationContextSdsSecretConfig() != nil
@@ -193,7 +193,7 @@ func (k *Checker) verifies(t *tlsv3.CommonTlsContext, at Place) {
 	}
 }
 
-// bootstrap is about the file as a whole.
+// bootstrap checks the file as a whole.
 func (k *Checker) bootstrap(b *bootstrapv3.Bootstrap, at Place) {
 	here := false
 	for i, c := range b.GetStaticResources().GetClusters() {
@@ -235,8 +235,8 @@ func (k *Checker) dynamic(d *bootstrapv3.Bootstrap_DynamicResources, at Place) {
 	}
 }
 
-// serviceCluster wants one place where decisions are made, reached over HTTP/2, and by TLS where the network is crossed. A field
-// that is not known to leave it at that is a problem.
+// serviceCluster checks that the service's cluster has one endpoint, speaks HTTP/2, and uses TLS across the network. A field
+// that is not known to be harmless is a problem.
 func (k *Checker) serviceCluster(c *clusterv3.Cluster, at Place) {
 	options := new(upstreamv3.HttpProtocolOptions)
 	if packed := c.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]; packed == nil ||
@@ -278,7 +278,7 @@ func (k *Checker) serviceEndpoint(c *clusterv3.Cluster, e *endpointv3.LbEndpoint
 	}
 }
 
-// nothingBut wants no other field of m set: it could lead to another service, or have it decide.
+// nothingBut reports every other field of m that is set: it could lead to another service, which would then decide.
 func (k *Checker) nothingBut(m proto.Message, at Place, fields ...string) {
 	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 		if name := string(fd.Name()); !slices.Contains(fields, name) {
@@ -288,7 +288,7 @@ func (k *Checker) nothingBut(m proto.Message, at Place, fields ...string) {
 	})
 }
 
-// encrypted reports whether a transport socket is TLS, and nothing that only looks like it or goes without it for a while.
+// encrypted reports whether a transport socket is TLS from the first byte: not one that can begin in plain text.
 func encrypted(s *corev3.TransportSocket) bool {
 	inner, err := s.GetTypedConfig().UnmarshalNew()
 	if err != nil {
@@ -305,7 +305,7 @@ func encrypted(s *corev3.TransportSocket) bool {
 	return false
 }
 
-// nearby reports whether only this machine has the address.
+// nearby reports whether only this machine can reach the address.
 func nearby(a *corev3.Address) bool {
 	return a.GetPipe() != nil || loopback.Host(a.GetSocketAddress().GetAddress())
 }

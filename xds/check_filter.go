@@ -20,7 +20,7 @@ func Asks(g *corev3.GrpcService) bool {
 	return g.GetEnvoyGrpc().GetClusterName() == ServiceCluster
 }
 
-// Longer wants a timeout above the hold. With none, Envoy's own is short or has none; unset says which.
+// Longer checks that a timeout is longer than the hold. unset says what Envoy does without one.
 func (k *Checker) Longer(d *durationpb.Duration, unset time.Duration, at Place, what string) {
 	got := unset
 	if d != nil {
@@ -31,7 +31,7 @@ func (k *Checker) Longer(d *durationpb.Duration, unset time.Duration, at Place, 
 	}
 }
 
-// processor is about an ext_proc filter that asks this service.
+// processor checks an ext_proc filter that asks this service.
 func (k *Checker) processor(p *procv3.ExternalProcessor, at Place) {
 	if p.GetFailureModeAllow() {
 		k.Problem(at.At("failure_mode_allow"), "failure_mode_allow lets requests through when countersign fails: remove it")
@@ -64,7 +64,7 @@ func (k *Checker) processor(p *procv3.ExternalProcessor, at Place) {
 		k.Problem(at.At("mutation_rules"), "mutation_rules let the route change after it was judged: remove allow_all_routing and allow_expression")
 	}
 	k.mutable(p.GetMutationRules(), at.At("mutation_rules"))
-	k.timesNothing(metadataOf(p.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.At("grpc_service", "initial_metadata"))
+	k.timesNothing(Metadata(p.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.At("grpc_service", "initial_metadata"))
 	k.told(p.GetMetadataOptions(), at.At("metadata_options"))
 	if d := p.GetGrpcService().GetTimeout(); d.AsDuration() != 0 {
 		k.Problem(at.At("grpc_service", "timeout"), "the timeout of grpc_service is that of a whole request and its answer (%v), and cuts them off: remove it", d.AsDuration())
@@ -73,7 +73,7 @@ func (k *Checker) processor(p *procv3.ExternalProcessor, at Place) {
 	if p.GetMaxMessageTimeout() != nil {
 		k.Longer(p.GetMaxMessageTimeout(), 0, at.At("max_message_timeout"), "max_message_timeout")
 	}
-	if !slices.Contains(p.GetRequestAttributes(), "source.address") && metadataOf(p.GetGrpcService().GetInitialMetadata(), PeerMetadata) != peerFormat {
+	if !slices.Contains(p.GetRequestAttributes(), "source.address") && Metadata(p.GetGrpcService().GetInitialMetadata(), PeerMetadata) != peerFormat {
 		k.Problem(at.At("grpc_service.initial_metadata"), "initial_metadata lacks %s: records would not say who connected; add {key: %s, value: %q} to grpc_service.initial_metadata", PeerMetadata, PeerMetadata, peerFormat)
 	}
 	if !slices.Contains(p.GetResponseAttributes(), "response.code_details") {
@@ -82,14 +82,14 @@ func (k *Checker) processor(p *procv3.ExternalProcessor, at Place) {
 	k.processingMode(p.GetProcessingMode(), at.At("processing_mode"))
 }
 
-// told wants what the service says of an operation kept for the access log.
+// told checks that what the service says of an operation is kept for the access log.
 func (k *Checker) told(m *procv3.MetadataOptions, at Place) {
 	if !slices.Contains(m.GetReceivingNamespaces().GetUntyped(), MetadataNamespace) {
 		k.Problem(at, "metadata_options does not take what countersign says of a request, so that the access log could not be compared with the records: add receiving_namespaces {untyped: [%s]}", MetadataNamespace)
 	}
 }
 
-// processingMode wants the whole request sent, and the whole answer or nothing of it.
+// processingMode checks that the whole request is sent, and the whole answer or nothing of it.
 func (k *Checker) processingMode(m *procv3.ProcessingMode, at Place) {
 	const duplex = procv3.ProcessingMode_FULL_DUPLEX_STREAMED
 	if m.GetRequestHeaderMode() == procv3.ProcessingMode_SKIP {
@@ -118,7 +118,7 @@ func (k *Checker) processingMode(m *procv3.ProcessingMode, at Place) {
 	}
 }
 
-// processorOnRoute is about what a route changes of ext_proc. Whether it may turn it off is about the route.
+// processorOnRoute checks what a route changes of ext_proc. The route's own rules say whether it may turn it off.
 func (k *Checker) processorOnRoute(p *procv3.ExtProcPerRoute, at Place) {
 	o, at := p.GetOverrides(), at.At("overrides")
 	if o.GetFailureModeAllow().GetValue() {
@@ -133,16 +133,16 @@ func (k *Checker) processorOnRoute(p *procv3.ExtProcPerRoute, at Place) {
 	if o.GetMetadataOptions() != nil {
 		k.told(o.GetMetadataOptions(), at.At("metadata_options"))
 	}
-	k.timesNothing(metadataOf(o.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.At("grpc_service"))
-	if o.GetProcessingMode() != nil && metadataOf(o.GetGrpcInitialMetadata(), ClockMetadata) == "" { // see clocksOnRoute
+	k.timesNothing(Metadata(o.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.At("grpc_service"))
+	if o.GetProcessingMode() != nil && Metadata(o.GetGrpcInitialMetadata(), ClockMetadata) == "" { // see clocksOnRoute
 		k.processingMode(o.GetProcessingMode(), at.At("processing_mode"))
 	}
-	if said := metadataOf(o.GetGrpcInitialMetadata(), PeerMetadata); said != "" && said != peerFormat {
+	if said := Metadata(o.GetGrpcInitialMetadata(), PeerMetadata); said != "" && said != peerFormat {
 		k.Problem(at.At("grpc_initial_metadata"), "grpc_initial_metadata says who connected: %s is %q; remove it here, and leave it to the filter's grpc_service", PeerMetadata, said)
 	}
 }
 
-// authorizer is about an ext_authz filter that asks this service.
+// authorizer checks an ext_authz filter that asks this service.
 func (k *Checker) authorizer(a *authzv3.ExtAuthz, at Place) {
 	if a.GetFailureModeAllow() {
 		k.Problem(at.At("failure_mode_allow"), "failure_mode_allow lets requests through when countersign fails: remove it")
@@ -193,7 +193,7 @@ func (k *Checker) wholeBody(b *authzv3.BufferSettings, at Place) {
 	}
 }
 
-// authorizerOnRoute is about what a route changes of ext_authz.
+// authorizerOnRoute checks what a route changes of ext_authz.
 func (k *Checker) authorizerOnRoute(a *authzv3.ExtAuthzPerRoute, at Place) {
 	s, at := a.GetCheckSettings(), at.At("check_settings")
 	if s.GetServiceOverride() != nil && !Asks(s.GetGrpcService()) {
@@ -213,7 +213,7 @@ func (k *Checker) authorizerOnRoute(a *authzv3.ExtAuthzPerRoute, at Place) {
 	}
 }
 
-// latestEntry is how long the service waits for an entry of the access log, less what it takes to come.
+// latestEntry is how long the service waits for an entry of the access log, without the time that it takes to arrive.
 const latestEntry = 4 * time.Second
 
 // AccessLog wants an unconditional log to this service, of that name: envoy.access_loggers.http_grpc, say. commonOf is what

@@ -18,19 +18,19 @@ import (
 	"github.com/countersign/countersign/extproc/config"
 )
 
-// The rules about where the target's credential goes besides the target. From the decision on it stands in the request's
-// header fields, where Envoy can be told to read it: into an answer, a log, a trace, another service.
+// The rules that keep the target's credential from going elsewhere. From the decision on it is in the request's header fields,
+// and Envoy can be told to copy them into an answer, a log, a trace or a call of another service.
 
 const gives = "%s gives out the header field %q, in which the target's credential may stand by then: take it out"
 
-// readsHeader is a command of Envoy's format strings that gives the value of a request's header field, or two names of which
-// the second is for want of the first.
+// readsHeader matches a command of Envoy's format strings that inserts a request's header field. It may name a second field,
+// to use if the first is missing.
 var readsHeader = regexp.MustCompile(`(?i)%(?:REQ|REQUEST_HEADER|REQ_WITHOUT_QUERY)\(([^)%]*)\)`)
 
-// computes are commands that can give what a check of names does not find.
+// computes are commands that can insert a header field whose name cannot be checked.
 var computes = regexp.MustCompile(`(?i)%(?:CEL|FILE_CONTENT|SECRET)\(`)
 
-// text is about every piece of text in the file: most fields that are written into something can be format strings.
+// text checks every text in the file: most texts that Envoy writes somewhere can be format strings.
 func (k *Checker) text(field, s string, at Place) {
 	for _, m := range readsHeader.FindAllStringSubmatch(s, -1) {
 		for name := range strings.SplitSeq(m[1], "?") {
@@ -58,7 +58,7 @@ func (k *Checker) secretive(name string) bool {
 		func(part string) bool { return strings.Contains(name, part) })
 }
 
-// leaks calls the rules of this file that are about one kind of message.
+// leaks applies the rules of this file for messages of one type.
 func (k *Checker) leaks(m proto.Message, at Place) {
 	named := func(field string, names ...string) {
 		for _, name := range names {

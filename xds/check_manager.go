@@ -51,7 +51,7 @@ var answering = []string{
 	"envoy.extensions.filters.http.file_server.v3.FileServerConfig",
 }
 
-// manager is about one HTTP connection manager.
+// manager checks one HTTP connection manager.
 func (k *Checker) manager(m *hcmv3.HttpConnectionManager, at Place) {
 	askers := k.httpFilters(m.GetHttpFilters(), at.At("http_filters"))
 	for i := range askers {
@@ -87,8 +87,8 @@ func (k *Checker) manager(m *hcmv3.HttpConnectionManager, at Place) {
 	}
 }
 
-// scheme wants the scheme and X-Forwarded-Proto to say how an agent is connected. Countersign refuses a request in which the two
-// differ, and Envoy makes the second by itself, unless it is told to believe what stands before it.
+// scheme checks that the scheme and X-Forwarded-Proto say how the agent is connected. Countersign refuses a request in which
+// they differ. Envoy writes X-Forwarded-Proto itself, unless it is told to trust a proxy before it.
 func (k *Checker) scheme(m *hcmv3.HttpConnectionManager, socket *corev3.TransportSocket, at Place) {
 	connected := "http"
 	if socket != nil && !strings.HasSuffix(socket.GetTypedConfig().GetTypeUrl(), ".RawBuffer") {
@@ -106,7 +106,7 @@ func (k *Checker) scheme(m *hcmv3.HttpConnectionManager, socket *corev3.Transpor
 	}
 }
 
-// fromService wants resources from this service, over ADS.
+// fromService checks that resources come from this service, over ADS.
 func (k *Checker) fromService(s *corev3.ConfigSource, at Place, what string) {
 	if s.GetAds() == nil {
 		k.Problem(at, "%s from elsewhere than countersign's ADS, so that they cannot be checked", what)
@@ -155,7 +155,7 @@ func askerOf(f *hcmv3.HttpFilter, inner proto.Message) (asker, bool) {
 	case *procv3.ExternalProcessor:
 		return asker{
 			name: f.GetName(), attach: "ext_proc", resource: namedIn(inner.GetGrpcService().GetInitialMetadata()), mode: inner.GetProcessingMode(),
-			fingerprint: metadataOf(inner.GetGrpcService().GetInitialMetadata(), FingerprintMetadata),
+			fingerprint: Metadata(inner.GetGrpcService().GetInitialMetadata(), FingerprintMetadata),
 		}, Asks(inner.GetGrpcService())
 	case *authzv3.ExtAuthz:
 		return asker{name: f.GetName(), attach: "ext_authz", buffers: inner.GetWithRequestBody() != nil}, Asks(inner.GetGrpcService())
@@ -163,9 +163,10 @@ func askerOf(f *hcmv3.HttpFilter, inner proto.Message) (asker, bool) {
 	return asker{}, false
 }
 
-func namedIn(metadata []*corev3.HeaderValue) string { return metadataOf(metadata, ResourceMetadata) }
+func namedIn(metadata []*corev3.HeaderValue) string { return Metadata(metadata, ResourceMetadata) }
 
-func metadataOf(metadata []*corev3.HeaderValue, key string) string {
+// Metadata returns the value of a key of gRPC metadata, or "".
+func Metadata(metadata []*corev3.HeaderValue, key string) string {
 	for _, h := range metadata {
 		if strings.EqualFold(h.GetKey(), key) {
 			return h.GetValue() + string(h.GetRawValue())
@@ -184,7 +185,7 @@ func (k *Checker) alwaysOn(f *hcmv3.HttpFilter, at Place) bool {
 	return !f.GetDisabled() && !f.GetIsOptional()
 }
 
-// beside is about a filter that does not ask this service.
+// beside checks a filter that does not ask this service.
 func (k *Checker) beside(f *hcmv3.HttpFilter, inner proto.Message, judged bool, at Place) {
 	kind := string(inner.ProtoReflect().Descriptor().FullName())
 	r, isRouter := inner.(*routerv3.Router)

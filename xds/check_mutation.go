@@ -11,17 +11,17 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The rules about what becomes of a request between the decision and the target.
+// The rules about changes to a request between the decision and the target.
 
-// mutable wants the service able to take the agent's token away and to put the target's credential in its place.
+// mutable checks that the service can replace the agent's token by the target's credential.
 func (k *Checker) mutable(r *mutationv3.HeaderMutationRules, at Place) {
 	if r.GetDisallowAll().GetValue() || r.GetDisallowExpression() != nil {
 		k.Problem(at, "disallow_all and disallow_expression keep countersign from taking the agent's token out of what goes to the target: remove them")
 	}
 }
 
-// routeHeaders is about what a route, or what it stands in, changes of header fields: Envoy does so in the router, after the
-// decision.
+// routeHeaders checks the header fields that a route, or a level around it, changes: Envoy changes them in the router, after
+// the decision.
 func (k *Checker) routeHeaders(add []*corev3.HeaderValueOption, remove []string, at Place) {
 	if len(add) > 0 {
 		k.Problem(at.At("request_headers_to_add"), "request_headers_to_add changes a request after it was judged: add the header in early_header_mutation_extensions, where countersign sees it")
@@ -33,7 +33,7 @@ func (k *Checker) routeHeaders(add []*corev3.HeaderValueOption, remove []string,
 	}
 }
 
-// upstreamFilters is about filters that run when the router has sent a request on its way, for a router or a cluster.
+// upstreamFilters checks the filters of a router or a cluster that run after the router has chosen where a request goes.
 func (k *Checker) upstreamFilters(filters []*hcmv3.HttpFilter, at Place) {
 	for i, f := range filters {
 		at := at.At(i)
@@ -51,7 +51,7 @@ func (k *Checker) upstreamFilters(filters []*hcmv3.HttpFilter, at Place) {
 	}
 }
 
-// cleaner is a header_mutation filter, which can take away what the service does not see.
+// cleaner is a header_mutation filter, which can remove what the service does not see.
 type cleaner struct {
 	name string              // that per-route configuration has it under
 	off  bool                // where a route does not turn it on
@@ -69,7 +69,7 @@ func removesTrailers(m *headerv3.Mutations) bool {
 	})
 }
 
-// removesCookieOf is for the mutations of one kind: do they remove Set-Cookie?
+// removesCookieOf reports whether mutations of one kind remove Set-Cookie.
 func removesCookieOf(kind func(*headerv3.Mutations) []*mutationv3.HeaderMutation) func(*headerv3.Mutations) bool {
 	return func(m *headerv3.Mutations) bool {
 		return slices.ContainsFunc(kind(m), func(h *mutationv3.HeaderMutation) bool { return strings.EqualFold(h.GetRemove(), "set-cookie") })

@@ -68,7 +68,7 @@ func (k *Checker) checkHost(h *routev3.VirtualHost, askers []asker, outer []leve
 	}
 }
 
-// guarded wants one filter on that asks this service, with the name of the resource whose target the cluster is.
+// guarded checks that exactly one filter is on that asks this service, and that it names the resource whose target the cluster is.
 func (k *Checker) guarded(askers []asker, levels []level, route *routev3.Route, cluster string, at Place) {
 	k.clocksOnRoute(levels)
 	k.askedOnRoute(askers, levels)
@@ -162,7 +162,7 @@ func overridden(packed *anypb.Any) (disabled bool, resource string, mode *procv3
 	return off, "", nil
 }
 
-// askedOnRoute is about what the levels change of the filters that ask this service, and of others that would.
+// askedOnRoute checks what the levels change of the filters that ask this service, or would make others ask it.
 func (k *Checker) askedOnRoute(askers []asker, levels []level) {
 	for _, l := range levels {
 		for name, packed := range l.filters {
@@ -189,7 +189,7 @@ func (k *Checker) askedOnRoute(askers []asker, levels []level) {
 
 const secondAsker = "filter %s asks countersign a second time about a request that it has judged or will judge, and each time is an operation of its own: have one filter ask on each route"
 
-// bodies wants a route of ext_authz to say whether bodies are sent along, and what it says to be so.
+// bodies checks that a route of ext_authz says whether bodies are sent along, and that it is true.
 func (k *Checker) bodies(g asker, levels []level, at Place) {
 	sends, says, where := bodiesSent(g, levels)
 	if where.node == nil {
@@ -231,7 +231,7 @@ func checkSettings(packed *anypb.Any) (*authzv3.CheckSettings, bool) {
 
 var resourceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
 
-// resource is about the name that a route gives. Envoy fills %REQ(…)% in with what the client sent, so a name is plain.
+// resource checks the name that a route gives. It must be plain, since Envoy replaces %REQ(…)% by what the client sent.
 func (k *Checker) resource(g asker, name string, mode *procv3.ProcessingMode, at Place) {
 	if !resourceName.MatchString(name) {
 		k.Problem(at, "the resource %q is not a plain name: a client could choose what is put in", name)
@@ -278,7 +278,7 @@ func (k *Checker) resourceOfRoute(g asker, name string, route *routev3.Route, cl
 	k.LeadsTo(cluster, t, at.At("route"))
 }
 
-// cookies is about a route whose answers do not come by the service: there Envoy keeps the target's cookies from the agent.
+// cookies checks a route whose answers do not pass through the service. There Envoy has to remove the target's cookies.
 func (k *Checker) cookies(g asker, name string, mode *procv3.ProcessingMode, levels []level, at Place) {
 	passes := g.attach == "ext_authz" || mode.GetResponseBodyMode() == procv3.ProcessingMode_NONE
 	if k.config == nil || !passes {
@@ -302,8 +302,8 @@ func (k *Checker) cookies(g asker, name string, mode *procv3.ProcessingMode, lev
 	}
 }
 
-// fingerprint is about which configuration of a resource a route says it carries out. Of a file that says nothing, what is said
-// of answers counts.
+// fingerprint checks which configuration of a resource a route was made for. If the route does not say, only what it does with
+// answers is checked.
 func (k *Checker) fingerprint(g asker, name string, levels []level, at Place) {
 	said := g.fingerprint
 	for _, l := range levels {
@@ -323,14 +323,14 @@ func fingerprintIn(packed *anypb.Any) string {
 	own, _ := onRoute(packed)
 	switch c := own.(type) {
 	case *procv3.ExtProcPerRoute:
-		return metadataOf(c.GetOverrides().GetGrpcInitialMetadata(), FingerprintMetadata)
+		return Metadata(c.GetOverrides().GetGrpcInitialMetadata(), FingerprintMetadata)
 	case *authzv3.ExtAuthzPerRoute:
 		return c.GetCheckSettings().GetContextExtensions()[FingerprintExtension]
 	}
 	return ""
 }
 
-// action is about where a route leads, and what it changes on the way.
+// action checks where a route leads, and what it changes on the way.
 func (k *Checker) action(a *routev3.RouteAction, at Place) {
 	switch c := a.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:

@@ -31,14 +31,14 @@ const (
 	router   = "envoy.filters.http.router"
 )
 
-// filters are the HTTP filters of l: those that its resources are attached by, and the router. They are enabled where a
-// route says nothing.
+// filters returns the HTTP filters of l: those that ask the service, those that prepare requests for them, and the router. Those
+// that ask are enabled unless a route turns them off.
 func (b *Builder) filters(l *listener) []*hcmv3.HttpFilter {
 	wait := longestHold(b.c) + holdMargin
 	var list []*hcmv3.HttpFilter
 	if slices.ContainsFunc(l.resources, func(r *config.HTTP) bool { return b.timed(l, r) }) {
 		times := b.filter(clock, processor(l, wait))
-		times.Disabled = true // but where a route turns it on: see timing
+		times.Disabled = true // routes turn it on: see timing
 		list = append(list, times)
 	}
 	if l.cleans() {
@@ -46,7 +46,7 @@ func (b *Builder) filters(l *listener) []*hcmv3.HttpFilter {
 	}
 	if l.attaches("ext_authz") {
 		measure := b.filter(lengths, &bufferv3.Buffer{MaxRequestBytes: number(int(largestBody(l)))})
-		measure.Disabled = true // but where a route turns it on: see measured
+		measure.Disabled = true // routes turn it on: see measured
 		list = append(list, measure)
 	}
 	if l.attaches("ext_proc") {
@@ -91,7 +91,7 @@ func processor(l *listener, wait time.Duration) *procv3.ExternalProcessor {
 	}
 }
 
-// attributes are what the service is told of a request besides the request. They cost time in every stream.
+// attributes returns what Envoy tells the service beside the request. Each costs time in every stream.
 func attributes(l *listener) []string {
 	var list []string
 	if l.tls != nil && l.tls.ClientCAFile != "" {
@@ -133,9 +133,9 @@ func authorizer(l *listener, wait time.Duration) *authzv3.ExtAuthz {
 	}
 }
 
-// cleaned takes away what the service does not see of requests and answers, and what must not pass unseen. ext_authz does not
-// show the trailers of a request, and a target can read them as header fields. A cookie of the target stands in a trailer of its
-// answer; where it stands in the head, the route removes it (see cookiesToRemove).
+// cleaned removes what the service does not see and what must not pass. ext_authz does not show the trailers of a request, and a
+// target can read them as header fields. A target can also set a cookie in a trailer of its answer; the route removes cookies
+// from the head (see cookiesToRemove).
 func cleaned(r *config.HTTP) *headerv3.HeaderMutationPerRoute {
 	m := &headerv3.Mutations{}
 	if r.Attach == "ext_authz" {
@@ -153,11 +153,10 @@ func cleaned(r *config.HTTP) *headerv3.HeaderMutationPerRoute {
 	return &headerv3.HeaderMutationPerRoute{Mutations: m}
 }
 
-// cleans reports whether Envoy takes something away on a route of r.
+// cleans reports whether Envoy removes something on a route of r.
 func cleans(r *config.HTTP) bool { return r.Attach == "ext_authz" || removesCookies(r) }
 
-// removesCookies reports whether it is Envoy that keeps the target's cookies from the agent: where answers come by the service,
-// the service does.
+// removesCookies reports whether Envoy has to keep the target's cookies from the agent. The service does so if it sees answers.
 func removesCookies(r *config.HTTP) bool { return r.PassesAnswers() && r.Cookies != "pass" }
 
 func cookiesToRemove(r *config.HTTP) []string {
@@ -167,8 +166,8 @@ func cookiesToRemove(r *config.HTTP) []string {
 	return []string{"set-cookie", "set-cookie2"}
 }
 
-// timed reports whether the request time of r is not the listener's own: then the service has to end a request to it that
-// takes too long to arrive. With ext_proc it does so by itself.
+// timed reports whether r needs the clock filter, because the listener does not bound a request to r by its request time. With
+// ext_proc the service needs no clock.
 func (b *Builder) timed(l *listener, r *config.HTTP) bool {
 	if r.Attach != "ext_authz" || r.Body == "stream" {
 		return false
@@ -181,8 +180,8 @@ func (b *Builder) timed(l *listener, r *config.HTTP) bool {
 	return false
 }
 
-// timing tells the service when a request to r begins, and of nothing else of it. The trailers are asked for so that the stream
-// does not end with the head; the service ends it when ext_authz asks.
+// timing tells the service only when a request to r begins. The trailers are sent so that the stream does not end with the
+// head; the service ends it when ext_authz asks.
 func timing(r *config.HTTP) *procv3.ExtProcPerRoute {
 	return &procv3.ExtProcPerRoute{Override: &procv3.ExtProcPerRoute_Overrides{Overrides: &procv3.ExtProcOverrides{
 		ProcessingMode:      timingMode(),
@@ -201,8 +200,9 @@ func timingMode() *procv3.ProcessingMode {
 	}
 }
 
-// measured has Envoy take the whole body in and say its Content-Length before the service is asked: a body that is not sent
-// along, because somebody has changed the rest, is missed by its length. What is streamed or upgraded has no end to wait for.
+// measured has Envoy read the whole body and state its Content-Length before the service is asked. If the body is then not sent
+// along, because somebody changed the configuration, the service sees that it is missing. It is not for bodies that are
+// streamed or upgraded, which have no end to wait for.
 func measured(r *config.HTTP) *bufferv3.BufferPerRoute {
 	return &bufferv3.BufferPerRoute{Override: &bufferv3.BufferPerRoute_Buffer{
 		Buffer: &bufferv3.Buffer{MaxRequestBytes: number(int(r.Limits.RequestBody))},
@@ -217,7 +217,7 @@ func largestBody(l *listener) config.Size {
 	return most
 }
 
-// wholeBody has Envoy hold the body and answer 413 where it is larger, rather than have a part of it judged.
+// wholeBody has Envoy hold the body, and answer 413 if it is larger: a part of it must not be judged.
 func wholeBody(limit config.Size) *authzv3.BufferSettings {
 	return &authzv3.BufferSettings{MaxRequestBytes: uint32(limit), AllowPartialMessage: false, PackAsBytes: true}
 }
@@ -237,7 +237,7 @@ func unavailable() *typev3.HttpStatus {
 	return &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable}
 }
 
-// service is this service, over gRPC. The timeout is that of a call; a stream has none.
+// service returns this service, over gRPC. timeout bounds a call; a stream has none.
 func service(timeout *durationpb.Duration) *corev3.GrpcService {
 	return &corev3.GrpcService{
 		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: ServiceCluster}},
@@ -247,9 +247,9 @@ func service(timeout *durationpb.Duration) *corev3.GrpcService {
 
 const accessLogBuffer = 1 << 20
 
-// accessLog sends an entry for every request, whatever became of it. Envoy drops entries while the service is away, and while more
-// than accessLogBuffer of them wait: with its own 16 KiB it did where bodies for ext_authz, on the same connection, held them up.
-// The records of the service are the evidence, and these are what they are compared with.
+// accessLog sends an entry for every request, whatever became of it. The service's records are the evidence, and are compared
+// with these entries. Envoy drops entries while the service is away, and while more than accessLogBuffer bytes wait. With its
+// default of 16 KiB it dropped some because bodies for ext_authz, on the same connection, held them up.
 func (b *Builder) accessLog() []*accesslogv3.AccessLog {
 	return []*accesslogv3.AccessLog{{
 		Name:       "envoy.access_loggers.http_grpc",

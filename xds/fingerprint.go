@@ -10,10 +10,10 @@ import (
 	"github.com/countersign/countersign/extproc/config"
 )
 
-// carried is what of a resource's configuration Envoy carries out and a decision relies on: how the service is asked, what
-// comes by, whose connections are taken, where requests go. What Envoy merely bounds (timeouts, sizes) is not in it, nor what
-// the service sees to by itself: a change of these costs nobody a refusal. Of files it has that there is one and not its path,
-// since a file for Envoy is often printed on another machine.
+// carried is the part of a resource's configuration that Envoy carries out and decisions rely on: how the service is asked, what
+// it sees, whose connections are accepted, where requests go. It leaves out what Envoy merely bounds (timeouts, sizes) and what
+// the service does itself, so that changing these refuses nothing. For files it says that there is one and not its path, since
+// Envoy's file is often printed on another machine.
 type carried struct {
 	Attach, Body, Response string
 	Upgrades               []string
@@ -27,8 +27,8 @@ type carried struct {
 	HTTP2, OwnRoots, ShowsOwn bool // roots that are not the system's; a client certificate
 }
 
-// Fingerprint is a short digest of what Envoy carries out for r. Each route tells the service the one that it was made with, so
-// that the service can refuse what comes by a file of another configuration, or by a connection that is older than a reload.
+// Fingerprint is a short digest of what Envoy carries out for r. Each route tells the service the fingerprint that it was made
+// with. So the service can refuse requests of an Envoy file for another configuration, or on a connection from before a reload.
 func Fingerprint(r *config.HTTP) string {
 	c := carried{
 		Attach: r.Attach, Body: r.Body, Response: r.Response, Upgrades: slices.Sorted(slices.Values(r.Upgrades)), CookiesRemoved: removesCookies(r),
@@ -44,7 +44,7 @@ func Fingerprint(r *config.HTTP) string {
 	return digestOf(c)
 }
 
-// digestOf is 16 hex digits that tell v from other values of its type.
+// digestOf returns a digest of v, of 16 hex digits.
 func digestOf(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {

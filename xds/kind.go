@@ -18,18 +18,15 @@ import (
 
 // Kind makes Envoy's part of a kind of resource that HTTP does not carry.
 type Kind interface {
-	// Make adds what Envoy is to have for the resources of c that are of this kind.
+	// Make adds to b what Envoy needs for the resources of c that are of this kind.
 	Make(b *Builder, c *config.Config)
 
-	// Check looks at a filter chain of an Envoy file. Where the chain is of this kind it reports what is wrong with it, and returns
-	// true.
+	// Check reports what is wrong with a filter chain of an Envoy file, and returns true, if the chain is of this kind.
 	Check(k *Checker, chain *listenerv3.FilterChain, at Place) bool
 }
 
-// Metadata is the value of a key of gRPC metadata; empty where it has none.
-func Metadata(metadata []*corev3.HeaderValue, key string) string { return metadataOf(metadata, key) }
-
-// Named is the resource of that name, where the file is checked for a configuration. known is true also where it is not.
+// Named returns the resource of that name in the configuration that the file is checked for. If the file is checked without a
+// configuration, every name is known.
 func Named[R config.Resource](k *Checker, name string) (r R, known bool) {
 	if k.config == nil {
 		return r, true
@@ -37,8 +34,7 @@ func Named[R config.Resource](k *Checker, name string) (r R, known bool) {
 	return config.Named[R](k.config, name)
 }
 
-// Listener adds a listener of one filter chain. With t its connections are TLS, for one of those protocols (ALPN) where any are
-// named.
+// Listener adds a listener of one filter chain. If t is set its connections are TLS, with these protocols for ALPN if any.
 func (b *Builder) Listener(address string, filters []*listenerv3.Filter, t *config.ServerTLS, protocols ...string) {
 	chain := &listenerv3.FilterChain{Filters: filters}
 	if t != nil {
