@@ -51,7 +51,7 @@ const (
 	answersCome                    // all of it comes by, and what goes to the agent is what is said here
 )
 
-// answersOf is for a stream of ext_proc. The other modes show an answer, or a part of it, in a way that nothing can be held
+// answersOf is for a stream of ext_proc. The other modes show an answer, or a part of it, in a way that nothing can be kept
 // back in.
 func answersOf(mode filter.ProcessingMode_BodySendMode) answers {
 	switch mode {

@@ -173,7 +173,7 @@
 // route, where no client can write. The service takes in the whole request, decides, and only then answers the first
 // message: until then Envoy has sent the target nothing. (A resource with body: stream is decided on the head; policy can see
 // that it is.) What goes on is the bytes that were judged, without identity headers, with the target's credential, and
-// with the exact length. Where policy redacts, the answer's head is held until the redacted body is whole, has 64 KiB or is
+// with the exact length. Where policy redacts, the answer's head is kept back until the redacted body is whole, has 64 KiB or is
 // 200 ms old, so that what must be withheld is a proper 502 where that is still possible; after that the stream is broken
 // off, and the rest never passes. A redirect or an error keeps its status and head, and has a note for a body. Streams (event
 // streams, NDJSON, a watch of Kubernetes) go at the first value. With a redacted answer

@@ -39,7 +39,7 @@ const maxPiece = 64 << 10
 // answer's, both in FULL_DUPLEX_STREAMED mode, and each direction is answered in order: head, body, trailers.
 //
 // mu guards everything below it: the stream's own goroutine holds it while it handles a message, and the timer that
-// releases a held answer takes it too. Nobody holds it while a message is sent: see outgoing.
+// passes on what is kept back of an answer takes it too. It is not locked while a message is sent: see outgoing.
 type exchange struct {
 	server *Server
 	stream ext.ExternalProcessor_ProcessServer
@@ -198,7 +198,7 @@ func (x *exchange) stopLate() {
 	}
 }
 
-// tooLate is the timer's: a request that trickles in is not held for ever. Envoy ends the stream after it.
+// tooLate is the timer's: a request that trickles in is not waited for for ever. Envoy ends the stream after it.
 func (x *exchange) tooLate() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -267,8 +267,7 @@ func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (do
 	return x.decide(ctx, trailers)
 }
 
-// decide rules on the request and, where it is allowed, releases what was held of it: the head, then the body, then the
-// trailers, if there were any.
+// decide rules on the request and, where it is allowed, sends on what came of it: the head, the body, and the trailers.
 func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse) (done bool, err error) {
 	a := x.attempt
 	x.stopLate()
@@ -333,7 +332,7 @@ func (x *exchange) sendSpool(body Body, trailers *ext.ProcessingResponse) {
 }
 
 // requestMutation is what changes between the head that was judged and the one that the target gets: identity fields
-// go, the target's credential comes, and the length of a body that was held whole is stated.
+// go, the target's credential comes, and the length of a body that was read whole is stated.
 func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.HeaderMutation {
 	a := x.attempt
 	m := &ext.HeaderMutation{RemoveHeaders: a.request.Remove}

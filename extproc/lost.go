@@ -34,7 +34,7 @@ func (x *exchange) noteOf(why error) (web.Reply, bool) {
 func (x *exchange) loseBody(why error, note web.Reply) (done bool, err error) {
 	r := &x.response
 	r.stop()
-	r.lost, r.held, r.note = why, nil, note
+	r.lost, r.kept, r.note = why, nil, note
 	if r.begun {
 		x.sendNote(r.ended)
 	}

@@ -11,13 +11,13 @@ import (
 )
 
 // outgoing are the messages of an exchange that wait to be sent to Envoy. A send can block for as long as Envoy does not read, so
-// none is made while the exchange's lock is held: whoever holds it puts a message in a line, and one goroutine sends.
+// none is made under the exchange's lock: whoever has that puts a message in a line, and one goroutine sends.
 //
 // The two directions do not wait for each other, as in HTTP: a target may answer before it has the whole request, and the answer
 // passes what is left of that. So there is a line for each, and they take turns.
 //
 // Both are bounded. Of a streamed body another piece is taken from Envoy when no more than waitingBytes wait in its line, and Envoy
-// then stops the client, or the target. A body that was held whole waits here in the place where it was held. All of it is in
+// then stops the client, or the target. A body that was read whole waits here, without a copy. All of it is in
 // the operation's share of limits.memory.
 type outgoing struct {
 	request, answer line
@@ -46,7 +46,7 @@ type message struct {
 // waitingBytes is how much of a streamed body may wait in its line before another piece is taken.
 const waitingBytes = maxPiece
 
-// say has a message sent to Envoy, after those that are in its line. bytes are those of a body. mu must be held.
+// say has a message sent to Envoy, after those that are in its line. bytes are those of a body. The caller has mu.
 func (x *exchange) say(in *line, m *ext.ProcessingResponse, bytes int) {
 	if x.out.err != nil {
 		return
@@ -134,8 +134,8 @@ func (o *outgoing) next() *line {
 	return nil
 }
 
-// room waits until another message of the direction may be answered, and returns why none can be. mu must be held; others may take
-// it meanwhile.
+// room waits until another message of the direction may be answered, and returns why none can be. The caller has mu; others may take it
+// meanwhile.
 func (x *exchange) room(in *line) error {
 	for (in.bytes > waitingBytes || in.bytes > 0 && x.out.tight) && x.out.err == nil {
 		x.out.moved.Wait()

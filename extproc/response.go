@@ -26,17 +26,17 @@ import (
 	"github.com/countersign/countersign/extproc/redact"
 )
 
-// A redacted answer is passed on in pieces of heldBytes, or what there is heldTime after the first byte of it. Until the first
-// piece its head is held: what must be withheld is a 502 until then, later only a broken stream. Answers that are streams by
-// their type are passed on as they come. What is held, how long the pieces are and how far an answer gets that is withheld
-// depends on the redacted output and never on the original, so that it tells nothing of the protected values. (Of an answer that
-// is compressed, what expands too much depends on the original: see package coding. So that it is a 502 too, more is held of one.)
+// A redacted answer is kept back until there are keptBytes of it, or for keptTime after its first byte, and then passed on in such
+// pieces. Its head is kept back until the first piece: what must be withheld is a 502 until then, and a broken stream after that.
+// Answers that are streams by their type are passed on as they come. How much is kept, how long the pieces are, and how far an answer
+// gets that is withheld depend on the redacted output alone, so that they tell nothing of the protected values. (Where a compressed
+// answer expands too much depends on the original: see package coding. More is kept of one, so that this is a 502 too.)
 //
-// Header fields that are free text are held against the values that are taken out of the body, so they pass only where the
-// body is whole when the head goes: with such a field a slow answer is held for up to fieldsTime.
+// Header fields that are free text are compared with the values that are taken out of the body. They pass only where the body is
+// whole when the head goes, so an answer that has one is kept back for up to fieldsTime.
 const (
-	heldBytes  = 64 << 10
-	heldTime   = 200 * time.Millisecond
+	keptBytes  = 64 << 10
+	keptTime   = 200 * time.Millisecond
 	fieldsTime = 3 * time.Second
 )
 
@@ -56,8 +56,8 @@ type response struct {
 	counts   []gate.Count    // of header and trailer fields
 	turned   []gate.Count    // URLs in header fields
 	unturned string          // why URLs of the body are not turned that should be
-	made     int64           // bytes for the agent, those that are held too
-	held     []byte
+	made     int64           // bytes for the agent, with those that are kept back
+	kept     []byte          // output that was not passed on yet
 	timer    *time.Timer
 	begun    bool // some of the body came, if only its end
 	released bool // the head went to the agent
@@ -88,7 +88,7 @@ func (r *response) wait() {
 }
 
 // whole reports whether all of an answer of stated length went to the agent. A client that has what it was promised may
-// leave before Envoy has told that there is no more.
+// leave before Envoy says that there is no more.
 func (r *response) whole() bool {
 	if r.lost != nil {
 		return r.released
@@ -154,7 +154,7 @@ func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
 		return x.withhold(err)
 	}
 	if r.plan != nil && r.head.HasBody {
-		return false, nil // held: see heldBytes
+		return false, nil // kept back: see keptBytes
 	}
 	x.turnsBody()
 	x.release(true, nil)
@@ -315,7 +315,7 @@ func (x *exchange) redact(body []byte, whole bool) (out []byte, err error) {
 	if r.stream == nil {
 		return nil, nil
 	}
-	if out, err = r.stream.Write(body); err == nil && !x.attempt.redacts(r.stream.Size()+len(r.held)) {
+	if out, err = r.stream.Write(body); err == nil && !x.attempt.redacts(r.stream.Size()+len(r.kept)) {
 		return nil, errNoMemory
 	}
 	if err != nil || !whole {
@@ -330,19 +330,19 @@ func tooLong(limit int64) error {
 	return &web.Withheld{OfBody: true, Reason: fmt.Sprintf("the target's answer is larger than the %d bytes that this resource passes on", limit)}
 }
 
-// sendAnswer passes output on, or holds it: see heldBytes.
+// sendAnswer passes output on, or keeps it back: see keptBytes.
 func (x *exchange) sendAnswer(out []byte, whole, last bool) {
 	r := &x.response
 	if r.plan == nil {
 		x.sendResponseBody(out, last)
 		return
 	}
-	r.held = append(r.held, out...)
-	n := len(r.held)
+	r.kept = append(r.kept, out...)
+	n := len(r.kept)
 	switch {
 	case whole || r.stream != nil && r.stream.Flows():
-	case n > r.holds():
-		n -= n % heldBytes
+	case n > r.keeps():
+		n -= n % keptBytes
 	default:
 		n = 0
 	}
@@ -353,28 +353,28 @@ func (x *exchange) sendAnswer(out []byte, whole, last bool) {
 	x.flush(n, whole, last)
 }
 
-// holds is how much is held before it is passed on.
-func (r *response) holds() int {
+// keeps is how many bytes are kept back before they are passed on.
+func (r *response) keeps() int {
 	if r.decoder != nil && !r.released {
-		return heldBytes + coding.Free
+		return keptBytes + coding.Free
 	}
-	return heldBytes
+	return keptBytes
 }
 
-// waitForMore sees to it that what is held is passed on after a while.
+// waitForMore has what is kept back passed on after a while.
 func (x *exchange) waitForMore() {
 	r := &x.response
-	if len(r.held) == 0 || r.timer != nil {
+	if len(r.kept) == 0 || r.timer != nil {
 		return
 	}
-	wait := heldTime
+	wait := keptTime
 	if !r.released && len(r.searched) > 0 {
 		wait = fieldsTime
 	}
-	r.timer = time.AfterFunc(wait, guard.Func("a held answer", x.releaseHeld))
+	r.timer = time.AfterFunc(wait, guard.Func("an answer that is kept back", x.passKept))
 }
 
-// flush passes n of the bytes that are held on, after the head.
+// flush passes on n of the bytes that are kept back, after the head.
 func (x *exchange) flush(n int, whole, last bool) {
 	r := &x.response
 	r.wait()
@@ -385,21 +385,21 @@ func (x *exchange) flush(n int, whole, last bool) {
 		}
 		x.release(whole, length)
 	}
-	rest := slices.Clone(r.held[n:]) // what is passed on is kept until it is sent
-	x.sendResponseBody(r.held[:n], last)
-	r.held = rest
+	rest := slices.Clone(r.kept[n:]) // what is passed on must not change until it is sent
+	x.sendResponseBody(r.kept[:n], last)
+	r.kept = rest
 	x.waitForMore()
 }
 
-// releaseHeld is the timer's: an answer that comes slowly is not held until its end.
-func (x *exchange) releaseHeld() {
+// passKept is the timer's: an answer that comes slowly is not kept back until its end.
+func (x *exchange) passKept() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	defer guard.Catch("a held answer", func(guard.Panic) { _, _ = x.failed() })
+	defer guard.Catch("an answer that is kept back", func(guard.Panic) { _, _ = x.failed() })
 	if x.finished || x.response.timer == nil {
 		return
 	}
-	x.flush(len(x.response.held), false, false)
+	x.flush(len(x.response.kept), false, false)
 }
 
 func (x *exchange) sendResponseBody(body []byte, end bool) {
@@ -452,8 +452,8 @@ func (x *exchange) result() gate.Result {
 	}
 }
 
-// withhold ends the exchange where the answer may not be shown: with a 502 while the head is held, and by breaking the
-// stream after that, which Envoy passes on to the agent as a reset. A redirect or an error whose head is held loses its body only.
+// withhold ends an exchange whose answer the agent may not have: with a 502 while the head is kept back, and after that by breaking
+// off the stream, which is a reset for the agent. A redirect or an error whose head is kept back loses its body only.
 func (x *exchange) withhold(why error) (done bool, err error) {
 	a, r := x.attempt, &x.response
 	if note, ok := x.noteOf(why); ok {
@@ -461,7 +461,7 @@ func (x *exchange) withhold(why error) (done bool, err error) {
 	}
 	reason := why.Error()
 	if r.released {
-		x.flush(len(r.held), false, false)
+		x.flush(len(r.kept), false, false)
 		o := x.outcome(gate.WithheldBy)
 		o.Reason, o.Problem = reason, gate.Withheld
 		x.finish(o)
@@ -491,7 +491,7 @@ func (x *exchange) tokenOver(why *identity.Refusal) {
 	if x.finished {
 		return
 	}
-	x.response.held = nil
+	x.response.kept = nil
 	passed := x.response.released
 	_, _ = x.withhold(&web.Withheld{Reason: fmt.Sprintf("the agent's token is not good any more (%s): %s, and this resource ends with it (end_with_token)", why.Reason, why.Detail)})
 	if passed { // Envoy breaks off an answer that it is to answer in another way

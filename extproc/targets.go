@@ -11,8 +11,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// tellEvery is how often the log says again that a target fails.
-const tellEvery = time.Minute
+// logEvery is how often the log repeats that a target fails.
+const logEvery = time.Minute
 
 // targets tells whoever runs the gateway which targets cannot be reached or break off, in Envoy's words.
 type targets struct {
@@ -21,10 +21,10 @@ type targets struct {
 }
 
 type failing struct {
-	told   time.Time
-	untold int    // failures since
-	words  string // of the last; "" once the target has answered again
-	again  bool   // that it answers again was said since it was told
+	logged   time.Time // the last line
+	unlogged int       // failures since
+	words    string    // of the last; "" once the target has answered again
+	again    bool      // since the last line one said that it answers again
 }
 
 // seen counts what Envoy's access log says of a target, and logs its failures: the first at once, and then no more than one a
@@ -55,12 +55,12 @@ func (s *Server) seen(t *transit, known bool) {
 	}
 	f.words = t.words()
 	now := s.lane.Now()
-	if now.Sub(f.told) < tellEvery {
-		f.untold++
+	if now.Sub(f.logged) < logEvery {
+		f.unlogged++
 		return
 	}
-	s.lane.Log.Warn("a target failed", slog.String("resource", resource), slog.String("target", t.upstreamHost), slog.String("error", f.words), slog.Int("since_last_line", f.untold))
-	f.told, f.untold, f.again = now, 0, false
+	s.lane.Log.Warn("a target failed", slog.String("resource", resource), slog.String("target", t.upstreamHost), slog.String("error", f.words), slog.Int("since_last_line", f.unlogged))
+	f.logged, f.unlogged, f.again = now, 0, false
 }
 
 func (t *targets) answered(resource string, log *slog.Logger) {

@@ -56,13 +56,13 @@ func (a *attempt) waits(n int64) bool {
 
 // What an answer takes while it is redacted: the least, and the most, which one is counted with that holds a value of more than
 // the least: a text that a detector reads is there a few times ([redact.Options]). There is nothing in between, because what
-// is held depends on what is redacted, and must not be measured by filling the rest.
+// is kept depends on what is redacted, and must not be measured by filling the rest.
 const (
 	answerBytes      = 256 << 10
 	largeAnswerBytes = 8 << 20
 )
 
-// redacts makes room for an answer that is redacted, or in which URLs are turned, of which n bytes are held.
+// redacts makes room for an answer that is redacted, or in which URLs are turned, of which n bytes are kept.
 func (a *attempt) redacts(n int) bool {
 	light := lane.Bytes + a.decoding + answerBytes
 	if n > answerBytes {
@@ -75,5 +75,5 @@ func (a *attempt) redacts(n int) bool {
 	return true
 }
 
-// errNoMemory withholds an answer of which too much has to be held to redact it.
+// errNoMemory withholds an answer of which too much has to be kept to redact it.
 var errNoMemory = &web.Withheld{Reason: "to redact the target's answer takes more memory than the gateway has left, with what else is being judged"}

@@ -42,7 +42,7 @@ func (w *within) write(came []byte, whole bool) (out []byte, found bool) {
 		}
 	}
 	out = append(w.kept, came...)
-	if w.kept = nil; w.decoder != nil && !whole && w.echo.Holds() {
+	if w.kept = nil; w.decoder != nil && !whole && w.echo.Keeps() {
 		w.kept, out = out, nil
 	}
 	return out, len(w.kept) > maxPiece // nothing makes that much of so little

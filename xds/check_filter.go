@@ -65,7 +65,7 @@ func (k *Checker) processor(p *procv3.ExternalProcessor, at Place) {
 	}
 	k.mutable(p.GetMutationRules(), at.At("mutation_rules"))
 	k.timesNothing(Metadata(p.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.At("grpc_service", "initial_metadata"))
-	k.told(p.GetMetadataOptions(), at.At("metadata_options"))
+	k.keepsMetadata(p.GetMetadataOptions(), at.At("metadata_options"))
 	if d := p.GetGrpcService().GetTimeout(); d.AsDuration() != 0 {
 		k.Problem(at.At("grpc_service", "timeout"), "the timeout of grpc_service is that of a whole request and its answer (%v), and cuts them off: remove it", d.AsDuration())
 	}
@@ -82,8 +82,8 @@ func (k *Checker) processor(p *procv3.ExternalProcessor, at Place) {
 	k.processingMode(p.GetProcessingMode(), at.At("processing_mode"))
 }
 
-// told checks that what the service says of an operation is kept for the access log.
-func (k *Checker) told(m *procv3.MetadataOptions, at Place) {
+// keepsMetadata checks that what the service says of an operation is kept for the access log.
+func (k *Checker) keepsMetadata(m *procv3.MetadataOptions, at Place) {
 	if !slices.Contains(m.GetReceivingNamespaces().GetUntyped(), MetadataNamespace) {
 		k.Problem(at, "metadata_options does not take what countersign says of a request, so that the access log could not be compared with the records: add receiving_namespaces {untyped: [%s]}", MetadataNamespace)
 	}
@@ -131,7 +131,7 @@ func (k *Checker) processorOnRoute(p *procv3.ExtProcPerRoute, at Place) {
 		k.Problem(at.At("processing_request_modifier"), "processing_request_modifier changes what countersign sees: remove it")
 	}
 	if o.GetMetadataOptions() != nil {
-		k.told(o.GetMetadataOptions(), at.At("metadata_options"))
+		k.keepsMetadata(o.GetMetadataOptions(), at.At("metadata_options"))
 	}
 	k.timesNothing(Metadata(o.GetGrpcService().GetInitialMetadata(), ClockMetadata), at.At("grpc_service"))
 	if o.GetProcessingMode() != nil && Metadata(o.GetGrpcInitialMetadata(), ClockMetadata) == "" { // see clocksOnRoute

@@ -289,7 +289,7 @@ func (k Checker) target(r *HTTP) {
 	u, err := url.Parse(r.Target)
 	switch {
 	case err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
-		k.Fail("is %q: write https://HOST[:PORT]", shown(r.Target))
+		k.Fail("is %q: write https://HOST[:PORT]", withoutUser(r.Target))
 	case u.User != nil:
 		k.Fail("has a user or password in it: use credential.value_file")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":

@@ -226,8 +226,8 @@ func isPort(s string) bool {
 	return err == nil && n > 0
 }
 
-// shown returns a URL without its user: a password can stand there, and problems are logged.
-func shown(u string) string {
+// withoutUser returns a URL without its user: a password can stand there, and problems are logged.
+func withoutUser(u string) string {
 	if at := strings.LastIndexByte(u, '@'); at >= 0 {
 		scheme, _, _ := strings.Cut(u[:at], "://")
 		if len(scheme) == at {
@@ -318,7 +318,7 @@ var ofTokens = []string{
 // validateCertificates checks an issuer of kind mtls.
 func (a *Agent) validateCertificates(k Checker) {
 	if u, err := url.Parse(a.Issuer); k.At("issuer").Required(a.Issuer) && (err != nil || u.Scheme == "") {
-		k.At("issuer").Fail("is %q: write spiffe://TRUST-DOMAIN, or a name with a scheme, such as urn:example:ca", shown(a.Issuer))
+		k.At("issuer").Fail("is %q: write spiffe://TRUST-DOMAIN, or a name with a scheme, such as urn:example:ca", withoutUser(a.Issuer))
 	}
 	if k.At("ca_file").Required(string(a.CAFile)) {
 		k.At("ca_file").file(a.CAFile)
@@ -344,7 +344,7 @@ func (k Checker) issuer(issuer string, insecure bool) {
 	}
 	u, err := url.Parse(issuer)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
-		k.Fail("is %q: write the issuer's exact URL, https://HOST[/PATH]", shown(issuer))
+		k.Fail("is %q: write the issuer's exact URL, https://HOST[/PATH]", withoutUser(issuer))
 		return
 	}
 	if u.Scheme == "http" && !loopback.Host(u.Hostname()) && !insecure {
@@ -377,11 +377,11 @@ func (a *Approvals) validate(k Checker) {
 	if a.Store != "embedded" {
 		u, err := url.Parse(a.Store)
 		if err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Host == "" {
-			k.At("store").Fail("is %q: use embedded, or redis://HOST:PORT/DB or rediss://HOST:PORT/DB", shown(a.Store))
+			k.At("store").Fail("is %q: use embedded, or redis://HOST:PORT/DB or rediss://HOST:PORT/DB", withoutUser(a.Store))
 		} else if _, has := u.User.Password(); has {
 			k.At("store").Fail("has a password in it: secrets are files, not configuration")
 		} else if u.Scheme == "redis" && !a.Redis.Insecure && !loopbackHosts(u.Host) {
-			k.At("store").Fail("is %q, which is plain text to another machine: use rediss, or set approvals.redis.insecure: true", shown(a.Store))
+			k.At("store").Fail("is %q, which is plain text to another machine: use rediss, or set approvals.redis.insecure: true", withoutUser(a.Store))
 		}
 	}
 	a.Redis.validate(k.At("redis"))
@@ -396,7 +396,7 @@ func (a *Approvals) validate(k Checker) {
 		switch u, err := url.Parse(a.ConsoleURL); {
 		case err != nil: // reported by issuer
 		case u.Path != "" && u.Path != "/":
-			k.Fail("is %q: write https://HOST[:PORT], without a path", shown(a.ConsoleURL))
+			k.Fail("is %q: write https://HOST[:PORT], without a path", withoutUser(a.ConsoleURL))
 		case u.Host != "" && !Address(net.JoinHostPort(u.Hostname(), "1")).namesHost():
 			k.Fail("is %q, an address that nobody can open: write the one that approvers use", a.ConsoleURL)
 		}
@@ -437,7 +437,7 @@ func (w *Webhook) validate(k Checker) {
 	u, err := url.Parse(w.URL)
 	switch {
 	case err != nil || u.Hostname() == "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http":
-		k.Fail("is %q: write https://HOST[:PORT][/PATH]", shown(w.URL))
+		k.Fail("is %q: write https://HOST[:PORT][/PATH]", withoutUser(w.URL))
 	case u.User != nil:
 		k.Fail("has a user or password in it: the receiver knows the gateway by the signature")
 	case u.Scheme == "http" && !loopback.Host(u.Hostname()) && !w.Insecure:

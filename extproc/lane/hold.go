@@ -24,10 +24,9 @@ type Holder interface {
 	Resume(ctx context.Context, was *Resource) bool
 }
 
-// hold waits for people, for as long as the resource lets an operation be held, and rules again when they have answered. What
-// is ruled on is the same operation; the configuration and policy are those of then. It returns with the ruling still
-// pending where nobody answered in time or the agent left: the request for approval stays open, and the identical operation
-// joins it.
+// hold waits for people, for as long as the resource lets an operation be held. When they have answered it rules again on the same
+// operation, by the configuration and policy of then. Where nobody answered in time, or the agent left, the ruling is still pending:
+// the request for approval stays open, and the identical operation joins it.
 func (a *Attempt) hold(ctx context.Context, h Holder) {
 	pending := a.Ruling.Pending()
 	if pending == nil {
@@ -69,8 +68,8 @@ func (a *Attempt) pendingID() string {
 	return ""
 }
 
-// resume rules again with the state of now. It is false where nothing can be released from here, and the agent is told why. A
-// person's no is told whatever has become of the token and of the configuration.
+// resume rules again with the state of now. It is false where the operation was refused for another reason. A person's no is passed
+// on whatever has become of the token and of the configuration.
 //
 //go:noinline
 func (a *Attempt) resume(ctx context.Context, h Holder, answer gate.Answer) bool {
@@ -89,8 +88,7 @@ func (a *Attempt) resume(ctx context.Context, h Holder, answer gate.Answer) bool
 	return true
 }
 
-// renew takes up the state of now. It refuses where the token is not good any more, or the resource is another: the agent, when it
-// asks again, is looked at afresh.
+// renew takes up the state of now. It refuses where the token is not good any more, or the resource is another.
 func (a *Attempt) renew(ctx context.Context, h Holder) bool {
 	st, was := a.lane.State(), a.Resource
 	if why := a.tokenOver(); why != nil {

@@ -31,7 +31,7 @@ type End struct {
 	Details                  string // in Envoy's words
 }
 
-// Expect notes that the operation was released: its end will be seen here, or told by Envoy's access log.
+// Expect notes that the operation was released: its end will be seen here, or by Envoy's access log.
 func (a *Attempt) Expect() { a.lane.outcomes.expect(a) }
 
 // Forget drops an operation whose end was seen.
@@ -103,8 +103,7 @@ func (o *outcomes) forget(id string) {
 	o.ended = time.Now()
 }
 
-// await leaves the end of an operation to the access log. known is what is known already. open says that the answer may
-// still be on its way; where it is false the stream broke off, and known is recorded if the access log does not come.
+// await is [Attempt.Await].
 func (o *outcomes) await(a *Attempt, known gate.Outcome, open bool) {
 	o.mu.Lock()
 	p := o.pending[a.Op.ID]
@@ -192,8 +191,8 @@ func (o *outcomes) connected(n int) {
 	o.envoys += n
 }
 
-// lost is told that a connection of Envoy has ended. Envoy may have told already how what came by it ended, or tell it by
-// another one; where it does not, the outcome is unknown. An Envoy that was started again knows nothing of what it carried.
+// lost notes that a connection of Envoy's has ended. The access log may still come, by another connection. Where it does not, the
+// outcome is unknown: an Envoy that was started again knows nothing of what it carried.
 func (o *outcomes) lost(c *Connection) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -256,9 +255,9 @@ func (o *outcomes) settle(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		o.mu.Lock()
-		n, envoys, told := len(o.pending), o.envoys, time.Since(o.ended) > accessLogLag
+		n, envoys, quiet := len(o.pending), o.envoys, time.Since(o.ended) > accessLogLag
 		o.mu.Unlock()
-		if told && (n == 0 || envoys == 0) { // Envoy opens its log when it has something to tell
+		if quiet && (n == 0 || envoys == 0) { // Envoy opens its log when it has something to tell
 			return
 		}
 		select {

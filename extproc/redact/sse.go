@@ -58,7 +58,7 @@ const maxEvent = 64 << 10
 func newEvents(p *Plan, opts Options) *events {
 	e := &events{
 		plan: p, limit: opts.MaxToken, tallies: make([]int64, len(p.names)), taken: opts.taken,
-		reader: lineReader{most: 2 * opts.MaxToken, told: opts.MaxToken, returns: true},
+		reader: lineReader{most: 2 * opts.MaxToken, stated: opts.MaxToken, returns: true},
 	}
 	opts.taken = e.took
 	e.json = newMachine(p, opts, oneValue)

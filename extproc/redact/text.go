@@ -11,7 +11,7 @@ import (
 type lineReader struct {
 	pending  []byte
 	most     int
-	told     int  // the most that a line may have once it is redacted; refusals name it
+	stated   int  // the most that a line may have once it is redacted; refusals name it
 	returns  bool // CR ends a line
 	skipFeed bool // the last line ended with CR: an LF that follows belongs to it
 }
@@ -35,7 +35,7 @@ func (r *lineReader) read(chunk []byte, line func([]byte) error) error {
 		}
 		end := r.lineEnd(data, max(used, looked))
 		if end < 0 && len(data)-used > r.most || end-used > r.most {
-			return withheld("a line of more than %d bytes", r.told)
+			return withheld("a line of more than %d bytes", r.stated)
 		}
 		if end < 0 {
 			break
@@ -95,7 +95,7 @@ type lines struct {
 func newLines(p *Plan, opts Options, markup bool) *lines {
 	return &lines{
 		plan: p, tallies: make([]int64, len(p.names)), markup: markup, most: opts.MaxLine, taken: opts.taken,
-		reader: lineReader{most: 2 * opts.MaxLine, told: opts.MaxLine},
+		reader: lineReader{most: 2 * opts.MaxLine, stated: opts.MaxLine},
 	}
 }
 

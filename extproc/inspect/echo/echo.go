@@ -13,17 +13,17 @@ import (
 	"strings"
 )
 
-// leastHeld is how much of a form must stand at the end of a piece for that end to be held back: half of it. An agent that
-// has the target send its own text, and stop in the middle, can see whether something is held back. If a few bytes were
+// leastKept is how much of a form must stand at the end of a piece for that end to be kept back: half of it. An agent that
+// has the target send its own text, and stop in the middle, can see whether something is kept back. If a few bytes were
 // enough, it could guess the credential byte by byte; so it must know half of it before it learns more. The price: an answer
 // that is cut within the credential can show up to half of it.
-func leastHeld(form []byte) int { return len(form) / 2 }
+func leastKept(form []byte) int { return len(form) / 2 }
 
 // Finder searches one answer. The nil Finder finds nothing.
 type Finder struct {
 	*Forms
 	tail []byte // the end of what came so far: one byte less than the longest form
-	held int    // how many bytes of tail were not passed on yet
+	kept int    // how many bytes of tail were not passed on yet
 }
 
 // New returns a finder of f, or nil if there is nothing to look for.
@@ -46,28 +46,28 @@ func (e *Finder) Write(piece []byte, end bool) (out []byte, found bool) {
 		return nil, true
 	}
 	out = piece
-	if e.held > 0 {
-		out = append(slices.Clone(e.tail[len(e.tail)-e.held:]), piece...)
+	if e.kept > 0 {
+		out = append(slices.Clone(e.tail[len(e.tail)-e.kept:]), piece...)
 	}
 	last := seam[max(0, len(seam)-most):]
 	if len(piece) >= most {
 		last = piece[len(piece)-most:]
 	}
 	e.tail = slices.Clone(last)
-	e.held = 0
+	e.kept = 0
 	if !end {
-		e.held = min(e.begun(), len(out))
+		e.kept = min(e.begun(), len(out))
 	}
-	return out[:len(out)-e.held], false
+	return out[:len(out)-e.kept], false
 }
 
-// begun returns how many bytes at the end of what came so far begin a form, or 0 if that is less than its leastHeld.
+// begun returns how many bytes at the end of what came so far begin a form, or 0 if that is less than its leastKept.
 func (e *Finder) begun() int {
 	most := 0
 	for _, form := range e.forms {
 		tail := e.tail[max(0, len(e.tail)-len(form)+1):]
 		for from := 0; len(tail)-from > most; from++ {
-			i := bytes.Index(tail[from:], form[:leastHeld(form)])
+			i := bytes.Index(tail[from:], form[:leastKept(form)])
 			if i < 0 {
 				break
 			}
@@ -79,8 +79,8 @@ func (e *Finder) begun() int {
 	return most
 }
 
-// Holds reports whether something is held back, because it may be the beginning of the credential.
-func (e *Finder) Holds() bool { return e != nil && e.held > 0 }
+// Keeps reports whether something is kept back, because it may be the beginning of the credential.
+func (e *Finder) Keeps() bool { return e != nil && e.kept > 0 }
 
 // Text reports whether the value of a header or trailer field contains the credential.
 func (e *Finder) Text(value string) bool {

@@ -51,7 +51,7 @@ func TestEcho(t *testing.T) {
 					if found != c.found || !found && string(out) != c.body {
 						t.Fatalf("cut at %d and %d: passed %q, found %t", cut, next, out, found)
 					}
-					if found && bytes.Contains(out, []byte(secret[:leastHeld([]byte(secret))])) && !strings.Contains(c.name, "anew") {
+					if found && bytes.Contains(out, []byte(secret[:leastKept([]byte(secret))])) && !strings.Contains(c.name, "anew") {
 						t.Fatalf("cut at %d and %d: passed %q before it was found", cut, next, out)
 					}
 				}
@@ -138,8 +138,8 @@ func TestEchoIsNoOracle(t *testing.T) {
 		if found {
 			t.Fatalf("%d bytes of it are found", n)
 		}
-		if held := len("my guess is ") + n - len(out); held > 0 != (n >= len(secret)/2) {
-			t.Errorf("of %d bytes that are right, %d are held", n, held)
+		if kept := len("my guess is ") + n - len(out); kept > 0 != (n >= len(secret)/2) {
+			t.Errorf("of %d bytes that are right, %d are kept back", n, kept)
 		}
 	}
 }
