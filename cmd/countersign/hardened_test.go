@@ -134,6 +134,7 @@ func hardenedUnderLoad(t *testing.T, soft string, reloads int) {
 		})
 	}
 	activated(2)
+	awaitRoute(t, g, "beside.test", "beside")
 	token, err := g.Issuer.AgentToken(t.Context(), "agent-1")
 	must(t, err)
 	var mu sync.Mutex
