@@ -242,6 +242,14 @@ func TestChangesThatNoReplicaHasAreNotAcknowledged(t *testing.T) {
 		t.Errorf("ask: %v", err)
 	}
 	r := b.ask(t, 2)
+	// b still notes that its record is made. An answer that meets that is not stored, and is as uncertain as one that is.
+	extproctest.Await(t, "the request to be settled", 20*time.Second, func(ctx context.Context) error {
+		got, err := b.Get(ctx, r.ID)
+		if err == nil && len(got.Outbox) > 0 {
+			err = errors.New("its record is not settled")
+		}
+		return err
+	})
 	_, err = a.Decide(t.Context(), approvaltest.Oncall("bob"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
 	if !errors.Is(err, approval.ErrUncertain) {
 		t.Errorf("decide: %v", err)
