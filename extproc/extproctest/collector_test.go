@@ -20,6 +20,8 @@ import (
 func TestCollectorKeepsWhatItGotOverARestart(t *testing.T) {
 	c := StartCollector(t, CollectorOptions{})
 	send(t, c, insecure.NewCredentials(), "first")
+	// It says that it is ready before it minds the signal to stop. One that comes between kills it, with what it has in memory.
+	c.WaitFor(within(t), "the first span and log record", func(s []Span, l []LogRecord) bool { return len(s) == 1 && len(l) == 1 })
 	c.Stop()
 	c.Start()
 	send(t, c, insecure.NewCredentials(), "second")
