@@ -52,7 +52,22 @@ func short(t approval.Text) string {
 	return string(s)
 }
 
-func party(p approval.CardParty) string { return said(p.Subject) + " of " + said(p.Issuer) }
+// party is who somebody is: the name that they claim in quotes, and the pair that names them.
+func party(p approval.CardParty) string {
+	if !p.HasName() {
+		return said(p.Subject) + " of " + said(p.Issuer)
+	}
+	p.Name.Text = terminal.Quoted(p.Name.Text)
+	return fmt.Sprintf("%s (%s, %s)", said(p.Name), said(p.Subject), said(p.Issuer))
+}
+
+// who is party where there is no room for all of it.
+func who(p approval.CardParty) string {
+	if !p.HasName() {
+		return short(p.Subject)
+	}
+	return fmt.Sprintf("%s (%s)", terminal.Quoted(short(p.Name)), short(p.Subject))
+}
 
 func allOf(list []approval.Text) string {
 	all := make([]string, len(list))
@@ -101,16 +116,16 @@ func printLine(w io.Writer, raw json.RawMessage, asJSON bool, now time.Time) err
 	if err != nil {
 		return err
 	}
-	who := short(r.Card.Who.Agent.Subject)
+	by := who(r.Card.Who.Agent)
 	if p := r.Card.Who.OnBehalfOf; p != nil {
-		who += " for " + short(p.Subject)
+		by += " for " + who(*p)
 	}
 	what := r.Card.What
 	end := ""
 	if r.State == "pending" && !r.MayDecide {
 		end = "  (not yours to answer)"
 	}
-	_, err = fmt.Fprintf(w, "%s  %s  %s %s on %s  by %s%s\n", terminal.Line(r.ID), standing(r, now), short(what.Verb), short(what.Target), short(what.Resource), who, end)
+	_, err = fmt.Fprintf(w, "%s  %s  %s %s on %s  by %s%s\n", terminal.Line(r.ID), standing(r, now), short(what.Verb), short(what.Target), short(what.Resource), by, end)
 	return err
 }
 
@@ -213,7 +228,7 @@ func (l *lines) answers(r *client.Request) {
 		if d.Reason != "" {
 			reason = ": " + terminal.Text(d.Reason)
 		}
-		l.add("answer", "%s by %s, %s%s", word, terminal.Text(d.By.Subject), clock(d.At), reason)
+		l.add("answer", "%s by %s, %s%s", word, party(d.By.Visible()), clock(d.At), reason)
 	}
 	if r.State == "voided" && r.Reason != "" {
 		l.add("voided", "%s", terminal.Text(r.Reason))

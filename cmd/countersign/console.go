@@ -32,7 +32,7 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 	people.Start(context.WithoutCancel(ctx))
 	page, err := console.New(console.Options{
 		URL:    c.ConsoleURL(),
-		Issuer: p.Issuer, Kind: who.Kind, PersonClaim: who.PersonClaim, ClientID: p.ClientID, ClientSecret: secretIn(string(p.ClientSecretFile)),
+		Issuer: p.Issuer, Kind: who.Kind, PersonClaim: who.PersonClaim, NameClaim: p.NameClaim, ClientID: p.ClientID, ClientSecret: secretIn(string(p.ClientSecretFile)),
 		Algorithms: p.Algorithms, GroupsClaim: p.GroupsClaim, CAFile: string(p.CAFile), Insecure: p.Insecure,
 		People: people, Desk: g.approvals.desk, Watch: g.approvals.watch, Recorder: g.journal,
 		Journal: journalView{g.journal.Dir(), g.journal.PublicKey(), quietAfter(c.Approvals.TTL.Std())}, Resources: func() []console.Resource { return resourcesShown(g.current().config) }, Held: g.lane.Held,
@@ -65,7 +65,7 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 func peopleOf(p *config.People) identity.Issuer {
 	return identity.Issuer{
 		Issuer: p.Issuer, Kind: issuerKind(p.Kind), Clients: p.Clients, Audience: p.Audience, Algorithms: p.Algorithms,
-		CAFile: string(p.CAFile), Insecure: p.Insecure, GroupsClaim: p.GroupsClaim, PersonClaim: p.Claim,
+		CAFile: string(p.CAFile), Insecure: p.Insecure, GroupsClaim: p.GroupsClaim, PersonClaim: p.Claim, PersonNameClaim: p.NameClaim,
 	}
 }
 

@@ -234,16 +234,33 @@ func describe(e *evidence.Entry) string {
 		if !ok {
 			continue
 		}
-		if name == "principal" || name == "approver" {
-			if p, ok := v.(gate.Object); ok {
-				v, _ = p.Get("subject")
-			}
+		text := terminal.Value(v)
+		if p, ok := v.(gate.Object); ok && parties[name] {
+			text = partyText(p)
 		}
-		if text := terminal.Value(v); v != "" && text != "[]" && text != "{}" && text != "null" {
+		if v != "" && text != "[]" && text != "{}" && text != "null" {
 			fmt.Fprintf(&b, "  %s=%s", name, text)
 		}
 	}
 	return b.String()
+}
+
+// parties are the members of a record's body that are somebody.
+var parties = map[string]bool{"principal": true, "agent": true, "approver": true, "on_behalf_of": true}
+
+// partyText is a party of a record: what it is claimed to be called, in quotes, before its subject, and the person it acts for.
+func partyText(p gate.Object) string {
+	member := func(name string) string { v, _ := p.Get(name); s, _ := v.(string); return s }
+	text := terminal.String(member("subject"))
+	if name := member("name"); name != "" && name != member("subject") {
+		text = terminal.Quoted(terminal.Text(name)) + " (" + text + ")"
+	}
+	if person, _ := p.Get("on_behalf_of"); person != nil {
+		if person, ok := person.(gate.Object); ok {
+			text += " for " + partyText(person)
+		}
+	}
+	return text
 }
 
 // shown are the members of a record's body that a line for people has.
@@ -261,7 +278,7 @@ var shown = map[string][]string{
 	gate.Transit:           {"resource", "verb", "target", "status", "flags", "details", "response_flags", "upstream", "upstream_host", "upstream_failure"},
 	gate.Alarm:             {"kind", "detail"},
 
-	"approval.requested": {"approval", "resource", "verb", "target", "expires"},
+	"approval.requested": {"approval", "resource", "verb", "target", "agent", "on_behalf_of", "expires"},
 	"approval.decided":   {"approval", "decision", "state", "approver", "problem", "reason", "think"},
 	"approval.spent":     {"approval", "state"},
 	"approval.expired":   {"approval", "from"},

@@ -114,7 +114,11 @@ func hostileJournal(t *testing.T, data string, texts map[string]string) {
 		for kind, members := range shown {
 			body := gate.Object{}
 			for _, m := range members {
-				body = append(body, gate.Member{Name: m, Value: valid})
+				var v any = valid
+				if parties[m] {
+					v = gate.Object{{Name: "name", Value: valid + "?"}, {Name: "on_behalf_of", Value: gate.Object{{Name: "name", Value: valid}}}, {Name: "subject", Value: valid}}
+				}
+				body = append(body, gate.Member{Name: m, Value: v})
 			}
 			slices.SortFunc(body, func(a, b gate.Member) int { return strings.Compare(a.Name, b.Name) })
 			if kind == gate.GatewayStarted || kind == gate.GatewayStopped {
@@ -145,7 +149,7 @@ func hostileConsole(t *testing.T) *consoleOfTexts {
 			return
 		}
 		v := map[string]string{"text": s}
-		p := map[string]any{"issuer": v, "subject": v}
+		p := map[string]any{"issuer": v, "name": map[string]string{"text": s + "?"}, "subject": v}
 		card, err := json.Marshal(map[string]any{
 			"v": 1, "id": s, "who": map[string]any{"agent": p, "kind": v, "client_id": v, "on_behalf_of": p, "actors": []any{p}, "groups": []any{v}, "session": v},
 			"what": map[string]any{
@@ -160,7 +164,7 @@ func hostileConsole(t *testing.T) *consoleOfTexts {
 		sum := sha256.Sum256(card)
 		one := map[string]any{
 			"id": s, "state": s, "reason": s, "may_decide": false, "may_not": s, "url": s, "card": json.RawMessage(card), "card_digest": hex.EncodeToString(sum[:]),
-			"decisions": []any{map[string]any{"by": map[string]any{"subject": s}, "decision": "approve", "reason": s}},
+			"decisions": []any{map[string]any{"by": map[string]any{"name": s + "?", "subject": s}, "decision": "approve", "reason": s}},
 		}
 		if r.URL.Path == "/api/approvals" {
 			_ = json.NewEncoder(w).Encode(map[string]any{"approvals": []any{one}})

@@ -87,6 +87,10 @@ func loadPolicies(ctx context.Context, c *config.Config, log *slog.Logger) (*pol
 }
 
 func issuersOf(c *config.Config) []identity.Issuer {
+	personName := ""
+	if c.People != nil {
+		personName = c.People.NameClaim
+	}
 	issuers := make([]identity.Issuer, len(c.Agents))
 	for i, a := range c.Agents {
 		issuers[i] = identity.Issuer{
@@ -95,6 +99,7 @@ func issuersOf(c *config.Config) []identity.Issuer {
 			MaxLifetime: a.MaxLifetime.Std(), Skew: a.Skew.Std(), KeysMaxAge: a.KeysMaxAge.Std(),
 			Tenants: a.Tenants, Subjects: a.Subjects, Revoked: a.Revoked, Certificates: a.Certificates,
 			GroupsClaim: a.GroupsClaim, RolesClaim: a.RolesClaim, PersonClaim: a.PeopleClaim, KindClaim: a.KindClaim,
+			NameClaim: a.NameClaim, PersonNameClaim: personName,
 		}
 	}
 	return issuers

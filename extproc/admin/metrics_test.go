@@ -50,7 +50,7 @@ func TestApproverLabelsAreBounded(t *testing.T) {
 	decide := func(subject, decision string) {
 		t.Helper()
 		body := gate.Object{
-			{Name: "approver", Value: gate.Object{{Name: "subject", Value: subject}}},
+			{Name: "approver", Value: gate.Object{{Name: "name", Value: "Bob"}, {Name: "subject", Value: subject}}},
 			{Name: "decision", Value: decision},
 			{Name: "think", Value: 1},
 		}

@@ -97,6 +97,7 @@ type (
 	// CardParty is one end of a chain of acting.
 	CardParty struct {
 		Issuer  Text `json:"issuer"`
+		Name    Text `json:"name,omitzero"` // what it is claimed to be called: see [Named]
 		Subject Text `json:"subject"`
 	}
 
@@ -108,6 +109,14 @@ type (
 		Rule      Text   `json:"rule"`
 	}
 )
+
+// Visible is a party as people see it.
+func (p Named) Visible() CardParty {
+	return CardParty{Visible(p.Issuer), Visible(p.Name), Visible(p.Subject)}
+}
+
+// HasName reports whether there is a name, and one that says more than the subject.
+func (p CardParty) HasName() bool { return p.Name.Text != "" && p.Name.Text != p.Subject.Text }
 
 // ReadCard reads a card. A member that it does not know is an error, because whoever answers would not see it.
 func ReadCard(text []byte) (*Card, error) {
@@ -163,7 +172,7 @@ func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 			Detail: detail, Labels: labels, Protocol: Visible(op.Protocol), Resource: Visible(op.Resource.Name),
 			ResourceKind: Visible(op.Resource.Kind), Target: Visible(op.Target), Verb: Visible(op.Verb),
 		},
-		Who: whoOf(op.Principal, r.Session, a.unclear), Why: whyOf(r.Asks),
+		Who: whoOf(op.Principal, r, a.unclear), Why: whyOf(r.Asks),
 	}, timesAsRecorded)
 	if err != nil {
 		return nil, fmt.Errorf("render the card: %w", err)
@@ -182,18 +191,16 @@ func visibleAll(list []string) []Text {
 	return out
 }
 
-func partyOf(p gate.Party) CardParty { return CardParty{Visible(p.Issuer), Visible(p.Subject)} }
-
-func whoOf(p *gate.Principal, session string, unclear bool) CardWho {
+func whoOf(p *gate.Principal, r *Request, unclear bool) CardWho {
 	who := CardWho{
-		Agent: partyOf(gate.Party{Issuer: p.Issuer, Subject: p.Subject}), ClientID: Visible(p.ClientID), Groups: visibleAll(p.Groups),
-		Kind: Visible(p.Kind), Session: Visible(session), Unclear: unclear,
+		Agent: r.NamedAgent().Visible(), ClientID: Visible(p.ClientID), Groups: visibleAll(p.Groups),
+		Kind: Visible(p.Kind), Session: Visible(r.Session), Unclear: unclear,
 	}
-	for _, a := range p.Actors {
-		who.Actors = append(who.Actors, partyOf(a))
+	for _, a := range r.NamedActors() {
+		who.Actors = append(who.Actors, a.Visible())
 	}
-	if p.OnBehalfOf != nil {
-		person := partyOf(*p.OnBehalfOf)
+	if named := r.NamedPerson(); named != nil {
+		person := named.Visible()
 		who.OnBehalfOf = &person
 	}
 	return who

@@ -246,7 +246,7 @@ func (d *Desk) create(now time.Time, a Asking, asks []AskRule) (Request, error) 
 	r := Request{
 		ID: gate.NewID(now), Digest: a.Digest, PolicyDigest: a.Verdict.PolicyDigest, RulesDigest: a.Verdict.RulesDigest,
 		Resource: op.Resource.Name, Verb: op.Verb, Target: op.Target,
-		Agent: Party{p.Issuer, p.Subject}, Session: op.Context.Session, Op: op.ID, TraceID: op.Context.TraceID(),
+		Agent: Party{p.Issuer, p.Subject}, AgentName: p.Name, OnBehalfOfName: p.OnBehalfOfName, ActorNames: p.ActorNames, Session: op.Context.Session, Op: op.ID, TraceID: op.Context.TraceID(),
 		Asks: asks, Demand: a.Demand,
 		Created: now, Expires: now.Add(d.ttl), GrantTTL: d.grantTTL, State: Pending,
 	}

@@ -50,7 +50,7 @@ func (d *Desk) note(r *Request, kind string, by attempt, members ...gate.Member)
 // change it is the revision.
 func (d *Desk) body(r *Request, by attempt, event string, members ...gate.Member) (string, error) {
 	o, err := gate.MakeObject(append(members,
-		gate.Member{Name: "agent", Value: r.Agent.object()},
+		gate.Member{Name: "agent", Value: r.NamedAgent().object()},
 		gate.Member{Name: "approval", Value: r.ID},
 		gate.Member{Name: "card_digest", Value: r.CardDigest},
 		gate.Member{Name: "digest", Value: r.Digest},
@@ -85,7 +85,7 @@ func requested(r *Request, requestID string) []gate.Member {
 	return []gate.Member{
 		{Name: "asks", Value: asks},
 		{Name: "expires", Value: timeText(r.Expires)},
-		{Name: "on_behalf_of", Value: r.OnBehalfOf.value()},
+		{Name: "on_behalf_of", Value: r.NamedPerson().value()},
 		{Name: "request_id", Value: valid(requestID)},
 		{Name: "target", Value: valid(r.Target)},
 		{Name: "verb", Value: valid(r.Verb)},
@@ -111,12 +111,10 @@ func spentBy(r *Request) []gate.Member {
 	people := []any{}
 	for i := range r.Decisions {
 		if d := &r.Decisions[i]; d.Approve {
-			people = append(people, gate.Object{
+			people = append(people, append(gate.Object{
 				{Name: "at", Value: timeText(d.At)},
 				{Name: "card", Value: valid(d.Card)},
-				{Name: "issuer", Value: valid(d.By.Issuer)},
-				{Name: "subject", Value: valid(d.By.Subject)},
-			})
+			}, d.By.Named().object()...))
 		}
 	}
 	return []gate.Member{{Name: "approvals", Value: people}, {Name: "granted_until", Value: timeText(r.GrantExpires)}}
@@ -124,11 +122,16 @@ func spentBy(r *Request) []gate.Member {
 
 func because(reason string) gate.Member { return gate.Member{Name: "reason", Value: valid(reason)} }
 
-func (p Party) object() gate.Object {
-	return gate.Object{{Name: "issuer", Value: valid(p.Issuer)}, {Name: "subject", Value: valid(p.Subject)}}
+// object is a party in a record, which has no name where none is claimed.
+func (p Named) object() gate.Object {
+	o := gate.Object{{Name: "issuer", Value: valid(p.Issuer)}}
+	if p.Name != "" {
+		o = append(o, gate.Member{Name: "name", Value: valid(p.Name)})
+	}
+	return append(o, gate.Member{Name: "subject", Value: valid(p.Subject)})
 }
 
-func (p *Party) value() any {
+func (p *Named) value() any {
 	if p == nil {
 		return nil
 	}
@@ -136,13 +139,11 @@ func (p *Party) value() any {
 }
 
 func (b *Approver) object() gate.Object {
-	return gate.Object{
+	return append(gate.Object{
 		{Name: "acr", Value: valid(b.ACR)},
 		{Name: "amr", Value: validAll(b.AMR)},
 		{Name: "auth_time", Value: timeText(b.AuthTime)},
-		{Name: "issuer", Value: valid(b.Issuer)},
-		{Name: "subject", Value: valid(b.Subject)},
-	}
+	}, b.Named().object()...)
 }
 
 // timeText is empty for the zero time.

@@ -35,6 +35,17 @@ type Party struct {
 	Subject string `json:"subject"`
 }
 
+// Named is a Party with the name that its token claims, to be shown. Anybody can claim any name, so Named values are never
+// compared: compare Party.
+type Named struct {
+	Issuer  string `json:"issuer"`
+	Name    string `json:"name,omitempty"`
+	Subject string `json:"subject"`
+}
+
+// Named is p under a name; "" for none.
+func (p Party) Named(name string) Named { return Named{p.Issuer, name, p.Subject} }
+
 // Person is a [gate.Person] as it is stored.
 type Person struct {
 	Directory string `json:"directory"`
@@ -91,6 +102,7 @@ type Demand struct {
 // Approver is a person who decides, as their verified token says.
 type Approver struct {
 	Issuer   string    `json:"issuer"`
+	Name     string    `json:"name,omitempty"` // that their token claims: see [Named]
 	Subject  string    `json:"subject"`
 	Groups   []string  `json:"groups"`
 	ACR      string    `json:"acr"`
@@ -132,21 +144,26 @@ type Request struct {
 	ID  string `json:"id"`
 	Rev uint64 `json:"rev"` // counts the changes; the first is 1. Set by the store.
 
-	Digest       string    `json:"digest"`
-	PolicyDigest string    `json:"policy_digest"` // of all policies that were active when this was asked
-	RulesDigest  string    `json:"rules_digest"`  // of the policies that this depends on; empty in a request of an older version, which nobody can use
-	Resource     string    `json:"resource"`
-	Verb         string    `json:"verb"`
-	Target       string    `json:"target"`
-	Agent        Party     `json:"agent"`
-	Actors       []Party   `json:"actors"`
-	OnBehalfOf   *Party    `json:"on_behalf_of"`
-	People       []Person  `json:"people"` // whose operation it is; null in a request of an older version, which nobody can approve
-	Session      string    `json:"session"`
-	Op           string    `json:"op"`       // id of the attempt that opened it
-	TraceID      string    `json:"trace_id"` // of that attempt; empty if it has none, and in a request of an older version
-	Asks         []AskRule `json:"asks"`
-	Demand       Demand    `json:"demand"`
+	Digest       string   `json:"digest"`
+	PolicyDigest string   `json:"policy_digest"` // of all policies that were active when this was asked
+	RulesDigest  string   `json:"rules_digest"`  // of the policies that this depends on; empty in a request of an older version, which nobody can use
+	Resource     string   `json:"resource"`
+	Verb         string   `json:"verb"`
+	Target       string   `json:"target"`
+	Agent        Party    `json:"agent"`
+	Actors       []Party  `json:"actors"`
+	OnBehalfOf   *Party   `json:"on_behalf_of"`
+	People       []Person `json:"people"` // whose operation it is; null in a request of an older version, which nobody can approve
+
+	AgentName      string   `json:"agent_name,omitempty"` // what the token claims that they are called: see [Named]
+	OnBehalfOfName string   `json:"on_behalf_of_name,omitempty"`
+	ActorNames     []string `json:"actor_names,omitempty"` // of Actors, in their order
+
+	Session string    `json:"session"`
+	Op      string    `json:"op"`       // id of the attempt that opened it
+	TraceID string    `json:"trace_id"` // of that attempt; empty if it has none, and in a request of an older version
+	Asks    []AskRule `json:"asks"`
+	Demand  Demand    `json:"demand"`
 
 	Card       []byte `json:"-"` // canonical JSON, see [Card]; kept beside the rest and never changed
 	CardDigest string `json:"card_digest"`
@@ -218,6 +235,32 @@ func (r *Request) Approvals(a *AskRule) int {
 }
 
 func (b *Approver) party() Party { return Party{b.Issuer, b.Subject} }
+
+// Named is who they are, and what they are claimed to be called.
+func (b *Approver) Named() Named { return Named{b.Issuer, b.Name, b.Subject} }
+
+// NamedAgent is who asks.
+func (r *Request) NamedAgent() Named { return r.Agent.Named(r.AgentName) }
+
+// NamedPerson is for whom; nil where nobody is named.
+func (r *Request) NamedPerson() *Named {
+	if r.OnBehalfOf == nil {
+		return nil
+	}
+	person := r.OnBehalfOf.Named(r.OnBehalfOfName)
+	return &person
+}
+
+// NamedActors are those through whom, in the order of Actors.
+func (r *Request) NamedActors() []Named {
+	list := make([]Named, len(r.Actors))
+	for i, a := range r.Actors {
+		if list[i] = a.Named(""); i < len(r.ActorNames) {
+			list[i].Name = r.ActorNames[i]
+		}
+	}
+	return list
+}
 
 // identity says whether two are one person. The zero value says that this cannot be told.
 type identity int

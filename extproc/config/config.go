@@ -146,6 +146,12 @@ type Agent struct {
 
 	RolesClaim string `yaml:"roles_claim"` // the claim that has the roles, named as groups_claim is. "roles" by default.
 
+	// NameClaim is the claim that has what an agent is called, named as groups_claim is: in its own token, or in `act` where it acts
+	// for a person. It is recorded and shown beside the subject, as what was claimed, and decides nothing; what is no text is no
+	// name. By default the client's id; for kind entra app_displayname before that, for kubernetes the `sub`, for github workflow_ref,
+	// and where the token is a person's own as people.name_claim.
+	NameClaim string `yaml:"name_claim"`
+
 	// KindClaim is a claim, named as groups_claim is, that says what a principal is (input.principal.kind): person (or user,
 	// human), agent (client, service, service_account, machine, app, …) or workload. A token with any other value in it is refused. One
 	// without it, and all by default, are read by what issuers are known to put into tokens: a person is who shows a sign-in and no
@@ -183,8 +189,13 @@ type People struct {
 	Audience         []string `yaml:"audience"`           // of bearer tokens for the API. The client id by default.
 	Algorithms       []string `yaml:"algorithms"`         // as agents[].algorithms.
 	GroupsClaim      string   `yaml:"groups_claim"`       // as agents[].groups_claim. "groups" by default.
-	CAFile           Path     `yaml:"ca_file"`            // PEM roots for the issuer. The system's by default.
-	Insecure         bool     `yaml:"insecure"`           // accept a plain-http issuer that is not on loopback.
+
+	// NameClaim is the claim that has what a person is called, in their own tokens and in those of agents that act for them: as
+	// agents[].name_claim. By default preferred_username, else name.
+	NameClaim string `yaml:"name_claim"`
+
+	CAFile   Path `yaml:"ca_file"`  // PEM roots for the issuer. The system's by default.
+	Insecure bool `yaml:"insecure"` // accept a plain-http issuer that is not on loopback.
 }
 
 // Approvals says how requests for approval are held and kept.

@@ -312,7 +312,7 @@ func (c *Config) validateAgents(k Checker) {
 // tokens, so there such a key would have no effect.
 var ofTokens = []string{
 	"audience", "algorithms", "types", "jwks_file", "insecure", "max_lifetime", "skew", "keys_max_age",
-	"groups_claim", "roles_claim", "kind_claim", "people_claim",
+	"groups_claim", "roles_claim", "kind_claim", "people_claim", "name_claim",
 }
 
 // validateCertificates checks an issuer of kind mtls.

@@ -67,9 +67,9 @@ type (
 		Resource     string           `json:"resource"`
 		Verb         string           `json:"verb"`
 		Target       string           `json:"target"`
-		Agent        approval.Party   `json:"agent"`
-		OnBehalfOf   *approval.Party  `json:"on_behalf_of"`
-		Actors       []approval.Party `json:"actors"`
+		Agent        approval.Named   `json:"agent"`
+		OnBehalfOf   *approval.Named  `json:"on_behalf_of"`
+		Actors       []approval.Named `json:"actors"`
 		Session      string           `json:"session"`
 		Operation    string           `json:"operation"`
 		Digest       string           `json:"digest"`
@@ -102,7 +102,7 @@ type (
 	}
 
 	decisionAnswer struct {
-		By       approval.Party `json:"by"`
+		By       approval.Named `json:"by"`
 		Decision string         `json:"decision"`
 		Reason   string         `json:"reason"`
 		At       time.Time      `json:"at"`
@@ -113,8 +113,8 @@ type (
 
 func (c *Console) answer(r *approval.Request, who *person) approvalAnswer {
 	a := approvalAnswer{
-		ID: r.ID, Rev: r.Rev, State: r.State, Resource: r.Resource, Verb: r.Verb, Target: r.Target, Agent: r.Agent,
-		OnBehalfOf: r.OnBehalfOf, Actors: r.Actors, Session: r.Session, Operation: r.Op, Digest: r.Digest, PolicyDigest: r.PolicyDigest,
+		ID: r.ID, Rev: r.Rev, State: r.State, Resource: r.Resource, Verb: r.Verb, Target: r.Target, Agent: r.NamedAgent(),
+		OnBehalfOf: r.NamedPerson(), Actors: r.NamedActors(), Session: r.Session, Operation: r.Op, Digest: r.Digest, PolicyDigest: r.PolicyDigest,
 		Demand:  demandAnswer{r.Demand.ACR, r.Demand.MaxAge.Seconds()},
 		Created: r.Created.UTC(), Expires: r.Expires.UTC(), GrantExpires: instant(r.GrantExpires), Closed: instant(r.Closed), Reason: r.Reason,
 		URL: c.base.String() + "/approvals/" + url.PathEscape(r.ID), Card: jsontext.Value(r.Card), CardDigest: r.CardDigest,
@@ -128,7 +128,7 @@ func (c *Console) answer(r *approval.Request, who *person) approvalAnswer {
 	}
 	for i := range r.Decisions {
 		d := &r.Decisions[i]
-		answer := decisionAnswer{By: approval.Party{Issuer: d.By.Issuer, Subject: d.By.Subject}, Decision: "reject", Reason: d.Reason, At: d.At.UTC(), Card: d.Card}
+		answer := decisionAnswer{By: d.By.Named(), Decision: "reject", Reason: d.Reason, At: d.At.UTC(), Card: d.Card}
 		if d.Approve {
 			answer.Decision = "approve"
 		}

@@ -31,8 +31,8 @@
 // # Who sees what
 //
 // Whoever can sign in at the people's issuer as a user of this client sees requests, cards and records; give the client to
-// those who may. What they can decide is the rules' to say. A person is the pair (issuer, subject); a name that the issuer
-// gives is shown to that person alone and never decides.
+// those who may. What they can decide is the rules' to say. Whoever acts or answers is the pair (issuer, subject); the name that
+// their token claims is shown before it, in quotes and never without it, and decides nothing.
 //
 // Requests are shown as their card, which has made hostile text visible already (approval.Visible); what a page shows
 // beside the card goes through the same function, all of it through html/template, and the pages run under a
@@ -127,6 +127,7 @@ type Options struct {
 	Algorithms   []string               // of ID tokens; RS256 and ES256 unless set
 	GroupsClaim  string                 // "groups" unless set; named as identity.Issuer.GroupsClaim
 	PersonClaim  string                 // the claim that people share with agents' issuers; none unless set
+	NameClaim    string                 // the claim that has what a person is called: identity.Issuer.PersonNameClaim
 	CAFile       string                 // PEM roots for the issuer; the system's unless set
 	Insecure     bool                   // accept a plain-http issuer that is not on loopback
 

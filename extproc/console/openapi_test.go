@@ -154,6 +154,7 @@ func TestTheDocumentSaysWhatTheAPIDoes(t *testing.T) {
 		a.Operation.Principal.OnBehalfOf = &gate.Party{Issuer: f.issuer.URL, Subject: "u-dora"}
 		a.Operation.Principal.People = []gate.Person{{Directory: f.issuer.URL, ID: "u-dora"}}
 		a.Operation.Principal.Actors = []gate.Party{{Issuer: f.issuer.URL, Subject: "agent-1"}}
+		a.Operation.Principal.Name = "Refund bot"
 		a.Demand = approval.Demand{ACR: []string{"mfa"}, MaxAge: time.Hour}
 	})
 	mine, rejected := f.ask(), f.ask()

@@ -22,6 +22,7 @@ func (c *Console) functions() template.FuncMap {
 		"long":    isLong,
 		"short":   short,
 		"title":   title,
+		"label":   label,
 		"clock":   func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
 		"stamp":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"left":    func(t time.Time) string { return span(t.Sub(c.now())) },
@@ -69,7 +70,7 @@ type queueView struct {
 
 // group is similar requests: one agent, one resource, one verb.
 type group struct {
-	Agent    approval.Party
+	Agent    approval.Named // as the newest of them has it
 	Resource string
 	Verb     string
 	Items    []item
@@ -101,8 +102,9 @@ func (c *Console) queue(ctx context.Context, who *person) (queueView, error) {
 		if !ok {
 			n = len(v.Groups)
 			at[k] = n
-			v.Groups = append(v.Groups, group{Agent: r.Agent, Resource: r.Resource, Verb: r.Verb})
+			v.Groups = append(v.Groups, group{Resource: r.Resource, Verb: r.Verb})
 		}
+		v.Groups[n].Agent = r.NamedAgent()
 		may := c.opt.Desk.MayDecide(who.Approver, &r, c.now()) == nil
 		v.Groups[n].Items = append(v.Groups[n].Items, item{Request: r, MayDecide: may, Own: decidedBy(&r, who) != nil})
 	}

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -45,6 +47,99 @@ func TestHostileContentIsShownAndNotInterpreted(t *testing.T) {
 	for _, want := range []string{`<mark>\u{202E}</mark>`, `<mark>\u{200B}</mark>`, "&lt;img src=x onerror=alert(1)&gt;", "mixed scripts in one word", strings.TrimSuffix(strings.Repeat("long value ", 400), " "), "class=\"text long\""} {
 		if !strings.Contains(card, want) {
 			t.Errorf("the card does not have %s", want)
+		}
+	}
+}
+
+// TestNamesAreShownFirst: in every place where somebody is shown, in quotes, with the subject beside it; and by the API. A name that
+// is no more than the subject is not shown twice.
+func TestNamesAreShownFirst(t *testing.T) {
+	f := newFixture(t, false)
+	browser := f.signIn("bob")
+	bob := f.token("u-bob", extproctest.Claims{"preferred_username": "bob"})
+	named := func(a *approval.Asking) {
+		p := a.Operation.Principal
+		p.Subject, p.Name = "8f3ae1d2", "Refund bot"
+		p.OnBehalfOf, p.OnBehalfOfName = &gate.Party{Issuer: f.issuer.URL, Subject: "5b1c77aa"}, "Dora"
+		p.People = []gate.Person{{Directory: f.issuer.URL, ID: "5b1c77aa"}}
+		p.Actors, p.ActorNames = []gate.Party{{Issuer: f.issuer.URL, Subject: "8f3ae1d2"}, {Issuer: f.issuer.URL, Subject: "77aa"}}, []string{"Refund bot", "Planner"}
+		a.Verdict.Asks[0].Quorum = 2
+	}
+	r := f.ask(named)
+	if got := f.call("POST", "/api/approvals/"+r.ID+"/decisions", bob, decision("approve", "", r.CardDigest)); got.StatusCode != 200 {
+		t.Fatal(got.body)
+	}
+	f.ask(func(a *approval.Asking) { a.Operation.Principal.Name = "agent-1" }) // which is its subject
+	const name = `<span class="name">“<bdi dir="ltr" class="text">%s</bdi>”</span> <span class="subject"><bdi dir="ltr" class="text">%s</bdi>`
+	for path, wants := range map[string][][2]string{
+		"/":                  {{"Refund bot", "8f3ae1d2"}, {"Dora", "5b1c77aa"}},
+		"/history":           {{"Refund bot", "8f3ae1d2"}, {"Dora", "5b1c77aa"}, {"bob", "u-bob"}},
+		"/holds":             {{"Refund bot", "8f3ae1d2"}, {"Dora", "5b1c77aa"}},
+		"/approvals/" + r.ID: {{"Refund bot", "8f3ae1d2"}, {"Dora", "5b1c77aa"}, {"Planner", "77aa"}, {"bob", "u-bob"}},
+	} {
+		page := f.send(browser, f.request("GET", path, "", "")).body
+		for _, want := range wants {
+			if !strings.Contains(page, fmt.Sprintf(name, want[0], want[1])) {
+				t.Errorf("%s does not have %s (%s) in\n%s", path, want[0], want[1], page)
+			}
+		}
+		if strings.Contains(page, "“<bdi dir=\"ltr\" class=\"text\">agent-1") {
+			t.Errorf("%s has a subject twice", path)
+		}
+	}
+	page := f.send(browser, f.request("GET", "/", "", "")).body
+	if !strings.Contains(page, `by “Refund bot”, 8f3ae1d2"`) || !strings.Contains(f.send(browser, f.request("GET", "/me", "", "")).body, "“<bdi dir=\"ltr\" class=\"text\">bob</bdi>”") {
+		t.Error("the group or the page about bob has no name")
+	}
+	got := f.call("GET", "/api/approvals/"+r.ID, bob, "").json(t)
+	by := got["decisions"].([]any)[0].(map[string]any)["by"]
+	want := fmt.Sprintf("map[issuer:%[1]s name:Refund bot subject:8f3ae1d2] map[issuer:%[1]s name:Dora subject:5b1c77aa] [map[issuer:%[1]s name:Refund bot subject:8f3ae1d2] map[issuer:%[1]s name:Planner subject:77aa]] map[issuer:%[1]s name:bob subject:u-bob]", f.issuer.URL)
+	if all := fmt.Sprint(got["agent"], " ", got["on_behalf_of"], " ", got["actors"], " ", by); all != want {
+		t.Errorf("the API says\n%s, want\n%s", all, want)
+	}
+}
+
+// TestNamesMisleadNobody: a name can be a word of ours, another's subject, turned around, long, or markup. It stands in quotes, which no
+// name has of its own, with the subject after it, and two people of one name are two.
+func TestNamesMisleadNobody(t *testing.T) {
+	f := newFixture(t, false)
+	browser := f.signIn("alice")
+	names := map[string]string{
+		"Approved": "Approved", "u-alice": "u-alice", "bob\u202e\nApproved": "bob<mark>\\u{202E}</mark><mark>\\u{A}</mark>Approved",
+		"”, agent-1 of https://idp “":                               "<mark>\\u{201D}</mark>, agent-1 of https://idp <mark>\\u{201C}</mark>",
+		"<h1>Approved</h1>":                                         "&lt;h1&gt;Approved&lt;/h1&gt;",
+		gate.Recorded(strings.Repeat("x", 10_000), gate.MaxClaimed): strings.Repeat("x", 159) + "…",
+	}
+	two := func(a *approval.Asking) { a.Verdict.Asks[0].Quorum = 2 }
+	for name, shown := range names {
+		r := f.ask(two, func(a *approval.Asking) { a.Operation.Principal.Name = name })
+		bob := f.token("u-bob", extproctest.Claims{"preferred_username": name})
+		if got := f.call("POST", "/api/approvals/"+r.ID+"/decisions", bob, decision("approve", "", r.CardDigest)); got.StatusCode != 200 || got.json(t)["state"] != "pending" {
+			t.Fatalf("%q: %s", name, got.body)
+		}
+		for _, path := range []string{"/", "/history", "/holds", "/approvals/" + r.ID} {
+			page := f.send(browser, f.request("GET", path, "", "")).body
+			for _, bad := range []string{"\u202e", "<h1>Approved"} {
+				if strings.Contains(page, bad) {
+					t.Errorf("%s: %q does what it says", path, name)
+				}
+			}
+			if i := strings.Index(page, "“<bdi dir=\"ltr\" class=\"text\">"+shown); i < 0 || !strings.Contains(page[i:min(len(page), i+1500)], "”</span> <span class=\"subject\"><bdi dir=\"ltr\" class=\"text\">") {
+				t.Errorf("%s: %q is not in quotes before a subject", path, name)
+			}
+		}
+		// Alice, who has the same name now, is another: she is asked, and with her it is two people.
+		alice := f.token("u-alice", extproctest.Claims{"preferred_username": name})
+		if got := f.call("POST", "/api/approvals/"+r.ID+"/decisions", alice, decision("approve", "", r.CardDigest)); got.StatusCode != 200 || got.json(t)["state"] != "approved" {
+			t.Errorf("two people called %q are one: %s", name, got.body)
+		}
+		// And bob under another name is bob.
+		r = f.ask(two)
+		for i, status := range []int{200, 403} {
+			renamed := f.token("u-bob", extproctest.Claims{"preferred_username": name + fmt.Sprint(i)})
+			if got := f.call("POST", "/api/approvals/"+r.ID+"/decisions", renamed, decision("approve", "", r.CardDigest)); got.StatusCode != status {
+				t.Errorf("bob as %q is told %s", name, got.body)
+			}
 		}
 	}
 }

@@ -17,18 +17,9 @@ import (
 // person is who asks something of the console.
 type person struct {
 	approval.Approver
-	name    string    // for themselves to see; decides nothing
 	expires time.Time // of the token or session
 	how     string    // "bearer token" or "session"
 	session *session  // nil with a bearer token
-}
-
-// Name is what the issuer calls them, made visible.
-func (p *person) Name() string {
-	if p.name == "" {
-		return ""
-	}
-	return title(p.name)
 }
 
 func (p *person) key() approval.Party { return approval.Party{Issuer: p.Issuer, Subject: p.Subject} }
@@ -70,7 +61,7 @@ func (c *Console) bearer(r *http.Request) (*person, *refusal) {
 
 // approverOf is the person as the desk wants them. Without People nobody could tell them from anybody, and they do not count.
 func approverOf(p *gate.Principal) approval.Approver {
-	by := approval.Approver{Issuer: p.Issuer, Subject: p.Subject, Groups: p.Groups}
+	by := approval.Approver{Issuer: p.Issuer, Name: p.Name, Subject: p.Subject, Groups: p.Groups}
 	if len(p.People) == 1 {
 		by.Person = approval.Person(p.People[0])
 	}

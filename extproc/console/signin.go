@@ -85,7 +85,7 @@ func newSignIn(o Options, base *url.URL) (*signIn, error) {
 	transport.MaxResponseHeaderBytes = 64 << 10
 	return &signIn{
 		issuer: o.Issuer, clientID: o.ClientID, secret: o.ClientSecret, redirect: base.String() + "/callback",
-		algorithms: o.Algorithms, naming: identity.Issuer{Issuer: o.Issuer, Kind: o.Kind, GroupsClaim: o.GroupsClaim, PersonClaim: o.PersonClaim}, seal: seal, now: o.Now,
+		algorithms: o.Algorithms, naming: identity.Issuer{Issuer: o.Issuer, Kind: o.Kind, GroupsClaim: o.GroupsClaim, PersonClaim: o.PersonClaim, PersonNameClaim: o.NameClaim}, seal: seal, now: o.Now,
 		client: &http.Client{
 			Transport: sameScheme{transport, u.Scheme}, Timeout: issuerWait,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -259,8 +259,6 @@ type idClaims struct {
 	Party    string  `json:"azp"`
 	IssuedAt float64 `json:"iat"`
 	Nonce    string  `json:"nonce"`
-	Name     string  `json:"name"`
-	Login    string  `json:"preferred_username"`
 
 	authentication `json:",embed"`
 }
@@ -279,10 +277,7 @@ func (s *signIn) person(f flow, raw string) (person, error) {
 	if err != nil {
 		return person{}, err
 	}
-	p := person{Approver: approverOf(who), how: "session", name: c.Name}
-	if p.name == "" {
-		p.name = c.Login
-	}
+	p := person{Approver: approverOf(who), how: "session"}
 	if err := c.into(&p.Approver); err != nil {
 		return person{}, err
 	}

@@ -520,6 +520,7 @@ func TestIDTokens(t *testing.T) {
 		ok     bool
 	}{
 		{name: "a good one", claims: extproctest.Claims{}, ok: true},
+		{name: "one whose names are none", claims: extproctest.Claims{"name": []int{1}, "preferred_username": 7}, ok: true},
 		{name: "two audiences and azp", claims: extproctest.Claims{"aud": []string{clientID, "wiki"}, "azp": clientID}, ok: true},
 		{name: "the nonce of another sign-in", claims: extproctest.Claims{"nonce": "other"}},
 		{name: "no nonce", claims: extproctest.Claims{"nonce": nil}},

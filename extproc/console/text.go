@@ -44,5 +44,13 @@ func short(t approval.Text) approval.Text {
 	return t
 }
 
+// label makes a party an attribute.
+func label(p approval.CardParty) string {
+	if !p.HasName() {
+		return short(p.Subject).Text
+	}
+	return "“" + short(p.Name).Text + "”, " + short(p.Subject).Text
+}
+
 // title makes a text that is not from a card an attribute.
 func title(s string) string { return short(approval.Visible(s)).Text }

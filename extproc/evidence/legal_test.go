@@ -135,7 +135,7 @@ func (f *fixture) told(text string) *Journal {
 			effect := map[string]gate.Effect{"deny": gate.Deny, "ask": gate.Ask, "allow": gate.Allow}[words[1]]
 			r = &gate.Record{Type: gate.OperationDecided, Op: words[0], Body: &gate.Decision{
 				Effect: effect, Approval: with["approval"], Digest: with["digest"], Resource: with["resource"], PolicyDigest: with["policy"], RulesDigest: with["rules"],
-				Principal: &gate.Principal{Issuer: "https://idp.example.com", Subject: cmp.Or(with["agent"], agents[with["approval"]])},
+				Principal: &gate.Principal{Issuer: "https://idp.example.com", Name: gate.NewID(time.Now()), Subject: cmp.Or(with["agent"], agents[with["approval"]])},
 			}}
 		}
 		receipt := mustAppend(f.t, j, r)
@@ -147,8 +147,9 @@ func (f *fixture) told(text string) *Journal {
 	return j
 }
 
-func someone(name string) gate.Object {
-	return gate.Object{{Name: "issuer", Value: "https://idp.example.com"}, {Name: "subject", Value: name}}
+// someone is called something else each time: who they are is the pair.
+func someone(subject string) gate.Object {
+	return gate.Object{{Name: "issuer", Value: "https://idp.example.com"}, {Name: "name", Value: gate.NewID(time.Now())}, {Name: "subject", Value: subject}}
 }
 
 func sorted(o gate.Object) gate.Object {

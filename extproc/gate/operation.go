@@ -42,6 +42,13 @@ type Principal struct {
 	OnBehalfOf *Party  // the person acted for; nil when the principal acts for itself
 	Actors     []Party // RFC 8693 `act` chain, the current actor first
 
+	// Name, OnBehalfOfName and ActorNames are the names that the token claims, for people to read: at most MaxClaimed bytes each, and
+	// empty where it claims none. Two principals can have the same name, and one can take another's. So a name decides nothing, is
+	// never compared, is never a key, and is not part of the canonical input.
+	Name           string
+	OnBehalfOfName string
+	ActorNames     []string // of Actors, in their order; may be nil
+
 	// Claims are the token's own, without those that a renewal changes (exp, iat, nbf, jti and the like): an approval binds them
 	// and must survive a renewal.
 	Claims Object

@@ -219,9 +219,12 @@ func TestRecordsAreCanonical(t *testing.T) {
 		{"a full decision", decision()},
 		{"a decision with awkward text", &gate.Decision{
 			Rules: []string{awkward}, Reasons: []string{awkward, ""}, Resource: awkward, Protocol: awkward, Verb: awkward, Target: awkward, Effect: 9,
-			Principal: &gate.Principal{Subject: awkward, OnBehalfOf: &gate.Party{Subject: awkward}},
-			Context:   gate.Context{TraceParent: strings.Repeat(awkward, 9), Peer: awkward, RequestID: awkward, Session: awkward},
-			Redact:    []gate.Redaction{{Path: awkward}, {Detect: awkward, With: gate.Replacement(awkward)}}, Approval: awkward,
+			Principal: &gate.Principal{
+				Subject: awkward, Name: awkward, OnBehalfOf: &gate.Party{Subject: awkward}, OnBehalfOfName: awkward,
+				Actors: []gate.Party{{Subject: awkward}, {Subject: awkward}}, ActorNames: []string{awkward},
+			},
+			Context: gate.Context{TraceParent: strings.Repeat(awkward, 9), Peer: awkward, RequestID: awkward, Session: awkward},
+			Redact:  []gate.Redaction{{Path: awkward}, {Detect: awkward, With: gate.Replacement(awkward)}}, Approval: awkward,
 		}},
 		{"an empty outcome", &gate.Outcome{}},
 		{"a decision with a kind's own first", &gate.Decision{Own: gate.Member{Name: "aa", Value: gate.Object{{Name: "b", Value: 1}, {Name: "c", Value: "\"\u2028😀"}}}}},
@@ -247,6 +250,36 @@ func TestRecordsAreCanonical(t *testing.T) {
 				t.Error(cmp.Diff(want, string(text)))
 			}
 		})
+	}
+}
+
+// TestNamesAreRecordedBesideSubjects: as what was claimed, and only where something was. Nothing else of an operation has them.
+func TestNamesAreRecordedBesideSubjects(t *testing.T) {
+	named := decision()
+	p := *named.Principal
+	p.Name, p.OnBehalfOfName, p.ActorNames = "Refund bot", "Ana", []string{"Refund bot"}
+	named.Principal = &p
+	text, err := named.AppendJSON(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"issuer":"https://idp.example.com","name":"Refund bot","on_behalf_of":`, `{"issuer":"https://idp.example.com","name":"Ana","subject":"ana"}`,
+		`"actors":[{"issuer":"https://idp.example.com","name":"Refund bot","subject":"agent-7"}]`,
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("no %s in %s", want, text)
+		}
+	}
+	if text, err := decision().AppendJSON(nil); err != nil || strings.Contains(string(text), `"name":`) {
+		t.Errorf("%v: there is a name of nobody in %s", err, text)
+	}
+	op, same := operation(), operation()
+	op.Principal, same.Principal = &p, full()
+	one, _ := op.Input()
+	two, _ := same.Input()
+	if len(one) == 0 || !bytes.Equal(one, two) {
+		t.Errorf("a name is in the input: %s", one)
 	}
 }
 

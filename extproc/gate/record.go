@@ -208,14 +208,19 @@ func (p *Principal) appendRecord(b []byte) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = p.Actors[i].appendRecord(b)
+		name := ""
+		if i < len(p.ActorNames) {
+			name = p.ActorNames[i]
+		}
+		b = p.Actors[i].appendRecord(b, name)
 	}
 	b = append(b, `],"client_id":`...)
 	b = AppendText(b, p.ClientID)
 	b = append(b, `,"issuer":`...)
 	b = AppendText(b, p.Issuer)
+	b = appendName(b, p.Name)
 	b = append(b, `,"on_behalf_of":`...)
-	b = p.OnBehalfOf.appendRecord(b)
+	b = p.OnBehalfOf.appendRecord(b, p.OnBehalfOfName)
 	b = append(b, `,"subject":`...)
 	b = AppendText(b, p.Subject)
 	b = append(b, `,"verified":{"algorithm":`...)
@@ -229,15 +234,24 @@ func (p *Principal) appendRecord(b []byte) []byte {
 	return append(b, `}}`...)
 }
 
-func (p *Party) appendRecord(b []byte) []byte {
+func (p *Party) appendRecord(b []byte, name string) []byte {
 	if p == nil {
 		return append(b, "null"...)
 	}
 	b = append(b, `{"issuer":`...)
 	b = AppendText(b, p.Issuer)
+	b = appendName(b, name)
 	b = append(b, `,"subject":`...)
 	b = AppendText(b, p.Subject)
 	return append(b, '}')
+}
+
+// appendName adds what a party is claimed to be called, where that is anything.
+func appendName(b []byte, name string) []byte {
+	if name == "" {
+		return b
+	}
+	return AppendText(append(b, `,"name":`...), name)
 }
 
 func appendTexts(b []byte, texts []string) []byte {

@@ -30,7 +30,8 @@
 //
 // A principal is known by the issuer's immutable id, never by a name that can be given to somebody else later: Entra's
 // `oid`, the uid of a Kubernetes service account, the numeric ids of a GitHub repository and its owner. Names stay in
-// the claims, where policy can read them.
+// the claims, where policy can read them. One of them is beside the ids for people to read ([gate.Principal.Name]), as it was
+// claimed: nothing is decided by it, and a claim that is no name is none.
 //
 // Where somebody acts for a person, the acting party is the principal and the person is OnBehalfOf; groups and roles are
 // still those that the token carries, which is what the person has and lent. An Entra app is known by its object id
@@ -147,6 +148,10 @@ type Issuer struct {
 	// GroupsClaim and RolesClaim name the claims with the principal's groups and roles: the exact name, or else
 	// a path ("realm_access.roles") or a JSON pointer ("/realm_access/roles"). Default "groups" and "roles".
 	GroupsClaim, RolesClaim string
+
+	// NameClaim and PersonNameClaim name, as GroupsClaim does, the claims with what the principal, and a person, is called: see
+	// [gate.Principal.Name]. Default: the client's id, or what the kind has that is better; "preferred_username", then "name".
+	NameClaim, PersonNameClaim string
 
 	// KindClaim names, as GroupsClaim does, a claim that says whether the principal is a person, an agent or a workload (see
 	// kindWords). Where a token has it, nothing else decides.

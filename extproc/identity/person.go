@@ -174,6 +174,7 @@ func ReadIDToken(i Issuer, payload []byte, client string) (*gate.Principal, erro
 	r := &reader{claims: claims}
 	p := &gate.Principal{Issuer: i.Issuer, ClientID: client}
 	t.readPerson(r, p)
+	t.readNames(p)
 	p.Groups = t.set(r, i.GroupsClaim)
 	if r.err != nil {
 		return nil, fmt.Errorf("the ID token does not name a person: %w", r.err)

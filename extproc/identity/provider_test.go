@@ -86,7 +86,7 @@ func TestOpenIDProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &gate.Principal{
-		Issuer: issuer, Subject: "sid1", ClientID: "sid1", Kind: "agent",
+		Issuer: issuer, Subject: "sid1", ClientID: "sid1", Kind: "agent", Name: "sid1",
 		Verified: gate.Verification{Method: "oidc", Algorithm: "RS256"},
 	}
 	if diff := cmp.Diff(want, p, cmpopts.IgnoreFields(gate.Principal{}, "Claims"), cmpopts.IgnoreFields(gate.Verification{}, "KeyID", "TokenID", "Digest", "Expires", "Accepted")); diff != "" {

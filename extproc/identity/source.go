@@ -36,6 +36,7 @@ func (t *token) readPrincipal() *Refusal {
 	if len(t.issuer.Clients) == 0 {
 		p.Kind = cmp.Or(t.saidKind(r), p.Kind)
 	}
+	t.readNames(p)
 	p.Groups = t.set(r, t.issuer.GroupsClaim)
 	p.Roles = t.set(r, t.issuer.RolesClaim)
 	p.Claims = stable(t.claims, t.issuer)
@@ -160,6 +161,7 @@ func (t *token) readActors(r *reader, p *gate.Principal, act gate.Object) {
 			p.People = append(p.People, who)
 		}
 		party := gate.Party{Issuer: cmp.Or(actor.text("iss"), p.Issuer), Subject: actor.need("sub")}
+		p.ActorNames = append(p.ActorNames, nameIn(act, orUsual(t.issuer.NameClaim, "client_id")...))
 		act = actor.object("act")
 		if actor.err != nil {
 			r.err = fmt.Errorf("act: %w", actor.err)

@@ -19,8 +19,8 @@ type Event struct {
 
 	Resource   string          `json:"resource"`
 	Verb       string          `json:"verb"`
-	Agent      approval.Party  `json:"agent"`
-	OnBehalfOf *approval.Party `json:"on_behalf_of,omitempty"`
+	Agent      approval.Named  `json:"agent"` // as is everybody here, with what they are claimed to be called
+	OnBehalfOf *approval.Named `json:"on_behalf_of,omitempty"`
 	Asks       []Ask           `json:"asks"`
 	CardDigest string          `json:"card_digest"`
 	Expires    time.Time       `json:"expires"` // of the question
@@ -39,7 +39,7 @@ type Ask struct {
 // Decision is what one person said, without their words.
 type Decision struct {
 	Decision string         `json:"decision"` // approve or reject
-	Approver approval.Party `json:"approver"`
+	Approver approval.Named `json:"approver"`
 }
 
 // longest text of an event that others chose: a token's subject, a method.
@@ -71,7 +71,7 @@ func (n *Notifier) eventsOf(r *approval.Request, t told) []Event {
 			state = approval.Approved
 		}
 		e := add(approval.RecordDecided, fmt.Sprintf("decided/%d", i+1), d.At, state)
-		e.Decision = &Decision{Decision: word, Approver: short(approval.Party{Issuer: d.By.Issuer, Subject: d.By.Subject})}
+		e.Decision = &Decision{Decision: word, Approver: short(d.By.Named())}
 	}
 	switch r.State {
 	case approval.Pending, approval.Approved, approval.Rejected: // told above
@@ -84,12 +84,12 @@ func (n *Notifier) eventsOf(r *approval.Request, t told) []Event {
 func (n *Notifier) event(r *approval.Request, kind, id string, at time.Time, state approval.State) Event {
 	e := Event{
 		EventID: r.ID + "/" + id, Event: kind, Time: at.UTC(), Gateway: n.opt.Node, ID: r.ID, State: state,
-		Resource: text(r.Resource), Verb: text(r.Verb), Agent: short(r.Agent),
+		Resource: text(r.Resource), Verb: text(r.Verb), Agent: short(r.NamedAgent()),
 		CardDigest: r.CardDigest, Expires: r.Expires.UTC(), URL: n.opt.Page(r.ID),
 		Asks: make([]Ask, len(r.Asks)),
 	}
-	if r.OnBehalfOf != nil {
-		person := short(*r.OnBehalfOf)
+	if named := r.NamedPerson(); named != nil {
+		person := short(*named)
 		e.OnBehalfOf = &person
 	}
 	for i, a := range r.Asks {
@@ -98,8 +98,8 @@ func (n *Notifier) event(r *approval.Request, kind, id string, at time.Time, sta
 	return e
 }
 
-func short(p approval.Party) approval.Party {
-	return approval.Party{Issuer: text(p.Issuer), Subject: text(p.Subject)}
+func short(p approval.Named) approval.Named {
+	return approval.Named{Issuer: text(p.Issuer), Name: text(p.Name), Subject: text(p.Subject)}
 }
 
 func text(s string) string {

@@ -219,12 +219,17 @@ func TestEveryChangeIsTold(t *testing.T) {
 func TestEvent(t *testing.T) {
 	rec := listen(t, nil)
 	o := start(t, rec.URL, nil)
-	r, _ := o.ask(t, 1, 1)
+	op := approvaltest.Operation(1)
+	op.Principal.Name = strings.Repeat("n", 300)
+	r, _, err := o.desk.Ask(t.Context(), approvaltest.Asking(op, approvaltest.Verdict("p1", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	got := rec.next(t)
 	want := map[string]any{
 		"event_id": r.ID + "/requested", "event": "approval.requested", "time": r.Created.UTC().Format(time.RFC3339Nano), "gateway": "gw-1",
 		"id": r.ID, "state": "pending", "resource": "payments", "verb": "POST", "card_digest": r.CardDigest,
-		"agent":        map[string]any{"issuer": approvaltest.People, "subject": "agent-7"},
+		"agent":        map[string]any{"issuer": approvaltest.People, "name": strings.Repeat("n", 256) + "…", "subject": "agent-7"},
 		"on_behalf_of": map[string]any{"issuer": approvaltest.People, "subject": "alice"},
 		"asks":         []any{map[string]any{"rule": "payments/refund", "approvers": []any{"payments-oncall", "subject:carol"}, "quorum": 1.0}},
 		"expires":      r.Expires.UTC().Format(time.RFC3339Nano), "url": "https://console.example/approvals/" + r.ID,

@@ -28,12 +28,10 @@ type Request struct {
 
 // Decision is what somebody answered.
 type Decision struct {
-	By struct {
-		Subject string `json:"subject"`
-	} `json:"by"`
-	Decision string    `json:"decision"`
-	Reason   string    `json:"reason"`
-	At       time.Time `json:"at"`
+	By       approval.Named `json:"by"`
+	Decision string         `json:"decision"`
+	Reason   string         `json:"reason"`
+	At       time.Time      `json:"at"`
 }
 
 // Read reads a request and its card, which must be the one that its digest names, and be shown whole.
