@@ -61,7 +61,7 @@ func startAskingAs(t *testing.T, other *story.Gateway, hold, more, sections stri
 // person is an access token of a person, for the console.
 func (g *askingGateway) person(subject string, groups ...string) string {
 	return g.Issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: extproctest.Claims{
-		"sub": subject, "aud": "countersign-console", "client_id": "countersign-console", "groups": groups,
+		"sub": subject, "preferred_username": strings.TrimPrefix(subject, "u-"), "aud": "countersign-console", "client_id": "countersign-console", "groups": groups,
 		"auth_time": time.Now().Add(-time.Minute).Unix(), "acr": "phr", "amr": []string{"hwk"},
 	}})
 }

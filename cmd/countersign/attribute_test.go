@@ -42,7 +42,8 @@ func TestAttributesAreNames(t *testing.T) {
 			t.Errorf("%s %s: %v", method, target, err)
 		}
 	}
-	agent, bob := g.Issuer.Token(nil), g.person("u-bob", "payments-oncall")
+	agent := g.Issuer.Token(extproctest.Claims{"sub": "u-dora", "preferred_username": "dora", "client_id": "agent-1", "act": map[string]any{"sub": "agent-1"}})
+	bob := g.person("u-bob", "payments-oncall")
 	await := func(kind string, n int) {
 		t.Helper()
 		g.AwaitRecord(fmt.Sprintf("%s, %d times", kind, n), func(r story.Record) bool {
