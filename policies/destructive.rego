@@ -22,6 +22,7 @@ destroying := {
 ask contains {
 	"id": "destructive.delete",
 	"reason": "deleting needs a person",
+	"summary": sprintf("Delete %s", [http.short(input.http.path)]),
 	"approvers": people.approvers,
 } if {
 	http.deletes

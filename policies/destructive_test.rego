@@ -3,7 +3,7 @@ package rules.destructive_test
 import data.rules.destructive
 
 request(method, segments, query) := {
-	"http": {"method": method, "segments": segments, "query": query, "form": {}, "headers": {}, "body": null},
+	"http": {"method": method, "path": concat("/", array.concat([""], segments)), "segments": segments, "query": query, "form": {}, "headers": {}, "body": null},
 	"resource": {"labels": {"approvers": "oncall"}},
 }
 
@@ -11,7 +11,7 @@ ids(set) := {rule.id | some rule in set}
 
 test_a_delete_needs_a_person if {
 	asks := destructive.ask with input as request("DELETE", ["v1", "users", "7"], {})
-	asks == {{"id": "destructive.delete", "reason": "deleting needs a person", "approvers": ["oncall"]}}
+	asks == {{"id": "destructive.delete", "reason": "deleting needs a person", "summary": "Delete /v1/users/7", "approvers": ["oncall"]}}
 	ids(destructive.deny) == set() with input as request("DELETE", ["v1", "users", "7"], {})
 }
 

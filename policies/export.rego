@@ -37,6 +37,7 @@ deny contains {"id": "export.path", "reason": "bulk export is not for agents"} i
 ask contains {
 	"id": "export.path",
 	"reason": "bulk export needs a person",
+	"summary": sprintf("Export in bulk: %s", [http.short(input.http.path)]),
 	"approvers": people.approvers,
 } if {
 	is_export

@@ -3,7 +3,7 @@ package rules.export_test
 import data.rules.export
 
 request(segments, query, groups) := {
-	"http": {"method": "GET", "segments": segments, "query": query, "form": {}, "body": null},
+	"http": {"method": "GET", "path": concat("/", array.concat([""], segments)), "segments": segments, "query": query, "form": {}, "body": null},
 	"resource": {"labels": {"approvers": "oncall"}},
 	"principal": {"groups": groups, "roles": []},
 }
@@ -20,6 +20,8 @@ test_an_export_is_denied if {
 test_an_exporter_needs_a_person if {
 	ids(export.deny) == set() with input as request(["exports"], {}, ["exporter"])
 	ids(export.ask) == {"export.path"} with input as request(["exports"], {}, ["exporter"])
+	some rule in export.ask with input as request(["exports"], {}, ["exporter"])
+	rule.summary == "Export in bulk: /exports"
 }
 
 test_a_small_page_needs_nobody if {

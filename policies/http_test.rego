@@ -71,3 +71,8 @@ test_a_parameter_is_found_wherever_it_is if {
 	http.parameter(names) == {"1", "9"} with input as request({"query": {"page_size": ["1", "9"]}})
 	http.parameter(names) == set() with input as request({"query": {"page": ["7"]}, "body": ["page_size"]})
 }
+
+test_a_text_for_a_summary_is_short if {
+	http.short("/v1/users/7") == "/v1/users/7"
+	http.short(concat("", ["x" | some _ in numbers.range(1, 61)])) == concat("", [concat("", ["x" | some _ in numbers.range(1, 57)]), "..."])
+}

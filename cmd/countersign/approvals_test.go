@@ -23,7 +23,12 @@ package rules.payments
 
 allow contains {"id": "read"} if input.http.method == "GET"
 
-ask contains {"id": "refund", "reason": "refunds need a person", "approvers": ["payments-oncall"]} if {
+ask contains {
+	"id": "refund",
+	"reason": "refunds need a person",
+	"summary": sprintf("Refund %v: %v", [input.http.body.amount, object.get(input.http.body, "note", "no note")]),
+	"approvers": ["payments-oncall"],
+} if {
 	input.http.method == "POST"
 	input.http.segments[3] == "refunds"
 }

@@ -121,11 +121,14 @@ func printLine(w io.Writer, raw json.RawMessage, asJSON bool, now time.Time) err
 		by += " for " + who(*p)
 	}
 	what := r.Card.What
-	end := ""
+	words, end := "", ""
+	for _, s := range r.Card.Summaries() { // in quotes, so that nothing in one is taken for what follows it
+		words += terminal.Quoted(short(s)) + "  "
+	}
 	if r.State == "pending" && !r.MayDecide {
 		end = "  (not yours to answer)"
 	}
-	_, err = fmt.Fprintf(w, "%s  %s  %s %s on %s  by %s%s\n", terminal.Line(r.ID), standing(r, now), short(what.Verb), short(what.Target), short(what.Resource), by, end)
+	_, err = fmt.Fprintf(w, "%s  %s  %s%s %s on %s  by %s%s\n", terminal.Line(r.ID), standing(r, now), words, short(what.Verb), short(what.Target), short(what.Resource), by, end)
 	return err
 }
 
@@ -136,7 +139,8 @@ func (l *lines) add(label, format string, args ...any) {
 	fmt.Fprintf(l, "%-10s%s\n", label, fmt.Sprintf(format, args...))
 }
 
-// printRequest prints the card, and what came of it: what, who and why first, then all that was judged.
+// printRequest prints the card, and what came of it: what, in policy's words and as it is, who and why first, then all that was
+// judged.
 func printRequest(w io.Writer, r *client.Request, now time.Time) error {
 	var l lines
 	card := r.Card
@@ -145,6 +149,9 @@ func printRequest(w io.Writer, r *client.Request, now time.Time) error {
 	l.add("asked", "%s, open until %s", clock(r.Created), clock(r.Expires))
 	l.add("card", "%s", terminal.Line(r.CardDigest))
 	l.WriteByte('\n')
+	for _, s := range card.Summaries() {
+		l.add("summary", "%s   (in policy's words)", said(s))
+	}
 	l.add("what", "%s %s on %s (%s)", said(what.Verb), said(what.Target), said(what.Resource), terminal.Line(what.ResourceKind.Text))
 	l.who(card)
 	l.why(card)

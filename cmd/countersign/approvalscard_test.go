@@ -47,6 +47,7 @@ func TestTheTerminalShowsTheWholeCard(t *testing.T) {
 		t.Fatalf("exit %d\n%s", code, show)
 	}
 	for _, want := range []string{
+		`summary   Refund 10: \u{1B}[2J\u{202E}plain   (bidirectional controls, control characters)   (in policy's words)`,
 		"POST /v1/payments/7/refunds on payments (http)",
 		"who       agent-2 of " + g.Issuer.URL, "client agent-2 (agent)", "for       u-dora of " + g.Issuer.URL,
 		"payments/refund: refunds need a person (1 of payments-oncall)",
@@ -187,7 +188,7 @@ func TestWatchTellsWhatComesAndWhatBecameOfIt(t *testing.T) {
 	}
 	g.refund(`{"amount": 10}`)
 	first := g.pending(bob)
-	next(first.ID, "pending, 1", "m left", "POST /v1/payments/7/refunds on payments", "by agent-1")
+	next(first.ID, "pending, 1", "m left", `left  "Refund 10: no note"  POST /v1/payments/7/refunds on payments`, "by agent-1")
 	g.refund(`{"amount": 10}`) // joins the first, and is told of once
 	if code := g.decide(bob, "reject", "no", first); code != 200 {
 		t.Fatalf("reject: %d", code)

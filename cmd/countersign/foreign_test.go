@@ -156,7 +156,7 @@ func hostileConsole(t *testing.T) *consoleOfTexts {
 				"verb": v, "target": v, "protocol": v, "resource": v, "resource_kind": v, "labels": []any{map[string]any{"path": v, "type": "string", "value": v}},
 				"detail": []any{map[string]any{"path": v, "type": "string", "value": v}},
 			},
-			"why":     []any{map[string]any{"rule": v, "reason": v, "approvers": []any{v}, "quorum": 1}},
+			"why":     []any{map[string]any{"rule": v, "reason": v, "approvers": []any{v}, "quorum": 1, "summary": v}},
 			"history": map[string]any{"operations": []any{map[string]any{"verb": v, "target": v, "result": v}}},
 			"demand":  map[string]any{"acr": []any{v}},
 		})

@@ -107,6 +107,7 @@ type (
 		Quorum    int    `json:"quorum"`
 		Reason    Text   `json:"reason"`
 		Rule      Text   `json:"rule"`
+		Summary   Text   `json:"summary,omitzero"` // what will run, in the policy's own words; they can have values of the operation in them
 	}
 )
 
@@ -125,6 +126,17 @@ func ReadCard(text []byte) (*Card, error) {
 		return nil, err
 	}
 	return &c, nil
+}
+
+// Summaries are what will run, in policy's own words: of each rule that has some, once.
+func (c *Card) Summaries() []Text {
+	var list []Text
+	for _, why := range c.Why {
+		if s := why.Summary; s.Text != "" && !slices.ContainsFunc(list, func(t Text) bool { return t.Text == s.Text }) {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // CardDigest is the SHA-256 of a card, in hex: what a decision names.
@@ -209,7 +221,7 @@ func whoOf(p *gate.Principal, r *Request, unclear bool) CardWho {
 func whyOf(asks []AskRule) []CardAsk {
 	out := make([]CardAsk, len(asks))
 	for i, a := range asks {
-		out[i] = CardAsk{visibleAll(a.Approvers), a.Quorum, Visible(a.Reason), Visible(a.Package + "/" + a.ID)}
+		out[i] = CardAsk{visibleAll(a.Approvers), a.Quorum, Visible(a.Reason), Visible(a.Package + "/" + a.ID), whole(a.Summary)}
 	}
 	return out
 }

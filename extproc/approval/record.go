@@ -76,11 +76,15 @@ func (d *Desk) body(r *Request, by attempt, event string, members ...gate.Member
 func requested(r *Request, requestID string) []gate.Member {
 	asks := make([]any, len(r.Asks))
 	for i, a := range r.Asks {
-		asks[i] = gate.Object{
+		ask := gate.Object{
 			{Name: "approvers", Value: validAll(a.Approvers)},
 			{Name: "quorum", Value: a.Quorum},
 			{Name: "rule", Value: valid(a.Package + "/" + a.ID)},
 		}
+		if a.Summary != "" {
+			ask = append(ask, gate.Member{Name: "summary", Value: valid(a.Summary)})
+		}
+		asks[i] = ask
 	}
 	return []gate.Member{
 		{Name: "asks", Value: asks},

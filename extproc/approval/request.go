@@ -91,6 +91,7 @@ type AskRule struct {
 	Reason    string   `json:"reason"`
 	Approvers []string `json:"approvers"`
 	Quorum    int      `json:"quorum"`
+	Summary   string   `json:"summary,omitzero"`
 }
 
 // Demand is what a resource asks of a decision beyond who makes it. The zero value asks nothing.
@@ -317,7 +318,7 @@ func asksOf(v gate.Verdict) []AskRule {
 	for _, a := range v.Asks {
 		approvers := slices.Clone(a.Approvers)
 		slices.Sort(approvers)
-		asks = append(asks, AskRule{a.Package, a.ID, a.Reason, slices.Compact(approvers), max(1, a.Quorum)})
+		asks = append(asks, AskRule{a.Package, a.ID, a.Reason, slices.Compact(approvers), max(1, a.Quorum), a.Summary})
 	}
 	slices.SortFunc(asks, compareAsks)
 	return slices.CompactFunc(asks, func(a, b AskRule) bool { return compareAsks(a, b) == 0 })
@@ -326,6 +327,7 @@ func asksOf(v gate.Verdict) []AskRule {
 func compareAsks(a, b AskRule) int {
 	return cmp.Or(
 		strings.Compare(a.Package, b.Package), strings.Compare(a.ID, b.ID), strings.Compare(a.Reason, b.Reason),
+		strings.Compare(a.Summary, b.Summary),
 		slices.Compare(a.Approvers, b.Approvers), a.Quorum-b.Quorum,
 	)
 }

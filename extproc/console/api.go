@@ -94,6 +94,7 @@ type (
 		Reason    string   `json:"reason"`
 		Approvers []string `json:"approvers"`
 		Quorum    int      `json:"quorum"`
+		Summary   string   `json:"summary"` // empty where policy says nothing
 	}
 
 	demandAnswer struct {
@@ -124,7 +125,7 @@ func (c *Console) answer(r *approval.Request, who *person) approvalAnswer {
 	}
 	for i := range r.Asks {
 		k := &r.Asks[i]
-		a.Asks = append(a.Asks, askAnswer{k.Package + "/" + k.ID, k.Reason, k.Approvers, k.Quorum})
+		a.Asks = append(a.Asks, askAnswer{k.Package + "/" + k.ID, k.Reason, k.Approvers, k.Quorum, k.Summary})
 	}
 	for i := range r.Decisions {
 		d := &r.Decisions[i]

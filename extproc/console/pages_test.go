@@ -17,6 +17,7 @@ import (
 func hostile(a *approval.Asking) {
 	a.Operation.Target = "/v1/payments/7/refunds?note=<script>alert(1)</script>"
 	a.Operation.Principal.Subject = "agent-\u202E1-tnega"
+	a.Verdict.Asks[0].Summary = "Refund 10 to <h1>Approved\u202E"
 	a.Shown = gate.Object{
 		{Name: "body", Value: gate.Object{
 			{Name: "amount", Value: 10},
@@ -44,7 +45,7 @@ func TestHostileContentIsShownAndNotInterpreted(t *testing.T) {
 		}
 	}
 	card := f.send(browser, f.request("GET", "/approvals/"+r.ID, "", "")).body
-	for _, want := range []string{`<mark>\u{202E}</mark>`, `<mark>\u{200B}</mark>`, "&lt;img src=x onerror=alert(1)&gt;", "mixed scripts in one word", strings.TrimSuffix(strings.Repeat("long value ", 400), " "), "class=\"text long\""} {
+	for _, want := range []string{`<mark>\u{202E}</mark>`, `<mark>\u{200B}</mark>`, "&lt;img src=x onerror=alert(1)&gt;", "mixed scripts in one word", `Refund 10 to &lt;h1&gt;Approved<mark>\u{202E}</mark>`, "In policy's words", strings.TrimSuffix(strings.Repeat("long value ", 400), " "), "class=\"text long\""} {
 		if !strings.Contains(card, want) {
 			t.Errorf("the card does not have %s", want)
 		}

@@ -171,9 +171,7 @@ var approvalsDown = Refusal{
 }
 
 func sameAsks(a, b []AskRule) bool {
-	return slices.EqualFunc(a, b, func(x, y AskRule) bool {
-		return x.Rule == y.Rule && x.Quorum == y.Quorum && slices.Equal(x.Approvers, y.Approvers)
-	})
+	return slices.EqualFunc(a, b, func(x, y AskRule) bool { return x.Equal(&y) })
 }
 
 // object is the grant as policy sees it: input.context.approval.

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -39,6 +40,15 @@ type AskRule struct {
 	Rule
 	Approvers []string // names of groups of the people's issuer, or "subject:ID" for one person; see [CutSubject]
 	Quorum    int      // distinct approvers needed; at least 1
+
+	// Summary is what will run, in the policy's own words, for those who approve; empty where policy says nothing. It can have
+	// values of the operation in it. The agent is not told.
+	Summary string
+}
+
+// Equal reports whether two rules ask for the same in the same words.
+func (a *AskRule) Equal(b *AskRule) bool {
+	return a.Rule == b.Rule && a.Summary == b.Summary && a.Quorum == b.Quorum && slices.Equal(a.Approvers, b.Approvers)
 }
 
 // CutSubject returns the ID of an approver "subject:ID". Every other approver is a group: the prefix keeps a person from passing

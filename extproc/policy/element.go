@@ -20,6 +20,7 @@ const (
 	maxElements  = 1000 // of one set
 	maxIDBytes   = 128
 	maxTextBytes = 1024 // a reason, an approver, a path
+	maxSummary   = 300  // bytes: what is read at a glance, on the first screen of a phone
 	maxApprovers = 64
 	maxQuorum    = 10 // approvers that one rule can ask for
 )
@@ -57,7 +58,7 @@ func kindOf(name string) setKind {
 func (k setKind) form() string {
 	switch k {
 	case askSet:
-		return `{"id": …, "approvers": […], "reason"?: …, "quorum"?: …}`
+		return `{"id": …, "approvers": […], "reason"?: …, "summary"?: …, "quorum"?: …}`
 	case redactSet:
 		return `{"path": …, "with"?: …, "card"?: …} or {"detect": …, "with"?: …, "card"?: …}`
 	default:
@@ -68,6 +69,7 @@ func (k setKind) form() string {
 // element is what one element of a set says. The zero value says nothing.
 type element struct {
 	id, reason         string
+	summary            string
 	approvers          []string
 	quorum             int
 	path, detect, with string
@@ -101,6 +103,8 @@ func (e *element) set(kind setKind, name, value ast.Value) error {
 		e.id, err = plainText(value, maxIDBytes)
 	case "reason":
 		e.reason, err = text(value, maxTextBytes)
+	case "summary":
+		e.summary, err = text(value, maxSummary)
 	case "approvers":
 		e.approvers, err = approvers(value)
 	case "quorum":
@@ -134,6 +138,8 @@ func (e *element) mark(kind setKind, name ast.Value) error {
 		e.hasID, known = true, kind != redactSet
 	case "reason":
 		known = kind != redactSet
+	case "summary":
+		known = kind == askSet
 	case "approvers":
 		e.hasApprovers, known = true, kind == askSet
 	case "quorum":
@@ -173,7 +179,7 @@ func (e *element) askRule(pkg string) gate.AskRule {
 	if !e.hasQuorum {
 		quorum = 1
 	}
-	return gate.AskRule{Rule: e.rule(pkg), Approvers: e.approvers, Quorum: quorum}
+	return gate.AskRule{Rule: e.rule(pkg), Approvers: e.approvers, Quorum: quorum, Summary: e.summary}
 }
 
 func (e *element) redaction() gate.Redaction {

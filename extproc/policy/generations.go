@@ -68,6 +68,7 @@ func weighVerdict(_ verdictKey, v gate.Verdict) int {
 	}
 	for i := range v.Asks {
 		rule(&v.Asks[i].Rule)
+		n += len(v.Asks[i].Summary)
 		for _, name := range v.Asks[i].Approvers {
 			n += 16 + len(name)
 		}

@@ -176,9 +176,7 @@ func (s *Set) askAside(ctx context.Context, p *preparedPackage, input *ast.Term,
 func (s *Sets) addAside(more *Sets) {
 	s.Deny = append(s.Deny, more.Deny...)
 	for _, ask := range more.Ask {
-		if !slices.ContainsFunc(s.Ask, func(a gate.AskRule) bool {
-			return a.Rule == ask.Rule && a.Quorum == ask.Quorum && slices.Equal(a.Approvers, ask.Approvers)
-		}) {
+		if !slices.ContainsFunc(s.Ask, func(a gate.AskRule) bool { return a.Equal(&ask) }) {
 			s.Ask = append(s.Ask, ask)
 		}
 	}

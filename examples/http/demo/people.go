@@ -43,7 +43,7 @@ func (d *demo) refund() {
 		fmt.Fprintln(d.out.w)
 		d.approvals("list")
 		card := d.approvals("show", id)
-		d.holds(card, "agent-1", refundPath, "body.amount = 10", "refunds need a person", "payments-oncall")
+		d.holds(card, "summary   Refund 10 of payment 7", "agent-1", refundPath, "body.amount = 10", "refunds need a person", "payments-oncall")
 		d.approvals("approve", id, "--card", cardDigest(d, card), "--reason", "the customer called, order 4711")
 		d.out.say("… and the request that is still held goes on:")
 		fmt.Fprintln(d.out.w)

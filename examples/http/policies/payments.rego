@@ -15,7 +15,14 @@ allow contains {"id": "create"} if {
 	input.http.body.amount <= data.limits.create
 }
 
-ask contains {"id": "refund", "reason": "refunds need a person", "approvers": ["payments-oncall"], "quorum": 1} if {
+# The summary is what a person reads first. Without an amount there is none, and the rule asks all the same.
+ask contains {
+	"id": "refund",
+	"reason": "refunds need a person",
+	"summary": sprintf("Refund %v of payment %s", [input.http.body.amount, input.http.segments[2]]),
+	"approvers": ["payments-oncall"],
+	"quorum": 1,
+} if {
 	input.http.method == "POST"
 	input.http.segments = ["v1", "payments", _, "refunds"]
 }

@@ -30,6 +30,8 @@ test_a_payment_above_the_limit_or_of_no_amount_is_not if {
 test_a_refund_needs_a_person if {
 	ids(payments.ask) == {"refund"} with input as post(["v1", "payments", "7", "refunds"], {"amount": 10})
 	ids(payments.allow) == set() with input as post(["v1", "payments", "7", "refunds"], {"amount": 10})
+	some rule in payments.ask with input as post(["v1", "payments", "7", "refunds"], {"amount": 10})
+	rule.summary == "Refund 10 of payment 7"
 }
 
 test_deleting_is_denied if {

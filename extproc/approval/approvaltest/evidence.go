@@ -204,6 +204,7 @@ func testOutboxEmpties(t *testing.T, o *office) {
 
 func testCard(t *testing.T, o *office) {
 	a := Asking(Operation(1), Verdict("p1", 2))
+	a.Verdict.Asks[0].Summary = "Refund \u202E1"
 	a.History = []approval.Past{{Time: time.Now(), Verb: "GET", Target: "/v1/payments", Result: "completed"}}
 	r, _, err := o.desks[0].Ask(t.Context(), a)
 	if err != nil {
@@ -219,7 +220,7 @@ func testCard(t *testing.T, o *office) {
 	}
 	for _, text := range []string{
 		r.ID, r.Digest, `"text":"alice"`, `"text":"agent-7"`, `"text":"orchestrator"`, `"text":"POST"`, `"text":"/v1/payments/1/refunds"`,
-		`"text":"body.amount"`, `"text":"refunds need a person"`, `"text":"payments/refund"`, `"text":"payments-oncall"`, `"quorum":2`,
+		`"text":"body.amount"`, `"text":"refunds need a person"`, `"text":"payments/refund"`, `"text":"payments-oncall"`, `"quorum":2`, `"text":"Refund \\u{202E}1"`,
 		`"text":"/v1/payments"`, `"expires":"2`, `"grant_seconds":60`,
 	} {
 		if !strings.Contains(string(got.Card), text) {

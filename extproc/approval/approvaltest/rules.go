@@ -3,6 +3,7 @@ package approvaltest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -142,6 +143,29 @@ func testRules(t *testing.T, open Open) {
 			}
 			if r, _ = o.desks[0].Get(t.Context(), r.ID); r.State != approval.Voided {
 				t.Errorf("it is %s", r.State)
+			}
+		}},
+		{"what is asked in other words is asked anew, and approved in those alone", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			said := func(words string) gate.Verdict {
+				v := Verdict("p1", 1)
+				v.Asks[0].Summary = words
+				return v
+			}
+			first := o.ask(t, op, said("Refund 10"))
+			if again := o.ask(t, op, said("Refund 10")); again.ID != first.ID {
+				t.Error("the same words did not join")
+			}
+			r := o.ask(t, op, said("Look at 10"))
+			if first, _ = o.desks[0].Get(t.Context(), first.ID); r.ID == first.ID || first.State != approval.Voided {
+				t.Errorf("in other words it joined, or the first is %s", first.State)
+			}
+			if record := o.lines(approval.RecordRequested); len(record) != 2 || !strings.Contains(fmt.Sprint(record[1]), "Look at 10") {
+				t.Errorf("on record is %v", record)
+			}
+			o.approve(t, r, "bob")
+			if o.spend(t, op, said("Refund 10")) {
+				t.Error("what was approved in other words ran")
 			}
 		}},
 		{"a policy that changed elsewhere voids nothing", nil, func(t *testing.T, o *office) {

@@ -24,7 +24,7 @@ func maker(o approval.Opening, ttl time.Duration) func(time.Time) (approval.Requ
 	return func(now time.Time) (approval.Request, error) {
 		return approval.Request{
 			ID: gate.NewID(now), Digest: o.Digest, Agent: o.Agent, Resource: o.Resource, PolicyDigest: "all", RulesDigest: "p1",
-			Asks:    []approval.AskRule{{Package: "payments", ID: "refund", Approvers: []string{"<oncall>"}, Quorum: 1}},
+			Asks:    []approval.AskRule{{Package: "payments", ID: "refund", Approvers: []string{"<oncall>"}, Quorum: 1, Summary: "<words>"}},
 			Created: now, Expires: now.Add(ttl), GrantTTL: ttl, State: approval.Pending, Card: []byte(`{"v":1}`), CardDigest: "c",
 			Outbox: []approval.Event{{Rev: 1, Node: "gw-1", Type: approval.RecordRequested, Body: `{"a":"<&>\u2028"}`}},
 		}, nil
@@ -85,7 +85,7 @@ func storeRoundTrip(t *testing.T, a, b approval.Store) {
 		t.Fatal(err)
 	}
 	if got.Rev != 1 || !bytes.Equal(got.Card, r.Card) || got.Digest != "d1" || got.State != approval.Pending ||
-		!got.Expires.Equal(r.Expires) || len(got.Asks) != 1 || got.Asks[0].Approvers[0] != "<oncall>" || got.Outbox[0].Body != r.Outbox[0].Body {
+		!got.Expires.Equal(r.Expires) || len(got.Asks) != 1 || got.Asks[0].Approvers[0] != "<oncall>" || got.Asks[0].Summary != "<words>" || got.Outbox[0].Body != r.Outbox[0].Body {
 		t.Errorf("got %+v\nwant %+v", got, r)
 	}
 	after, err := b.Update(t.Context(), r.ID, set(approval.Approved))

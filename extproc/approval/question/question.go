@@ -53,7 +53,15 @@ func grantOf(r *approval.Request) gate.Grant {
 
 // Spend implements [gate.Approvals].
 func (a *Asker) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (bool, error) {
-	spent, ok, err := a.Desk.Spend(ctx, approval.Spending{Op: q.Operation.ID, TraceID: q.Operation.Context.TraceID(), Digest: q.Digest, Verdict: q.Verdict, People: q.Operation.Principal.People})
+	verdict := q.Verdict
+	if slices.ContainsFunc(verdict.Asks, func(a gate.AskRule) bool { return a.Summary != "" }) { // held against those that were shown
+		seen, err := a.view(q)
+		if err != nil {
+			return false, fmt.Errorf("see the operation as who approved it did: %w", err)
+		}
+		verdict.Asks = seen.asks
+	}
+	spent, ok, err := a.Desk.Spend(ctx, approval.Spending{Op: q.Operation.ID, TraceID: q.Operation.Context.TraceID(), Digest: q.Digest, Verdict: verdict, People: q.Operation.Principal.People})
 	if err != nil || !ok {
 		return false, err
 	}
@@ -63,17 +71,17 @@ func (a *Asker) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (bool
 
 // Ask implements [gate.Approvals].
 func (a *Asker) Ask(ctx context.Context, q *gate.Question) (p gate.Pending, recorded func() error, err error) {
-	i := slices.IndexFunc(a.Kinds, func(k kind.Kind) bool { return k.Config.Name == q.Operation.Resource.Kind })
-	if i < 0 {
-		return gate.Pending{}, nil, fmt.Errorf("there is no kind %q of resource", q.Operation.Resource.Kind)
-	}
-	k := a.Kinds[i]
-	shown, err := a.shown(q, k)
-	if err != nil {
+	seen, err := a.view(q)
+	switch {
+	case errors.Is(err, errNoKind):
+		return gate.Pending{}, nil, err
+	case err != nil:
 		return gate.Pending{}, nil, &gate.AskRefused{Reason: "the operation cannot be shown to a person: " + err.Error()}
 	}
+	verdict := q.Verdict
+	verdict.Asks = seen.asks
 	r, _, recorded, err := a.Desk.Begin(ctx, approval.Asking{
-		Operation: q.Operation, Digest: q.Digest, Verdict: q.Verdict, Shown: shown, First: k.Card.First,
+		Operation: q.Operation, Digest: q.Digest, Verdict: verdict, Shown: seen.detail, First: seen.first,
 		History: a.History.of(q.Operation), Demand: a.Demands[q.Operation.Resource.Name],
 		Only: q.Operation.Named,
 	})
@@ -123,9 +131,49 @@ func (a *Asker) answer(ctx context.Context, id string) (gate.Answer, error) {
 	return answer, nil
 }
 
-// shown returns the operation's detail as an approver may see it. Every redaction masks here, even one that removes: a person must
-// see that there is a value. A redaction with OnCard hides nothing here, but another one may hide the same value.
-func (a *Asker) shown(q *gate.Question, k kind.Kind) (gate.Object, error) {
+// view is what people see of an operation.
+type view struct {
+	detail gate.Object
+	first  []string       // members of the detail that a card begins with
+	asks   []gate.AskRule // in words without a value that policy hides
+}
+
+var errNoKind = errors.New("there is no such kind of resource")
+
+func (a *Asker) view(q *gate.Question) (view, error) {
+	name := q.Operation.Resource.Kind
+	i := slices.IndexFunc(a.Kinds, func(k kind.Kind) bool { return k.Config.Name == name })
+	if i < 0 {
+		return view{}, fmt.Errorf("kind %q: %w", name, errNoKind)
+	}
+	w := words{hidden: make([]bool, len(q.Verdict.Asks))}
+	for _, ask := range q.Verdict.Asks {
+		w.summaries = append(w.summaries, ask.Summary)
+	}
+	detail, err := a.shown(q, a.Kinds[i], &w)
+	v := view{detail, a.Kinds[i].Card.First, slices.Clone(q.Verdict.Asks)}
+	for i, hidden := range w.hidden {
+		if hidden {
+			v.asks[i].Summary = hiddenSummary
+		}
+	}
+	return v, err
+}
+
+// hiddenSummary stands where a summary repeats a value that policy hides. The whole of it goes, since a text in which only the
+// value is missing can tell what it was.
+const hiddenSummary = "[redacted: these words repeat a value that policy hides]"
+
+// words are a policy's own about an operation, and which of them repeat a value that it hides.
+type words struct {
+	summaries []string
+	hidden    []bool
+}
+
+// shown returns the operation's detail as an approver may see it, and notes in w what repeats a value that is hidden. Every redaction
+// masks here, even one that removes: a person must see that there is a value. A redaction with OnCard hides nothing here, but
+// another one may hide the same value.
+func (a *Asker) shown(q *gate.Question, k kind.Kind, w *words) (gate.Object, error) {
 	detail, err := expanded(q.Operation.Detail.Object())
 	if err != nil {
 		return nil, err
@@ -164,14 +212,14 @@ func (a *Asker) shown(q *gate.Question, k kind.Kind) (gate.Object, error) {
 		switch {
 		case m.Name == k.Policy.Bodies && several: // each value is a document of its own to the paths
 			for n, v := range values {
-				if values[n], err = redactValue(body, v); err != nil {
+				if values[n], err = w.redactValue(body, v); err != nil {
 					return nil, fmt.Errorf("%s: %w", m.Name, err)
 				}
 			}
 		case m.Name == k.Policy.Body:
-			m.Value, err = redactValue(body, m.Value)
+			m.Value, err = w.redactValue(body, m.Value)
 		default:
-			m.Value, err = redactValue(rest, m.Value)
+			m.Value, err = w.redactValue(rest, m.Value)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", m.Name, err)
@@ -196,7 +244,7 @@ func expanded(detail gate.Object) (gate.Object, error) {
 	return detail, nil
 }
 
-func redactValue(p *redact.Plan, v any) (any, error) {
+func (w *words) redactValue(p *redact.Plan, v any) (any, error) {
 	if p.Empty() {
 		return v, nil
 	}
@@ -204,7 +252,7 @@ func redactValue(p *redact.Plan, v any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := p.Stream("application/json", redact.Options{MaxToken: 16 << 20})
+	s, err := p.Stream("application/json", redact.Options{MaxToken: 16 << 20, Beside: w.summaries})
 	if err != nil {
 		return nil, err
 	}
@@ -216,6 +264,9 @@ func redactValue(p *redact.Plan, v any) (any, error) {
 	tail, err := s.Close()
 	if err != nil {
 		return nil, err
+	}
+	for i := range w.hidden {
+		w.hidden[i] = w.hidden[i] || s.Repeats(i)
 	}
 	return ownJSON.Read(append(out, tail...))
 }

@@ -44,7 +44,7 @@ func TestACardOfSeveralValuesIsRedacted(t *testing.T) {
 	shown, err := a.shown(&gate.Question{
 		Operation: &gate.Operation{Detail: request},
 		Verdict:   gate.Verdict{Effect: gate.Ask, Redactions: []gate.Redaction{{Path: "$.ssn"}, {Path: "$.a.ssn", With: gate.Remove}}},
-	}, http.Kind)
+	}, http.Kind, &words{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,13 +86,69 @@ func TestACardShowsWhatPolicyPutsOnIt(t *testing.T) {
 		{[]gate.Redaction{{Path: "$.email", OnCard: true}, {Detect: "email"}}, `{"email":"[redacted]","name":"Ada","ssn":"219-09-9999"}`},
 		{[]gate.Redaction{{Path: "$.email", OnCard: true}, {Path: "$.*"}}, `{"email":"[redacted]","name":"[redacted]","ssn":"[redacted]"}`},
 	} {
-		shown, err := a.shown(&gate.Question{Operation: &gate.Operation{Detail: request}, Verdict: gate.Verdict{Effect: gate.Ask, Redactions: c.redact}}, http.Kind)
+		shown, err := a.shown(&gate.Question{Operation: &gate.Operation{Detail: request}, Verdict: gate.Verdict{Effect: gate.Ask, Redactions: c.redact}}, http.Kind, &words{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		body, _ := shown.Get("body")
 		if text, err := gate.AppendJSON(nil, body); err != nil || string(text) != c.want {
 			t.Errorf("%+v: the card has %s, %v; want %s", c.redact, text, err, c.want)
+		}
+	}
+}
+
+// TestASummaryGivesAwayNothing: in words that repeat a value which policy hides people see that there were some, and that is what is
+// approved. What policy puts on the card may stand in them.
+func TestASummaryGivesAwayNothing(t *testing.T) {
+	i := web.New(web.Options{MaxBody: 1 << 10})
+	err := i.Head([]web.Field{
+		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "api.example"},
+		{Name: ":path", Value: "/mails?cc=eve@example.com"}, {Name: "content-type", Value: "application/json"},
+	})
+	if err == nil {
+		err = i.Write([]byte(`{"email":"ada@example.com","ssn":"219-09-9999","name":"Ada"}`))
+	}
+	must(t, err)
+	request, err := i.Request()
+	must(t, err)
+	store, err := embedded.Open(filepath.Join(t.TempDir(), "approvals.db"), embedded.Options{NoSync: true})
+	must(t, err)
+	defer func() { must(t, store.Close()) }()
+	desk, err := approval.NewDesk(approval.Options{Store: store, Recorder: &approvaltest.Journal{}, Node: "n", People: approvaltest.People})
+	must(t, err)
+	a := &Asker{Desk: desk, History: NewHistory(), Kinds: []kind.Kind{http.Kind}, RedactKey: []byte("sixteen bytes at least")}
+	for n, c := range []struct{ summary, want string }{
+		{"Mail to Ada", "Mail to Ada"},
+		{"Mail to ada@example.com", "Mail to ada@example.com"},
+		{"Tell Ada of 219-09-9999", hiddenSummary},
+		{"Tell Ada of MjE5LTA5LTk5OTk=", hiddenSummary},
+		{"Mail with a copy to eve@example.com", hiddenSummary},
+	} {
+		op := approvaltest.Operation(n)
+		op.Resource.Kind, op.Detail = "http", request
+		v := approvaltest.Verdict("p1", 1)
+		v.Asks[0].Summary = c.summary
+		v.Redactions = []gate.Redaction{{Path: "$.ssn", With: gate.Remove}, {Path: "$.email", OnCard: true}, {Detect: "email", With: gate.Token}}
+		if strings.Contains(c.want, "ada@") {
+			v.Redactions = v.Redactions[:2]
+		}
+		q := &gate.Question{Operation: op, Digest: c.summary, Verdict: v}
+		pending, recorded, err := a.Ask(t.Context(), q)
+		must(t, err)
+		must(t, recorded())
+		r, err := desk.Get(t.Context(), pending.ID)
+		must(t, err)
+		card, err := approval.ReadCard(r.Card)
+		must(t, err)
+		if got := card.Summaries(); len(got) != 1 || got[0].Text != c.want || r.Asks[0].Summary != c.want {
+			t.Errorf("%s: the card says %+v, and what is stored and told %q", c.summary, got, r.Asks[0].Summary)
+		}
+		_, err = desk.Decide(t.Context(), approvaltest.Oncall("bob"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
+		must(t, err)
+		grant, ok, err := a.Granted(t.Context(), q)
+		must(t, err)
+		if spent, err := a.Spend(t.Context(), q, grant); !ok || !spent || err != nil {
+			t.Errorf("%s: what was approved does not run: %t, %v", c.summary, ok, err)
 		}
 	}
 }
@@ -137,7 +193,7 @@ func TestACardOfAConnection(t *testing.T) {
 	if want := []string{"server_name = ledger.example", "destination = 10.0.0.1:6432"}; !slices.Equal(rows, want) || card.What.Verb.Text != "CONNECT" || card.What.Target.Text != "tcp://db.internal:5432" {
 		t.Errorf("the card says %s %s %q, want CONNECT tcp://db.internal:5432 %q", card.What.Verb.Text, card.What.Target.Text, rows, want)
 	}
-	if _, err := a.shown(q, kind.Kind{}); err == nil {
+	if _, err := a.shown(q, kind.Kind{}, &words{}); err == nil {
 		t.Error("an operation of a kind that does not say how it is shown is shown")
 	}
 	q.Operation.Resource.Kind = "telepathy"

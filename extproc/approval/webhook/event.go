@@ -34,6 +34,7 @@ type Ask struct {
 	Rule      string   `json:"rule"`
 	Approvers []string `json:"approvers"`
 	Quorum    int      `json:"quorum"`
+	Summary   string   `json:"summary,omitempty"` // what will run, in the policy's own words
 }
 
 // Decision is what one person said, without their words.
@@ -93,7 +94,7 @@ func (n *Notifier) event(r *approval.Request, kind, id string, at time.Time, sta
 		e.OnBehalfOf = &person
 	}
 	for i, a := range r.Asks {
-		e.Asks[i] = Ask{Rule: a.Package + "/" + a.ID, Approvers: a.Approvers, Quorum: a.Quorum}
+		e.Asks[i] = Ask{Rule: a.Package + "/" + a.ID, Approvers: a.Approvers, Quorum: a.Quorum, Summary: a.Summary}
 	}
 	return e
 }

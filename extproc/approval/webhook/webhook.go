@@ -11,7 +11,8 @@
 //
 // A receiver should compare the signature in constant time over the bytes as they came, refuse a timestamp more than five minutes
 // off, and take each event id once; examples/webhook does. An event has neither the operation's target, nor its body, nor what
-// people wrote: those do not belong in a chat. A person follows its url, signs in, and sees the card.
+// people wrote: those do not belong in a chat. It has the rules' summaries: what policy's author puts in there of a request, they send to
+// wherever this goes. A person follows its url, signs in, and sees the card.
 //
 // # What is promised
 //

@@ -221,7 +221,9 @@ func TestEvent(t *testing.T) {
 	o := start(t, rec.URL, nil)
 	op := approvaltest.Operation(1)
 	op.Principal.Name = strings.Repeat("n", 300)
-	r, _, err := o.desk.Ask(t.Context(), approvaltest.Asking(op, approvaltest.Verdict("p1", 1)))
+	v := approvaltest.Verdict("p1", 1)
+	v.Asks[0].Summary = "Refund 1 of payment 1"
+	r, _, err := o.desk.Ask(t.Context(), approvaltest.Asking(op, v))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +233,7 @@ func TestEvent(t *testing.T) {
 		"id": r.ID, "state": "pending", "resource": "payments", "verb": "POST", "card_digest": r.CardDigest,
 		"agent":        map[string]any{"issuer": approvaltest.People, "name": strings.Repeat("n", 256) + "…", "subject": "agent-7"},
 		"on_behalf_of": map[string]any{"issuer": approvaltest.People, "subject": "alice"},
-		"asks":         []any{map[string]any{"rule": "payments/refund", "approvers": []any{"payments-oncall", "subject:carol"}, "quorum": 1.0}},
+		"asks":         []any{map[string]any{"rule": "payments/refund", "approvers": []any{"payments-oncall", "subject:carol"}, "quorum": 1.0, "summary": "Refund 1 of payment 1"}},
 		"expires":      r.Expires.UTC().Format(time.RFC3339Nano), "url": "https://console.example/approvals/" + r.ID,
 	}
 	var body map[string]any
