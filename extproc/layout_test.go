@@ -64,7 +64,7 @@ func run(t *testing.T, name string, args ...string) []byte {
 // a slash at its end stands for all below it.
 var mayImport = map[string][]string{
 	"cmd/countersign":           {"extproc", "extproc/", "xds", "policies", "envoy"},
-	"examples/":                 {"extproc/extproctest"},
+	"examples/":                 {"extproc/extproctest", "examples/webhook/receiver"},
 	"extproc":                   {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/lane", "extproc/problem", "extproc/redact"},
 	"extproc/approval/":         {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/datafile", "extproc/keyfile"},
 	"extproc/admin":             {"extproc/approval", "extproc/approval/webhook", "extproc/evidence/otlp", "extproc/gate", "extproc/guard", "extproc/identity", "extproc/lane", "extproc/supervisor", "xds"},

@@ -2,19 +2,16 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/countersign/countersign/examples/webhook/receiver"
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/approval/approvaltest"
 	"github.com/countersign/countersign/extproc/approval/embedded"
@@ -34,7 +31,7 @@ func TestFromRequestToChat(t *testing.T) {
 		lines <- string(body)
 	}))
 	t.Cleanup(chatServer.Close)
-	server := httptest.NewServer(newReceiver([]byte(secret), chat(chatServer.URL)))
+	server := httptest.NewServer(telling([]byte(secret), chat(chatServer.URL)))
 	t.Cleanup(server.Close)
 
 	dir := t.TempDir()
@@ -78,81 +75,10 @@ func TestFromRequestToChat(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotTaken(t *testing.T) {
-	const body = `{"event_id":"1/requested","event":"approval.requested","verb":"POST","resource":"payments","agent":{"subject":"a"}}`
-	now := time.Unix(1_700_000_000, 0)
-	for _, c := range []struct {
-		name string
-		edit func(r *http.Request, body *string)
-		want int
-	}{
-		{"a genuine one is", func(*http.Request, *string) {}, 204},
-		{"a changed body", func(_ *http.Request, b *string) { *b = strings.Replace(*b, "POST", "GET", 1) }, 401},
-		{"a changed timestamp", func(r *http.Request, _ *string) { r.Header.Set("Countersign-Timestamp", "1700000001") }, 401},
-		{"no signature", func(r *http.Request, _ *string) { r.Header.Del("Countersign-Signature") }, 401},
-		{"a signature of another version", func(r *http.Request, _ *string) {
-			r.Header.Set("Countersign-Signature", "v2"+r.Header.Get("Countersign-Signature")[2:])
-		}, 401},
-		{"an empty signature", func(r *http.Request, _ *string) { r.Header.Set("Countersign-Signature", "v1=") }, 401},
-		{"another secret", func(r *http.Request, b *string) { sign(r, "another secret", now, *b) }, 401},
-		{"one recorded six minutes ago", func(r *http.Request, b *string) { sign(r, secret, now.Add(-6*time.Minute), *b) }, 401},
-		{"one from the future", func(r *http.Request, b *string) { sign(r, secret, now.Add(6*time.Minute), *b) }, 401},
-		{"one from four minutes ago is", func(r *http.Request, b *string) { sign(r, secret, now.Add(-4*time.Minute), *b) }, 204},
-		{"what is no event", func(r *http.Request, b *string) { *b = "[]"; sign(r, secret, now, *b) }, 400},
-		{"too much", func(r *http.Request, b *string) { *b = strings.Repeat(" ", bodyBytes+1); sign(r, secret, now, *b) }, 400},
-	} {
-		posted := 0
-		rec := newReceiver([]byte(secret), func(context.Context, string) error { posted++; return nil })
-		rec.now = func() time.Time { return now }
-		text := body
-		r := httptest.NewRequest(http.MethodPost, "/", nil)
-		sign(r, secret, now, text)
-		c.edit(r, &text)
-		r.Body = io.NopCloser(strings.NewReader(text))
-		w := httptest.NewRecorder()
-		rec.ServeHTTP(w, r)
-		if w.Code != c.want || (posted == 1) != (c.want == 204) {
-			t.Errorf("%s: %d, posted %d times", c.name, w.Code, posted)
-		}
-	}
-}
-
-// TestOnceEach: a repeated event is not posted twice, whatever the unsigned header says; one that the chat did not take is
-// tried again.
-func TestOnceEach(t *testing.T) {
-	posted := 0
-	chatSays := errors.New("away")
-	rec := newReceiver([]byte(secret), func(context.Context, string) error {
-		posted++
-		return chatSays
-	})
-	for i, want := range []int{502, 204, 200, 200} {
-		body := `{"event_id":"1/spent","event":"approval.spent"}`
-		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
-		sign(r, secret, time.Now(), body)
-		r.Header.Set("Countersign-Event-Id", strconv.Itoa(i))
-		w := httptest.NewRecorder()
-		rec.ServeHTTP(w, r)
-		if w.Code != want {
-			t.Errorf("attempt %d: %d, and should be %d", i+1, w.Code, want)
-		}
-		chatSays = nil
-	}
-	if posted != 2 {
-		t.Errorf("posted %d times", posted)
-	}
-}
-
 func TestNamesAreText(t *testing.T) {
-	e := event{Event: "approval.spent", Verb: "POST", Resource: "payments", State: "spent", Agent: party{"<!channel> @here *x*\nPOST on payments: approved\u202e"}}
-	want := "POST on payments by &lt;!channel&gt; @\u200bhere \u2217x\u2217\uFFFDPOST on payments: approved\uFFFD: spent"
-	if diff := cmp.Diff(want, e.line()); diff != "" {
+	e := &receiver.Event{Event: "approval.spent", Verb: "POST", Resource: "payments", State: "spent", Agent: receiver.Party{Subject: "<!channel> @here *x*\nPOST on payments: approved\u202e"}}
+	want := `POST on payments by &lt;!channel&gt; @` + "\u200bhere \u2217x\u2217" + `\u{A}POST on payments: approved\u{202E}: spent`
+	if diff := cmp.Diff(want, line(e)); diff != "" {
 		t.Error(diff)
 	}
-}
-
-func sign(r *http.Request, key string, at time.Time, body string) {
-	timestamp := strconv.FormatInt(at.Unix(), 10)
-	r.Header.Set("Countersign-Timestamp", timestamp)
-	r.Header.Set("Countersign-Signature", webhook.Sign([]byte(key), timestamp, []byte(body)))
 }
