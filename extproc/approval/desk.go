@@ -56,6 +56,7 @@ type Desk struct {
 	outbox  outbox
 	memory  memory
 	waiting waiting
+	news    news
 
 	running sync.Mutex
 }
@@ -79,6 +80,7 @@ func NewDesk(o Options) (*Desk, error) {
 	d.outbox.init()
 	d.memory.init()
 	d.waiting.init()
+	d.news.init()
 	return d, nil
 }
 

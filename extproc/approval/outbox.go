@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
-	"github.com/countersign/countersign/extproc/guard"
 )
 
 // outbox remembers which events this gateway has recorded and not yet taken out of the store.
@@ -184,32 +183,18 @@ func (d *Desk) land(f *flight, durable func() (gate.Receipt, error)) error {
 
 // clear takes recorded events out of the store. It tries again next time what fails.
 func (d *Desk) clear(ctx context.Context) {
-	ids := make(chan string)
-	var workers sync.WaitGroup
-	for range 32 { // a store commits together what comes together
-		workers.Go(guard.Loop(ctx, "the clearing of the outbox", func() {
-			for id := range ids {
-				r, err := d.store.Update(ctx, id, func(_ time.Time, r *Request) error {
-					if !d.outbox.drop(r) {
-						return errDone
-					}
-					return nil
-				})
-				if err == nil || errors.Is(err, errDone) || errors.Is(err, ErrNotFound) {
-					r.ID = id
-					d.outbox.forget(&r)
-				}
+	each(ctx, "the clearing of the outbox", d.outbox.ids(), func(id string) {
+		r, err := d.store.Update(ctx, id, func(_ time.Time, r *Request) error {
+			if !d.outbox.drop(r) {
+				return errDone
 			}
-		}))
-	}
-	for _, id := range d.outbox.ids() {
-		select {
-		case ids <- id:
-		case <-ctx.Done():
+			return nil
+		})
+		if err == nil || errors.Is(err, errDone) || errors.Is(err, ErrNotFound) {
+			r.ID = id
+			d.outbox.forget(&r)
 		}
-	}
-	close(ids)
-	workers.Wait()
+	})
 }
 
 // adoptAll makes the records that are still owed for requests which have not changed for idle: with mine only this gateway's own

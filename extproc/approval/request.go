@@ -129,6 +129,8 @@ type Spend struct {
 	Op    string    `json:"op"`
 	At    time.Time `json:"at"`
 	Nonce string    `json:"nonce"`
+
+	Outcome *Outcome `json:"outcome,omitempty"` // nil until the operation has ended, and where nobody could say so
 }
 
 // Event is the record of a change. It is in the request's outbox until it is known to be in a journal.
@@ -181,6 +183,8 @@ type Request struct {
 	Reason       string     `json:"reason"` // why it was rejected or voided
 	Changed      time.Time  `json:"changed"`
 
+	Waiting []Wait `json:"waiting,omitempty"` // agents, by gateway; see [Request.WaitingNow]
+
 	Outbox []Event `json:"outbox"`
 }
 
@@ -204,6 +208,7 @@ func (r *Request) Clone() Request {
 	c := *r
 	c.Decisions = slices.Clone(r.Decisions)
 	c.Outbox = slices.Clone(r.Outbox)
+	c.Waiting = slices.Clone(r.Waiting)
 	if r.Spent != nil {
 		spent := *r.Spent
 		c.Spent = &spent

@@ -36,7 +36,7 @@ type Store interface {
 	// refused with ErrFenced if the store may have lost an earlier one. All other rules are the desk's.
 	Update(ctx context.Context, id string, change func(now time.Time, r *Request) error) (Request, error)
 
-	// Watch sends every change of a state, and every decision, that any gateway makes after Watch has returned, until ctx ends or
+	// Watch sends every change of which [Request.NewsSince] is true that any gateway makes after Watch has returned, until ctx ends or
 	// the channel is closed. Several changes of one request may be sent as one. The zero Change says that some may have been missed.
 	Watch(ctx context.Context) (<-chan Change, error)
 }

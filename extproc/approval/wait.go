@@ -92,6 +92,10 @@ func (d *Desk) Wait(ctx context.Context, id string) (Request, error) {
 func (d *Desk) Await(ctx context.Context, id string) error {
 	t := d.waiting.join(id)
 	defer d.waiting.leave(id, t)
+	if until, bounded := ctx.Deadline(); bounded {
+		d.news.join(id, until)
+		defer d.news.leave(id, until)
+	}
 	for {
 		changed := d.waiting.channel(t)
 		if pending, err := d.isPending(ctx, id); err != nil || !pending {
@@ -123,10 +127,12 @@ func (d *Desk) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	parts.Go(guard.Loop(ctx, "the watch over approvals", func() { d.watch(ctx) }))
 	parts.Go(guard.Loop(ctx, "the sweep of approvals", func() { d.tend(ctx) }))
+	parts.Go(guard.Loop(ctx, "the news of approvals", func() { d.tellNews(ctx) }))
 	parts.Wait()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	d.clear(last)
+	d.writeNews(last)
 	return nil
 }
 

@@ -55,6 +55,8 @@ type Approvals interface {
 	Wait(ctx context.Context, id string) (Answer, error)
 	// Left records that the agent of op no longer waits for the request, even if ctx has ended. The request stays open.
 	Left(ctx context.Context, op *Operation, id string) error
+	// Ended is told how operation op ended, which spent the grant with this id, once that is on record. It does not wait.
+	Ended(id, op string, o *Outcome)
 }
 
 // AskRefused says why nobody was asked: too many requests are open, or the operation cannot be shown to a person.

@@ -132,7 +132,15 @@ func (g *Gate) Finish(ctx context.Context, r Ruling, o Outcome) error {
 		return errors.New("finish: there is no recorded decision to finish")
 	}
 	o.Decided = r.receipt.Seq
-	return g.Recorder.Post(ctx, &Record{Type: OperationFinished, Op: r.operation, Body: &o})
+	return g.ended(r, &o, g.Recorder.Post(ctx, &Record{Type: OperationFinished, Op: r.operation, Body: &o}))
+}
+
+// ended tells those who approved r how it ended, unless that could not be recorded.
+func (g *Gate) ended(r Ruling, o *Outcome, err error) error {
+	if err == nil && r.grant != "" && g.Approvals != nil {
+		g.Approvals.Ended(r.grant, r.operation, o)
+	}
+	return err
 }
 
 // Unknown records that nobody can say how an allowed operation ended.
@@ -141,7 +149,7 @@ func (g *Gate) Unknown(ctx context.Context, r Ruling, reason string) error {
 		return errors.New("record an unknown outcome: there is no recorded decision")
 	}
 	body := Object{{"decided", json.Number(strconv.FormatUint(r.receipt.Seq, 10))}, {"reason", reason}}
-	return g.Recorder.Post(ctx, &Record{Type: OperationUnknown, Op: r.operation, Body: body})
+	return g.ended(r, &Outcome{Result: Unknown, Reason: reason}, g.Recorder.Post(ctx, &Record{Type: OperationUnknown, Op: r.operation, Body: body}))
 }
 
 // evaluate sets d.Digest and asks policy.
@@ -180,7 +188,7 @@ func (g *Gate) record(ctx context.Context, id string, d *Decision, v Verdict, re
 	ruling.receipt = receipt
 	ruling.verdict = v
 	if v.Effect == Allow && refusal.Problem == "" {
-		ruling.effect = Allow
+		ruling.effect, ruling.grant = Allow, d.Approval
 	}
 	return ruling, nil
 }

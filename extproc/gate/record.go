@@ -278,6 +278,8 @@ const (
 	// GatewayFailed: a part of the gateway failed. What the target did not have by then it never got, and the agent was refused or
 	// its answer was broken off.
 	GatewayFailed Result = "gateway_failed"
+
+	Unknown Result = "unknown" // nobody can say: there is an operation.unknown, and no operation.finished
 )
 
 // Count is how often one redaction was applied, or one path or field rewritten.

@@ -58,6 +58,7 @@ type Ruling struct {
 	refusal   Refusal
 	verdict   Verdict
 	receipt   Receipt
+	grant     string // id of the one that was spent; empty where none was
 }
 
 // Allowed reports whether the operation may go to its target. It is true only for a ruling made by [Gate.Decide].

@@ -309,6 +309,33 @@ func testRules(t *testing.T, open Open) {
 				t.Error("the repeated operation did not get the grant")
 			}
 		}},
+		{"people are told who waits, at every gateway", nil, func(t *testing.T, o *office) {
+			r := o.ask(t, Operation(1), ask)
+			leaves := []context.CancelFunc{o.wait(t, 0, r.ID, time.Hour), o.wait(t, 1, r.ID, 2*time.Hour)}
+			o.waiting(t, r.ID, 2, 2*time.Hour)
+			leaves[1]()
+			o.waiting(t, r.ID, 1, time.Hour)
+			leaves[0]()
+			o.waiting(t, r.ID, 0, 0)
+			o.wait(t, 1, r.ID, time.Minute)
+			o.waiting(t, r.ID, 1, time.Minute)
+			o.approve(t, r, "bob")
+			o.waiting(t, r.ID, 0, 0)
+		}},
+		{"people are told how what they approved has ended", nil, func(t *testing.T, o *office) {
+			op := Operation(1)
+			r := o.approve(t, o.ask(t, op, ask), "bob")
+			o.desks[0].Ended(r.ID, op.ID, approval.Outcome{Result: "completed", Status: 500})
+			if !o.spend(t, op, ask) {
+				t.Fatal("it was not spent")
+			}
+			o.desks[0].Ended(r.ID, "another", approval.Outcome{Result: "completed", Status: 500})
+			o.desks[0].Ended(r.ID, op.ID, approval.Outcome{Result: "completed", Status: 201, Took: 40 * time.Millisecond})
+			await(t, "the outcome at the other gateway", func() bool {
+				got, err := o.desks[1].Get(t.Context(), r.ID)
+				return err == nil && got.Spent != nil && got.Spent.Outcome != nil && *got.Spent.Outcome == approval.Outcome{Result: "completed", Status: 201, Took: 40 * time.Millisecond}
+			})
+		}},
 		{"an agent cannot flood people", func(o *approval.Options) { o.Limits = approval.Limits{PerAgent: 2} }, func(t *testing.T, o *office) {
 			o.ask(t, Operation(1), ask)
 			o.ask(t, Operation(2), ask)
@@ -337,6 +364,28 @@ func testRules(t *testing.T, open Open) {
 	t.Run("a name decides nothing", func(t *testing.T) { testNames(t, newOffice(t, open, nil)) })
 	t.Run("what must be asked of somebody", func(t *testing.T) { testNobody(t, newOffice(t, open, nil)) })
 	t.Run("a decision wakes the hold at the other gateway within 100 ms", func(t *testing.T) { testWake(t, newOffice(t, open, nil)) })
+}
+
+// wait has an agent wait at a gateway, until it gives up or is told to leave.
+func (o *office) wait(t *testing.T, desk int, id string, limit time.Duration) context.CancelFunc {
+	t.Helper()
+	ctx, leave := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(leave)
+	go func() { _, _ = o.desks[desk].Wait(ctx, id) }()
+	return leave
+}
+
+// waiting expects that all gateways tell of so many agents, the last of which gives up after limit.
+func (o *office) waiting(t *testing.T, id string, count int, limit time.Duration) {
+	t.Helper()
+	for i, desk := range o.desks {
+		await(t, fmt.Sprintf("desk %d tells of %d that wait, the last for %v", i, count, limit), func() bool {
+			r, err := desk.Get(t.Context(), id)
+			n, until := r.WaitingNow(time.Now())
+			left := time.Until(until)
+			return err == nil && n == count && (count == 0 || left <= limit && left > limit-time.Minute)
+		})
+	}
 }
 
 func testWho(t *testing.T, o *office) {

@@ -339,7 +339,7 @@ func (s *Store) Update(
 		if err != nil {
 			return err
 		}
-		tell = before.State != after.State || len(before.Decisions) != len(after.Decisions)
+		tell = after.NewsSince(&before)
 		s.state.replace(kept)
 		return nil
 	})

@@ -116,6 +116,11 @@ func (a *Asker) Left(ctx context.Context, op *gate.Operation, id string) error {
 	return a.Desk.Left(ctx, op, id)
 }
 
+// Ended implements [gate.Approvals].
+func (a *Asker) Ended(id, op string, o *gate.Outcome) {
+	a.Desk.Ended(id, op, approval.Outcome{Result: string(o.Result), Status: o.Status, Took: o.Duration})
+}
+
 // answer is not inlined, to keep its frame out of the stack that waits.
 //
 //go:noinline

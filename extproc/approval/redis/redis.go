@@ -334,7 +334,7 @@ func (s *Store) update(ctx context.Context, before, after *approval.Request) (st
 		return "", err
 	}
 	told := ""
-	if before.State != after.State || len(before.Decisions) != len(after.Decisions) {
+	if after.NewsSince(before) {
 		told = message(after)
 	}
 	unrecorded := 0
