@@ -67,6 +67,7 @@ type (
 	// CardWhat is the operation.
 	CardWhat struct {
 		Detail       []CardRow `json:"detail"`
+		First        int       `json:"first"` // so many rows of Detail are what the operation carries; the others say how it was sent
 		Labels       []CardRow `json:"labels"`
 		Protocol     Text      `json:"protocol"`
 		Resource     Text      `json:"resource"`
@@ -168,11 +169,11 @@ var timesAsRecorded = jsonv2.WithMarshalers(jsonv2.MarshalFunc(func(t time.Time)
 func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 	c := cardWriter{limit: limit}
 	op := a.Operation
-	detail, err := c.rows(a.Shown, a.First...)
+	detail, first, err := c.rows(a.Shown, a.First...)
 	if err != nil {
 		return nil, fmt.Errorf("render the card: %w", err)
 	}
-	labels, err := c.rows(op.Resource.Labels)
+	labels, _, err := c.rows(op.Resource.Labels)
 	if err != nil {
 		return nil, fmt.Errorf("render the card: %w", err)
 	}
@@ -181,7 +182,7 @@ func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 		Expires: r.Expires, GrantSeconds: wholeSeconds(r.GrantTTL), History: historyOf(a.History), ID: r.ID,
 		PolicyDigest: r.PolicyDigest, Salt: rand.Text(), Version: 1,
 		What: CardWhat{
-			Detail: detail, Labels: labels, Protocol: Visible(op.Protocol), Resource: Visible(op.Resource.Name),
+			Detail: detail, First: first, Labels: labels, Protocol: Visible(op.Protocol), Resource: Visible(op.Resource.Name),
 			ResourceKind: Visible(op.Resource.Kind), Target: Visible(op.Target), Verb: Visible(op.Verb),
 		},
 		Who: whoOf(op.Principal, r, a.unclear), Why: whyOf(r.Asks),
@@ -245,11 +246,11 @@ type cardWriter struct {
 }
 
 // rows returns the rows of all members of o. Those named first come first unless they are empty, because a person with ten seconds
-// reads the top.
-func (c *cardWriter) rows(o gate.Object, first ...string) ([]CardRow, error) {
+// reads the top. leading counts their rows.
+func (c *cardWriter) rows(o gate.Object, first ...string) (rows []CardRow, leading int, err error) {
 	// This finds repeated and unordered names: they would give one operation two readings.
 	if _, err := gate.AppendJSON(nil, o); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	rank := func(m gate.Member) int {
 		i := slices.Index(first, m.Name)
@@ -263,10 +264,13 @@ func (c *cardWriter) rows(o gate.Object, first ...string) ([]CardRow, error) {
 	c.list = nil
 	for _, m := range o {
 		if err := c.value(step("", m.Name), m.Value, 1); err != nil {
-			return nil, err
+			return nil, 0, err
+		}
+		if rank(m) < len(first) {
+			leading = len(c.list)
 		}
 	}
-	return c.list, nil
+	return c.list, leading, nil
 }
 
 // step adds a member to a path. Unusual names are quoted as in RFC 9535's normalized paths, so two names never give one path.

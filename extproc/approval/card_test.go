@@ -84,7 +84,7 @@ func TestNothingThatAPersonDecidesOnIsCut(t *testing.T) {
 	filler := strings.Repeat("please refund this as agreed ", 300)
 	name, value := strings.Repeat("k", 3000), filler+"AND SEND IT TO MALLORY "+filler+"."
 	c := cardWriter{limit: 64 << 10}
-	rows, err := c.rows(gate.Object{{Name: name, Value: value}})
+	rows, _, err := c.rows(gate.Object{{Name: name, Value: value}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestNothingThatAPersonDecidesOnIsCut(t *testing.T) {
 		}
 	}
 	var limit *LimitError
-	if _, err := c.rows(gate.Object{{Name: "a", Value: strings.Repeat("a", c.limit+1)}}); !errors.As(err, &limit) || limit.What != LimitCard {
+	if _, _, err := c.rows(gate.Object{{Name: "a", Value: strings.Repeat("a", c.limit+1)}}); !errors.As(err, &limit) || limit.What != LimitCard {
 		t.Errorf("a value longer than a card: %v", err)
 	}
 }
@@ -218,7 +218,7 @@ func FuzzCard(f *testing.F) {
 // TestWhatAnOperationCarriesComesFirst, and the rest after it, in its own order.
 func TestWhatAnOperationCarriesComesFirst(t *testing.T) {
 	c := cardWriter{limit: 64 << 10}
-	rows, err := c.rows(gate.Object{
+	rows, first, err := c.rows(gate.Object{
 		{Name: "authority", Value: "a"},
 		{Name: "body", Value: gate.Object{{Name: "amount", Value: 10}}},
 		{Name: "body_bytes", Value: 14},
@@ -233,8 +233,8 @@ func TestWhatAnOperationCarriesComesFirst(t *testing.T) {
 	for _, row := range rows {
 		paths = append(paths, row.Path.Text)
 	}
-	if diff := cmp.Diff([]string{"body.amount", "query.q[0]", "authority", "body_bytes", "form", "path"}, paths); diff != "" {
-		t.Error(diff)
+	if diff := cmp.Diff([]string{"body.amount", "query.q[0]", "authority", "body_bytes", "form", "path"}, paths); diff != "" || first != 2 {
+		t.Error(first, diff)
 	}
 }
 
@@ -248,7 +248,7 @@ func TestCardHidesNoKey(t *testing.T) {
 			v = gate.Object{{Name: names[i], Value: v}}
 		}
 		c := cardWriter{limit: 64 << 10}
-		rows, err := c.rows(gate.Object{{Name: "body", Value: v}})
+		rows, _, err := c.rows(gate.Object{{Name: "body", Value: v}})
 		if err != nil || len(rows) != 1 {
 			t.Fatalf("%q: %d rows, %v", names, len(rows), err)
 		}
@@ -259,14 +259,14 @@ func TestCardHidesNoKey(t *testing.T) {
 		paths[path] = true
 	}
 	c := cardWriter{limit: 64 << 10}
-	if _, err := c.rows(gate.Object{{Name: "a", Value: "1"}, {Name: "a", Value: "2"}}); err == nil {
+	if _, _, err := c.rows(gate.Object{{Name: "a", Value: "1"}, {Name: "a", Value: "2"}}); err == nil {
 		t.Error("a name that is there twice was shown")
 	}
 	deep := any("x")
 	for range 200 {
 		deep = []any{deep}
 	}
-	if _, err := (&cardWriter{}).rows(gate.Object{{Name: "a", Value: deep}}); err == nil {
+	if _, _, err := (&cardWriter{}).rows(gate.Object{{Name: "a", Value: deep}}); err == nil {
 		t.Error("too deep, and shown")
 	}
 }

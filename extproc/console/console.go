@@ -238,6 +238,7 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("GET /queue", c.page(c.queueFragment))
 	mux.HandleFunc("GET /events", c.page(c.pageEvents))
 	mux.HandleFunc("GET /approvals/{id}", c.page(c.cardPage))
+	mux.HandleFunc("GET /approvals/{id}/live", c.page(c.cardFragment))
 	mux.HandleFunc("POST /approvals/{id}/decision", c.page(c.decidePage))
 	mux.HandleFunc("GET /history", c.page(c.historyPage))
 	mux.HandleFunc("GET /holds", c.page(c.holdsPage))

@@ -202,6 +202,7 @@ func (f *fixture) ask(change ...func(*approval.Asking)) approval.Request {
 			{Name: "method", Value: "POST"},
 			{Name: "path", Value: "/v1/payments/7/refunds"},
 		},
+		First:   []string{"body", "query"},
 		History: []approval.Past{{Time: now.Add(-time.Minute), Verb: "GET", Target: "/v1/payments/7", Result: "completed"}},
 	}
 	for _, c := range change {

@@ -29,7 +29,7 @@ func (c *Console) page(serve func(http.ResponseWriter, *http.Request, *person)) 
 // session is the request's, or nil when it has been answered.
 func (c *Console) session(w http.ResponseWriter, r *http.Request, safe bool) *session {
 	id, there, one := cookie(r, sessionCookie)
-	background := r.URL.Path == "/events" || r.URL.Path == "/queue"
+	background := r.URL.Path == "/events" || r.URL.Path == "/queue" || strings.HasSuffix(r.URL.Path, "/live")
 	s, known := c.sessions.find(id, c.now(), !background)
 	if there && one && s != nil {
 		return s

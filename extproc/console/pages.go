@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,20 +16,22 @@ import (
 
 func (c *Console) functions() template.FuncMap {
 	return template.FuncMap{
-		"visible": approval.Visible,
-		"parts":   partsOf,
-		"long":    isLong,
-		"short":   short,
-		"title":   title,
-		"label":   label,
-		"clock":   func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
-		"stamp":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"left":    func(t time.Time) string { return span(t.Sub(c.now())) },
-		"ago":     func(t time.Time) string { return span(c.now().Sub(t)) },
-		"span":    span,
-		"seconds": func(n int64) string { return span(time.Duration(n) * time.Second) },
-		"state":   func(s approval.State) string { return stateWords[s] },
-		"body":    bodyRows,
+		"visible":   approval.Visible,
+		"parts":     partsOf,
+		"long":      isLong,
+		"short":     short,
+		"title":     title,
+		"clock":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+		"stamp":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"left":      func(t time.Time) string { return span(t.Sub(c.now())) },
+		"brieftime": func(t time.Time) string { return seconds(t.Sub(c.now())) },
+		"ago":       func(t time.Time) string { return span(c.now().Sub(t)) },
+		"span":      span,
+		"seconds":   func(n int64) string { return span(time.Duration(n) * time.Second) },
+		"state":     func(s approval.State) string { return stateWords[s] },
+		"body":      bodyRows,
+		"typed":     typed,
+		"label":     label,
 	}
 }
 
@@ -57,6 +58,11 @@ func span(d time.Duration) string {
 	default:
 		return unit(int64(d/time.Hour), "hour")
 	}
+}
+
+// seconds is a short time, as it is counted down.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(int64(max(0, d)/time.Second), 10) + " s"
 }
 
 const queueLimit = 500
@@ -137,88 +143,6 @@ func (c *Console) queueFragment(w http.ResponseWriter, r *http.Request, who *per
 		return
 	}
 	c.show(w, http.StatusOK, "queue", view{Who: who, Data: q})
-}
-
-// requestView is one request.
-type requestView struct {
-	Request  approval.Request
-	Card     *approval.Card
-	Mine     *approval.Decision
-	MayNot   string
-	Stronger string // where to sign in again, if that would help
-	Asks     []askView
-	Reason   string // typed, and refused
-	Live     bool
-	Records  bool
-}
-
-type askView struct {
-	Rule, Reason string
-	Approvers    []string
-	Quorum, Have int
-}
-
-func (c *Console) cardPage(w http.ResponseWriter, r *http.Request, who *person) {
-	request, err := c.get(r)
-	if err != nil {
-		c.showProblem(w, r, c.failed(r.Context(), "get an approval", err))
-		return
-	}
-	c.showCard(w, http.StatusOK, who, &request, "", "")
-}
-
-func (c *Console) showCard(w http.ResponseWriter, status int, who *person, r *approval.Request, refused, typed string) {
-	card, err := approval.ReadCard(r.Card)
-	if err != nil {
-		c.log.Error("a card cannot be read", "approval", r.ID, "error", err)
-		c.show(w, http.StatusServiceUnavailable, "problem", view{Title: "Unavailable", Who: who, Data: problemView{Status: 503, Detail: "The card of this request cannot be read, so nobody can decide on it here."}})
-		return
-	}
-	v := requestView{Request: *r, Card: card, Mine: decidedBy(r, who), Reason: typed, Live: r.State.Live(), Records: c.opt.Journal != nil && plainID(r.Op)}
-	if err := c.opt.Desk.MayDecide(who.Approver, r, c.now()); err != nil {
-		p, _ := problemOf(err)
-		v.MayNot = p.detail
-		if p.reason == "authentication" {
-			v.Stronger = strongerSignIn(r)
-		}
-	}
-	for i := range r.Asks {
-		a := &r.Asks[i]
-		v.Asks = append(v.Asks, askView{a.Package + "/" + a.ID, a.Reason, a.Approvers, a.Quorum, r.Approvals(a)})
-	}
-	c.shown.note(who.key(), r.CardDigest, c.now())
-	c.show(w, status, "card-page", view{Title: "Request", Here: "queue", Who: who, Error: refused, Data: &v})
-}
-
-func strongerSignIn(r *approval.Request) string {
-	q := url.Values{"return": {"/approvals/" + r.ID}, "fresh": {"1"}, "acr": r.Demand.ACR}
-	return "/login?" + q.Encode()
-}
-
-// decidePage takes the form of a card's page.
-func (c *Console) decidePage(w http.ResponseWriter, r *http.Request, who *person) {
-	body := decisionBody{Decision: r.PostForm.Get("decision"), Reason: strings.ReplaceAll(r.PostForm.Get("reason"), "\r\n", "\n"), Card: r.PostForm.Get("card")}
-	for name, list := range r.PostForm {
-		if len(list) != 1 || !slices.Contains([]string{"csrf", "card", "decision", "reason"}, name) {
-			c.showProblem(w, r, unreadable("The form cannot be read."))
-			return
-		}
-	}
-	p := body.check()
-	if p.status == 0 {
-		request, err := c.decide(r, who, body)
-		if err == nil {
-			http.Redirect(w, r, "/approvals/"+url.PathEscape(request.ID), http.StatusSeeOther)
-			return
-		}
-		p = c.failed(r.Context(), "take a decision", err)
-	}
-	request, err := c.get(r)
-	if err != nil {
-		c.showProblem(w, r, p)
-		return
-	}
-	c.showCard(w, p.status, who, &request, p.detail, body.Reason)
 }
 
 // historyView is a page of requests in any state.

@@ -70,7 +70,7 @@ func TestSignInSaysWhoAndHow(t *testing.T) {
 	card := f.send(browser, f.request("GET", "/approvals/"+r.ID, "", ""))
 	v := fields(t, card)
 	v.Set("decision", "approve")
-	if done := f.form(browser, "/approvals/"+r.ID+"/decision", v); done.StatusCode != http.StatusSeeOther || done.Header.Get("Location") != "/approvals/"+r.ID {
+	if done := f.form(browser, "/approvals/"+r.ID+"/decision", v); done.StatusCode != http.StatusSeeOther || done.Header.Get("Location") != "/approvals/"+r.ID+"#notice" {
 		t.Fatalf("%s: %s", done.Status, done.body)
 	}
 	decided := f.records(approval.RecordDecided)

@@ -6,8 +6,9 @@ const say = (text) => { live.textContent = ""; requestAnimationFrame(() => { liv
 
 // Countdown.
 
-const words = (ms) => {
-  if (ms <= 0) return "expired";
+const words = (ms, over) => {
+  if (ms <= 0) return over || "expired";
+  if (over) return `${Math.floor(ms / 1000)} s left`;
   const unit = (n, name) => `${n} ${name}${n === 1 ? "" : "s"} left`;
   const s = Math.floor(ms / 1000);
   if (s < 120) return unit(s, "second");
@@ -16,7 +17,9 @@ const words = (ms) => {
 };
 const tick = () => {
   for (const el of document.querySelectorAll("time[data-expires]")) {
-    el.textContent = words(Date.parse(el.dataset.expires) - Date.now());
+    const text = words(Date.parse(el.dataset.expires) - Date.now(), el.dataset.over);
+    el.textContent = "bare" in el.dataset ? text.replace(" left", "") : text;
+    if (el.dataset.over && el.textContent === el.dataset.over) el.previousElementSibling?.remove();
   }
 };
 setInterval(tick, 1000);
@@ -24,7 +27,7 @@ setInterval(tick, 1000);
 // Live updates. The server renders; this only puts its HTML in place.
 
 const queue = document.getElementById("queue");
-const heading = document.querySelector("h1[data-approval]");
+const card = document.querySelector("[data-approval]");
 let refreshing = false, again = false;
 
 const refreshQueue = async () => {
@@ -55,21 +58,56 @@ const refreshQueue = async () => {
   }
 };
 
-const changed = (event) => {
-  const change = JSON.parse(event.data);
-  if (queue) refreshQueue();
-  if (heading && change.id === heading.dataset.approval && change.rev > Number(heading.dataset.rev)) {
-    document.getElementById("changed").hidden = false;
+// The parts of a card's page that change. What somebody is typing is left alone while they can still send it.
+const refreshCard = async () => {
+  if (refreshing) { again = true; return; }
+  refreshing = true;
+  try {
+    const answer = await fetch(`/approvals/${card.dataset.approval}/live`, { credentials: "same-origin", headers: { Accept: "text/html" } });
+    if (!answer.ok) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const id of ["notice", "wait", "answers", "bar"]) {
+      const old = document.getElementById(id), now = page.getElementById(id);
+      if (!old || !now || old.outerHTML === now.outerHTML) continue;
+      if (id === "notice") { // a screen reader is told of what is put into the element that is there
+        old.className = now.className;
+        if (!now.className) old.removeAttribute("class");
+        old.replaceChildren(...now.childNodes);
+      } else if (id === "answers") {
+        old.replaceChildren(...now.childNodes);
+      } else if (id === "wait") {
+        old.replaceChildren(...now.childNodes);
+      } else if (old.dataset.kind !== now.dataset.kind) {
+        const within = old.contains(document.activeElement);
+        old.replaceWith(now);
+        if (within) document.getElementById("notice").focus();
+      }
+    }
+    tick();
+    document.body.dataset.updates = String(Number(document.body.dataset.updates || 0) + 1);
+  } finally {
+    refreshing = false;
+    if (again) { again = false; refreshCard(); }
   }
 };
 
-if (queue || heading) {
+const changed = (event) => {
+  if (queue) refreshQueue();
+  if (card && JSON.parse(event.data).id === card.dataset.approval) refreshCard();
+};
+
+if (queue || card) {
   const events = new EventSource("/events");
   events.addEventListener("approval", changed);
-  events.addEventListener("reset", () => { if (queue) refreshQueue(); });
+  events.addEventListener("reset", () => { if (queue) refreshQueue(); else refreshCard(); });
   events.addEventListener("end", () => { events.close(); location.reload(); });
   addEventListener("pagehide", () => events.close());
 }
+
+// A link to what is folded opens it.
+const unfold = () => { const to = location.hash.length > 1 && document.getElementById(location.hash.slice(1)); if (to && to.tagName === "DETAILS") to.open = true; };
+addEventListener("hashchange", unfold);
+unfold();
 
 // A form is sent once, whatever the finger does.
 for (const form of document.querySelectorAll("form[method=post]")) {
@@ -80,8 +118,19 @@ for (const form of document.querySelectorAll("form[method=post]")) {
 }
 addEventListener("pageshow", () => { for (const form of document.forms) delete form.dataset.sent; });
 
+// A rejection needs a reason: say so before it is sent, in place.
+document.addEventListener("click", (event) => {
+  const reason = document.getElementById("reason");
+  if (!event.target.closest("#reject") || reason.value.trim()) return;
+  event.preventDefault();
+  document.getElementById("wants").textContent = "Say why: the agent is told.";
+  reason.setAttribute("aria-invalid", "true");
+  reason.focus();
+});
+
 const error = document.getElementById("error");
 if (error) error.focus();
+else if (location.hash === "#notice") document.getElementById("notice")?.focus();
 
 // Single keys, outside of fields. None of them decides.
 
@@ -103,7 +152,7 @@ const actions = {
   j: () => move(1),
   k: () => move(-1),
   a: () => focusOn("approve"),
-  r: () => focusOn("reject-reason"),
+  r: () => focusOn("reason"),
   u: () => { location.href = "/"; },
   "?": () => { location.href = "/help"; },
 };

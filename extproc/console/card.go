@@ -1,0 +1,344 @@
+package console
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/terminal"
+)
+
+// requestView is one request. What a person needs to know comes first, and everything else after it, folded.
+type requestView struct {
+	Request  approval.Request
+	Card     *approval.Card
+	First    []firstRow
+	Groups   []valueGroup
+	Notice   *notice
+	Wait     waitView
+	Mine     *approval.Decision
+	MayNot   string
+	Stronger string // where to sign in again, if that would help
+	Asks     []askView
+	Reason   string // typed, and refused
+	Live     bool
+	Records  bool
+}
+
+type askView struct {
+	Rule, Reason string
+	Approvers    []string
+	Quorum, Have int
+}
+
+// firstRow is one of the values that are in the first screen.
+type firstRow struct {
+	Path  approval.Text // without the member that all of them are of
+	Value approval.Text
+}
+
+// valueGroup is the values of one member of the operation.
+type valueGroup struct {
+	Name string
+	Open bool // what the operation carries
+	Rows []valueRow
+}
+
+// valueRow is a value, and those that say the same again.
+type valueRow struct {
+	approval.CardRow
+	Repeats []approval.CardRow
+}
+
+// More is how many values are only further down.
+func (v *requestView) More() int { return len(v.Card.What.Detail) - len(v.First) }
+
+const firstReasons = 3
+
+// FirstWhy are the rules whose reasons are in the first screen.
+func (v *requestView) FirstWhy() []approval.CardAsk {
+	return v.Card.Why[:min(firstReasons, len(v.Card.Why))]
+}
+
+// MoreWhy is how many reasons are only further down.
+func (v *requestView) MoreWhy() int { return len(v.Card.Why) - len(v.FirstWhy()) }
+
+// waitView says whether somebody waits for the answer now.
+type waitView struct {
+	Count int
+	Until time.Time
+}
+
+// firstValues is how many of a request's values are in its first screen.
+const firstValues = 5
+
+func (c *Console) viewOf(r *approval.Request, card *approval.Card, who *person) *requestView {
+	v := &requestView{Request: *r, Card: card, Mine: decidedBy(r, who), Live: r.State.Live(), Records: c.opt.Journal != nil && plainID(r.Op)}
+	v.First = firstRows(card.What.Detail[:min(card.What.First, firstValues, len(card.What.Detail))])
+	v.Groups = groupsOfValues(card)
+	v.Wait.Count, v.Wait.Until = r.WaitingNow(c.now())
+	if v.Notice = noticeOf(r, who, c.now()); v.Notice != nil {
+		v.Notice.By = r.Decisions
+	}
+	if err := c.opt.Desk.MayDecide(who.Approver, r, c.now()); err != nil {
+		p, _ := problemOf(err)
+		v.MayNot = p.detail
+		if p.reason == "authentication" {
+			v.Stronger = strongerSignIn(r)
+		}
+	}
+	for i := range r.Asks {
+		a := &r.Asks[i]
+		v.Asks = append(v.Asks, askView{a.Package + "/" + a.ID, a.Reason, a.Approvers, a.Quorum, r.Approvals(a)})
+	}
+	return v
+}
+
+func firstRows(rows []approval.CardRow) []firstRow {
+	list := make([]firstRow, len(rows))
+	same := ""
+	for i, r := range rows {
+		if name := member(r); i == 0 {
+			same = name
+		} else if name != same {
+			same = ""
+		}
+		list[i] = firstRow{r.Path, typed(r)}
+	}
+	for i := range list {
+		if rest, cut := strings.CutPrefix(list[i].Path.Text, same+"."); cut && same != "" {
+			list[i].Path.Text = rest
+		}
+	}
+	return list
+}
+
+// member is the name of the member that a row is of.
+func member(r approval.CardRow) string {
+	name := r.Path.Text
+	if end := strings.IndexAny(name, ".["); end > 0 {
+		name = name[:end]
+	}
+	return name
+}
+
+// groupsOfValues are all rows of a card, by the member that they are of. The segments of a path are shown with the path.
+func groupsOfValues(card *approval.Card) []valueGroup {
+	var groups []valueGroup
+	var segments []approval.CardRow
+	path := -1 // group of the path
+	for i, row := range card.What.Detail {
+		name := member(row)
+		if name == "segments" && row.Path.Text != name {
+			segments = append(segments, row)
+			continue
+		}
+		n := len(groups) - 1
+		if n < 0 || groups[n].Name != name {
+			groups = append(groups, valueGroup{Name: name, Open: i < card.What.First})
+			n++
+		}
+		groups[n].Rows = append(groups[n].Rows, valueRow{CardRow: row})
+		if row.Path.Text == "path" {
+			path = n
+		}
+	}
+	if path < 0 && len(segments) > 0 {
+		path = len(groups)
+		groups = append(groups, valueGroup{Name: "segments", Rows: []valueRow{{CardRow: segments[0]}}})
+		segments = segments[1:]
+	}
+	if path >= 0 {
+		groups[path].Rows[0].Repeats = segments
+	}
+	return joinShort(groups)
+}
+
+// joinShort puts neighbours of one value each into one group: they say how the operation was sent.
+func joinShort(groups []valueGroup) []valueGroup {
+	var joined []valueGroup
+	for _, g := range groups {
+		n := len(joined) - 1
+		if n >= 0 && !g.Open && !joined[n].Open && len(g.Rows) == 1 && joined[n].Name == sentAs {
+			joined[n].Rows = append(joined[n].Rows, g.Rows...)
+			continue
+		}
+		if !g.Open && len(g.Rows) == 1 {
+			g.Name = sentAs
+		}
+		joined = append(joined, g)
+	}
+	return joined
+}
+
+const sentAs = "how it was sent"
+
+// typed is a row's value: a string that could be taken for another type is in quotes.
+func typed(r approval.CardRow) approval.Text {
+	v := r.Value
+	if r.Type == "string" && v.Text != "" && terminal.IsOther(v.Text) {
+		v.Text = terminal.Quoted(v.Text)
+	}
+	return v
+}
+
+// notice says what came of a request, or of a part of the answers.
+type notice struct {
+	Kind string // good, bad or open
+	Text string
+	By   []approval.Decision // all answers
+	Op   string              // the operation that ran
+}
+
+// noticeOf is nil while nobody has answered.
+func noticeOf(r *approval.Request, who *person, now time.Time) *notice {
+	switch r.State {
+	case approval.Pending:
+		if len(r.Decisions) == 0 {
+			return nil
+		}
+		by := "Approved by " + people(len(r.Decisions))
+		if decidedBy(r, who) != nil {
+			by = "You approved"
+		}
+		return &notice{Kind: "open", Text: by + "; " + missing(r) + "."}
+	case approval.Approved:
+		return &notice{Kind: "good", Text: "Approved; it runs when the agent comes again, within " + span(r.GrantExpires.Sub(now)) + "."}
+	case approval.Rejected:
+		return &notice{Kind: "bad", Text: "Rejected. It does not run, and the agent is told why."}
+	case approval.Expired:
+		if r.GrantExpires.IsZero() {
+			return &notice{Kind: "bad", Text: "Expired: not enough people answered in time. It did not run."}
+		}
+		return &notice{Kind: "bad", Text: "Expired: it was approved, and the agent did not come again in time. It did not run."}
+	case approval.Voided:
+		return &notice{Kind: "bad", Text: "Voided: " + r.Reason + ". It did not run, and people are asked anew when the agent comes again."}
+	case approval.Spent:
+		n := ranNotice(r.Spent.Outcome)
+		n.Op = r.Spent.Op
+		return n
+	}
+	return nil
+}
+
+// ranNotice says how what was approved has ended.
+func ranNotice(o *approval.Outcome) *notice {
+	if o == nil {
+		return &notice{Kind: "good", Text: "Approved, and running: it has gone to the target and has not ended yet."}
+	}
+	status := ""
+	if o.Status != 0 {
+		status = fmt.Sprintf("%d ", o.Status)
+	}
+	took := "in " + brief(o.Took)
+	switch gate.Result(o.Result) {
+	case gate.Completed:
+		return &notice{Kind: "good", Text: "Approved and done: " + status + took + "."}
+	case gate.WithheldBy:
+		return &notice{Kind: "bad", Text: "Approved and run, " + took + ". The agent was not shown the answer, or not all of it."}
+	case gate.ClientGone:
+		return &notice{Kind: "bad", Text: "Approved and sent to the target. The agent left before the end."}
+	case gate.TargetFailed:
+		return &notice{Kind: "bad", Text: "Approved and sent. The target did not answer, or broke off: " + status + took + "."}
+	case gate.Refused:
+		return &notice{Kind: "bad", Text: "Approved, and then refused by the gateway. It did not run; the records say why."}
+	default:
+		return &notice{Kind: "bad", Text: "Approved and let through. How it ended is not known; the records say what is."}
+	}
+}
+
+// brief is a time as people compare it: 40 ms, 1.3 s.
+func brief(d time.Duration) string {
+	if d < time.Second {
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}
+
+func people(n int) string {
+	if n == 1 {
+		return "1 person"
+	}
+	return fmt.Sprintf("%d people", n)
+}
+
+// missing says who has to answer yet.
+func missing(r *approval.Request) string {
+	most := 0
+	for i := range r.Asks {
+		a := &r.Asks[i]
+		most = max(most, max(1, a.Quorum)-r.Approvals(a))
+	}
+	if most == 1 {
+		return "one more person is needed"
+	}
+	return fmt.Sprintf("%d more people are needed", most)
+}
+
+func (c *Console) cardPage(w http.ResponseWriter, r *http.Request, who *person) {
+	request, err := c.get(r)
+	if err != nil {
+		c.showProblem(w, r, c.failed(r.Context(), "get an approval", err))
+		return
+	}
+	c.showCard(w, http.StatusOK, "card-page", who, &request, "", "")
+}
+
+// cardFragment is the parts of a card's page that change.
+func (c *Console) cardFragment(w http.ResponseWriter, r *http.Request, who *person) {
+	request, err := c.get(r)
+	if err != nil {
+		c.showProblem(w, r, c.failed(r.Context(), "get an approval", err))
+		return
+	}
+	c.showCard(w, http.StatusOK, "card-live", who, &request, "", "")
+}
+
+func (c *Console) showCard(w http.ResponseWriter, status int, name string, who *person, r *approval.Request, refused, reason string) {
+	card, err := approval.ReadCard(r.Card)
+	if err != nil {
+		c.log.Error("a card cannot be read", "approval", r.ID, "error", err)
+		c.show(w, http.StatusServiceUnavailable, "problem", view{Title: "Unavailable", Who: who, Data: problemView{Status: 503, Detail: "The card of this request cannot be read, so nobody can decide on it here."}})
+		return
+	}
+	v := c.viewOf(r, card, who)
+	v.Reason = reason
+	c.shown.note(who.key(), r.CardDigest, c.now())
+	c.show(w, status, name, view{Title: "Request", Here: "queue", Who: who, Error: refused, Data: v})
+}
+
+func strongerSignIn(r *approval.Request) string {
+	q := url.Values{"return": {"/approvals/" + r.ID}, "fresh": {"1"}, "acr": r.Demand.ACR}
+	return "/login?" + q.Encode()
+}
+
+// decidePage takes the form of a card's page.
+func (c *Console) decidePage(w http.ResponseWriter, r *http.Request, who *person) {
+	body := decisionBody{Decision: r.PostForm.Get("decision"), Reason: strings.ReplaceAll(r.PostForm.Get("reason"), "\r\n", "\n"), Card: r.PostForm.Get("card")}
+	for name, list := range r.PostForm {
+		if len(list) != 1 || !slices.Contains([]string{"csrf", "card", "decision", "reason"}, name) {
+			c.showProblem(w, r, unreadable("The form cannot be read."))
+			return
+		}
+	}
+	p := body.check()
+	if p.status == 0 {
+		request, err := c.decide(r, who, body)
+		if err == nil {
+			http.Redirect(w, r, "/approvals/"+url.PathEscape(request.ID)+"#notice", http.StatusSeeOther)
+			return
+		}
+		p = c.failed(r.Context(), "take a decision", err)
+	}
+	request, err := c.get(r)
+	if err != nil {
+		c.showProblem(w, r, p)
+		return
+	}
+	c.showCard(w, p.status, "card-page", who, &request, p.detail, body.Reason)
+}
