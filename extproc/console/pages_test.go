@@ -125,7 +125,7 @@ func TestNamesMisleadNobody(t *testing.T) {
 					t.Errorf("%s: %q does what it says", path, name)
 				}
 			}
-			if i := strings.Index(page, "“<bdi dir=\"ltr\" class=\"text\">"+shown); i < 0 || !strings.Contains(page[i:min(len(page), i+1500)], "”</span> <span class=\"subject\"><bdi dir=\"ltr\" class=\"text\">") {
+			if i := strings.Index(page, "“<bdi dir=\"ltr\" class=\"text\">"+shown); i < 0 || !strings.Contains(page[i:], "”</span> <span class=\"subject\"><bdi dir=\"ltr\" class=\"text\">") {
 				t.Errorf("%s: %q is not in quotes before a subject", path, name)
 			}
 		}
