@@ -59,8 +59,8 @@
 // each thing that can happen: Ask, Decide, Spend, Left, VoidOthers, and Wait, which holds an operation without asking the
 // store again. A request is bound to the digest of the operation, the digest of its rules, the ask rules, and the
 // digest of its card; another of any of these is another request. The card (approval.CardDigest) is rendered once, when the
-// request is opened: every value of the operation in a row of its own, and what could mislead made visible
-// (approval.Visible). What people must not see is redacted in it, by the rules that redact answers.
+// request is opened: what will run in policy's own words, every value of the operation in a row of its own, and what could mislead
+// made visible (approval.Visible). What people must not see is redacted in it, by the rules that redact answers.
 //
 // An approval.Store does one thing: change a request by compare-and-swap, by its own clock. There are two, a file of one
 // gateway (embedded) and a Redis that several share (redis). All rules are the desk's, so that stores cannot differ in them,

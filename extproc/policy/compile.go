@@ -100,7 +100,7 @@ func (s *source) parse(input reflect.Type, check func(gate.Redaction) error, pro
 			problems.at(module.Package.Location, "%s is outside the roots of the bundle %q", module.Package, roots)
 		}
 		p.shape.read(module, input, check, f.isTest(), problems)
-		askWithoutSummary(module)
+		speakWithoutWords(module)
 		if f.isTest() {
 			p.tests[f.path] = module
 		} else {

@@ -11,7 +11,8 @@
 // set called denies does not load, why built-in errors are errors (StrictBuiltinErrors), and why an element that cannot be
 // decoded denies. A `not` that an agent could make vanish by leaving something out does not load either: see negation.go. Nor
 // does a rule that depends on an operation being of another kind, so that its detail is not there: see kind.go. A rule
-// about one body of JSON holds for each of several, and the other way round: see several.go.
+// about one body of JSON holds for each of several, and the other way round: see several.go. A rule whose words cannot be made of
+// what an agent sent speaks all the same: see words.go.
 //
 // # Names
 //

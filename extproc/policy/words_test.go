@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,6 +46,31 @@ func TestARuleAsksWithoutItsSummary(t *testing.T) {
 				t.Errorf("the explanation has no %s: %v\n%s", want, err, x.String())
 			}
 		})
+	}
+}
+
+// TestARuleSpeaksWithoutItsReason: nor does it take a denial, or the asking, that its reason quotes what is not there.
+func TestARuleSpeaksWithoutItsReason(t *testing.T) {
+	for _, c := range []struct {
+		name, rule string
+		effect     gate.Effect
+		reasons    []string
+	}{
+		{"a denial", `deny contains {"id": "x", "reason": sprintf("%v is too much", [input.http.body.amount])} if input.http.method == "GET"`, gate.Deny, []string{""}},
+		{"a denial in a template", `deny contains {"id": "x", "reason": $"not for {input.principal.claims.team}"} if input.http.method == "GET"`, gate.Deny, []string{"not for <undefined>"}},
+		{"a denial with a reason that is there", `deny contains {"id": "x", "reason": sprintf("%s is closed", [input.http.segments[0]])} if input.http.method == "GET"`, gate.Deny, []string{"v1 is closed"}},
+		{"a denial for each of several", `deny contains {"id": "x", "reason": input.http.segments[_]} if input.http.method == "GET"`, gate.Deny, []string{"payments", "v1"}},
+		{"an ask", `ask contains {"id": "x", "approvers": ["a"], "reason": input.http.headers["x-why"][0]} if input.http.method == "GET"`, gate.Ask, []string{""}},
+	} {
+		s := load(t, Options{}, rego("package rules.payments\n\nallow contains {\"id\": \"any\"}\n\n"+c.rule))
+		v, err := s.Evaluate(t.Context(), operation("payments", get("v1", "payments")))
+		var reasons []string
+		for _, r := range v.Rules {
+			reasons = append(reasons, r.Reason)
+		}
+		if err != nil || v.Effect != c.effect || !slices.Equal(reasons, c.reasons) {
+			t.Errorf("%s: %v for %q, error %v", c.name, v.Effect, reasons, err)
+		}
 	}
 }
 
