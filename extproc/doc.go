@@ -134,7 +134,7 @@
 // Package [github.com/countersign/countersign/extproc/identity] turns the one credential of a request into a principal, or
 // into an [identity.Refusal] with a reason that is recorded. [identity.Verifier.Verify] reads as its list of checks, from the
 // shape of the token to revocation. A principal is the pair of issuer and subject, never a name that can be given to
-// somebody else. Keys are fetched in the background, and now and then because of a token that none verifies, which waits
+// somebody else; the name that a token claims is recorded and shown beside that pair, and decides nothing. Keys are fetched in the background, and now and then because of a token that none verifies, which waits
 // for that: an agent cannot have us hammer its issuer, and an issuer can change its keys as it likes. They serve on
 // while the issuer is away, up to a limit. A token costs 62 µs (RS256) when it is first seen and 0.5 µs after that.
 //

@@ -248,17 +248,16 @@ func describe(e *evidence.Entry) string {
 // parties are the members of a record's body that are somebody.
 var parties = map[string]bool{"principal": true, "agent": true, "approver": true, "on_behalf_of": true}
 
-// partyText is a party of a record: what it is claimed to be called, in quotes, before its subject, and the person it acts for.
+// partyText is a party of a record: the name that its token claims, in quotes, its subject, and whom it acts for.
 func partyText(p gate.Object) string {
 	member := func(name string) string { v, _ := p.Get(name); s, _ := v.(string); return s }
 	text := terminal.String(member("subject"))
 	if name := member("name"); name != "" && name != member("subject") {
 		text = terminal.Quoted(terminal.Text(name)) + " (" + text + ")"
 	}
-	if person, _ := p.Get("on_behalf_of"); person != nil {
-		if person, ok := person.(gate.Object); ok {
-			text += " for " + partyText(person)
-		}
+	person, _ := p.Get("on_behalf_of")
+	if o, ok := person.(gate.Object); ok {
+		text += " for " + partyText(o)
 	}
 	return text
 }

@@ -171,7 +171,7 @@ func TestHostileTextIsTextInAChat(t *testing.T) {
 			t.Error("summaries that are left out are not counted")
 		}
 	}
-	if got, want := nameOf(&hostile().Agent), "“\"Approved\" by root” ("; !strings.HasPrefix(got, want) {
+	if got, want := hostile().Agent.Plain(mostText), "“\"Approved\" by root” ("; !strings.HasPrefix(got, want) {
 		t.Errorf("a name is told as %s, and should begin with %s", got, want)
 	}
 }

@@ -44,9 +44,9 @@ func noticeOf(e *receiver.Event) *notice {
 	} else {
 		n.fact("Request", verb+" on "+resource)
 	}
-	n.fact("Agent", nameOf(&e.Agent))
+	n.fact("Agent", e.Agent.Plain(mostText))
 	if e.OnBehalfOf != nil {
-		n.fact("For", nameOf(e.OnBehalfOf))
+		n.fact("For", e.OnBehalfOf.Plain(mostText))
 	}
 	if e.Event != "approval.requested" {
 		return n
@@ -73,7 +73,7 @@ func (n *notice) fact(name, value string) { n.facts = append(n.facts, [2]string{
 func titleOf(e *receiver.Event) string {
 	by := ""
 	if e.Decision != nil {
-		by = " by " + nameOf(&e.Decision.Approver)
+		by = " by " + e.Decision.Approver.Plain(mostText)
 	}
 	switch {
 	case e.Event == "approval.requested":
@@ -93,15 +93,6 @@ func titleOf(e *receiver.Event) string {
 	default:
 		return "Changed: " + receiver.Plain(e.Event, mostText)
 	}
-}
-
-// nameOf is somebody's name, which they may have chosen, in quotes, with the subject that is theirs alone.
-func nameOf(p *receiver.Party) string {
-	subject := receiver.Plain(p.Subject, mostText)
-	if p.Name == "" {
-		return subject
-	}
-	return fmt.Sprintf("“%s” (%s)", strings.NewReplacer("“", `"`, "”", `"`).Replace(receiver.Plain(p.Name, mostText)), subject)
 }
 
 func approversOf(asks []receiver.Ask) string {

@@ -54,7 +54,7 @@ func telling(secret []byte, post func(context.Context, string) error) *receiver.
 }
 
 func line(e *receiver.Event) string {
-	what := plain(fmt.Sprintf("%s on %s by %s", e.Verb, e.Resource, e.Agent.Subject))
+	what := plain(fmt.Sprintf("%s on %s by ", e.Verb, e.Resource)) + markup.Replace(e.Agent.Plain(mostText))
 	for _, a := range e.Asks {
 		if a.Summary != "" {
 			what = plain(a.Summary) + " (" + what + ")"
@@ -69,16 +69,18 @@ func line(e *receiver.Event) string {
 		}
 		return fmt.Sprintf("%s waits for %s: %s", what, plain(strings.Join(who, ", ")), e.URL)
 	case e.Decision != nil:
-		return fmt.Sprintf("%s: %s says %s", what, plain(e.Decision.Approver.Subject), plain(e.Decision.Decision))
+		return fmt.Sprintf("%s: %s says %s", what, markup.Replace(e.Decision.Approver.Plain(mostText)), plain(e.Decision.Decision))
 	default:
 		return what + ": " + plain(e.State)
 	}
 }
 
 // plain is a text as the chat shows it, and nothing more: no markup, no mention of everybody, no second line.
-func plain(s string) string {
-	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "*", "\u2217").Replace(receiver.Plain(s, 500))
-}
+func plain(s string) string { return markup.Replace(receiver.Plain(s, mostText)) }
+
+const mostText = 500 // characters of a text
+
+var markup = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "*", "\u2217")
 
 // chat posts to an incoming webhook that takes {"text": …}, as many chats have.
 func chat(url string) func(context.Context, string) error {

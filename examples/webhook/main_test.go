@@ -59,18 +59,20 @@ func TestFromRequestToChat(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	r, _, err := desk.Ask(t.Context(), approvaltest.Asking(approvaltest.Operation(1), approvaltest.Verdict("p1", 1)))
+	op := approvaltest.Operation(1)
+	op.Principal.Name = "Refund ”bot“"
+	r, _, err := desk.Ask(t.Context(), approvaltest.Asking(op, approvaltest.Verdict("p1", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"text":"POST on payments by agent-7 waits for payments-oncall, subject:carol: https://console.example/approvals/` + r.ID + `"}`
+	want := `{"text":"POST on payments by “Refund \"bot\"” (agent-7) waits for payments-oncall, subject:carol: https://console.example/approvals/` + r.ID + `"}`
 	if diff := cmp.Diff(want, <-lines); diff != "" {
 		t.Error(diff)
 	}
 	if _, err := desk.Decide(t.Context(), approvaltest.Oncall("bob"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(`{"text":"POST on payments by agent-7: bob says approve"}`, <-lines); diff != "" {
+	if diff := cmp.Diff(`{"text":"POST on payments by “Refund \"bot\"” (agent-7): bob says approve"}`, <-lines); diff != "" {
 		t.Error(diff)
 	}
 }

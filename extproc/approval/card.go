@@ -117,7 +117,7 @@ func (p Named) Visible() CardParty {
 	return CardParty{Visible(p.Issuer), Visible(p.Name), Visible(p.Subject)}
 }
 
-// HasName reports whether there is a name, and one that says more than the subject.
+// HasName reports whether there is a name and it says more than the subject.
 func (p CardParty) HasName() bool { return p.Name.Text != "" && p.Name.Text != p.Subject.Text }
 
 // ReadCard reads a card. A member that it does not know is an error, because whoever answers would not see it.

@@ -32,6 +32,7 @@ func (c *Console) functions() template.FuncMap {
 		"body":      bodyRows,
 		"typed":     typed,
 		"label":     label,
+		"beginning": beginning,
 	}
 }
 

@@ -58,12 +58,13 @@ func TestNamesAreShownFirst(t *testing.T) {
 	f := newFixture(t, false)
 	browser := f.signIn("bob")
 	bob := f.token("u-bob", extproctest.Claims{"preferred_username": "bob"})
+	const agent = "8f3ae1d2-0c55-4f0e-9d0e-0d2d1f7a4b11"
 	named := func(a *approval.Asking) {
 		p := a.Operation.Principal
-		p.Subject, p.Name = "8f3ae1d2", "Refund bot"
+		p.Subject, p.Name = agent, "Refund bot"
 		p.OnBehalfOf, p.OnBehalfOfName = &gate.Party{Issuer: f.issuer.URL, Subject: "5b1c77aa"}, "Dora"
 		p.People = []gate.Person{{Directory: f.issuer.URL, ID: "5b1c77aa"}}
-		p.Actors, p.ActorNames = []gate.Party{{Issuer: f.issuer.URL, Subject: "8f3ae1d2"}, {Issuer: f.issuer.URL, Subject: "77aa"}}, []string{"Refund bot", "Planner"}
+		p.Actors, p.ActorNames = []gate.Party{{Issuer: f.issuer.URL, Subject: agent}, {Issuer: f.issuer.URL, Subject: "77aa"}}, []string{"Refund bot", "Planner"}
 		a.Verdict.Asks[0].Quorum = 2
 	}
 	r := f.ask(named)
@@ -73,10 +74,10 @@ func TestNamesAreShownFirst(t *testing.T) {
 	f.ask(func(a *approval.Asking) { a.Operation.Principal.Name = "agent-1" }) // which is its subject
 	const name = `<span class="name">“<bdi dir="ltr" class="text">%s</bdi>”</span> <span class="subject"><bdi dir="ltr" class="text">%s</bdi>`
 	for path, wants := range map[string][][2]string{
-		"/":                  {{"Refund bot", "8f3ae1d2"}, {"Dora", "5b1c77aa"}},
-		"/history":           {{"Refund bot", "8f3ae1d2"}, {"Dora", "5b1c77aa"}, {"bob", "u-bob"}},
-		"/holds":             {{"Refund bot", "8f3ae1d2"}, {"Dora", "5b1c77aa"}},
-		"/approvals/" + r.ID: {{"Refund bot", "8f3ae1d2"}, {"Dora", "5b1c77aa"}, {"Planner", "77aa"}, {"bob", "u-bob"}},
+		"/":                  {{"Refund bot", "8f3ae1d2…"}, {"Dora", "5b1c77aa"}},
+		"/history":           {{"Refund bot", "8f3ae1d2…"}, {"Dora", "5b1c77aa"}, {"bob", "u-bob"}},
+		"/holds":             {{"Refund bot", "8f3ae1d2…"}, {"Dora", "5b1c77aa"}},
+		"/approvals/" + r.ID: {{"Refund bot", agent}, {"Dora", "5b1c77aa"}, {"Planner", "77aa"}, {"bob", "u-bob"}},
 	} {
 		page := f.send(browser, f.request("GET", path, "", "")).body
 		for _, want := range wants {
@@ -89,12 +90,12 @@ func TestNamesAreShownFirst(t *testing.T) {
 		}
 	}
 	page := f.send(browser, f.request("GET", "/", "", "")).body
-	if !strings.Contains(page, `by “Refund bot”, 8f3ae1d2"`) || !strings.Contains(f.send(browser, f.request("GET", "/me", "", "")).body, "“<bdi dir=\"ltr\" class=\"text\">bob</bdi>”") {
+	if !strings.Contains(page, `by “Refund bot”, 8f3ae1d2…"`) || !strings.Contains(f.send(browser, f.request("GET", "/me", "", "")).body, "“<bdi dir=\"ltr\" class=\"text\">bob</bdi>”") {
 		t.Error("the group or the page about bob has no name")
 	}
 	got := f.call("GET", "/api/approvals/"+r.ID, bob, "").json(t)
 	by := got["decisions"].([]any)[0].(map[string]any)["by"]
-	want := fmt.Sprintf("map[issuer:%[1]s name:Refund bot subject:8f3ae1d2] map[issuer:%[1]s name:Dora subject:5b1c77aa] [map[issuer:%[1]s name:Refund bot subject:8f3ae1d2] map[issuer:%[1]s name:Planner subject:77aa]] map[issuer:%[1]s name:bob subject:u-bob]", f.issuer.URL)
+	want := fmt.Sprintf("map[issuer:%[1]s name:Refund bot subject:%[2]s] map[issuer:%[1]s name:Dora subject:5b1c77aa] [map[issuer:%[1]s name:Refund bot subject:%[2]s] map[issuer:%[1]s name:Planner subject:77aa]] map[issuer:%[1]s name:bob subject:u-bob]", f.issuer.URL, agent)
 	if all := fmt.Sprint(got["agent"], " ", got["on_behalf_of"], " ", got["actors"], " ", by); all != want {
 		t.Errorf("the API says\n%s, want\n%s", all, want)
 	}
@@ -125,7 +126,9 @@ func TestNamesMisleadNobody(t *testing.T) {
 					t.Errorf("%s: %q does what it says", path, name)
 				}
 			}
-			if i := strings.Index(page, "“<bdi dir=\"ltr\" class=\"text\">"+shown); i < 0 || !strings.Contains(page[i:], "”</span> <span class=\"subject\"><bdi dir=\"ltr\" class=\"text\">") {
+			_, rest, found := strings.Cut(page, "“<bdi dir=\"ltr\" class=\"text\">"+shown)
+			_, rest, quoted := strings.Cut(rest, "</bdi>”</span>")
+			if !found || !quoted || !strings.Contains(rest, "<span class=\"subject\"><bdi dir=\"ltr\" class=\"text\">") {
 				t.Errorf("%s: %q is not in quotes before a subject", path, name)
 			}
 		}

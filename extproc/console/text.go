@@ -2,6 +2,7 @@ package console
 
 import (
 	"regexp"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/countersign/countersign/extproc/approval"
@@ -44,12 +45,21 @@ func short(t approval.Text) approval.Text {
 	return t
 }
 
+// beginning returns the beginning of a long subject, for a list in which it stands behind a name; the card has all of it. A subject with
+// anything odd in it is not cut.
+func beginning(t approval.Text) approval.Text {
+	if r := []rune(t.Text); len(r) > 12 && t.Notes == nil && !strings.Contains(t.Text, `\`) {
+		t.Text = string(r[:8]) + "…"
+	}
+	return t
+}
+
 // label makes a party an attribute.
 func label(p approval.CardParty) string {
 	if !p.HasName() {
 		return short(p.Subject).Text
 	}
-	return "“" + short(p.Name).Text + "”, " + short(p.Subject).Text
+	return "“" + short(p.Name).Text + "”, " + short(beginning(p.Subject)).Text
 }
 
 // title makes a text that is not from a card an attribute.

@@ -7,17 +7,18 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// usualNames are the claims that have what an agent is called, where the configuration names none and the kind has a better one
-// than the client's id.
+// usualNames are, by kind, the claims with an agent's name that are better than the client's id. They count where the configuration
+// names no claim.
 var usualNames = map[string]string{"entra": "app_displayname", "kubernetes": "sub", "github": "workflow_ref"}
 
-// usualPersonNames are those of a person, the better first.
+// usualPersonNames are the claims with a person's name, the better one first.
 var usualPersonNames = []string{"preferred_username", "name"}
 
-// readNames reads what the parties of a principal are called. Names decide nothing, so nothing that is wrong with one refuses.
+// readNames reads the names of a principal and of those it acts for and through. A name decides nothing, so a claim that cannot be
+// a name gives no name, and never a refusal.
 //
-// In a token by which an agent acts for a person the claims are about the person, but for those within `act`, or that only a
-// client has: an agent does not go by its person's name.
+// If an agent acts for a person, the claims outside `act` are the person's, so the agent's name is read from `act` only, or from a
+// claim that only clients have.
 func (t *token) readNames(p *gate.Principal) {
 	persons, own := orUsual(t.issuer.PersonNameClaim, usualPersonNames...), t.issuer.NameClaim
 	person := nameIn(t.claims, persons...)
@@ -46,7 +47,7 @@ func orUsual(configured string, usual ...string) []string {
 	return usual
 }
 
-// nameIn is the first of these claims that is a name: text that is not empty. A long one is cut as records cut it.
+// nameIn returns the first of these claims that is text and not blank, cut as records cut a long text; "" if there is none.
 func nameIn(claims gate.Object, names ...string) string {
 	for _, name := range names {
 		v, _ := lookUp(claims, name)

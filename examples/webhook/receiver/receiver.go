@@ -59,6 +59,15 @@ type Party struct {
 	Subject string `json:"subject"`
 }
 
+// Plain is somebody's name, which they may have chosen, in quotes, with the subject that is theirs alone: each at most so many characters.
+func (p Party) Plain(most int) string {
+	subject := Plain(p.Subject, most)
+	if p.Name == "" || p.Name == p.Subject {
+		return subject
+	}
+	return fmt.Sprintf("“%s” (%s)", strings.NewReplacer("“", `"`, "”", `"`).Replace(Plain(p.Name, most)), subject)
+}
+
 // Receiver tells each notification that is genuine, fresh and new.
 type Receiver struct {
 	Secret []byte
