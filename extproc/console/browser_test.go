@@ -133,6 +133,24 @@ func (b *browser) keep(name string, picture chromedp.Action[[]byte]) {
 	}
 }
 
+// colours has the page light or dark.
+func (b *browser) colours(value string) {
+	b.t.Helper()
+	b.do("set the colours", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
+		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}}) //nolint:misspell // as CSS spells it
+		return chromedp.Void{}, err
+	})
+}
+
+// withoutScripts has pages as a browser shows them that runs no scripts.
+func (b *browser) withoutScripts() {
+	b.t.Helper()
+	b.do("turn scripts off", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
+		_, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+		return chromedp.Void{}, err
+	})
+}
+
 // signIn goes to the console and signs in on the issuer's own page, with the keyboard.
 func (b *browser) signIn(f *fixture, name string) {
 	b.t.Helper()
@@ -307,13 +325,7 @@ func TestBrowserDarkAndNarrow(t *testing.T) {
 	r := f.ask()
 	weird := f.ask(hostile)
 	light := b.eval("getComputedStyle(document.documentElement).backgroundColor")
-	dark := func(value string) {
-		b.do("set the colours", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
-			_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}}) //nolint:misspell // as CSS spells it
-			return chromedp.Void{}, err
-		})
-	}
-	dark("dark")
+	b.colours("dark")
 	if now := b.eval("getComputedStyle(document.documentElement).backgroundColor"); now == light || now == nil {
 		t.Errorf("the background in dark mode is %v", now)
 	}
@@ -323,7 +335,7 @@ func TestBrowserDarkAndNarrow(t *testing.T) {
 		b.do(path, chromedp.Navigate(f.url+path), chromedp.WaitVisible("#main"))
 		b.shoot("dark-" + names[i])
 	}
-	dark("light")
+	b.colours("light")
 	b.do("a phone", chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile))
 	for i, path := range pages {
 		b.do(path, chromedp.Navigate(f.url+path), chromedp.WaitVisible("#main"))
@@ -339,10 +351,7 @@ func TestBrowserWithoutJavaScript(t *testing.T) {
 	b := newBrowser(t)
 	b.signIn(f, "bob")
 	r := f.ask()
-	b.do("turn scripts off", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
-		_, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
-		return chromedp.Void{}, err
-	})
+	b.withoutScripts()
 	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
 	b.do("approve", chromedp.Focus("#approve"), chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible("#mine"))
 	if got := f.state(r.ID); got.State != approval.Approved {

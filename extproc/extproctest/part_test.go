@@ -17,7 +17,7 @@ func TestMissingPartsNameTheCommandThatBringsThem(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	parts := Parts{Dir: t.TempDir(), Getenv: func(string) string { return "" }}
 	for name, find := range map[string]func(context.Context) (string, error){
-		"envoy": parts.FindEnvoy, "collector": parts.FindCollector, "redis": parts.FindRedis,
+		"envoy": parts.FindEnvoy, "collector": parts.FindCollector, "redis": parts.FindRedis, "axe": parts.FindAxe,
 	} {
 		path, err := find(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "make parts") {

@@ -22,11 +22,12 @@ type Need struct {
 // needs are what a machine with Go, git, make and Python 3 may lack.
 var needs = []Need{
 	{
-		Name: "pip", Why: "Envoy and Redis come as Python packages", Packages: []string{"python3-pip"},
+		Name: "pip", Why: "Envoy, Redis and axe-core come as Python packages", Packages: []string{"python3-pip"},
 		have: func(ctx context.Context, p Parts) bool {
 			_, envoy := p.FindEnvoy(ctx)
 			_, redis := p.FindRedis(ctx)
-			return envoy == nil && redis == nil || exec.CommandContext(ctx, "python3", "-m", "pip", "--version").Run() == nil
+			_, axe := p.FindAxe(ctx)
+			return envoy == nil && redis == nil && axe == nil || exec.CommandContext(ctx, "python3", "-m", "pip", "--version").Run() == nil
 		},
 	},
 	{
@@ -59,7 +60,7 @@ func (p Parts) Install(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		i := slices.IndexFunc(needs, func(n Need) bool { return n.Name == name })
 		if i < 0 {
-			return fmt.Errorf("there is no part %q; the parts are envoy, collector and redis, and of the machine pip, chromium and compiler", name)
+			return fmt.Errorf("there is no part %q; the parts are envoy, collector, redis and axe, and of the machine pip, chromium and compiler", name)
 		}
 		switch n := needs[i]; {
 		case n.have(ctx, p):

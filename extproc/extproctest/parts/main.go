@@ -1,4 +1,4 @@
-// Command parts fetches or builds the programs that tests and examples run beside Countersign: `parts envoy collector redis`. It
+// Command parts fetches or builds the programs that tests and examples run beside Countersign: `parts envoy collector redis axe`. It
 // prints where each one is, and is quick if all are there. It can also install what the machine lacks, such as pip, Chromium or a C
 // compiler (`parts pip chromium compiler envoy`). If it may not, it ends at once with the line to run.
 package main
@@ -34,6 +34,7 @@ func run(ctx context.Context, names []string, getenv func(string) string, stdout
 		"envoy":     parts.Envoy,
 		"collector": parts.Collector,
 		"redis":     parts.Redis,
+		"axe":       parts.Axe,
 	}
 	for _, name := range names {
 		if bring[name] == nil {
