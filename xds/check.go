@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -59,6 +60,16 @@ func CheckFile(path string, text []byte, kinds ...Kind) []Problem {
 // be one of c's, attached as c says, with its answers sent to the service if c inspects them.
 func CheckFileFor(c *config.Config, path string, text []byte, kinds ...Kind) []Problem {
 	return (&Checker{file: path, config: c, kinds: kinds, hold: longestHold(c)}).check(text)
+}
+
+// CheckFiles is CheckFileFor for every file of envoy.files. One that cannot be read is a problem of the configuration.
+func CheckFiles(c *config.Config, kinds ...Kind) (problems []Problem) {
+	for _, file := range c.Envoy.Files {
+		if text, err := os.ReadFile(string(file)); err == nil {
+			problems = append(problems, CheckFileFor(c, string(file), text, kinds...)...)
+		}
+	}
+	return problems
 }
 
 // Checker checks one file.

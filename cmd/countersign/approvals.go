@@ -155,42 +155,17 @@ func (a *approvals) asking(c *config.Config, redactKey []byte) gate.Approvals {
 	}
 }
 
-// startVoiding closes, beside all else, what was asked under other rules than those of a.
+// startVoiding voids what was asked under other rules than those of a, so that nobody is asked in vain and holds ask anew.
 func (g *gateway) startVoiding(ctx context.Context, a *active) {
 	if g.approvals == nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
-	g.voiding = func() { cancel(); <-done }
-	go guard.Func("the voiding of requests", func() {
-		defer close(done)
-		g.voidOthers(ctx, a)
-	})()
-}
-
-// stopVoiding returns when nothing more is voided for a policy. What it was not done with is left to the next one.
-func (g *gateway) stopVoiding() {
-	if g.voiding != nil {
-		g.voiding()
-		g.voiding = nil
-	}
-}
-
-// voidOthers closes what was asked under other rules, so that nobody is asked in vain and holds ask anew.
-func (g *gateway) voidOthers(ctx context.Context, a *active) {
 	rules := map[string]string{}
 	for _, r := range a.config.Resources {
 		r := r.Common()
 		rules[r.Name] = a.policies.RulesDigest(r.Policy)
 	}
-	n, err := g.approvals.desk.VoidOthers(ctx, rules)
-	if err != nil && ctx.Err() == nil {
-		g.alarm("approvals_failed", err.Error())
-	}
-	if n > 0 {
-		g.log.Info("requests for approval were voided, because their rules have changed", "requests", n)
-	}
+	g.stopVoiding = g.approvals.desk.StartVoiding(ctx, rules, func(err error) { g.alarm("approvals_failed", err.Error()) })
 }
 
 func (a *approvals) close() error {

@@ -35,23 +35,21 @@ func check(ctx context.Context, c *call) error {
 		problems++
 		fmt.Fprintln(c.stderr, terminal.Lines(fmt.Sprint(what)))
 	}
-	var several config.Problems
-	if errors.As(err, &several) {
-		for _, p := range several {
-			tell(p)
+	tellAll := func(err error) {
+		for _, line := range problemsOf(err) {
+			tell(line)
 		}
+	}
+	if tellAll(err); err != nil {
 		conf = config.Salvage(*path, configKinds()...) // policies and Envoy files are checked all the same, where the file names them
 	}
 	var policies *policy.Set
 	if conf != nil {
-		policies = checkPolicies(ctx, conf, tell)
-		checkEnvoyFiles(conf, tell)
-		var others config.Problems
-		if errors.As(custody.Check(conf), &others) {
-			for _, p := range others {
-				tell(p)
-			}
+		policies = checkPolicies(ctx, conf, tellAll)
+		for _, p := range xds.CheckFiles(conf, envoyKinds()...) {
+			tell(p)
 		}
+		tellAll(custody.Check(conf))
 	}
 	if err == nil {
 		for _, p := range conf.OutOfDate(time.Now()) {
@@ -105,33 +103,16 @@ func notes(c *config.Config, p *policy.Set) (list []string) {
 	return append(list, custody.Readable(c)...)
 }
 
-func checkPolicies(ctx context.Context, c *config.Config, tell func(any)) *policy.Set {
+func checkPolicies(ctx context.Context, c *config.Config, tellAll func(error)) *policy.Set {
 	if _, err := os.Stat(string(c.Policies)); err != nil {
 		return nil // the configuration's own check says so
 	}
 	set, err := loadPolicies(ctx, c, nil)
-	var several *policy.Problems
-	switch {
-	case errors.As(err, &several):
-		for _, p := range several.Problems {
-			tell(p)
-		}
-	case err != nil:
-		tell(fmt.Sprintf("%s: %v", c.Policies, err))
+	if _, several := errors.AsType[*policy.Problems](err); err != nil && !several {
+		err = fmt.Errorf("%s: %w", c.Policies, err)
 	}
+	tellAll(err)
 	return set
-}
-
-func checkEnvoyFiles(c *config.Config, tell func(any)) {
-	for _, file := range c.Envoy.Files {
-		text, err := os.ReadFile(string(file))
-		if err != nil {
-			continue // the configuration's own check says so
-		}
-		for _, p := range xds.CheckFileFor(c, string(file), text, envoyKinds()...) {
-			tell(fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message))
-		}
-	}
 }
 
 // askTime is how long check waits for issuers.

@@ -46,8 +46,8 @@ type gateway struct {
 	approvals *approvals // nil where the configuration names no people
 	grpc      *grpc.Server
 
-	unsure  bool   // an activation failed, so that the journal's last may not be what is active; of whoever activates
-	voiding func() // ends the voiding of what was asked under other rules, and waits; of whoever activates
+	unsure      bool   // an activation failed, so that the journal's last may not be what is active; of whoever activates
+	stopVoiding func() // ends the voiding of what was asked under other rules, and waits; of whoever activates
 
 	disk      datafile.FS // of the journal; the real one where it is nil
 	withEnvoy bool
@@ -138,6 +138,7 @@ func (g *gateway) warn(c *config.Config) {
 
 // open makes the parts, bottom up: metrics, journal, state, services.
 func (g *gateway) open(ctx context.Context, c *config.Config) (err error) {
+	g.stopVoiding = func() {}
 	if g.metrics, err = admin.NewMetrics(); err != nil {
 		return err
 	}
@@ -210,10 +211,17 @@ func (g *gateway) gauges() error {
 	)
 }
 
-// activate swaps a in, with a record of what becomes active. First all is made that can fail, then it is recorded, then it
-// rules, and then Envoy is told: where an error is returned, the old configuration rules and Envoy has been told nothing. From
-// the swap until Envoy has the new routes, calls that come by the old ones are refused, if the new ones differ for their
-// resource (see lane.Resource): milliseconds, in which nothing is judged by what Envoy does not carry out.
+// activate swaps a in, with a record of what becomes active. If it returns an error the old configuration rules, and Envoy has
+// been told nothing. The order is the promise:
+//
+//  1. What can fail is made first, and a new verifier fetches its keys, so that agents do not wait for it after the swap.
+//  2. The voiding for the old rules ends. After the swap it would void what the new rules ask.
+//  3. The record is written under the swap's lock: nothing is ruled by a configuration that is not on record. If that fails, the old
+//     rules go on, and with them the voiding.
+//  4. Envoy is told after the swap. Until it has the new routes, calls that come by the old ones are refused, if the new ones differ
+//     for their resource (see lane.Resource): for milliseconds, in which nothing is judged by what Envoy does not carry out. The other
+//     way round Envoy would send by routes that nothing here knows yet.
+//  5. The old verifier and the voiding for the new rules come last: until the swap, operations need the one and ask under the old rules.
 func (g *gateway) activate(ctx context.Context, a *active) error {
 	previous := g.current()
 	fresh := previous == nil || previous.verifier != a.verifier
@@ -442,6 +450,7 @@ func problemsOf(err error) []string {
 	var rego *policy.Problems
 	var lines []string
 	switch {
+	case err == nil:
 	case errors.As(err, &conf):
 		for _, p := range conf {
 			lines = append(lines, p.String())

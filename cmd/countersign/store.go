@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/approval/embedded"
 	"github.com/countersign/countersign/extproc/approval/redis"
 	"github.com/countersign/countersign/extproc/config"
-	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/keyfile"
 )
 
@@ -40,33 +38,11 @@ func openStore(ctx context.Context, c *config.Config, own []byte) (approvalStore
 	if err != nil {
 		return nil, nil, fmt.Errorf("approvals.store: %w", err)
 	}
-	key, err := sharedKey(ctx, store, filepath.Join(string(c.Data), "keys", "shared-digest.key"), own)
+	key, err := store.KeptKey(ctx, filepath.Join(string(c.Data), "keys", "shared-digest.key"), own)
 	if err != nil {
-		return nil, nil, errors.Join(err, store.Close())
+		return nil, nil, errors.Join(fmt.Errorf("approvals.store: %w", err), store.Close())
 	}
 	return store, key, nil
-}
-
-// sharedKeyWait is how long a start waits for Redis.
-const sharedKeyWait = 5 * time.Second
-
-// sharedKey is the key that the gateways of one Redis agree on. It is kept in a file, so that a gateway can start, and do what
-// needs no approval, while Redis is away.
-func sharedKey(ctx context.Context, store *redis.Store, file string, own []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, sharedKeyWait)
-	defer cancel()
-	key, err := store.SharedKey(ctx, own)
-	if err != nil {
-		kept, readErr := datafile.ReadFile(file, 64<<10)
-		if readErr != nil || len(kept) < 16 {
-			return nil, fmt.Errorf("approvals.store: the key that gateways share cannot be had, and there is none from an earlier start: %w", err)
-		}
-		return kept, nil
-	}
-	if err := datafile.Replace(datafile.Disk{}, file, key); err != nil {
-		return nil, fmt.Errorf("keep the key that gateways share: %w", err)
-	}
-	return key, nil
 }
 
 func redisOptions(c *config.Config) (redis.Options, error) {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -19,13 +20,35 @@ import (
 type Panic struct {
 	Where string // which part of the gateway
 	Value string
-	Stack string
+	Stack string // empty if there was one within stackEvery before: somebody who finds a panic can have it again and again
 }
 
-var report atomic.Pointer[func(Panic)]
+// stackEvery bounds how often a panic comes with its stack.
+const stackEvery = time.Second
+
+// reporter is told of panics.
+type reporter struct {
+	tell  func(Panic)
+	mu    sync.Mutex
+	stack time.Time // when the last one was given
+}
+
+var report atomic.Pointer[reporter]
 
 // Report has f told of every panic from here on. Until then the log is.
-func Report(f func(Panic)) { report.Store(&f) }
+func Report(f func(Panic)) { report.Store(&reporter{tell: f}) }
+
+// bounded returns p, without its stack if it comes too soon.
+func (r *reporter) bounded(p Panic) Panic {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := time.Now(); now.Sub(r.stack) < stackEvery {
+		p.Stack = ""
+	} else {
+		r.stack = now
+	}
+	return p
+}
 
 // Func is f, for a goroutine or a timer. It returns when f panics.
 func Func(where string, f func()) func() {
@@ -85,8 +108,8 @@ func tell(p Panic) {
 			slog.Error("panic while a panic was reported", "where", p.Where, "panic", p.Value, "again", again, "stack", p.Stack)
 		}
 	}()
-	if f := report.Load(); f != nil {
-		(*f)(p)
+	if r := report.Load(); r != nil {
+		r.tell(r.bounded(p))
 		return
 	}
 	slog.Error("panic", "where", p.Where, "panic", p.Value, "stack", p.Stack)

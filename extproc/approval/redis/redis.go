@@ -18,6 +18,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
 )
@@ -54,6 +55,28 @@ func (discard) Printf(context.Context, string, ...any) {}
 // Close ends the connections.
 func (s *Store) Close() error { return s.client.Close() }
 
+// sharedKeyWait is how long KeptKey waits for Redis.
+const sharedKeyWait = 5 * time.Second
+
+// KeptKey is SharedKey for a start. It keeps the key in a file, so that a gateway can start, and do what needs no approval, while
+// Redis is away.
+func (s *Store) KeptKey(ctx context.Context, file string, proposed []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, sharedKeyWait)
+	defer cancel()
+	key, err := s.SharedKey(ctx, proposed)
+	if err != nil {
+		kept, readErr := datafile.ReadFile(file, 64<<10)
+		if readErr != nil || len(kept) < 16 {
+			return nil, fmt.Errorf("the key that gateways share cannot be had, and there is none from an earlier start: %w", err)
+		}
+		return kept, nil
+	}
+	if err := datafile.Replace(datafile.Disk{}, file, key); err != nil {
+		return nil, fmt.Errorf("keep the key that gateways share: %w", err)
+	}
+	return key, nil
+}
+
 // SharedKey returns the digest key that all gateways of this store use: proposed, if they have none yet. With different keys two
 // gateways would take one operation for two.
 func (s *Store) SharedKey(ctx context.Context, proposed []byte) ([]byte, error) {
@@ -81,6 +104,7 @@ func agentKey(a approval.Party) string {
 func failed(what string, err error) error { return fmt.Errorf("%s in Redis: %w", what, err) }
 
 // run runs a script. If it writes, run waits for the replicas on the same connection: WAIT is about what its own connection wrote.
+// It does not wait for a script that has changed nothing and is tried again: see tryAgain.
 func (s *Store) run(ctx context.Context, script *goredis.Script, writes bool, keys []string, args ...any) (any, error) {
 	if !writes || s.replicas == 0 {
 		return script.Run(ctx, s.client, keys, args...).Result()
@@ -95,11 +119,23 @@ func (s *Store) run(ctx context.Context, script *goredis.Script, writes bool, ke
 	if err != nil {
 		return nil, err
 	}
+	if tryAgain(result) {
+		return result, nil
+	}
 	n, err := conn.Wait(ctx, s.replicas, s.wait).Result()
 	if err != nil || n < int64(s.replicas) {
 		return nil, errors.Join(fmt.Errorf("%w: %d of %d", approval.ErrUncertain, n, s.replicas), err)
 	}
 	return result, nil
+}
+
+// tryAgain reports whether a script answers that another change came first, or the deadline. It has changed nothing then, and its
+// caller reads again, so that an answer is uncertain only if it may be stored.
+func tryAgain(result any) bool {
+	if list, ok := result.([]any); ok && len(list) > 0 {
+		result = list[0]
+	}
+	return result == "conflict" || result == "joined" || result == "late"
 }
 
 // primary returns the client of the server that has the keys.
