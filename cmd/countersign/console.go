@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
@@ -35,7 +36,7 @@ func (g *gateway) listenConsole(ctx context.Context, c *config.Config) error {
 		Issuer: p.Issuer, Kind: who.Kind, PersonClaim: who.PersonClaim, NameClaim: p.NameClaim, ClientID: p.ClientID, ClientSecret: secretIn(string(p.ClientSecretFile)),
 		Algorithms: p.Algorithms, GroupsClaim: p.GroupsClaim, CAFile: string(p.CAFile), Insecure: p.Insecure,
 		People: people, Desk: g.approvals.desk, Watch: g.approvals.watch, Recorder: g.journal,
-		Journal: journalView{g.journal.Dir(), g.journal.PublicKey(), quietAfter(c.Approvals.TTL.Std())}, Resources: func() []console.Resource { return resourcesShown(g.current().config) }, Held: g.lane.Held,
+		Journal: journalView{g.journal, quietAfter(c.Approvals.TTL.Std())}, Auditors: p.Auditors, Resources: func() []console.Resource { return resourcesShown(g.current().config) }, Held: g.lane.Held,
 		ConfigDigest: func() string { return g.current().config.Digest() }, Log: g.log,
 	})
 	if err != nil {
@@ -97,31 +98,57 @@ func resourcesShown(c *config.Config) []console.Resource {
 
 // journalView is the journal as the console shows it.
 type journalView struct {
-	dir, key string
-	quiet    time.Duration // after its end nothing more comes of an operation that asked
+	*evidence.Journal
+	quiet time.Duration // after its end nothing more comes of an operation that asked
 }
 
 // quietAfter is how long a request, and then its grant, can outlive its operation, and what a busy machine may add.
 func quietAfter(ttl time.Duration) time.Duration { return 2*ttl + time.Hour }
 
 func (j journalView) Records(ctx context.Context, op string, limit int) ([]console.Record, error) {
-	entries, err := evidence.Operation(ctx, j.dir, op, j.quiet, limit)
+	entries, err := evidence.Operation(ctx, j.Dir(), op, j.quiet, limit)
 	if err != nil {
 		return nil, err
 	}
 	list := make([]console.Record, len(entries))
-	for i, e := range entries {
-		list[i] = console.Record{Seq: e.Seq, Time: e.Time, Node: e.Node, Type: e.Type, Hash: e.Hash, Body: e.Body}
+	for i := range entries {
+		list[i] = recordShown(&entries[i])
 	}
 	return list, nil
 }
 
+func recordShown(e *evidence.Entry) console.Record {
+	return console.Record{Seq: e.Seq, Time: e.Time, Node: e.Node, Type: e.Type, Op: e.Op, Hash: e.Hash, Body: e.Body}
+}
+
+func (j journalView) Back(ctx context.Context, before uint64, until time.Time) iter.Seq2[console.Glance, error] {
+	return glances(evidence.Backward(ctx, j.Dir(), evidence.From{Before: before, Safe: j.Durable(), Until: until}))
+}
+
+func (j journalView) Forth(ctx context.Context, after uint64) iter.Seq2[console.Glance, error] {
+	return glances(evidence.Forward(ctx, j.Dir(), after, j.Durable()))
+}
+
+func glances(list iter.Seq2[evidence.Glance, error]) iter.Seq2[console.Glance, error] {
+	return func(yield func(console.Glance, error) bool) {
+		for g, err := range list {
+			read := func() (console.Record, error) {
+				e, err := g.Entry()
+				return recordShown(&e), err
+			}
+			if !yield(console.Glance{Seq: g.Seq, Time: g.Time, Type: g.Type, Op: g.Op, Read: read}, err) {
+				return
+			}
+		}
+	}
+}
+
 func (j journalView) Prove(_ context.Context, seq uint64) ([]byte, error) {
-	keys, err := evidence.Verifiers([]string{j.key})
+	keys, err := evidence.Verifiers([]string{j.PublicKey()})
 	if err != nil {
 		return nil, err
 	}
-	proof, err := evidence.Prove(j.dir, keys, seq)
+	proof, err := evidence.Prove(j.Dir(), keys, seq)
 	if err != nil {
 		return nil, err
 	}

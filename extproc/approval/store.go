@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,6 +85,12 @@ type Filter struct {
 	Agent    *Party
 	Resource string
 
+	Called   string    // the agent's subject is this, or the name that it claims has this in it
+	Rule     string    // one of those that ask: PACKAGE/ID, or ID
+	Text     string    // is in the target
+	From, To time.Time // it was asked from From until before To
+	Most     int       // requests that are looked at for one page; all unless set
+
 	Due        bool          // live, and past its deadline; oldest deadline first
 	Unrecorded bool          // with something in its outbox
 	Idle       time.Duration // with Unrecorded: not changed for at least this long
@@ -95,7 +102,36 @@ type Filter struct {
 // Page is a part of a list.
 type Page struct {
 	Requests []Request
-	Next     string // for Filter.After; empty on the last page
+	Next     string    // for Filter.After; empty on the last page
+	Back     time.Time // when the last that was looked at was asked, where Filter.Most ended the page; else zero
+}
+
+// Add looks at r, which is the next in the order of the list, and reports whether the page wants another one after it.
+func (p *Page) Add(f *Filter, r *Request, looked int) bool {
+	if !f.From.IsZero() && !f.Due && r.Created.Before(f.From.Add(-clockStep)) {
+		return false // and those after it are older
+	}
+	if f.Match(r) {
+		if len(p.Requests) == f.Limit() {
+			p.Next = p.Requests[len(p.Requests)-1].ID
+			return false
+		}
+		p.Requests = append(p.Requests, *r)
+	}
+	if f.Most > 0 && looked >= f.Most {
+		p.Next, p.Back = r.ID, r.Created
+		return false
+	}
+	return true
+}
+
+// clockStep is how far a store's clock may have stepped between two requests: lists are in the order of ids, which have the time in them.
+const clockStep = time.Hour
+
+// Begin is the After of a list that begins with what was asked before to, and somewhat later.
+func Begin(to time.Time) string {
+	ms := to.Add(clockStep).UnixMilli()
+	return fmt.Sprintf("%08x-%04x", ms>>16, ms&0xffff)
 }
 
 // Pages yields the pages of all requests that f selects, as list, a store's List, returns them. An error is the last that it yields.
@@ -120,13 +156,27 @@ func (f *Filter) Limit() int {
 	return min(f.Size, 500)
 }
 
-// Match reports whether r has f's agent, resource and states.
+// Match reports whether r is as f says.
 func (f *Filter) Match(r *Request) bool {
-	if f.Agent != nil && *f.Agent != r.Agent || f.Resource != "" && f.Resource != r.Resource {
+	if f.Agent != nil && *f.Agent != r.Agent || f.Resource != "" && f.Resource != r.Resource ||
+		!f.From.IsZero() && r.Created.Before(f.From) || !f.To.IsZero() && !r.Created.Before(f.To) ||
+		f.Called != "" && !r.NamedAgent().Called(f.Called) || f.Text != "" && !HasText(r.Target, f.Text) ||
+		f.Rule != "" && !slices.ContainsFunc(r.Asks, func(a AskRule) bool { return IsRule(a.Package+"/"+a.ID, f.Rule) }) {
 		return false
 	}
 	return len(f.States) == 0 || slices.Contains(f.States, r.State)
 }
+
+// Called reports whether p is meant by who: their subject, or a part of the name that they are claimed to have.
+func (p Named) Called(who string) bool {
+	return p.Subject == who || p.Name != "" && HasText(p.Name, who)
+}
+
+// HasText reports whether part is in s, whatever the letter case.
+func HasText(s, part string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(part)) }
+
+// IsRule reports whether rule, PACKAGE/ID, is meant by name: the whole, or the id alone.
+func IsRule(rule, name string) bool { return rule == name || strings.HasSuffix(rule, "/"+name) }
 
 // OnlyLive reports whether f selects live requests only.
 func (f *Filter) OnlyLive() bool {

@@ -194,6 +194,10 @@ type People struct {
 	// agents[].name_claim. By default preferred_username, else name.
 	NameClaim string `yaml:"name_claim"`
 
+	// Auditors may see every operation on the console's page and in its API, whoever it was decided for: groups of the issuer, and
+	// "subject:ID" for one person, as a rule names approvers. Nobody by default.
+	Auditors []string `yaml:"auditors"`
+
 	CAFile   Path `yaml:"ca_file"`  // PEM roots for the issuer. The system's by default.
 	Insecure bool `yaml:"insecure"` // accept a plain-http issuer that is not on loopback.
 }

@@ -371,6 +371,29 @@ func (p *People) validate(k Checker) {
 	k.At("client_secret_file").file(p.ClientSecretFile)
 	k.At("ca_file").file(p.CAFile)
 	k.At("algorithms").algorithms(p.Algorithms)
+	if p.Auditors != nil && len(p.Auditors) == 0 {
+		k.At("auditors").Fail("names nobody: name groups, or subject:ID for a person, or leave the key out")
+	}
+	for i, name := range p.Auditors {
+		k.At("auditors").index(i).auditor(name, slices.Contains(p.Auditors[:i], name))
+	}
+}
+
+// auditor refuses a name that names nobody, or looks like a person's and is a group's, as policy does with approvers.
+func (k Checker) auditor(name string, again bool) {
+	before, subject, colon := strings.Cut(name, ":")
+	switch {
+	case strings.TrimSpace(name) != name || name == "":
+		k.Fail("is %q, which names nobody: name a group as the people's issuer writes it, or subject:ID", name)
+	case before == "subject" && colon && (subject == "" || subject != strings.TrimSpace(subject)):
+		k.Fail("is %q, which names nobody: a person is subject:ID, with the ID as the people's issuer writes it", name)
+	case before != "subject" && colon && strings.EqualFold(strings.TrimSpace(before), "subject"):
+		k.Fail("is %q, which is the name of a group: a person is subject:ID, without spaces and in lower case", name)
+	case name == "*":
+		k.Fail("is \"*\", which is the name of a group and not everybody: name the groups of those who may see every operation")
+	case again:
+		k.Fail("is %q, which is there already", name)
+	}
 }
 
 func (a *Approvals) validate(k Checker) {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -32,7 +31,7 @@ func (c *Console) api(serve func(http.ResponseWriter, *http.Request, *person)) h
 
 func (c *Console) apiNothing(w http.ResponseWriter, r *http.Request) {
 	p := problem{kind: "not-found", title: "Not found", status: http.StatusNotFound, detail: "The API has no such path; /api/openapi.yaml says what it has."}
-	known := r.URL.Path == "/api/approvals" || strings.HasPrefix(r.URL.Path, "/api/approvals/") || r.URL.Path == "/api/openapi.yaml"
+	known := r.URL.Path == "/api/approvals" || r.URL.Path == "/api/operations" || strings.HasPrefix(r.URL.Path, "/api/approvals/") || r.URL.Path == "/api/openapi.yaml"
 	if known && r.Method != http.MethodGet && r.Method != http.MethodHead {
 		p = problem{kind: "unreadable", title: "Method not allowed", status: http.StatusMethodNotAllowed, detail: "This path does not take " + excerpt(r.Method) + "; /api/openapi.yaml says what it takes."}
 		w.Header().Set("Allow", "GET, HEAD")
@@ -160,8 +159,9 @@ var states = []approval.State{
 	approval.Pending, approval.Approved, approval.Rejected, approval.Expired, approval.Spent, approval.Voided,
 }
 
-// readFilter reads a list's parameters: state (repeatable), resource, agent with agent_issuer, after, size. Whatever else
-// there is, is refused: a filter that was misspelled must not look like one that found everything.
+// readFilter reads a list's parameters: state (repeatable), resource, agent with agent_issuer, rule, text, from, to, after, size. Whatever
+// else there is, is refused: a filter that was misspelled must not look like one that found everything. An agent without an issuer is
+// one by name or subject.
 func readFilter(query string) (f approval.Filter, err error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
@@ -169,12 +169,11 @@ func readFilter(query string) (f approval.Filter, err error) {
 	}
 	var agent approval.Party
 	for name, list := range values {
-		if name != "state" && len(list) != 1 {
-			return f, fmt.Errorf("the parameter %s is there %d times", quote(name), len(list))
-		}
-		text := list[0]
-		if len(text) > 1024 {
-			return f, fmt.Errorf("the parameter %s has more than 1024 bytes", quote(name))
+		text := ""
+		if name != "state" {
+			if text, err = oneValue(name, list); err != nil {
+				return f, err
+			}
 		}
 		switch name {
 		case "state":
@@ -192,25 +191,44 @@ func readFilter(query string) (f approval.Filter, err error) {
 			agent.Issuer = text
 		case "after":
 			f.After = text
+		case "rule":
+			f.Rule = text
+		case "text":
+			f.Text = text
+		case "from":
+			f.From, err = readDate(name, text, false)
+		case "to":
+			f.To, err = readDate(name, text, true)
 		case "size":
-			if f.Size, err = strconv.Atoi(text); err != nil || f.Size < 1 || f.Size > 500 {
-				return f, errors.New("size is not a number from 1 to 500")
-			}
+			f.Size, err = readSize(text)
 		default:
-			return f, fmt.Errorf("there is no parameter %s", quote(name))
+			err = fmt.Errorf("there is no parameter %s", quote(name))
+		}
+		if err != nil {
+			return f, err
 		}
 	}
-	if (agent.Subject == "") != (agent.Issuer == "") {
-		return f, errors.New("agent and agent_issuer go together: an agent is known by both")
-	}
-	if agent.Subject != "" {
+	switch {
+	case agent.Issuer == "":
+		f.Called = agent.Subject
+	case agent.Subject == "":
+		return f, errAgent
+	default:
 		f.Agent = &agent
 	}
-	return f, nil
+	if f.After == "" && !f.To.IsZero() {
+		f.After = approval.Begin(f.To)
+	}
+	return f, checkDates(f.From, f.To)
 }
+
+var errAgent = errors.New("agent and agent_issuer go together: an agent is known by both")
 
 func (c *Console) apiList(w http.ResponseWriter, r *http.Request, who *person) {
 	f, err := readFilter(r.URL.RawQuery)
+	if err == nil && f.Called != "" {
+		err = errAgent
+	}
 	if err != nil {
 		writeProblem(w, unreadable("The request cannot be read: "+err.Error()+"."))
 		return

@@ -113,6 +113,15 @@ func (b *browser) press(what, key string) {
 	})
 }
 
+// colours is whether the person wants pages light or dark.
+func (b *browser) colours(value string) {
+	b.t.Helper()
+	b.do("set the colours", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
+		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}}) //nolint:misspell // as CSS spells it
+		return chromedp.Void{}, err
+	})
+}
+
 // shoot keeps a picture of the whole page.
 func (b *browser) shoot(name string) { b.keep(name, chromedp.FullScreenshot(100)) }
 
@@ -227,8 +236,8 @@ func TestBrowserApproveAndReject(t *testing.T) {
 	b.do("filter the history", chromedp.Navigate(f.url+"/history?state=rejected"), chromedp.WaitVisible("table"))
 	b.await("only what was rejected", "document.querySelectorAll('tbody tr').length === 1")
 	b.shoot("history-filtered")
-	b.do("an agent of no issuer is asked about again, in the form", chromedp.Navigate(f.url+"/history?agent=nobody"), chromedp.WaitVisible("#error"))
-	b.await("what was typed is still there", "document.getElementById('f-agent').value === 'nobody'")
+	b.do("an issuer of no agent is asked about again, in the form", chromedp.Navigate(f.url+"/history?agent_issuer=nobody"), chromedp.WaitVisible("#error"))
+	b.await("what was typed is still there", "document.getElementById('f-issuer').value === 'nobody'")
 	b.shoot("history-error")
 	b.do("filter for nothing", chromedp.Navigate(f.url+"/history?state=expired"), chromedp.WaitVisible("p.nothing"))
 	b.shoot("history-empty")

@@ -31,7 +31,8 @@
 // # Who sees what
 //
 // Whoever can sign in at the people's issuer as a user of this client sees requests, cards and records; give the client to
-// those who may. What they can decide is the rules' to say. Whoever acts or answers is the pair (issuer, subject); the name that
+// those who may. What they can decide is the rules' to say. Every operation, whether people were asked or not, is for auditors alone
+// (people.auditors); others see the records of an operation that a request leads to. Whoever acts or answers is the pair (issuer, subject); the name that
 // their token claims is shown before it, in quotes and never without it, and decides nothing.
 //
 // Requests are shown as their card, which has made hostile text visible already (approval.Visible); what a page shows
@@ -51,6 +52,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -94,12 +96,27 @@ type Record struct {
 	Time time.Time
 	Node string
 	Type string
+	Op   string
 	Hash string // SHA-256 of the line, in hex
 	Body []byte // canonical JSON
 }
 
+// Glance is a record of which the body has not been read yet.
+type Glance struct {
+	Seq      uint64
+	Time     time.Time
+	Type, Op string
+	Read     func() (Record, error) // until the next one is taken
+}
+
 // Journal is the evidence, as far as it is shown.
 type Journal interface {
+	// Back is the journal as far as it is on the disk for good, newest first: before record before, or from its end where that
+	// is 0; and of what was written by until, where that is set.
+	Back(ctx context.Context, before uint64, until time.Time) iter.Seq2[Glance, error]
+	// Forth is what comes after a record, oldest first.
+	Forth(ctx context.Context, after uint64) iter.Seq2[Glance, error]
+
 	// Records are those of one operation, oldest first, and no more than limit.
 	Records(ctx context.Context, op string, limit int) ([]Record, error)
 	// Prove returns, as JSON, a proof that the record is in the journal, verified with the gateway's public key.
@@ -137,6 +154,8 @@ type Options struct {
 	Recorder gate.Recorder
 	Journal  Journal // without one, an operation's records are not shown
 
+	Auditors []string // who may see every operation: groups, and "subject:ID"; nobody unless set
+
 	Resources    func() []Resource // of now; may be nil
 	Held         func() int        // operations that are held now; may be nil
 	ConfigDigest func() string     // of now, for records; may be nil
@@ -156,6 +175,7 @@ type Console struct {
 	shown    shown
 	feed     feed
 	proving  chan struct{} // holds one
+	looking  chan struct{} // holds two
 	pages    *template.Template
 	handler  http.Handler
 }
@@ -197,6 +217,7 @@ func New(o Options) (*Console, error) {
 	c.sessions.init()
 	c.shown.init()
 	c.proving = make(chan struct{}, 1)
+	c.looking = make(chan struct{}, 2)
 	c.feed.init(o.Watch, o.Log)
 	if c.pages, err = template.New("").Funcs(c.functions()).ParseFS(files, "templates/*.html"); err != nil {
 		return nil, fmt.Errorf("read the templates: %w", err)
@@ -228,6 +249,7 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("GET /api/approvals/events", c.api(c.apiEvents))
 	mux.HandleFunc("GET /api/approvals/{id}", c.api(c.apiGet))
 	mux.HandleFunc("POST /api/approvals/{id}/decisions", c.api(c.apiDecide))
+	mux.HandleFunc("GET /api/operations", c.api(c.auditors(true, c.apiOperations)))
 	mux.HandleFunc("/api/", c.apiNothing)
 
 	mux.HandleFunc("GET /login", c.beginSignIn)
@@ -243,11 +265,14 @@ func (c *Console) routes() http.Handler {
 	mux.HandleFunc("GET /history", c.page(c.historyPage))
 	mux.HandleFunc("GET /holds", c.page(c.holdsPage))
 	mux.HandleFunc("GET /approvers", c.page(c.approversPage))
+	mux.HandleFunc("GET /operations", c.page(c.auditors(false, c.operationsPage)))
+	mux.HandleFunc("GET /operations/live", c.page(c.auditors(false, c.operationsLive)))
+	mux.HandleFunc("GET /operations.csv", c.page(c.auditors(false, c.operationsCSV)))
 	mux.HandleFunc("GET /operations/{op}", c.page(c.operationPage))
 	mux.HandleFunc("GET /operations/{op}/proofs/{seq}", c.page(c.proof))
 	mux.HandleFunc("GET /me", c.page(c.mePage))
 	mux.HandleFunc("GET /help", c.page(c.helpPage))
-	for _, name := range []string{"console.css", "console.js"} { // and no list of files
+	for _, name := range []string{"console.css", "console.js", "operations.js"} { // and no list of files
 		mux.Handle("GET /static/"+name, http.FileServerFS(files))
 	}
 	mux.HandleFunc("/", c.pageNothing)

@@ -1,12 +1,16 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/gate"
 )
 
 const (
@@ -14,9 +18,11 @@ const (
 	proofWait  = 30 * time.Second
 )
 
-// operationView is one operation's records, and the proof of one of them.
+// operationView is one operation: what was decided and what came of it, its records, and the proof of one of them.
 type operationView struct {
 	Op      string
+	Story   []*operation // its decisions, oldest first
+	Answers []answerView // of people
 	Records []Record
 	More    bool
 	Proof   *proofView
@@ -30,8 +36,8 @@ type proofView struct {
 	Line       string   `json:"line"`
 }
 
-// records answers by itself where there are none.
-func (c *Console) records(w http.ResponseWriter, r *http.Request) (list []Record, ok bool) {
+// records answers by itself where there are none, or where who may not see them.
+func (c *Console) records(w http.ResponseWriter, r *http.Request, who *person) (list []Record, ok bool) {
 	op := r.PathValue("op")
 	if c.opt.Journal == nil || !plainID(op) {
 		c.showProblem(w, r, noOperation)
@@ -47,14 +53,36 @@ func (c *Console) records(w http.ResponseWriter, r *http.Request) (list []Record
 		c.showProblem(w, r, noOperation)
 		return nil, false
 	}
+	if !c.audits(who) && !c.ofARequest(r.Context(), list) {
+		c.refuse(w, r, false, notAuditor(who))
+		return nil, false
+	}
 	return list, true
+}
+
+// ofARequest reports whether the records name a request for approval that is there for people to see: it leads them here.
+func (c *Console) ofARequest(ctx context.Context, list []Record) bool {
+	seen := map[string]bool{}
+	for _, r := range list {
+		var body struct {
+			Approval string `json:"approval"`
+		}
+		if json.Unmarshal(r.Body, &body) != nil || !plainID(body.Approval) || seen[body.Approval] {
+			continue
+		}
+		seen[body.Approval] = true
+		if _, err := c.opt.Desk.Get(ctx, body.Approval); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 var noOperation = problem{kind: "not-found", title: "Not found", status: http.StatusNotFound, detail: "This gateway's journal has no records of such an operation. Another gateway's may."}
 
 // operationPage is GET /operations/{op}?prove=SEQ.
 func (c *Console) operationPage(w http.ResponseWriter, r *http.Request, who *person) {
-	list, ok := c.records(w, r)
+	list, ok := c.records(w, r, who)
 	if !ok {
 		return
 	}
@@ -62,6 +90,7 @@ func (c *Console) operationPage(w http.ResponseWriter, r *http.Request, who *per
 	if len(list) > maxRecords {
 		v.Records, v.More = list[:maxRecords], true
 	}
+	v.read()
 	if text := r.URL.Query().Get("prove"); text != "" {
 		seq, err := seqOf(list, text)
 		if err != nil {
@@ -78,7 +107,47 @@ func (c *Console) operationPage(w http.ResponseWriter, r *http.Request, who *per
 			v.Problem = "There is no proof of record " + text + " yet. The journal's tree is signed every few seconds; try again then. (" + excerpt(err.Error()) + ")"
 		}
 	}
-	c.show(w, http.StatusOK, "operation-page", view{Title: "Operation", Here: "history", Who: who, Data: v})
+	here := "history"
+	if c.audits(who) {
+		here = "operations"
+	}
+	c.show(w, http.StatusOK, "operation-page", view{Title: "Operation", Here: here, Who: who, Data: &v})
+}
+
+// answerView is what somebody said of a request.
+type answerView struct {
+	Time     time.Time
+	Decision string         `json:"decision"`
+	Reason   string         `json:"reason"`
+	Approver approval.Named `json:"approver"`
+}
+
+// read reads the story from the records. What cannot be read is among the records below it, as it is.
+func (v *operationView) read() {
+	for _, r := range v.Records {
+		if r.Type == gate.OperationDecided {
+			if o, err := readDecided(r); err == nil {
+				v.Story = append(v.Story, o)
+			}
+		}
+		a := answerView{Time: r.Time}
+		if r.Type == approval.RecordDecided && json.Unmarshal(r.Body, &a) == nil {
+			v.Answers = append(v.Answers, a)
+		}
+	}
+	for _, o := range v.Story {
+		for _, r := range v.Records {
+			_ = o.note(r)
+		}
+	}
+}
+
+// Last is the decision that counts; nil where there is none.
+func (v *operationView) Last() *operation {
+	if len(v.Story) == 0 {
+		return nil
+	}
+	return v.Story[len(v.Story)-1]
 }
 
 // seqOf is the record that text names, if it is one of the list: a proof reads the whole journal.
@@ -109,8 +178,8 @@ func (c *Console) prove(r *http.Request, seq uint64) ([]byte, error) {
 }
 
 // proof is a record's proof as a file, for `countersign evidence` or any other verifier.
-func (c *Console) proof(w http.ResponseWriter, r *http.Request, _ *person) {
-	list, ok := c.records(w, r)
+func (c *Console) proof(w http.ResponseWriter, r *http.Request, who *person) {
+	list, ok := c.records(w, r, who)
 	if !ok {
 		return
 	}

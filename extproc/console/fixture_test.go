@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -61,9 +62,35 @@ func (j journalOf) Records(ctx context.Context, op string, limit int) ([]Record,
 	entries, err := evidence.Operation(ctx, j.Dir(), op, time.Hour, limit)
 	list := make([]Record, len(entries))
 	for i, e := range entries {
-		list[i] = Record{e.Seq, e.Time, e.Node, e.Type, e.Hash, e.Body}
+		list[i] = recordOf(e)
 	}
 	return list, err
+}
+
+func recordOf(e evidence.Entry) Record {
+	return Record{e.Seq, e.Time, e.Node, e.Type, e.Op, e.Hash, e.Body}
+}
+
+func (j journalOf) Back(ctx context.Context, before uint64, until time.Time) iter.Seq2[Glance, error] {
+	return glances(evidence.Backward(ctx, j.Dir(), evidence.From{Before: before, Safe: j.Durable(), Until: until}))
+}
+
+func (j journalOf) Forth(ctx context.Context, after uint64) iter.Seq2[Glance, error] {
+	return glances(evidence.Forward(ctx, j.Dir(), after, j.Durable()))
+}
+
+func glances(list iter.Seq2[evidence.Glance, error]) iter.Seq2[Glance, error] {
+	return func(yield func(Glance, error) bool) {
+		for g, err := range list {
+			read := func() (Record, error) {
+				e, err := g.Entry()
+				return recordOf(e), err
+			}
+			if !yield(Glance{g.Seq, g.Time, g.Type, g.Op, read}, err) {
+				return
+			}
+		}
+	}
 }
 
 func (j journalOf) Prove(_ context.Context, seq uint64) ([]byte, error) {

@@ -13,11 +13,12 @@ import (
 
 // The reasons of identity.refused records that are this package's. Others are package identity's.
 const (
-	ReasonSession   = "session"     // a cookie that is of no session we know: forged, or from before a restart
-	ReasonCrossSite = "cross-site"  // a form that did not come from our own page
-	ReasonSignIn    = "sign-in"     // a sign-in that this browser did not begin, or whose ID token is not good
-	ReasonReturn    = "return-path" // a sign-in that was to end on another site
-	ReasonHost      = "host"        // a request for another name than the console's (DNS rebinding)
+	ReasonSession    = "session"     // a cookie that is of no session we know: forged, or from before a restart
+	ReasonCrossSite  = "cross-site"  // a form that did not come from our own page
+	ReasonSignIn     = "sign-in"     // a sign-in that this browser did not begin, or whose ID token is not good
+	ReasonReturn     = "return-path" // a sign-in that was to end on another site
+	ReasonNotAuditor = "not-auditor" // somebody whom people.auditors does not name, at what only auditors see
+	ReasonHost       = "host"        // a request for another name than the console's (DNS rebinding)
 )
 
 const policyOfPages = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +

@@ -147,8 +147,10 @@ func is(kind string, v any) bool {
 
 // TestTheDocumentSaysWhatTheAPIDoes produces every answer that is documented, and nothing that is not.
 func TestTheDocumentSaysWhatTheAPIDoes(t *testing.T) {
-	f := newFixture(t, false)
+	f := newFixture(t, false, auditedBy("security"))
 	d := readDocument(t)
+	f.operate(3)
+	alice := f.token("u-alice")
 	bob, carol, agent := f.token("u-bob"), f.token("u-carol"), f.token("agent-1", map[string]any{"client_id": "agent-1"})
 	open := f.ask(func(a *approval.Asking) {
 		a.Operation.Principal.OnBehalfOf = &gate.Party{Issuer: f.issuer.URL, Subject: "u-dora"}
@@ -159,6 +161,7 @@ func TestTheDocumentSaysWhatTheAPIDoes(t *testing.T) {
 	})
 	mine, rejected := f.ask(), f.ask()
 	const list, one, decide, events = "/api/approvals", "/api/approvals/{id}", "/api/approvals/{id}/decisions", "/api/approvals/events"
+	const operations = "/api/operations"
 	seen := map[string]bool{}
 	for _, c := range []struct {
 		method, path, id, query, token, body, kind string
@@ -184,6 +187,10 @@ func TestTheDocumentSaysWhatTheAPIDoes(t *testing.T) {
 		{"POST", decide, mine.ID, "", bob, decision("approve", "", mine.CardDigest), "", 409},
 		{"POST", decide, open.ID, "", bob, strings.Repeat(" ", 17<<10), "", 413},
 		{"POST", decide, open.ID, "", bob, "x", "text/plain", 415},
+		{"GET", operations, "", "?size=2", alice, "", "", 200},
+		{"GET", operations, "", "?affect=deny", alice, "", "", 400},
+		{"GET", operations, "", "", "", "", "", 401},
+		{"GET", operations, "", "", bob, "", "", 403},
 		{"GET", events, "", "?x=1", bob, "", "", 400},
 		{"GET", events, "", "", "", "", "", 401},
 		{"GET", events, "", "", agent, "", "", 403},
@@ -253,5 +260,7 @@ func (f *fixture) unavailable(d document, seen map[string]bool, token string, r 
 	f.console.opt.Desk = lost{f.desk}
 	f.hold(d, seen, "/api/approvals", http.StatusServiceUnavailable, f.call("GET", "/api/approvals", token, ""))
 	f.hold(d, seen, "/api/approvals/{id}", http.StatusServiceUnavailable, f.call("GET", "/api/approvals/"+r.ID, token, ""))
+	f.console.opt.Journal = nil
+	f.hold(d, seen, "/api/operations", http.StatusServiceUnavailable, f.call("GET", "/api/operations", f.token("u-alice"), ""))
 	f.hold(d, seen, "/api/approvals/{id}/decisions", http.StatusServiceUnavailable, f.call("POST", "/api/approvals/"+r.ID+"/decisions", token, decision("approve", "", r.CardDigest)))
 }

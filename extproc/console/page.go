@@ -94,18 +94,20 @@ func (c *Console) logout(w http.ResponseWriter, r *http.Request, _ *person) {
 
 // view is what every page has.
 type view struct {
-	Title string
-	Here  string // which entry of the navigation this is
-	Who   *person
-	CSRF  string
-	Error string // of a form that was refused
-	Data  any
+	Title  string
+	Here   string // which entry of the navigation this is
+	Who    *person
+	Audits bool // people.auditors names them
+	CSRF   string
+	Error  string // of a form that was refused
+	Data   any
 }
 
 func (c *Console) show(w http.ResponseWriter, status int, name string, v view) {
 	if v.Who != nil && v.Who.session != nil {
 		v.CSRF = v.Who.session.csrf
 	}
+	v.Audits = v.Who != nil && c.audits(v.Who)
 	var b bytes.Buffer
 	if err := c.pages.ExecuteTemplate(&b, name, v); err != nil {
 		c.log.Error("a page could not be written", "page", name, "error", err)

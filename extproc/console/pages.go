@@ -33,6 +33,9 @@ func (c *Console) functions() template.FuncMap {
 		"typed":     typed,
 		"label":     label,
 		"beginning": beginning,
+		"effect":    func(e string) string { return cmp.Or(effectWords[e], e) },
+		"ended":     func(result string) string { return cmp.Or(resultWords[result], result) },
+		"took":      took,
 	}
 }
 
@@ -149,43 +152,32 @@ func (c *Console) queueFragment(w http.ResponseWriter, r *http.Request, who *per
 // historyView is a page of requests in any state.
 type historyView struct {
 	Requests []approval.Request
-	States   []approval.State
-	Filter   approval.Filter
-	State    approval.State
-	Agent    approval.Party
+	Filter   filterView
 	Next     string
-	Names    []string // of resources
+	Looked   int
+	Back     time.Time // how far back was looked, where that was not far enough
 }
 
+// historyLooked bounds what one page of the history reads.
+const historyLooked = 20_000
+
 func (c *Console) historyPage(w http.ResponseWriter, r *http.Request, who *person) {
-	// A form sends its empty fields too.
-	q := r.URL.Query()
-	for name, list := range q {
-		if len(list) == 1 && list[0] == "" {
-			q.Del(name)
-		}
-	}
+	q := formQuery(r)
+	v := historyView{Filter: c.filterView("/history", q)}
+	v.Filter.States = states
 	f, err := readFilter(q.Encode())
 	if err != nil {
-		v := historyView{States: states, Filter: approval.Filter{Resource: q.Get("resource")}, Agent: approval.Party{Issuer: q.Get("agent_issuer"), Subject: q.Get("agent")}, State: approval.State(q.Get("state"))}
+		v.Filter.Open = true
 		c.show(w, http.StatusBadRequest, "history-page", view{Title: "History", Here: "history", Who: who, Error: err.Error(), Data: v})
 		return
 	}
+	f.Most = historyLooked
 	page, err := c.opt.Desk.List(r.Context(), f)
 	if err != nil {
 		c.showProblem(w, r, c.failed(r.Context(), "list approvals", err))
 		return
 	}
-	v := historyView{Requests: page.Requests, States: states, Filter: f}
-	if len(f.States) == 1 {
-		v.State = f.States[0]
-	}
-	if f.Agent != nil {
-		v.Agent = *f.Agent
-	}
-	for _, x := range c.opt.Resources() {
-		v.Names = append(v.Names, x.Name)
-	}
+	v.Requests, v.Looked, v.Back = page.Requests, f.Most, page.Back
 	if page.Next != "" {
 		q.Set("after", page.Next)
 		v.Next = "/history?" + q.Encode()

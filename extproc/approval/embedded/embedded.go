@@ -497,7 +497,7 @@ func (s *Store) listDigest(ctx context.Context, digest string) (approval.Page, e
 
 func (s *Store) page(tx *bolt.Tx, recent map[string]*version, f approval.Filter, next func() (string, bool)) (approval.Page, error) {
 	var page approval.Page
-	for {
+	for looked := 1; ; looked++ {
 		id, ok := next()
 		if !ok {
 			return page, nil
@@ -509,14 +509,12 @@ func (s *Store) page(tx *bolt.Tx, recent map[string]*version, f approval.Filter,
 		if err != nil {
 			return page, err
 		}
-		if !f.Match(&r) || f.Unrecorded && (len(r.Outbox) == 0 || s.clock.now().Sub(r.Changed) < f.Idle) {
+		if f.Unrecorded && (len(r.Outbox) == 0 || s.clock.now().Sub(r.Changed) < f.Idle) {
 			continue
 		}
-		if len(page.Requests) == f.Limit() {
-			page.Next = page.Requests[len(page.Requests)-1].ID
+		if !page.Add(&f, &r, looked) {
 			return page, nil
 		}
-		page.Requests = append(page.Requests, r)
 	}
 }
 

@@ -423,7 +423,7 @@ func (s *Store) List(ctx context.Context, f approval.Filter) (approval.Page, err
 		return approval.Page{}, failed("list requests", err)
 	}
 	var page approval.Page
-	for {
+	for looked := 0; ; {
 		ids, err := next()
 		if err != nil || len(ids) == 0 {
 			return page, err
@@ -434,14 +434,12 @@ func (s *Store) List(ctx context.Context, f approval.Filter) (approval.Page, err
 		}
 		for i := range requests {
 			r := &requests[i]
-			if r.ID == "" || !f.Match(r) || f.Unrecorded && len(r.Outbox) == 0 {
+			if r.ID == "" || f.Unrecorded && len(r.Outbox) == 0 {
 				continue
 			}
-			if len(page.Requests) == f.Limit() {
-				page.Next = page.Requests[len(page.Requests)-1].ID
+			if looked++; !page.Add(&f, r, looked) {
 				return page, nil
 			}
-			page.Requests = append(page.Requests, *r)
 		}
 	}
 }
