@@ -113,15 +113,6 @@ func (b *browser) press(what, key string) {
 	})
 }
 
-// colours is whether the person wants pages light or dark.
-func (b *browser) colours(value string) {
-	b.t.Helper()
-	b.do("set the colours", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
-		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}}) //nolint:misspell // as CSS spells it
-		return chromedp.Void{}, err
-	})
-}
-
 // shoot keeps a picture of the whole page.
 func (b *browser) shoot(name string) { b.keep(name, chromedp.FullScreenshot(100)) }
 

@@ -388,7 +388,7 @@ func (c *Console) decisions(ctx context.Context, f operationFilter) (p operation
 
 // before is the cursor of the page that is just newer than f.After; 0, for the first page, where there are not so many.
 func (c *Console) before(ctx context.Context, f operationFilter) (uint64, error) {
-	bound, found := limit{records: maxLooked}, 0
+	bound, found, cursor := limit{records: maxLooked}, 0, uint64(0)
 	for g, err := range c.opt.Journal.Forth(ctx, f.After) {
 		if err != nil {
 			return 0, err
@@ -399,10 +399,13 @@ func (c *Console) before(ctx context.Context, f operationFilter) (uint64, error)
 				return 0, err
 			}
 			if f.match(o) {
-				found++
+				if found++; found > f.Size {
+					return cursor, nil
+				}
+				cursor = g.Seq + 1
 			}
 		}
-		if found == f.Size || !bound.more() {
+		if !bound.more() {
 			return g.Seq + 1, nil
 		}
 	}
