@@ -24,7 +24,7 @@ const (
 	maxLookTime  = time.Second     // from the first of them
 	leastLooked  = 1_000           // however slow the disk is, a page gets on
 	endsAfter    = 20_000          // records after the newest of a page, in which operations that were still under way may have ended
-	spentBefore  = 200             // records before the oldest, in which its approval was used
+	spentBefore  = 200             // records before the oldest, in which its approval was used, and after the newest, in which a refusal ended
 	operationsOn = 50              // a page, unless it says otherwise
 	clockStep    = time.Hour       // between a record's time and its place, as the journal allows for
 	waitToLook   = 5 * time.Second // for others who look
@@ -430,7 +430,7 @@ func (c *Console) complete(ctx context.Context, rows []*operation) error {
 		if err != nil {
 			return err
 		}
-		if g.Seq > newest && (open == 0 || g.Seq > newest+endsAfter) {
+		if g.Seq > newest+endsAfter || open == 0 && g.Seq > newest+spentBefore { // a refusal ends at once
 			return nil
 		}
 		list := of[g.Op]

@@ -47,7 +47,8 @@ func (f *fixture) decide(result gate.Result, change ...func(*gate.Decision)) (op
 func (f *fixture) operate(n int) {
 	f.t.Helper()
 	for i := range n {
-		f.decide(gate.Completed, func(d *gate.Decision) {
+		result := []gate.Result{gate.Completed, gate.Refused}[i%2]
+		f.decide(result, func(d *gate.Decision) {
 			if d.Target = fmt.Sprintf("/v1/payments/%d", i); i%2 == 1 {
 				d.Effect, d.Rules, d.Reasons, d.Problem = gate.Deny, []string{"payments/large"}, []string{"too large for an agent"}, gate.Denied
 			}
@@ -175,7 +176,7 @@ func TestOperationsInPages(t *testing.T) {
 		targets, answer := f.listed("size=10" + query)
 		seen = append(seen, targets...)
 		for _, o := range answer["operations"].([]any) {
-			if end, _ := o.(map[string]any)["outcome"].(map[string]any); end["result"] != "completed" {
+			if end, _ := o.(map[string]any)["outcome"].(map[string]any); end["result"] != "completed" && end["result"] != "refused" {
 				t.Errorf("%v", o)
 			}
 		}
@@ -195,6 +196,11 @@ func TestOperationsInPages(t *testing.T) {
 	}
 	if first, _ := f.listed("size=10&after=" + itoa(f.journal.Durable()-3)); first[0] != "/v1/payments/24" {
 		t.Errorf("newer than there are is the first page, not %v", first)
+	}
+	f.decide(gate.Refused, func(d *gate.Decision) { d.Effect = gate.Deny })
+	_, answer := f.listed("size=1")
+	if end, _ := answer["operations"].([]any)[0].(map[string]any)["outcome"].(map[string]any); end["result"] != "refused" {
+		t.Errorf("the newest, which was refused, is %v", answer)
 	}
 }
 
