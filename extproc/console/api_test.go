@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -373,6 +374,37 @@ func TestAnotherHostIsRefusedAndRecorded(t *testing.T) {
 	req.Host = "rebound.example"
 	wantProblem(t, f.send(f.client, req), http.StatusMisdirectedRequest, "unreadable", "")
 	f.wantRefused(before, ReasonHost)
+}
+
+// TestAWrongHostNamesTheRightOne: the page links the console, at the path that was asked for, and nothing of it leads elsewhere.
+func TestAWrongHostNamesTheRightOne(t *testing.T) {
+	f := newFixture(t, false)
+	for path, want := range map[string]string{
+		"/approvals/01": f.url + "/approvals/01", "/history?state=spent": f.url + "/history?state=spent", "/": f.url + "/",
+		"//evil.example/": f.url + "/", "/callback?code=c&state=s": f.url + "/", "/.%2e/x": f.url + "/", "/a%0d%0ab": f.url + "/",
+	} {
+		before := len(f.records(gate.IdentityRefused))
+		req := f.request("GET", "/", "", "")
+		req.URL.Opaque, req.Host = path, "rebound.example"
+		got := f.send(f.client, req)
+		links := regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(got.body, -1)
+		leads := false
+		for _, link := range links {
+			leads = leads || link[1] == want
+			if !strings.HasPrefix(link[1], f.url+"/") && !strings.HasPrefix(link[1], "/static/") && link[1] != "/" && link[1] != "#main" && link[1] != "data:," {
+				t.Errorf("%s: a link to %s", path, link[1])
+			}
+		}
+		if got.StatusCode != http.StatusMisdirectedRequest || !leads || !strings.Contains(got.body, "It is at "+f.url+".") || strings.Contains(got.body, "rebound") || strings.Contains(got.body, "evil") {
+			t.Errorf("%s: %s %s", path, got.Status, got.body)
+		}
+		f.wantRefused(before, ReasonHost)
+	}
+	req := f.request("GET", "/static/console.css", "", "")
+	req.Host = "rebound.example"
+	if got := f.send(f.client, req); got.StatusCode != http.StatusOK {
+		t.Errorf("the page's look: %s", got.Status)
+	}
 }
 
 func TestEventsTellOfChanges(t *testing.T) {

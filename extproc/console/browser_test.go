@@ -151,6 +151,20 @@ func (b *browser) withoutScripts() {
 	})
 }
 
+// shootAll keeps pictures of what is seen on a desk and on a phone, light and dark.
+func (b *browser) shootAll(name string) {
+	b.t.Helper()
+	for _, colours := range []string{"light", "dark"} {
+		b.colours(colours)
+		b.do("a phone", chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile))
+		b.await("no wider than the phone", "document.documentElement.scrollWidth <= 390")
+		b.shoot(name + "-phone-" + colours)
+		b.do("a desk", chromedp.EmulateViewport(1200, 900))
+		b.shoot(name + "-desk-" + colours)
+	}
+	b.colours("light")
+}
+
 // signIn goes to the console and signs in on the issuer's own page, with the keyboard.
 func (b *browser) signIn(f *fixture, name string) {
 	b.t.Helper()

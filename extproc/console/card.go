@@ -72,6 +72,30 @@ func (v *requestView) MoreWhy() int { return len(v.Card.Why) - len(v.FirstWhy())
 type waitView struct {
 	Count int
 	Until time.Time
+	Never bool // agents of this resource do not wait
+}
+
+// Away says what is so while nobody waits.
+func (w waitView) Away() string {
+	if w.Never {
+		return "does not wait; will come again"
+	}
+	return "has left; will come again"
+}
+
+func (c *Console) waitOf(r *approval.Request, holds map[string]time.Duration) waitView {
+	count, until := r.WaitingNow(c.now())
+	hold, known := holds[r.Resource]
+	return waitView{count, until, known && hold <= 0}
+}
+
+// holds is how long operations of each resource are held.
+func (c *Console) holds() map[string]time.Duration {
+	holds := map[string]time.Duration{}
+	for _, x := range c.opt.Resources() {
+		holds[x.Name] = x.Hold
+	}
+	return holds
 }
 
 // firstValues is how many of a request's values are in its first screen.
@@ -81,7 +105,7 @@ func (c *Console) viewOf(r *approval.Request, card *approval.Card, who *person) 
 	v := &requestView{Request: *r, Card: card, Mine: decidedBy(r, who), Live: r.State.Live(), Records: c.opt.Journal != nil && plainID(r.Op)}
 	v.First = firstRows(card.What.Detail[:min(card.What.First, firstValues, len(card.What.Detail))])
 	v.Groups = groupsOfValues(card)
-	v.Wait.Count, v.Wait.Until = r.WaitingNow(c.now())
+	v.Wait = c.waitOf(r, c.holds())
 	if v.Notice = noticeOf(r, who, c.now()); v.Notice != nil {
 		v.Notice.By = r.Decisions
 	}
@@ -235,7 +259,7 @@ func ranNotice(o *approval.Outcome) *notice {
 	if o.Status != 0 {
 		status = fmt.Sprintf("%d ", o.Status)
 	}
-	took := "in " + brief(o.Took)
+	took := "in " + tookWords(o.Took)
 	switch gate.Result(o.Result) {
 	case gate.Completed:
 		return &notice{Kind: "good", Text: "Approved and done: " + status + took + "."}
@@ -252,12 +276,34 @@ func ranNotice(o *approval.Outcome) *notice {
 	}
 }
 
-// brief is a time as people compare it: 40 ms, 1.3 s.
-func brief(d time.Duration) string {
+// tookWords is a time as people compare it: 40 ms, 1.3 s.
+func tookWords(d time.Duration) string {
 	if d < time.Second {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	}
 	return fmt.Sprintf("%.1f s", d.Seconds())
+}
+
+// cameOf is what came of a request, for a list.
+func cameOf(r approval.Request) string {
+	if r.Spent == nil {
+		return ""
+	}
+	if r.Spent.Outcome == nil {
+		return "running"
+	}
+	o := r.Spent.Outcome
+	words := map[gate.Result]string{
+		gate.Completed: "", gate.WithheldBy: "answer withheld, ", gate.ClientGone: "agent left, ", gate.TargetFailed: "target failed, ", gate.Refused: "refused, ",
+	}
+	how, known := words[gate.Result(o.Result)]
+	if !known {
+		how = "not known, "
+	}
+	if o.Status != 0 {
+		how += fmt.Sprint(o.Status) + " "
+	}
+	return how + "in " + tookWords(o.Took)
 }
 
 func people(n int) string {

@@ -173,6 +173,7 @@ type Console struct {
 	signIn   *signIn
 	sessions sessions
 	shown    shown
+	briefs   briefs
 	feed     feed
 	proving  chan struct{} // holds one
 	looking  chan struct{} // holds two
@@ -216,6 +217,7 @@ func New(o Options) (*Console, error) {
 	}
 	c.sessions.init()
 	c.shown.init()
+	c.briefs.init()
 	c.proving = make(chan struct{}, 1)
 	c.looking = make(chan struct{}, 2)
 	c.feed.init(o.Watch, o.Log)

@@ -45,12 +45,24 @@ func (c *Console) guard(next http.Handler) http.Handler {
 		if c.secure {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
-		if !strings.EqualFold(r.Host, c.base.Host) {
-			c.refuse(w, r, api, &refusal{reason: ReasonHost, detail: "the request is for the host " + quote(r.Host) + ", and the console is " + quote(c.base.Host), problem: misdirected})
+		if !strings.EqualFold(r.Host, c.base.Host) && !strings.HasPrefix(r.URL.Path, "/static/") { // the page that says so has the look of ours
+			c.refuse(w, r, api, &refusal{reason: ReasonHost, detail: "the request is for the host " + quote(r.Host) + ", and the console is " + quote(c.base.Host), problem: c.misdirected(r)})
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// misdirected names the address that the console was configured with. What the request says of a host is in none of it; its path is,
+// where it can be one of ours.
+func (c *Console) misdirected(r *http.Request) problem {
+	path := "/"
+	if local, ok := localPath(r.URL.RequestURI()); ok && r.Method == http.MethodGet && r.URL.Path != "/callback" {
+		path = local
+	}
+	p := unreadable("The console does not go by this name, so nothing was done. It is at " + c.base.String() + ".")
+	p.title, p.status, p.at = "Not for this host", http.StatusMisdirectedRequest, c.base.String()+path
+	return p
 }
 
 // sameSite reports whether a request that changes something comes from our own page, as the browser says. A browser that

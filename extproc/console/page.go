@@ -128,7 +128,7 @@ func (c *Console) showProblem(w http.ResponseWriter, r *http.Request, p problem)
 	if p.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "5")
 	}
-	v := view{Title: p.title, Data: problemView{p.status, p.detail, p.status == http.StatusUnauthorized}}
+	v := view{Title: p.title, Data: problemView{p.status, p.detail, p.at, p.status == http.StatusUnauthorized}}
 	if id, there, one := cookie(r, sessionCookie); there && one {
 		if s, _ := c.sessions.find(id, c.now(), false); s != nil {
 			v.Who = &s.who
@@ -140,6 +140,7 @@ func (c *Console) showProblem(w http.ResponseWriter, r *http.Request, p problem)
 type problemView struct {
 	Status int
 	Detail string
+	At     string
 	SignIn bool
 }
 

@@ -2,7 +2,6 @@ package console
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -36,6 +35,7 @@ func (c *Console) functions() template.FuncMap {
 		"effect":    func(e string) string { return cmp.Or(effectWords[e], e) },
 		"ended":     func(result string) string { return cmp.Or(resultWords[result], result) },
 		"took":      took,
+		"came":      cameOf,
 	}
 }
 
@@ -69,58 +69,6 @@ func seconds(d time.Duration) string {
 	return strconv.FormatInt(int64(max(0, d)/time.Second), 10) + " s"
 }
 
-const queueLimit = 500
-
-// queueView is what waits.
-type queueView struct {
-	Groups []group
-	Count  int
-	More   bool
-}
-
-// group is similar requests: one agent, one resource, one verb.
-type group struct {
-	Agent    approval.Named // as the newest of them has it
-	Resource string
-	Verb     string
-	Items    []item
-}
-
-type item struct {
-	approval.Request
-	MayDecide bool
-	Own       bool // the person has decided on it already
-}
-
-func (c *Console) queue(ctx context.Context, who *person) (queueView, error) {
-	page, err := c.opt.Desk.List(ctx, approval.Filter{States: []approval.State{approval.Pending}, Size: queueLimit})
-	if err != nil {
-		return queueView{}, err
-	}
-	type key struct {
-		agent          approval.Party
-		resource, verb string
-	}
-	v := queueView{Count: len(page.Requests), More: page.Next != ""}
-	at := map[key]int{}
-	slices.SortStableFunc(page.Requests, func(a, b approval.Request) int {
-		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
-	})
-	for _, r := range page.Requests {
-		k := key{r.Agent, r.Resource, r.Verb}
-		n, ok := at[k]
-		if !ok {
-			n = len(v.Groups)
-			at[k] = n
-			v.Groups = append(v.Groups, group{Resource: r.Resource, Verb: r.Verb})
-		}
-		v.Groups[n].Agent = r.NamedAgent()
-		may := c.opt.Desk.MayDecide(who.Approver, &r, c.now()) == nil
-		v.Groups[n].Items = append(v.Groups[n].Items, item{Request: r, MayDecide: may, Own: decidedBy(&r, who) != nil})
-	}
-	return v, nil
-}
-
 func decidedBy(r *approval.Request, who *person) *approval.Decision {
 	for i := range r.Decisions {
 		if d := &r.Decisions[i]; d.By.Issuer == who.Issuer && d.By.Subject == who.Subject {
@@ -128,25 +76,6 @@ func decidedBy(r *approval.Request, who *person) *approval.Decision {
 		}
 	}
 	return nil
-}
-
-func (c *Console) queuePage(w http.ResponseWriter, r *http.Request, who *person) {
-	q, err := c.queue(r.Context(), who)
-	if err != nil {
-		c.showProblem(w, r, c.failed(r.Context(), "list approvals", err))
-		return
-	}
-	c.show(w, http.StatusOK, "queue-page", view{Title: "Queue", Here: "queue", Who: who, Data: q})
-}
-
-// queueFragment is the part of the queue's page that changes.
-func (c *Console) queueFragment(w http.ResponseWriter, r *http.Request, who *person) {
-	q, err := c.queue(r.Context(), who)
-	if err != nil {
-		c.showProblem(w, r, c.failed(r.Context(), "list approvals", err))
-		return
-	}
-	c.show(w, http.StatusOK, "queue", view{Who: who, Data: q})
 }
 
 // historyView is a page of requests in any state.
@@ -186,11 +115,11 @@ func (c *Console) historyPage(w http.ResponseWriter, r *http.Request, who *perso
 }
 
 type holdsView struct {
-	Held     int
-	Known    bool
-	Requests []approval.Request
-	More     bool
-	Holds    map[string]time.Duration
+	Held  int
+	Known bool
+	Items []*item
+	More  bool
+	Holds map[string]time.Duration
 }
 
 func (c *Console) holdsPage(w http.ResponseWriter, r *http.Request, who *person) {
@@ -199,12 +128,10 @@ func (c *Console) holdsPage(w http.ResponseWriter, r *http.Request, who *person)
 		c.showProblem(w, r, c.failed(r.Context(), "list approvals", err))
 		return
 	}
-	v := holdsView{Requests: page.Requests, More: page.Next != "", Holds: map[string]time.Duration{}}
+	v := holdsView{More: page.Next != "", Holds: c.holds()}
+	_, v.Items = c.grouped(page.Requests, who)
 	if c.opt.Held != nil {
 		v.Held, v.Known = c.opt.Held(), true
-	}
-	for _, x := range c.opt.Resources() {
-		v.Holds[x.Name] = x.Hold
 	}
 	c.show(w, http.StatusOK, "holds-page", view{Title: "Holds", Here: "holds", Who: who, Data: v})
 }

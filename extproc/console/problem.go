@@ -19,12 +19,12 @@ type problem struct {
 	status int
 	detail string
 	reason string // which of the refusals of one type it is; empty where there is one
+	at     string // where on the console to go on; its front where it is empty
 }
 
 var (
-	misdirected = problem{kind: "unreadable", title: "Not for this host", status: http.StatusMisdirectedRequest, detail: "The console does not go by this name. Use the address that it was configured with."}
-	unrecorded  = unavailable("This could not be recorded, so nothing was done. Try again later.")
-	notFound    = problem{kind: "not-found", title: "Not found", status: http.StatusNotFound, detail: "There is no such request."}
+	unrecorded = unavailable("This could not be recorded, so nothing was done. Try again later.")
+	notFound   = problem{kind: "not-found", title: "Not found", status: http.StatusNotFound, detail: "There is no such request."}
 )
 
 func unauthenticated(detail string) problem {

@@ -18,6 +18,9 @@ type textPart struct {
 func partsOf(t approval.Text) []textPart {
 	var parts []textPart
 	rest := t.Text
+	if rest != "" && !strings.Contains(rest, `\`) {
+		return []textPart{{Text: rest}}
+	}
 	for rest != "" {
 		at := escape.FindStringIndex(rest)
 		if at == nil {

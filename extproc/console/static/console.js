@@ -17,9 +17,11 @@ const words = (ms, over) => {
 };
 const tick = () => {
   for (const el of document.querySelectorAll("time[data-expires]")) {
-    const text = words(Date.parse(el.dataset.expires) - Date.now(), el.dataset.over);
-    el.textContent = "bare" in el.dataset ? text.replace(" left", "") : text;
-    if (el.dataset.over && el.textContent === el.dataset.over) el.previousElementSibling?.remove();
+    let text = words(Date.parse(el.dataset.expires) - Date.now(), el.dataset.over);
+    if ("bare" in el.dataset) text = text.replace(" left", "");
+    if (el.textContent === text) continue; // there can be hundreds
+    el.textContent = text;
+    if (text === el.dataset.over) el.previousElementSibling?.remove();
   }
 };
 setInterval(tick, 1000);
