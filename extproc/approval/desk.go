@@ -289,22 +289,33 @@ func (d *Desk) List(ctx context.Context, f Filter) (Page, error) { return d.stor
 // update changes a request and records the change. After ErrUnrecorded the change stands and its record is still owed. After any
 // other error nothing was changed, or nobody knows. Either way nothing may be acknowledged.
 func (d *Desk) update(ctx context.Context, id string, change func(now time.Time, r *Request) error) (Request, error) {
-	seen := d.memory.rev(id) // before the store is read: if that gives an older revision, the store has lost one
-	r, err := d.store.Update(ctx, id, func(now time.Time, r *Request) error {
-		if r.Rev < seen {
-			return ErrRolledBack
-		}
+	r, err := d.change(ctx, id, func(now time.Time, r *Request) error {
 		d.outbox.drop(r)
 		return change(now, r)
 	})
-	if errors.Is(err, ErrRolledBack) {
-		return r, errors.Join(err, d.voidRolledBack(ctx, id, seen))
-	}
 	if err != nil {
 		return r, err
 	}
-	d.memory.note(&r)
 	return r, d.record(ctx, &r)
+}
+
+// change changes a request, unless the store has lost a change of it that this gateway has seen. Every change comes by here: one that
+// did not would give the request a later revision, and what was lost would not be noticed any more.
+func (d *Desk) change(ctx context.Context, id string, change func(now time.Time, r *Request) error) (Request, error) {
+	seen := d.memory.of(id) // before the store is read
+	r, err := d.store.Update(ctx, id, func(now time.Time, r *Request) error {
+		if seen.lost(r) {
+			return ErrRolledBack
+		}
+		return change(now, r)
+	})
+	switch {
+	case errors.Is(err, ErrRolledBack):
+		err = errors.Join(err, d.voidRolledBack(ctx, id, seen.lost))
+	case err == nil:
+		d.memory.note(&r)
+	}
+	return r, err
 }
 
 // carryTime bounds a change whose caller may have left.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/countersign/countersign/extproc/guard"
@@ -47,7 +48,8 @@ func (r *Request) NewsSince(before *Request) bool {
 }
 
 // news is what people are told and no record or decision depends on: who waits now, and how what was approved has ended. It is written
-// to the store behind the operations, several requests at a time, and is lost where the gateway dies.
+// to the store behind the operations, several requests at a time, again and again until the store takes it, and is lost where the
+// gateway dies.
 type news struct {
 	mu    sync.Mutex
 	waits map[string]*wait
@@ -143,22 +145,23 @@ func (d *Desk) tellNews(ctx context.Context) {
 	}
 }
 
-// writeNews writes what the store does not know. What fails is not tried again: the next change is.
-func (d *Desk) writeNews(ctx context.Context) {
-	type item struct {
-		id    string
-		wait  *Wait
-		ended *ending
-	}
-	var list []item
-	n := &d.news
+// item is what the store is to be told of one request.
+type item struct {
+	id         string
+	wait       *Wait
+	ended      *ending
+	toldBefore Wait
+}
+
+// take returns what the store does not know.
+func (n *news) take(node string, now time.Time) (list []item) {
 	n.mu.Lock()
-	now := time.Now()
+	defer n.mu.Unlock()
 	for id, w := range n.waits {
-		is := w.now(d.node)
+		is := w.now(node)
 		if is != w.stored && (is.Count > 0 || now.Before(w.stored.Until)) { // whose time is over is not waited for, whatever is stored
+			list = append(list, item{id: id, wait: &is, toldBefore: w.stored})
 			w.stored = is
-			list = append(list, item{id: id, wait: &is})
 		}
 		if is.Count == 0 {
 			delete(n.waits, id)
@@ -168,29 +171,57 @@ func (d *Desk) writeNews(ctx context.Context) {
 		list = append(list, item{id: id, ended: &e})
 	}
 	clear(n.ended)
-	n.mu.Unlock()
-	each(ctx, "the news of approvals", list, func(x item) {
-		r, err := d.store.Update(ctx, x.id, func(_ time.Time, r *Request) error {
-			switch {
-			case x.wait != nil && r.State == Pending:
-				r.Waiting = slices.DeleteFunc(slices.Clone(r.Waiting), func(w Wait) bool { return w.Node == d.node || !now.Before(w.Until) })
-				if x.wait.Count > 0 {
-					r.Waiting = append(r.Waiting, *x.wait)
-				}
-			case x.ended != nil && r.Spent != nil && r.Spent.Op == x.ended.op && r.Spent.Outcome == nil:
-				r.Spent.Outcome = &x.ended.outcome
-			default:
-				return errDone
+	return list
+}
+
+// keep takes back what could not be told, for the next time.
+func (n *news) keep(x *item) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if x.ended != nil {
+		n.ended[x.id] = *x.ended
+		return
+	}
+	if n.waits[x.id] == nil {
+		n.waits[x.id] = &wait{}
+	}
+	n.waits[x.id].stored = x.toldBefore
+}
+
+// writeNews writes what the store does not know.
+func (d *Desk) writeNews(ctx context.Context) {
+	var failed atomic.Pointer[error]
+	each(ctx, "the news of approvals", d.news.take(d.node, time.Now()), func(x item) {
+		_, err := d.change(ctx, x.id, func(_ time.Time, r *Request) error { return x.tell(d.node, r) })
+		for _, never := range []error{errDone, ErrNotFound, ErrDue, ErrRolledBack} {
+			if errors.Is(err, never) {
+				return
 			}
-			return nil
-		})
-		switch {
-		case err == nil:
-			d.memory.note(&r)
-		case !errors.Is(err, errDone) && !errors.Is(err, ErrNotFound) && ctx.Err() == nil:
-			d.log.Warn("approvals: people are not told of who waits, or of how what they approved has ended", "approval", x.id, "error", err)
+		}
+		if err != nil {
+			d.news.keep(&x)
+			failed.Store(&err)
 		}
 	})
+	if err := failed.Load(); err != nil && ctx.Err() == nil {
+		d.log.Warn("approvals: people are not told yet of who waits, or of how what they approved has ended; trying again", "error", *err)
+	}
+}
+
+// tell changes r by the news, or returns errDone where it is none.
+func (x *item) tell(node string, r *Request) error {
+	switch {
+	case x.wait != nil && r.State == Pending:
+		r.Waiting = slices.DeleteFunc(slices.Clone(r.Waiting), func(w Wait) bool { return w.Node == node || !time.Now().Before(w.Until) })
+		if x.wait.Count > 0 {
+			r.Waiting = append(r.Waiting, *x.wait)
+		}
+	case x.ended != nil && r.Spent != nil && r.Spent.Op == x.ended.op && r.Spent.Outcome == nil:
+		r.Spent.Outcome = &x.ended.outcome
+	default:
+		return errDone
+	}
+	return nil
 }
 
 // each calls f for every one of a list, several at a time: a store commits those that come together.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -65,6 +66,13 @@ func (o *outbox) forget(r *Request) {
 		return
 	}
 	o.recorded[r.ID] = left
+}
+
+// lost drops what is known of events that the store has lost: the changes to come have their revisions.
+func (o *outbox) lost(r *Request) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	maps.DeleteFunc(o.recorded[r.ID], func(rev uint64, _ bool) bool { return rev > r.Rev })
 }
 
 func (o *outbox) ids() []string {
@@ -184,7 +192,7 @@ func (d *Desk) land(f *flight, durable func() (gate.Receipt, error)) error {
 // clear takes recorded events out of the store. It tries again next time what fails.
 func (d *Desk) clear(ctx context.Context) {
 	each(ctx, "the clearing of the outbox", d.outbox.ids(), func(id string) {
-		r, err := d.store.Update(ctx, id, func(_ time.Time, r *Request) error {
+		r, err := d.change(ctx, id, func(_ time.Time, r *Request) error {
 			if !d.outbox.drop(r) {
 				return errDone
 			}

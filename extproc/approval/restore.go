@@ -23,7 +23,8 @@ func (d *Desk) HoldAgainst(ctx context.Context, recorded func() (map[string]uint
 		if rev >= revs[id] {
 			continue
 		}
-		if err := d.voidRolledBack(ctx, id, revs[id]); err != nil && !errors.Is(err, ErrNotFound) {
+		recorded := seen{rev: revs[id]}
+		if err := d.voidRolledBack(ctx, id, recorded.lost); err != nil && !errors.Is(err, ErrNotFound) {
 			return voided, fmt.Errorf("void request %s, of which the journal knows more: %w", id, err)
 		}
 		voided++

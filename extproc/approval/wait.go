@@ -10,7 +10,7 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 )
 
-// waiting knows who waits for which request. A change of a request wakes those who wait for it.
+// waiting knows who waits for which request. The answer to a request wakes those who wait for it.
 type waiting struct {
 	mu     sync.Mutex
 	topics map[string]*topic
@@ -79,8 +79,8 @@ func (d *Desk) Held() int {
 }
 
 // Wait returns the request when it is not pending any more. If ctx ends first, or the store cannot be read, it returns an error, and
-// the operation is to be refused. It reads the store once, and again after each change. While it waits it keeps nothing of the
-// request.
+// the operation is to be refused. It reads the store once, and again when the request is not pending any more. While it waits it
+// keeps nothing of the request.
 func (d *Desk) Wait(ctx context.Context, id string) (Request, error) {
 	if err := d.Await(ctx, id); err != nil {
 		return Request{}, err
@@ -145,7 +145,9 @@ func (d *Desk) watch(ctx context.Context) {
 		},
 		Change: func(_ context.Context, c Change) error {
 			d.memory.change(c)
-			d.waiting.wake(c.ID)
+			if c.State != Pending { // else it is about who waits, or one answer of several
+				d.waiting.wake(c.ID)
+			}
 			return nil
 		},
 		Failed: func(err error) { d.log.Error("approvals: cannot watch the store; trying again", "error", err) },
@@ -164,6 +166,7 @@ func (d *Desk) tend(ctx context.Context) {
 			started = err == nil
 		}
 		d.clear(ctx)
+		d.news.stir() // for what could not be told
 		err = errors.Join(err, d.closeDue(ctx))
 		if time.Since(adopted) >= d.adopt {
 			err = errors.Join(err, d.adoptAll(ctx, d.adopt, false))
@@ -181,16 +184,33 @@ func (d *Desk) tend(ctx context.Context) {
 	}
 }
 
-// memory has the revisions that this gateway has seen, so that it notices if the store loses one.
+// memory has what this gateway has seen of requests, so that it notices if the store loses a change.
 type memory struct {
 	mu   sync.Mutex
 	seen map[string]seen
 }
 
 type seen struct {
-	rev  uint64
-	when time.Time
+	rev   uint64
+	stage int // of the states it was in, the last
+	when  time.Time
 }
+
+// stage is how far a request has come: no change takes it back.
+func (s State) stage() int {
+	switch s {
+	case Pending:
+		return 0
+	case Approved:
+		return 1
+	default:
+		return 2
+	}
+}
+
+// lost reports whether r, as the store has it, lacks a change that was seen. A gateway that has not seen the change may have made
+// others since, so that the revision alone does not say so.
+func (s seen) lost(r *Request) bool { return r.Rev < s.rev || r.State.stage() < s.stage }
 
 const (
 	memoryFor   = time.Hour // most requests and grants live for less
@@ -199,20 +219,20 @@ const (
 
 func (m *memory) init() { m.seen = map[string]seen{} }
 
-func (m *memory) note(r *Request) { m.change(Change{ID: r.ID, Rev: r.Rev}) }
+func (m *memory) note(r *Request) { m.change(Change{ID: r.ID, Rev: r.Rev, State: r.State}) }
 
 func (m *memory) change(c Change) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if c.Rev > m.seen[c.ID].rev {
-		m.seen[c.ID] = seen{c.Rev, time.Now()}
+	if before := m.seen[c.ID]; c.Rev > before.rev {
+		m.seen[c.ID] = seen{c.Rev, max(before.stage, c.State.stage()), time.Now()}
 	}
 }
 
-func (m *memory) rev(id string) uint64 {
+func (m *memory) of(id string) seen {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.seen[id].rev
+	return m.seen[id]
 }
 
 // accept forgets what was seen of a request, which has been voided.
@@ -232,12 +252,13 @@ func (m *memory) prune(now time.Time) {
 	}
 }
 
-// voidRolledBack voids a request of which the store has an older revision than seen, and raises an alarm.
-func (d *Desk) voidRolledBack(ctx context.Context, id string, seen uint64) error {
+// voidRolledBack voids a request of which the store has lost a change, and raises an alarm.
+func (d *Desk) voidRolledBack(ctx context.Context, id string, lost func(*Request) bool) error {
 	r, err := d.store.Update(ctx, id, func(now time.Time, r *Request) error {
-		if r.Rev >= seen || !r.State.Live() {
+		if !lost(r) || !r.State.Live() {
 			return errDone
 		}
+		d.outbox.lost(r)
 		return d.voidNow(now, r, reasonRolledBack, gate.Member{Name: "forgotten", Value: true})
 	})
 	if errors.Is(err, errDone) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -363,6 +364,8 @@ func testRules(t *testing.T, open Open) {
 	t.Run("quorum", func(t *testing.T) { testQuorum(t, newOffice(t, open, nil)) })
 	t.Run("a name decides nothing", func(t *testing.T) { testNames(t, newOffice(t, open, nil)) })
 	t.Run("what must be asked of somebody", func(t *testing.T) { testNobody(t, newOffice(t, open, nil)) })
+	t.Run("who comes and goes wakes nobody who waits", func(t *testing.T) { testComings(t, open) })
+	t.Run("how it ended is told once the store is there again", func(t *testing.T) { testLateNews(t, open) })
 	t.Run("a decision wakes the hold at the other gateway within 100 ms", func(t *testing.T) { testWake(t, newOffice(t, open, nil)) })
 }
 
@@ -373,6 +376,103 @@ func (o *office) wait(t *testing.T, desk int, id string, limit time.Duration) co
 	t.Cleanup(leave)
 	go func() { _, _ = o.desks[desk].Wait(ctx, id) }()
 	return leave
+}
+
+// watched is a store that counts what is read of it, and can be away for changes.
+type watched struct {
+	approval.Store
+	reads   atomic.Int64
+	away    atomic.Bool
+	refused sync.Map // ids of requests that were not changed
+}
+
+func (s *watched) Get(ctx context.Context, id string) (approval.Request, error) {
+	s.reads.Add(1)
+	return s.Store.Get(ctx, id)
+}
+
+func (s *watched) Update(ctx context.Context, id string, change func(time.Time, *approval.Request) error) (approval.Request, error) {
+	if s.away.Load() {
+		s.refused.Store(id, true)
+		return approval.Request{}, errors.New("the store is away")
+	}
+	return s.Store.Update(ctx, id, change)
+}
+
+// watch has all desks of an office use stores that are watched.
+func watch(stores *[]*watched) func(*approval.Options) {
+	return func(o *approval.Options) {
+		*stores = append(*stores, &watched{Store: o.Store})
+		o.Store = (*stores)[len(*stores)-1]
+	}
+}
+
+// testComings: an agent that comes and goes all the time must not have all others read the store each time.
+func testComings(t *testing.T, open Open) {
+	var stores []*watched
+	o := newOffice(t, open, watch(&stores))
+	ask := Verdict("p1", 2)
+	r := o.ask(t, Operation(1), ask)
+	const agents = 40
+	for range agents {
+		o.wait(t, 1, r.ID, time.Hour)
+	}
+	o.waiting(t, r.ID, agents, time.Hour)
+	changes, err := o.stores[1].Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, waited := stores[1].reads.Load(), time.Hour
+	for range 4 {
+		waited += time.Hour
+		leave := o.wait(t, 0, r.ID, waited)
+		<-changes
+		leave()
+		<-changes
+	}
+	o.approve(t, r, "bob") // of two
+	<-changes
+	if n := stores[1].reads.Load() - before; n >= agents {
+		t.Errorf("%d agents waited, another came and went, and the store was read %d times", agents, n)
+	}
+	o.approve(t, r, "carol")
+	await(t, "all agents to be woken", func() bool { return o.desks[1].Held() == 0 })
+}
+
+// testLateNews: what people are told is not lost where the store is away for a while.
+func testLateNews(t *testing.T, open Open) {
+	var stores []*watched
+	o := newOffice(t, open, watch(&stores))
+	op, ask := Operation(1), Verdict("p1", 1)
+	r := o.approve(t, o.ask(t, op, ask), "bob")
+	if !o.spend(t, op, ask) {
+		t.Fatal("it was not spent")
+	}
+	held := o.ask(t, Operation(2), ask)
+	await(t, "the records to be settled", func() bool {
+		page, err := o.stores[0].List(t.Context(), approval.Filter{Unrecorded: true})
+		return err == nil && len(page.Requests) == 0
+	})
+	for _, s := range stores {
+		s.away.Store(true)
+	}
+	o.desks[0].Ended(r.ID, op.ID, approval.Outcome{Result: "completed", Status: 201})
+	leave := o.wait(t, 0, held.ID, time.Hour)
+	await(t, "both to be tried", func() bool {
+		_, ended := stores[0].refused.Load(r.ID)
+		_, waits := stores[0].refused.Load(held.ID)
+		return ended && waits
+	})
+	for _, s := range stores {
+		s.away.Store(false)
+	}
+	o.waiting(t, held.ID, 1, time.Hour)
+	await(t, "the outcome", func() bool {
+		got, err := o.desks[1].Get(t.Context(), r.ID)
+		return err == nil && got.Spent.Outcome != nil
+	})
+	leave()
+	o.waiting(t, held.ID, 0, 0)
 }
 
 // waiting expects that all gateways tell of so many agents, the last of which gives up after limit.

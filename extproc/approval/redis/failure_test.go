@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -230,6 +231,62 @@ func TestLostRejectionIsNoticed(t *testing.T) {
 	if len(a.journal.Lines("alarm")) != 1 {
 		t.Errorf("alarms: %v", a.journal.Lines("alarm"))
 	}
+}
+
+// Who waits is told by changes that are no answers. They do not hide that the store has lost one, not even those of a gateway that
+// has not seen it.
+func TestLostRejectionIsNoticedWhileAgentsComeAndGo(t *testing.T) {
+	for _, elsewhere := range []bool{false, true} {
+		server := extproctest.StartRedis(t, extproctest.RedisConfig{})
+		o := Options{Addresses: []string{server.Address}}
+		a := newGateway(t, "gw-1", o)
+		r := a.ask(t, 1)
+		key := "{countersign}:request:" + r.ID
+		server.Do("COPY", key, "backup")
+		if _, err := a.Decide(t.Context(), approvaltest.Oncall("bob"), r.ID, approval.Answer{Card: r.CardDigest}); err != nil {
+			t.Fatal(err)
+		}
+		server.Do("COPY", "backup", key, "REPLACE")
+		at := a
+		if elsewhere {
+			at = newGateway(t, "gw-2", o)
+		}
+		for range 5 {
+			at.waitUntilTold(t, r.ID)
+		}
+		if _, err := a.Decide(t.Context(), approvaltest.Oncall("eve"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err == nil {
+			t.Error("what was rejected is approved")
+		}
+		if got, err := a.Get(t.Context(), r.ID); err != nil || got.State != approval.Voided {
+			t.Errorf("it is %s, %v", got.State, err)
+		}
+		extproctest.Await(t, "the alarm and the record of the voiding", 20*time.Second, func(context.Context) error {
+			if alarms, voided := a.journal.Lines("alarm"), a.journal.Lines(approval.RecordVoided); len(alarms) != 1 || len(voided) != 1 {
+				return fmt.Errorf("alarms %v, voided %v", alarms, voided)
+			}
+			return nil
+		})
+	}
+}
+
+// waitUntilTold has an agent wait until people are told of it, or until the request has ended.
+func (g gateway) waitUntilTold(t *testing.T, id string) {
+	t.Helper()
+	ctx, leave := context.WithTimeout(t.Context(), time.Hour)
+	held := make(chan struct{})
+	go func() {
+		defer close(held)
+		_ = g.Await(ctx, id)
+	}()
+	extproctest.Await(t, "the agent to be told of", 20*time.Second, func(ctx context.Context) error {
+		got, err := g.Get(ctx, id)
+		if n, _ := got.WaitingNow(time.Now()); err == nil && n == 0 && got.State == approval.Pending {
+			err = errors.New("nobody is told to wait")
+		}
+		return err
+	})
+	leave()
+	<-held
 }
 
 // Without a replica nothing counts: this is what a primary is that a partition has cut off.
