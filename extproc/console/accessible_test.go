@@ -61,8 +61,8 @@ func (f *fixture) everyPage() []aPage {
 	for _, name := range []string{"queue", "history", "holds", "approvers", "me", "help"} {
 		pages = append(pages, aPage{name, "/" + strings.TrimPrefix(name, "queue")})
 	}
-	return append(pages, aPage{"history-error", "/history?agent=nobody"}, aPage{"history-empty", "/history?state=expired"},
-		aPage{"operation", "/operations/" + ran.Op}, aPage{"problem", "/approvals/none"})
+	return append(pages, aPage{"history-error", "/history?agent_issuer=nobody"}, aPage{"history-empty", "/history?state=expired"},
+		aPage{"operation", "/operations/" + ran.Op}, aPage{"operations", "/operations"}, aPage{"operations-error", "/operations?effect=maybe"}, aPage{"problem", "/approvals/none"})
 }
 
 // spend has an operation spend the grant of r.
@@ -113,9 +113,10 @@ func (b *browser) everyLook(do func(look string)) {
 // TestBrowserIsAccessible: axe-core finds nothing on any page, at a desk and on a phone, light and dark, with everything that is folded
 // open. The pictures of all of them are output.
 func TestBrowserIsAccessible(t *testing.T) {
-	f := newFixture(t, true)
+	f := newFixture(t, true, auditedBy("payments-oncall"))
 	b := newBrowser(t)
 	script := axe(t)
+	f.operate(3)
 	pages := f.everyPage()
 	b.signIn(f, "bob")
 	check := func(p aPage) {
