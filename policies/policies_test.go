@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/web"
@@ -30,7 +31,7 @@ func named(names ...string) map[string][]string {
 }
 
 func TestPoliciesLoad(t *testing.T) {
-	set, err := policy.Load(t.Context(), policy.Options{Path: ".", Kinds: kinds, Packages: named(shipped...), CheckRedaction: redact.Check})
+	set, err := policy.Load(t.Context(), policy.Options{Path: ".", Kinds: kinds, Packages: named(shipped...), CheckRedaction: redact.Check, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,7 @@ func TestPoliciesBesideAnotherKind(t *testing.T) {
 	}{}}
 	packages := named("readonly")
 	packages["ledger"] = []string{"tcp"}
-	if _, err := policy.Load(t.Context(), policy.Options{Path: dir, Kinds: append(slices.Clone(kinds), tcp), Packages: packages, CheckRedaction: redact.Check}); err != nil {
+	if _, err := policy.Load(t.Context(), policy.Options{Path: dir, Kinds: append(slices.Clone(kinds), tcp), Packages: packages, CheckRedaction: redact.Check, Timeout: time.Minute}); err != nil {
 		t.Error(err)
 	}
 }
@@ -140,7 +141,7 @@ redact contains what if some what in personal_data.redact
 	if err := os.WriteFile(filepath.Join(dir, "payments.rego"), []byte(team), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	set, err := policy.Load(t.Context(), policy.Options{Path: dir, Kinds: kinds, Packages: named("payments"), CheckRedaction: redact.Check})
+	set, err := policy.Load(t.Context(), policy.Options{Path: dir, Kinds: kinds, Packages: named("payments"), CheckRedaction: redact.Check, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

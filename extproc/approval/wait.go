@@ -111,6 +111,15 @@ func (d *Desk) Await(ctx context.Context, id string) error {
 
 // isPending is not inlined, to keep its large frame out of Await's.
 //
+// Answer returns the request once what this gateway has to record of it is durable, so that what an agent is told is on record.
+func (d *Desk) Answer(ctx context.Context, id string) (Request, error) {
+	r, err := d.store.Get(ctx, id)
+	if err != nil {
+		return r, err
+	}
+	return r, d.begin(ctx, &r)()
+}
+
 //go:noinline
 func (d *Desk) isPending(ctx context.Context, id string) (bool, error) {
 	r, err := d.store.Get(ctx, id)

@@ -125,7 +125,7 @@ func (a *Asker) Ended(id, op string, o *gate.Outcome) {
 //
 //go:noinline
 func (a *Asker) answer(ctx context.Context, id string) (gate.Answer, error) {
-	r, err := a.Desk.Get(ctx, id)
+	r, err := a.Desk.Answer(ctx, id)
 	if err != nil {
 		return gate.Answer{}, err
 	}

@@ -3,6 +3,7 @@ package story
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -64,7 +65,13 @@ func (c *Conversation) card(rest string, shown bool) {
 	var list struct {
 		Approvals []struct{ Card json.RawMessage }
 	}
-	c.api(token, http.MethodGet, "", "", &list)
+	extproctest.Await(c.tb, "a request is open", 30*time.Second, func(context.Context) error {
+		c.api(token, http.MethodGet, "", "", &list)
+		if len(list.Approvals) == 0 {
+			return errors.New("none is")
+		}
+		return nil
+	})
 	if len(list.Approvals) != 1 || strings.Contains(string(list.Approvals[0].Card), text) != shown {
 		c.Failf("of %q people are shown %+v", text, list)
 	}
