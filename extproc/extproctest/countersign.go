@@ -2,14 +2,17 @@ package extproctest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -101,7 +104,30 @@ func buildTo(name string, race bool) (string, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", cmd, err, out)
 	}
-	return binary, nil
+	return ownCopy(binary)
+}
+
+// ownCopy gives this process a name of its own for a binary, which it keeps when another run of the tests builds anew: go build
+// writes a new file in the place of the old one. The names of processes that have ended are removed.
+func ownCopy(binary string) (string, error) {
+	dir := binary + ".of"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	owners, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, owner := range owners {
+		pid, err := strconv.Atoi(owner.Name())
+		if err != nil || pid == os.Getpid() || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			if err := os.Remove(filepath.Join(dir, owner.Name())); err != nil {
+				return "", err
+			}
+		}
+	}
+	own := filepath.Join(dir, strconv.Itoa(os.Getpid()))
+	return own, os.Link(binary, own)
 }
 
 // canRace reports whether the race detector can be linked. It needs cgo, which Go turns off without a C compiler.
