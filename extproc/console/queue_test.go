@@ -368,3 +368,30 @@ func TestBrowserTheQueueTellsRequestsApart(t *testing.T) {
 	b.do("holds", chromedp.Navigate(f.url+"/holds"), chromedp.WaitVisible("table"))
 	b.shootAll("holds")
 }
+
+// TestBrowserKeepsWhatWasTyped: a session that ends while somebody answers loses none of it, sends nothing, and shows it to nobody else.
+func TestBrowserKeepsWhatWasTyped(t *testing.T) {
+	f := newFixture(t, true)
+	b := newBrowser(t)
+	r := f.ask()
+	for _, name := range []string{"bob", "alice"} {
+		b.signIn(f, name)
+		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#reason"))
+		b.await("nobody has typed anything", "document.getElementById('reason').value === ''")
+		b.do("type", chromedp.SendKeys("#reason", "not this "+name))
+		f.console.sessions.mu.Lock()
+		clear(f.console.sessions.list)
+		f.console.sessions.mu.Unlock()
+		if name == "bob" {
+			b.do("send it", chromedp.Click("#reject"), chromedp.WaitVisible("p[role=alert]"))
+			b.do("sign in again", chromedp.Navigate(f.url+"/"), chromedp.WaitVisible("input[name=name]"))
+			b.signIn(f, name)
+			b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#reason"))
+			b.await("it is there, and was not sent", "document.getElementById('reason').value === 'not this bob' && document.getElementById('wants').textContent.includes('Nothing was sent')")
+			b.do("sign out", chromedp.Click("header.site form button"), chromedp.WaitVisible(`a[href="/login"]`))
+		}
+	}
+	if got := f.state(r.ID); got.State != approval.Pending || len(got.Decisions) > 0 {
+		t.Errorf("the request is %s", got.State)
+	}
+}

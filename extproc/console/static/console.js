@@ -120,6 +120,19 @@ for (const form of document.querySelectorAll("form[method=post]")) {
 }
 addEventListener("pageshow", () => { for (const form of document.forms) delete form.dataset.sent; });
 
+// What is typed is kept in this tab, for this person and request, until it is sent: the session can end meanwhile. It is never sent by itself.
+const kept = () => { const field = document.getElementById("reason"); return field && `typed ${field.dataset.person} ${card.dataset.approval}`; };
+document.addEventListener("input", (event) => { if (event.target.id === "reason") sessionStorage.setItem(kept(), event.target.value); });
+if (card && kept()) {
+  const field = document.getElementById("reason"), text = sessionStorage.getItem(kept());
+  if (text && !field.value) {
+    field.value = text;
+    document.getElementById("wants").textContent = "You typed this before. Nothing was sent.";
+  }
+} else if (card) {
+  for (const key of Object.keys(sessionStorage)) if (key.startsWith("typed ") && key.endsWith(" " + card.dataset.approval)) sessionStorage.removeItem(key);
+}
+
 // A rejection needs a reason: say so before it is sent, in place.
 document.addEventListener("click", (event) => {
   const reason = document.getElementById("reason");
