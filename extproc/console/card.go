@@ -243,15 +243,22 @@ func noticeOf(r *approval.Request, who *person, now time.Time) *notice {
 	case approval.Voided:
 		return &notice{Kind: "bad", Text: "Voided: " + r.Reason + ". It did not run, and people are asked anew when the agent comes again."}
 	case approval.Spent:
-		n := ranNotice(r.Spent.Outcome)
+		n := ranNotice(r.Spent, now)
 		n.Op = r.Spent.Op
 		return n
 	}
 	return nil
 }
 
+// tellsSoon is how long most operations take. One of which nothing is told for longer is not said to run.
+const tellsSoon = time.Minute
+
 // ranNotice says how what was approved has ended.
-func ranNotice(o *approval.Outcome) *notice {
+func ranNotice(spent *approval.Spend, now time.Time) *notice {
+	o, ago := spent.Outcome, now.Sub(spent.At)
+	if o == nil && ago > tellsSoon { // a gateway that died tells nothing
+		return &notice{Kind: "open", Text: "Approved and let through " + span(ago) + " ago. It still runs, or nobody could tell how it ended; the records say what is known."}
+	}
 	if o == nil {
 		return &notice{Kind: "good", Text: "Approved, and running: it has gone to the target and has not ended yet."}
 	}
@@ -262,6 +269,9 @@ func ranNotice(o *approval.Outcome) *notice {
 	took := "in " + tookWords(o.Took)
 	switch gate.Result(o.Result) {
 	case gate.Completed:
+		if o.Status >= http.StatusBadRequest {
+			return &notice{Kind: "bad", Text: "Approved and sent. The target answered with an error: " + status + took + "."}
+		}
 		return &notice{Kind: "good", Text: "Approved and done: " + status + took + "."}
 	case gate.WithheldBy:
 		return &notice{Kind: "bad", Text: "Approved and run, " + took + ". The agent was not shown the answer, or not all of it."}
@@ -315,15 +325,21 @@ func people(n int) string {
 
 // missing says who has to answer yet.
 func missing(r *approval.Request) string {
-	most := 0
+	most, rules := 0, 0
 	for i := range r.Asks {
 		a := &r.Asks[i]
-		most = max(most, max(1, a.Quorum)-r.Approvals(a))
+		if n := max(1, a.Quorum) - r.Approvals(a); n > 0 {
+			most, rules = max(most, n), rules+1
+		}
 	}
+	words := fmt.Sprintf("%d more people are needed", most)
 	if most == 1 {
-		return "one more person is needed"
+		words = "one more person is needed"
 	}
-	return fmt.Sprintf("%d more people are needed", most)
+	if rules > 1 { // whom one names, the other may not
+		return fmt.Sprintf("at least %s, for %d rules", words, rules)
+	}
+	return words
 }
 
 func (c *Console) cardPage(w http.ResponseWriter, r *http.Request, who *person) {
