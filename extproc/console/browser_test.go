@@ -17,6 +17,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/extproctest/chromium"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -27,34 +28,9 @@ type browser struct {
 	dir string // of screenshots; `go test -artifacts` keeps them
 }
 
-// findChromium fails the test where there is none.
-func findChromium(t *testing.T) string {
-	t.Helper()
-	path, err := extproctest.Parts{Getenv: os.Getenv}.Chromium() //nolint:forbidigo // $CHROMIUM is for whoever runs the tests
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 func newBrowser(t *testing.T) *browser {
 	t.Helper()
-	options := []chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(findChromium(t)), chromedp.UserDataDir(extproctest.Dir(t)), chromedp.WindowSize(1200, 900), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
-	}
-	for _, flag := range []string{"disable-background-networking", "disable-component-update", "disable-sync", "disable-quic", "disable-dev-shm-usage", "disable-extensions", "no-default-browser-check", "mute-audio"} {
-		options = append(options, chromedp.Flag(flag, true))
-	}
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
-	ctx, cancel := chromedp.NewContext(allocator)
-	t.Cleanup(func() {
-		cancel()
-		stop()
-	})
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start Chromium: %v", err)
-	}
-	return &browser{t: t, ctx: ctx, dir: t.ArtifactDir()}
+	return &browser{t: t, ctx: chromium.Start(t), dir: t.ArtifactDir()}
 }
 
 func (b *browser) do(what string, steps ...chromedp.Action[chromedp.Void]) {

@@ -80,8 +80,14 @@ const refreshCard = async () => {
       } else if (id === "wait") {
         old.replaceChildren(...now.childNodes);
       } else if (old.dataset.kind !== now.dataset.kind) {
-        const within = old.contains(document.activeElement);
+        const within = old.contains(document.activeElement), typed = old.querySelector("#reason")?.value.trim();
         old.replaceWith(now);
+        if (typed && !now.querySelector("#reason")) {
+          const lost = document.createElement("p");
+          lost.id = "typed";
+          lost.textContent = `What you have typed was not sent: ${typed}`;
+          now.append(lost);
+        }
         if (within) document.getElementById("notice").focus();
       }
     }
