@@ -102,6 +102,9 @@ func standing(r *client.Request, now time.Time) string {
 		return "pending, " + left(r.Expires, now)
 	case r.State == "approved" && r.Grant != nil:
 		return "approved, not used yet, " + left(*r.Grant, now)
+	case r.Spent != nil && r.Spent.Outcome != nil:
+		o := r.Spent.Outcome
+		return fmt.Sprintf("%s, %s %d in %.2fs", terminal.Line(r.State), terminal.Line(o.Result), o.Status, o.Seconds)
 	default:
 		return terminal.Line(r.State)
 	}
@@ -125,8 +128,11 @@ func printLine(w io.Writer, raw json.RawMessage, asJSON bool, now time.Time) err
 	for _, s := range r.Card.Summaries() { // in quotes, so that nothing in one is taken for what follows it
 		words += terminal.Quoted(short(s)) + "  "
 	}
+	if r.Waiting != nil {
+		end = "  (the agent waits)"
+	}
 	if r.State == "pending" && !r.MayDecide {
-		end = "  (not yours to answer)"
+		end += "  (not yours to answer)"
 	}
 	_, err = fmt.Fprintf(w, "%s  %s  %s%s %s on %s  by %s%s\n", terminal.Line(r.ID), standing(r, now), words, short(what.Verb), short(what.Target), short(what.Resource), by, end)
 	return err
@@ -147,6 +153,12 @@ func printRequest(w io.Writer, r *client.Request, now time.Time) error {
 	what := &card.What
 	l.add("request", "%s  (%s)", terminal.Line(r.ID), standing(r, now))
 	l.add("asked", "%s, open until %s", clock(r.Created), clock(r.Expires))
+	switch {
+	case r.Waiting != nil:
+		l.add("waits", "%d now, %s", r.Waiting.Count, left(r.Waiting.Until, now))
+	case r.State == "pending":
+		l.add("waits", "nobody now; the agent will come again")
+	}
 	l.add("card", "%s", terminal.Line(r.CardDigest))
 	l.WriteByte('\n')
 	for _, s := range card.Summaries() {

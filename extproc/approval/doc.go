@@ -35,6 +35,12 @@
 // A grant is not spent before the records of its decisions are in the journal of the gateway that spends it, whichever gateway
 // made them. So with several gateways the same event can stand in two journals.
 //
+// # News
+//
+// People are also told what no record or decision depends on: who waits for the answer now ([Request.WaitingNow]), and how the
+// operation ended that has spent the grant ([Spend]; the proof is its record operation.finished, which comes first). The store is
+// told behind the operations, four times a second at most, and what a gateway has not told when it dies is lost.
+//
 // # Trust
 //
 // The store is trusted with the requests: whoever can write to it can approve. It is not trusted to remember. A change that a

@@ -81,11 +81,30 @@ type (
 		Closed       *time.Time       `json:"closed"`
 		Reason       string           `json:"reason"`
 		Decisions    []decisionAnswer `json:"decisions"`
+		Waiting      *waitingAnswer   `json:"waiting"` // null where nobody waits
+		Spent        *spentAnswer     `json:"spent"`   // null until it is
 		MayDecide    bool             `json:"may_decide"`
 		MayNot       string           `json:"may_not"` // why not, in a sentence
 		URL          string           `json:"url"`
 		Card         jsontext.Value   `json:"card"`
 		CardDigest   string           `json:"card_digest"`
+	}
+
+	waitingAnswer struct {
+		Count int       `json:"count"`
+		Until time.Time `json:"until"` // when the last of them gives up
+	}
+
+	spentAnswer struct {
+		Operation string         `json:"operation"`
+		At        time.Time      `json:"at"`
+		Outcome   *outcomeAnswer `json:"outcome"` // null until it is known
+	}
+
+	outcomeAnswer struct {
+		Result  string  `json:"result"`
+		Status  int     `json:"status"`  // 0 where the kind has none
+		Seconds float64 `json:"seconds"` // that it took
 	}
 
 	askAnswer struct {
@@ -118,6 +137,15 @@ func (c *Console) answer(r *approval.Request, who *person) approvalAnswer {
 		Demand:  demandAnswer{r.Demand.ACR, r.Demand.MaxAge.Seconds()},
 		Created: r.Created.UTC(), Expires: r.Expires.UTC(), GrantExpires: instant(r.GrantExpires), Closed: instant(r.Closed), Reason: r.Reason,
 		URL: c.base.String() + "/approvals/" + url.PathEscape(r.ID), Card: jsontext.Value(r.Card), CardDigest: r.CardDigest,
+	}
+	if n, until := r.WaitingNow(c.now()); n > 0 {
+		a.Waiting = &waitingAnswer{n, until.UTC()}
+	}
+	if r.Spent != nil {
+		a.Spent = &spentAnswer{Operation: r.Spent.Op, At: r.Spent.At.UTC()}
+		if o := r.Spent.Outcome; o != nil {
+			a.Spent.Outcome = &outcomeAnswer{o.Result, o.Status, o.Took.Seconds()}
+		}
 	}
 	if len(r.Card) == 0 {
 		a.Card = jsontext.Value("null")

@@ -39,6 +39,13 @@
 // beside the card goes through the same function, all of it through html/template, and the pages run under a
 // Content-Security-Policy that has no inline script or style.
 //
+// # A card's page
+//
+// Its first screen says what will run (in policy's words where it has some, else verb and target, and the first values), why, who
+// asks, and how long the agent still waits, and has the answer, which stays in view. Below it, folded, is every value of the card. A
+// card with a member that the page does not show is not shown. What others answer, who waits and how it ended come to the page as
+// they happen; what somebody is typing is left alone while they can send it.
+//
 // # Refusals
 //
 // What is refused here before it reaches the desk is recorded as identity.refused, with one of the reasons of package

@@ -18,12 +18,30 @@ type Request struct {
 	Grant      *time.Time `json:"grant_expires"`
 	Reason     string     `json:"reason"`
 	Decisions  []Decision `json:"decisions"`
+	Waiting    *Waiting   `json:"waiting"`
+	Spent      *Spent     `json:"spent"`
 	MayDecide  bool       `json:"may_decide"`
 	MayNot     string     `json:"may_not"`
 	URL        string     `json:"url"`
 	CardDigest string     `json:"card_digest"`
 
 	Card *approval.Card `json:"-"`
+}
+
+// Waiting is the agents that wait for the answer.
+type Waiting struct {
+	Count int       `json:"count"`
+	Until time.Time `json:"until"`
+}
+
+// Spent is the operation that has used the approval.
+type Spent struct {
+	Operation string `json:"operation"`
+	Outcome   *struct {
+		Result  string  `json:"result"`
+		Status  int     `json:"status"`
+		Seconds float64 `json:"seconds"`
+	} `json:"outcome"`
 }
 
 // Decision is what somebody answered.
