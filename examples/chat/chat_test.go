@@ -194,7 +194,7 @@ func TestNothingInAChatApproves(t *testing.T) {
 			}
 		}
 	}
-	for _, a := range teamsMessage(n).(*teamsPayload).Attachments[0].Content.Actions { //nolint:forcetypeassert // it is ours
+	for _, a := range teamsMessage(n).(*teamsPayload).Attachments[0].Content.Actions {
 		pressed++
 		if a.Type != "Action.OpenUrl" || a.URL != n.link {
 			t.Errorf("an action of Teams: %+v", a)
@@ -403,8 +403,8 @@ func holdToTeams(t *testing.T, text []byte) {
 	if err := (schema{root}).check("card", root, m.Attachments[0].Content); err != nil {
 		t.Errorf("%v\n%s", err, text)
 	}
-	for _, element := range m.Attachments[0].Content["body"].([]any) { //nolint:forcetypeassert // the schema says so
-		if kind := element.(map[string]any)["type"]; kind != "RichTextBlock" { //nolint:forcetypeassert // the same
+	for _, element := range m.Attachments[0].Content["body"].([]any) {
+		if kind := element.(map[string]any)["type"]; kind != "RichTextBlock" {
 			t.Errorf("an element of type %v, in which Teams may read Markdown", kind)
 		}
 	}

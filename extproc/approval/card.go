@@ -273,7 +273,7 @@ func (c *cardWriter) rows(o gate.Object, first ...string) (rows []CardRow, leadi
 	return c.list, leading, nil
 }
 
-// step adds a member to a path. Unusual names are quoted as in RFC 9535's normalized paths, so two names never give one path.
+// step adds a member to a path. Unusual names are quoted as in RFC 9535's normal form of paths, so two names never give one path.
 func step(path, name string) string {
 	if plain(name) {
 		if path == "" {

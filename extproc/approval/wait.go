@@ -109,8 +109,6 @@ func (d *Desk) Await(ctx context.Context, id string) error {
 	}
 }
 
-// isPending is not inlined, to keep its large frame out of Await's.
-//
 // Answer returns the request once what this gateway has to record of it is durable, so that what an agent is told is on record.
 func (d *Desk) Answer(ctx context.Context, id string) (Request, error) {
 	r, err := d.store.Get(ctx, id)
@@ -120,6 +118,8 @@ func (d *Desk) Answer(ctx context.Context, id string) (Request, error) {
 	return r, d.begin(ctx, &r)()
 }
 
+// isPending is not inlined, to keep its large frame out of Await's.
+//
 //go:noinline
 func (d *Desk) isPending(ctx context.Context, id string) (bool, error) {
 	r, err := d.store.Get(ctx, id)

@@ -579,7 +579,7 @@ func (c *Console) operationsPage(w http.ResponseWriter, r *http.Request, who *pe
 	if next := v.Next(); next > 0 {
 		v.Older = link("/operations", "before", next)
 	}
-	if !v.operations.First {
+	if !v.First {
 		v.Newer = link("/operations", "after", max(v.operations.Newest, f.After, 1))
 	} else if f.To.IsZero() || c.now().Before(f.To) {
 		v.Live = link("/operations/live", "after", max(v.operations.Newest, 1))

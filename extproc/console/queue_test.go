@@ -197,7 +197,7 @@ func TestTheQueueSaysWhoWaits(t *testing.T) {
 	browser := f.signIn("bob")
 	f.ask()
 	f.ask(func(a *approval.Asking) { a.Operation.Resource.Name = "at-once" })
-	f.store.Update(t.Context(), f.ask().ID, func(_ time.Time, r *approval.Request) error { //nolint:errcheck // it is looked at below
+	f.store.Update(t.Context(), f.ask().ID, func(_ time.Time, r *approval.Request) error {
 		r.Waiting = []approval.Wait{{Node: "gw-1", Count: 1, Until: time.Now().Add(time.Hour)}}
 		return nil
 	})

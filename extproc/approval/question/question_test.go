@@ -102,8 +102,11 @@ func TestACardShowsWhatPolicyPutsOnIt(t *testing.T) {
 func TestASummaryGivesAwayNothing(t *testing.T) {
 	i := web.New(web.Options{MaxBody: 1 << 10})
 	err := i.Head([]web.Field{
-		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "api.example"},
-		{Name: ":path", Value: "/mails?cc=eve@example.com"}, {Name: "content-type", Value: "application/json"},
+		{Name: ":method", Value: "POST"},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: "api.example"},
+		{Name: ":path", Value: "/mails?cc=eve@example.com"},
+		{Name: "content-type", Value: "application/json"},
 	})
 	if err == nil {
 		err = i.Write([]byte(`{"email":"ada@example.com","ssn":"219-09-9999","name":"Ada"}`))

@@ -2,6 +2,7 @@ package coding
 
 import (
 	"encoding/binary"
+
 	"github.com/klauspost/compress/zstd"
 )
 

@@ -84,8 +84,6 @@ func oddName(name string) bool {
 var framing = set("host", "content-type", "content-encoding", "content-length", "upgrade", "connection", "keep-alive",
 	"proxy-connection", "transfer-encoding", "te", "trailer", "http2-settings")
 
-var hopByHop = set("connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "trailer", "upgrade", "http2-settings")
-
 // singular are header fields that have one value, so that two of them are two readings of one request.
 var singular = set("content-type", "content-encoding", "content-length", "host", "content-range", "content-location",
 	"range", "if-range", "transfer-encoding", "origin", "referer", "expect", "te", "upgrade", "x-forwarded-proto", approvalField)
