@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// A target that is reached with an administrator's credential takes some fields for an order to act as somebody else, or
-// for somebody else's tenant: Sudo at GitLab, X-Scope-OrgID at Loki, Stripe-Account. An agent that may read as itself
-// would read as anyone. No list has all of them, so they are known by their names and by their shape. A resource whose
-// agents are meant to use one opens it; policy then sees it, and approvals bind it.
+// Some header fields ask a target to act as somebody else, or for somebody else's tenant: Sudo at GitLab, X-Scope-OrgID at
+// Loki, Stripe-Account. A target that is reached with an administrator's credential obeys, so an agent that may read as
+// itself could read as anyone. No list has all such fields, so they are recognised by their names and by the words in them.
+// A resource can let one pass (identity_headers); policy then sees it, and approvals bind it.
 
-// actingNames are those that have no shape which says so.
+// actingNames are such fields that have none of the words below.
 var actingNames = set(
 	"mscrmcallerid", "callerobjectid", // Dynamics 365
 	"stripe-account", "harness-account", "login-customer-id", "x-goog-authuser", "x-goog-iam-authority-selector",
@@ -21,10 +21,10 @@ var actingNames = set(
 	"x-amzn-request-context", "x-amzn-lambda-context", // what an adapter tells a Lambda of its caller
 )
 
-// innocentNames have the shape and are none of it.
+// innocentNames have such words and are harmless.
 var innocentNames = set("x-atlassian-token", "x-ms-session-token", "x-amz-client-token", "x-snowflake-authorization-token-type")
 
-// word is what a part of a name, between hyphens or dots, says of it.
+// word says where in a name a word makes it one that acts for somebody. Words stand between hyphens or dots.
 type word uint8
 
 const (
@@ -32,8 +32,8 @@ const (
 	atEnd                         // X-Trino-User, but not X-Goog-User-Project
 	second                        // after another: see actingPairs
 	endsPair                      // at the end, after another: see endingPairs
-	noCredential                  // before "token": one of a page or a lock, or against forged forms
-	ofMetadata                    // what is stored with an object, as X-Amz-Meta-User
+	noCredential                  // before "token": it is the token of a page, a lock or a form, and no credential
+	ofMetadata                    // the field is stored with an object: X-Amz-Meta-User
 )
 
 var actingWords = func() map[string]word {
@@ -77,7 +77,7 @@ func pairs(list ...string) map[[2]string]bool {
 	return m
 }
 
-// actsAs reports whether the shape of a name says for whom, or with which credential, a request is made.
+// actsAs reports whether the words of a name say for whom, or with which credential, a request is made.
 func actsAs(name string) bool {
 	if innocentNames[name] || strings.HasPrefix(name, "sec-") { // a page cannot set what begins with sec-
 		return false
@@ -108,7 +108,7 @@ func actsAs(name string) bool {
 	}
 }
 
-// cutWord is the first word of a name, and what comes after it.
+// cutWord cuts the first word off a name.
 func cutWord(name string) (w, rest string) {
 	for i := range len(name) {
 		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
@@ -118,11 +118,11 @@ func cutWord(name string) (w, rest string) {
 	return name, ""
 }
 
-// neverOpen are the fields that no resource can open: the agent's own credential stands there, or could.
+// neverOpen are the fields that no resource can let pass: they hold the agent's own credential, or could.
 var neverOpen = set("authorization", "proxy-authorization", "cookie", "cookie2", "dpop",
 	"x-access-token", "x-forwarded-access-token", "x-auth-request-access-token") // the last three: see identity.Credential
 
-// CheckOpened says why a name cannot be in [Options.Identity].
+// CheckOpened says why a name cannot be in [Options.Identity], or returns nil.
 func CheckOpened(name string) error {
 	switch {
 	case !isFieldName(name) || strings.ContainsAny(name, ":_*"):

@@ -6,28 +6,29 @@ import (
 	"strings"
 )
 
-// Asked is what an agent wrote of its request that targets repeat in the header fields of answers. Such a field is removed where
-// it has a value that was taken out of the body, so without a second look an agent could have its guesses repeated, and see by
-// the field whether one was right: in the next page's URL, which has the query of this one, or in a file name that the query
-// gives. The zero Asked repeats nothing.
+// Asked is the part of a request that targets repeat in the header fields of their answers: its authority, path and query.
 //
-// So what is the agent's in a field never decides whether it passes. Of a URL that is the path, the authority and the parameters
-// of the query that are those of the request: they are not looked for, and the rest is. In other text it cannot be told whose
-// a word is, and a field that has one of the agent's does not pass, whatever the body says.
+// A field of an answer is removed if it holds a value that was redacted from the body. An agent could use that to guess: it
+// puts a guess into the query, the target repeats it (in the next page's URL, in a file name), and the field's absence says
+// that the guess was right. So what the agent itself wrote never decides whether a field passes. In a URL the request's own
+// authority, path and query parameters are skipped, and only the rest is searched. In other text nobody can tell whose a
+// word is, so a field that repeats a value of the query is removed, whatever the body says.
 //
-// Not found is what a target repeats in another way: within a cursor, say, or out of the request's body.
+// It does not find what a target repeats in another way: in a cursor, say, or from the request's body.
+//
+// The zero Asked skips nothing.
 type Asked struct {
-	authority, target, path string
-	query                   map[string][]string
+	authority, path string
+	query           map[string][]string
 }
 
-// NewAsked is of a request with that authority and target.
+// NewAsked returns what a target may repeat of a request with that authority and request-target.
 func NewAsked(authority, target string) Asked {
 	path, query, _ := strings.Cut(target, "?")
-	return Asked{authority, target, path, parameters(query)}
+	return Asked{authority, path, parameters(query)}
 }
 
-// Values are the values of the query, and the names of those that have none, which other text than URLs may repeat.
+// Values returns the values of the query's parameters, and the names of parameters without a value.
 func (a Asked) Values() (values []string) {
 	for name, list := range a.query {
 		for _, v := range list {
@@ -42,17 +43,17 @@ func (a Asked) Values() (values []string) {
 	return values
 }
 
-// isPlainWord is true for what names a form or an order (csv, json, desc): file names and sentences have such words anyway.
+// isPlainWord reports whether s is a short word such as csv, json or desc, which file names and sentences have anyway.
 func isPlainWord(s string) bool {
 	return len(s) < 6 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
 }
 
-// HasURLs reports whether a field is of URLs, in which a parameter stays a parameter.
+// HasURLs reports whether the field of that name holds URLs.
 func HasURLs(name string) bool { return isNamed(urlFields, name) }
 
 var urlFields = []string{"location", "content-location", "link", "refresh", "operation-location", "azure-asyncoperation"}
 
-// Rest is what the text of such a field has that is not the agent's.
+// Rest returns the text of a field of URLs without what the request had too.
 func (a Asked) Rest(text string) string {
 	var rest strings.Builder
 	for text != "" {
@@ -110,7 +111,7 @@ func (a Asked) restOfPath(text string) string {
 	return scheme + "://" + authority + path
 }
 
-// parameters are those of a query, each with its values in order.
+// parameters returns the values of each parameter of a query, in order.
 func parameters(query string) map[string][]string {
 	all := map[string][]string{}
 	if query == "" {

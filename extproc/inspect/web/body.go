@@ -17,15 +17,16 @@ import (
 type bodyKind int
 
 const (
-	asBytes   bodyKind = iota // says that it is something else
-	asJSON                    // says that it is JSON
-	asLines                   // says that it is JSON values, one a line
-	asRecords                 // says that it is a JSON text sequence
+	asBytes   bodyKind = iota // any other Content-Type
+	asJSON                    // JSON
+	asLines                   // NDJSON: a JSON value on each line
+	asRecords                 // a JSON text sequence
 	asForm                    // application/x-www-form-urlencoded
 	asParts                   // multipart of any kind
-	asAny                     // says nothing
+	asAny                     // no Content-Type
 )
 
+// classify decides from the header fields how the body is read.
 func (i *Inspector) classify(h *heading) error {
 	if i.opt.Stream {
 		return nil
@@ -65,7 +66,7 @@ func isGRPCType(name string) bool {
 	return name == "application/grpc" || strings.HasPrefix(name, "application/grpc+") || strings.HasPrefix(name, "application/grpc-web")
 }
 
-// IsGRPC reports whether a request is a call of gRPC by its Content-Type, whatever else is wrong with it.
+// IsGRPC reports whether the Content-Type of a request is gRPC's. It also works for requests that are refused.
 func IsGRPC(fields []Field) bool {
 	return slices.ContainsFunc(fields, func(f Field) bool {
 		name, _, _ := strings.Cut(f.Value, ";")
@@ -80,8 +81,8 @@ func checkCharset(charset, what string) error {
 	return nil
 }
 
-// charsets agree with UTF-8 on ASCII, and with it on what is JSON syntax. In others (UTF-16, UTF-7, EBCDIC) a body that
-// does not look like JSON can be JSON.
+// charsets are those that write ASCII, and so the syntax of JSON, as UTF-8 does. In others (UTF-16, UTF-7, EBCDIC) a body
+// that does not look like JSON can be JSON.
 var charsets = []string{"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252"}
 
 func (i *Inspector) readBody() (err error) {
@@ -116,13 +117,13 @@ func (i *Inspector) readBody() (err error) {
 	return err
 }
 
-// untyped reads a body without a Content-Type. Rack takes that of a POST for a form, others look at what it begins with, so
-// it is read as a form where it has pairs, and beside that as JSON where it looks like it. No server looks for
-// parameters in one of another method that is no form.
+// untyped reads a body without a Content-Type as a form, since Rack takes that of a POST for one. Other servers look at how
+// the body begins: readBody also reads it as JSON if it looks like JSON. A body that is no form is refused only for POST,
+// since for other methods no server looks for a form's parameters there.
 func (i *Inspector) untyped() (err error) {
 	r := &i.request
 	if looksLikeJSON(i.body) && !bytes.ContainsAny(i.body, "&;") {
-		return nil // at most one pair, whose name is JSON
+		return nil // as a form it would be one pair, whose name is the JSON
 	}
 	r.Form, err = i.pairs(string(i.body), "form")
 	var refused *Error
@@ -137,8 +138,8 @@ func (i *Inspector) untyped() (err error) {
 	}
 }
 
-// isGRPC is true for whole frames of gRPC: a flag, a length, a message. The length of a short message can look like the
-// beginning of JSON in UTF-32.
+// isGRPC reports whether b is whole frames of gRPC: a flag, a length, a message. The length of a short message can look
+// like the beginning of JSON in UTF-32.
 func isGRPC(b []byte) bool {
 	for len(b) >= 5 && b[0] <= 1 {
 		n := uint64(binary.BigEndian.Uint32(b[1:5]))
@@ -150,18 +151,18 @@ func isGRPC(b []byte) bool {
 	return len(b) == 0
 }
 
-// looksLikeJSON is true for a body that a lenient reader could take for a JSON object or array, in any Unicode encoding.
+// looksLikeJSON reports whether a lenient reader could take b for a JSON object or array, in any Unicode encoding.
 func looksLikeJSON(b []byte) bool {
 	if bytes.HasPrefix(b, []byte("\xEF\xBB\xBF")) || bytes.HasPrefix(b, []byte("\xFF\xFE")) || bytes.HasPrefix(b, []byte("\xFE\xFF")) {
 		return true
 	}
 	b = bytes.TrimLeftFunc(b, blank)
-	for len(b) > 0 && (b[0] == 0xA0 || b[0] == 0x85) { // the same in ISO 8859-1
+	for len(b) > 0 && (b[0] == 0xA0 || b[0] == 0x85) { // white space in ISO 8859-1
 		b = bytes.TrimLeftFunc(b[1:], blank)
 	}
 	return len(b) > 0 && (b[0] == '{' || b[0] == '[')
 }
 
-// blank is true for what readers trim off a text before they parse it: white space of any kind, control characters, and
-// what has no width.
+// blank reports whether readers trim r off a text before they parse it: white space of any kind, control characters, and
+// characters without width.
 func blank(r rune) bool { return unicode.IsSpace(r) || unicode.Is(unicode.C, r) }

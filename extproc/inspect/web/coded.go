@@ -13,8 +13,8 @@ import (
 	"github.com/countersign/countersign/extproc/inspect/coding"
 )
 
-// setCoding reads the Content-Encoding of a body. Servers differ in whether they know a coding by an old name or in capitals, and
-// in what they make of a list.
+// setCoding reads the Content-Encoding of a body. It takes one coding by its usual name in lower case: servers differ on old
+// names, on capitals and on lists.
 func (i *Inspector) setCoding(encoding string) error {
 	if e := strings.TrimSpace(encoding); e == "" || strings.EqualFold(e, "identity") {
 		return nil
@@ -25,7 +25,7 @@ func (i *Inspector) setCoding(encoding string) error {
 	return nil
 }
 
-// Decoding is about how many bytes of memory [Inspector.Decode] takes at most; 0 where it has nothing to do.
+// Decoding estimates the most bytes of memory that [Inspector.Decode] takes; 0 if it has nothing to do.
 func (i *Inspector) Decoding() int64 {
 	if i.coding == coding.None || len(i.body) == 0 || i.sent != nil {
 		return 0
@@ -34,8 +34,8 @@ func (i *Inspector) Decoding() int64 {
 	return unjudged(sent+min(coding.Most(sent), i.opt.MaxBody)) + coding.Memory(i.coding)
 }
 
-// Decode undoes the coding of a body that has come whole. What is judged is what it stands for; what is sent on is what came.
-// Request calls it, where that was not done.
+// Decode undoes the coding of the whole body. The decoded body is judged; the body as it came is sent on. Request calls
+// Decode if nobody has.
 func (i *Inspector) Decode() error {
 	if i.err == nil && i.Decoding() > 0 {
 		i.err = i.decode()
@@ -60,8 +60,8 @@ func (i *Inspector) decode() error {
 	return nil
 }
 
-// readableAsSent says what a server finds in the compressed bytes if it takes them for the body; empty where that is nothing. Many
-// do not look at Content-Encoding, and whoever chooses how to compress can write a text into the result that is not in the body.
+// readableAsSent says what a server that ignores Content-Encoding would find in the compressed bytes, or "" for nothing. Many
+// servers do ignore it, and whoever chooses how to compress can write a text into the result that is not in the body.
 func (i *Inspector) readableAsSent() string {
 	if at := bytes.IndexAny(i.body, "{["); at >= 0 && looksLikeJSON(i.body) && json.NewDecoder(bytes.NewReader(i.body[at:])).Decode(new(json.RawMessage)) == nil {
 		return "JSON at its beginning"

@@ -10,7 +10,8 @@ import (
 // addedPattern is a name of header fields, or a prefix of names that ends with "-*".
 var addedPattern = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*(-\*)?$`)
 
-// CheckAdded says why an element cannot be among the fields that a resource adds to those that pass with a redacted answer.
+// CheckAdded says why a name or prefix cannot be one of the fields that a resource lets pass with a redacted answer, or
+// returns nil.
 func CheckAdded(element string) error {
 	prefix, all := strings.CutSuffix(element, "*")
 	switch {
@@ -18,7 +19,7 @@ func CheckAdded(element string) error {
 		return fmt.Errorf("is %q: write a field's name in small letters, or a prefix that ends with -*", element)
 	case all && slices.ContainsFunc(derivedFields, func(n string) bool { return strings.HasPrefix(n, prefix) }):
 		return fmt.Errorf("is %q, which has fields that tell of the answer before redaction: name those that are meant", element)
-	case derived(element):
+	case Derived(element):
 		return fmt.Errorf("is %q, which tells of the answer before redaction", element)
 	case carryingFields[element] || strings.HasPrefix(element, "x-envoy-") || strings.HasPrefix(element, "proxy-"):
 		return fmt.Errorf("is %q, which is not the target's to say: Envoy writes it, or it is a credential (see cookies)", element)
@@ -26,11 +27,9 @@ func CheckAdded(element string) error {
 	return nil
 }
 
-// Derived reports whether a field is made of the bytes of the body, so that it is wrong where these change.
-func Derived(name string) bool { return derived(name) }
-
-// derived is true for a field that is made of the bytes of the body, by its name: a length, a digest, a validator, a part.
-func derived(name string) bool {
+// Derived reports whether a field, by its name, is computed from the bytes of the body (a length, a digest, a validator, a
+// part), so that it is wrong once they change.
+func Derived(name string) bool {
 	return slices.Contains(derivedFields, strings.TrimSuffix(name, "*")) || derivedShape.MatchString(name)
 }
 

@@ -2,29 +2,28 @@ package web
 
 import "strings"
 
-// Identity reports whether a header field says who or where the client is, or for whom it acts. What a client says of itself
-// is no proof, and a target may believe it: these do not reach the target, unless the resource opens them. The agent's own
-// credential is one of them, and so is what is addressed to this gateway.
+// Identity reports whether a header field says who or where the client is, or for whom it acts. A client's word is no proof,
+// but a target may believe it, so these fields do not reach the target unless the resource lets them pass. The agent's own
+// credential is one of them, and so are the fields that are addressed to this gateway.
 func Identity(name string) bool {
 	if common[name] || strings.HasPrefix(name, "x-envoy-") { // Envoy's own, some of which it lets nobody remove
 		return false
 	}
-	name = strings.TrimPrefix(name, "grpc-metadata-") // grpc-gateway hands on what follows
+	name = strings.TrimPrefix(name, "grpc-metadata-") // grpc-gateway removes it
 	if identityNames[name] || actingNames[name] || ours(name) || actsAs(name) {
 		return true
 	}
 	return hasPrefix(identityPrefixes, name)
 }
 
-// common are fields that most requests have, and that need no closer look.
+// common are fields that most requests have. Identity does not look at them further, to save time.
 var common = set("accept", "accept-encoding", "accept-language", "cache-control", "content-type", "content-length", "user-agent", "x-forwarded-proto",
 	"x-request-id", "traceparent", "tracestate", "baggage", "idempotency-key")
 
-// identityNames and identityPrefixes are the fields by which proxies and platforms tell a server who the client is, or by
-// which a client shows a server a credential of its own. Cookie is among them, and the API keys: an agent holds no
-// credential of the target, so what it sends is either not one or should not be there; the resource's own is added after
-// these are gone. What neither a list nor a shape can know is a field that one target has made up for itself: policy can deny it by
-// name.
+// identityNames and identityPrefixes are the fields by which proxies and platforms tell a server who the client is, or in
+// which a client shows a credential of its own. Cookie and API keys are among them: an agent holds no credential of the
+// target, so whatever it sends there should not arrive. The resource's own credential is added after these are removed. A
+// field that one target made up for itself is in no list; policy can deny it by name.
 var identityNames = set(
 	"authorization", "proxy-authorization", "cookie", "cookie2", "dpop",
 	"api-key", "x-api-key", "x-api-token", "x-access-token", "x-id-token", "private-token", "x-vault-token",
@@ -65,9 +64,9 @@ var overrides = set(
 
 func overridesRequest(name string) bool { return overrides[name] || overridesMethod(name) }
 
-// oddName reports whether servers that hand header fields on as variables (CGI and what came of it) take the name for another
-// one: PHP makes "_" of a dot as it does of a hyphen, lighttpd of everything that is no letter and no digit. Behind what begins a
-// name of stored metadata (X-Amz-Meta-a.b) a dot is the object's own.
+// oddName reports whether servers that turn header fields into variables, as CGI does, could confuse the name with another:
+// PHP replaces dots and hyphens by "_", lighttpd everything but letters and digits. In the name of stored metadata
+// (X-Amz-Meta-a.b) dots after the prefix are accepted: they belong to the object.
 func oddName(name string) bool {
 	if stored := strings.Index(name, "-meta-"); stored > 0 && strings.Trim(name[stored:], "-.abcdefghijklmnopqrstuvwxyz0123456789") == "" {
 		name = name[:stored]
@@ -80,11 +79,11 @@ func oddName(name string) bool {
 	return false
 }
 
-// framing are header fields that say how a request is carried. Inspector.frame has a case for each that is not dropped.
+// framing are header fields that say how a request is carried. [Inspector.frame] drops those that it has no case for.
 var framing = set("host", "content-type", "content-encoding", "content-length", "upgrade", "connection", "keep-alive",
 	"proxy-connection", "transfer-encoding", "te", "trailer", "http2-settings")
 
-// singular are header fields that have one value, so that two of them are two readings of one request.
+// singular are header fields that have one value. Of two, servers could read either.
 var singular = set("content-type", "content-encoding", "content-length", "host", "content-range", "content-location",
 	"range", "if-range", "transfer-encoding", "origin", "referer", "expect", "te", "upgrade", "x-forwarded-proto", approvalField)
 

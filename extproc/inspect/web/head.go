@@ -11,7 +11,7 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// heading is what is collected while the header fields are read.
+// heading collects what the header fields say while they are read.
 type heading struct {
 	kept, volatile  groups
 	once            []string // singular names that were seen
@@ -46,7 +46,7 @@ func (i *Inspector) head(fields []Field) error {
 	if err := i.authority(h.host); err != nil {
 		return err
 	}
-	// What the client calls the scheme is no word on how it came here. Envoy says that, and the target is told both.
+	// Envoy's X-Forwarded-Proto says how the client connected; :scheme is the client's own word. The target sees both.
 	if h.forwardedProto != "" && r.Scheme != "" && h.forwardedProto != r.Scheme {
 		return unreadable("The request says that its scheme is %q, and it came here by %q. Ask for the scheme by which you connect.", r.Scheme, h.forwardedProto)
 	}
@@ -65,7 +65,7 @@ func (i *Inspector) head(fields []Field) error {
 	return nil
 }
 
-// method rules out the methods that this package cannot answer for, and then reads the target.
+// method refuses TRACE, and CONNECT unless the resource accepts it, and then reads the target.
 func (i *Inspector) method() error {
 	switch r := &i.request; r.Method {
 	case "":
@@ -118,7 +118,7 @@ func (i *Inspector) pseudo(f Field, h *heading) error {
 	return nil
 }
 
-// field decides what becomes of a header field: part of the input, removed, or the end of the request.
+// field puts a header field into the input, removes it, or refuses the request.
 func (i *Inspector) field(f Field, h *heading) error {
 	if singular[f.Name] {
 		if slices.Contains(h.once, f.Name) {
@@ -155,7 +155,7 @@ func (i *Inspector) field(f Field, h *heading) error {
 	return nil
 }
 
-// approvalField is where an agent names the request for approval that it was told of.
+// approvalField is the field in which an agent names its request for approval.
 const approvalField = "countersign-approval"
 
 func (i *Inspector) approval(id string) error {
@@ -173,7 +173,7 @@ func (i *Inspector) approval(id string) error {
 	return nil
 }
 
-// frame reads the fields that say how the request is carried, which Envoy and its peers settle between them.
+// frame reads the fields that say how the request is carried.
 func (i *Inspector) frame(f Field, h *heading) (err error) {
 	switch f.Name {
 	case "host":
@@ -215,8 +215,8 @@ func (i *Inspector) frame(f Field, h *heading) (err error) {
 	return nil
 }
 
-// connection refuses to name end-to-end fields in Connection: whoever comes next removes the fields that it names, so
-// that a field which policy saw and wanted would be gone at the target (RFC 9110, section 7.6.1).
+// connection refuses a Connection field that names end-to-end fields. The next proxy removes the fields that it names (RFC
+// 9110, section 7.6.1), so a field that policy required would not reach the target.
 func connection(value string) error {
 	for option := range strings.SplitSeq(value, ",") {
 		switch option = strings.ToLower(strings.Trim(option, " \t")); option {
@@ -263,8 +263,8 @@ func checkField(f Field) error {
 	return nil
 }
 
-// isFieldName is true for a token (RFC 9110, section 5.6.2) in lower case, behind a colon or not. A name in upper case
-// would pass by every table of names here, and mean the same to the target.
+// isFieldName reports whether s is a token (RFC 9110, section 5.6.2) in lower case, with or without a colon before it. A name
+// in upper case would be in no table of names here, and mean the same to the target.
 func isFieldName(s string) bool {
 	if len(s) > 1 && s[0] == ':' {
 		s = s[1:]
@@ -284,7 +284,7 @@ var tokenByte = func() (table [256]bool) {
 	return table
 }()
 
-// authority settles which host is asked for, out of :authority and Host.
+// authority finds the request's host in :authority and Host, which must agree.
 func (i *Inspector) authority(host string) error {
 	r := &i.request
 	if r.Authority == "" {
@@ -302,7 +302,7 @@ func (i *Inspector) authority(host string) error {
 	return nil
 }
 
-// hostOnly is the host of an authority, in lower case, without the port. It takes names and addresses, and no user
+// hostOnly returns the host of an authority, in lower case, without the port. It accepts names and addresses only: no user
 // information, no percent-encoding, nothing that two parsers of URLs could disagree on.
 func hostOnly(authority string) (string, bool) {
 	host := strings.ToLower(authority)
@@ -339,7 +339,7 @@ func isHostName(s string) bool {
 	return s != "" && s[len(s)-1] != '.'
 }
 
-// groups collects the values of equal names. The lists share one array until a name comes a second time.
+// groups collects values by name. The lists of values share one array until a name comes a second time.
 type groups struct {
 	members []gate.Member
 	values  []string

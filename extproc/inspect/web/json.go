@@ -16,19 +16,18 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Bounds on JSON: deeper, or with numbers that take more than this to hold, is refused. Policy and targets compute with
-// numbers, and one like 1e999999999 costs them gigabytes.
+// Bounds on JSON. Policy and targets compute with numbers, and one like 1e999999999 costs them gigabytes.
 const (
 	maxDepth        = 200
 	maxNumberLength = 100
 	maxExponent     = 400
 )
 
-// DefaultValues is how many values a body may have unless Options says otherwise.
+// DefaultValues is the default of [Options.MaxValues].
 const DefaultValues = 100_000
 
-// json reads text as one JSON value (RFC 8259, as strict as RFC 7493 on names and text) in canonical form. There is no
-// tree of it: see the package comment for what that costs. what is where the text stands, for a refusal.
+// json reads text as one JSON value (RFC 8259, with the strictness of RFC 7493 on names and text) and returns it in canonical
+// form, without building a tree: the package comment has what that costs. what names the text in a refusal.
 func (i *Inspector) json(text []byte, what string) (gate.Raw, error) {
 	if err := i.fitsJSON(text, what); err != nil {
 		return "", err
@@ -40,7 +39,7 @@ func (i *Inspector) json(text []byte, what string) (gate.Raw, error) {
 	return gate.Raw(r.out), nil
 }
 
-// fitsJSON refuses what is not looked into at all.
+// fitsJSON refuses text that begins with a byte order mark, and text that is too long for 32 bits (see jsonMember).
 func (i *Inspector) fitsJSON(text []byte, what string) error {
 	if bytes.HasPrefix(text, []byte("\xEF\xBB\xBF")) {
 		return unreadable("The %s begins with a byte order mark. Leave it out.", what)
@@ -60,7 +59,7 @@ var errSeveral = &Error{gate.Unreadable, "The request's JSON body has more than 
 
 // text reads one value, and appends it.
 func (r *jsonReader) text(text []byte) error {
-	r.dec.Reset(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)) // it would keep each name for that
+	r.dec.Reset(bytes.NewBuffer(text), jsontext.AllowDuplicateNames(true)) // sort finds them; the decoder would keep every name
 	err := r.value()
 	if err == nil {
 		if _, err = r.dec.ReadToken(); errors.Is(err, io.EOF) {
@@ -81,8 +80,8 @@ func (r *jsonReader) text(text []byte) error {
 	return unreadable("The %s is not valid JSON: %v.", r.what, err)
 }
 
-// jsonReader writes the canonical form of text to out while it reads. The members of the objects that it is within are a
-// stack, their names too: an object's own are above its parents'.
+// jsonReader writes the canonical form of text to out while it reads. The members of all open objects are on one stack, and
+// their names on another: those of an object are above those of the objects that it is in.
 type jsonReader struct {
 	*Inspector
 	what    string
@@ -93,8 +92,8 @@ type jsonReader struct {
 	scratch []byte
 }
 
-// jsonMember is where a name is in names, unescaped, and where the member is in out: `"name":value`. [Inspector.json] sees
-// to it that 32 bits do.
+// jsonMember says where a name is in names, unescaped, and where the member is in out: `"name":value`. 32 bits are enough,
+// see [Inspector.fitsJSON].
 type jsonMember struct{ name, nameEnd, at, end int32 }
 
 func (r *jsonReader) nameOf(m jsonMember) []byte { return r.names[m.name:m.nameEnd] }
@@ -116,7 +115,7 @@ func (r *jsonReader) value() error {
 	}
 }
 
-// scalar appends a value that has no others in it.
+// scalar appends a string, a number or a literal.
 func (r *jsonReader) scalar() error {
 	v, err := r.dec.ReadValue()
 	if err != nil {
@@ -133,7 +132,7 @@ func (r *jsonReader) scalar() error {
 	}
 }
 
-// string appends a string. One without an escape stands as it is canonical.
+// string appends a string. One without an escape is canonical already.
 func (r *jsonReader) string(v jsontext.Value) (err error) {
 	if bytes.IndexByte(v, '\\') < 0 {
 		r.out = append(r.out, v...)
@@ -214,8 +213,8 @@ func (r *jsonReader) member() error {
 	return nil
 }
 
-// sort puts the members of the object that begins at from into canonical order, and refuses two with one name. Each
-// object that is not in order is copied once more: at most maxDepth times the body in all.
+// sort puts the members of the object that begins at from into canonical order, and refuses a name that is there twice. An
+// object that is not in order is copied once, so all of them together at most maxDepth times the body.
 func (r *jsonReader) sort(members []jsonMember, from int) error {
 	order := func(a, b jsonMember) int { return gate.CompareNames(r.nameOf(a), r.nameOf(b)) }
 	if !slices.IsSortedFunc(members, order) {
@@ -237,11 +236,11 @@ func (r *jsonReader) sort(members []jsonMember, from int) error {
 	return r.sameButForCase(members)
 }
 
-// sameButForCase refuses names that are one to whoever ignores case, as Go's encoding/json and ASP.NET do: by Unicode's
-// simple folding, to which the Kelvin sign is a k and the long s an s.
+// sameButForCase refuses two names that differ only in case, since Go's encoding/json and ASP.NET take them for one. They
+// use Unicode's simple folding, in which the Kelvin sign is a k and the long s an s.
 func (r *jsonReader) sameButForCase(members []jsonMember) error {
-	lower := func(m jsonMember) bool {
-		return !slices.ContainsFunc(r.nameOf(m), func(c byte) bool { return c >= 'A' && c <= 'Z' || c >= utf8.RuneSelf })
+	hasCase := func(m jsonMember) bool {
+		return slices.ContainsFunc(r.nameOf(m), func(c byte) bool { return c >= 'A' && c <= 'Z' || c >= utf8.RuneSelf })
 	}
 	same := func(a, b []byte) error {
 		return unreadable("The %s has an object with the names %.100q and %.100q, which are one name to servers that ignore case. Send one of them.", r.what, a, b)
@@ -256,7 +255,7 @@ func (r *jsonReader) sameButForCase(members []jsonMember) error {
 		}
 		return nil
 	}
-	if !slices.ContainsFunc(members, func(m jsonMember) bool { return !lower(m) }) {
+	if !slices.ContainsFunc(members, hasCase) {
 		return nil
 	}
 	folded := make(map[string]jsonMember, len(members))
@@ -270,10 +269,10 @@ func (r *jsonReader) sameButForCase(members []jsonMember) error {
 	return nil
 }
 
-// fold is s in a form that is the same for two texts that are equal but for case ([strings.EqualFold]).
+// fold returns the same text for two texts that are equal under [strings.EqualFold].
 func fold(s string) string { return strings.Map(foldRune, s) }
 
-// foldRune is the least of the letters that are c but for case. In ASCII that is the capital.
+// foldRune returns the smallest of the letters that differ from c only in case. In ASCII that is the capital.
 func foldRune(c rune) rune {
 	if c < utf8.RuneSelf {
 		if 'a' <= c && c <= 'z' {
@@ -305,7 +304,7 @@ func (r *jsonReader) number(literal string) (err error) {
 	return err
 }
 
-// count takes n more values of the body.
+// count counts n more values of the body, and refuses too many.
 func (i *Inspector) count(n int) error {
 	if i.values += n; i.values > i.opt.maxValues() {
 		return &Error{gate.TooLarge, fmt.Sprintf("The request's body has more than the %d values that this resource accepts (limits.values). Send less at a time.", i.opt.maxValues())}

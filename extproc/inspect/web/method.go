@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// methods are those that every resource takes: of the IANA registry of HTTP methods (RFC 9110, section 16.1), less what is no
-// request for a target (PRI, *) and what is refused by name ([Inspector.method]), and those that are in use without being
-// registered: HTTP caches, UPnP, Icecast, Vault and Consul. What is in none of these a target may take for something else, or for
-// GET, which policy cannot know; so a resource names it.
+// methods are those that every resource accepts. They are the IANA registry of HTTP methods (RFC 9110, section 16.1) without
+// PRI and *, which are no requests for a target, and TRACE, which [Inspector.method] refuses; and those that HTTP caches,
+// UPnP, Icecast, Vault and Consul use unregistered. A target may take any other method for GET or for something else, which
+// policy cannot know, so a resource has to name it.
 var methods = set(
 	"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "PATCH", "QUERY",
 	"ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "COPY", "LABEL", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR",
@@ -17,10 +17,10 @@ var methods = set(
 	"LIST", "PURGE", "M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE", "SOURCE",
 )
 
-// longestMethod is far more than any that is in use has.
+// longestMethod is far longer than any method in use.
 const longestMethod = 64
 
-// CheckMethod says why a method cannot be among those that a resource adds.
+// CheckMethod says why a method cannot be one that a resource adds, or returns nil.
 func CheckMethod(method string) error {
 	switch {
 	case !isMethod(method) || len(method) > longestMethod:
@@ -31,13 +31,14 @@ func CheckMethod(method string) error {
 	return nil
 }
 
-// known reports whether the resource takes the method. "TRACE" and "TRACK" are refused in words of their own.
+// known reports whether the resource accepts the method. TRACE and TRACK count as known: [Inspector.method] says better why
+// they are refused.
 func (o *Options) known(method string) bool {
 	return methods[method] || slices.Contains(o.Methods, method) || method == "TRACE" || method == "TRACK"
 }
 
-// isMethod is true for a token without small letters: methods are case-sensitive, and a target that is not would read
-// "delete" as DELETE.
+// isMethod reports whether s is a token without small letters. Methods are case-sensitive, but a target that ignores case
+// would read "delete" as DELETE.
 func isMethod(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if !tokenByte[s[i]] || s[i] >= 'a' && s[i] <= 'z' {

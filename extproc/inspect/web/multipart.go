@@ -25,11 +25,11 @@ const (
 	maxPartText = 64 << 10 // of a file's text that policy sees
 )
 
-// boundaryForm is RFC 2046's, less the comma and the space, at which some servers end it.
+// boundaryForm is RFC 2046's, without the comma and the space, at which some servers end a boundary.
 var boundaryForm = regexp.MustCompile(`^[0-9A-Za-z'()+_./:=?-]{1,70}$`)
 
-// setBoundary reads the boundary of a multipart type. Rack takes the last "boundary=" of the field for it, PHP the first, and
-// both look into quoted text, so there may be one.
+// setBoundary reads the boundary of a multipart type. Rack takes the last "boundary=" of the field, PHP the first, and both
+// look into quoted text, so only one is accepted.
 func (i *Inspector) setBoundary(field string, params map[string]string) error {
 	i.boundary = params["boundary"]
 	written := strings.ToLower(field)
@@ -43,13 +43,13 @@ func (i *Inspector) setBoundary(field string, params map[string]string) error {
 	return nil
 }
 
-// multipart reads a body that is called so. It takes what RFC 2046 has a sender write, and nothing of what it has a receiver
-// accept beside that: where a part ends must be the same to a reader that wants no CR before a LF, that finds a boundary in the
-// middle of a line, or that reads on after the last.
+// multipart reads a multipart body. It accepts what RFC 2046 lets a sender write, and nothing else that it lets a receiver
+// accept. So a part ends at the same place for a reader that wants no CR before a LF, for one that finds a boundary in the
+// middle of a line, and for one that reads on after the last boundary.
 func (i *Inspector) multipart() error {
 	delimiter := []byte("--" + i.boundary)
 	if looksLikeJSON(i.body) && !bytes.Contains(i.body, delimiter) {
-		return nil // and no multipart to anybody
+		return nil // nobody reads it as multipart
 	}
 	rest, found := bytes.CutPrefix(i.body, delimiter)
 	if !found {
@@ -89,7 +89,7 @@ type part struct {
 	shown            bool // policy sees its data
 }
 
-// cutPart cuts the part off that follows a delimiter. What is left begins behind the next one.
+// cutPart cuts off the part that follows a delimiter. rest begins after the next delimiter.
 func cutPart(b, delimiter []byte) (p part, rest []byte, err error) {
 	b, found := bytes.CutPrefix(b, []byte("\r\n"))
 	if !found {
@@ -110,7 +110,7 @@ func cutPart(b, delimiter []byte) (p part, rest []byte, err error) {
 	return p, rest, nil
 }
 
-// part reads the head of a part and says what policy sees of its data.
+// part reads the head of a part and decides what policy sees of its data.
 func (i *Inspector) part(p *part) error {
 	if len(i.request.Multipart) == maxParts {
 		return unreadable("The request's multipart body has more than %d parts. Send less at a time.", maxParts)
@@ -166,7 +166,7 @@ func (i *Inspector) partField(p *part, f Field) error {
 		if f.Value != strconv.Itoa(len(p.data)) {
 			return unreadable("A part of the request's multipart body has %d bytes, and its Content-Length is %.40q.", len(p.data), f.Value)
 		}
-	case "content-id": // Rack's name for a part that has none
+	case "content-id": // Rack uses it as the name of a part that has none
 		if overridesMethod(strings.Trim(f.Value, "<>")) {
 			return checkName("_method", "multipart body")
 		}
@@ -174,9 +174,9 @@ func (i *Inspector) partField(p *part, f Field) error {
 	return nil
 }
 
-// The parameters of a Content-Disposition as RFC 7578 has them, in the spellings that all servers read alike: no escapes
-// (to PHP and Internet Explorer a backslash is part of a path), no single quotes (PHP's other quotes), nothing within a value
-// that looks like another parameter (Rack searches for them), and no encoded words (which Java's parsers decode).
+// A Content-Disposition of RFC 7578, in the spellings that all servers read alike: no escapes (PHP and Internet Explorer take
+// a backslash for part of a path), no single quotes (PHP takes them for quotes), nothing in a value that looks like another
+// parameter (Rack searches for it), and no encoded words (Java's parsers decode them).
 var (
 	dispositionForm = regexp.MustCompile(`^[A-Za-z-]+([ \t]*;[ \t]*([A-Za-z-]+=("[^"\\]*"|[!#$%&*+.^_|~0-9A-Za-z-]+)|(?i:filename\*=utf-8)'[A-Za-z-]*'[!#$&+.^_|~0-9A-Za-z%-]*))*$`)
 	dispositionPart = regexp.MustCompile(`;[ \t]*([A-Za-z-]+\*?)=("[^"]*"|[^\s;]+)`)
@@ -201,7 +201,7 @@ func (p *part) disposition(value string, form bool) error {
 			return refuse("a parameter that is there twice")
 		}
 		plain := text
-		if name == "filename" { // browsers write a quotation mark so, and Rack reads it; neither changes what type the name says
+		if name == "filename" { // browsers write a quotation mark as %22, and Rack decodes it: the file's extension stays the same
 			plain = strings.NewReplacer("%22", "_", "%20", " ").Replace(text)
 		}
 		if name != "filename*" && looksLikeAName.MatchString(plain) || name == "filename" && plain != text && cleanedOtherwise(plain) {
@@ -236,9 +236,9 @@ func (p *part) disposition(value string, form bool) error {
 	return nil
 }
 
-// cleanedOtherwise reports whether servers make another file name of this one. Django reads HTML's character references in it and
-// drops what is not printable, Windows drops spaces and dots at the end. Spaces of other widths within a name are real (macOS puts
-// one into the names of screenshots): they may stand where nobody looks for the type.
+// cleanedOtherwise reports whether some servers change this file name. Django decodes HTML's character references and drops
+// unprintable characters; Windows drops spaces and dots at the end. Spaces of other widths are accepted before the extension:
+// macOS puts one into the names of screenshots.
 func cleanedOtherwise(filename string) bool {
 	dot := strings.LastIndexByte(filename, '.')
 	return html.UnescapeString(filename) != filename || strings.Contains(filename, "&#") ||
@@ -247,12 +247,12 @@ func cleanedOtherwise(filename string) bool {
 		strings.ContainsFunc(filename[dot+1:], func(c rune) bool { return c != ' ' && blank(c) })
 }
 
-// partData decides what policy sees of the data. A part of a form that is no file is a value like that of any other form,
-// whatever its type says, and policy sees all of it.
+// partData decides what policy sees of a part's data. A part of a form that is no file is a value of the form: policy sees
+// all of it, whatever its type says.
 func (i *Inspector) partData(p *part) error {
 	name := p.name
 	if !p.hasName {
-		name = p.filename // Rack's name for a part that has none
+		name = p.filename // Rack uses it as the name of a part that has none
 	}
 	if i.isForm && !p.hasName {
 		return unreadable("The request's form has a part without a name. Send Content-Disposition: form-data; name=\"NAME\".")
@@ -269,7 +269,7 @@ func (i *Inspector) partData(p *part) error {
 	if i.isForm && !p.hasFile && isText && !readable {
 		return unreadable("The request's form has a value of %.100q that is not text in UTF-8. Send it as a file, or with its type.", p.name)
 	}
-	isValue := i.isForm && p.filename == "" // to Django and Go also where there is a filename
+	isValue := i.isForm && p.filename == "" // to Django and Go also if there is an empty filename
 	if isValue && p.hasFile && !readable {
 		return unreadable("The request's form has %.100q as a file without a name, which some servers read as a value. Send the file's name.", p.name)
 	}
@@ -282,7 +282,7 @@ func (i *Inspector) partData(p *part) error {
 	return nil
 }
 
-// object is the part as policy sees it. What it does not have is not there.
+// object returns the part as policy sees it. Members that the part does not have are left out.
 func (p *part) object() gate.Object {
 	sum := sha256.Sum256(p.data)
 	o := append(make(gate.Object, 0, 7), gate.Member{Name: "bytes", Value: len(p.data)})
