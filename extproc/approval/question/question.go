@@ -54,7 +54,7 @@ func grantOf(r *approval.Request) gate.Grant {
 // Spend implements [gate.Approvals].
 func (a *Asker) Spend(ctx context.Context, q *gate.Question, g gate.Grant) (bool, error) {
 	verdict := q.Verdict
-	if slices.ContainsFunc(verdict.Asks, func(a gate.AskRule) bool { return a.Summary != "" }) { // held against those that were shown
+	if len(verdict.Redactions) > 0 { // what it asks is held against what was shown
 		seen, err := a.view(q)
 		if err != nil {
 			return false, fmt.Errorf("see the operation as who approved it did: %w", err)
@@ -151,28 +151,33 @@ func (a *Asker) view(q *gate.Question) (view, error) {
 	if i < 0 {
 		return view{}, fmt.Errorf("kind %q: %w", name, errNoKind)
 	}
-	w := words{hidden: make([]bool, len(q.Verdict.Asks))}
-	for _, ask := range q.Verdict.Asks {
-		w.summaries = append(w.summaries, ask.Summary)
+	v := view{first: a.Kinds[i].Card.First, asks: slices.Clone(q.Verdict.Asks)}
+	var texts []*string
+	for i := range v.asks {
+		texts = append(texts, &v.asks[i].Summary, &v.asks[i].Reason)
 	}
-	detail, err := a.shown(q, a.Kinds[i], &w)
-	v := view{detail, a.Kinds[i].Card.First, slices.Clone(q.Verdict.Asks)}
-	for i, hidden := range w.hidden {
-		if hidden {
-			v.asks[i].Summary = hiddenSummary
+	w := words{hidden: make([]bool, len(texts))}
+	for _, text := range texts {
+		w.texts = append(w.texts, *text)
+	}
+	var err error
+	v.detail, err = a.shown(q, a.Kinds[i], &w)
+	for i, text := range texts {
+		if w.hidden[i] {
+			*text = hiddenWords
 		}
 	}
 	return v, err
 }
 
-// hiddenSummary stands where a summary repeats a value that policy hides. The whole of it goes, since a text in which only the
-// value is missing can tell what it was.
-const hiddenSummary = "[redacted: these words repeat a value that policy hides]"
+// hiddenWords stand where a summary or a reason repeats a value that policy hides. The whole of it goes, since a text in which only
+// the value is missing can tell what it was.
+const hiddenWords = "[redacted: these words repeat a value that policy hides]"
 
 // words are a policy's own about an operation, and which of them repeat a value that it hides.
 type words struct {
-	summaries []string
-	hidden    []bool
+	texts  []string
+	hidden []bool
 }
 
 // shown returns the operation's detail as an approver may see it, and notes in w what repeats a value that is hidden. Every redaction
@@ -257,7 +262,7 @@ func (w *words) redactValue(p *redact.Plan, v any) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := p.Stream("application/json", redact.Options{MaxToken: 16 << 20, Beside: w.summaries})
+	s, err := p.Stream("application/json", redact.Options{MaxToken: 16 << 20, Beside: w.texts})
 	if err != nil {
 		return nil, err
 	}

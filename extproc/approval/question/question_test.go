@@ -97,9 +97,9 @@ func TestACardShowsWhatPolicyPutsOnIt(t *testing.T) {
 	}
 }
 
-// TestASummaryGivesAwayNothing: in words that repeat a value which policy hides people see that there were some, and that is what is
-// approved. What policy puts on the card may stand in them.
-func TestASummaryGivesAwayNothing(t *testing.T) {
+// TestWordsOfARuleGiveAwayNothing: of a summary or a reason that repeats a value which policy hides people see that it does, and that
+// is what is approved. What policy puts on the card may stand in them.
+func TestWordsOfARuleGiveAwayNothing(t *testing.T) {
 	i := web.New(web.Options{MaxBody: 1 << 10})
 	err := i.Head([]web.Field{
 		{Name: ":method", Value: "POST"},
@@ -120,38 +120,46 @@ func TestASummaryGivesAwayNothing(t *testing.T) {
 	desk, err := approval.NewDesk(approval.Options{Store: store, Recorder: &approvaltest.Journal{}, Node: "n", People: approvaltest.People})
 	must(t, err)
 	a := &Asker{Desk: desk, History: NewHistory(), Kinds: []kind.Kind{http.Kind}, RedactKey: []byte("sixteen bytes at least")}
-	for n, c := range []struct{ summary, want string }{
+	for n, c := range []struct{ says, want string }{
 		{"Mail to Ada", "Mail to Ada"},
 		{"Mail to ada@example.com", "Mail to ada@example.com"},
-		{"Tell Ada of 219-09-9999", hiddenSummary},
-		{"Tell Ada of MjE5LTA5LTk5OTk=", hiddenSummary},
-		{"Mail with a copy to eve@example.com", hiddenSummary},
+		{"Tell Ada of 219-09-9999", hiddenWords},
+		{"Tell Ada of MjE5LTA5LTk5OTk=", hiddenWords},
+		{"Mail with a copy to eve@example.com", hiddenWords},
 	} {
-		op := approvaltest.Operation(n)
-		op.Resource.Kind, op.Detail = "http", request
-		v := approvaltest.Verdict("p1", 1)
-		v.Asks[0].Summary = c.summary
-		v.Redactions = []gate.Redaction{{Path: "$.ssn", With: gate.Remove}, {Path: "$.email", OnCard: true}, {Detect: "email", With: gate.Token}}
-		if strings.Contains(c.want, "ada@") {
-			v.Redactions = v.Redactions[:2]
-		}
-		q := &gate.Question{Operation: op, Digest: c.summary, Verdict: v}
-		pending, recorded, err := a.Ask(t.Context(), q)
-		must(t, err)
-		must(t, recorded())
-		r, err := desk.Get(t.Context(), pending.ID)
-		must(t, err)
-		card, err := approval.ReadCard(r.Card)
-		must(t, err)
-		if got := card.Summaries(); len(got) != 1 || got[0].Text != c.want || r.Asks[0].Summary != c.want {
-			t.Errorf("%s: the card says %+v, and what is stored and told %q", c.summary, got, r.Asks[0].Summary)
-		}
-		_, err = desk.Decide(t.Context(), approvaltest.Oncall("bob"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
-		must(t, err)
-		grant, ok, err := a.Granted(t.Context(), q)
-		must(t, err)
-		if spent, err := a.Spend(t.Context(), q, grant); !ok || !spent || err != nil {
-			t.Errorf("%s: what was approved does not run: %t, %v", c.summary, ok, err)
+		for which, as := range map[string]struct {
+			put  func(*gate.AskRule)
+			want approval.AskRule
+		}{
+			"summary": {func(a *gate.AskRule) { a.Summary, a.Reason = c.says, "people decide" }, approval.AskRule{Summary: c.want, Reason: "people decide"}},
+			"reason":  {func(a *gate.AskRule) { a.Summary, a.Reason = "Send a mail", c.says }, approval.AskRule{Summary: "Send a mail", Reason: c.want}},
+		} {
+			op := approvaltest.Operation(n)
+			op.Resource.Kind, op.Detail = "http", request
+			v := approvaltest.Verdict("p1", 1)
+			as.put(&v.Asks[0])
+			v.Redactions = []gate.Redaction{{Path: "$.ssn", With: gate.Remove}, {Path: "$.email", OnCard: true}, {Detect: "email", With: gate.Token}}
+			if strings.Contains(c.want, "ada@") {
+				v.Redactions = v.Redactions[:2]
+			}
+			q := &gate.Question{Operation: op, Digest: which + c.says, Verdict: v}
+			pending, recorded, err := a.Ask(t.Context(), q)
+			must(t, err)
+			must(t, recorded())
+			r, err := desk.Get(t.Context(), pending.ID)
+			must(t, err)
+			card, err := approval.ReadCard(r.Card)
+			must(t, err)
+			if got := card.Why[0]; got.Summary.Text != as.want.Summary || got.Reason.Text != as.want.Reason || r.Asks[0].Summary != as.want.Summary || r.Asks[0].Reason != as.want.Reason {
+				t.Errorf("%s %s: the card says %q because %q, and what is stored and told %q because %q", which, c.says, got.Summary.Text, got.Reason.Text, r.Asks[0].Summary, r.Asks[0].Reason)
+			}
+			_, err = desk.Decide(t.Context(), approvaltest.Oncall("bob"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
+			must(t, err)
+			grant, ok, err := a.Granted(t.Context(), q)
+			must(t, err)
+			if spent, err := a.Spend(t.Context(), q, grant); !ok || !spent || err != nil {
+				t.Errorf("%s %s: what was approved does not run: %t, %v", which, c.says, ok, err)
+			}
 		}
 	}
 }
