@@ -103,7 +103,7 @@ const firstValues = 5
 
 func (c *Console) viewOf(r *approval.Request, card *approval.Card, who *person) *requestView {
 	v := &requestView{Request: *r, Card: card, Mine: decidedBy(r, who), Live: r.State.Live(), Records: c.opt.Journal != nil && plainID(r.Op)}
-	v.First = firstRows(card.What.Detail[:min(card.What.First, firstValues, len(card.What.Detail))])
+	v.First = firstRows(card.What.Detail, min(card.What.First, firstValues))
 	v.Groups = groupsOfValues(card)
 	v.Wait = c.waitOf(r, c.holds())
 	if v.Notice = noticeOf(r, who, c.now()); v.Notice != nil {
@@ -123,20 +123,24 @@ func (c *Console) viewOf(r *approval.Request, card *approval.Card, who *person) 
 	return v
 }
 
-func firstRows(rows []approval.CardRow) []firstRow {
-	list := make([]firstRow, len(rows))
-	same := ""
-	for i, r := range rows {
-		if name := member(r); i == 0 {
-			same = name
-		} else if name != same {
-			same = ""
-		}
-		list[i] = firstRow{r.Path, typed(r)}
+// firstRows are the first of all rows. Where they are of one member, its name is left out, unless one would look like a value of another
+// member then.
+func firstRows(all []approval.CardRow, n int) []firstRow {
+	list := make([]firstRow, min(n, len(all)))
+	members := map[string]bool{}
+	for _, r := range all {
+		members[member(r)] = true
+	}
+	alone := true
+	for i, r := range all[:len(list)] {
+		rest := r
+		rest.Path.Text = strings.TrimPrefix(r.Path.Text, member(r)+".")
+		list[i] = firstRow{rest.Path, typed(r)}
+		alone = alone && member(r) == member(all[0]) && (rest.Path.Text == r.Path.Text || !members[member(rest)])
 	}
 	for i := range list {
-		if rest, cut := strings.CutPrefix(list[i].Path.Text, same+"."); cut && same != "" {
-			list[i].Path.Text = rest
+		if !alone {
+			list[i].Path = all[i].Path
 		}
 	}
 	return list
