@@ -26,6 +26,7 @@ type requestView struct {
 	Stronger string // where to sign in again, if that would help
 	Asks     []askView
 	Reason   string // typed, and refused
+	Typed    string // before the session ended, and not sent
 	Live     bool
 	Records  bool
 }
@@ -352,7 +353,7 @@ func (c *Console) cardPage(w http.ResponseWriter, r *http.Request, who *person) 
 		c.showProblem(w, r, c.failed(r.Context(), "get an approval", err))
 		return
 	}
-	c.showCard(w, http.StatusOK, "card-page", who, &request, "", "")
+	c.showCard(w, http.StatusOK, "card-page", who, &request, "", answering{typed: c.typedBefore(w, r, request.ID, who)})
 }
 
 // cardFragment is the parts of a card's page that change.
@@ -362,10 +363,16 @@ func (c *Console) cardFragment(w http.ResponseWriter, r *http.Request, who *pers
 		c.showProblem(w, r, c.failed(r.Context(), "get an approval", err))
 		return
 	}
-	c.showCard(w, http.StatusOK, "card-live", who, &request, "", "")
+	c.showCard(w, http.StatusOK, "card-live", who, &request, "", answering{})
 }
 
-func (c *Console) showCard(w http.ResponseWriter, status int, name string, who *person, r *approval.Request, refused, reason string) {
+// answering is what a person has in the field for the reason.
+type answering struct {
+	reason string // sent, and refused
+	typed  string // not sent
+}
+
+func (c *Console) showCard(w http.ResponseWriter, status int, name string, who *person, r *approval.Request, refused string, so answering) {
 	card, err := approval.ReadCard(r.Card)
 	if err != nil {
 		c.log.Error("a card cannot be read", "approval", r.ID, "error", err)
@@ -373,7 +380,7 @@ func (c *Console) showCard(w http.ResponseWriter, status int, name string, who *
 		return
 	}
 	v := c.viewOf(r, card, who)
-	v.Reason = reason
+	v.Reason, v.Typed = so.reason, so.typed
 	c.shown.note(who.key(), r.CardDigest, c.now())
 	c.show(w, status, name, view{Title: "Request", Here: "queue", Who: who, Error: refused, Data: v})
 }
@@ -385,9 +392,9 @@ func strongerSignIn(r *approval.Request) string {
 
 // decidePage takes the form of a card's page.
 func (c *Console) decidePage(w http.ResponseWriter, r *http.Request, who *person) {
-	body := decisionBody{Decision: r.PostForm.Get("decision"), Reason: strings.ReplaceAll(r.PostForm.Get("reason"), "\r\n", "\n"), Card: r.PostForm.Get("card")}
+	body := decisionBody{Decision: r.PostForm.Get("decision"), Reason: reasonOf(r), Card: r.PostForm.Get("card")}
 	for name, list := range r.PostForm {
-		if len(list) != 1 || !slices.Contains([]string{"csrf", "card", "decision", "reason"}, name) {
+		if len(list) != 1 || !slices.Contains([]string{"csrf", "card", "person", "decision", "reason"}, name) {
 			c.showProblem(w, r, unreadable("The form cannot be read."))
 			return
 		}
@@ -406,5 +413,5 @@ func (c *Console) decidePage(w http.ResponseWriter, r *http.Request, who *person
 		c.showProblem(w, r, p)
 		return
 	}
-	c.showCard(w, p.status, "card-page", who, &request, p.detail, body.Reason)
+	c.showCard(w, p.status, "card-page", who, &request, p.detail, answering{reason: body.Reason})
 }

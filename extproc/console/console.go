@@ -26,6 +26,11 @@
 // in the form. Referrer-Policy is same-origin and not no-referrer, because under the latter Chromium sends `Origin: null`
 // with a form, which would leave nothing to check; no other site learns anything from either.
 //
+// An answer that comes from our page without a live session counts for nothing, and the reason is not lost: it is sealed in a cookie
+// for 15 minutes, and the sign-in that follows leads back to the request, whose page shows it again, once. It is shown to the person
+// whose page it was, in a session that began later, as something to send or not. Where a restart comes between the two, or another
+// gateway, it is gone; what the page's script keeps in its tab is not.
+//
 // The cookies are Secure on plain http too. Browsers take and send such cookies on localhost and 127.0.0.1, and nowhere else.
 //
 // # Who sees what

@@ -38,11 +38,20 @@ func (c *Console) session(w http.ResponseWriter, r *http.Request, safe bool) *se
 		setCookie(w, sessionCookie, "", 0)
 	}
 	ended := unauthenticated("You are not signed in, or not any more.")
+	switch id := r.PathValue("id"); {
+	case safe && !background:
+		ended.at, _ = localPath(r.URL.RequestURI())
+	case !safe && plainID(id): // an answer
+		ended.at = "/approvals/" + id
+		if c.keepTyped(w, r, id) {
+			ended.detail += " Nothing was sent. What you typed is kept in this browser for a while: sign in, and it is there again."
+		}
+	}
 	switch {
 	case there && (!one || !known):
 		c.refuse(w, r, false, &refusal{reason: ReasonSession, detail: "a cookie is of no session that this gateway knows", problem: ended})
 	case safe && !background:
-		http.Redirect(w, r, "/login?return="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
+		http.Redirect(w, r, signInAt(r.URL.RequestURI()), http.StatusSeeOther)
 	default:
 		c.showProblem(w, r, ended)
 	}
@@ -60,18 +69,7 @@ func (c *Console) ownForm(w http.ResponseWriter, r *http.Request, s *session) bo
 		c.refuse(w, r, false, forged)
 		return false
 	}
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || kind != "application/x-www-form-urlencoded" || r.URL.RawQuery != "" {
-		c.showProblem(w, r, unreadable("This is not a form of the console."))
-		return false
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := r.ParseForm(); err != nil {
-		p := unreadable("The form cannot be read.")
-		var long *http.MaxBytesError
-		if errors.As(err, &long) {
-			p = problem{kind: "too-large", title: "Too large", status: http.StatusRequestEntityTooLarge, detail: "The form is too large. Write a shorter reason."}
-		}
+	if p := readForm(w, r); p.status != 0 {
 		c.showProblem(w, r, p)
 		return false
 	}
@@ -83,11 +81,29 @@ func (c *Console) ownForm(w http.ResponseWriter, r *http.Request, s *session) bo
 	return true
 }
 
+// readForm parses a form of ours, which has a bounded size.
+func readForm(w http.ResponseWriter, r *http.Request) problem {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != "application/x-www-form-urlencoded" || r.URL.RawQuery != "" {
+		return unreadable("This is not a form of the console.")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		var long *http.MaxBytesError
+		if errors.As(err, &long) {
+			return problem{kind: "too-large", title: "Too large", status: http.StatusRequestEntityTooLarge, detail: "The form is too large. Write a shorter reason."}
+		}
+		return unreadable("The form cannot be read.")
+	}
+	return problem{}
+}
+
 func (c *Console) logout(w http.ResponseWriter, r *http.Request, _ *person) {
 	if id, there, _ := cookie(r, sessionCookie); there {
 		c.sessions.end(id)
 	}
 	setCookie(w, sessionCookie, "", 0)
+	setCookie(w, typedCookie, "", 0)
 	w.Header().Set("Clear-Site-Data", `"cache", "storage"`)
 	http.Redirect(w, r, "/signed-out", http.StatusSeeOther)
 }
@@ -128,7 +144,10 @@ func (c *Console) showProblem(w http.ResponseWriter, r *http.Request, p problem)
 	if p.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "5")
 	}
-	v := view{Title: p.title, Data: problemView{p.status, p.detail, p.at, p.status == http.StatusUnauthorized}}
+	v := view{Title: p.title, Data: problemView{Status: p.status, Detail: p.detail, At: p.at}}
+	if p.status == http.StatusUnauthorized {
+		v.Data = problemView{Status: p.status, Detail: p.detail, SignIn: signInAt(p.at)}
+	}
 	if id, there, one := cookie(r, sessionCookie); there && one {
 		if s, _ := c.sessions.find(id, c.now(), false); s != nil {
 			v.Who = &s.who
@@ -141,7 +160,15 @@ type problemView struct {
 	Status int
 	Detail string
 	At     string
-	SignIn bool
+	SignIn string // where to sign in
+}
+
+// signInAt is where a sign-in begins that ends at path.
+func signInAt(path string) string {
+	if path == "" {
+		return "/login"
+	}
+	return "/login?return=" + url.QueryEscape(path)
 }
 
 func (c *Console) pageNothing(w http.ResponseWriter, r *http.Request) {

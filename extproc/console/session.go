@@ -11,6 +11,7 @@ import (
 const (
 	sessionCookie = "__Host-countersign"
 	signInCookie  = "__Host-countersign-signin"
+	typedCookie   = "__Host-countersign-typed"
 
 	sessionIdle = 15 * time.Minute // without a request
 	sessionLife = time.Hour        // since the sign-in
@@ -76,6 +77,9 @@ func (s *sessions) makeRoomLocked(who *person, now time.Time) {
 		delete(s.list, oldest.key)
 	}
 }
+
+// began is when the person signed in.
+func (x *session) began() time.Time { return x.who.expires.Add(-sessionLife) }
 
 func (x *session) ended(now time.Time) bool {
 	return !now.Before(x.who.expires) || now.Sub(x.used) >= sessionIdle

@@ -2,9 +2,6 @@ package console
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/rand"
 	"crypto/subtle"
 	"crypto/tls"
 	"encoding/base64"
@@ -42,7 +39,7 @@ type signIn struct {
 	algorithms       []string
 	naming           identity.Issuer // how its claims are read
 	client           *http.Client
-	seal             cipher.AEAD
+	sealer           sealer
 	now              func() time.Time
 
 	mu       sync.Mutex
@@ -66,13 +63,7 @@ func newSignIn(o Options, base *url.URL) (*signIn, error) {
 	if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !o.Insecure && !loopback.Host(u.Hostname())) {
 		return nil, fmt.Errorf("the people's issuer %q is not https://HOST", o.Issuer)
 	}
-	key := make([]byte, 32)
-	rand.Read(key) // never fails: crypto/rand ends the program instead
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	seal, err := cipher.NewGCMWithRandomNonce(block)
+	seal, err := newSealer()
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +76,7 @@ func newSignIn(o Options, base *url.URL) (*signIn, error) {
 	transport.MaxResponseHeaderBytes = 64 << 10
 	return &signIn{
 		issuer: o.Issuer, clientID: o.ClientID, secret: o.ClientSecret, redirect: base.String() + "/callback",
-		algorithms: o.Algorithms, naming: identity.Issuer{Issuer: o.Issuer, Kind: o.Kind, GroupsClaim: o.GroupsClaim, PersonClaim: o.PersonClaim, PersonNameClaim: o.NameClaim}, seal: seal, now: o.Now,
+		algorithms: o.Algorithms, naming: identity.Issuer{Issuer: o.Issuer, Kind: o.Kind, GroupsClaim: o.GroupsClaim, PersonClaim: o.PersonClaim, PersonNameClaim: o.NameClaim}, sealer: seal, now: o.Now,
 		client: &http.Client{
 			Transport: sameScheme{transport, u.Scheme}, Timeout: issuerWait,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -169,8 +160,7 @@ func (s *signIn) begin(ctx context.Context, f flow) (address, sealed string, err
 		return "", "", err
 	}
 	f.State, f.Nonce, f.Verifier, f.Began = secret(), secret(), oauth2.GenerateVerifier(), s.now().Unix()
-	plain, err := json.Marshal(f)
-	if err != nil {
+	if sealed, err = s.sealer.seal(signInCookie, f); err != nil {
 		return "", "", err
 	}
 	options := []oauth2.AuthCodeOption{oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier)}
@@ -180,7 +170,6 @@ func (s *signIn) begin(ctx context.Context, f flow) (address, sealed string, err
 	if len(f.ACR) > 0 {
 		options = append(options, oauth2.SetAuthURLParam("acr_values", strings.Join(f.ACR, " ")))
 	}
-	sealed = base64.RawURLEncoding.EncodeToString(s.seal.Seal(nil, nil, plain, []byte(signInCookie)))
 	return client.AuthCodeURL(f.State, options...), sealed, nil
 }
 
@@ -189,15 +178,7 @@ var errIssuer = errors.New("the people's issuer cannot be reached, or refused th
 
 // open returns the sign-in that a browser brings back.
 func (s *signIn) open(sealed string) (f flow, err error) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(sealed)
-	if err != nil {
-		return f, errors.New("what this browser remembers of its sign-in is not ours")
-	}
-	plain, err := s.seal.Open(nil, nil, b, []byte(signInCookie))
-	if err != nil {
-		return f, errors.New("what this browser remembers of its sign-in is not ours, or from before a restart")
-	}
-	if err := json.Unmarshal(plain, &f); err != nil {
+	if err := s.sealer.open(signInCookie, sealed, &f); err != nil {
 		return f, err
 	}
 	if age := s.now().Sub(time.Unix(f.Began, 0)); age < 0 || age > signInLife {
@@ -355,7 +336,7 @@ func (c *Console) endSignIn(w http.ResponseWriter, r *http.Request) {
 		who, err = c.signIn.end(r.Context(), f, r.URL.Query())
 	}
 	if err != nil {
-		p := problem{kind: "unauthenticated", title: "Not signed in", status: http.StatusUnauthorized, detail: "The sign-in did not work. Begin again."}
+		p := problem{kind: "unauthenticated", title: "Not signed in", status: http.StatusUnauthorized, detail: "The sign-in did not work. Begin again.", at: f.Return}
 		if errors.Is(err, errIssuer) {
 			c.log.Error("a sign-in did not work", "error", err)
 		}

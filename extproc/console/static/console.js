@@ -127,7 +127,7 @@ for (const form of document.querySelectorAll("form[method=post]")) {
 addEventListener("pageshow", () => { for (const form of document.forms) delete form.dataset.sent; });
 
 // What is typed is kept in this tab, for this person and request, until it is sent: the session can end meanwhile. It is never sent by itself.
-const kept = () => { const field = document.getElementById("reason"); return field && `typed ${field.dataset.person} ${card.dataset.approval}`; };
+const kept = () => { const field = document.getElementById("reason"); return field && `typed ${field.form.elements.person.value} ${card.dataset.approval}`; };
 document.addEventListener("input", (event) => { if (event.target.id === "reason") sessionStorage.setItem(kept(), event.target.value); });
 if (card && kept()) {
   const field = document.getElementById("reason"), text = sessionStorage.getItem(kept());
