@@ -1,11 +1,15 @@
 package console
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/gate"
 )
 
 // TestANoticeSaysNoMoreThanIsKnown: an operation whose gateway died is not said to run for ever, an error of the target is not said
@@ -40,5 +44,57 @@ func TestANoticeSaysNoMoreThanIsKnown(t *testing.T) {
 		if n := noticeOf(c.r, &person{}, now); n == nil || n.Kind != c.kind || !strings.Contains(n.Text, c.want) {
 			t.Errorf("%+v, and should be %s with %q", n, c.kind, c.want)
 		}
+	}
+}
+
+// TestTheHistorySaysWhatCameOfIt: of each request that let an operation through, and of no other.
+func TestTheHistorySaysWhatCameOfIt(t *testing.T) {
+	f := newFixture(t, false)
+	bob := f.signIn("bob")
+	spent := func(o *approval.Outcome) approval.Request {
+		r := f.ask()
+		by := approval.Approver{Issuer: f.issuer.URL, Subject: "u-bob", Groups: groupsOf["u-bob"], Person: approval.Person{Directory: f.issuer.URL, ID: "u-bob"}}
+		if _, err := f.desk.Decide(t.Context(), by, r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
+			t.Fatal(err)
+		}
+		f.spend(r, "op-of-"+r.ID)
+		if o != nil {
+			f.desk.Ended(r.ID, "op-of-"+r.ID, *o)
+			extproctest.Await(t, "the outcome is told", deadline, func(context.Context) error {
+				if f.state(r.ID).Spent.Outcome == nil {
+					return errors.New("it is not")
+				}
+				return nil
+			})
+		}
+		return r
+	}
+	ended := func(result gate.Result, status int) approval.Request {
+		return spent(&approval.Outcome{Result: string(result), Status: status, Took: 40 * time.Millisecond})
+	}
+	want := map[string]string{
+		f.ask().ID:                       "—",
+		spent(nil).ID:                    "running",
+		ended(gate.Completed, 201).ID:    "201 in 40 ms",
+		ended(gate.Completed, 500).ID:    "500 in 40 ms",
+		ended(gate.WithheldBy, 200).ID:   "answer withheld, 200 in 40 ms",
+		ended(gate.ClientGone, 0).ID:     "agent left, in 40 ms",
+		ended(gate.TargetFailed, 502).ID: "target failed, 502 in 40 ms",
+		ended(gate.Refused, 0).ID:        "refused, in 40 ms",
+		ended(gate.Unknown, 0).ID:        "not known, in 40 ms",
+	}
+	page := f.send(bob, f.request("GET", "/history", "", "")).body
+	for _, row := range strings.Split(page, "<tr>")[1:] {
+		for id, words := range want {
+			if strings.Contains(row, "/approvals/"+id) {
+				if cell := `<td data-label="what came of it">` + words + "</td>"; !strings.Contains(row, cell) {
+					t.Errorf("want %s in\n%s", cell, row)
+				}
+				delete(want, id)
+			}
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("not in the history: %v", want)
 	}
 }

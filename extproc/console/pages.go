@@ -22,6 +22,7 @@ func (c *Console) functions() template.FuncMap {
 		"title":     title,
 		"clock":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
 		"stamp":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"now":       func() string { return c.now().UTC().Format("2006-01-02T15:04:05.000Z") },
 		"left":      func(t time.Time) string { return span(t.Sub(c.now())) },
 		"brieftime": func(t time.Time) string { return seconds(t.Sub(c.now())) },
 		"ago":       func(t time.Time) string { return span(c.now().Sub(t)) },

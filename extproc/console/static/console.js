@@ -4,8 +4,9 @@
 const live = document.getElementById("live");
 const say = (text) => { live.textContent = ""; requestAnimationFrame(() => { live.textContent = text; }); };
 
-// Countdown.
+// Countdown, by the server's clock: a browser's can be minutes wrong.
 
+const behind = Date.parse(document.body.dataset.now) - Date.now();
 const words = (ms, over) => {
   if (ms <= 0) return over || "expired";
   if (over) return `${Math.floor(ms / 1000)} s left`;
@@ -17,7 +18,7 @@ const words = (ms, over) => {
 };
 const tick = () => {
   for (const el of document.querySelectorAll("time[data-expires]")) {
-    let text = words(Date.parse(el.dataset.expires) - Date.now(), el.dataset.over);
+    let text = words(Date.parse(el.dataset.expires) - Date.now() - behind, el.dataset.over);
     if ("bare" in el.dataset) text = text.replace(" left", "");
     if (el.textContent === text) continue; // there can be hundreds
     el.textContent = text;
@@ -30,86 +31,93 @@ setInterval(tick, 1000);
 
 const queue = document.getElementById("queue");
 const card = document.querySelector("[data-approval]");
-let refreshing = false, again = false;
+
+// get returns a part of the page as it is now; nothing if it cannot be had.
+const get = async (path) => {
+  const answer = await fetch(path, { credentials: "same-origin", headers: { Accept: "text/html" } });
+  if (answer.status === 401) location.reload();
+  return answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html") : undefined;
+};
+
+// calmly does it at once, and then once a second at most, however often it is asked to.
+const calmly = (work) => {
+  let busy = false, again = false;
+  const run = async () => {
+    again = busy;
+    if (busy) return;
+    busy = true;
+    const second = new Promise((done) => setTimeout(done, 1000));
+    try { await work(); } finally {
+      await second;
+      busy = false;
+      if (again) run();
+    }
+  };
+  return run;
+};
 
 const refreshQueue = async () => {
-  if (refreshing) { again = true; return; }
-  refreshing = true;
-  try {
-    const answer = await fetch("/queue", { credentials: "same-origin", headers: { Accept: "text/html" } });
-    if (answer.status === 401) { location.reload(); return; }
-    if (!answer.ok) return;
-    const before = new Set([...queue.querySelectorAll("[data-id]")].map((el) => el.dataset.id));
-    const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.id : undefined;
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    queue.replaceChildren(...page.body.childNodes);
-    const now = [...queue.querySelectorAll("[data-id]")];
-    if (focused) {
-      const same = now.find((el) => el.dataset.id === focused);
-      (same || document.getElementById("main")).focus();
-    }
-    const added = now.filter((el) => !before.has(el.dataset.id)).length;
-    const gone = before.size - (now.length - added);
-    if (added) say(`${added} new ${added === 1 ? "request" : "requests"}. ${now.length} waiting.`);
-    else if (gone > 0) say(`${now.length} ${now.length === 1 ? "request waits" : "requests wait"}.`);
-    document.title = (now.length ? `(${now.length}) ` : "") + "Queue · Countersign";
-    document.body.dataset.updates = String(Number(document.body.dataset.updates || 0) + 1);
-  } finally {
-    refreshing = false;
-    if (again) { again = false; refreshQueue(); }
+  const page = await get("/queue");
+  if (!page) return;
+  const before = new Set([...queue.querySelectorAll("[data-id]")].map((el) => el.dataset.id));
+  const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.id : undefined;
+  queue.replaceChildren(...page.body.childNodes);
+  const now = [...queue.querySelectorAll("[data-id]")];
+  if (focused) {
+    const same = now.find((el) => el.dataset.id === focused);
+    (same || document.getElementById("main")).focus();
   }
+  const added = now.filter((el) => !before.has(el.dataset.id)).length;
+  const gone = before.size - (now.length - added);
+  if (added) say(`${added} new ${added === 1 ? "request" : "requests"}. ${now.length} waiting.`);
+  else if (gone > 0) say(`${now.length} ${now.length === 1 ? "request waits" : "requests wait"}.`);
+  document.title = (now.length ? `(${now.length}) ` : "") + "Queue · Countersign";
+  document.body.dataset.updates = String(Number(document.body.dataset.updates || 0) + 1);
 };
 
 // The parts of a card's page that change. What somebody is typing is left alone while they can still send it.
 const refreshCard = async () => {
-  if (refreshing) { again = true; return; }
-  refreshing = true;
-  try {
-    const answer = await fetch(`/approvals/${card.dataset.approval}/live`, { credentials: "same-origin", headers: { Accept: "text/html" } });
-    if (!answer.ok) return;
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    for (const id of ["notice", "wait", "answers", "bar"]) {
-      const old = document.getElementById(id), now = page.getElementById(id);
-      if (!old || !now || old.outerHTML === now.outerHTML) continue;
-      if (id === "notice") { // a screen reader is told of what is put into the element that is there
-        old.className = now.className;
-        if (!now.className) old.removeAttribute("class");
-        old.replaceChildren(...now.childNodes);
-      } else if (id === "answers") {
-        old.replaceChildren(...now.childNodes);
-      } else if (id === "wait") {
-        old.replaceChildren(...now.childNodes);
-      } else if (old.dataset.kind !== now.dataset.kind) {
-        const within = old.contains(document.activeElement), typed = old.querySelector("#reason")?.value.trim();
-        old.replaceWith(now);
-        if (typed && !now.querySelector("#reason")) {
-          const lost = document.createElement("p");
-          lost.id = "typed";
-          lost.textContent = `What you have typed was not sent: ${typed}`;
-          now.append(lost);
-        }
-        if (within) document.getElementById("notice").focus();
+  const page = await get(`/approvals/${card.dataset.approval}/live`);
+  if (!page) return;
+  for (const id of ["notice", "wait", "answers", "bar"]) {
+    const old = document.getElementById(id), now = page.getElementById(id);
+    if (!old || !now || old.outerHTML === now.outerHTML) continue;
+    if (id === "notice") { // a screen reader is told of what is put into the element that is there
+      old.className = now.className;
+      if (!now.className) old.removeAttribute("class");
+      old.replaceChildren(...now.childNodes);
+    } else if (id === "answers") {
+      old.replaceChildren(...now.childNodes);
+    } else if (id === "wait") {
+      old.replaceChildren(...now.childNodes);
+    } else if (old.dataset.kind !== now.dataset.kind) {
+      const within = old.contains(document.activeElement), typed = old.querySelector("#reason")?.value.trim();
+      old.replaceWith(now);
+      if (typed && !now.querySelector("#reason")) {
+        const lost = document.createElement("p");
+        lost.id = "typed";
+        lost.textContent = `What you have typed was not sent: ${typed}`;
+        now.append(lost);
       }
+      if (within) document.getElementById("notice").focus();
     }
-    tick();
-    document.body.dataset.updates = String(Number(document.body.dataset.updates || 0) + 1);
-  } finally {
-    refreshing = false;
-    if (again) { again = false; refreshCard(); }
   }
-};
-
-const changed = (event) => {
-  if (queue) refreshQueue();
-  if (card && JSON.parse(event.data).id === card.dataset.approval) refreshCard();
+  tick();
+  document.body.dataset.updates = String(Number(document.body.dataset.updates || 0) + 1);
 };
 
 if (queue || card) {
-  const events = new EventSource("/events");
-  events.addEventListener("approval", changed);
-  events.addEventListener("reset", () => { if (queue) refreshQueue(); else refreshCard(); });
-  events.addEventListener("end", () => { events.close(); location.reload(); });
+  const refresh = calmly(queue ? refreshQueue : refreshCard);
+  let events;
+  const listen = () => {
+    events = new EventSource("/events");
+    events.addEventListener("approval", (event) => { if (queue || JSON.parse(event.data).id === card.dataset.approval) refresh(); });
+    events.addEventListener("reset", refresh);
+    events.addEventListener("end", () => { events.close(); location.reload(); });
+  };
+  listen();
   addEventListener("pagehide", () => events.close());
+  addEventListener("pageshow", (event) => { if (event.persisted) { listen(); refresh(); } }); // back from where the browser kept it
 }
 
 // A link to what is folded opens it.
