@@ -349,6 +349,40 @@ func TestBrowserWithoutJavaScript(t *testing.T) {
 	}
 }
 
+// TestBrowserTellsWithoutJavaScript: what the script says in place, the server says too, at the top and with the focus on it; and what was
+// typed is still there.
+func TestBrowserTellsWithoutJavaScript(t *testing.T) {
+	f := newFixture(t, true)
+	b := newBrowser(t)
+	b.signIn(f, "bob")
+	r := f.ask()
+	b.withoutScripts()
+	open := func() {
+		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+	}
+	told := func(what, says, typed string) {
+		b.do(what, chromedp.Focus("#reject"), chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible("#error"))
+		b.await(what+": it is told", fmt.Sprintf("document.getElementById('error').textContent.includes(%q)", says))
+		b.await(what+": what was typed is there", typed)
+		b.await(what+": it has the focus", "document.activeElement.id === 'error'")
+	}
+	open()
+	told("reject without a reason", "A rejection needs a reason", "document.getElementById('reason').value === ''")
+	open()
+	b.do("paste more than is kept", chromedp.SetValue("#reason", strings.Repeat("\u6771", 700)))
+	told("a reason that is too long", "at most 2000 are kept", "document.getElementById('reason').value.length === 700")
+	open()
+	b.do("type", chromedp.SendKeys("#reason", "not <b>this</b> one"))
+	alice := approval.Approver{Issuer: f.issuer.URL, Subject: "u-alice", Groups: groupsOf["u-alice"]}
+	if _, err := f.desk.Decide(t.Context(), alice, r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
+		t.Fatal(err)
+	}
+	told("a page of before", "This request is not open any more", "document.getElementById('typed').textContent.includes('not <b>this</b> one')")
+	if got := f.state(r.ID); got.State != approval.Approved || len(got.Decisions) != 1 {
+		t.Errorf("the request is %s, %v", got.State, got.Decisions)
+	}
+}
+
 // TestBrowserKeepsOtherSitesOut has pages of another port (the same site to a browser, so that cookies go along) and of
 // another site post the form.
 func TestBrowserKeepsOtherSitesOut(t *testing.T) {

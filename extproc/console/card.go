@@ -188,17 +188,18 @@ func groupsOfValues(card *approval.Card) []valueGroup {
 	return joinShort(groups)
 }
 
-// joinShort puts neighbours of one value each into one group: they say how the operation was sent.
+// joinShort puts groups of one value each into one: they say how the operation was sent.
 func joinShort(groups []valueGroup) []valueGroup {
 	var joined []valueGroup
+	at := -1
 	for _, g := range groups {
-		n := len(joined) - 1
-		if n >= 0 && !g.Open && !joined[n].Open && len(g.Rows) == 1 && joined[n].Name == sentAs {
-			joined[n].Rows = append(joined[n].Rows, g.Rows...)
+		short := !g.Open && len(g.Rows) == 1
+		if short && at >= 0 {
+			joined[at].Rows = append(joined[at].Rows, g.Rows...)
 			continue
 		}
-		if !g.Open && len(g.Rows) == 1 {
-			g.Name = sentAs
+		if short {
+			at, g.Name = len(joined), sentAs
 		}
 		joined = append(joined, g)
 	}

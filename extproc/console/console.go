@@ -51,6 +51,13 @@
 // card with a member that the page does not show is not shown. What others answer, who waits and how it ended come to the page as
 // they happen; what somebody is typing is left alone while they can send it.
 //
+// # What was misread
+//
+// Fifteen requests were read for ten seconds each. The path and method that a body has were taken for those of the request: the name of
+// the member is left out only where nothing looks like another value then. The end of a long target, which says what is done, was cut: the
+// middle is. Where nothing is carried, "more values" were looked for in vain, and an empty body made a second group of the same name: the
+// page says that nothing is carried, and what is short is in one group.
+//
 // # Refusals
 //
 // What is refused here before it reaches the desk is recorded as identity.refused, with one of the reasons of package

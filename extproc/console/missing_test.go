@@ -153,6 +153,10 @@ func TestNothingJudgedIsMissingFromTheCard(t *testing.T) {
 				a.Verdict.Asks = append(a.Verdict.Asks, rule)
 			}
 		},
+		"a long target": func(a *approval.Asking) {
+			a.Operation.Target = "/v1/" + strings.Repeat("projects/", 60) + "merge-into-production"
+		},
+		"an empty body":         body(gate.Object{}),
 		"no value":              func(a *approval.Asking) { a.Shown = nil },
 		"segments without path": func(a *approval.Asking) { a.Shown = gate.Object{{Name: "segments", Value: []string{"12", "true"}}} },
 		"segments that are one": func(a *approval.Asking) {
@@ -234,10 +238,19 @@ func wantAll(t *testing.T, r *approval.Request, card *approval.Card, page string
 	first := between(t, page, `class="first"`, "</article>")
 	seen, _, _ := strings.Cut(first, "<details")
 	n := wantFirst(t, aFirst.FindAllStringSubmatch(seen, -1), card)
-	if more := len(card.What.Detail) - n; more > 0 && !strings.Contains(textOf(first), fmt.Sprintf("and %d more value", more)) {
+	words := "and %d more value"
+	if n == 0 {
+		words = "carries nothing; how it was sent: %d value"
+	}
+	if more := len(card.What.Detail) - n; more > 0 && !strings.Contains(textOf(first), fmt.Sprintf(words, more)) {
 		t.Errorf("the first screen does not say that there are %d more values", more)
 	}
-	wantText(t, "the first screen", first, card.Summaries()...)
+	target := card.What.Target
+	target.Text = target.Text[max(0, len(target.Text)-40):]
+	wantText(t, "the first screen", first, append(card.Summaries(), target)...)
+	if strings.Count(values, `<summary><bdi dir="ltr" class="text">`+sentAs) > 1 {
+		t.Error("two groups have one name")
+	}
 
 	rules := between(t, page, `<details id="rules">`, "</details>")
 	for _, why := range card.Why {

@@ -19,6 +19,7 @@ func (c *Console) functions() template.FuncMap {
 		"parts":     partsOf,
 		"long":      isLong,
 		"short":     short,
+		"ends":      ends,
 		"title":     title,
 		"clock":     func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
 		"stamp":     func(t time.Time) string { return t.UTC().Format(time.RFC3339) },

@@ -48,6 +48,24 @@ func short(t approval.Text) approval.Text {
 	return t
 }
 
+// ends is a text where there is no room for all of it, with its end: that of a path says what is done.
+func ends(t approval.Text) approval.Text {
+	const head, tail = 100, 56
+	if p := piecesOf(t); isLong(t) && len(p) > head+tail {
+		var b strings.Builder
+		for i, piece := range p {
+			if i == head {
+				b.WriteString("…")
+			}
+			if i < head || i >= len(p)-tail {
+				b.WriteString(piece.text)
+			}
+		}
+		t.Text, t.SHA256 = b.String(), "" // the card has all of it
+	}
+	return t
+}
+
 // beginning returns the beginning of a long subject, for a list in which it stands behind a name; the card has all of it. A subject with
 // anything odd in it is not cut.
 func beginning(t approval.Text) approval.Text {
