@@ -299,8 +299,7 @@ func (d *Desk) update(ctx context.Context, id string, change func(now time.Time,
 	return r, d.record(ctx, &r)
 }
 
-// change changes a request, unless the store has lost a change of it that this gateway has seen. Every change comes by here: one that
-// did not would give the request a later revision, and what was lost would not be noticed any more.
+// change changes a request, unless the store has lost an answer or a state of it that this gateway has seen. Every change comes by here.
 func (d *Desk) change(ctx context.Context, id string, change func(now time.Time, r *Request) error) (Request, error) {
 	seen := d.memory.of(id) // before the store is read
 	r, err := d.store.Update(ctx, id, func(now time.Time, r *Request) error {

@@ -23,8 +23,8 @@ func (d *Desk) HoldAgainst(ctx context.Context, recorded func() (map[string]uint
 		if rev >= revs[id] {
 			continue
 		}
-		recorded := seen{rev: revs[id]}
-		if err := d.voidRolledBack(ctx, id, recorded.lost); err != nil && !errors.Is(err, ErrNotFound) {
+		lost := func(r *Request) bool { return r.Rev < revs[id] }
+		if err := d.voidRolledBack(ctx, id, lost); err != nil && !errors.Is(err, ErrNotFound) {
 			return voided, fmt.Errorf("void request %s, of which the journal knows more: %w", id, err)
 		}
 		voided++

@@ -189,6 +189,17 @@ type Change struct {
 	ID    string
 	Rev   uint64
 	State State
+
+	Answer string // the nonce of the last; empty before the first
+}
+
+// Change is what a store's Watch tells of r as it is now.
+func (r *Request) Change() Change {
+	c := Change{ID: r.ID, Rev: r.Rev, State: r.State}
+	if n := len(r.Decisions); n > 0 {
+		c.Answer = r.Decisions[n-1].Nonce
+	}
+	return c
 }
 
 // The errors of a store, and then those of a desk. Any other error is a failure of a part.

@@ -3,6 +3,7 @@ package approval
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -200,9 +201,9 @@ type memory struct {
 }
 
 type seen struct {
-	rev   uint64
-	stage int // of the states it was in, the last
-	when  time.Time
+	stage   int      // of the states it was in, the last
+	answers []string // by nonce
+	when    time.Time
 }
 
 // stage is how far a request has come: no change takes it back.
@@ -217,9 +218,14 @@ func (s State) stage() int {
 	}
 }
 
-// lost reports whether r, as the store has it, lacks a change that was seen. A gateway that has not seen the change may have made
-// others since, so that the revision alone does not say so.
-func (s seen) lost(r *Request) bool { return r.Rev < s.rev || r.State.stage() < s.stage }
+// lost reports whether r, as the store has it, lacks a change that was seen and is on record. Its revision does not say so: others
+// may have changed r since, and a store may lose what is only news.
+func (s seen) lost(r *Request) bool {
+	gone := func(answer string) bool {
+		return !slices.ContainsFunc(r.Decisions, func(d Decision) bool { return d.Nonce == answer })
+	}
+	return r.State.stage() < s.stage || slices.ContainsFunc(s.answers, gone)
+}
 
 const (
 	memoryFor   = time.Hour // most requests and grants live for less
@@ -228,14 +234,17 @@ const (
 
 func (m *memory) init() { m.seen = map[string]seen{} }
 
-func (m *memory) note(r *Request) { m.change(Change{ID: r.ID, Rev: r.Rev, State: r.State}) }
+func (m *memory) note(r *Request) { m.change(r.Change()) }
 
 func (m *memory) change(c Change) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if before := m.seen[c.ID]; c.Rev > before.rev {
-		m.seen[c.ID] = seen{c.Rev, max(before.stage, c.State.stage()), time.Now()}
+	s := m.seen[c.ID]
+	s.stage, s.when = max(s.stage, c.State.stage()), time.Now()
+	if c.Answer != "" && !slices.Contains(s.answers, c.Answer) {
+		s.answers = append(slices.Clip(s.answers), c.Answer) // in a copy: of has given the old ones away
 	}
+	m.seen[c.ID] = s
 }
 
 func (m *memory) of(id string) seen {

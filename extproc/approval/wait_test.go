@@ -6,6 +6,30 @@ import (
 	"time"
 )
 
+// An answer that was seen is missed where it is not there, though it was one of several and another has taken its place.
+func TestALostAnswerIsNoticed(t *testing.T) {
+	var m memory
+	m.init()
+	m.note(&Request{ID: "r", Rev: 3, State: Pending, Decisions: []Decision{{Nonce: "a"}}})
+	m.change(Change{ID: "r", Rev: 4, State: Pending, Answer: "b"})
+	m.change(Change{ID: "r", Rev: 9, State: Pending, Answer: "b"})
+	for _, c := range []struct {
+		has  []Decision
+		lost bool
+	}{
+		{[]Decision{{Nonce: "a"}, {Nonce: "b"}}, false},
+		{[]Decision{{Nonce: "a"}, {Nonce: "b"}, {Nonce: "c"}}, false},
+		{[]Decision{{Nonce: "a"}}, true},
+		{[]Decision{{Nonce: "a"}, {Nonce: "c"}}, true},
+		{[]Decision{{Nonce: "b"}}, true},
+		{nil, true},
+	} {
+		if got := m.of("r").lost(&Request{Rev: 3, State: Pending, Decisions: c.has}); got != c.lost {
+			t.Errorf("%v: lost is %t", c.has, got)
+		}
+	}
+}
+
 // A gateway does not remember every request that it has seen.
 func TestWhatADeskRemembersIsBounded(t *testing.T) {
 	var m memory

@@ -429,7 +429,7 @@ func (s *Store) tell(r *approval.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for feed := range s.feeds {
-		feed.Put(approval.Change{ID: r.ID, Rev: r.Rev, State: r.State})
+		feed.Put(r.Change())
 	}
 }
 

@@ -269,6 +269,30 @@ func TestLostRejectionIsNoticedWhileAgentsComeAndGo(t *testing.T) {
 	}
 }
 
+// A failover may lose what no record is made of. That takes nothing from the request, and an answer that is lost later is noticed.
+func TestALostNoteOfWhoWaitsVoidsNothing(t *testing.T) {
+	server := extproctest.StartRedis(t, extproctest.RedisConfig{})
+	a := newGateway(t, "gw-1", Options{Addresses: []string{server.Address}})
+	r := a.ask(t, 1)
+	key := "{countersign}:request:" + r.ID
+	server.Do("COPY", key, "backup")
+	for range 3 {
+		a.waitUntilTold(t, r.ID)
+	}
+	server.Do("COPY", "backup", key, "REPLACE")
+	a.approve(t, r)
+	if got, err := a.Get(t.Context(), r.ID); err != nil || got.State != approval.Approved {
+		t.Errorf("it is %s, %v", got.State, err)
+	}
+	if alarms := a.journal.Lines("alarm"); len(alarms) != 0 {
+		t.Errorf("alarms: %v", alarms)
+	}
+	server.Do("COPY", "backup", key, "REPLACE")
+	if _, err := a.Decide(t.Context(), approvaltest.Oncall("eve"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); !errors.Is(err, approval.ErrRolledBack) {
+		t.Errorf("an answer is lost, and another one: %v", err)
+	}
+}
+
 // waitUntilTold has an agent wait until people are told of it, or until the request has ended.
 func (g gateway) waitUntilTold(t *testing.T, id string) {
 	t.Helper()

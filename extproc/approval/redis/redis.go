@@ -535,7 +535,8 @@ func (s *Store) getAll(ctx context.Context, ids []string) ([]approval.Request, e
 func (s *Store) channel() string { return s.prefix + "changes" }
 
 func message(r *approval.Request) string {
-	return r.ID + " " + strconv.FormatUint(r.Rev, 10) + " " + string(r.State)
+	c := r.Change()
+	return strings.Join([]string{c.ID, strconv.FormatUint(c.Rev, 10), string(c.State), c.Answer}, " ")
 }
 
 // Watch implements [approval.Store].
@@ -573,12 +574,12 @@ func changeOf(message any) approval.Change {
 		return approval.Change{}
 	}
 	parts := strings.Split(m.Payload, " ")
-	if len(parts) != 3 {
+	if len(parts) != 4 {
 		return approval.Change{}
 	}
 	rev, err := strconv.ParseUint(parts[1], 10, 64)
 	if err != nil {
 		return approval.Change{}
 	}
-	return approval.Change{ID: parts[0], Rev: rev, State: approval.State(parts[2])}
+	return approval.Change{ID: parts[0], Rev: rev, State: approval.State(parts[2]), Answer: parts[3]}
 }
