@@ -26,7 +26,7 @@ allow contains {"id": "read"} if input.http.method == "GET"
 ask contains {
 	"id": "refund",
 	"reason": "refunds need a person",
-	"summary": sprintf("Refund %v: %v", [input.http.body.amount, object.get(input.http.body, "note", "no note")]),
+	"summary": sprintf("Refund %v: %v", [input.http.body.amount, substring(object.get(input.http.body, "note", "no note"), 0, 100)]),
 	"approvers": ["payments-oncall"],
 } if {
 	input.http.method == "POST"

@@ -134,12 +134,16 @@ func TestMatchesThatOverlapBecomeOne(t *testing.T) {
 
 func TestMaskTextOfPlainTextIsFree(t *testing.T) {
 	s := "/v1/payments/12345/refunds?status=open"
-	if n := testing.AllocsPerRun(100, func() {
-		if MaskText(s) != s {
-			t.Fatal("masked")
-		}
-	}); n > 0 {
-		t.Errorf("%v allocations", n)
+	least := 1.0
+	for range 20 { // other goroutines of the process are counted too
+		least = min(least, testing.AllocsPerRun(100, func() {
+			if MaskText(s) != s {
+				t.Fatal("masked")
+			}
+		}))
+	}
+	if least > 0 {
+		t.Errorf("%v allocations", least)
 	}
 }
 

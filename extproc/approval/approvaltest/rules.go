@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -369,125 +368,6 @@ func testRules(t *testing.T, open Open) {
 	t.Run("a decision wakes the hold at the other gateway within 100 ms", func(t *testing.T) { testWake(t, newOffice(t, open, nil)) })
 }
 
-// wait has an agent wait at a gateway, until it gives up or is told to leave.
-func (o *office) wait(t *testing.T, desk int, id string, limit time.Duration) context.CancelFunc {
-	t.Helper()
-	ctx, leave := context.WithTimeout(t.Context(), limit)
-	t.Cleanup(leave)
-	go func() { _, _ = o.desks[desk].Wait(ctx, id) }()
-	return leave
-}
-
-// watched is a store that counts what is read of it, and can be away for changes.
-type watched struct {
-	approval.Store
-	reads   atomic.Int64
-	away    atomic.Bool
-	refused sync.Map // ids of requests that were not changed
-}
-
-func (s *watched) Get(ctx context.Context, id string) (approval.Request, error) {
-	s.reads.Add(1)
-	return s.Store.Get(ctx, id)
-}
-
-func (s *watched) Update(ctx context.Context, id string, change func(time.Time, *approval.Request) error) (approval.Request, error) {
-	if s.away.Load() {
-		s.refused.Store(id, true)
-		return approval.Request{}, errors.New("the store is away")
-	}
-	return s.Store.Update(ctx, id, change)
-}
-
-// watch has all desks of an office use stores that are watched.
-func watch(stores *[]*watched) func(*approval.Options) {
-	return func(o *approval.Options) {
-		*stores = append(*stores, &watched{Store: o.Store})
-		o.Store = (*stores)[len(*stores)-1]
-	}
-}
-
-// testComings: an agent that comes and goes all the time must not have all others read the store each time.
-func testComings(t *testing.T, open Open) {
-	var stores []*watched
-	o := newOffice(t, open, watch(&stores))
-	ask := Verdict("p1", 2)
-	r := o.ask(t, Operation(1), ask)
-	const agents = 40
-	for range agents {
-		o.wait(t, 1, r.ID, time.Hour)
-	}
-	o.waiting(t, r.ID, agents, time.Hour)
-	changes, err := o.stores[1].Watch(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, waited := stores[1].reads.Load(), time.Hour
-	for range 4 {
-		waited += time.Hour
-		leave := o.wait(t, 0, r.ID, waited)
-		<-changes
-		leave()
-		<-changes
-	}
-	o.approve(t, r, "bob") // of two
-	<-changes
-	if n := stores[1].reads.Load() - before; n >= agents {
-		t.Errorf("%d agents waited, another came and went, and the store was read %d times", agents, n)
-	}
-	o.approve(t, r, "carol")
-	await(t, "all agents to be woken", func() bool { return o.desks[1].Held() == 0 })
-}
-
-// testLateNews: what people are told is not lost where the store is away for a while.
-func testLateNews(t *testing.T, open Open) {
-	var stores []*watched
-	o := newOffice(t, open, watch(&stores))
-	op, ask := Operation(1), Verdict("p1", 1)
-	r := o.approve(t, o.ask(t, op, ask), "bob")
-	if !o.spend(t, op, ask) {
-		t.Fatal("it was not spent")
-	}
-	held := o.ask(t, Operation(2), ask)
-	await(t, "the records to be settled", func() bool {
-		page, err := o.stores[0].List(t.Context(), approval.Filter{Unrecorded: true})
-		return err == nil && len(page.Requests) == 0
-	})
-	for _, s := range stores {
-		s.away.Store(true)
-	}
-	o.desks[0].Ended(r.ID, op.ID, approval.Outcome{Result: "completed", Status: 201})
-	leave := o.wait(t, 0, held.ID, time.Hour)
-	await(t, "both to be tried", func() bool {
-		_, ended := stores[0].refused.Load(r.ID)
-		_, waits := stores[0].refused.Load(held.ID)
-		return ended && waits
-	})
-	for _, s := range stores {
-		s.away.Store(false)
-	}
-	o.waiting(t, held.ID, 1, time.Hour)
-	await(t, "the outcome", func() bool {
-		got, err := o.desks[1].Get(t.Context(), r.ID)
-		return err == nil && got.Spent.Outcome != nil
-	})
-	leave()
-	o.waiting(t, held.ID, 0, 0)
-}
-
-// waiting expects that all gateways tell of so many agents, the last of which gives up after limit.
-func (o *office) waiting(t *testing.T, id string, count int, limit time.Duration) {
-	t.Helper()
-	for i, desk := range o.desks {
-		await(t, fmt.Sprintf("desk %d tells of %d that wait, the last for %v", i, count, limit), func() bool {
-			r, err := desk.Get(t.Context(), id)
-			n, until := r.WaitingNow(time.Now())
-			left := time.Until(until)
-			return err == nil && n == count && (count == 0 || left <= limit && left > limit-time.Minute)
-		})
-	}
-}
-
 func testWho(t *testing.T, o *office) {
 	r := o.ask(t, Operation(1), Verdict("p1", 2))
 	if _, err := o.desks[0].Decide(t.Context(), Oncall("first"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
@@ -677,65 +557,6 @@ func testOlder(t *testing.T, o *office) {
 	}
 	if o.spend(t, op, ask) {
 		t.Error("an approval of somebody who could be whom the agent acts for was spent")
-	}
-}
-
-// testNames: people and agents are told apart by issuer and subject, whatever they are called, and records say both.
-func testNames(t *testing.T, o *office) {
-	called := func(subject, name string) approval.Approver {
-		by := Oncall(subject)
-		by.Name = name
-		return by
-	}
-	answer := func(r approval.Request, by approval.Approver) (approval.Request, error) {
-		return o.desks[1].Decide(t.Context(), by, r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
-	}
-	v := Verdict("p1", 2)
-	op := Operation(1) // of agent-7 for alice
-	op.Principal.Name, op.Principal.OnBehalfOfName, op.Principal.ActorNames = "bob", "Approved", []string{"bob", "dan\u202e"}
-	r := o.ask(t, op, v)
-	if r.AgentName != "bob" || r.OnBehalfOfName != "Approved" || !strings.Contains(string(r.Card), `"name":{"text":"Approved"}`) || !strings.Contains(string(r.Card), `"name":{"notes":["bidirectional controls"],"text":"dan\\u{202E}"}`) {
-		t.Errorf("they are called %q and %q, and the card is %s", r.AgentName, r.OnBehalfOfName, r.Card)
-	}
-	renamed := Operation(1)
-	renamed.Principal.Name = "somebody else"
-	if again, joined, err := o.desks[1].Ask(t.Context(), Asking(renamed, v)); err != nil || !joined || again.ID != r.ID || again.AgentName != "bob" {
-		t.Errorf("under another name it joined %t: %s, %v", joined, again.ID, err)
-	}
-	_, err := answer(r, called("alice", "carol"))
-	wantError(t, err, approval.ErrOwnOperation)
-	_, err = answer(r, called("eve", "u-payments")) // who is no approver by a name
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = answer(r, called("eve", "bob"))
-	wantError(t, err, approval.ErrDecidedAlready)
-	stranger := approver("mallory")
-	stranger.Name = "carol" // whom the rule names, by her subject
-	_, err = answer(r, stranger)
-	wantError(t, err, approval.ErrNotApprover)
-	if got, err := answer(r, called("bob", "u-payments")); err != nil || got.State != approval.Approved {
-		t.Fatalf("two people of one name, and the one whose name the agent takes: %s, %v", got.State, err)
-	}
-	again := Operation(1)
-	again.Principal.Name = "a third name"
-	if !o.spend(t, again, v) {
-		t.Error("a new name took the approval away")
-	}
-	for kind, wants := range map[string][]string{
-		approval.RecordRequested: {`"agent":{"issuer":"` + People + `","name":"bob","subject":"agent-7"}`, `"on_behalf_of":{"issuer":"` + People + `","name":"Approved","subject":"alice"}`},
-		approval.RecordDecided:   {`"issuer":"` + People + `","name":"u-payments","subject":"eve"}`, `"decision":"refused"`},
-		approval.RecordSpent:     {`"name":"u-payments","subject":"eve"}`, `"name":"u-payments","subject":"bob"}`},
-	} {
-		var text strings.Builder
-		for _, l := range o.lines(kind) {
-			text.WriteString(l.Text)
-		}
-		for _, want := range wants {
-			if !strings.Contains(text.String(), want) {
-				t.Errorf("no %s in %s", want, text.String())
-			}
-		}
 	}
 }
 
