@@ -169,13 +169,14 @@ func (d *demo) hold(r request) func() answer {
 	}
 }
 
-// pending waits for the one request that is open, and returns its id.
+// pending waits for the one request that is open, and until people are told that its agent waits; it returns the request's id.
 func (d *demo) pending() (id string) {
 	d.tb.Helper()
 	extproctest.Await(d.tb, "a request for approval", 20*time.Second, func(context.Context) error {
 		out := d.approvalsUntold("list", "--json")
 		var r struct {
-			ID string `json:"id"`
+			ID      string          `json:"id"`
+			Waiting json.RawMessage `json:"waiting"`
 		}
 		switch n := strings.Count(out, "\n"); {
 		case d.ctx.Err() != nil:
@@ -184,6 +185,9 @@ func (d *demo) pending() (id string) {
 			return fmt.Errorf("%d are open", n)
 		}
 		err := json.Unmarshal([]byte(out), &r)
+		if err == nil && (len(r.Waiting) == 0 || string(r.Waiting) == "null") {
+			err = errors.New("nobody is told to wait")
+		}
 		id = r.ID
 		return err
 	})
