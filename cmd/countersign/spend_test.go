@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/countersign/countersign/extproc/extproctest/story"
 )
@@ -132,8 +131,9 @@ func TestAThousandHeldSpendOnce(t *testing.T) {
 func TestKillBetweenApproveAndSpend(t *testing.T) {
 	t.Parallel()
 	c := startCrowded(t, "100ms", story.Options{})
-	const rounds = 6
-	for n := range rounds {
+	// What of the spend is seen to be done when the kill comes. Beside that, chance decides.
+	seen := []string{"", "", "approval.spent", "operation.decided", "operation.finished", "approval.spent"}
+	for n := range seen {
 		r := c.pendingFor(t, n)
 		if _, err := c.decide(t.Context(), r, "approve"); err != nil {
 			t.Fatal(err)
@@ -146,8 +146,12 @@ func TestKillBetweenApproveAndSpend(t *testing.T) {
 			}
 			continue
 		}
+		records := c.Records()
+		last := records[len(records)-1].Seq
 		counts := c.refundAll(t, n, 20, func() {
-			<-time.After(time.Duration(n-1) * 2 * time.Millisecond) // chance decides what of the spend is done
+			if kind := seen[n]; kind != "" {
+				c.AwaitRecord(kind, func(r story.Record) bool { return r.Type == kind && r.Seq > last })
+			}
 			c.Process.Kill()
 		})
 		if counts[201] > 1 {
@@ -176,7 +180,7 @@ func TestKillBetweenApproveAndSpend(t *testing.T) {
 			t.Errorf("payment %d was refunded, and no grant for it was spent", n)
 		}
 	}
-	t.Logf("%d rounds: %d grants were spent, %d refunds reached the target", rounds, len(spends), len(reached))
+	t.Logf("%d rounds: %d grants were spent, %d refunds reached the target", len(seen), len(spends), len(reached))
 	c.Process.Stop()
 	if out, code := runCommand(t, "evidence", "verify", "--data", c.Data()); code != 0 {
 		t.Errorf("verify: exit %d\n%s", code, out)
