@@ -181,7 +181,6 @@ var textRules = []struct {
 	{"a test that skips", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`\b[tbf]\.Skip(Now|f)?\(`), nil},
 	{"a test that sleeps", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`(?m)\btime\.Sleep\(|^\s*<-time\.(After|NewTimer|Tick)\(`), map[string]string{
 		"extproc/memory/collect_test.go":             "the time of a bubble (testing/synctest) passes at once",
-		"cmd/countersign/spend_test.go":              "a kill comes at a moment that chance chooses",
 		"extproc/approval/embedded/embedded_test.go": "the time of a bubble",
 		"extproc/identity/newer_test.go":             "the time of a bubble",
 		"extproc/lane/token_test.go":                 "the time of a bubble",
