@@ -6,12 +6,13 @@ import "github.com/open-policy-agent/opa/v1/ast"
 // an agent that left the amount out would not be asked about, or not be denied. So words that are computed in the head of a rule
 // that asks or denies are compiled as
 //
-//	object.get({"words": w | w := WORDS}, "words", "")
+//	words := {w | w := WORDS}                     # at the end of the body
+//	object.get({set(): {""}}, words, words)[_]    # in the head
 //
-// which is empty where they cannot be made, and the rule holds all the same.
+// which is each text that they give, or the empty one where they cannot be made, and the rule holds all the same.
 
-// madeWords is the variable of that comprehension. Nobody calls theirs so.
-const madeWords = "__words_that_are_made"
+// madeWords begins the names of these variables. Nobody calls theirs so.
+const madeWords = "__words_that_are_made_"
 
 // speakWithoutWords makes every rule of a set ask or deny of module hold whether its words can be made or not.
 func speakWithoutWords(module *ast.Module) {
@@ -26,7 +27,7 @@ func speakWithoutWords(module *ast.Module) {
 		made := ast.NewObject()
 		object.Foreach(func(name, value *ast.Term) {
 			if (is(name, "summary") || is(name, "reason")) && !isConstant(value.Value) && !isSeveral(value) {
-				value = orEmpty(value)
+				value = orEmpty(rule, string(name.Value.(ast.String)), value)
 			}
 			made.Insert(name, value)
 		})
@@ -34,21 +35,26 @@ func speakWithoutWords(module *ast.Module) {
 	}
 }
 
-// isSeveral reports whether t goes through all of something, so that the rule adds an element for each.
-func isSeveral(t *ast.Term) (several bool) {
-	ast.WalkVars(t, func(v ast.Var) bool {
-		several = several || v.IsWildcard()
-		return several
-	})
-	return several
+// isSeveral reports whether t goes through all of something with a `_`, so that the rule adds an element for each, and none for none.
+func isSeveral(t *ast.Term) bool {
+	vars := ast.NewVarVisitor().WithParams(ast.VarVisitorParams{SkipClosures: true})
+	vars.Walk(t)
+	for v := range vars.Vars() {
+		if v.IsWildcard() {
+			return true
+		}
+	}
+	return false
 }
 
-// orEmpty is t, or the empty text where t is undefined.
-func orEmpty(t *ast.Term) *ast.Term {
+// orEmpty is each text that t gives the member called name of rule's element, or the empty one.
+func orEmpty(rule *ast.Rule, name string, t *ast.Term) *ast.Term {
 	at := func(x *ast.Term) *ast.Term { return x.SetLocation(t.Location) }
 	w := func() *ast.Term { return at(ast.VarTerm(madeWords)) }
-	name := func() *ast.Term { return at(ast.StringTerm("words")) }
-	assign := ast.Assign.Expr(w(), t).SetLocation(t.Location)
-	made := at(ast.ObjectComprehensionTerm(name(), w(), ast.NewBody(assign)))
-	return at(ast.CallTerm(at(ast.NewTerm(ast.ObjectGet.Ref())), made, name(), at(ast.StringTerm(""))))
+	words := func() *ast.Term { return at(ast.VarTerm(madeWords + name)) }
+	assign := func(to, value *ast.Term) *ast.Expr { return ast.Assign.Expr(to, value).SetLocation(t.Location) }
+	rule.Body.Append(assign(words(), at(ast.SetComprehensionTerm(w(), ast.NewBody(assign(w(), t))))))
+	none := at(ast.ObjectTerm(ast.Item(at(ast.SetTerm()), at(ast.SetTerm(at(ast.StringTerm("")))))))
+	texts := at(ast.CallTerm(at(ast.NewTerm(ast.ObjectGet.Ref())), none, words(), words()))
+	return at(ast.RefTerm(texts, at(ast.VarTerm(ast.WildcardPrefix+name))))
 }

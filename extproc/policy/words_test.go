@@ -60,6 +60,9 @@ func TestARuleSpeaksWithoutItsReason(t *testing.T) {
 		{"a denial in a template", `deny contains {"id": "x", "reason": $"not for {input.principal.claims.team}"} if input.http.method == "GET"`, gate.Deny, []string{"not for <undefined>"}},
 		{"a denial with a reason that is there", `deny contains {"id": "x", "reason": sprintf("%s is closed", [input.http.segments[0]])} if input.http.method == "GET"`, gate.Deny, []string{"v1 is closed"}},
 		{"a denial for each of several", `deny contains {"id": "x", "reason": input.http.segments[_]} if input.http.method == "GET"`, gate.Deny, []string{"payments", "v1"}},
+		{"a denial for each of several by name", `deny contains {"id": "x", "reason": input.http.segments[n]} if input.http.method == "GET"`, gate.Deny, []string{"payments", "v1"}},
+		{"a denial for each of none", `deny contains {"id": "x", "reason": input.principal.claims.banned[_]} if input.http.method == "GET"`, gate.Allow, []string{""}},
+		{"a denial in which a list is one text", `deny contains {"id": "x", "reason": sprintf("%v of %v", [input.http.body.amount, [s | s := input.http.segments[_]]])} if input.http.method == "GET"`, gate.Deny, []string{""}},
 		{"an ask", `ask contains {"id": "x", "approvers": ["a"], "reason": input.http.headers["x-why"][0]} if input.http.method == "GET"`, gate.Ask, []string{""}},
 	} {
 		s := load(t, Options{}, rego("package rules.payments\n\nallow contains {\"id\": \"any\"}\n\n"+c.rule))
