@@ -20,27 +20,27 @@ import (
 	"github.com/countersign/countersign/extproc/lane"
 )
 
-// TestACardOfSeveralValuesIsRedacted: to a path each value of a body of several is a document, on a card too.
-func TestACardOfSeveralValuesIsRedacted(t *testing.T) {
+// posted is a request as the gate judges it.
+func posted(t *testing.T, path, contentType, body string) *web.Request {
+	t.Helper()
 	i := web.New(web.Options{MaxBody: 1 << 10})
-	err := i.Head([]web.Field{
+	must(t, i.Head([]web.Field{
 		{Name: ":method", Value: "POST"},
 		{Name: ":scheme", Value: "https"},
 		{Name: ":authority", Value: "api.example"},
-		{Name: ":path", Value: "/_bulk"},
-		{Name: "content-type", Value: "application/x-ndjson"},
-	})
-	if err == nil {
-		err = i.Write([]byte("{\"ssn\":\"219-09-9999\"}\n{\"a\":{\"ssn\":\"219-09-9999\",\"n\":1}}\n"))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+		{Name: ":path", Value: path},
+		{Name: "content-type", Value: contentType},
+	}))
+	must(t, i.Write([]byte(body)))
 	request, err := i.Request()
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &Asker{RedactKey: []byte("sixteen bytes at least")}
+	must(t, err)
+	return request
+}
+
+// TestACardOfSeveralValuesIsRedacted: to a path each value of a body of several is a document, on a card too.
+func TestACardOfSeveralValuesIsRedacted(t *testing.T) {
+	request := posted(t, "/_bulk", "application/x-ndjson", "{\"ssn\":\"219-09-9999\"}\n{\"a\":{\"ssn\":\"219-09-9999\",\"n\":1}}\n")
+	a := asker(t)
 	shown, err := a.shown(&gate.Question{
 		Operation: &gate.Operation{Detail: request},
 		Verdict:   gate.Verdict{Effect: gate.Ask, Redactions: []gate.Redaction{{Path: "$.ssn"}, {Path: "$.a.ssn", With: gate.Remove}}},
@@ -57,25 +57,8 @@ func TestACardOfSeveralValuesIsRedacted(t *testing.T) {
 
 // TestACardShowsWhatPolicyPutsOnIt: people see what a redaction has on the card, and nothing that another one hides.
 func TestACardShowsWhatPolicyPutsOnIt(t *testing.T) {
-	i := web.New(web.Options{MaxBody: 1 << 10})
-	err := i.Head([]web.Field{
-		{Name: ":method", Value: "POST"},
-		{Name: ":scheme", Value: "https"},
-		{Name: ":authority", Value: "api.example"},
-		{Name: ":path", Value: "/mails?to=ada@example.com"},
-		{Name: "content-type", Value: "application/json"},
-	})
-	if err == nil {
-		err = i.Write([]byte(`{"email":"ada@example.com","ssn":"219-09-9999","name":"Ada"}`))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	request, err := i.Request()
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &Asker{RedactKey: []byte("sixteen bytes at least")}
+	request := posted(t, "/mails?to=ada@example.com", "application/json", `{"email":"ada@example.com","ssn":"219-09-9999","name":"Ada"}`)
+	a := asker(t)
 	for _, c := range []struct {
 		redact []gate.Redaction
 		want   string
@@ -100,26 +83,8 @@ func TestACardShowsWhatPolicyPutsOnIt(t *testing.T) {
 // TestWordsOfARuleGiveAwayNothing: of a summary or a reason that repeats a value which policy hides people see that it does, and that
 // is what is approved. What policy puts on the card may stand in them.
 func TestWordsOfARuleGiveAwayNothing(t *testing.T) {
-	i := web.New(web.Options{MaxBody: 1 << 10})
-	err := i.Head([]web.Field{
-		{Name: ":method", Value: "POST"},
-		{Name: ":scheme", Value: "https"},
-		{Name: ":authority", Value: "api.example"},
-		{Name: ":path", Value: "/mails?cc=eve@example.com"},
-		{Name: "content-type", Value: "application/json"},
-	})
-	if err == nil {
-		err = i.Write([]byte(`{"email":"ada@example.com","ssn":"219-09-9999","name":"Ada"}`))
-	}
-	must(t, err)
-	request, err := i.Request()
-	must(t, err)
-	store, err := embedded.Open(filepath.Join(t.TempDir(), "approvals.db"), embedded.Options{NoSync: true})
-	must(t, err)
-	defer func() { must(t, store.Close()) }()
-	desk, err := approval.NewDesk(approval.Options{Store: store, Recorder: &approvaltest.Journal{}, Node: "n", People: approvaltest.People})
-	must(t, err)
-	a := &Asker{Desk: desk, History: NewHistory(), Kinds: []kind.Kind{http.Kind}, RedactKey: []byte("sixteen bytes at least")}
+	request := posted(t, "/mails?cc=eve@example.com", "application/json", `{"email":"ada@example.com","ssn":"219-09-9999","name":"Ada"}`)
+	a := asker(t)
 	for n, c := range []struct{ says, want string }{
 		{"Mail to Ada", "Mail to Ada"},
 		{"Mail to ada@example.com", "Mail to ada@example.com"},
@@ -146,14 +111,14 @@ func TestWordsOfARuleGiveAwayNothing(t *testing.T) {
 			pending, recorded, err := a.Ask(t.Context(), q)
 			must(t, err)
 			must(t, recorded())
-			r, err := desk.Get(t.Context(), pending.ID)
+			r, err := a.Desk.Get(t.Context(), pending.ID)
 			must(t, err)
 			card, err := approval.ReadCard(r.Card)
 			must(t, err)
 			if got := card.Why[0]; got.Summary.Text != as.want.Summary || got.Reason.Text != as.want.Reason || r.Asks[0].Summary != as.want.Summary || r.Asks[0].Reason != as.want.Reason {
 				t.Errorf("%s %s: the card says %q because %q, and what is stored and told %q because %q", which, c.says, got.Summary.Text, got.Reason.Text, r.Asks[0].Summary, r.Asks[0].Reason)
 			}
-			_, err = desk.Decide(t.Context(), approvaltest.Oncall("bob"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
+			_, err = a.Desk.Decide(t.Context(), approvaltest.Oncall("bob"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
 			must(t, err)
 			grant, ok, err := a.Granted(t.Context(), q)
 			must(t, err)
@@ -180,12 +145,7 @@ func connectionOf(r string, c extproc.Connection) *gate.Operation {
 // TestACardOfAConnection: a card is of any kind of operation, and has first what its kind says. Where a kind does not say how its
 // operations are shown, and of a kind that is none, nobody is asked.
 func TestACardOfAConnection(t *testing.T) {
-	store, err := embedded.Open(filepath.Join(t.TempDir(), "approvals.db"), embedded.Options{NoSync: true})
-	must(t, err)
-	defer func() { must(t, store.Close()) }()
-	desk, err := approval.NewDesk(approval.Options{Store: store, Recorder: &approvaltest.Journal{}, Node: "n", People: "https://people.example"})
-	must(t, err)
-	a := &Asker{Desk: desk, History: NewHistory(), Kinds: []kind.Kind{http.Kind, tcp.Kind}}
+	a := asker(t)
 	q := &gate.Question{
 		Operation: connectionOf("ledger", extproc.Connection{Local: "10.0.0.1:6432", ServerName: "ledger.example"}), Digest: "d",
 		Verdict: gate.Verdict{Effect: gate.Ask, RulesDigest: "r", Asks: []gate.AskRule{{Rule: gate.Rule{Package: "ledger", ID: "a"}, Approvers: []string{"dba"}, Quorum: 1}}},
@@ -193,7 +153,7 @@ func TestACardOfAConnection(t *testing.T) {
 	pending, recorded, err := a.Ask(t.Context(), q)
 	must(t, err)
 	must(t, recorded())
-	r, err := desk.Get(t.Context(), pending.ID)
+	r, err := a.Desk.Get(t.Context(), pending.ID)
 	must(t, err)
 	card, err := approval.ReadCard(r.Card)
 	must(t, err)
@@ -211,6 +171,17 @@ func TestACardOfAConnection(t *testing.T) {
 	if _, _, err := a.Ask(t.Context(), q); err == nil {
 		t.Error("people are asked about an operation of a kind that is none")
 	}
+}
+
+// asker is one whose requests are kept until the test is over.
+func asker(t *testing.T) *Asker {
+	t.Helper()
+	store, err := embedded.Open(filepath.Join(t.TempDir(), "approvals.db"), embedded.Options{NoSync: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, store.Close()) })
+	desk, err := approval.NewDesk(approval.Options{Store: store, Recorder: &approvaltest.Journal{}, Node: "n", People: approvaltest.People})
+	must(t, err)
+	return &Asker{Desk: desk, History: NewHistory(), Kinds: []kind.Kind{http.Kind, tcp.Kind}, RedactKey: []byte("sixteen bytes at least")}
 }
 
 func must(t *testing.T, err error) {
