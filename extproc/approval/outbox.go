@@ -17,7 +17,6 @@ type outbox struct {
 	mu       sync.Mutex
 	recorded map[string]map[uint64]bool // request -> revision
 	flights  map[eventKey]*flight
-	dirty    chan struct{}
 }
 
 type eventKey struct {
@@ -35,7 +34,6 @@ type flight struct {
 func (o *outbox) init() {
 	o.recorded = map[string]map[uint64]bool{}
 	o.flights = map[eventKey]*flight{}
-	o.dirty = make(chan struct{}, 1)
 }
 
 // drop takes out of r's outbox what this gateway has recorded, and reports whether that was anything.
@@ -182,10 +180,6 @@ func (d *Desk) land(f *flight, durable func() (gate.Receipt, error)) error {
 	}
 	o.mu.Unlock()
 	close(f.done)
-	select {
-	case o.dirty <- struct{}{}:
-	default:
-	}
 	return err
 }
 

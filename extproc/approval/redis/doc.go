@@ -17,8 +17,8 @@
 //  2. The fence: an approval is stored with the run id of its server, and only that run of that server can spend it. After a
 //     restart or a failover nobody knows whether a grant was spent in what was lost, so it is voided, and people are asked again.
 //     No operation runs twice, whatever Options.Replicas is.
-//  3. Gateways remember the revisions and states that they saw (approval.ErrRolledBack): a gateway that saw a rejection or an approval notices
-//     if it was taken back, voids the request and raises an alarm.
+//  3. Gateways remember the answers and the states that they saw (approval.ErrRolledBack): one that saw a rejection or an approval
+//     notices if it was taken back, voids the request and raises an alarm.
 //
 // A single Redis should have appendonly yes. With appendfsync everysec a crash of its machine loses up to a second; 2 and 3 guard
 // against that loss, and against a restored backup.
