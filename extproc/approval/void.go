@@ -1,11 +1,9 @@
 package approval
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -77,34 +75,30 @@ func (d *Desk) VoidOthers(ctx context.Context, rules map[string]string) (int, er
 	return voided, nil
 }
 
-// voidAll voids those of a page that are under other rules, 32 at a time: a store commits them together.
+// voidAll voids those of a page that are under other rules, until one cannot be.
 func (d *Desk) voidAll(ctx context.Context, page []Request, rules map[string]string) (int, error) {
 	others := func(r *Request) bool {
 		now, ours := rules[r.Resource]
 		return ours && r.RulesDigest != now
 	}
-	var workers sync.WaitGroup
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	var voided atomic.Int64
-	errs := make([]error, 32)
-	for w := range errs {
-		workers.Go(guard.Func("the voiding of requests", func() {
-			stopped := errors.New("the voiding of requests panicked")
-			defer func() { errs[w] = cmp.Or(stopped, errs[w]) }()
-			for i := w; i < len(page) && errs[w] == nil; i += len(errs) {
-				if !others(&page[i]) {
-					continue
-				}
-				err := d.void(ctx, page[i].ID, reasonPolicy, others)
-				switch {
-				case err == nil:
-					voided.Add(1)
-				case !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotFound):
-					errs[w] = fmt.Errorf("void request %s: %w", page[i].ID, err)
-				}
+	each(ctx, "the voiding of requests", page, func(r Request) {
+		if !others(&r) {
+			return
+		}
+		err := errors.New("the voiding of requests panicked")
+		defer func() {
+			if err != nil {
+				stop(fmt.Errorf("void request %s: %w", r.ID, err))
 			}
-			stopped = nil
-		}))
-	}
-	workers.Wait()
-	return int(voided.Load()), errors.Join(errs...)
+		}()
+		if err = d.void(ctx, r.ID, reasonPolicy, others); err == nil {
+			voided.Add(1)
+		} else if errors.Is(err, ErrClosed) || errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+	})
+	return int(voided.Load()), context.Cause(ctx)
 }
