@@ -101,6 +101,15 @@ func (c *copied) lines(i int, change func([][]byte) [][]byte) {
 	c.write(path, bytes.Join(change(bytes.SplitAfter(c.read(path), []byte("\n"))), nil))
 }
 
+// records are n lines of the journal, from record first on, whatever segments they stand in.
+func (c *copied) records(first, n int) [][]byte {
+	var all []byte
+	for _, path := range c.segments() {
+		all = append(all, c.read(path)...)
+	}
+	return bytes.SplitAfter(all, []byte("\n"))[first-1:][:n]
+}
+
 func (c *copied) checkpoints() string { return filepath.Join(c.dir, "journal", "checkpoints") }
 
 // firstOf is the number of the first record of segment i.
@@ -117,7 +126,7 @@ func (c *copied) firstOf(i int) int {
 // no checkpoint covers and what is open, so it refuses damage there, and goes on after damage further back.
 func TestDamagedJournals(t *testing.T) {
 	t.Parallel()
-	g, other := recorded(t), recorded(t)
+	g, other := recorded(t), &copied{t, recorded(t).Data()}
 	for _, c := range []struct {
 		name   string
 		damage func(*copied) (record int) // 0 for none that must be named
@@ -166,20 +175,11 @@ func TestDamagedJournals(t *testing.T) {
 			return record
 		}, "not", true},
 		{"a segment of another journal", func(c *copied) int {
-			o := &copied{t, other.Data()}
-			var lines [][]byte
-			for _, path := range o.segments()[1:] {
-				lines = append(lines, bytes.SplitAfter(bytes.TrimSuffix(c.read(path), []byte("\n")), []byte("\n"))...)
-			}
-			n := bytes.Count(c.read(c.segments()[1]), []byte("\n")) // where there are as many records, nothing is missing
-			c.write(c.segments()[1], append(bytes.TrimSuffix(bytes.Join(lines[:n], nil), []byte("\n")), '\n'))
+			c.lines(1, func(l [][]byte) [][]byte { return other.records(c.firstOf(1), len(l)-1) })
 			return c.firstOf(1)
 		}, "", true},
 		{"the end of another journal", func(c *copied) int {
-			o := &copied{t, other.Data()}
-			c.lines(0, func(l [][]byte) [][]byte {
-				return append(l[:2:2], bytes.SplitAfter(c.read(o.segments()[0]), []byte("\n"))[2:]...)
-			})
+			c.lines(0, func(l [][]byte) [][]byte { return append(l[:2:2], other.records(3, len(l)-3)...) })
 			return 2
 		}, "is not the record that record 3 was written after", true},
 		{"the first segment deleted", func(c *copied) int { c.remove(c.segments()[0]); return 1 }, "a segment is missing", false},
@@ -203,7 +203,7 @@ func TestDamagedJournals(t *testing.T) {
 			return 0
 		}, "the checkpoint is not good", false},
 		{"the checkpoints of another journal", func(c *copied) int {
-			c.write(c.checkpoints(), c.read((&copied{t, other.Data()}).checkpoints()))
+			c.write(c.checkpoints(), c.read(other.checkpoints()))
 			return 0
 		}, "the checkpoint is not good", false},
 	} {
