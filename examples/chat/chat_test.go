@@ -260,7 +260,7 @@ func TestWhatCannotWork(t *testing.T) {
 	}
 	gone := httptest.NewServer(nil)
 	gone.Close()
-	err := receiver.Post(t.Context(), http.DefaultClient, gone.URL+"/sesame", 1)
+	err := receiver.Post(t.Context(), gone.URL+"/sesame", 1)
 	if err == nil || errors.Is(err, receiver.ErrNever) || strings.Contains(err.Error(), "sesame") {
 		t.Errorf("a chat that is away: %v", err)
 	}
@@ -392,15 +392,8 @@ func holdToTeams(t *testing.T, text []byte) {
 	if err := json.Unmarshal(text, &m); err != nil || m.Type != "message" || len(m.Attachments) != 1 || m.Attachments[0].ContentType != "application/vnd.microsoft.card.adaptive" {
 		t.Fatalf("%v: %s", err, text)
 	}
-	b, err := os.ReadFile("testdata/adaptive-card-1.4.0.json")
-	var root map[string]any
-	if err == nil {
-		err = json.Unmarshal(b, &root)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := (schema{root}).check("card", root, m.Attachments[0].Content); err != nil {
+	card := cardSchema(t)
+	if err := card.check("card", card.root, m.Attachments[0].Content); err != nil {
 		t.Errorf("%v\n%s", err, text)
 	}
 	for _, element := range m.Attachments[0].Content["body"].([]any) {
@@ -412,6 +405,18 @@ func holdToTeams(t *testing.T, text []byte) {
 
 // schema checks against as much of JSON schema as the one of Adaptive Cards uses.
 type schema struct{ root map[string]any }
+
+func cardSchema(t *testing.T) (s schema) {
+	t.Helper()
+	b, err := os.ReadFile("testdata/adaptive-card-1.4.0.json")
+	if err == nil {
+		err = json.Unmarshal(b, &s.root)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
 
 func (s schema) check(at string, rule map[string]any, v any) error {
 	for keyword, value := range rule {
@@ -486,14 +491,7 @@ func (s schema) keyword(at, keyword string, value any, rule map[string]any, v an
 
 // TestTheSchemaIsHeldTo: what is no card is none.
 func TestTheSchemaIsHeldTo(t *testing.T) {
-	b, err := os.ReadFile("testdata/adaptive-card-1.4.0.json")
-	var root map[string]any
-	if err == nil {
-		err = json.Unmarshal(b, &root)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	card := cardSchema(t)
 	for text, good := range map[string]bool{
 		`{"type":"AdaptiveCard","version":"1.4","body":[{"type":"RichTextBlock","inlines":[{"type":"TextRun","text":"x"}]}]}`:               true,
 		`{"type":"AdaptiveCard","version":"1.4","body":[{"type":"RichTextBlock","inlines":[{"type":"TextRun","text":"x","shout":true}]}]}`:  false,
@@ -505,7 +503,7 @@ func TestTheSchemaIsHeldTo(t *testing.T) {
 		if err := json.Unmarshal([]byte(text), &v); err != nil {
 			t.Fatal(err)
 		}
-		if err := (schema{root}).check("card", root, v); (err == nil) != good {
+		if err := card.check("card", card.root, v); (err == nil) != good {
 			t.Errorf("%s: %v", text, err)
 		}
 	}

@@ -11,11 +11,9 @@ import (
 	"flag"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/countersign/countersign/examples/webhook/receiver"
 )
@@ -29,8 +27,7 @@ func main() {
 
 func run(args []string) error {
 	f := flag.NewFlagSet("chat", flag.ContinueOnError)
-	listen := f.String("listen", "127.0.0.1:9500", "the `address` to receive on; put TLS before it")
-	secretFile := f.String("secret-file", "", "the `file` that approvals.webhook.secret_file names too")
+	listen, secretFile := receiver.Flags(f)
 	slackFile := f.String("slack-file", "", "a `file` that holds the URL of an incoming webhook of Slack")
 	teamsFile := f.String("teams-file", "", "a `file` that holds the URL of a Teams workflow (\"when a webhook request is received\")")
 	if err := f.Parse(args); err != nil {
@@ -45,17 +42,7 @@ func run(args []string) error {
 
 // open reads the secrets. A file that is not named is a chat that is not told.
 func open(secretFile, slackFile, teamsFile string) (*receiver.Receiver, error) {
-	if secretFile == "" {
-		return nil, errors.New("-secret-file is missing: it names the file that approvals.webhook.secret_file names too")
-	}
-	secret, err := receiver.Secret(secretFile)
-	if err != nil {
-		return nil, err
-	}
-	p := &poster{client: &http.Client{
-		Timeout:       5 * time.Second,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the URL is a secret
-	}}
+	p := &poster{}
 	for _, c := range []struct {
 		name, file string
 		message    func(*notice) any
@@ -75,7 +62,7 @@ func open(secretFile, slackFile, teamsFile string) (*receiver.Receiver, error) {
 	if len(p.chats) == 0 {
 		return nil, errors.New("there is no chat to tell: name the file with its URL by -slack-file, -teams-file, or both")
 	}
-	return &receiver.Receiver{Secret: []byte(secret), Tell: p.tell}, nil
+	return receiver.New(secretFile, p.tell)
 }
 
 // safe reports whether nobody on the way reads what is sent to address.
@@ -96,7 +83,6 @@ type chat struct {
 
 // poster tells every chat of each event once: where one fails, the event comes again and is posted to that one alone.
 type poster struct {
-	client *http.Client
 	chats  []chat
 	posted receiver.Once
 }
@@ -106,7 +92,7 @@ func (p *poster) tell(ctx context.Context, e *receiver.Event) error {
 	var refused, failed []error
 	for _, c := range p.chats {
 		err := p.posted.Do(c.name+" "+e.EventID, func() error {
-			err := receiver.Post(ctx, p.client, c.url, c.message(n))
+			err := receiver.Post(ctx, c.url, c.message(n))
 			if err == nil {
 				return nil
 			}

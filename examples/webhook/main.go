@@ -8,10 +8,8 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/countersign/countersign/examples/webhook/receiver"
 )
@@ -25,14 +23,9 @@ func main() {
 
 func run(args []string) error {
 	f := flag.NewFlagSet("webhook", flag.ContinueOnError)
-	listen := f.String("listen", "127.0.0.1:9500", "the `address` to receive on; put TLS before it")
-	secretFile := f.String("secret-file", "", "the `file` that approvals.webhook.secret_file names too")
+	listen, secretFile := receiver.Flags(f)
 	chatFile := f.String("chat-file", "", "a `file` that holds the chat's incoming-webhook URL, which is a secret; without one, lines are printed")
 	if err := f.Parse(args); err != nil {
-		return err
-	}
-	secret, err := receiver.Secret(*secretFile)
-	if err != nil {
 		return err
 	}
 	post := func(_ context.Context, line string) error {
@@ -46,11 +39,15 @@ func run(args []string) error {
 		}
 		post = chat(url)
 	}
-	return receiver.Serve(*listen, telling([]byte(secret), post))
+	r, err := receiver.New(*secretFile, telling(post))
+	if err != nil {
+		return err
+	}
+	return receiver.Serve(*listen, r)
 }
 
-func telling(secret []byte, post func(context.Context, string) error) *receiver.Receiver {
-	return &receiver.Receiver{Secret: secret, Tell: func(ctx context.Context, e *receiver.Event) error { return post(ctx, line(e)) }}
+func telling(post func(context.Context, string) error) func(context.Context, *receiver.Event) error {
+	return func(ctx context.Context, e *receiver.Event) error { return post(ctx, line(e)) }
 }
 
 func line(e *receiver.Event) string {
@@ -84,8 +81,7 @@ var markup = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "*", "\
 
 // chat posts to an incoming webhook that takes {"text": …}, as many chats have.
 func chat(url string) func(context.Context, string) error {
-	client := &http.Client{Timeout: 5 * time.Second}
 	return func(ctx context.Context, line string) error {
-		return receiver.Post(ctx, client, url, map[string]string{"text": line})
+		return receiver.Post(ctx, url, map[string]string{"text": line})
 	}
 }

@@ -31,7 +31,7 @@ func TestFromRequestToChat(t *testing.T) {
 		lines <- string(body)
 	}))
 	t.Cleanup(chatServer.Close)
-	server := httptest.NewServer(telling([]byte(secret), chat(chatServer.URL)))
+	server := httptest.NewServer(&receiver.Receiver{Secret: []byte(secret), Tell: telling(chat(chatServer.URL))})
 	t.Cleanup(server.Close)
 
 	dir := t.TempDir()

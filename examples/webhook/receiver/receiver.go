@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -68,6 +69,12 @@ func (p Party) Plain(most int) string {
 	return fmt.Sprintf("“%s” (%s)", strings.NewReplacer("“", `"`, "”", `"`).Replace(Plain(p.Name, most)), subject)
 }
 
+// Flags are those that each of the samples has.
+func Flags(f *flag.FlagSet) (listen, secretFile *string) {
+	return f.String("listen", "127.0.0.1:9500", "the `address` to receive on; put TLS before it"),
+		f.String("secret-file", "", "the `file` that approvals.webhook.secret_file names too")
+}
+
 // Receiver tells each notification that is genuine, fresh and new.
 type Receiver struct {
 	Secret []byte
@@ -75,6 +82,18 @@ type Receiver struct {
 	Now    func() time.Time // time.Now when nil
 
 	once Once
+}
+
+// New is a receiver with the secret that is in a file.
+func New(secretFile string, tell func(ctx context.Context, e *Event) error) (*Receiver, error) {
+	if secretFile == "" {
+		return nil, errors.New("-secret-file is missing: it names the file that approvals.webhook.secret_file names too")
+	}
+	secret, err := Secret(secretFile)
+	if err != nil {
+		return nil, err
+	}
+	return &Receiver{Secret: []byte(secret), Tell: tell}, nil
 }
 
 const (
@@ -230,15 +249,22 @@ func Plain(s string, most int) string {
 // unlinked puts a space of no width where chats would see more than text.
 var unlinked = strings.NewReplacer("@", "@\u200b", "://", ":\u200b//", "](", "]\u200b(", "`", "'")
 
-// Post sends a message as JSON. Where the chat refuses it, trying again would not help, unless it is busy.
-func Post(ctx context.Context, client *http.Client, url string, message any) error {
+// client follows no redirect, which would tell others the URL.
+var client = &http.Client{
+	Timeout:       5 * time.Second,
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// Post sends a message as JSON to a chat's URL, which is a secret. Where the chat refuses it, trying again would not help, unless it
+// is busy.
+func Post(ctx context.Context, url string, message any) error {
 	body, err := json.Marshal(message)
 	if err != nil {
 		return err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(string(body)))
 	if err != nil {
-		return errors.New("the chat's URL cannot be read") // and is not said: it is a secret
+		return errors.New("the chat's URL cannot be read")
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := client.Do(req)
