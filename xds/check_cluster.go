@@ -290,19 +290,26 @@ func (k *Checker) nothingBut(m proto.Message, at Place, fields ...string) {
 
 // encrypted reports whether a transport socket is TLS from the first byte: not one that can begin in plain text.
 func encrypted(s *corev3.TransportSocket) bool {
-	inner, err := s.GetTypedConfig().UnmarshalNew()
-	if err != nil {
-		return false
-	}
-	switch t := inner.(type) {
+	switch withinSocket(s).(type) {
 	case *tlsv3.UpstreamTlsContext, *tlsv3.DownstreamTlsContext, *quicv3.QuicUpstreamTransport, *quicv3.QuicDownstreamTransport:
 		return true
-	case *proxyv3.ProxyProtocolUpstreamTransport:
-		return encrypted(t.GetTransportSocket())
-	case *tcpstatsv3.Config:
-		return encrypted(t.GetTransportSocket())
 	}
 	return false
+}
+
+// withinSocket is what a transport socket does, below what only writes before it or counts; nil if that cannot be read.
+func withinSocket(s *corev3.TransportSocket) proto.Message {
+	m, err := s.GetTypedConfig().UnmarshalNew()
+	if err != nil {
+		return nil
+	}
+	switch t := m.(type) {
+	case *proxyv3.ProxyProtocolUpstreamTransport:
+		return withinSocket(t.GetTransportSocket())
+	case *tcpstatsv3.Config:
+		return withinSocket(t.GetTransportSocket())
+	}
+	return m
 }
 
 // nearby reports whether only this machine can reach the address.

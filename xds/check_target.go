@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
-	tcpstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tcp_stats/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/countersign/countersign/extproc/loopback"
@@ -44,7 +42,7 @@ func (k *Checker) LeadsTo(cluster string, t Target, at Place) {
 		sockets = append(sockets, m.GetTransportSocket())
 	}
 	for _, s := range sockets {
-		if tls := upstreamTLS(s); !names(tls, t.TLS) {
+		if tls, _ := withinSocket(s).(*tlsv3.UpstreamTlsContext); !names(tls, t.TLS) {
 			k.Problem(at, "the cluster %q does not hold the target of resource %q to its name in %s: its transport_socket should be TLS with sni: %s and match_typed_subject_alt_names for exactly that", cluster, t.Resource, k.config.File(), t.TLS)
 		}
 	}
@@ -52,23 +50,6 @@ func (k *Checker) LeadsTo(cluster string, t Target, at Place) {
 
 func sameHost(a, b string) bool {
 	return strings.EqualFold(a, b) || loopback.Host(a) && loopback.Host(b)
-}
-
-// upstreamTLS is the TLS of a socket, also below what only writes before it or counts.
-func upstreamTLS(s *corev3.TransportSocket) *tlsv3.UpstreamTlsContext {
-	inner, err := s.GetTypedConfig().UnmarshalNew()
-	if err != nil {
-		return nil
-	}
-	switch t := inner.(type) {
-	case *tlsv3.UpstreamTlsContext:
-		return t
-	case *proxyv3.ProxyProtocolUpstreamTransport:
-		return upstreamTLS(t.GetTransportSocket())
-	case *tcpstatsv3.Config:
-		return upstreamTLS(t.GetTransportSocket())
-	}
-	return nil
 }
 
 // names reports whether t asks for the server of that name, and takes no other's certificate. An address is not asked for (RFC 6066,
