@@ -167,7 +167,9 @@ func (a *alarms) raise(kind, text string) {
 func verifier(t testing.TB, a *authority, c *clock, edits ...func(*Issuer)) *Verifier {
 	i := Issuer{Issuer: a.URL, Audience: []string{"countersign"}}
 	for _, edit := range edits {
-		edit(&i)
+		if edit != nil {
+			edit(&i)
+		}
 	}
 	v, err := New(Options{Issuers: []Issuer{i}, Now: c.now})
 	if err != nil {

@@ -52,12 +52,7 @@ func TestNames(t *testing.T) {
 		{"what acts on a terminal, as it is", configured("n", ""), object{"n": "bob\n\u202edetpmorp\u001b[2J"}, "bob\n\u202edetpmorp\u001b[2J||"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			v := verifier(t, a, c, func(i *Issuer) {
-				if tc.edit != nil {
-					tc.edit(i)
-				}
-			})
-			p, err := v.Verify(t.Context(), sign(t, standard, with(good(a, c), tc.claims), keyRSA()))
+			p, err := verifier(t, a, c, tc.edit).Verify(t.Context(), sign(t, standard, with(good(a, c), tc.claims), keyRSA()))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -156,12 +156,7 @@ func TestWhoseOperationItIs(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			v := verifier(t, a, c, func(i *Issuer) {
-				if tc.edit != nil {
-					tc.edit(i)
-				}
-			})
-			p, err := v.Verify(t.Context(), sign(t, standard, with(good(a, c), tc.claims), keyRSA()))
+			p, err := verifier(t, a, c, tc.edit).Verify(t.Context(), sign(t, standard, with(good(a, c), tc.claims), keyRSA()))
 			if err != nil {
 				t.Fatal(err)
 			}
