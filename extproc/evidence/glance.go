@@ -8,10 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"os"
+	"slices"
 	"time"
-
-	"github.com/countersign/countersign/extproc/datafile"
 )
 
 // Glance is a record of which only the end of the line has been read, in under a microsecond: what does not need the body. Its line is
@@ -72,24 +70,16 @@ type From struct {
 // Backward reads a journal newest first, without reading what is newer than that. It does not check the chain. It ends where the journal
 // begins, also if older segments are removed meanwhile.
 func Backward(ctx context.Context, dir string, from From) iter.Seq2[Glance, error] {
-	return func(yield func(Glance, error) bool) {
-		list, err := segments(dir)
-		if err != nil {
-			yield(Glance{}, err)
-			return
-		}
-		for i := len(list) - 1; i >= 0; i-- {
-			if list[i].first > from.last() {
-				continue
-			}
-			if on, err := from.segment(ctx, list[i].path, yield); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				yield(Glance{}, err)
-				return
-			} else if !on || err != nil {
-				return
-			}
-		}
-	}
+	last := from.last()
+	return reading{last: last, choose: func(list []segment) []segment {
+		list = slices.DeleteFunc(list, func(s segment) bool { return s.first > last })
+		slices.Reverse(list)
+		return list
+	}, open: func(s *span) (func() ([]byte, error), *int64, error) {
+		return s.previous, &s.end, s.shorten(func(g *Glance) bool {
+			return g.Seq <= last && (from.Until.IsZero() || !g.Time.After(from.Until))
+		})
+	}}.of(ctx, dir)
 }
 
 // last is the last record that may be read.
@@ -104,83 +94,60 @@ func (f *From) last() uint64 {
 	return last
 }
 
-func (f *From) segment(ctx context.Context, path string, yield func(Glance, error) bool) (on bool, err error) {
-	s, err := openSpan(path)
-	if err != nil {
-		return false, err
-	}
-	defer s.file.Close()
-	last := f.last()
-	if err := s.shorten(func(g *Glance) bool { return g.Seq <= last && (f.Until.IsZero() || !g.Time.After(f.Until)) }); err != nil {
-		return false, err
-	}
-	for {
-		line, err := s.previous()
-		if errors.Is(err, io.EOF) {
-			return true, nil
-		}
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return false, err
-		}
-		g, err := glance(line)
-		if err != nil {
-			return false, fmt.Errorf("%s at byte %d: %w", path, s.end, err)
-		}
-		if !yield(g, nil) {
-			return false, nil
-		}
-	}
-}
-
 // Forward reads the records after one, oldest first, up to and with the record safe. It does not check the chain.
 func Forward(ctx context.Context, dir string, after, safe uint64) iter.Seq2[Glance, error] {
+	return reading{last: safe, choose: func(list []segment) []segment {
+		for len(list) > 1 && list[1].first <= after+1 {
+			list = list[1:]
+		}
+		return list
+	}, open: func(s *span) (func() ([]byte, error), *int64, error) {
+		l := linesOf(s.file, s.end)
+		if err := s.shorten(func(g *Glance) bool { return g.Seq <= after }); err != nil {
+			return nil, nil, err
+		}
+		return l.next, &l.offset, l.rewind(s.end, 0)
+	}}.of(ctx, dir)
+}
+
+// reading is how the segments of a journal are glanced over.
+type reading struct {
+	last   uint64                                                          // no record after this one
+	choose func([]segment) []segment                                       // which segments, in their order
+	open   func(*span) (next func() ([]byte, error), at *int64, err error) // what reads a segment's lines, and where the last one began
+}
+
+func (r reading) of(ctx context.Context, dir string) iter.Seq2[Glance, error] {
 	return func(yield func(Glance, error) bool) {
 		list, err := segments(dir)
+		for _, s := range r.choose(list) {
+			var on bool
+			if on, err = r.segment(ctx, s.path, yield); !on {
+				break
+			}
+		}
 		if err != nil {
 			yield(Glance{}, err)
-			return
-		}
-		for i, s := range list {
-			if i+1 < len(list) && list[i+1].first <= after+1 {
-				continue
-			}
-			on, err := forward(ctx, s.path, after, safe, yield)
-			if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
-				continue
-			}
-			if err != nil {
-				yield(Glance{}, err)
-			}
-			if err != nil || !on {
-				return
-			}
 		}
 	}
 }
 
-func forward(ctx context.Context, path string, after, safe uint64, yield func(Glance, error) bool) (on bool, err error) {
+// segment reports whether reading goes on with the next one.
+func (r reading) segment(ctx context.Context, path string, yield func(Glance, error) bool) (on bool, err error) {
 	s, err := openSpan(path)
+	if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+		return true, nil
+	}
 	if err != nil {
 		return false, err
 	}
 	defer s.file.Close()
-	whole := s.end
-	if err := s.shorten(func(g *Glance) bool { return g.Seq <= after }); err != nil {
-		return false, err
-	}
-	l, err := openLinesTo(path, whole)
+	next, at, err := r.open(s)
 	if err != nil {
 		return false, err
 	}
-	defer l.close()
-	if err := l.rewind(s.end, 0); err != nil {
-		return false, err
-	}
 	for {
-		line, err := l.next()
+		line, err := next()
 		if errors.Is(err, io.EOF) {
 			return true, nil
 		}
@@ -192,135 +159,10 @@ func forward(ctx context.Context, path string, after, safe uint64, yield func(Gl
 		}
 		g, err := glance(line)
 		if err != nil {
-			return false, fmt.Errorf("%s at byte %d: %w", path, l.offset, err)
+			return false, fmt.Errorf("%s at byte %d: %w", path, *at, err)
 		}
-		if g.Seq > safe || !yield(g, nil) {
+		if g.Seq > r.last || !yield(g, nil) {
 			return false, nil
 		}
 	}
-}
-
-// span is the beginning of a segment, which is read from its end.
-type span struct {
-	file *os.File
-	end  int64  // where the line after the last begins
-	buf  []byte // what is before end and has been read
-}
-
-const spanChunk = 64 << 10
-
-// openSpan opens the whole lines of a segment: without a line that is being written, or was torn.
-func openSpan(path string) (*span, error) {
-	f, err := datafile.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the journal: %w", err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("read %s: %w", path, err), f.Close())
-	}
-	s := &span{file: f, end: info.Size()}
-	if s.end, err = s.begin(s.end); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return s, nil
-}
-
-// begin returns where the line begins that has the byte at.
-func (s *span) begin(at int64) (int64, error) {
-	for from := at; from > 0; {
-		n := min(from, 4<<10)
-		b, err := s.read(from-n, n)
-		if err != nil {
-			return 0, err
-		}
-		if i := bytes.LastIndexByte(b, '\n'); i >= 0 {
-			return from - n + int64(i) + 1, nil
-		}
-		if from -= n; at-from > maxLine {
-			return 0, s.tooLong(from)
-		}
-	}
-	return 0, nil
-}
-
-// line returns the line that begins at from, without its newline.
-func (s *span) line(from int64) ([]byte, error) {
-	for n := int64(4 << 10); ; n *= 8 {
-		b, err := s.read(from, min(n, s.end-from))
-		if err != nil {
-			return nil, err
-		}
-		if i := bytes.IndexByte(b, '\n'); i >= 0 {
-			return b[:i], nil
-		}
-		if n > maxLine {
-			return nil, s.tooLong(from)
-		}
-	}
-}
-
-// previous returns the line before s.end, without its newline, and ends s there. The line is good until the next call.
-func (s *span) previous() ([]byte, error) {
-	for {
-		if n := len(s.buf); n > 0 { // it ends with the newline of the line that is wanted
-			i := bytes.LastIndexByte(s.buf[:n-1], '\n')
-			if i >= 0 || int64(n) == s.end {
-				line := s.buf[i+1 : n-1]
-				s.buf, s.end = s.buf[:i+1], s.end-int64(n-i-1)
-				return line, nil
-			}
-			if n > maxLine {
-				return nil, s.tooLong(s.end - int64(n))
-			}
-		}
-		if s.end == 0 {
-			return nil, io.EOF
-		}
-		from := s.end - int64(len(s.buf))
-		n := min(from, spanChunk)
-		b, err := s.read(from-n, n)
-		if err != nil {
-			return nil, err
-		}
-		s.buf = append(b, s.buf...)
-	}
-}
-
-func (s *span) tooLong(at int64) error {
-	return fmt.Errorf("%s has a line of more than %d bytes at byte %d: %w", s.file.Name(), maxLine, at, errLineTooLong)
-}
-
-func (s *span) read(from, n int64) ([]byte, error) {
-	b := make([]byte, n)
-	if _, err := s.file.ReadAt(b, from); err != nil {
-		return nil, fmt.Errorf("read %s: %w", s.file.Name(), err)
-	}
-	return b, nil
-}
-
-// shorten ends s after the last line of which in is true, which it is of all lines before that one.
-func (s *span) shorten(in func(*Glance) bool) error {
-	low, high := int64(0), s.end                                    // lines before low are in, those from high on are not
-	for probe := high - 1; low < high; probe = low + (high-low)/2 { // the last line first: most ask for the end
-		begin, err := s.begin(probe)
-		if err != nil {
-			return err
-		}
-		line, err := s.line(begin)
-		if err != nil {
-			return err
-		}
-		g, err := glance(line)
-		if err != nil {
-			return fmt.Errorf("%s at byte %d: %w", s.file.Name(), begin, err)
-		}
-		if in(&g) {
-			low = begin + int64(len(line)) + 1
-		} else {
-			high = begin
-		}
-	}
-	s.end = low
-	return nil
 }

@@ -2,7 +2,6 @@ package evidence
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -31,9 +30,13 @@ func openLinesTo(path string, most int64) (*lines, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the journal: %w", err)
 	}
-	l := &lines{path: path, file: f, most: most}
+	return linesOf(f, most), nil
+}
+
+func linesOf(f *os.File, most int64) *lines {
+	l := &lines{path: f.Name(), file: f, most: most}
 	l.r = bufio.NewReaderSize(l.from(0), 128<<10)
-	return l, nil
+	return l
 }
 
 // from returns a reader of the file, which stands at offset, up to l.most.
@@ -103,38 +106,3 @@ func (l *lines) rewind(offset int64, number int) error {
 }
 
 func (l *lines) close() { _ = l.file.Close() }
-
-// lastEntry reads the last record of a whole segment. An empty segment is an error.
-func lastEntry(s segment) (Entry, error) {
-	f, err := datafile.Open(s.path)
-	if err != nil {
-		return Entry{}, fmt.Errorf("read the journal: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Entry{}, fmt.Errorf("read %s: %w", s.path, err)
-	}
-	var tail []byte
-	for _, most := range []int64{16 << 10, maxLine} { // few records are longer than the first
-		tail = make([]byte, min(info.Size(), most))
-		if _, err := f.ReadAt(tail, info.Size()-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
-			return Entry{}, fmt.Errorf("read %s: %w", s.path, err)
-		}
-		if bytes.Count(tail, []byte("\n")) > 1 {
-			break
-		}
-	}
-	if len(tail) == 0 || tail[len(tail)-1] != '\n' {
-		return Entry{}, fmt.Errorf("%s does not end with a whole record, and it is not the last segment", s.path)
-	}
-	start := len(tail) - 1
-	for start > 0 && tail[start-1] != '\n' {
-		start--
-	}
-	e, err := parse(tail[start : len(tail)-1])
-	if err != nil {
-		return Entry{}, fmt.Errorf("%s: its last line is not a record: %w", s.path, err)
-	}
-	return e, nil
-}

@@ -1,7 +1,6 @@
 package evidence
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -176,30 +175,6 @@ func (r *recovered) beginCheckpoints(opts Options, keys *keyRing) error {
 	}
 	r.last, r.notesSize = c, int64(len(line))
 	return nil
-}
-
-// lastLine returns the last whole line of a file, where it ends, and how long the file is.
-func lastLine(path string) (line []byte, end, size int64, err error) {
-	f, err := datafile.Open(path)
-	if err != nil {
-		return nil, 0, 0, fmt.Errorf("open the checkpoints: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, 0, fmt.Errorf("read %s: %w", path, err)
-	}
-	size = info.Size()
-	from := max(0, size-256<<10)
-	tail := make([]byte, size-from)
-	if _, err := f.ReadAt(tail, from); err != nil && !errors.Is(err, io.EOF) {
-		return nil, 0, 0, fmt.Errorf("read %s: %w", path, err)
-	}
-	last := bytes.LastIndexByte(tail, '\n')
-	if last < 0 {
-		return nil, 0, size, nil
-	}
-	return tail[bytes.LastIndexByte(tail[:last], '\n')+1 : last], from + int64(last) + 1, size, nil
 }
 
 // scan reads from the first segment that can matter: the last one, the first that no checkpoint covers, or the one with the oldest
