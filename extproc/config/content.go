@@ -99,16 +99,12 @@ func (k Checker) KnownByCertificate(t *ServerTLS) {
 	if t == nil || t.ClientCAFile == "" {
 		return
 	}
-	clients := authorities(t.ClientCAFile)
-	for i := range k.d.agents {
-		a := &k.d.agents[i]
-		own := authorities(a.CAFile)
-		if a.Kind != "mtls" || len(own) > 0 && !slices.ContainsFunc(own, func(c *x509.Certificate) bool { return vouchedFor(c, own, clients) }) {
-			continue
-		}
-		return // or one of the files cannot be read, which is told of it
-	}
-	if len(clients) > 0 {
+	clients := certificates(t.ClientCAFile)
+	known := slices.ContainsFunc(k.d.agents, func(a Agent) bool {
+		own := certificates(a.CAFile) // a file that cannot be read is told of by itself
+		return a.Kind == "mtls" && (len(own) == 0 || slices.ContainsFunc(own, func(c *x509.Certificate) bool { return vouchedFor(c, own, clients) }))
+	})
+	if !known && len(clients) > 0 {
 		k.At("client_ca_file").Fail("names %s, and no issuer of kind mtls has an authority of it in its ca_file, so that nobody who connects would be known: name the same file in agents", t.ClientCAFile)
 	}
 }
@@ -129,22 +125,16 @@ func vouchedFor(c *x509.Certificate, beside, roots []*x509.Certificate) bool {
 	return err == nil
 }
 
-// authorities are the certificates of a PEM file; none where it cannot be read.
-func authorities(p Path) (list []*x509.Certificate) {
+// certificates are those of a PEM file, up to one that cannot be read.
+func certificates(p Path) (list []*x509.Certificate) {
 	text, err := os.ReadFile(string(p))
-	if err != nil {
-		return nil
-	}
-	for {
-		c, rest, err := nextCertificate(text)
-		if c == nil {
-			return list
-		}
-		if err == nil {
+	for err == nil {
+		var c *x509.Certificate
+		if c, text, err = nextCertificate(text); err == nil {
 			list = append(list, c)
 		}
-		text = rest
 	}
+	return list
 }
 
 // OutOfDate lists the certificate files named by c that are not valid at that time: files of roots in which no certificate is
@@ -156,34 +146,28 @@ func (c *Config) OutOfDate(now time.Time) Problems {
 		if !roots && !strings.HasSuffix(p.Key, "certificate_file") {
 			continue
 		}
-		text, err := os.ReadFile(string(p.Path))
-		if err != nil {
-			continue // the configuration's own check says so
+		found := certificates(p.Path) // of a file that cannot be read the configuration's own check tells
+		if !roots {
+			found = found[:min(1, len(found))]
 		}
-		if message := outOfDate(text, roots, now); message != "" {
+		if message := outOfDate(found, now); message != "" {
 			list = append(list, c.Problem(p.Key, fmt.Sprintf("names %s, and %s", p.Path, message)))
 		}
 	}
 	return list
 }
 
-func outOfDate(text []byte, roots bool, now time.Time) (message string) {
-	for {
-		var leaf *x509.Certificate
-		var err error
-		if leaf, text, err = nextCertificate(text); err != nil {
-			return message
-		}
+// outOfDate says what is wrong with the last of list, if none is valid at that time.
+func outOfDate(list []*x509.Certificate, now time.Time) (message string) {
+	for _, c := range list {
 		switch {
-		case now.After(leaf.NotAfter):
-			message = fmt.Sprintf("the certificate of %s in it expired at %s", leaf.Subject, leaf.NotAfter.UTC().Format(time.RFC3339))
-		case now.Before(leaf.NotBefore):
-			message = fmt.Sprintf("the certificate of %s in it is not good before %s", leaf.Subject, leaf.NotBefore.UTC().Format(time.RFC3339))
+		case now.After(c.NotAfter):
+			message = fmt.Sprintf("the certificate of %s in it expired at %s", c.Subject, c.NotAfter.UTC().Format(time.RFC3339))
+		case now.Before(c.NotBefore):
+			message = fmt.Sprintf("the certificate of %s in it is not good before %s", c.Subject, c.NotBefore.UTC().Format(time.RFC3339))
 		default:
 			return ""
 		}
-		if !roots {
-			return message
-		}
 	}
+	return message
 }
