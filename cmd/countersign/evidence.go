@@ -250,9 +250,9 @@ var parties = map[string]bool{"principal": true, "agent": true, "approver": true
 
 // partyText is a party of a record: the name that its token claims, in quotes, its subject, and whom it acts for.
 func partyText(p gate.Object) string {
-	member := func(name string) string { v, _ := p.Get(name); s, _ := v.(string); return s }
-	text := terminal.String(member("subject"))
-	if name := member("name"); name != "" && name != member("subject") {
+	subject := p.Text("subject")
+	text := terminal.String(subject)
+	if name := p.Text("name"); name != "" && name != subject {
 		text = terminal.Quoted(terminal.Text(name)) + " (" + text + ")"
 	}
 	person, _ := p.Get("on_behalf_of")

@@ -55,6 +55,13 @@ func (o Object) Get(name string) (any, bool) {
 	return nil, false
 }
 
+// Text returns the value of the member called name if it is text, or "".
+func (o Object) Text(name string) string {
+	v, _ := o.Get(name)
+	s, _ := v.(string)
+	return s
+}
+
 // AppendJSON appends o as canonical JSON.
 func (o Object) AppendJSON(dst []byte) ([]byte, error) { return AppendJSON(dst, o) }
 

@@ -121,7 +121,7 @@ func subjectOf(text string) (string, error) {
 
 // still reports whether the certificate that p was known by is still that of p.
 func (a *certifier) still(p *gate.Principal) *Refusal {
-	text := textOf(p.Claims, "subject")
+	text := p.Claims.Text("subject")
 	if len(a.agents) > 0 && a.agentOf(text) != p.Subject {
 		return &Refusal{Reason: Unregistered, Detail: fmt.Sprintf("the certificate's subject %q is not that of %q any more", excerpt(text), excerpt(p.Subject))}
 	}

@@ -155,7 +155,7 @@ func (s *signature) try(ctx context.Context, set *keySet, jws *jose.JSONWebSigna
 
 // checkType tells an access token from the other things that an issuer signs with the same key.
 func (t *token) checkType() *Refusal {
-	typ := mediaType(textOf(t.header, "typ"))
+	typ := mediaType(t.header.Text("typ"))
 	if !slices.Contains(t.issuer.Types, typ) {
 		return &Refusal{Reason: Type, Detail: fmt.Sprintf("type %q is not that of an access token", excerpt(typ))}
 	}
@@ -250,7 +250,7 @@ func (i *issuer) revoked(p *gate.Principal) string {
 	if len(i.Revoked) == 0 {
 		return ""
 	}
-	names := []string{p.Subject, p.ClientID, p.Verified.TokenID, p.Verified.Digest, textOf(p.Claims, "sub")}
+	names := []string{p.Subject, p.ClientID, p.Verified.TokenID, p.Verified.Digest, p.Claims.Text("sub")}
 	if p.OnBehalfOf != nil {
 		names = append(names, p.OnBehalfOf.Subject)
 	}

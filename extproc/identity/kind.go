@@ -61,7 +61,7 @@ type mark struct {
 
 // markOf is the mark that claims have. client is whom the token was issued to.
 func markOf(claims gate.Object, client string) mark {
-	text := func(name string) string { return textOf(claims, name) }
+	text := claims.Text
 	words := func(name, word string) bool { return slices.Contains(strings.Fields(text(name)), word) }
 	subject, username := text("sub"), text("preferred_username")
 	switch {
@@ -102,5 +102,5 @@ func markOf(claims gate.Object, client string) mark {
 // userOf reports whether claims name a user beside their client, as Okta's and Oracle's do where there is one.
 func userOf(claims gate.Object) bool {
 	uid, _ := claims.Get("uid")
-	return hasName(claims, "cid") && uid != nil && uid != "" || textOf(claims, "sub_type") == "user"
+	return hasName(claims, "cid") && uid != nil && uid != "" || claims.Text("sub_type") == "user"
 }

@@ -27,7 +27,7 @@ func (t *token) readPerson(r *reader, p *gate.Principal) {
 
 // person is how the human being whom claims are about is told from others. client is whom the token was issued to.
 func (t *token) person(claims gate.Object, client string) gate.Person {
-	text := func(name string) string { return textOf(claims, name) }
+	text := claims.Text
 	p := gate.Person{Directory: t.issuer.name, ID: text("sub"), Shared: t.issuer.PersonClaim != "", Claim: shared(claims, t.issuer.PersonClaim)}
 	switch {
 	case t.issuer.Kind == "entra":
@@ -134,7 +134,7 @@ func grants(claims gate.Object) []string {
 // authentik gives service accounts an auth_time too; the acr that all its tokens have tells whose they are.
 func signedIn(claims gate.Object, issuer string) bool {
 	get := func(name string) any { v, _ := claims.Get(name); return v }
-	text := func(name string) string { return textOf(claims, name) }
+	text := claims.Text
 	list := func(name string) []string { s, _ := texts(get(name)); return s }
 	if methods := list("amr"); len(methods) > 0 && !slices.Contains(methods, "") {
 		return true

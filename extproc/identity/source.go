@@ -90,13 +90,6 @@ func hasName(o gate.Object, name string) bool {
 	return there
 }
 
-// textOf is a member that is text, whatever is in it; "" where it is not.
-func textOf(o gate.Object, name string) string {
-	v, _ := o.Get(name)
-	s, _ := v.(string)
-	return s
-}
-
 // signedDigest is the SHA-256 of the part of the token that is signed, in hex. The signature is left out, because anybody
 // can make a second valid one from an ECDSA signature (r, s): (r, n-s). A revoked token would have come back under
 // another digest.

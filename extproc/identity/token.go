@@ -75,7 +75,7 @@ func malformed(format string, args ...any) *Refusal {
 }
 
 // claimed is a claim as text, for a record; "" when it is not text.
-func (t *token) claimed(name string) string { return textOf(t.claims, name) }
+func (t *token) claimed(name string) string { return t.claims.Text(name) }
 
 // readObject reads exactly one JSON object. A failure does not quote what it read: the text can be secret.
 func readObject(text []byte) (gate.Object, error) {

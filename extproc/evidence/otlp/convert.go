@@ -35,7 +35,7 @@ func resource(o Options) *resourcepb.Resource {
 func (k kinds) logRecord(e *evidence.Entry, body gate.Object) *logspb.LogRecord {
 	a := attributes{}
 	a.place(e)
-	of := k[text(body, "protocol")]
+	of := k[body.Text("protocol")]
 	if e.Type == gate.OperationDecided {
 		a.operation(of, body)
 	}
@@ -55,7 +55,7 @@ func (k kinds) logRecord(e *evidence.Entry, body gate.Object) *logspb.LogRecord 
 func summary(e *evidence.Entry, body gate.Object) string {
 	words := []string{e.Type}
 	for _, name := range []string{"effect", "kind", "verb", "resource", "target", "reason"} {
-		if word := text(body, name); word != "" {
+		if word := body.Text(name); word != "" {
 			words = append(words, word)
 		}
 	}
@@ -164,7 +164,7 @@ func (k kinds) spansOf(e *evidence.Entry, body gate.Object, d *decision) []*trac
 		a.add("countersign.decided.seq", integer(int64(d.seq)))
 		a.text("countersign.decided.hash", d.hash)
 	}
-	of := k[text(d.body, "protocol")]
+	of := k[d.body.Text("protocol")]
 	a.operation(of, d.body)
 	a.result(of, body)
 	a.members(body, of, gate.Object{{Name: "decided"}})
@@ -183,14 +183,14 @@ func (k kinds) spansOf(e *evidence.Entry, body gate.Object, d *decision) []*trac
 	if held := seconds(d.body, "held"); held > 0 && d.time.Sub(start) >= held {
 		decided = d.time.Add(-held)
 	}
-	if text(d.body, "effect") == gate.Ask.String() && text(d.body, "approval") != "" {
+	if d.body.Text("effect") == gate.Ask.String() && d.body.Text("approval") != "" {
 		released = end // it was still held when it ended: the hold was over, or the client left
 	}
 	spans = append(spans, child(d, "policy", tracepb.Span_SPAN_KIND_INTERNAL, start, decided))
 	if released.After(decided) {
 		spans = append(spans, child(d, "hold", tracepb.Span_SPAN_KIND_INTERNAL, decided, released))
 	}
-	if text(d.body, "effect") == gate.Allow.String() && gate.Result(text(body, "result")) != gate.Refused {
+	if d.body.Text("effect") == gate.Allow.String() && gate.Result(body.Text("result")) != gate.Refused {
 		spans = append(spans, child(d, "target", tracepb.Span_SPAN_KIND_CLIENT, d.time, end))
 	}
 	return spans
@@ -224,11 +224,11 @@ func spanFlags(i ids) uint32 {
 
 // spanName returns the name of an operation's span. It has few values, as it should, although an agent can send any method.
 func (k Kind) spanName(body gate.Object) string {
-	verb := text(body, "verb")
+	verb := body.Text("verb")
 	if k.Verb != nil {
 		verb = k.Verb(verb)
 	}
-	name := strings.TrimSpace(verb + " " + text(body, "resource"))
+	name := strings.TrimSpace(verb + " " + body.Text("resource"))
 	if name == "" || len(verb) > 32 {
 		return "operation"
 	}
@@ -236,9 +236,9 @@ func (k Kind) spanName(body gate.Object) string {
 }
 
 func spanStatus(body gate.Object) *tracepb.Status {
-	switch gate.Result(text(body, "result")) {
+	switch gate.Result(body.Text("result")) {
 	case gate.TargetFailed, gate.WithheldBy, gate.GatewayFailed:
-		return &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: text(body, "reason")}
+		return &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: body.Text("reason")}
 	default:
 		return nil
 	}
@@ -271,10 +271,10 @@ func (a *attributes) place(e *evidence.Entry) {
 // operation adds what was asked, under the names of the semantic conventions.
 func (a *attributes) operation(k Kind, body gate.Object) {
 	a.all(k.Operation, body)
-	a.text("client.address", host(text(body, "peer")))
+	a.text("client.address", host(body.Text("peer")))
 	if principal, ok := body.Get("principal"); ok {
 		if p, ok := principal.(gate.Object); ok {
-			a.text("enduser.id", text(p, "subject"))
+			a.text("enduser.id", p.Text("subject"))
 		}
 	}
 }
@@ -283,7 +283,7 @@ func (a *attributes) operation(k Kind, body gate.Object) {
 func (a *attributes) result(k Kind, body gate.Object) {
 	a.all(k.Result, body)
 	if spanStatus(body) != nil {
-		a.text("error.type", text(body, "result"))
+		a.text("error.type", body.Text("result"))
 	}
 }
 
@@ -391,13 +391,6 @@ func numberValue(n json.Number) *commonpb.AnyValue {
 
 func integer(n int64) *commonpb.AnyValue {
 	return &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: n}}
-}
-
-// text returns a member that is text, or "".
-func text(o gate.Object, name string) string {
-	v, _ := o.Get(name)
-	s, _ := v.(string)
-	return s
 }
 
 // number returns a member that is a whole number, or 0.

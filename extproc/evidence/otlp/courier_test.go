@@ -40,7 +40,7 @@ type fixture struct {
 var said = Kind{
 	Protocol: "http",
 	Operation: func(decided gate.Object) gate.Object {
-		return gate.Object{{Name: "test.verb", Value: text(decided, "verb")}, {Name: "test.empty", Value: ""}}
+		return gate.Object{{Name: "test.verb", Value: decided.Text("verb")}, {Name: "test.empty", Value: ""}}
 	},
 	Result: func(finished gate.Object) gate.Object {
 		status, _ := finished.Get("status")

@@ -111,11 +111,11 @@ func (j *joiner) item(e *evidence.Entry) *item {
 }
 
 func newDecision(e *evidence.Entry, body gate.Object) *decision {
-	return &decision{seq: e.Seq, hash: e.Hash, op: e.Op, time: e.Time, body: body, ids: idsOf(e, text(body, "traceparent"))}
+	return &decision{seq: e.Seq, hash: e.Hash, op: e.Op, time: e.Time, body: body, ids: idsOf(e, body.Text("traceparent"))}
 }
 
 func (j *joiner) remember(d *decision) {
-	if text(d.body, "effect") == gate.Allow.String() {
+	if d.body.Text("effect") == gate.Allow.String() {
 		j.allowed[d.seq] = d
 		return
 	}
