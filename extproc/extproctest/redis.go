@@ -137,14 +137,13 @@ func (r *RedisProcess) awaitReplication(primary int) {
 		if err != nil {
 			return err
 		}
-		found := online.FindStringSubmatch(info)
-		if found == nil || first == "" || found[1] == first {
-			if found != nil {
-				first = found[1]
+		if found := online.FindStringSubmatch(info); found != nil {
+			if first != "" && found[1] != first {
+				return nil
 			}
-			return fmt.Errorf("the primary has no word of the replica: %s", info)
+			first = found[1]
 		}
-		return nil
+		return fmt.Errorf("the primary has no word of the replica: %s", info)
 	})
 }
 
