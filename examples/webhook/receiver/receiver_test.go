@@ -94,6 +94,19 @@ func TestWhatWillNeverBeTaken(t *testing.T) {
 	}
 }
 
+// TestAChatsURLGoesNowhereElse: a chat that redirects is told nothing, and nobody is told its URL.
+func TestAChatsURLGoesNowhereElse(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s %s is asked, with the Referer %q", r.Method, r.URL, r.Header.Get("Referer"))
+	}))
+	defer elsewhere.Close()
+	chat := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+	defer chat.Close()
+	if err := Post(t.Context(), chat.URL+"/sesame", 1); !errors.Is(err, ErrNever) {
+		t.Error(err)
+	}
+}
+
 func sign(r *http.Request, key string, at time.Time, body string) {
 	timestamp := strconv.FormatInt(at.Unix(), 10)
 	r.Header.Set("Countersign-Timestamp", timestamp)
