@@ -187,54 +187,23 @@ var states = []approval.State{
 	approval.Pending, approval.Approved, approval.Rejected, approval.Expired, approval.Spent, approval.Voided,
 }
 
-// readFilter reads a list's parameters: state (repeatable), resource, agent with agent_issuer, rule, text, from, to, after, size. Whatever
-// else there is, is refused: a filter that was misspelled must not look like one that found everything. An agent without an issuer is
-// one by name or subject.
+// readFilter reads a list's parameters. An agent without an issuer is one by name or subject.
 func readFilter(query string) (f approval.Filter, err error) {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return f, errors.New("the query cannot be read")
-	}
 	var agent approval.Party
-	for name, list := range values {
-		text := ""
-		if name != "state" {
-			if text, err = oneValue(name, list); err != nil {
-				return f, err
+	err = readQuery(query, parameters{
+		"agent": into(&agent.Subject, readText), "agent_issuer": into(&agent.Issuer, readText), "resource": into(&f.Resource, readText),
+		"rule": into(&f.Rule, readText), "text": into(&f.Text, readText), "from": into(&f.From, readDay), "to": into(&f.To, readEnd),
+		"after": into(&f.After, readText), "size": into(&f.Size, readSize),
+		"state": func(_, text string) error {
+			f.States = append(f.States, approval.State(text))
+			if !slices.Contains(states, approval.State(text)) {
+				return fmt.Errorf("there is no state %s", quote(text))
 			}
-		}
-		switch name {
-		case "state":
-			for _, s := range list {
-				if !slices.Contains(states, approval.State(s)) {
-					return f, fmt.Errorf("there is no state %s", quote(s))
-				}
-				f.States = append(f.States, approval.State(s))
-			}
-		case "resource":
-			f.Resource = text
-		case "agent":
-			agent.Subject = text
-		case "agent_issuer":
-			agent.Issuer = text
-		case "after":
-			f.After = text
-		case "rule":
-			f.Rule = text
-		case "text":
-			f.Text = text
-		case "from":
-			f.From, err = readDate(name, text, false)
-		case "to":
-			f.To, err = readDate(name, text, true)
-		case "size":
-			f.Size, err = readSize(text)
-		default:
-			err = fmt.Errorf("there is no parameter %s", quote(name))
-		}
-		if err != nil {
-			return f, err
-		}
+			return nil
+		},
+	})
+	if err != nil {
+		return f, err
 	}
 	switch {
 	case agent.Issuer == "":

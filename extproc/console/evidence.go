@@ -45,8 +45,7 @@ func (c *Console) records(w http.ResponseWriter, r *http.Request, who *person) (
 	}
 	list, err := c.opt.Journal.Records(r.Context(), op, maxRecords+1)
 	if err != nil {
-		c.log.Error("the console could not read the journal", "operation", op, "error", err)
-		c.showProblem(w, r, unavailable("The journal cannot be read at the moment. Try again later."))
+		c.showProblem(w, r, c.unread(r.Context(), err))
 		return nil, false
 	}
 	if len(list) == 0 {
@@ -166,14 +165,11 @@ func seqOf(list []Record, text string) (uint64, error) {
 
 // prove makes one proof at a time: each reads the whole journal.
 func (c *Console) prove(r *http.Request, seq uint64) ([]byte, error) {
-	select {
-	case c.proving <- struct{}{}:
-		defer func() { <-c.proving }()
-	case <-time.After(proofWait):
-		return nil, errors.New("others are being proved")
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
+	leave, err := enter(r.Context(), c.proving, proofWait)
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
 	return c.opt.Journal.Prove(r.Context(), seq)
 }
 

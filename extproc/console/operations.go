@@ -160,6 +160,21 @@ func (o *operation) note(r Record) error {
 	return nil
 }
 
+// find reads a record, where it is of a decision, and reports whether it is one that f selects.
+func (f *operationFilter) find(g *Glance) (o *operation, found bool, err error) {
+	if g.Type != gate.OperationDecided {
+		return nil, false, nil
+	}
+	r, err := g.Read()
+	if err != nil {
+		return nil, false, err
+	}
+	if o, err = readDecided(r); err != nil {
+		return nil, false, err
+	}
+	return o, f.match(o), nil
+}
+
 func (f *operationFilter) match(o *operation) bool {
 	at := o.Time
 	return (f.From.IsZero() || !at.Before(f.From)) && (f.To.IsZero() || at.Before(f.To)) &&
@@ -173,7 +188,7 @@ func (f *operationFilter) match(o *operation) bool {
 type operations struct {
 	Rows    []*operation
 	First   bool      // it begins with the newest of the journal
-	Newest  uint64    // record that was looked at
+	Head    uint64    // the newest record that was looked at
 	Looked  int       // records
 	Reached uint64    // the last that was looked at; 0 for none
 	Back    time.Time // when that was written
@@ -190,11 +205,11 @@ func (p *operations) Next() uint64 {
 
 // operations reads one page.
 func (c *Console) operations(ctx context.Context, f operationFilter) (operations, error) {
-	release, err := c.look(ctx)
+	leave, err := enter(ctx, c.looking, waitToLook)
 	if err != nil {
 		return operations{}, err
 	}
-	defer release()
+	defer leave()
 	if f.After > 0 {
 		if f.Before, err = c.before(ctx, f); err != nil {
 			return operations{}, err
@@ -207,13 +222,13 @@ func (c *Console) operations(ctx context.Context, f operationFilter) (operations
 	return p, c.complete(ctx, p.Rows)
 }
 
-// look has no more people at the journal than two at a time.
-func (c *Console) look(ctx context.Context) (release func(), err error) {
-	wait, cancel := context.WithTimeout(ctx, waitToLook)
+// enter waits until there is room, and no longer than that.
+func enter(ctx context.Context, room chan struct{}, longest time.Duration) (leave func(), err error) {
+	wait, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
 	select {
-	case c.looking <- struct{}{}:
-		return func() { <-c.looking }, nil
+	case room <- struct{}{}:
+		return func() { <-room }, nil
 	case <-wait.Done():
 		return nil, errBusy
 	}
@@ -255,18 +270,15 @@ func (c *Console) decisions(ctx context.Context, f operationFilter) (p operation
 			p.All = false
 			break
 		}
-		p.Newest, p.Reached, p.Back = max(p.Newest, g.Seq), g.Seq, g.Time
-		more := bound.more()
-		if g.Type == gate.OperationDecided {
-			o, err := g.decided()
-			if err != nil {
-				return p, err
-			}
-			if f.match(o) {
-				p.Rows = append(p.Rows, o)
-			}
+		p.Head, p.Reached, p.Back = max(p.Head, g.Seq), g.Seq, g.Time
+		o, found, err := f.find(&g)
+		if err != nil {
+			return p, err
 		}
-		if !more {
+		if found {
+			p.Rows = append(p.Rows, o)
+		}
+		if !bound.more() {
 			p.All = g.Seq == 1
 			break
 		}
@@ -282,17 +294,15 @@ func (c *Console) before(ctx context.Context, f operationFilter) (uint64, error)
 		if err != nil {
 			return 0, err
 		}
-		if g.Type == gate.OperationDecided {
-			o, err := g.decided()
-			if err != nil {
-				return 0, err
+		_, ok, err := f.find(&g)
+		if err != nil {
+			return 0, err
+		}
+		if ok {
+			if found++; found > f.Size {
+				return cursor, nil
 			}
-			if f.match(o) {
-				if found++; found > f.Size {
-					return cursor, nil
-				}
-				cursor = g.Seq + 1
-			}
+			cursor = g.Seq + 1
 		}
 		if !bound.more() {
 			return g.Seq + 1, nil
@@ -341,14 +351,6 @@ func (c *Console) complete(ctx context.Context, rows []*operation) error {
 		}
 	}
 	return nil
-}
-
-func (g *Glance) decided() (*operation, error) {
-	r, err := g.Read()
-	if err != nil {
-		return nil, err
-	}
-	return readDecided(r)
 }
 
 // unread is what somebody is told whose look at the journal failed.
@@ -469,9 +471,9 @@ func (c *Console) operationsPage(w http.ResponseWriter, r *http.Request, who *pe
 		v.Older = link("/operations", "before", next)
 	}
 	if !v.First {
-		v.Newer = link("/operations", "after", max(v.operations.Newest, f.After, 1))
+		v.Newer = link("/operations", "after", max(v.Head, f.After, 1))
 	} else if f.To.IsZero() || c.now().Before(f.To) {
-		v.Live = link("/operations/live", "after", max(v.operations.Newest, 1))
+		v.Live = link("/operations/live", "after", max(v.Head, 1))
 	}
 	q.Del("size")
 	v.CSV = strings.TrimSuffix("/operations.csv?"+q.Encode(), "?")
@@ -491,31 +493,36 @@ func (c *Console) operationsLive(w http.ResponseWriter, r *http.Request, _ *pers
 		writeProblem(w, unreadable("The query cannot be read."))
 		return
 	}
-	release, err := c.look(r.Context())
+	a, err := c.since(r.Context(), f)
 	if err != nil {
 		writeProblem(w, c.unread(r.Context(), err))
 		return
 	}
-	defer release()
+	writeJSON(w, http.StatusOK, "application/json", a)
+}
+
+// since counts what f selects after record f.After.
+func (c *Console) since(ctx context.Context, f operationFilter) (liveAnswer, error) {
 	a, bound := liveAnswer{Seen: f.After}, limit{records: maxLooked / 10}
-	for g, err := range c.opt.Journal.Forth(r.Context(), f.After) {
+	leave, err := enter(ctx, c.looking, waitToLook)
+	if err != nil {
+		return a, err
+	}
+	defer leave()
+	for g, err := range c.opt.Journal.Forth(ctx, f.After) {
 		if err != nil {
-			writeProblem(w, c.unread(r.Context(), err))
-			return
+			return a, err
 		}
-		if a.Seen = g.Seq; g.Type == gate.OperationDecided {
-			o, err := g.decided()
-			if err != nil {
-				writeProblem(w, c.unread(r.Context(), err))
-				return
-			}
-			if f.match(o) {
-				a.New++
-			}
+		_, found, err := f.find(&g)
+		if err != nil {
+			return a, err
+		}
+		if a.Seen = g.Seq; found {
+			a.New++
 		}
 		if !bound.more() {
 			break
 		}
 	}
-	writeJSON(w, http.StatusOK, "application/json", a)
+	return a, nil
 }

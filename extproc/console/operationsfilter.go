@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -21,67 +22,66 @@ type operationFilter struct {
 
 var effects = []string{gate.Allow.String(), gate.Deny.String(), gate.Ask.String()}
 
-// readOperationFilter refuses what it does not know, as readFilter does.
 func readOperationFilter(query string) (f operationFilter, err error) {
+	f.Size = operationsOn
+	err = readQuery(query, parameters{
+		"agent": into(&f.Agent, readText), "resource": into(&f.Resource, readText), "rule": into(&f.Rule, readText), "text": into(&f.Text, readText),
+		"effect": into(&f.Effect, readEffect), "from": into(&f.From, readDay), "to": into(&f.To, readEnd),
+		"before": into(&f.Before, readSeq), "after": into(&f.After, readSeq), "size": into(&f.Size, readSize),
+	})
+	if err == nil && f.Before > 0 && f.After > 0 {
+		err = errors.New("before and after exclude each other")
+	}
+	return f, cmp.Or(err, checkDates(f.From, f.To))
+}
+
+// parameters are those that a query may have, and what reads a value of each.
+type parameters map[string]func(name, text string) error
+
+func into[T any](at *T, read func(name, text string) (T, error)) func(name, text string) error {
+	return func(name, text string) (err error) {
+		*at, err = read(name, text)
+		return err
+	}
+}
+
+// readQuery refuses whatever it does not know: a filter that was misspelled must not look like one that found everything. Each parameter
+// is there once, and state as often as one likes.
+func readQuery(query string, known parameters) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return f, errors.New("the query cannot be read")
+		return errors.New("the query cannot be read")
 	}
-	f.Size = operationsOn
 	for name, list := range values {
-		text, err := oneValue(name, list)
-		if err != nil {
-			return f, err
+		read := known[name]
+		switch {
+		case read == nil:
+			return fmt.Errorf("there is no parameter %s", quote(name))
+		case len(list) != 1 && name != "state":
+			return fmt.Errorf("the parameter %s is there %d times", quote(name), len(list))
 		}
-		switch name {
-		case "agent":
-			f.Agent = text
-		case "resource":
-			f.Resource = text
-		case "rule":
-			f.Rule = text
-		case "text":
-			f.Text = text
-		case "effect":
-			f.Effect = text
-			if !slices.Contains(effects, text) {
-				return f, fmt.Errorf("there is no effect %s; there are allow, deny and ask", quote(text))
+		for _, text := range list {
+			if len(text) > 1024 {
+				return fmt.Errorf("the parameter %s has more than 1024 bytes", quote(name))
 			}
-		case "from":
-			f.From, err = readDate(name, text, false)
-		case "to":
-			f.To, err = readDate(name, text, true)
-		case "before":
-			f.Before, err = readSeq(name, text)
-		case "after":
-			f.After, err = readSeq(name, text)
-		case "size":
-			f.Size, err = readSize(text)
-		default:
-			err = fmt.Errorf("there is no parameter %s", quote(name))
-		}
-		if err != nil {
-			return f, err
+			if err := read(name, text); err != nil {
+				return err
+			}
 		}
 	}
-	if f.Before > 0 && f.After > 0 {
-		return f, errors.New("before and after exclude each other")
-	}
-	return f, checkDates(f.From, f.To)
+	return nil
 }
 
-func oneValue(name string, list []string) (string, error) {
-	switch {
-	case len(list) != 1:
-		return "", fmt.Errorf("the parameter %s is there %d times", quote(name), len(list))
-	case len(list[0]) > 1024:
-		return "", fmt.Errorf("the parameter %s has more than 1024 bytes", quote(name))
-	default:
-		return list[0], nil
+func readText(_, text string) (string, error) { return text, nil }
+
+func readEffect(_, text string) (string, error) {
+	if !slices.Contains(effects, text) {
+		return "", fmt.Errorf("there is no effect %s; there are allow, deny and ask", quote(text))
 	}
+	return text, nil
 }
 
-func readSize(text string) (int, error) {
+func readSize(_, text string) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > 500 {
 		return 0, errors.New("size is not a number from 1 to 500")
@@ -97,22 +97,27 @@ func readSeq(name, text string) (uint64, error) {
 	return n, nil
 }
 
-// readDate reads a day, of UTC, or a time. end makes it the first instant that is not meant any more.
-func readDate(name, text string, end bool) (time.Time, error) {
-	if t, err := time.Parse(time.DateOnly, text); err == nil {
-		if end {
-			t = t.AddDate(0, 0, 1)
+// readDay reads a day, of UTC, or a time.
+func readDay(name, text string) (time.Time, error) {
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.UTC(), nil
 		}
-		return t, nil
 	}
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return t, fmt.Errorf("%s is not a day such as 2026-03-01, or a time such as 2026-03-01T12:00:00Z", name)
+	return time.Time{}, fmt.Errorf("%s is not a day such as 2026-03-01, or a time such as 2026-03-01T12:00:00Z", name)
+}
+
+// readEnd reads what readDay does, and returns the first instant that is not meant any more.
+func readEnd(name, text string) (time.Time, error) {
+	t, err := readDay(name, text)
+	switch {
+	case err != nil:
+		return t, err
+	case len(text) == len(time.DateOnly):
+		return t.AddDate(0, 0, 1), nil
+	default:
+		return t.Add(1), nil
 	}
-	if end {
-		t = t.Add(1)
-	}
-	return t.UTC(), nil
 }
 
 func checkDates(from, to time.Time) error {
