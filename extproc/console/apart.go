@@ -114,9 +114,9 @@ const (
 func tellApart(items []*item) {
 	heads := make([]approval.Text, len(items))
 	for n, i := range items {
-		i.inHead = len(i.brief.summaries) > 0
+		i.InWords = len(i.brief.summaries) > 0
 		i.Heads = slices.Clone(i.brief.summaries[:min(len(i.brief.summaries), listValues)])
-		if !i.inHead {
+		if !i.InWords {
 			i.Heads = []approval.Text{approval.Visible(i.Target)}
 		}
 		heads[n] = i.Heads[0]
@@ -127,30 +127,19 @@ func tellApart(items []*item) {
 			items[n].Heads[m+1] = cut(items[n].Heads[m+1], 0, headWidth)
 		}
 	}
-	alike := classesOf(items, func(i *item) string { return shownAs(i.Heads) })
+	alike := classesOf(items, (*item).looks)
 	for _, class := range alike {
 		choose(class, listValues)
 	}
-	usual := differing(items)
-	for _, i := range items {
-		if !i.inHead || len(alike) < len(items) { // else policy's words say it
-			i.fill(usual)
-		}
+	poor := items
+	if len(alike) == len(items) { // policy's words say it
+		poor = slices.DeleteFunc(slices.Clone(items), func(i *item) bool { return i.InWords })
 	}
-	for _, class := range classesOf(items, func(i *item) string {
-		key := shownAs(i.Heads)
-		for _, v := range i.Values {
-			key += "\x00" + v.Path.Text + "\x00" + shownAs([]approval.Text{v.Value})
-			if v.None {
-				key += "\x00"
-			}
+	fill(poor, differing(items))
+	for _, class := range classesOf(items, (*item).looks) {
+		if len(class) > 1 {
+			showIDs(class)
 		}
-		return key
-	}) {
-		if len(class) == 1 {
-			continue
-		}
-		showIDs(class)
 	}
 }
 
@@ -161,11 +150,14 @@ func showIDs(items []*item) {
 	}
 }
 
-// shownAs is a text with what is said of it.
-func shownAs(list []approval.Text) string {
+// looks is all that is shown of a request so far.
+func (i *item) looks() string {
 	var b strings.Builder
-	for _, t := range list {
+	for _, t := range i.Heads {
 		b.WriteString(t.Text + "\x01")
+	}
+	for _, v := range i.Values {
+		b.WriteString("\x00" + v.Path.Text + "\x00" + v.Value.Text + "\x00" + strconv.FormatBool(v.None))
 	}
 	return b.String()
 }
@@ -281,7 +273,7 @@ func differing(items []*item) (list []string) {
 	return list
 }
 
-// show shows the values at a path, so that different ones look different.
+// show shows the values at a path where there is room for them, so that different ones look different.
 func show(items []*item, path string) {
 	values := make([]approval.Text, len(items))
 	width := opaqueWidth
@@ -292,34 +284,36 @@ func show(items []*item, path string) {
 		}
 	}
 	for n, text := range cutApart(values, width) {
-		_, there := items[n].brief.at(path)
-		items[n].Values = append(items[n].Values, shownValue{approval.Text{Text: shortPath(path)}, text, !there, path})
+		i := items[n]
+		if _, there := i.brief.at(path); len(i.Values) < listValues && !slices.ContainsFunc(i.Values, func(v shownValue) bool { return v.path == path }) {
+			i.Values = append(i.Values, shownValue{approval.Text{Text: shortPath(path)}, text, !there, path})
+		}
 	}
 }
 
 // fill adds the usual values to what is shown, or the first ones where there is nothing; and puts all in the order of the card, with
 // those last that tell a person little.
-func (i *item) fill(usual []string) {
-	if len(i.Values) == 0 && len(usual) == 0 {
-		for _, row := range i.brief.rows[:min(i.brief.carried, listValues)] {
-			usual = append(usual, row.path)
-		}
-	}
+func fill(items []*item, usual []string) {
 	for _, path := range usual {
-		if len(i.Values) < listValues && !slices.ContainsFunc(i.Values, func(v shownValue) bool { return v.path == path }) {
-			show([]*item{i}, path)
-		}
+		show(items, path)
 	}
-	slices.SortStableFunc(i.Values, func(a, b shownValue) int {
-		m, n := i.brief.index[a.path], i.brief.index[b.path]
-		if len(i.brief.rows) > 0 && i.brief.rows[m].opaque != i.brief.rows[n].opaque {
-			if i.brief.rows[m].opaque {
-				return 1
+	for _, i := range items {
+		if len(i.Values) == 0 {
+			for _, row := range i.brief.rows[:min(i.brief.carried, listValues)] {
+				show([]*item{i}, row.path)
 			}
-			return -1
 		}
-		return m - n
-	})
+		slices.SortStableFunc(i.Values, func(a, b shownValue) int {
+			m, n := i.brief.index[a.path], i.brief.index[b.path]
+			if len(i.brief.rows) > 0 && i.brief.rows[m].opaque != i.brief.rows[n].opaque {
+				if i.brief.rows[m].opaque {
+					return 1
+				}
+				return -1
+			}
+			return m - n
+		})
+	}
 }
 
 // shortPath is the end of a path that is too long for a list.
@@ -333,48 +327,37 @@ func shortPath(path string) string {
 
 // cutApart cuts texts to a width. One that would look like another is shown where it differs from it.
 func cutApart(texts []approval.Text, width int) []approval.Text {
-	order := make([]int, len(texts))
-	for n := range order {
-		order[n] = n
+	sorted := make([]string, len(texts))
+	for n, t := range texts {
+		sorted[n] = t.Text
 	}
-	slices.SortFunc(order, func(a, b int) int { return strings.Compare(texts[a].Text, texts[b].Text) })
-	from := make([]int, len(texts)) // how much it has in common with the one that is most like it
-	for n := 1; n < len(order); n++ {
-		a, b := order[n-1], order[n]
-		if texts[a].Text == texts[b].Text {
-			continue
-		}
-		same := common(texts[a].Text, texts[b].Text)
-		from[a], from[b] = max(from[a], same), max(from[b], same)
-	}
-	// Those that are the same have one neighbour's difference.
-	for n := 1; n < len(order); n++ {
-		if a, b := order[n-1], order[n]; texts[a].Text == texts[b].Text {
-			from[b] = max(from[a], from[b])
-		}
-	}
-	for n := len(order) - 1; n > 0; n-- {
-		if a, b := order[n-1], order[n]; texts[a].Text == texts[b].Text {
-			from[a] = from[b]
-		}
+	slices.Sort(sorted)
+	sorted = slices.Compact(sorted)
+	from := map[string]int{} // how much it has in common with the one that is most like it
+	for n := 1; n < len(sorted); n++ {
+		a, b := sorted[n-1], sorted[n]
+		same := common(a, b)
+		from[a], from[b] = max(from[a], same), same
 	}
 	out := make([]approval.Text, len(texts))
 	for n, t := range texts {
-		out[n] = cut(t, from[n], width)
+		out[n] = cut(t, from[t.Text], width)
 	}
 	return out
 }
 
-// common is how many bytes two texts begin with alike.
-func common(a, b string) int {
-	n := 0
-	for n < len(a) && n < len(b) && a[n] == b[n] {
+// common is how many characters two texts begin with alike.
+func common(a, b string) (n int) {
+	for at, r := range a {
+		if !strings.HasPrefix(b[at:], string(r)) {
+			break
+		}
 		n++
 	}
 	return n
 }
 
-// cut is a text in so many characters, the one at an offset among them. What is left out is three dots, which no shown text has of
+// cut is a text in so many characters, the one after so many among them. What is left out is three dots, which no shown text has of
 // its own; what stands for something invisible is left out as a whole.
 func cut(t approval.Text, at, width int) approval.Text {
 	total := utf8.RuneCountInString(t.Text)
@@ -383,20 +366,15 @@ func cut(t approval.Text, at, width int) approval.Text {
 	}
 	pieces := piecesOf(t)
 	lead := width / 4
-	before := 0
-	for n := 0; n < len(t.Text[:min(at, len(t.Text))]); before++ {
-		_, size := utf8.DecodeRuneInString(t.Text[n:])
-		n += size
-	}
 	var b strings.Builder
 	room, seen := width-1, 0
-	if before >= width-1 { // it differs further down
+	if at >= width-1 { // it differs further down
 		for len(pieces) > 0 && room-pieces[0].size > width-1-lead {
 			b.WriteString(pieces[0].text)
 			room, seen = room-pieces[0].size, seen+pieces[0].size
 			pieces = pieces[1:]
 		}
-		from := min(before-lead, total-room+1)
+		from := min(at-lead, total-room+1)
 		for len(pieces) > 0 && seen+pieces[0].size <= from {
 			seen += pieces[0].size
 			pieces = pieces[1:]

@@ -34,18 +34,15 @@ type item struct {
 	MayDecide bool
 	Own       bool // the person has decided on it already
 
-	Heads  []approval.Text // the summaries of its rules, else its target
-	Values []shownValue
-	Why    approval.Text
-	ID     string // the end of its id, where nothing else tells it from another
-	Wait   waitView
+	Heads   []approval.Text // the summaries of its rules, else its target
+	Values  []shownValue
+	Why     approval.Text
+	ID      string // the end of its id, where nothing else tells it from another
+	Wait    waitView
+	InWords bool // its heads are summaries
 
-	brief  *brief
-	inHead bool // its heads are summaries
+	brief *brief
 }
-
-// InWords reports whether it is headed by policy's words.
-func (i *item) InWords() bool { return i.inHead }
 
 // MoreWhy is how many rules ask besides the first.
 func (i *item) MoreWhy() int { return len(i.Asks) - 1 }

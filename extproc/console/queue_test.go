@@ -100,6 +100,9 @@ func TestTheQueueTellsRequestsApart(t *testing.T) {
 		{"a value each", []func(*approval.Asking){oneOf(0), oneOf(1), oneOf(2), oneOf(3), oneOf(4), oneOf(5)}, make([]string, 6)},
 		{"invisible characters", one("title", "Fix\u200B login", "Fix login", "Fix\u202E login"), []string{`Fix\u{200B} login`, "Fix login", `Fix\u{202E} login`}},
 		{"digests", one("sha", strings.Repeat("a", 39)+"1", strings.Repeat("a", 39)+"2", "1"+strings.Repeat("a", 39)), []string{"sha aa…aaaaaaa1", "sha aa…aaaaaaa2", "sha 1aaaaaaaaaa…"}},
+		{"digests beside what tells them apart", []func(*approval.Asking){
+			merge(gate.Object{{Name: "sha", Value: strings.Repeat("a", 39) + "1"}, {Name: "title", Value: "Fix"}}), merge(gate.Object{{Name: "sha", Value: strings.Repeat("a", 39) + "2"}, {Name: "title", Value: "Add"}}),
+		}, []string{"title Fix sha aa…aaaaaaa1", "title Add sha aa…aaaaaaa2"}},
 		{"nothing", []func(*approval.Asking){merge(gate.Object{{Name: "title", Value: "x"}}), merge(gate.Object{{Name: "title", Value: "x"}})}, []string{"request …", "request …"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
