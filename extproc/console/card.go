@@ -272,7 +272,7 @@ func ranNotice(spent *approval.Spend, now time.Time) *notice {
 	if o.Status != 0 {
 		status = fmt.Sprintf("%d ", o.Status)
 	}
-	took := "in " + tookWords(o.Took)
+	took := "in " + took(o.Took.Seconds())
 	switch gate.Result(o.Result) {
 	case gate.Completed:
 		if o.Status >= http.StatusBadRequest {
@@ -292,23 +292,18 @@ func ranNotice(spent *approval.Spend, now time.Time) *notice {
 	}
 }
 
-// tookWords is a time as people compare it: 40 ms, 1.3 s.
-func tookWords(d time.Duration) string {
-	if d < time.Second {
-		return fmt.Sprintf("%d ms", d.Milliseconds())
-	}
-	return fmt.Sprintf("%.1f s", d.Seconds())
-}
-
 // cameOf is what came of a request, for a list.
-func cameOf(r approval.Request) string {
-	if r.Spent == nil {
+func cameOf(spent *approval.Spend, now time.Time) string {
+	if spent == nil {
 		return ""
 	}
-	if r.Spent.Outcome == nil {
+	o := spent.Outcome
+	if o == nil && now.Sub(spent.At) > tellsSoon {
+		return "no end is known yet"
+	}
+	if o == nil {
 		return "running"
 	}
-	o := r.Spent.Outcome
 	words := map[gate.Result]string{
 		gate.Completed: "", gate.WithheldBy: "answer withheld, ", gate.ClientGone: "agent left, ", gate.TargetFailed: "target failed, ", gate.Refused: "refused, ",
 	}
@@ -319,7 +314,7 @@ func cameOf(r approval.Request) string {
 	if o.Status != 0 {
 		how += fmt.Sprint(o.Status) + " "
 	}
-	return how + "in " + tookWords(o.Took)
+	return how + "in " + took(o.Took.Seconds())
 }
 
 func people(n int) string {

@@ -45,6 +45,11 @@ func TestANoticeSaysNoMoreThanIsKnown(t *testing.T) {
 			t.Errorf("%+v, and should be %s with %q", n, c.kind, c.want)
 		}
 	}
+	for ago, want := range map[time.Duration]string{time.Second: "running", 3 * time.Hour: "no end is known yet"} {
+		if got := cameOf(spent(ago, nil).Spent, now); got != want {
+			t.Errorf("in the history, after %v: %s, and should be %s", ago, got, want)
+		}
+	}
 }
 
 // TestTheHistorySaysWhatCameOfIt: of each request that let an operation through, and of no other.

@@ -37,7 +37,7 @@ func (c *Console) functions() template.FuncMap {
 		"effect":    func(e string) string { return cmp.Or(effectWords[e], e) },
 		"ended":     func(result string) string { return cmp.Or(resultWords[result], result) },
 		"took":      took,
-		"came":      cameOf,
+		"came":      func(spent *approval.Spend) string { return cameOf(spent, c.now()) },
 	}
 }
 

@@ -37,16 +37,13 @@ func partsOf(t approval.Text) []textPart {
 
 var escape = regexp.MustCompile(`\\u\{[0-9A-F]+\}|\\x\{[0-9A-F]{2}\}|\\\{[0-9]+ bytes left out\}|\\\\`)
 
-// isLong reports whether the text wants a box that scrolls.
-func isLong(t approval.Text) bool { return utf8.RuneCountInString(t.Text) > 160 }
+// shortWidth is how many characters want no box that scrolls.
+const shortWidth = 160
+
+func isLong(t approval.Text) bool { return utf8.RuneCountInString(t.Text) > shortWidth }
 
 // short is the text where there is no room for all of it; the card has all of it.
-func short(t approval.Text) approval.Text {
-	if isLong(t) {
-		t.Text = string([]rune(t.Text)[:159]) + "…"
-	}
-	return t
-}
+func short(t approval.Text) approval.Text { return cut(t, 0, shortWidth) }
 
 // ends is a text where there is no room for all of it, with its end: that of a path says what is done.
 func ends(t approval.Text) approval.Text {
