@@ -86,9 +86,7 @@ const refreshCard = async () => {
       old.className = now.className;
       if (!now.className) old.removeAttribute("class");
       old.replaceChildren(...now.childNodes);
-    } else if (id === "answers") {
-      old.replaceChildren(...now.childNodes);
-    } else if (id === "wait") {
+    } else if (id !== "bar") {
       old.replaceChildren(...now.childNodes);
     } else if (old.dataset.kind !== now.dataset.kind) {
       const within = old.contains(document.activeElement), typed = old.querySelector("#reason")?.value.trim();
