@@ -231,3 +231,31 @@ func TestWatchTellsOfOthersBesideACardThatItDoesNot(t *testing.T) {
 		t.Errorf("%v\n%s\n%s", err, &out, &errs)
 	}
 }
+
+// TestWatchTellsWhatItMissed: what became of requests whose events were lost.
+func TestWatchTellsWhatItMissed(t *testing.T) {
+	t.Parallel()
+	lists := 0 // the client asks for one thing at a time
+	console := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/approvals/events":
+			_, _ = io.WriteString(w, "event: reset\ndata: {}\n\nevent: reset\ndata: {}\n\nevent: end\ndata: {}\n\n")
+		case "/api/approvals/a":
+			_, _ = io.WriteString(w, `{"id":"a","state":"rejected"}`)
+		case "/api/approvals/b":
+			http.NotFound(w, r)
+		default:
+			if lists++; lists == 1 {
+				_, _ = io.WriteString(w, `{"approvals":[{"id":"a","state":"pending"},{"id":"b","state":"pending"}]}`)
+				return
+			}
+			_, _ = io.WriteString(w, `{"approvals":[]}`)
+		}
+	}))
+	defer console.Close()
+	var out bytes.Buffer
+	err := run(t.Context(), []string{"approvals", "watch", "--url", console.URL}, withToken("t"), nil, &out, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "has expired") || out.String() != "a  rejected\nb  gone\n" {
+		t.Errorf("%v\n%s", err, &out)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -89,12 +90,9 @@ func (f *following) event(ctx context.Context, event, data string) error {
 	case "reset": // what happened until now may not have been told
 		return f.all(ctx)
 	}
-	var change struct {
-		ID    string `json:"id"`
-		State string `json:"state"`
-	}
-	if err := json.Unmarshal([]byte(data), &change); err != nil {
-		return fmt.Errorf("read an event of the console: %w", err)
+	change, err := readStanding([]byte(data))
+	if err != nil {
+		return err
 	}
 	switch {
 	case change.State == "pending" && !f.open[change.ID]:
@@ -106,7 +104,20 @@ func (f *following) event(ctx context.Context, event, data string) error {
 	return nil
 }
 
-// all tells of what is open and was not told.
+// standing is what is followed of a request.
+type standing struct {
+	ID    string `json:"id"`
+	State string `json:"state"`
+}
+
+func readStanding(raw json.RawMessage) (s standing, err error) {
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return s, fmt.Errorf("read how a request stands: %w", err)
+	}
+	return s, nil
+}
+
+// all tells of what is open and was not told, and of what was told and is not open any more: the event that said so may be lost.
 func (f *following) all(ctx context.Context) error {
 	open := map[string]bool{}
 	var fresh []json.RawMessage
@@ -114,16 +125,32 @@ func (f *following) all(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		var r struct {
-			ID string `json:"id"`
-		}
-		if err := json.Unmarshal(raw, &r); err != nil {
-			return fmt.Errorf("read a request: %w", err)
+		r, err := readStanding(raw)
+		if err != nil {
+			return err
 		}
 		open[r.ID] = true
 		if !f.open[r.ID] {
 			fresh = append(fresh, raw)
 		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(f.open)) {
+		if open[id] {
+			continue
+		}
+		raw, err := f.client.Show(ctx, id)
+		if refused, ok := errors.AsType[*refusedError](err); ok && refused.status == http.StatusNotFound { // nobody keeps it any more
+			raw, err = json.RawMessage(`{"state":"gone"}`), nil
+		}
+		if err != nil {
+			return err
+		}
+		r, err := readStanding(raw)
+		if err != nil {
+			return err
+		}
+		delete(f.open, id)
+		f.listener.Closed(id, r.State)
 	}
 	f.open = open
 	for _, raw := range slices.Backward(fresh) {
