@@ -70,7 +70,7 @@ var mayImport = map[string][]string{
 	"extproc/admin":             {"extproc/approval", "extproc/approval/webhook", "extproc/evidence/otlp", "extproc/gate", "extproc/guard", "extproc/identity", "extproc/lane", "extproc/supervisor", "xds"},
 	"extproc/approval/question": {"extproc/approval", "extproc/gate", "extproc/kind", "extproc/redact", "extproc/strict"},
 	"extproc/approval":          {"extproc/guard", "extproc/gate"},
-	"extproc/config":            {"extproc/yamlfile", "extproc/loopback", "extproc/inspect/", "extproc/redact"}, // what cannot be said in a configuration is known where it is read
+	"extproc/config":            {"extproc/yamlfile", "extproc/loopback", "extproc/gate", "extproc/inspect/", "extproc/redact"}, // what cannot be said in a configuration is known where it is read
 	"extproc/console":           {"extproc/terminal", "extproc/keyfile", "extproc/loopback", "extproc/guard", "extproc/gate", "extproc/approval", "extproc/identity"},
 	"extproc/console/client":    {"extproc/loopback", "extproc/terminal", "extproc/approval"},
 	"extproc/custody":           {"extproc/config", "extproc/policy"},

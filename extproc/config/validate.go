@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/loopback"
 )
 
@@ -379,16 +380,14 @@ func (p *People) validate(k Checker) {
 	}
 }
 
-// auditor refuses a name that names nobody, or looks like a person's and is a group's, as policy does with approvers.
+// auditor refuses what policy refuses as an approver, and what is no name, or not all that it seems to be.
 func (k Checker) auditor(name string, again bool) {
-	before, subject, colon := strings.Cut(name, ":")
+	err := gate.CheckApprover(name)
 	switch {
 	case strings.TrimSpace(name) != name || name == "":
 		k.Fail("is %q, which names nobody: name a group as the people's issuer writes it, or subject:ID", name)
-	case before == "subject" && colon && (subject == "" || subject != strings.TrimSpace(subject)):
-		k.Fail("is %q, which names nobody: a person is subject:ID, with the ID as the people's issuer writes it", name)
-	case before != "subject" && colon && strings.EqualFold(strings.TrimSpace(before), "subject"):
-		k.Fail("is %q, which is the name of a group: a person is subject:ID, without spaces and in lower case", name)
+	case err != nil:
+		k.Fail("is %v", err)
 	case name == "*":
 		k.Fail("is \"*\", which is the name of a group and not everybody: name the groups of those who may see every operation")
 	case again:

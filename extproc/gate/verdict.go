@@ -57,6 +57,19 @@ func CutSubject(approver string) (subject string, ok bool) {
 	return strings.CutPrefix(approver, "subject:")
 }
 
+// CheckApprover says of a name that looks like a person's ("subject:ID"), and is not one, what it is.
+func CheckApprover(name string) error {
+	before, _, colon := strings.Cut(name, ":")
+	subject, person := CutSubject(name)
+	switch {
+	case person && (subject == "" || subject != strings.TrimSpace(subject)):
+		return fmt.Errorf("%.64q, which names nobody: a person is subject:ID, with the ID as the people's issuer writes it", name)
+	case !person && colon && strings.EqualFold(strings.TrimSpace(before), "subject"):
+		return fmt.Errorf("%.64q, which is the name of a group: a person is subject:ID, without spaces and in lower case", name)
+	}
+	return nil
+}
+
 // Replacement is what stands in the place of a value that was redacted.
 type Replacement string
 

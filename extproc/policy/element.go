@@ -236,8 +236,8 @@ func approvers(v ast.Value) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("has an entry that %w", err)
 		}
-		if err := checkApprover(name); err != nil {
-			return nil, err
+		if err := gate.CheckApprover(name); err != nil {
+			return nil, fmt.Errorf("has %w", err)
 		}
 		if slices.Contains(names[:i], name) {
 			return nil, fmt.Errorf("has %.64q twice", name)
@@ -245,19 +245,6 @@ func approvers(v ast.Value) ([]string, error) {
 		names[i] = name
 	}
 	return names, nil
-}
-
-// checkApprover refuses a name that looks like a person's ("subject:ID") and is not one.
-func checkApprover(name string) error {
-	before, _, colon := strings.Cut(name, ":")
-	subject, person := gate.CutSubject(name)
-	switch {
-	case person && (subject == "" || subject != strings.TrimSpace(subject)):
-		return fmt.Errorf("has %.64q, which names nobody: a person is subject:ID, with the ID as the people's issuer writes it", name)
-	case !person && colon && strings.EqualFold(strings.TrimSpace(before), "subject"):
-		return fmt.Errorf("has %.64q, which is the name of a group: a person is subject:ID, without spaces and in lower case", name)
-	}
-	return nil
 }
 
 func truth(v ast.Value) (bool, error) {
