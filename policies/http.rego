@@ -77,7 +77,7 @@ parameter(names) := values if {
 	values := (from_query | from_form) | from_body
 }
 
-# A text of the request for a summary, which has 300 bytes at most: the first 60 characters of a longer one.
+# A text of the request for a summary, which has 300 bytes at most: at most 60 characters of it.
 short(text) := text if count(text) <= 60
 
 short(text) := concat("", [substring(text, 0, 57), "..."]) if count(text) > 60

@@ -22,13 +22,16 @@ var usualPersonNames = []string{"preferred_username", "name"}
 func (t *token) readNames(p *gate.Principal) {
 	persons, own := orUsual(t.issuer.PersonNameClaim, usualPersonNames...), t.issuer.NameClaim
 	person := nameIn(t.claims, persons...)
+	isPersons := slices.ContainsFunc(slices.Concat(persons, usualPersonNames), func(name string) bool {
+		return slices.Equal(find(t.claims, name), find(t.claims, own)) // however each is written
+	})
 	switch {
 	case p.Kind == kindPerson && p.OnBehalfOf == nil && own == "":
 		p.Name = person
 		return
 	case len(p.ActorNames) > 0:
 		p.Name = p.ActorNames[0]
-	case p.OnBehalfOf == nil || !slices.Contains(persons, own) && !slices.Contains(usualPersonNames, own):
+	case p.OnBehalfOf == nil || own == "" || !isPersons:
 		p.Name = nameIn(t.claims, orUsual(own, usualNames[t.issuer.Kind])...)
 	}
 	if p.Name == "" && own == "" {

@@ -86,6 +86,7 @@ func TestNamesOfKinds(t *testing.T) {
 		{"entra", "", object{"sub": "o", "oid": "o", "tid": tenant, "azp": app}, app, ""},
 		{"entra", "", object{"sub": "s", "oid": user, "tid": tenant, "appid": app, "scp": "x", "app_displayname": "Refund bot", "name": "Alice"}, "Refund bot", "Alice"},
 		{"entra", "name", object{"sub": "s", "oid": user, "tid": tenant, "appid": app, "scp": "x", "name": "Alice"}, "", "Alice"},
+		{"entra", "/name", object{"sub": "s", "oid": user, "tid": tenant, "appid": app, "scp": "x", "name": "Alice"}, "", "Alice"},
 	} {
 		claims, err := readObject(payloadOf(t, tc.claims))
 		if err != nil {
