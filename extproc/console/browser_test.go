@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
@@ -77,16 +78,16 @@ func (b *browser) keys(what, keys string) {
 func (b *browser) press(what, key string) {
 	b.t.Helper()
 	b.await("the page is complete", "document.readyState === 'complete'")
-	b.do(what, func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
-		down := input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyDown, Key: key, Text: key}
-		up := input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyUp, Key: key}
-		for _, p := range []input.DispatchKeyEventParams{down, up} {
-			if _, err := chromedp.Call(ctx, input.DispatchKeyEvent, p); err != nil {
-				return chromedp.Void{}, err
-			}
-		}
-		return chromedp.Void{}, nil
-	})
+	b.do(what, command(input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyDown, Key: key, Text: key}),
+		command(input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: input.DispatchKeyEventTypeKeyUp, Key: key}))
+}
+
+// command is one that chromedp has no action for.
+func command[P, R any](c cdp.Command[P, R], params P) chromedp.Action[chromedp.Void] {
+	return func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
+		_, err := chromedp.Call(ctx, c, params)
+		return chromedp.Void{}, err
+	}
 }
 
 // shoot keeps a picture of the whole page.
@@ -112,19 +113,13 @@ func (b *browser) keep(name string, picture chromedp.Action[[]byte]) {
 // colours has the page light or dark.
 func (b *browser) colours(value string) {
 	b.t.Helper()
-	b.do("set the colours", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
-		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}}) //nolint:misspell // as CSS spells it
-		return chromedp.Void{}, err
-	})
+	b.do("set the colours", command(emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}})) //nolint:misspell // as CSS spells it
 }
 
 // withoutScripts has pages as a browser shows them that runs no scripts.
 func (b *browser) withoutScripts() {
 	b.t.Helper()
-	b.do("turn scripts off", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
-		_, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
-		return chromedp.Void{}, err
-	})
+	b.do("turn scripts off", command(emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}))
 }
 
 // shootAll keeps pictures of what is seen on a desk and on a phone, light and dark.

@@ -19,12 +19,9 @@ func TestBrowserWhoseClockIsWrong(t *testing.T) {
 	defer leave()
 	go func() { _ = f.desk.Await(ctx, r.ID) }()
 	for _, minutes := range []int{30, -60} { // each beside those before
-		b.do("have a wrong clock", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
-			_, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{
-				Source: fmt.Sprintf("{ const now = Date.now; Date.now = () => now() + %d * 60000; }", minutes),
-			})
-			return chromedp.Void{}, err
-		})
+		b.do("have a wrong clock", command(page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{
+			Source: fmt.Sprintf("{ const now = Date.now; Date.now = () => now() + %d * 60000; }", minutes),
+		}))
 		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
 		b.await("it counts", "tick() || document.body.dataset.updates >= 1")
 		left := b.eval("parseInt(document.querySelector('#wait time[data-bare]').textContent)")

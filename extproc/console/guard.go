@@ -123,6 +123,11 @@ func (c *Console) refuse(w http.ResponseWriter, r *http.Request, api bool, why *
 	if why.challenge != "" && p.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", why.challenge)
 	}
+	c.tell(w, r, api, p)
+}
+
+// tell answers as the API does, or with a page.
+func (c *Console) tell(w http.ResponseWriter, r *http.Request, api bool, p problem) {
 	if api {
 		writeProblem(w, p)
 		return

@@ -38,12 +38,7 @@ func (c *Console) auditors(api bool, serve func(http.ResponseWriter, *http.Reque
 			return
 		}
 		if c.opt.Journal == nil {
-			p := unavailable("This console has no journal to read.")
-			if api {
-				writeProblem(w, p)
-			} else {
-				c.showProblem(w, r, p)
-			}
+			c.tell(w, r, api, unavailable("This console has no journal to read."))
 			return
 		}
 		serve(w, r, who)
