@@ -99,12 +99,12 @@ func (a *approver) shoots(name string) {
 }
 
 // startForTwo has a refund need two people, and agents held for so long.
-func startForTwo(t *testing.T, hold, sections string) *askingGateway {
+func startForTwo(t *testing.T, hold string) *askingGateway {
 	t.Helper()
 	g := &askingGateway{t: t, console: extproctest.FreeAddress(t)}
 	policy := strings.NewReplacer(`"approvers": ["payments-oncall"],`, `"approvers": ["payments-oncall"], "quorum": 2,`, "u-alice", "u-nobody").Replace(refundPolicy)
-	archive := fmt.Sprintf("%s%s-- config.yaml --\npeople: {issuer: \"${ISSUER}\", client_id: countersign-console}\napprovals: {hold: %s, console_url: \"http://%s\"}\n-- listen --\nconsole: %q\n",
-		policy, sections, hold, g.console, g.console)
+	archive := fmt.Sprintf("%s-- config.yaml --\npeople: {issuer: \"${ISSUER}\", client_id: countersign-console}\napprovals: {hold: %s, console_url: \"http://%s\"}\n-- listen --\nconsole: %q\n",
+		policy, hold, g.console, g.console)
 	g.Gateway = story.Start(t, txtar.Parse([]byte(archive)), story.Options{})
 	g.Issuer.AllowRedirect("countersign-console", "http://"+g.console+"/callback")
 	return g
@@ -114,7 +114,7 @@ func startForTwo(t *testing.T, hold, sections string) *askingGateway {
 // comes; what the one who still types has typed stays; and both see what came of it, with a link to the operation that ran.
 func TestTwoApproversSeeEachOther(t *testing.T) {
 	t.Parallel()
-	g := startForTwo(t, "60s", "")
+	g := startForTwo(t, "60s")
 	bob, alice := g.arrive("bob"), g.arrive("alice")
 	r, answers := g.held(`{"amount": 10, "note": "for the broken lamp"}`, g.person("u-bob", "payments-oncall"))
 	bob.opens(r.ID)
@@ -160,7 +160,7 @@ func TestTwoApproversSeeEachOther(t *testing.T) {
 // TestApproversSeeWhatCameOfIt: however it ends.
 func TestApproversSeeWhatCameOfIt(t *testing.T) {
 	t.Parallel()
-	g := startForTwo(t, "200ms", "")
+	g := startForTwo(t, "200ms")
 	bob, alice := g.arrive("bob"), g.arrive("alice")
 	token := g.person("u-bob", "payments-oncall")
 	ask := func(amount string) string {

@@ -26,13 +26,6 @@ func (f *fixture) everyPage() []aPage {
 		pages = append(pages, aPage{"card-" + name, "/approvals/" + r.ID})
 		return r
 	}
-	answer := func(r approval.Request, subject string, approve bool, reason string) {
-		f.t.Helper()
-		by := approval.Approver{Issuer: f.issuer.URL, Subject: subject, Name: strings.TrimPrefix(subject, "u-"), Groups: groupsOf[subject], Person: approval.Person{Directory: f.issuer.URL, ID: subject}}
-		if _, err := f.desk.Decide(f.t.Context(), by, r.ID, approval.Answer{Approve: approve, Reason: reason, Card: r.CardDigest}); err != nil {
-			f.t.Fatal(err)
-		}
-	}
 	two := func(a *approval.Asking) { a.Verdict.Asks[0].Quorum = 2 }
 
 	add("open", f.ask(values(5)))
@@ -42,17 +35,17 @@ func (f *fixture) everyPage() []aPage {
 	go func() { _ = f.desk.Await(ctx, waiting.ID) }()
 	add("hostile", f.ask(hostile))
 	add("not-mine", f.ask(func(a *approval.Asking) { a.Verdict.Asks[0].Approvers = []string{"security"} }))
-	answer(add("half-mine", f.ask(two)), "u-bob", true, "")
-	answer(add("half", f.ask(two)), "u-alice", true, "as agreed")
-	answer(add("approved", f.ask()), "u-alice", true, "")
-	answer(add("rejected", f.ask()), "u-bob", false, "not this customer")
-	answer(add("voided", f.ask(func(a *approval.Asking) { a.Operation.Resource.Name = "ledger" })), "u-alice", true, "")
+	f.answer(add("half-mine", f.ask(two)), "u-bob", true, "")
+	f.answer(add("half", f.ask(two)), "u-alice", true, "as agreed")
+	f.answer(add("approved", f.ask()), "u-alice", true, "")
+	f.answer(add("rejected", f.ask()), "u-bob", false, "not this customer")
+	f.answer(add("voided", f.ask(func(a *approval.Asking) { a.Operation.Resource.Name = "ledger" })), "u-alice", true, "")
 	if n, err := f.desk.VoidOthers(f.t.Context(), map[string]string{"ledger": "rules-2"}); err != nil || n != 1 {
 		f.t.Fatalf("voided %d, %v", n, err)
 	}
 	ran := f.ask()
 	add("done", ran)
-	answer(ran, "u-bob", true, "")
+	f.answer(ran, "u-bob", true, "")
 	f.spend(ran, "op-of-"+ran.ID)
 	f.desk.Ended(ran.ID, "op-of-"+ran.ID, approval.Outcome{Result: string(gate.Completed), Status: 201, Took: 40 * time.Millisecond})
 	if err := f.journal.Checkpoint(); err != nil {

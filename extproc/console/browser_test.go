@@ -227,11 +227,8 @@ func TestBrowserSaysThatAnotherHasDecided(t *testing.T) {
 	b.signIn(f, "bob")
 	r := f.ask()
 	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
-	alice := approval.Approver{Issuer: f.issuer.URL, Subject: "u-alice", Groups: groupsOf["u-alice"]}
 	b.await("it listens", "performance.getEntriesByType('resource').length >= 2 && document.readyState === 'complete'")
-	if _, err := f.desk.Decide(t.Context(), alice, r.ID, approval.Answer{Reason: "mine", Card: r.CardDigest}); err != nil {
-		t.Fatal(err)
-	}
+	f.answer(r, "u-alice", false, "mine")
 	b.do("the page says so", chromedp.WaitVisible("#notice.bad"), chromedp.WaitVisible("#bar .maynot"))
 	if got := f.state(r.ID); got.State != approval.Rejected {
 		t.Errorf("the request is %s", got.State)
@@ -368,10 +365,7 @@ func TestBrowserTellsWithoutJavaScript(t *testing.T) {
 	told("a reason that is too long", "at most 2000 are kept", "document.getElementById('reason').value.length === 700")
 	open()
 	b.do("type", chromedp.SendKeys("#reason", "not <b>this</b> one"))
-	alice := approval.Approver{Issuer: f.issuer.URL, Subject: "u-alice", Groups: groupsOf["u-alice"]}
-	if _, err := f.desk.Decide(t.Context(), alice, r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
-		t.Fatal(err)
-	}
+	f.answer(r, "u-alice", true, "")
 	told("a page of before", "This request is not open any more", "document.getElementById('typed').textContent.includes('not <b>this</b> one')")
 	if got := f.state(r.ID); got.State != approval.Approved || len(got.Decisions) != 1 {
 		t.Errorf("the request is %s, %v", got.State, got.Decisions)

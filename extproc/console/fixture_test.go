@@ -242,6 +242,15 @@ func (f *fixture) ask(change ...func(*approval.Asking)) approval.Request {
 	return r
 }
 
+// answer has somebody decide on r at the desk.
+func (f *fixture) answer(r approval.Request, subject string, approve bool, reason string) {
+	f.t.Helper()
+	by := approval.Approver{Issuer: f.issuer.URL, Subject: subject, Name: strings.TrimPrefix(subject, "u-"), Groups: groupsOf[subject], Person: approval.Person{Directory: f.issuer.URL, ID: subject}}
+	if _, err := f.desk.Decide(f.t.Context(), by, r.ID, approval.Answer{Approve: approve, Reason: reason, Card: r.CardDigest}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 var groupsOf = map[string][]string{"u-bob": {"payments-oncall"}, "u-alice": {"payments-oncall", "security"}, "u-carol": nil}
 
 // token is a person's access token.

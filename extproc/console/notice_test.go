@@ -58,10 +58,7 @@ func TestTheHistorySaysWhatCameOfIt(t *testing.T) {
 	bob := f.signIn("bob")
 	spent := func(o *approval.Outcome) approval.Request {
 		r := f.ask()
-		by := approval.Approver{Issuer: f.issuer.URL, Subject: "u-bob", Groups: groupsOf["u-bob"], Person: approval.Person{Directory: f.issuer.URL, ID: "u-bob"}}
-		if _, err := f.desk.Decide(t.Context(), by, r.ID, approval.Answer{Approve: true, Card: r.CardDigest}); err != nil {
-			t.Fatal(err)
-		}
+		f.answer(r, "u-bob", true, "")
 		f.spend(r, "op-of-"+r.ID)
 		if o != nil {
 			f.desk.Ended(r.ID, "op-of-"+r.ID, *o)
