@@ -25,14 +25,19 @@ func (k *Checker) LeadsTo(cluster string, t Target, at Place) {
 	if c == nil || k.config == nil {
 		return
 	}
+	named := false
 	for _, locality := range c.GetLoadAssignment().GetEndpoints() {
 		for _, e := range locality.GetLbEndpoints() {
 			a := e.GetEndpoint().GetAddress()
+			named = named || a != nil
 			if s := a.GetSocketAddress(); a == nil || s.GetPortValue() == t.Port && sameHost(s.GetAddress(), t.Host) {
 				continue
 			}
 			k.Problem(at, "the cluster %q leads to another place than the target of resource %q in %s: its endpoint's socket_address should have address: %s and port_value: %d", cluster, t.Resource, k.config.File(), t.Host, t.Port)
 		}
+	}
+	if !named && t.TLS == "" { // nothing shows who is there
+		k.Problem(at, "the cluster %q does not say that it leads to the target of resource %q in %s: name the address, %s:%d", cluster, t.Resource, k.config.File(), t.Host, t.Port)
 	}
 	if t.TLS == "" {
 		return

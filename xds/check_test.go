@@ -488,6 +488,7 @@ func TestCheckOfTargets(t *testing.T) {
 	c := parse(t, extproctest.Dir(t), `
   - {name: payments, kind: http, listen: {address: "127.0.0.1:8080", host: payments.test}, target: "https://payments.internal:8443", methods: [BAKE]}
   - {name: numbered, kind: http, listen: {address: "127.0.0.1:8080", host: numbered.test}, target: "https://192.0.2.1", target_tls: {server_name: other.test}}
+  - {name: plain, kind: http, listen: {address: "127.0.0.1:8080", host: plain.test}, target: "http://127.0.0.1:9321"}
 `)
 	made, err := xds.Static(c)
 	if err != nil {
@@ -496,7 +497,14 @@ func TestCheckOfTargets(t *testing.T) {
 	if problems := xds.CheckFileFor(c, "x", made); len(problems) > 0 {
 		t.Errorf("our own file: %v", problems)
 	}
+	plain := "type: STATIC\n      connect_timeout: 5s\n      per_connection_buffer_limit_bytes: 131072\n      load_assignment:\n        cluster_name: target/plain\n        endpoints:\n" +
+		"          - lb_endpoints:\n              - endpoint:\n                  address:\n                    socket_address:\n                      address: 127.0.0.1\n                      port_value: 9321\n"
+	fromElsewhere := `type: EDS
+      eds_cluster_config: {eds_config: {path_config_source: {path: /tmp/x}}}
+      transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: x.test, common_tls_context: {validation_context: {system_root_certs: {}, match_typed_subject_alt_names: [{san_type: DNS, matcher: {exact: x.test}}]}}}}
+`
 	for _, f := range []struct{ old, text, want string }{
+		{plain, fromElsewhere, "\"target/plain\" does not say that it leads to the target of resource \"plain\""},
 		{"address: payments.internal", "address: elsewhere.internal", `"target/payments" leads to another place than the target of resource "payments"`},
 		{"port_value: 8443", "port_value: 443", "address: payments.internal and port_value: 8443"},
 		{"address: 192.0.2.1", "address: 192.0.2.2", "address: 192.0.2.1 and port_value: 443"},
