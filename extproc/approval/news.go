@@ -52,23 +52,8 @@ func (r *Request) NewsSince(before *Request) bool {
 // gateway dies.
 type news struct {
 	mu    sync.Mutex
-	waits map[string]*wait
 	ended map[string]ending
 	wake  chan struct{}
-}
-
-// wait is of this gateway's agents that wait for one request.
-type wait struct {
-	until  []time.Time // of each
-	stored Wait        // what the store was told last
-}
-
-// now is what the store is to be told.
-func (w *wait) now(node string) Wait {
-	if len(w.until) == 0 {
-		return Wait{}
-	}
-	return Wait{Node: node, Count: len(w.until), Until: slices.MaxFunc(w.until, time.Time.Compare).UTC()}
 }
 
 type ending struct {
@@ -80,7 +65,7 @@ type ending struct {
 const newsEvery = 250 * time.Millisecond
 
 func (n *news) init() {
-	n.waits, n.ended, n.wake = map[string]*wait{}, map[string]ending{}, make(chan struct{}, 1)
+	n.ended, n.wake = map[string]ending{}, make(chan struct{}, 1)
 }
 
 func (n *news) stir() {
@@ -88,33 +73,6 @@ func (n *news) stir() {
 	case n.wake <- struct{}{}:
 	default:
 	}
-}
-
-// join notes that an agent waits for a request until a time.
-func (n *news) join(id string, until time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	w := n.waits[id]
-	if w == nil {
-		w = &wait{}
-		n.waits[id] = w
-	}
-	w.until = append(w.until, until)
-	n.stir()
-}
-
-// leave notes that it does not any more.
-func (n *news) leave(id string, until time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	w := n.waits[id]
-	if w == nil {
-		return
-	}
-	if i := slices.IndexFunc(w.until, until.Equal); i >= 0 {
-		w.until = slices.Delete(w.until, i, i+1)
-	}
-	n.stir()
 }
 
 // Ended notes how the operation ended that has spent the grant of a request.
@@ -153,45 +111,63 @@ type item struct {
 	toldBefore Wait
 }
 
-// take returns what the store does not know.
-func (n *news) take(node string, now time.Time) (list []item) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for id, w := range n.waits {
-		is := w.now(node)
-		if is != w.stored && (is.Count > 0 || now.Before(w.stored.Until)) { // whose time is over is not waited for, whatever is stored
-			list = append(list, item{id: id, wait: &is, toldBefore: w.stored})
-			w.stored = is
-		}
-		if is.Count == 0 {
-			delete(n.waits, id)
-		}
-	}
-	for id, e := range n.ended {
+// takeNews returns what the store does not know.
+func (d *Desk) takeNews(now time.Time) []item {
+	list := d.waiting.untold(d.node, now)
+	d.news.mu.Lock()
+	defer d.news.mu.Unlock()
+	for id, e := range d.news.ended {
 		list = append(list, item{id: id, ended: &e})
 	}
-	clear(n.ended)
+	clear(d.news.ended)
 	return list
 }
 
-// keep takes back what could not be told, for the next time.
-func (n *news) keep(x *item) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+// untold is what the store does not know of those who wait.
+func (w *waiting) untold(node string, now time.Time) (list []item) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, t := range w.topics {
+		is := t.now(node)
+		if is != t.stored && (is.Count > 0 || now.Before(t.stored.Until)) { // whose time is over is not waited for, whatever is stored
+			list = append(list, item{id: id, wait: &is, toldBefore: t.stored})
+			t.stored = is
+		}
+		if len(t.until) == 0 {
+			delete(w.topics, id)
+		}
+	}
+	return list
+}
+
+// now is what the store is to be told: nothing where nobody is known to leave again.
+func (t *topic) now(node string) (is Wait) {
+	if len(t.until) > 0 {
+		is.Until = slices.MaxFunc(t.until, time.Time.Compare).UTC()
+	}
+	if !is.Until.IsZero() {
+		is.Node, is.Count = node, len(t.until)
+	}
+	return is
+}
+
+// keepNews takes back what could not be told, for the next time.
+func (d *Desk) keepNews(x *item) {
 	if x.ended != nil {
-		n.ended[x.id] = *x.ended
+		d.news.mu.Lock()
+		defer d.news.mu.Unlock()
+		d.news.ended[x.id] = *x.ended
 		return
 	}
-	if n.waits[x.id] == nil {
-		n.waits[x.id] = &wait{}
-	}
-	n.waits[x.id].stored = x.toldBefore
+	d.waiting.mu.Lock()
+	defer d.waiting.mu.Unlock()
+	d.waiting.topicLocked(x.id).stored = x.toldBefore
 }
 
 // writeNews writes what the store does not know.
 func (d *Desk) writeNews(ctx context.Context) {
 	var failed atomic.Pointer[error]
-	each(ctx, "the news of approvals", d.news.take(d.node, time.Now()), func(x item) {
+	each(ctx, "the news of approvals", d.takeNews(time.Now()), func(x item) {
 		_, err := d.change(ctx, x.id, func(_ time.Time, r *Request) error { return x.tell(d.node, r) })
 		for _, never := range []error{errDone, ErrNotFound, ErrDue, ErrRolledBack} {
 			if errors.Is(err, never) {
@@ -199,7 +175,7 @@ func (d *Desk) writeNews(ctx context.Context) {
 			}
 		}
 		if err != nil {
-			d.news.keep(&x)
+			d.keepNews(&x)
 			failed.Store(&err)
 		}
 	})

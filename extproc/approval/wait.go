@@ -11,35 +11,44 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 )
 
-// waiting knows who waits for which request. The answer to a request wakes those who wait for it.
+// waiting knows who waits for which request. The answer to a request wakes those who wait for it, and people are told of them: see
+// news.
 type waiting struct {
 	mu     sync.Mutex
 	topics map[string]*topic
 }
 
 type topic struct {
-	waiters int
+	until   []time.Time   // of each who waits; zero where that is not known
 	changed chan struct{} // closed at the next change
+	stored  Wait          // what the store was told last
 }
 
 func (w *waiting) init() { w.topics = map[string]*topic{} }
 
-func (w *waiting) join(id string) *topic {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (w *waiting) topicLocked(id string) *topic {
 	t := w.topics[id]
 	if t == nil {
 		t = &topic{changed: make(chan struct{})}
 		w.topics[id] = t
 	}
-	t.waiters++
 	return t
 }
 
-func (w *waiting) leave(id string, t *topic) {
+func (w *waiting) join(id string, until time.Time) *topic {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if t.waiters--; t.waiters == 0 {
+	t := w.topicLocked(id)
+	t.until = append(t.until, until)
+	return t
+}
+
+func (w *waiting) leave(id string, t *topic, until time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.IndexFunc(t.until, until.Equal)
+	t.until = slices.Delete(t.until, i, i+1)
+	if len(t.until) == 0 && t.stored == (Wait{}) {
 		delete(w.topics, id)
 	}
 }
@@ -74,7 +83,7 @@ func (d *Desk) Held() int {
 	defer d.waiting.mu.Unlock()
 	n := 0
 	for _, t := range d.waiting.topics {
-		n += t.waiters
+		n += len(t.until)
 	}
 	return n
 }
@@ -91,12 +100,13 @@ func (d *Desk) Wait(ctx context.Context, id string) (Request, error) {
 
 // Await is Wait without the request. Its stack frame is small, because thousands wait in it.
 func (d *Desk) Await(ctx context.Context, id string) error {
-	t := d.waiting.join(id)
-	defer d.waiting.leave(id, t)
-	if until, bounded := ctx.Deadline(); bounded {
-		d.news.join(id, until)
-		defer d.news.leave(id, until)
-	}
+	until, _ := ctx.Deadline()
+	t := d.waiting.join(id, until)
+	d.news.stir()
+	defer func() {
+		d.waiting.leave(id, t, until)
+		d.news.stir()
+	}()
 	for {
 		changed := d.waiting.channel(t)
 		if pending, err := d.isPending(ctx, id); err != nil || !pending {
