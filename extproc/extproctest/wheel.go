@@ -63,7 +63,8 @@ func (p Parts) fetchRedis(ctx context.Context) error {
 
 // axeWheel carries axe-core 4.12.1, the accessibility checker that runs in a page.
 var axeWheel = wheel{
-	"axe", "axe-playwright-python==0.1.8", "160 KB", "axe_playwright_python/axe.min.js", []string{"--platform", "any", "--python-version", "3.13"},
+	"axe", "axe-playwright-python==0.1.8", "160 KB", "axe_playwright_python/axe.min.js",
+	[]string{"--platform", "any", "--python-version", "3.13"},
 	"fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8",
 }
 

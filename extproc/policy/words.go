@@ -27,7 +27,7 @@ func speakWithoutWords(module *ast.Module) {
 		made := ast.NewObject()
 		object.Foreach(func(name, value *ast.Term) {
 			if (is(name, "summary") || is(name, "reason")) && !isConstant(value.Value) && !isSeveral(value) {
-				value = orEmpty(rule, string(name.Value.(ast.String)), value)
+				value = orEmpty(rule, string(name.Value.(ast.String)), value) //nolint:forcetypeassert // it is one of two texts
 			}
 			made.Insert(name, value)
 		})
