@@ -28,8 +28,8 @@ type approver struct {
 func (g *askingGateway) arrive(name string) *approver {
 	g.t.Helper()
 	a := &approver{g, name, chromium.Start(g.t)}
-	a.do("sign in", chromedp.Navigate("http://"+g.console+"/"), chromedp.SendKeys(`input[name=name]`, name),
-		chromedp.SendKeys(`input[name=password]`, name+"-password\r"), chromedp.WaitVisible("#queue"))
+	a.do("sign in", chromedp.Navigate("http://"+g.console+"/"), chromium.SendKeys(`input[name=name]`, name),
+		chromium.SendKeys(`input[name=password]`, name+"-password\r"), chromium.WaitVisible("#queue"))
 	return a
 }
 
@@ -66,7 +66,7 @@ func (a *approver) sees(in, text string) {
 // opens shows the card, and returns when the page hears what happens. It notes there when the notice changed.
 func (a *approver) opens(id string) {
 	a.t.Helper()
-	a.do("open the card", chromedp.Navigate("http://"+a.console+"/approvals/"+id), chromedp.WaitVisible("#bar"))
+	a.do("open the card", chromedp.Navigate("http://"+a.console+"/approvals/"+id), chromium.WaitVisible("#bar"))
 	extproctest.Await(a.t, "the page listens", 20*time.Second, func(context.Context) error {
 		if got := a.eval("document.readyState === 'complete' && document.body.dataset.updates >= 1"); got != true {
 			return fmt.Errorf("it is %v", got)
@@ -79,7 +79,7 @@ func (a *approver) opens(id string) {
 // answers is with the button.
 func (a *approver) answers(button string) {
 	a.t.Helper()
-	a.do("press "+button, chromedp.Click("#"+button), chromedp.WaitVisible("#mine"))
+	a.do("press "+button, chromium.Click("#"+button), chromium.WaitVisible("#mine"))
 	if got := a.eval("document.activeElement.id"); got != "notice" {
 		a.t.Errorf("%s: after the answer the focus is on %v", a.name, got)
 	}
@@ -120,7 +120,7 @@ func TestTwoApproversSeeEachOther(t *testing.T) {
 	bob.opens(r.ID)
 	alice.opens(r.ID)
 	bob.sees("#wait", "waiting now")
-	alice.do("begin to type", chromedp.SendKeys("#reason", "I am not sure ab"))
+	alice.do("begin to type", chromium.SendKeys("#reason", "I am not sure ab"))
 
 	before := time.Now()
 	bob.answers("approve")
@@ -152,7 +152,7 @@ func TestTwoApproversSeeEachOther(t *testing.T) {
 	if bob.eval("window.sameLife") != true {
 		t.Error("bob's page was loaded anew")
 	}
-	bob.do("follow the link", chromedp.Click("#notice a"), chromedp.WaitVisible("section.record"))
+	bob.do("follow the link", chromium.Click("#notice a"), chromium.WaitVisible("section.record"))
 	bob.sees("main", "operation.finished")
 	bob.shoots("operation")
 }
@@ -207,8 +207,8 @@ func TestApproversSeeWhatCameOfIt(t *testing.T) {
 	g.Target.Start()
 
 	ask("3")
-	alice.do("type", chromedp.SendKeys("#reason", "half a tho"))
-	bob.do("reject", chromedp.SendKeys("#reason", "the customer was refunded yesterday"))
+	alice.do("type", chromium.SendKeys("#reason", "half a tho"))
+	bob.do("reject", chromium.SendKeys("#reason", "the customer was refunded yesterday"))
 	bob.answers("reject")
 	each("Rejected. It does not run, and the agent is told why.")
 	each("the customer was refunded yesterday")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/extproctest/chromium"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -134,10 +135,10 @@ func TestBrowserIsAccessible(t *testing.T) {
 		})
 	}
 	for _, p := range pages {
-		b.do(p.name, chromedp.Navigate(f.url+p.path), chromedp.WaitVisible("#main"))
+		b.do(p.name, chromedp.Navigate(f.url+p.path), chromium.WaitVisible("#main"))
 		check(p)
 	}
-	b.do("sign out", chromedp.Click("header.site form button"), chromedp.WaitVisible(`a[href="/login"]`))
+	b.do("sign out", chromium.Click("header.site form button"), chromium.WaitVisible(`a[href="/login"]`))
 	check(aPage{name: "signed-out"})
 }
 
@@ -148,7 +149,7 @@ func TestBrowserOrderFollowsWhatIsSeen(t *testing.T) {
 	pages := f.everyPage()
 	b.signIn(f, "bob")
 	for _, p := range pages {
-		b.do(p.name, chromedp.Navigate(f.url+p.path), chromedp.WaitVisible("#main"))
+		b.do(p.name, chromedp.Navigate(f.url+p.path), chromium.WaitVisible("#main"))
 		for _, size := range [][2]int64{{390, 844}, {320, 568}, {1200, 900}} {
 			b.do("be of a size", chromedp.EmulateViewport(size[0], size[1]))
 			got := b.eval(`(() => {
@@ -190,7 +191,7 @@ func TestBrowserHidesNothingUnderTheBar(t *testing.T) {
 			width, height int64
 		}{{"phone", 390, 844}, {"small", 320, 568}, {"keyboard", 390, 420}, {"zoomed", 640, 400}, {"zoomed-phone", 320, 422}} {
 			b.do("be of a size", chromedp.EmulateViewport(size.width, size.height))
-			b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+			b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#approve"))
 			b.await("the page is complete", "document.readyState === 'complete'")
 			b.shootScreen(name + "-" + size.name)
 			b.await(size.name+": no wider than the screen", "document.documentElement.scrollWidth <= innerWidth")
@@ -219,7 +220,7 @@ func TestBrowserHidesNothingUnderTheBar(t *testing.T) {
 				continue
 			}
 			b.eval("scrollTo(0, 0)")
-			b.do("type", chromedp.Focus("#reason"))
+			b.do("type", chromium.Focus("#reason"))
 			b.await(size.name+": the answer is in view", `["reason", "approve", "reject"].every((id) => { const box = document.getElementById(id).getBoundingClientRect(); return box.top >= 0 && box.bottom <= innerHeight; })`)
 			b.await(size.name+": and does not fill it", `document.getElementById("bar").getBoundingClientRect().height <= innerHeight / 2`)
 		}

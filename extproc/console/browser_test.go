@@ -139,13 +139,13 @@ func (b *browser) shootAll(name string) {
 // signIn goes to the console and signs in on the issuer's own page, with the keyboard.
 func (b *browser) signIn(f *fixture, name string) {
 	b.t.Helper()
-	b.do("open the console", chromedp.Navigate(f.url+"/"), chromedp.WaitVisible(`input[name=name]`))
+	b.do("open the console", chromedp.Navigate(f.url+"/"), chromium.WaitVisible(`input[name=name]`))
 	b.keys("go to the name", kb.Tab)
 	b.keys("type the name", name)
 	b.keys("go to the password", kb.Tab)
 	b.keys("type the password", name+"-password")
 	b.keys("sign in", kb.Enter)
-	b.do("reach the queue", chromedp.WaitVisible("#queue"))
+	b.do("reach the queue", chromium.WaitVisible("#queue"))
 	b.await("live updates", "document.body.dataset.updates >= 1")
 }
 
@@ -166,7 +166,7 @@ func TestBrowserApproveAndReject(t *testing.T) {
 	b.shoot("queue-empty")
 	b.eval("window.sameLife = true")
 	first := f.ask()
-	b.do("the request appears by itself", chromedp.WaitVisible(fmt.Sprintf(`a.request[data-id="%s"]`, first.ID)))
+	b.do("the request appears by itself", chromium.WaitVisible(fmt.Sprintf(`a.request[data-id="%s"]`, first.ID)))
 	b.await("a screen reader is told", "document.getElementById('live').textContent.startsWith('1 new request')")
 	if b.eval("window.sameLife") != true {
 		t.Error("the page was loaded anew for an update")
@@ -183,20 +183,20 @@ func TestBrowserApproveAndReject(t *testing.T) {
 	b.await("two more", "document.querySelectorAll('a.request').length === 3")
 	b.shoot("queue")
 
-	b.do("open the card", chromedp.Click(fmt.Sprintf(`a.request[data-id="%s"]`, first.ID)), chromedp.WaitVisible("#approve"))
+	b.do("open the card", chromium.Click(fmt.Sprintf(`a.request[data-id="%s"]`, first.ID)), chromium.WaitVisible("#approve"))
 	b.shoot("card")
-	b.do("approve", chromedp.Click("#approve"), chromedp.WaitVisible("#mine"))
+	b.do("approve", chromium.Click("#approve"), chromium.WaitVisible("#mine"))
 	if r := f.state(first.ID); r.State != approval.Approved || r.Decisions[0].By.Subject != "u-bob" || r.Decisions[0].Think <= 0 {
 		t.Errorf("the request is %s, decided by %v", r.State, r.Decisions)
 	}
 	b.shoot("approved")
 
-	b.do("open the next card", chromedp.Navigate(f.url+"/approvals/"+second.ID), chromedp.WaitVisible("#reject"))
-	b.do("reject without a reason", chromedp.Click("#reject"))
+	b.do("open the next card", chromedp.Navigate(f.url+"/approvals/"+second.ID), chromium.WaitVisible("#reject"))
+	b.do("reject without a reason", chromium.Click("#reject"))
 	if r := f.state(second.ID); r.State != approval.Pending {
 		t.Errorf("rejected without a reason: %s", r.State)
 	}
-	b.do("reject", chromedp.SendKeys("#reason", "not this customer"), chromedp.Click("#reject"), chromedp.WaitVisible("#mine"))
+	b.do("reject", chromium.SendKeys("#reason", "not this customer"), chromium.Click("#reject"), chromium.WaitVisible("#mine"))
 	if r := f.state(second.ID); r.State != approval.Rejected || r.Reason != "not this customer" {
 		t.Errorf("the request is %s: %s", r.State, r.Reason)
 	}
@@ -204,21 +204,21 @@ func TestBrowserApproveAndReject(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, page := range []string{"history", "holds", "approvers", "me", "help", "operations/" + first.Op} {
-		b.do(page, chromedp.Navigate(f.url+"/"+page), chromedp.WaitVisible("h1"))
+		b.do(page, chromedp.Navigate(f.url+"/"+page), chromium.WaitVisible("h1"))
 		b.shoot(strings.Split(page, "/")[0])
 	}
-	b.do("prove a record", chromedp.Click(`a[href*="prove="]`), chromedp.WaitVisible("#proof"))
+	b.do("prove a record", chromium.Click(`a[href*="prove="]`), chromium.WaitVisible("#proof"))
 	b.shoot("proof")
-	b.do("filter the history", chromedp.Navigate(f.url+"/history?state=rejected"), chromedp.WaitVisible("table"))
+	b.do("filter the history", chromedp.Navigate(f.url+"/history?state=rejected"), chromium.WaitVisible("table"))
 	b.await("only what was rejected", "document.querySelectorAll('tbody tr').length === 1")
 	b.shoot("history-filtered")
-	b.do("an issuer of no agent is asked about again, in the form", chromedp.Navigate(f.url+"/history?agent_issuer=nobody"), chromedp.WaitVisible("#error"))
+	b.do("an issuer of no agent is asked about again, in the form", chromedp.Navigate(f.url+"/history?agent_issuer=nobody"), chromium.WaitVisible("#error"))
 	b.await("what was typed is still there", "document.getElementById('f-issuer').value === 'nobody'")
 	b.shoot("history-error")
-	b.do("filter for nothing", chromedp.Navigate(f.url+"/history?state=expired"), chromedp.WaitVisible("p.nothing"))
+	b.do("filter for nothing", chromedp.Navigate(f.url+"/history?state=expired"), chromium.WaitVisible("p.nothing"))
 	b.shoot("history-empty")
-	b.do("sign out", chromedp.Click("header.site form button"), chromedp.WaitVisible(`a[href="/login"]`))
-	b.do("what was open is closed", chromedp.Navigate(f.url+"/approvals/"+second.ID), chromedp.WaitVisible(`input[name=password]`))
+	b.do("sign out", chromium.Click("header.site form button"), chromium.WaitVisible(`a[href="/login"]`))
+	b.do("what was open is closed", chromedp.Navigate(f.url+"/approvals/"+second.ID), chromium.WaitVisible(`input[name=password]`))
 }
 
 func TestBrowserSaysThatAnotherHasDecided(t *testing.T) {
@@ -226,10 +226,10 @@ func TestBrowserSaysThatAnotherHasDecided(t *testing.T) {
 	b := newBrowser(t)
 	b.signIn(f, "bob")
 	r := f.ask()
-	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#approve"))
 	b.await("it listens", "performance.getEntriesByType('resource').length >= 2 && document.readyState === 'complete'")
 	f.answer(r, "u-alice", false, "mine")
-	b.do("the page says so", chromedp.WaitVisible("#notice.bad"), chromedp.WaitVisible("#bar .maynot"))
+	b.do("the page says so", chromium.WaitVisible("#notice.bad"), chromium.WaitVisible("#bar .maynot"))
 	if got := f.state(r.ID); got.State != approval.Rejected {
 		t.Errorf("the request is %s", got.State)
 	}
@@ -242,7 +242,7 @@ func TestBrowserWithTheKeyboardOnly(t *testing.T) {
 	other, r := f.ask(), f.ask()
 	b.signIn(f, "bob")
 	b.await("both are there", "document.querySelectorAll('a.request').length === 2")
-	b.do("start anew", chromedp.Reload(), chromedp.WaitVisible("a.request"))
+	b.do("start anew", chromedp.Reload(), chromium.WaitVisible("a.request"))
 	b.await("live updates", "document.body.dataset.updates >= 1")
 	b.keys("the first stop", kb.Tab)
 	b.await("it skips the navigation", "document.activeElement.className === 'skip'")
@@ -254,27 +254,27 @@ func TestBrowserWithTheKeyboardOnly(t *testing.T) {
 	b.await("the second request", fmt.Sprintf("document.activeElement.dataset.id === %q", r.ID))
 	b.shoot("keyboard-queue")
 	b.keys("open it", kb.Enter)
-	b.do("the card", chromedp.WaitVisible("#approve"))
+	b.do("the card", chromium.WaitVisible("#approve"))
 	b.keys("to the button", "a")
 	b.await("it has the focus", "document.activeElement.id === 'approve'")
 	b.shoot("keyboard-card")
 	b.keys("approve", kb.Enter)
-	b.do("done", chromedp.WaitVisible("#mine"))
+	b.do("done", chromium.WaitVisible("#mine"))
 	if got := f.state(r.ID); got.State != approval.Approved {
 		t.Errorf("the request is %s", got.State)
 	}
 	b.keys("back", "u")
-	b.do("the queue", chromedp.WaitVisible("#queue a.request"))
+	b.do("the queue", chromium.WaitVisible("#queue a.request"))
 	b.keys("the first again", "j")
 	b.keys("open it", kb.Enter)
-	b.do("the card", chromedp.WaitVisible("#reject"))
+	b.do("the card", chromium.WaitVisible("#reject"))
 	b.press("to the reason", "r")
 	b.keys("letters in a field are letters", "just no")
 	b.await("they are typed", "document.getElementById('reason').value === 'just no'")
 	b.keys("over the other button", kb.Tab)
 	b.keys("to the button", kb.Tab)
 	b.keys("reject", kb.Enter)
-	b.do("done", chromedp.WaitVisible("#mine"))
+	b.do("done", chromium.WaitVisible("#mine"))
 	if got := f.state(other.ID); got.State != approval.Rejected || got.Reason != "just no" {
 		t.Errorf("the request is %s: %s", got.State, got.Reason)
 	}
@@ -286,7 +286,7 @@ func TestBrowserShowsAHostileCard(t *testing.T) {
 	r := f.ask(hostile)
 	b.signIn(f, "bob")
 	b.shoot("hostile-queue")
-	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#approve"))
 	for _, c := range []struct{ what, expression string }{
 		{"no element of the operation's making", "document.querySelectorAll('main img, main script, main h1 h1, td h1').length === 0"},
 		{"the turned text is marked", "[...document.querySelectorAll('mark')].some(m => m.textContent === '\\\\u{202E}')"},
@@ -314,17 +314,17 @@ func TestBrowserDarkAndNarrow(t *testing.T) {
 	pages := []string{"/", "/approvals/" + r.ID, "/approvals/" + weird.ID, "/history", "/operations/" + r.Op, "/holds", "/approvers", "/me", "/help"}
 	names := []string{"queue", "card", "hostile", "history", "operation", "holds", "approvers", "me", "help"}
 	for i, path := range pages[:5] {
-		b.do(path, chromedp.Navigate(f.url+path), chromedp.WaitVisible("#main"))
+		b.do(path, chromedp.Navigate(f.url+path), chromium.WaitVisible("#main"))
 		b.shoot("dark-" + names[i])
 	}
 	b.colours("light")
 	b.do("a phone", chromedp.EmulateViewport(360, 740, chromedp.EmulateMobile))
 	for i, path := range pages {
-		b.do(path, chromedp.Navigate(f.url+path), chromedp.WaitVisible("#main"))
+		b.do(path, chromedp.Navigate(f.url+path), chromium.WaitVisible("#main"))
 		b.await(path+" is no wider than a phone", "document.documentElement.scrollWidth <= 360")
 		b.shoot("phone-" + names[i])
 	}
-	b.do("the queue", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+	b.do("the queue", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#approve"))
 	b.await("a button is as large as a thumb", "document.getElementById('approve').getBoundingClientRect().height >= 44")
 }
 
@@ -334,8 +334,8 @@ func TestBrowserWithoutJavaScript(t *testing.T) {
 	b.signIn(f, "bob")
 	r := f.ask()
 	b.withoutScripts()
-	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
-	b.do("approve", chromedp.Focus("#approve"), chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible("#mine"))
+	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#approve"))
+	b.do("approve", chromium.Focus("#approve"), chromedp.KeyEvent(kb.Enter), chromium.WaitVisible("#mine"))
 	if got := f.state(r.ID); got.State != approval.Approved {
 		t.Errorf("the request is %s", got.State)
 	}
@@ -350,10 +350,10 @@ func TestBrowserTellsWithoutJavaScript(t *testing.T) {
 	r := f.ask()
 	b.withoutScripts()
 	open := func() {
-		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#approve"))
 	}
 	told := func(what, says, typed string) {
-		b.do(what, chromedp.Focus("#reject"), chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible("#error"))
+		b.do(what, chromium.Focus("#reject"), chromedp.KeyEvent(kb.Enter), chromium.WaitVisible("#error"))
 		b.await(what+": it is told", fmt.Sprintf("document.getElementById('error').textContent.includes(%q)", says))
 		b.await(what+": what was typed is there", typed)
 		b.await(what+": it has the focus", "document.activeElement.id === 'error'")
@@ -364,7 +364,7 @@ func TestBrowserTellsWithoutJavaScript(t *testing.T) {
 	b.do("paste more than is kept", chromedp.SetValue("#reason", strings.Repeat("\u6771", 700)))
 	told("a reason that is too long", "at most 2000 are kept", "document.getElementById('reason').value.length === 700")
 	open()
-	b.do("type", chromedp.SendKeys("#reason", "not <b>this</b> one"))
+	b.do("type", chromium.SendKeys("#reason", "not <b>this</b> one"))
 	f.answer(r, "u-alice", true, "")
 	told("a page of before", "This request is not open any more", "document.getElementById('typed').textContent.includes('not <b>this</b> one')")
 	if got := f.state(r.ID); got.State != approval.Approved || len(got.Decisions) != 1 {
@@ -385,11 +385,11 @@ func TestBrowserKeepsOtherSitesOut(t *testing.T) {
 	}))
 	defer evil.Close()
 	before := len(f.records(gate.IdentityRefused))
-	b.do("a page of another port", chromedp.Navigate(evil.URL), chromedp.Click("#go"), chromedp.WaitVisible("p[role=alert]"))
+	b.do("a page of another port", chromedp.Navigate(evil.URL), chromium.Click("#go"), chromium.WaitVisible("p[role=alert]"))
 	f.wantRefused(before, ReasonCrossSite)
-	b.do("a page of another site", chromedp.Navigate(strings.Replace(evil.URL, "127.0.0.1", "localhost", 1)), chromedp.Click("#go"), chromedp.WaitVisible("p[role=alert]"))
+	b.do("a page of another site", chromedp.Navigate(strings.Replace(evil.URL, "127.0.0.1", "localhost", 1)), chromium.Click("#go"), chromium.WaitVisible("p[role=alert]"))
 	if got := f.state(r.ID); got.State != approval.Pending {
 		t.Errorf("the request is %s", got.State)
 	}
-	b.do("bob is still signed in", chromedp.Navigate(f.url+"/me"), chromedp.WaitVisible("dl"))
+	b.do("bob is still signed in", chromedp.Navigate(f.url+"/me"), chromium.WaitVisible("dl"))
 }

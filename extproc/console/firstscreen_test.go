@@ -10,6 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/extproctest/chromium"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -52,7 +53,7 @@ func TestBrowserTheFirstScreenAnswers(t *testing.T) {
 		ctx, leave := context.WithTimeout(t.Context(), 50*time.Second)
 		go func() { _ = f.desk.Await(ctx, r.ID) }()
 		b.do("a phone", chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile))
-		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#approve"))
 		b.await("somebody waits", "document.querySelector('#wait .waits') !== null")
 		b.shootScreen("phone-first-" + name)
 		b.shoot("phone-all-" + name)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+
+	"github.com/countersign/countersign/extproc/extproctest/chromium"
 )
 
 // TestBrowserWhoseClockIsWrong: the countdown is by the server's clock.
@@ -22,7 +24,7 @@ func TestBrowserWhoseClockIsWrong(t *testing.T) {
 		b.do("have a wrong clock", command(page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{
 			Source: fmt.Sprintf("{ const now = Date.now; Date.now = () => now() + %d * 60000; }", minutes),
 		}))
-		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#approve"))
+		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#approve"))
 		b.await("it counts", "tick() || document.body.dataset.updates >= 1")
 		left := b.eval("parseInt(document.querySelector('#wait time[data-bare]').textContent)")
 		if n, ok := left.(float64); !ok || n < 13 || n > 15 {
@@ -39,10 +41,10 @@ func TestBrowserPageThatComesBack(t *testing.T) {
 	b.eval("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
 	missed := f.ask()
 	b.eval("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
-	b.do("what it missed", chromedp.WaitVisible(fmt.Sprintf(`a.request[data-id="%s"]`, missed.ID)))
+	b.do("what it missed", chromium.WaitVisible(fmt.Sprintf(`a.request[data-id="%s"]`, missed.ID)))
 	b.await("it is told again", "document.body.dataset.updates >= 2")
 	next := f.ask()
-	b.do("what came then", chromedp.WaitVisible(fmt.Sprintf(`a.request[data-id="%s"]`, next.ID)))
+	b.do("what came then", chromium.WaitVisible(fmt.Sprintf(`a.request[data-id="%s"]`, next.ID)))
 }
 
 // TestBrowserQueueIsCalm: however much changes, an open queue is loaded once a second at most, and in the end has everything.

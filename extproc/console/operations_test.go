@@ -14,6 +14,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/extproctest/chromium"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -355,7 +356,7 @@ func TestBrowserOperations(t *testing.T) {
 	f := newFixture(t, true, auditedBy("payments-oncall"))
 	b := newBrowser(t)
 	b.signIn(f, "bob")
-	b.do("an empty journal", chromedp.Navigate(f.url+"/operations"), chromedp.WaitVisible("p.nothing"))
+	b.do("an empty journal", chromedp.Navigate(f.url+"/operations"), chromium.WaitVisible("p.nothing"))
 	b.shoot("operations-empty")
 	f.operate(60)
 	f.decide("", func(d *gate.Decision) {
@@ -365,7 +366,7 @@ func TestBrowserOperations(t *testing.T) {
 	f.decide("")
 	op, _ := f.decide(gate.TargetFailed)
 	look := func(name, path string) {
-		b.do(path, chromedp.Navigate(f.url+path), chromedp.WaitVisible("h1"))
+		b.do(path, chromedp.Navigate(f.url+path), chromium.WaitVisible("h1"))
 		b.await(path+" is no wider than the window", "document.documentElement.scrollWidth <= innerWidth")
 		b.await("nothing is of the operations' making", "document.querySelectorAll('main img, main b').length === 0")
 		b.shoot(name)
@@ -382,7 +383,7 @@ func TestBrowserOperations(t *testing.T) {
 		}
 	}
 	b.colours("light")
-	b.do("a desk", chromedp.EmulateViewport(1200, 900), chromedp.Navigate(f.url+"/operations?effect=deny"), chromedp.WaitVisible("table"))
+	b.do("a desk", chromedp.EmulateViewport(1200, 900), chromedp.Navigate(f.url+"/operations?effect=deny"), chromium.WaitVisible("table"))
 	b.eval("window.first = document.querySelector('tbody tr')")
 	f.operate(8)
 	b.await("it tells of four", "document.querySelector('#news a:not([hidden])')?.textContent === '4 new decisions: show'")
@@ -390,13 +391,13 @@ func TestBrowserOperations(t *testing.T) {
 	b.await("and of one more", "document.querySelector('#news a:not([hidden])')?.textContent === '5 new decisions: show'")
 	b.await("the rows have not moved", "document.querySelector('tbody tr') === window.first")
 	b.shoot("operations-news")
-	b.do("show them", chromedp.Click("#news a"), chromedp.WaitVisible("table"))
+	b.do("show them", chromium.Click("#news a"), chromium.WaitVisible("table"))
 	b.await("they are there, filtered as before", "document.querySelectorAll('tbody tr').length === 35 && location.search === '?effect=deny'")
-	b.do("older", chromedp.Navigate(f.url+"/operations?size=20"), chromedp.WaitVisible("a[rel=next]"), chromedp.Click("a[rel=next]"), chromedp.WaitVisible("a[rel=prev]"))
+	b.do("older", chromedp.Navigate(f.url+"/operations?size=20"), chromium.WaitVisible("a[rel=next]"), chromium.Click("a[rel=next]"), chromium.WaitVisible("a[rel=prev]"))
 	b.await("the second page", "document.querySelectorAll('tbody tr').length === 20")
 	b.shoot("operations-second")
-	b.do("newer", chromedp.Click("a[rel=prev]"), chromedp.WaitVisible("#news[data-live]"))
-	b.do("filter with the form", chromedp.Click("details.filter summary"), chromedp.WaitVisible("#f-agent"), chromedp.SendKeys("#f-text", "projects/"), chromedp.Click(".filters button"), chromedp.WaitVisible("details.filter .count"))
+	b.do("newer", chromium.Click("a[rel=prev]"), chromium.WaitVisible("#news[data-live]"))
+	b.do("filter with the form", chromium.Click("details.filter summary"), chromium.WaitVisible("#f-agent"), chromium.SendKeys("#f-text", "projects/"), chromium.Click(".filters button"), chromium.WaitVisible("details.filter .count"))
 	b.await("one is found", "document.querySelectorAll('tbody tr').length === 1")
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/countersign/countersign/extproc/approval/embedded"
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/extproctest/chromium"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/identity"
 )
@@ -316,7 +317,7 @@ func TestBrowserAQueueOf500(t *testing.T) {
 	attempts := 0
 	b.await("it is told by itself", "document.querySelectorAll('a.request').length === 500")
 	extproctest.Await(t, "the queue opens within a second", deadline, func(context.Context) error {
-		b.do("open the queue", chromedp.Navigate(f.url+"/"), chromedp.WaitVisible("a.request"))
+		b.do("open the queue", chromedp.Navigate(f.url+"/"), chromium.WaitVisible("a.request"))
 		b.await("it is there", "performance.getEntriesByType('navigation')[0].loadEventEnd > 0 && document.querySelectorAll('a.request').length === 500")
 		attempts++
 		if took, _ := b.eval("performance.getEntriesByType('navigation')[0].loadEventEnd").(float64); took > 1000 {
@@ -368,7 +369,7 @@ func TestBrowserTheQueueTellsRequestsApart(t *testing.T) {
 	b.await("nothing of a value is out of sight", "[...document.querySelectorAll('.what, .values-of, .value')].every((el) => el.scrollWidth <= el.clientWidth || el.clientWidth === 0)")
 	leave()
 	b.await("it has left", "document.querySelectorAll('.waits').length === 0")
-	b.do("holds", chromedp.Navigate(f.url+"/holds"), chromedp.WaitVisible("table"))
+	b.do("holds", chromedp.Navigate(f.url+"/holds"), chromium.WaitVisible("table"))
 	b.shootAll("holds")
 }
 
@@ -382,20 +383,20 @@ func TestBrowserKeepsWhatWasTyped(t *testing.T) {
 		send bool
 	}{{"bob", false}, {"bob", true}, {"alice", false}} {
 		b.signIn(f, c.name)
-		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#reason"))
+		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#reason"))
 		b.await("nobody has typed anything", "document.getElementById('reason').value === ''")
-		b.do("type", chromedp.SendKeys("#reason", "not this "+c.name))
+		b.do("type", chromium.SendKeys("#reason", "not this "+c.name))
 		f.console.sessions.mu.Lock()
 		clear(f.console.sessions.list)
 		f.console.sessions.mu.Unlock()
 		if c.send {
-			b.do("send it", chromedp.Click("#reject"), chromedp.WaitVisible("p[role=alert]"))
+			b.do("send it", chromium.Click("#reject"), chromium.WaitVisible("p[role=alert]"))
 		}
 		b.do("the session has ended", chromedp.Navigate(f.url+"/me"))
 		b.signIn(f, c.name)
-		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#reason"))
+		b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#reason"))
 		b.await("it is there, and was not sent", "document.getElementById('reason').value === 'not this "+c.name+"' && document.getElementById('wants').textContent === '"+typedLine+"'")
-		b.do("sign out", chromedp.Click("header.site form button"), chromedp.WaitVisible(`a[href="/login"]`))
+		b.do("sign out", chromium.Click("header.site form button"), chromium.WaitVisible(`a[href="/login"]`))
 	}
 	if got := f.state(r.ID); got.State != approval.Pending || len(got.Decisions) > 0 {
 		t.Errorf("the request is %s", got.State)

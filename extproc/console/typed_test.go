@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"github.com/countersign/countersign/extproc/extproctest/chromium"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -229,19 +230,19 @@ func TestBrowserKeepsWhatWasTypedWithoutScripts(t *testing.T) {
 	r := f.ask()
 	b.signIn(f, "bob")
 	b.withoutScripts()
-	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#reason"))
-	b.do("type", chromedp.SendKeys("#reason", "not this, Bob"))
+	b.do("open the card", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#reason"))
+	b.do("type", chromium.SendKeys("#reason", "not this, Bob"))
 	f.console.sessions.mu.Lock()
 	clear(f.console.sessions.list)
 	f.console.sessions.mu.Unlock()
-	b.do("send it", chromedp.Click("#reject"), chromedp.WaitVisible("p[role=alert]"))
+	b.do("send it", chromium.Click("#reject"), chromium.WaitVisible("p[role=alert]"))
 	b.shootScreen("typed-ended")
-	b.do("sign in again", chromedp.Click("a.button"), chromedp.WaitVisible("input[name=name]"))
-	b.do("who", chromedp.SendKeys("input[name=name]", "bob"), chromedp.SendKeys("input[name=password]", "bob-password"+kb.Enter), chromedp.WaitVisible("#reason"))
+	b.do("sign in again", chromium.Click("a.button"), chromium.WaitVisible("input[name=name]"))
+	b.do("who", chromium.SendKeys("input[name=name]", "bob"), chromium.SendKeys("input[name=password]", "bob-password"+kb.Enter), chromium.WaitVisible("#reason"))
 	b.await("it is there, and was not sent", "document.getElementById('reason').value === 'not this, Bob' && document.getElementById('wants').textContent === '"+typedLine+"'")
 	b.do("a phone", chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile))
 	b.shootScreen("typed-again")
-	b.do("once more", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromedp.WaitVisible("#reason"))
+	b.do("once more", chromedp.Navigate(f.url+"/approvals/"+r.ID), chromium.WaitVisible("#reason"))
 	b.await("once", "document.getElementById('reason').value === '' && document.getElementById('wants').textContent === ''")
 	if got := f.state(r.ID); !got.State.Live() || len(got.Decisions) > 0 {
 		t.Errorf("the request is %s", got.State)
