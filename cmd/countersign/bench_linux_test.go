@@ -1,589 +1,315 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"flag"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-
-	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/extproctest"
-	"github.com/countersign/countersign/xds"
 )
 
 // The HTTP lane is measured against Envoy's own floor: the same Envoy with no filter, and with services that allow
 // everything at once. "as generated" are those services behind the configuration that countersign gives Envoy: what the
-// access log, the peer's address, timers and limits cost whatever countersign does. All lanes run in turns in one run, so
-// that what is compared was measured within seconds of each other; the ratios are what to read. Where something else uses
-// the machine, processor time is steadier than requests a second.
+// access log, the peer's address, timers and limits cost whatever countersign does. This is what the lanes of countersign are
+// compared with. All lanes run in turns in one run, so that what is compared was measured within seconds of each other; the
+// ratios are what to read. Where something else uses the machine, processor time is steadier than requests a second.
+//
+// Two gateways run, one of which sends its evidence to a collector, over TLS; each has its own Envoy and journal. The collector
+// decodes what comes and throws it away. What a gateway leaves to be done after a turn is waited for before the next lane's
+// turn: operations that Envoy's access log has to end, and records that the collector has to accept. So no lane pays for
+// another's. The processor time of that is counted to the lane that caused it, and how long it took is a column of its own.
+// A gateway that could not keep up would show there, and not in requests a second.
 const (
 	benchConnections = 16
-	benchRounds      = 5
-	benchTurn        = 1500 * time.Millisecond
+	benchCrowd       = 64   // connections of the lanes that say so
 	benchRate        = 1000 // requests a second, for the latencies
 )
 
 var (
 	benchLanes   = flag.String("lanes", "", "measure only lanes whose name matches this regular expression")
+	benchRounds  = flag.Int("lanes.rounds", 5, "how many turns each lane has")
+	benchTurn    = flag.Duration("lanes.turn", 1500*time.Millisecond, "how long a turn takes")
 	benchLatency = flag.Bool("lanes.latency", true, "measure latencies too")
-	benchData    = flag.String("lanes.data", "", "keep the gateway's data in this directory; in one of tmpfs a sync costs nothing")
-	benchProfile = flag.String("lanes.profile", "", "write a CPU profile of the gateway to this file")
+	benchData    = flag.String("lanes.data", "", "keep the gateways' data in this directory; in one of tmpfs a sync costs nothing")
+	benchProfile = flag.String("lanes.profile", "", "write CPU profiles of the gateways to this file, and to the same with .collector at its end")
+	benchPeer    = flag.String("lanes.peer", "", `measure another ext_authz service too, at this HOST:PORT (gRPC without TLS), which the floor's Envoy asks in the place of the no-op
+It must allow GET /1k with "authorization: Bearer TOKEN": an RS256 JWT for the audience "countersign" of an issuer that listens on loopback
+during the run only, at another port each time; the token's iss is its address, and ISS/keys has the keys`)
 )
 
 // benchLane is one way through Envoy.
 type benchLane struct {
-	name    string
-	address string
-	path    string
-	floor   string // the lane that it is compared with
-	target  float64
-	rates   []float64
-	cpu     map[string]float64 // seconds of processor time by process
-	done    int
+	name        string
+	address     string
+	path        string
+	connections int           // benchConnections unless set
+	gateway     *benchGateway // whose lane it is; nil for a floor
+	floor       string        // the lane that it is compared with
+	goal        *benchGoal
+
+	rates []float64
+	late  []time.Duration    // how long the gateway worked on after a turn
+	cpu   map[string]float64 // seconds of processor time by column
+	done  int
+	quick [][3]time.Duration // p50, p99 and p99.9 of each round at a fixed rate
 }
 
-// BenchmarkHTTPLane prints a table of requests a second and of latencies.
+// benchGoal is what a lane shall reach, of what its floor does, and what it reached before.
+type benchGoal struct{ before, target float64 }
+
+// BenchmarkHTTPLane prints tables of requests a second, of latencies, and of the targets.
 func BenchmarkHTTPLane(b *testing.B) {
 	lanes := startLanes(b)
 	if *benchLanes != "" {
 		only := regexp.MustCompile(*benchLanes)
 		lanes = slices.DeleteFunc(lanes, func(l *benchLane) bool { return !only.MatchString(l.name) })
 	}
+	for _, l := range lanes { // warm up
+		throughput(b, l, 200*time.Millisecond)
+	}
 	if *benchProfile != "" {
-		defer profileGateway(b)()
+		defer profileGateways(b, lanes)()
 	}
 	b.ResetTimer()
-	for range benchRounds {
+	for range *benchRounds {
 		for _, l := range lanes {
-			before := processorTime()
-			rate := throughput(b, l)
-			for name, spent := range processorTime() {
-				if l.cpu == nil {
-					l.cpu = map[string]float64{}
-				}
-				l.cpu[name] += spent - before[name]
-			}
-			l.rates = append(l.rates, rate)
+			l.turn(b)
 		}
 	}
 	var out strings.Builder
 	writeRates(&out, lanes)
 	if *benchLatency {
-		writeLatencies(b, &out, lanes)
+		measureLatencies(b, lanes)
+		writeLatencies(&out, lanes)
 	}
+	writeGoals(&out, lanes)
 	fmt.Fprintln(os.Stdout, out.String()) // b.Log keeps ten lines
 	b.ReportMetric(0, "ns/op")
 }
 
+// turn asks for a while, waits until the gateway has done what is left of it, and counts the processor time of both.
+func (l *benchLane) turn(b *testing.B) {
+	b.Helper()
+	before := processorTime(b)
+	count, took := throughput(b, l, *benchTurn)
+	l.done += count
+	l.rates = append(l.rates, float64(count)/took.Seconds())
+	if l.gateway != nil {
+		l.late = append(l.late, l.gateway.settle(b))
+	}
+	if l.cpu == nil {
+		l.cpu = map[string]float64{}
+	}
+	for column, spent := range processorTime(b) {
+		l.cpu[column] += spent - before[column]
+	}
+}
+
+// measureLatencies asks at a fixed rate, in the lanes whose latency is told, in turns.
+func measureLatencies(b *testing.B, lanes []*benchLane) {
+	b.Helper()
+	for range *benchRounds {
+		for _, l := range lanes {
+			if l.tellsLatency() {
+				l.quick = append(l.quick, latencies(b, l, benchRate, 2*time.Second))
+				if l.gateway != nil {
+					l.gateway.settle(b)
+				}
+			}
+		}
+	}
+}
+
+func (l *benchLane) tellsLatency() bool {
+	return l.connections == 0 && l.path == "/1k" && !strings.Contains(l.name, "inspecting") && (l.gateway != nil || l.name == alone || strings.HasSuffix(l.name, asGenerated))
+}
+
+// quantiles are p50, p99 and p99.9 at a fixed rate: the medians of the rounds.
+func (l *benchLane) quantiles() (q [3]time.Duration) {
+	for i := range q {
+		q[i] = medianOf(l.quick, func(round [3]time.Duration) time.Duration { return round[i] })
+	}
+	return q
+}
+
+// each is the processor time of a request in µs.
+func (l *benchLane) each(column string) float64 { return l.cpu[column] / float64(l.done) * 1e6 }
+
+func (l *benchLane) rate() float64 { return medianOf(l.rates, func(r float64) float64 { return r }) }
+
 // writeRates tells of requests a second, and of the processor time of one.
 func writeRates(out *strings.Builder, lanes []*benchLane) {
-	fmt.Fprintf(out, "\n%d connections, %d cores, median of %d turns of %v each; processor time in µs a request\n\n", benchConnections, runtime.NumCPU(), benchRounds, benchTurn)
-	fmt.Fprintf(out, "| lane | requests/s | of its floor | target | Envoy | countersign | load, target, no-op service | all, of its floor's |\n")
-	fmt.Fprintf(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
-	rate, sum := map[string]float64{}, map[string]float64{}
+	fmt.Fprintf(out, "\n%d connections unless the lane says others, %d cores, median of %d turns of %v each; processor time in µs a request; \"after\": how long the gateway worked on after a turn\n\n",
+		benchConnections, runtime.NumCPU(), *benchRounds, *benchTurn)
+	fmt.Fprintf(out, "| lane | requests/s | of its floor | target | Envoy | countersign | collector | load, target, no-op | all, of its floor's | after |\n")
+	fmt.Fprintf(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	sum := map[string]float64{}
 	for _, l := range lanes {
-		each := func(name string) float64 { return l.cpu[name] / float64(l.done) * 1e6 }
-		envoy, service, rest := each("floor's Envoy")+each("generated Envoy")+each("its Envoy"), each("countersign"), each("load, target and no-op service")
-		rate[l.name], sum[l.name] = median(l.rates), envoy+service+rest
-		var floor, target, cost string
-		if rate[l.floor] > 0 {
-			floor = fmt.Sprintf("%.2f", rate[l.name]/rate[l.floor])
-			cost = fmt.Sprintf("%.2f", sum[l.name]/sum[l.floor])
+		for _, column := range []string{columnEnvoy, columnGateway, columnCollector, columnRest} {
+			sum[l.name] += l.each(column)
 		}
-		if l.target > 0 {
-			target = fmt.Sprintf("≥ %.2f", l.target)
+		var floor, target, cost, late, collector string
+		if f := named(lanes, l.floor); f != nil {
+			floor = fmt.Sprintf("%.2f", l.rate()/f.rate())
+			cost = fmt.Sprintf("%.2f", sum[l.name]/sum[f.name])
 		}
-		fmt.Fprintf(out, "| %s | %.0f | %s | %s | %.0f | %.0f | %.0f | %s |\n", l.name, rate[l.name], floor, target, envoy, service, rest, cost)
+		if l.goal != nil {
+			target = fmt.Sprintf("≥ %.2f", l.goal.target)
+		}
+		if l.gateway != nil {
+			late = medianOf(l.late, func(d time.Duration) time.Duration { return d }).Round(10 * time.Millisecond).String()
+			if l.gateway.collector {
+				collector = fmt.Sprintf("%.0f", l.each(columnCollector))
+			}
+		}
+		fmt.Fprintf(out, "| %s | %.0f | %s | %s | %.0f | %.0f | %s | %.0f | %s | %s |\n", l.name, l.rate(), floor, target, l.each(columnEnvoy), l.each(columnGateway), collector, l.each(columnRest), cost, late)
+	}
+	if p := named(lanes, peer); p != nil {
+		for _, name := range []string{"countersign ext_authz", "countersign ext_authz" + withCollector} {
+			if l := named(lanes, name); l != nil {
+				fmt.Fprintf(out, "\n%s: %.2f times the peer's requests a second\n", name, l.rate()/p.rate())
+			}
+		}
 	}
 }
 
-// writeLatencies tells what the lanes of countersign add at a fixed rate.
-func writeLatencies(b *testing.B, out *strings.Builder, lanes []*benchLane) {
-	b.Helper()
-	fmt.Fprintf(out, "\nlatency at %d requests/s\n\n| lane | p50 | p99 | p99.9 | added p50 | p99 | p99.9 |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n", benchRate)
-	var base [3]time.Duration
-	for i, l := range lanes {
-		if i > 0 && !strings.HasPrefix(l.name, "countersign") && l.name != "no-op ext_proc, request only" {
+// writeLatencies tells of latencies at a fixed rate, and of what is added to Envoy's own.
+func writeLatencies(out *strings.Builder, lanes []*benchLane) {
+	fmt.Fprintf(out, "\nlatency at %d requests/s, medians of %d rounds\n\n| lane | p50 | p99 | p99.9 | added p50 | p99 | p99.9 |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n", benchRate, *benchRounds)
+	base := named(lanes, alone)
+	for _, l := range lanes {
+		if len(l.quick) == 0 {
 			continue
 		}
-		q := latencies(b, l, 8*time.Second)
+		q := l.quantiles()
 		fmt.Fprintf(out, "| %s | %v | %v | %v |", l.name, q[0], q[1], q[2])
-		if i == 0 {
-			base = q
-			fmt.Fprintf(out, " | | |\n")
-			continue
+		for i := range q {
+			if base == nil || l == base {
+				fmt.Fprintf(out, " |")
+				continue
+			}
+			fmt.Fprintf(out, " %v |", q[i]-base.quantiles()[i])
 		}
-		fmt.Fprintf(out, " %v | %v | %v |\n", q[0]-base[0], q[1]-base[1], q[2]-base[2])
+		fmt.Fprintln(out)
 	}
 }
 
-// profileGateway takes a CPU profile of the gateway until the function that it returns is called.
-func profileGateway(b *testing.B) (done func()) {
-	b.Helper()
-	finished := make(chan struct{})
-	seconds := int((benchRounds * benchTurn).Seconds()) - 1
-	go func() {
-		defer close(finished)
-		resp, err := http.Get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", benchPprof, seconds))
-		if err != nil {
-			b.Error(err)
-			return
+// writeGoals prints the README's table of what is wanted and what is reached.
+func writeGoals(out *strings.Builder, lanes []*benchLane) {
+	fmt.Fprintf(out, "\n| %d cores | before | target | measured | with a collector: before | target | measured |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n", runtime.NumCPU())
+	cell := func(l *benchLane) string {
+		f := named(lanes, l.floor)
+		if f == nil {
+			return "| | | "
 		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err == nil {
-			err = os.WriteFile(*benchProfile, text, 0o600)
+		return fmt.Sprintf("| %.2f | ≥ %.2f | %.2f ", l.goal.before, l.goal.target, l.rate()/f.rate())
+	}
+	for _, l := range lanes {
+		twin := named(lanes, l.name+withCollector)
+		if l.goal != nil && twin != nil {
+			fmt.Fprintf(out, "| %s %s%s|\n", strings.TrimPrefix(l.name, "countersign "), cell(l), cell(twin))
 		}
-		if err != nil {
-			b.Error(err)
+	}
+	l, twin, base := named(lanes, "countersign ext_authz"), named(lanes, "countersign ext_authz"+withCollector), named(lanes, alone)
+	if l == nil || twin == nil {
+		return
+	}
+	fmt.Fprintf(out, "| own processor time a request, ext_authz | 91 µs | ≤ 65 µs | %.0f µs | 175 µs | ≤ 75 µs | %.0f µs |\n", l.each(columnGateway), twin.each(columnGateway))
+	if len(l.quick) == 0 {
+		return
+	}
+	if base != nil {
+		added := func(l *benchLane) float64 { return (l.quantiles()[0] - base.quantiles()[0]).Seconds() * 1e3 }
+		fmt.Fprintf(out, "| added p50 at %d requests/s, ext_authz | 1.1 ms | < 0.6 ms | %.2f ms | | < 0.6 ms | %.2f ms |\n", benchRate, added(l), added(twin))
+	}
+	for _, l := range lanes {
+		if twin := named(lanes, l.name+withCollector); twin != nil && len(l.quick) > 0 {
+			ratio := medianOf(slices.Collect(roundsOf(l, twin)), func(r float64) float64 { return r })
+			fmt.Fprintf(out, "| p99 at %d requests/s, of that without, %s | | | | 3 × | ≤ 1.5 × | %.2f × |\n", benchRate, strings.TrimPrefix(l.name, "countersign "), ratio)
 		}
-	}()
-	return func() { <-finished }
+	}
 }
 
-func median(v []float64) float64 {
-	s := slices.Clone(v)
-	slices.Sort(s)
-	return s[len(s)/2]
+// roundsOf are, round by round, how many times as long p99 is with a collector as without.
+func roundsOf(without, with *benchLane) func(yield func(float64) bool) {
+	return func(yield func(float64) bool) {
+		for i := range min(len(without.quick), len(with.quick)) {
+			if !yield(float64(with.quick[i][1]) / float64(without.quick[i][1])) {
+				return
+			}
+		}
+	}
 }
 
-// startLanes starts one target, one Envoy for the floors, and one gateway with its Envoy.
+func named(lanes []*benchLane, name string) *benchLane {
+	if i := slices.IndexFunc(lanes, func(l *benchLane) bool { return l.name == name }); i >= 0 {
+		return lanes[i]
+	}
+	return nil
+}
+
+// Names of lanes that others are compared with.
+const (
+	alone         = "Envoy alone"
+	peer          = "peer ext_authz"
+	asGenerated   = ", as generated"
+	withCollector = ", collector"
+)
+
+// startLanes starts one target, one Envoy for each kind of floor, and two gateways with their Envoys.
 func startLanes(b *testing.B) []*benchLane {
 	b.Helper()
+	benchProcesses = []benchProcess{{columnRest, os.Getpid()}}
 	target := benchTarget(b)
 	floor := startFloor(b, target)
 	generated := startGeneratedFloor(b, target)
-	gateway, token := startBenchGateway(b, target)
-	benchToken = token
-	return []*benchLane{
-		{name: "Envoy alone", address: floor["alone"], path: "/1k"},
-		{name: "no-op ext_authz", address: floor["authz"], path: "/1k"},
-		{name: "no-op ext_authz, as generated", address: generated["authz"], path: "/1k", floor: "no-op ext_authz"},
-		{name: "countersign ext_authz", address: gateway["authz"], path: "/1k", floor: "no-op ext_authz", target: 0.85},
-		{name: "no-op ext_proc, request only", address: floor["head"], path: "/1k"},
-		{name: "no-op ext_proc, request only, as generated", address: generated["pass"], path: "/1k", floor: "no-op ext_proc, request only"},
-		{name: "countersign ext_proc, request only", address: gateway["pass"], path: "/1k", floor: "no-op ext_proc, request only", target: 0.85},
-		{name: "no-op ext_proc, duplex, 1 KB", address: floor["duplex"], path: "/1k"},
-		{name: "no-op ext_proc, duplex, 1 KB, as generated", address: generated["redact"], path: "/1k", floor: "no-op ext_proc, duplex, 1 KB"},
-		{name: "countersign ext_proc, inspecting 1 KB", address: gateway["inspect"], path: "/1k", floor: "no-op ext_proc, duplex, 1 KB", target: 0.80},
-		{name: "countersign ext_proc, redacting 1 KB", address: gateway["redact"], path: "/1k", floor: "no-op ext_proc, duplex, 1 KB", target: 0.80},
-		{name: "no-op ext_proc, duplex, 10 KB", address: floor["duplex"], path: "/10k"},
-		{name: "countersign ext_proc, redacting 10 KB", address: gateway["redact"], path: "/10k", floor: "no-op ext_proc, duplex, 10 KB", target: 0.80},
-	}
-}
-
-var benchToken, benchPprof string
-
-// benchTarget answers with JSON of two sizes.
-func benchTarget(b *testing.B) string {
-	b.Helper()
-	mux := http.NewServeMux()
-	for path, size := range map[string]int{"/1k": 1 << 10, "/10k": 10 << 10} {
-		body := benchBody(size)
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(body)
-		})
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	server := &http.Server{Handler: mux}
-	go func() { _ = server.Serve(l) }()
-	b.Cleanup(func() { _ = server.Close() })
-	return l.Addr().String()
-}
-
-func benchBody(size int) []byte {
-	var w bytes.Buffer
-	w.WriteString(`{"items":[`)
-	for i := 0; w.Len() < size-180; i++ {
-		if i > 0 {
-			w.WriteByte(',')
-		}
-		fmt.Fprintf(&w, `{"id":%d,"customer":{"name":"Ada Example","ssn":"219-09-9999"},"card":{"number":"4111111111111111","brand":"visa"},"amount":%d.5,"note":"paid in full"}`, i, i*7)
-	}
-	w.WriteString(`]}`)
-	return w.Bytes()
-}
-
-// serveFloor serves what allows everything on a socket.
-func serveFloor(b *testing.B) (socket string) {
-	b.Helper()
-	socket = filepath.Join(extproctest.Dir(b), "noop.sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		b.Fatal(err)
-	}
-	server := grpc.NewServer(grpc.MaxConcurrentStreams(1 << 20))
-	extproctest.RegisterFloor(server)
-	go func() { _ = server.Serve(l) }()
-	b.Cleanup(server.Stop)
-	return socket
-}
-
-// startGeneratedFloor runs an Envoy with the configuration that countersign makes, and the service that allows everything
-// in countersign's place.
-func startGeneratedFloor(b *testing.B, target string) map[string]string {
-	b.Helper()
-	resources, addresses := benchResources(b, target)
-	path := filepath.Join(extproctest.Dir(b), "countersign.yaml")
-	c, err := config.Parse(path, fmt.Appendf(nil, "node: floor\ndata: ./var\nlisten: {envoy: %q}\nagents: [{issuer: \"http://127.0.0.1:9\", audience: [none]}]\npolicies: .\nresources:\n%s", "unix:"+serveFloor(b), resources))
-	if err != nil {
-		b.Fatal(err)
-	}
-	file, err := xds.Static(c)
-	if err != nil {
-		b.Fatal(err)
-	}
-	benchProcesses["generated Envoy"] = extproctest.StartEnvoy(b, extproctest.EnvoyConfig{Bootstrap: string(file), Concurrency: 2}).PID()
-	return addresses
-}
-
-// benchResources are one resource for each way through, as YAML.
-func benchResources(b *testing.B, target string) (resources string, addresses map[string]string) {
-	b.Helper()
-	addresses = map[string]string{}
-	for name, more := range map[string]string{
-		"authz": "policy: plain, attach: ext_authz", "pass": "policy: plain, response: pass", "inspect": "policy: plain", "redact": "policy: redacting",
-	} {
-		addresses[name] = extproctest.FreeAddress(b)
-		resources += fmt.Sprintf("  - {name: %s, kind: http, listen: {address: %q}, target: \"http://%s\", %s}\n", name, addresses[name], target, more)
-	}
-	return resources, addresses
-}
-
-// startFloor runs an Envoy with a listener for each floor, and the service that allows everything.
-func startFloor(b *testing.B, target string) map[string]string {
-	b.Helper()
-	socket := serveFloor(b)
-	host, port, _ := net.SplitHostPort(target)
-	addresses := map[string]string{}
-	var listeners strings.Builder
-	for _, name := range []string{"alone", "authz", "head", "duplex"} {
-		addresses[name] = extproctest.FreeAddress(b)
-		_, listenPort, _ := net.SplitHostPort(addresses[name])
-		fmt.Fprintf(&listeners, floorListener, name, listenPort, floorFilters[name])
-	}
-	bootstrap := fmt.Sprintf(floorBootstrap, listeners.String(), host, port, socket)
-	envoy := extproctest.StartEnvoy(b, extproctest.EnvoyConfig{Bootstrap: bootstrap, Concurrency: 2})
-	benchProcesses["floor's Envoy"] = envoy.PID()
-	benchProcesses["load, target and no-op service"] = os.Getpid()
-	return addresses
-}
-
-const floorBootstrap = `
-static_resources:
-  listeners:
-%s
-  clusters:
-  - name: target
-    type: STATIC
-    load_assignment: {cluster_name: target, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %s, port_value: %s}}}}]}]}
-  - name: noop
-    type: STATIC
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {http2_protocol_options: {}}
-    load_assignment: {cluster_name: noop, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: %q}}}}]}]}
-`
-
-const floorListener = `  - name: %s
-    address: {socket_address: {address: 127.0.0.1, port_value: %s}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: floor
-          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: target}}]}]}
-          http_filters:
-%s          - name: envoy.filters.http.router
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
-`
-
-var floorFilters = map[string]string{
-	"alone": "",
-	"authz": `          - name: envoy.filters.http.ext_authz
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
-              transport_api_version: V3
-              grpc_service: {envoy_grpc: {cluster_name: noop}}
-`,
-	"head":   fmt.Sprintf(floorProc, "response_header_mode: SKIP"),
-	"duplex": fmt.Sprintf(floorProc, "response_header_mode: SEND, response_body_mode: FULL_DUPLEX_STREAMED, response_trailer_mode: SEND"),
-}
-
-const floorProc = `          - name: envoy.filters.http.ext_proc
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor
-              grpc_service: {envoy_grpc: {cluster_name: noop}}
-              processing_mode: {request_header_mode: SEND, request_body_mode: FULL_DUPLEX_STREAMED, request_trailer_mode: SEND, %s}
-`
-
-// startBenchGateway runs the gateway as it ships, without the race detector.
-func startBenchGateway(b *testing.B, target string) (addresses map[string]string, token string) {
-	b.Helper()
-	dir := extproctest.Dir(b)
-	binary := filepath.Join(dir, "countersign")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		b.Fatalf("build: %v\n%s", err, out)
-	}
 	issuer := extproctest.StartIssuer(b, extproctest.IssuerOptions{})
-	token, err := issuer.AgentToken(context.Background(), "agent-1")
-	if err != nil {
-		b.Fatal(err)
+	benchToken = issuer.Token(nil)
+	without, with := startBenchGateway(b, target, issuer, false), startBenchGateway(b, target, issuer, true)
+	lanes := []*benchLane{
+		{name: alone, address: floor["alone"], path: "/1k"},
+		{name: "no-op ext_authz", address: floor["authz"], path: "/1k"},
 	}
-	parts, err := extproctest.NewParts(os.Getenv, io.Discard) //nolint:forbidigo // $ENVOY is for whoever runs the benchmarks
-	if err != nil {
-		b.Fatal(err)
+	if *benchPeer != "" {
+		lanes = append(lanes, &benchLane{name: peer, address: floor["peer"], path: "/1k", floor: "no-op ext_authz"})
 	}
-	envoy, err := parts.FindEnvoy(context.Background())
-	if err != nil {
-		b.Fatal(err)
-	}
-	admin := extproctest.FreeAddress(b)
-	resources, addresses := benchResources(b, target)
-	data := "./var"
-	if *benchData != "" {
-		data = filepath.Join(*benchData, "countersign-bench-"+strconv.Itoa(os.Getpid()))
-		b.Cleanup(func() { _ = os.RemoveAll(data) })
-	}
-	conf := fmt.Sprintf("node: bench\ndata: %q\nlisten: {admin: %q}\nenvoy: {path: %q, concurrency: 2}\nagents: [{issuer: %q, audience: [%s]}]\npolicies: ./policies\nresources:\n%s",
-		data, admin, envoy, issuer.URL, extproctest.Audience, resources)
-	files := map[string]string{
-		"countersign.yaml":        conf,
-		"policies/plain.rego":     "package rules.plain\n" + benchRules,
-		"policies/redacting.rego": "package rules.redacting\n" + benchRules + benchRedact,
-	}
-	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			b.Fatal(err)
+	lanes = append(lanes,
+		&benchLane{name: "no-op ext_proc, request only", address: floor["head"], path: "/1k"},
+		&benchLane{name: "no-op ext_proc, duplex, 1 KB", address: floor["duplex"], path: "/1k"})
+	for _, w := range []struct {
+		way, floor, name, path string
+		connections            int
+		goal, collector        *benchGoal
+	}{
+		{"authz", "no-op ext_authz", "ext_authz", "/1k", 0, &benchGoal{0.59, 0.78}, &benchGoal{0.35, 0.70}},
+		{"pass", "no-op ext_proc, request only", "ext_proc, request only", "/1k", 0, &benchGoal{0.57, 0.78}, &benchGoal{0.35, 0.70}},
+		{"inspect", "no-op ext_proc, duplex, 1 KB", "ext_proc, inspecting 1 KB", "/1k", 0, nil, nil},
+		{"redact", "no-op ext_proc, duplex, 1 KB", "ext_proc, redacting 1 KB", "/1k", 0, &benchGoal{0.69, 0.80}, &benchGoal{0.37, 0.72}},
+		{"redact", "no-op ext_proc, duplex, 10 KB", "ext_proc, redacting 10 KB", "/10k", 0, &benchGoal{0.45, 0.70}, &benchGoal{0.37, 0.60}},
+		{"authz", "no-op ext_authz", "ext_authz", "/1k", benchCrowd, nil, nil},
+		{"redact", "no-op ext_proc, duplex, 1 KB", "ext_proc, redacting 1 KB", "/1k", benchCrowd, nil, nil},
+	} {
+		l := benchLane{name: w.floor + asGenerated, address: generated[w.way], path: w.path, connections: w.connections}
+		g := benchLane{name: "countersign " + w.name, address: without.addresses[w.way], path: w.path, connections: w.connections, gateway: without, floor: l.name, goal: w.goal}
+		if w.connections > 0 {
+			suffix := fmt.Sprintf(", %d connections", w.connections)
+			l.name, g.name, g.floor = l.name+suffix, g.name+suffix, l.name+suffix
 		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			b.Fatal(err)
+		if named(lanes, l.name) == nil {
+			lanes = append(lanes, &l)
 		}
+		twin := g
+		twin.name, twin.address, twin.gateway, twin.goal = g.name+withCollector, with.addresses[w.way], with, w.collector
+		lanes = append(lanes, &g, &twin)
 	}
-	benchPprof = extproctest.FreeAddress(b)
-	p := extproctest.Start(b, extproctest.Command{
-		Name: "countersign", Path: binary,
-		Args: []string{"serve", "--config", filepath.Join(dir, "countersign.yaml"), "--envoy", "--pprof", benchPprof},
-	})
-	extproctest.Await(b, "readiness", 30*time.Second, func(context.Context) error {
-		if code, text := statusOf("http://" + admin + "/readyz"); code != 200 {
-			return fmt.Errorf("%s\n%s", text, p.Log())
-		}
-		return nil
-	})
-	benchProcesses["countersign"] = p.PID()
-	benchProcesses["its Envoy"] = childOf(b, p.PID())
-	return addresses, token
+	return lanes
 }
 
-// repeater is one connection that asks for one thing again and again. It parses no more than it must.
-type repeater struct {
-	conn    net.Conn
-	reader  *bufio.Reader
-	request []byte
-}
-
-func dialLane(l *benchLane) (*repeater, error) {
-	conn, err := net.Dial("tcp", l.address)
-	if err != nil {
-		return nil, err
-	}
-	request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\nAccept: application/json\r\nAuthorization: Bearer %s\r\n\r\n", l.path, l.address, benchToken)
-	return &repeater{conn: conn, reader: bufio.NewReaderSize(conn, 32<<10), request: []byte(request)}, nil
-}
-
-func (c *repeater) once() error {
-	if _, err := c.conn.Write(c.request); err != nil {
-		return err
-	}
-	status, err := c.reader.ReadSlice('\n')
-	if err != nil {
-		return err
-	}
-	if !bytes.Contains(status, []byte(" 200 ")) {
-		return fmt.Errorf("the answer is %q", status)
-	}
-	length, chunked := -1, false
-	for {
-		line, err := c.reader.ReadSlice('\n')
-		if err != nil {
-			return err
-		}
-		line = bytes.TrimRight(line, "\r\n")
-		if len(line) == 0 {
-			break
-		}
-		if v, ok := bytes.CutPrefix(line, []byte("content-length: ")); ok {
-			if length, err = strconv.Atoi(string(v)); err != nil {
-				return err
-			}
-		}
-		chunked = chunked || bytes.Equal(line, []byte("transfer-encoding: chunked"))
-	}
-	if !chunked {
-		_, err = c.reader.Discard(length)
-		return err
-	}
-	for {
-		line, err := c.reader.ReadSlice('\n')
-		if err != nil {
-			return err
-		}
-		n, err := strconv.ParseInt(string(bytes.TrimRight(line, "\r\n")), 16, 64)
-		if err != nil {
-			return err
-		}
-		if _, err := c.reader.Discard(int(n) + 2); err != nil || n == 0 {
-			return err
-		}
-	}
-}
-
-// throughput asks as fast as it can on all connections for one turn.
-func throughput(b *testing.B, l *benchLane) float64 {
-	b.Helper()
-	var wg sync.WaitGroup
-	counts := make([]int, benchConnections)
-	errs := make([]error, benchConnections)
-	begin := time.Now()
-	end := begin.Add(benchTurn)
-	for i := range benchConnections {
-		wg.Go(func() {
-			c, err := dialLane(l)
-			if err != nil {
-				errs[i] = err
-				return
-			}
-			defer c.conn.Close()
-			for time.Now().Before(end) {
-				if err := c.once(); err != nil {
-					errs[i] = err
-					return
-				}
-				counts[i]++
-			}
-		})
-	}
-	wg.Wait()
-	took := time.Since(begin)
-	total := 0
-	for i := range counts {
-		if errs[i] != nil {
-			b.Fatalf("%s: %v", l.name, errs[i])
-		}
-		total += counts[i]
-	}
-	l.done += total
-	return float64(total) / took.Seconds()
-}
-
-// benchProcesses are the processes whose processor time is told, by name.
-var benchProcesses = map[string]int{}
-
-// processorTime is the processor time that each process has used, in seconds (proc(5): fields 14 and 15 of stat).
-func processorTime() map[string]float64 {
-	spent := map[string]float64{}
-	for name, pid := range benchProcesses {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			continue
-		}
-		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-		user, _ := strconv.ParseFloat(fields[11], 64)
-		system, _ := strconv.ParseFloat(fields[12], 64)
-		spent[name] = (user + system) / 100
-	}
-	return spent
-}
-
-// childOf finds the process that pid started.
-func childOf(b testing.TB, pid int) int {
-	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err == nil && len(strings.Fields(string(text))) == 0 {
-		var names []string
-		names, err = filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-		for _, name := range names {
-			more, _ := os.ReadFile(name)
-			text = append(text, more...)
-		}
-	}
-	children := strings.Fields(string(text))
-	if err != nil || len(children) == 0 {
-		return 0
-	}
-	n, _ := strconv.Atoi(children[0])
-	return n
-}
-
-// latencies asks at a fixed rate, whatever the answers take, and returns p50, p99 and p99.9 from when each request was due.
-func latencies(b *testing.B, l *benchLane, during time.Duration) [3]time.Duration {
-	b.Helper()
-	due := make(chan time.Time, benchRate)
-	var mu sync.Mutex
-	var all []time.Duration
-	var wg sync.WaitGroup
-	for range benchConnections {
-		c, err := dialLane(l)
-		if err != nil {
-			b.Fatal(err)
-		}
-		wg.Go(func() {
-			defer c.conn.Close()
-			for at := range due {
-				if err := c.once(); err != nil {
-					b.Errorf("%s: %v", l.name, err)
-					return
-				}
-				took := time.Since(at)
-				mu.Lock()
-				all = append(all, took)
-				mu.Unlock()
-			}
-		})
-	}
-	// Go's timers wake an idle process to the millisecond, which is more than what is measured.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	begin := time.Now()
-	n := int(during.Seconds() * benchRate)
-	for i := range n {
-		at := begin.Add(time.Duration(i) * time.Second / benchRate)
-		if d := time.Until(at); d > 0 {
-			_ = syscall.Nanosleep(&syscall.Timespec{Nsec: int64(d)}, nil)
-		}
-		due <- at
-	}
-	close(due)
-	wg.Wait()
-	slices.Sort(all)
-	q := func(f float64) time.Duration {
-		return all[min(len(all)-1, int(f*float64(len(all))))].Round(time.Microsecond)
-	}
-	return [3]time.Duration{q(0.5), q(0.99), q(0.999)}
-}
+// benchToken is what every request of the lanes has.
+var benchToken string

@@ -12,7 +12,7 @@ import (
 // TestEnvoyLeavesNoSharedMemory is about what an Envoy that may be restarted hot leaves in /dev/shm, for ever, at each start.
 func TestEnvoyLeavesNoSharedMemory(t *testing.T) {
 	g := start(t, readOnly, story.Options{})
-	envoy := childOf(t, g.Process.PID())
+	envoy := envoyOf(t, g)
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", envoy))
 	if err != nil || !strings.Contains(string(maps), "envoy") {
 		t.Fatalf("process %d is not Envoy: %v\n%s", envoy, err, maps)

@@ -16,6 +16,7 @@ const collectorBudget = 30 * time.Second
 type CollectorOptions struct {
 	Authority  *Authority // with one, the collector speaks TLS
 	MessageMiB int        // the largest request that it takes; 4 unless set
+	Forget     bool       // it decodes what it gets and keeps nothing, for measuring
 }
 
 // CollectorProcess is a running OpenTelemetry collector that takes OTLP over gRPC and writes what it got to files.
@@ -47,29 +48,40 @@ func StartCollector(tb TB, o CollectorOptions) *CollectorProcess {
 		cert := o.Authority.Issue("collector.test")
 		tls = fmt.Sprintf("        tls: {cert_file: %q, key_file: %q}\n", cert.CertFile, cert.KeyFile)
 	}
-	// The file exporter acknowledges what it only has in memory. When it is killed it loses up to one flush_interval.
+	// With a rotation the file exporter has written what it acknowledges, and without one it may have it in memory only: killed,
+	// this collector loses nothing. It may leave half a line of what it has not acknowledged.
+	kind, traces, logs := "file", fmt.Sprintf(keepIn, c.traces.path), fmt.Sprintf(keepIn, c.logs.path)
+	if o.Forget {
+		kind, traces, logs = "debug", countOnly, countOnly
+	}
 	config := fmt.Sprintf(`receivers:
   otlp:
     protocols:
       grpc:
-        endpoint: %s
-        max_recv_msg_size_mib: %d
-%sexporters:
-  file/traces: {path: %q, append: true, flush_interval: 20ms}
-  file/logs: {path: %q, append: true, flush_interval: 20ms}
+        endpoint: %[1]s
+        max_recv_msg_size_mib: %[2]d
+%[3]sexporters:
+  %[4]s/traces: %[5]s
+  %[4]s/logs: %[6]s
 service:
   telemetry:
     metrics: {level: none}
   pipelines:
-    traces: {receivers: [otlp], exporters: [file/traces]}
-    logs: {receivers: [otlp], exporters: [file/logs]}
-`, c.Endpoint(), cmp.Or(o.MessageMiB, 4), tls, c.traces.path, c.logs.path)
+    traces: {receivers: [otlp], exporters: [%[4]s/traces]}
+    logs: {receivers: [otlp], exporters: [%[4]s/logs]}
+`, c.Endpoint(), cmp.Or(o.MessageMiB, 4), tls, kind, traces, logs)
 	if err := os.WriteFile(c.config, []byte(config), 0o600); err != nil {
 		tb.Fatalf("write the collector's configuration: %v", err)
 	}
 	c.Start()
 	return c
 }
+
+// Settings of exporters.
+const (
+	keepIn    = "{path: %q, rotation: {max_megabytes: 1000000}}"
+	countOnly = "{verbosity: basic, sampling_thereafter: 1000}" // it logs how many there were, and of a thousand of these lines one
+)
 
 // Start runs the collector again after Stop or Kill, at the same endpoint and over the same files.
 func (c *CollectorProcess) Start() {
