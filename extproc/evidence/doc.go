@@ -45,6 +45,12 @@
 // without their newlines, in order. So the usual tools for transparency logs (proofs of inclusion and consistency,
 // witnesses) apply to a journal as it is. A new journal begins with a checkpoint over no records.
 //
+// The last segment can end in zero bytes, which later records are written over. No record has a zero byte, so the first one ends
+// what is written. Records that were written at once have one time, and those that were written later a later one, unless an alarm
+// says that the clock was set back. A write that was cut off can leave any of its sectors of 512 bytes, and zeros in the place of the
+// others; so whole records may follow a hole. They are no part of the journal if the hole begins with the write or with a sector,
+// ends with one, and all of them have one time. Anything else behind a hole is damage.
+//
 // # A verifier in thirty lines
 //
 // This is all that [Verify] does to show that a journal is whole, for whoever would rather write it again than believe it.
@@ -59,9 +65,9 @@
 //	 8  for each *.jsonl file, in the order of names:
 //	 9    the name is due in 20 digits, else fail: a segment is missing or was put in
 //	10    for each line, without its newline:
-//	11      (a last line of the last file that has no newline is one being written: stop there)
-//	12      parse as JSON, refuse a name that comes twice; write it canonically: the same bytes, else fail
-//	13      it has the eight members and no other;  v is 1
+//	11      (in the last file, a line that has a zero byte or no newline is one being written: stop there,
+//	12        and fail if a whole record comes after it that is no part of a write that was cut off)
+//	13      it is canonical JSON: the eight members, in order, and no other;  v is 1
 //	14      seq is due, else fail: a line was removed, repeated or moved
 //	15      prev is before, else fail: this line or the one before it was changed or is from elsewhere
 //	16      time is not before clock, but for a record of type alarm whose body has "kind":
@@ -120,12 +126,12 @@
 //
 // It takes the lock. It verifies the last checkpoint's signature and the tree's root at it. It verifies the chain from the last
 // checkpoint, the beginning of the last segment or the oldest decision without an outcome, whichever is first; the whole journal
-// only if resume.json does not fit. It cuts off a torn last line and records that as an alarm, and writes an operation.unknown for
+// only if resume.json does not fit. It cuts off what is left of a write that was cut off, and records that as an alarm, and writes an operation.unknown for
 // each allowed operation without an outcome. All of that precedes the gateway.started record, so a verifier finds nothing open
 // there. If the journal is missing but its key is not, the first record of the new journal is an alarm.
 //
 // Damage that a crash cannot explain is an error that names file, line and record, and changes nothing: a bad line before a good
-// one, a missing segment, a journal that ends before its last checkpoint, a missing key.
+// one, zeros over what was durable, a missing segment, a journal that ends before its last checkpoint, a missing key.
 //
 // # Measured
 //

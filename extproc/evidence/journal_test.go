@@ -330,6 +330,26 @@ func TestClockThatStepsBackIsAnAlarmNotAReordering(t *testing.T) {
 	f.mustVerify()
 }
 
+// TestEachWriteHasATimeOfItsOwn, also where the clock is slower than the disk.
+func TestEachWriteHasATimeOfItsOwn(t *testing.T) {
+	f := newFixture(t)
+	now := f.clock.Now()
+	f.opts.Now = func() time.Time { return now }
+	j := f.open()
+	last := mustAppend(t, j, event(0)).Time
+	for n := range 100 {
+		r := mustAppend(t, j, event(n))
+		if !r.Time.After(last) || r.Time.Sub(now) > time.Microsecond {
+			t.Fatalf("record %d is of %s, and the one before of %s", r.Seq, r.Time, last)
+		}
+		last = r.Time
+	}
+	if alarms := f.raised(); len(alarms) > 0 {
+		t.Errorf("alarms %q", alarms)
+	}
+	f.mustVerify()
+}
+
 func TestAnAllowedOperationWithoutOutcomeBecomesUnknown(t *testing.T) {
 	f := newFixture(t)
 	j := f.open()

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -12,14 +13,16 @@ import (
 
 // lines reads one file line by line. After io.EOF it can be asked again: the file may have grown.
 type lines struct {
-	path   string
-	file   *os.File
-	most   int64 // bytes of the file that are read; 0 for all, even what is written meanwhile
-	r      *bufio.Reader
-	part   []byte // what follows the last newline so far
-	offset int64  // where the line that next returned began; after io.EOF, where the next one will
-	end    int64  // where the next line begins
-	number int    // of the line that next returned last, from 1
+	path    string
+	file    *os.File
+	most    int64 // bytes of the file that are read; 0 for all, even what is written meanwhile
+	segment bool  // its last bytes can be zeros, and what follows a zero is not there yet
+	r       *bufio.Reader
+	part    []byte // what follows the last newline so far, without the zeros
+	zeros   bool   // a zero follows part
+	offset  int64  // where the line that next returned began; after io.EOF, where the next one will
+	end     int64  // where the next line begins
+	number  int    // of the line that next returned last, from 1
 }
 
 func openLines(path string) (*lines, error) { return openLinesTo(path, 0) }
@@ -31,6 +34,16 @@ func openLinesTo(path string, most int64) (*lines, error) {
 		return nil, fmt.Errorf("read the journal: %w", err)
 	}
 	return linesOf(f, most), nil
+}
+
+func openSegment(path string) (*lines, error) { return openSegmentTo(path, 0) }
+
+func openSegmentTo(path string, most int64) (*lines, error) {
+	l, err := openLinesTo(path, most)
+	if err == nil {
+		l.segment = true
+	}
+	return l, err
 }
 
 func linesOf(f *os.File, most int64) *lines {
@@ -47,9 +60,37 @@ func (l *lines) from(offset int64) io.Reader {
 	return io.LimitReader(l.file, max(0, l.most-offset))
 }
 
-// next returns a line without its newline, good until the next call. io.EOF says that there is no further whole line; torn then
-// returns how much of one there is.
+// next returns a line without its newline, good until the next call. io.EOF says that there is no further whole line; part then
+// has what there is of one. A record has no zero byte, so in a segment the first one ends what is written.
 func (l *lines) next() ([]byte, error) {
+	if l.zeros { // they may have been written over since
+		if err := l.rewind(l.end, l.number); err != nil {
+			return nil, err
+		}
+	}
+	line, err := l.read()
+	if !l.segment || err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errLineTooLong) {
+		return line, err
+	}
+	if err != nil {
+		line = l.part
+	}
+	zero := bytes.IndexByte(line, 0)
+	if zero < 0 {
+		if err != nil {
+			line = nil
+		}
+		return line, err
+	}
+	if err == nil {
+		l.end = l.offset
+		l.number--
+	}
+	l.part, l.zeros = append(l.part[:0], line[:zero]...), true
+	return nil, io.EOF
+}
+
+func (l *lines) read() ([]byte, error) {
 	l.offset = l.end
 	if len(l.part) == 0 {
 		line, err := l.r.ReadSlice('\n')
@@ -91,8 +132,8 @@ func (l *lines) wrap(err error) error {
 	return fmt.Errorf("read %s: %w", l.path, err)
 }
 
-// torn returns how many bytes of an unfinished line the file ended with.
-func (l *lines) torn() int { return len(l.part) }
+// clean reports whether the file ended with a whole line.
+func (l *lines) clean() bool { return len(l.part) == 0 && !l.zeros }
 
 // rewind drops what was read ahead and goes to offset, where line number+1 begins.
 func (l *lines) rewind(offset int64, number int) error {
@@ -100,7 +141,7 @@ func (l *lines) rewind(offset int64, number int) error {
 		return fmt.Errorf("read %s: %w", l.path, err)
 	}
 	l.r.Reset(l.from(offset))
-	l.part = l.part[:0]
+	l.part, l.zeros = l.part[:0], false
 	l.end, l.number = offset, number
 	return nil
 }

@@ -89,7 +89,7 @@ func segmentOf(dir string, t time.Time) (uint64, error) {
 
 // beginning returns when a segment's first record was written; now, if it has none yet.
 func beginning(s segment) (time.Time, error) {
-	l, err := openLines(s.path)
+	l, err := openSegment(s.path)
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -256,7 +257,7 @@ func (r *Reader) open() error {
 			at = s
 		}
 	}
-	l, err := openLines(at.path)
+	l, err := openSegment(at.path)
 	if err != nil {
 		return err
 	}
@@ -266,39 +267,45 @@ func (r *Reader) open() error {
 
 // advance goes to the next segment if the present one has ended and there is one; else it returns io.EOF.
 func (r *Reader) advance() error {
-	ended := r.first + uint64(r.lines.number) // the first record of the next segment, if this one is complete
 	list, err := segments(r.dir)
 	if err != nil {
 		return err
 	}
-	for _, s := range list {
-		if s.first <= r.first {
-			continue
-		}
-		if s.first == ended && r.lines.torn() == 0 {
-			r.Close()
-			if ended > r.due {
-				return fmt.Errorf("record %d is missing", r.due)
-			}
-			l, err := openLines(s.path)
-			if err != nil {
-				return err
-			}
-			r.lines, r.first = l, s.first
-			return nil
-		}
-		if grown, err := r.grown(); err != nil || grown {
-			return err
-		}
-		return fmt.Errorf("%s ends before record %d, and %s comes next: records are missing", r.lines.path, ended, s.path)
+	later := slices.IndexFunc(list, func(s segment) bool { return s.first > r.first })
+	if later < 0 && r.limit != nil {
+		return cmp.Or(r.forget(), io.EOF)
 	}
-	if err := r.forget(); err != nil {
+	to, err := endOfData(r.lines.file)
+	if err != nil {
 		return err
 	}
-	return io.EOF
+	if grown, err := r.grown(); err != nil || grown {
+		return err
+	}
+	ended := r.first + uint64(r.lines.number) // the first record of the next segment, if this one is complete
+	if later < 0 {
+		if _, err := r.lines.tail(ended-1, r.lines.end, to); err != nil {
+			return fmt.Errorf("%s is broken where record %d is due (byte %d): %w", r.lines.path, ended, r.lines.end, err)
+		}
+		return cmp.Or(r.forget(), io.EOF)
+	}
+	next := list[later]
+	if next.first != ended || !r.lines.clean() {
+		return fmt.Errorf("%s ends before record %d, and %s comes next: records are missing", r.lines.path, ended, next.path)
+	}
+	r.Close()
+	if ended > r.due {
+		return fmt.Errorf("record %d is missing", r.due)
+	}
+	l, err := openSegment(next.path)
+	if err != nil {
+		return err
+	}
+	r.lines, r.first = l, next.first
+	return nil
 }
 
-// grown reports whether the present segment has a further line by now.
+// grown reads again, and reports whether the present segment has a further line by now.
 func (r *Reader) grown() (bool, error) {
 	if err := r.forget(); err != nil {
 		return false, err

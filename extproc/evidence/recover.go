@@ -222,7 +222,7 @@ func missingBefore(s segment, due uint64) error {
 }
 
 func (r *recovered) scanSegment(ctx context.Context, s segment, isLast bool) error {
-	l, err := openLines(s.path)
+	l, err := openSegment(s.path)
 	if err != nil {
 		return err
 	}
@@ -239,7 +239,7 @@ func (r *recovered) scanSegment(ctx context.Context, s segment, isLast bool) err
 			return fmt.Errorf("read the journal: %w", err)
 		}
 		line, err := l.next()
-		if errors.Is(err, io.EOF) && l.torn() == 0 {
+		if errors.Is(err, io.EOF) && l.clean() {
 			return nil
 		}
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errLineTooLong) {
@@ -250,11 +250,15 @@ func (r *recovered) scanSegment(ctx context.Context, s segment, isLast bool) err
 			e, err = parse(line)
 		}
 		if err != nil {
-			if isLast && r.chain.seq >= r.last.Size && !hasLaterRecord(ctx, s.path, r.size, r.chain.seq) {
-				return r.cut(s.path)
-			}
 			if errors.Is(err, io.EOF) {
 				err = errors.New("the line does not end")
+			}
+			if isLast {
+				damage := r.cut(l)
+				if damage == nil {
+					return nil
+				}
+				err = fmt.Errorf("%w, and %w", err, damage)
 			}
 			return fmt.Errorf("%s is broken at line %d, where record %d is due (byte %d): %w", s.path, l.number, r.chain.seq+1, r.size, err)
 		}
@@ -292,45 +296,21 @@ func (r *recovered) add(e *Entry) error {
 	return nil
 }
 
-// hasLaterRecord reports whether anything from offset on is a whole record with a number above seq. Then no crash has left the line
-// at offset, and cutting there would drop evidence.
-func hasLaterRecord(ctx context.Context, path string, offset int64, seq uint64) bool {
-	l, err := openLines(path)
+// cut notes what follows the last whole record, so that repair cuts it off. An error says that this would drop evidence.
+func (r *recovered) cut(l *lines) error {
+	to, err := endOfData(l.file)
 	if err != nil {
-		return true
+		return err
 	}
-	defer l.close()
-	if err := l.rewind(offset, 0); err != nil {
-		return true
+	if r.torn, err = l.tail(r.chain.seq, r.size, to); err != nil || r.torn == 0 {
+		return err
 	}
-	for ctx.Err() == nil {
-		line, err := l.next()
-		if errors.Is(err, errLineTooLong) {
-			continue
-		}
-		if err != nil {
-			return !errors.Is(err, io.EOF)
-		}
-		if e, err := parse(line); err == nil && e.Seq > seq {
-			return true
-		}
-	}
-	return true // ctx has ended: cut nothing
-}
-
-// cut notes what follows the last whole record; repair cuts it off.
-func (r *recovered) cut(path string) error {
-	f, err := datafile.Open(path)
-	if err != nil {
-		return fmt.Errorf("read the journal: %w", err)
-	}
-	defer f.Close()
-	if _, err := f.Seek(r.size, io.SeekStart); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
+	if r.chain.seq < r.last.Size {
+		return errors.New("a checkpoint covers it")
 	}
 	h := sha256.New()
-	if r.torn, err = io.Copy(h, f); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
+	if _, err := io.Copy(h, io.NewSectionReader(l.file, r.size, r.torn)); err != nil {
+		return fmt.Errorf("read %s: %w", l.path, err)
 	}
 	r.tornHash = hex.EncodeToString(h.Sum(nil))
 	return nil
@@ -342,10 +322,8 @@ func (r *recovered) repair(opts Options, last segment) error {
 		return fmt.Errorf("open the journal's end: %w", err)
 	}
 	r.file = f
-	if r.torn > 0 {
-		if err := f.Truncate(r.size); err != nil {
-			return fmt.Errorf("cut an unfinished write off %s: %w", last.path, err)
-		}
+	if err := f.Truncate(r.size); err != nil { // also what was prepared
+		return fmt.Errorf("cut an unfinished write off %s: %w", last.path, err)
 	}
 	for _, s := range r.unsigned {
 		if err := rewrite(opts.FS, s); err != nil {

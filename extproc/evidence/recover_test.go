@@ -54,9 +54,9 @@ func TestATornTailIsCutAndRecorded(t *testing.T) {
 		{"one byte of a line", func(string) string { return "{" }, 4},
 		{"half a line", func(last string) string { return last[:len(last)/2] }, 4},
 		{"a line without its newline", func(last string) string { return strings.TrimSuffix(last, "\n") }, 4},
-		{"zeros, as a file system leaves them", func(string) string { return strings.Repeat("\x00", 5000) }, 4},
 		{"zeros and a newline", func(string) string { return strings.Repeat("\x00", 50) + "\n" }, 4},
-		{"more zeros than a line may have bytes", func(string) string { return strings.Repeat("\x00", maxLine+200_000) }, 4},
+		{"something far behind more zeros than a line may have bytes", func(string) string { return strings.Repeat("\x00", maxLine+200_000) + "x" }, 4},
+		{"half a line, zeros, and a line of before", func(last string) string { return last[:len(last)/2] + strings.Repeat("\x00", 5000) + "\n" + last }, 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := left(t)
@@ -146,6 +146,33 @@ func TestDamageThatNoCrashExplains(t *testing.T) {
 		{"the last checkpoint is no checkpoint", func(f *fixture, _ []string) {
 			f.write(checkpointsName, f.read(checkpointsName)+"{}\n")
 		}, "is not a checkpoint"},
+		{"a record is zeros, and the next one is good", func(f *fixture, l []string) {
+			l[2] = strings.Repeat("\x00", len(l[2]))
+			f.write(f.segment(), strings.Join(l, ""))
+		}, "line 2, where record 3 is due"},
+		{"zeros are over the middle of two records", func(f *fixture, l []string) {
+			text := []byte(strings.Join(l, ""))
+			from := len(l[0]) + len(l[1]) + len(l[2]) - 50
+			copy(text[from:], make([]byte, 100))
+			f.write(f.segment(), string(text)+l[3])
+		}, "line 2, where record 3 is due"},
+		{"a record has a zero", func(f *fixture, l []string) {
+			l[2] = strings.Replace(l[2], `{"n":3}`, "{\"n\":3\x00", 1)
+			f.write(f.segment(), strings.Join(l, ""))
+		}, "line 2, where record 3 is due"},
+		{"a segment that is not the last ends in zeros", func(f *fixture, l []string) {
+			f.write(f.segment(), strings.Join(l[:2], "")+strings.Repeat("\x00", 5000))
+			f.write(filepath.Base(segmentPath(f.dir, 3)), l[2]+l[3])
+		}, "does not end with a whole record, and it is not the last segment"},
+		{"a covered record is zeros", func(f *fixture, l []string) {
+			f.write(f.segment(), l[0]+strings.Repeat("\x00", 5000))
+		}, "ends with record 1, and its last checkpoint was signed over 2"},
+		{"the journal is followed by more than a write has", func(f *fixture, l []string) {
+			f.write(f.segment(), strings.Join(l, "")+"x")
+			if err := os.Truncate(filepath.Join(f.dir, f.segment()), maxTail+1<<20); err != nil {
+				f.t.Fatal(err)
+			}
+		}, "no write has left so many"},
 		{"a file is named like a segment and is none", func(f *fixture, _ []string) { f.write("7.jsonl", "") }, "not named after a record number"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -174,6 +201,10 @@ func TestWhatACrashCanLeaveIsNoDamage(t *testing.T) {
 		leave func(f *fixture)
 		want  []string
 	}{
+		{"zeros that were prepared", func(f *fixture) { f.write(f.segment(), f.read(f.segment())+strings.Repeat("\x00", 3<<20)) }, nil},
+		{"a next segment of nothing but zeros", func(f *fixture) {
+			f.write(filepath.Base(segmentPath(f.dir, 5)), strings.Repeat("\x00", 5000))
+		}, nil},
 		{"a checkpoint that is not whole", func(f *fixture) { f.write(checkpointsName, f.read(checkpointsName)+`{"note":"coun`) }, nil},
 		{"a next segment that is empty", func(f *fixture) { f.write(filepath.Base(segmentPath(f.dir, 5)), "") }, nil},
 		{"no resume file", func(f *fixture) { f.remove(resumeName) }, nil},

@@ -20,7 +20,7 @@ type span struct {
 
 const spanChunk = 64 << 10
 
-// openSpan opens the whole lines of a file: without a line that is being written, or was torn.
+// openSpan opens the whole lines of a file: without a line that is being written, or was torn, and the zeros at the end.
 func openSpan(path string) (*span, error) {
 	f, err := datafile.Open(path)
 	if err != nil {
@@ -31,7 +31,10 @@ func openSpan(path string) (*span, error) {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", path, err), f.Close())
 	}
 	s := &span{file: f, size: info.Size()}
-	if s.end, err = s.begin(s.size); err != nil {
+	if s.end, err = endOfData(f); err == nil {
+		s.end, err = s.begin(s.end)
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return s, nil

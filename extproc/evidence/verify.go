@@ -14,6 +14,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/gate"
 )
 
@@ -41,7 +42,7 @@ type Report struct {
 
 	Covered    uint64 // records that a checkpoint covers
 	Uncovered  uint64 // records after the last checkpoint: chained, and not signed yet
-	InProgress int    // bytes of a last line that does not end: a gateway is writing it, or crashed
+	InProgress int    // bytes of a last write that is not whole: a gateway is at it, or crashed
 
 	Completeness
 	Failure *Failure // the first place where the journal is not what it should be; nil when there is none
@@ -108,8 +109,8 @@ func Verify(ctx context.Context, opts VerifyOptions) (Report, error) {
 	return v.report, nil
 }
 
-// listWritten lists the segments with their sizes of now. Open the checkpoints before: then these segments have all that the
-// checkpoints cover.
+// listWritten lists the segments with their sizes of now, of the last one without the zeros that it ends in. Open the checkpoints
+// before: then these segments have all that the checkpoints cover.
 func listWritten(dir string) ([]segment, error) {
 	list, err := segments(dir)
 	if err != nil {
@@ -122,7 +123,16 @@ func listWritten(dir string) ([]segment, error) {
 		}
 		list[i].size = info.Size()
 	}
-	return list, nil
+	if len(list) == 0 {
+		return nil, nil
+	}
+	last := &list[len(list)-1]
+	f, err := datafile.Open(last.path)
+	if err != nil {
+		return nil, fmt.Errorf("list the journal: %w", err)
+	}
+	last.size, err = endOfData(f)
+	return list, errors.Join(err, f.Close())
 }
 
 func verifyKeys(opts VerifyOptions) (note.Verifiers, error) {
@@ -187,7 +197,7 @@ func (v *verification) segment(ctx context.Context, s segment, later []segment) 
 	if s.size == 0 {
 		return nil
 	}
-	l, err := openLinesTo(s.path, s.size)
+	l, err := openSegmentTo(s.path, s.size)
 	if err != nil {
 		return err
 	}
@@ -199,10 +209,14 @@ func (v *verification) segment(ctx context.Context, s segment, later []segment) 
 		}
 		line, err := l.next()
 		switch {
-		case errors.Is(err, io.EOF) && l.torn() == 0:
+		case errors.Is(err, io.EOF) && l.clean():
 			return nil
 		case errors.Is(err, io.EOF) && len(later) == 0:
-			v.report.InProgress = l.torn()
+			torn, err := l.tail(v.last.Seq, l.end, s.size)
+			if err != nil {
+				v.fail(file, l.number+1, v.last.Seq+1, "the line does not end: "+err.Error())
+			}
+			v.report.InProgress = int(torn)
 			return nil
 		case errors.Is(err, io.EOF):
 			v.fail(file, l.number+1, v.last.Seq+1, "the line does not end, and this is not the last segment")
@@ -256,7 +270,7 @@ func (v *verification) chained(e *Entry, at location, l *lines, later []segment)
 func (v *verification) blame(e *Entry, at location, l *lines, later []segment) error {
 	next, err := l.next()
 	if errors.Is(err, io.EOF) && len(later) > 0 {
-		further, openErr := openLines(later[0].path)
+		further, openErr := openSegment(later[0].path)
 		if openErr != nil {
 			return openErr
 		}

@@ -152,13 +152,15 @@ func (j *Journal) unknown(decided []uint64, reason string) []*entry {
 }
 
 // lay writes the lines of a batch into w.buf and returns where the chain stands after it. The journal's chain moves only when the
-// batch is durable. All records of a batch have one time.
+// batch is durable. All records of a batch have one time, and no other batch has it: what a crash leaves of a batch is known by that.
 func (w *writer) lay(batch []*entry) (next chain, stepped string) {
 	j := w.journal
 	w.buf, w.placed = w.buf[:0], w.placed[:0]
 	next = chain{seq: j.chain.seq, hash: j.chain.hash, time: j.chain.time, tree: j.chain.tree.clone()}
 	now := j.opts.Now().Round(0) // the wall clock alone: the monotonic one never steps back
-	if now.Before(next.time) && len(batch) > 0 {
+	if behind := next.time.Sub(now); behind >= 0 && behind < time.Millisecond {
+		now = next.time.Add(1)
+	} else if behind > 0 && len(batch) > 0 {
 		stepped = fmt.Sprintf("the clock stepped back from %s to %s", gate.AppendTime(nil, next.time), gate.AppendTime(nil, now))
 		w.place(&next, now, own(j.opts.Node, gate.Alarm, "", gate.Object{
 			{Name: "from", Value: string(gate.AppendTime(nil, next.time))},

@@ -274,8 +274,8 @@ func (g *Gateway) Records() []Record {
 			g.tb.Fatalf("%v", err)
 		}
 		for line := range bytes.Lines(text) {
-			if !bytes.HasSuffix(line, []byte("\n")) {
-				break // being written
+			if !bytes.HasSuffix(line, []byte("\n")) || bytes.IndexByte(line, 0) >= 0 {
+				break // being written, or prepared
 			}
 			var r Record
 			if err := json.Unmarshal(line, &r); err != nil {
