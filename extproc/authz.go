@@ -3,7 +3,6 @@ package extproc
 import (
 	"context"
 	"strconv"
-	"strings"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -14,7 +13,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
-	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/wire"
 )
 
 // BodyExtension is the ext_authz context extension in which Envoy's configuration says, with [WholeBody], that it shows the
@@ -27,31 +26,28 @@ const (
 
 // Check rules on one request for Envoy's ext_authz filter. It sees no answer, so a ruling that redacts is refused, and
 // how the operation ended comes from Envoy's access log.
-func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.CheckResponse, err error) {
+func (s *Server) Check(ctx context.Context, m *wire.Check) (out *authz.CheckResponse, err error) {
 	st, end, err := s.lane.Begin()
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, "countersign: "+err.Error())
 	}
 	defer end()
-	if m.GetAttributes().GetRequest().GetHttp() == nil {
+	if !m.HTTP {
 		return s.connect(ctx, st, m)
 	}
 	var a *attempt
 	defer guard.Catch("an operation", func(guard.Panic) { out, err = s.failed(a) })
 
-	attrs := m.GetAttributes()
-	request := attrs.GetRequest().GetHttp()
-	fields := requestFields(request)
 	a = s.newAttempt(st, call{
-		resource: attrs.GetContextExtensions()[ResourceExtension], fingerprint: attrs.GetContextExtensions()[FingerprintExtension],
-		peer: addressText(attrs.GetSource().GetAddress()), answers: answersPass, connection: connectionOf(ctx),
-	}, fields)
+		resource: m.Extension(ResourceExtension), fingerprint: m.Extension(FingerprintExtension),
+		peer: m.Peer, answers: answersPass, connection: connectionOf(ctx),
+	}, m.Fields)
 	if !s.clocks.arrive(a.Op.Context.RequestID) {
 		return nil, status.Error(codes.Aborted, "countersign: the request took too long, and was refused for it")
 	}
-	a.sent = bodyOf(request)
+	a.sent, m.Body = m.Body, nil // m lives until the call is answered
 	defer a.Share.Set(0)
-	if !a.head(ctx, fields) || !a.body(ctx, attrs) {
+	if !a.head(ctx, m.Fields) || !a.body(ctx, m) {
 		return a.deny(ctx), nil
 	}
 	credential, allowed := a.decide(ctx)
@@ -76,31 +72,19 @@ func (s *Server) Check(ctx context.Context, m *authz.CheckRequest) (out *authz.C
 	return &authz.CheckResponse{
 		Status:          &rpc.Status{Code: int32(codes.OK)},
 		HttpResponse:    &authz.CheckResponse_OkResponse{OkResponse: ok},
-		DynamicMetadata: operationMetadata(&a.Op).Fields[MetadataNamespace].GetStructValue(),
+		DynamicMetadata: operationMetadata(&a.Op).Fields[wire.MetadataNamespace].GetStructValue(),
 	}, nil
 }
 
-// bodyOf takes the body out of Envoy's message, which lives until the call is answered.
-func bodyOf(request *authz.AttributeContext_HttpRequest) []byte {
-	body := request.GetRawBody()
-	if len(body) == 0 {
-		body = []byte(request.GetBody())
-	}
-	if request != nil {
-		request.RawBody, request.Body = nil, ""
-	}
-	return body
-}
-
 // body reads the body that Envoy sent along. One that it did not send, or not all of, is unseen.
-func (a *attempt) body(ctx context.Context, attrs *authz.AttributeContext) bool {
-	request, body := attrs.GetRequest().GetHttp(), a.sent
+func (a *attempt) body(ctx context.Context, m *wire.Check) bool {
+	body := a.sent
 	a.sent = nil
 	if a.streams {
 		return true
 	}
 	declared, cut := int64(-1), false
-	for _, f := range requestFields(request) {
+	for _, f := range m.Fields {
 		switch f.Name {
 		case "content-length":
 			declared, _ = strconv.ParseInt(f.Value, 10, 64)
@@ -111,7 +95,7 @@ func (a *attempt) body(ctx context.Context, attrs *authz.AttributeContext) bool 
 	if cut || declared > int64(len(body)) {
 		return a.refuse(ctx, gate.Refusal{Problem: gate.TooLarge, Detail: "The request's body did not reach the gateway whole, so it was refused. Send less at a time."})
 	}
-	if len(body) == 0 && declared < 0 && attrs.GetContextExtensions()[BodyExtension] != WholeBody {
+	if len(body) == 0 && declared < 0 && m.Extension(BodyExtension) != WholeBody {
 		return a.refuse(ctx, gate.Refusal{Problem: gate.Unavailable, Detail: "Envoy does not say that it shows the bodies of requests to the gateway, and this one could have a body that was not seen, so it was refused. Nothing was done. Whoever runs Envoy has to change its configuration (countersign check says how)."})
 	}
 	if !a.take(ctx, a.light+a.reader.Holds(int64(len(body)))) {
@@ -122,31 +106,6 @@ func (a *attempt) body(ctx context.Context, attrs *authz.AttributeContext) bool 
 		return a.refuseError(ctx, err)
 	}
 	return true
-}
-
-// requestFields lists the pseudo-header and header fields. With encode_raw_headers they come as a list that keeps
-// duplicates; otherwise as a map, in which Envoy joined them with commas.
-func requestFields(r *authz.AttributeContext_HttpRequest) []web.Field {
-	fields := []web.Field{
-		{Name: ":method", Value: r.GetMethod()},
-		{Name: ":scheme", Value: r.GetScheme()},
-		{Name: ":authority", Value: r.GetHost()},
-		{Name: ":path", Value: r.GetPath()},
-	}
-	if raw := r.GetHeaderMap(); raw != nil {
-		for _, f := range fieldsOf(raw) {
-			if !strings.HasPrefix(f.Name, ":") || f.Name == ":protocol" {
-				fields = append(fields, f)
-			}
-		}
-		return fields
-	}
-	for name, value := range r.GetHeaders() {
-		if !strings.HasPrefix(name, ":") || name == ":protocol" {
-			fields = append(fields, web.Field{Name: name, Value: value})
-		}
-	}
-	return fields
 }
 
 // deny ends a refused attempt.
@@ -167,7 +126,7 @@ func (a *attempt) denied() *authz.CheckResponse {
 	return &authz.CheckResponse{
 		Status:          &rpc.Status{Code: int32(codes.PermissionDenied)},
 		HttpResponse:    &authz.CheckResponse_DeniedResponse{DeniedResponse: denied},
-		DynamicMetadata: operationMetadata(&a.Op).Fields[MetadataNamespace].GetStructValue(),
+		DynamicMetadata: operationMetadata(&a.Op).Fields[wire.MetadataNamespace].GetStructValue(),
 	}
 }
 

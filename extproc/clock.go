@@ -7,11 +7,13 @@ import (
 	"time"
 
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/wire"
 )
 
 // ClockMetadata is the gRPC metadata key in which Envoy names the resource of a stream that is about time alone. Where ext_authz
@@ -76,26 +78,25 @@ func (c *clocks) forget(id string) {
 
 // clock serves a stream that is about time alone. What it lets go on is not allowed by that: ext_authz comes after it, and only a
 // resource that is attached so has a clock.
-func (s *Server) clock(st *lane.State, stream ext.ExternalProcessor_ProcessServer, name string) error {
+func (s *Server) clock(st *lane.State, stream grpc.ServerStream, name string) error {
 	ctx := stream.Context()
-	m, err := stream.Recv()
-	if err != nil {
+	var m wire.Request
+	if err := stream.RecvMsg(&m); err != nil {
 		return nil // Envoy, or its client, has left
 	}
 	r := httpOf(st.Resources[name])
-	if r == nil || !r.ByAuthz || m.GetRequestHeaders() == nil {
+	if r == nil || !r.ByAuthz || m.Part != wire.RequestHead {
 		return status.Errorf(codes.InvalidArgument, "countersign: %q has no clock", name)
 	}
-	fields := fieldsOf(m.GetRequestHeaders().GetHeaders())
 	c := call{resource: name, fingerprint: metadataValues(ctx, FingerprintMetadata), peer: metadataValue(ctx, PeerMetadata), answers: answersPass}
-	id := contextOf(fields, c.peer).RequestID
+	id := contextOf(m.Fields, c.peer).RequestID
 	arrived, ok := s.clocks.start(id)
 	if !ok {
 		return status.Error(codes.InvalidArgument, "countersign: a clock needs a request id of Envoy's own")
 	}
 	defer s.clocks.forget(id)
 	goOn := &ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestHeaders{RequestHeaders: &ext.HeadersResponse{}}}
-	if err := stream.Send(goOn); err != nil || m.GetRequestHeaders().GetEndOfStream() {
+	if err := stream.SendMsg(goOn); err != nil || m.Last {
 		return err
 	}
 	late := time.NewTimer(r.RequestTime)
@@ -112,13 +113,13 @@ func (s *Server) clock(st *lane.State, stream ext.ExternalProcessor_ProcessServe
 	if !s.clocks.over(id) {
 		return nil
 	}
-	a := s.newAttempt(st, c, fields)
+	a := s.newAttempt(st, c, m.Fields)
 	defer a.Share.Set(0)
-	if a.head(ctx, fields) {
+	if a.head(ctx, m.Fields) {
 		a.tooLate(ctx)
 	}
 	a.Finish(a.outcomeOfRefusal())
-	return stream.Send(immediate(a.reply(), &a.Op))
+	return stream.SendMsg(immediate(a.reply(), &a.Op))
 }
 
 // tooLate refuses a request that has not arrived whole in time.

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strings"
 
-	data "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	rpc "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
@@ -16,6 +15,7 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/wire"
 )
 
 // Connection is what Envoy's network ext_authz filter says of a connection before anything of it goes to the target.
@@ -33,12 +33,8 @@ type Connected interface {
 
 // connect rules on a connection. Who connects is known by the certificate that Envoy has verified; an agent that is refused is
 // told nothing, because the gateway does not know the protocol: the connection is closed.
-func (s *Server) connect(ctx context.Context, st *lane.State, m *authz.CheckRequest) (out *authz.CheckResponse, err error) {
-	attrs := m.GetAttributes()
-	c := Connection{
-		Peer: addressText(attrs.GetSource().GetAddress()), Local: addressText(attrs.GetDestination().GetAddress()),
-		ServerName: strings.ToLower(attrs.GetTlsSession().GetSni()),
-	}
+func (s *Server) connect(ctx context.Context, st *lane.State, m *wire.Check) (out *authz.CheckResponse, err error) {
+	c := Connection{Peer: m.Peer, Local: m.Local, ServerName: strings.ToLower(m.ServerName)}
 	name := metadataValue(ctx, ResourceMetadata)
 	protocol := "connection"
 	if r, ok := st.Resources[name]; ok {
@@ -52,7 +48,7 @@ func (s *Server) connect(ctx context.Context, st *lane.State, m *authz.CheckRequ
 		a.Failed(false)
 		out, err = a.closed(ctx), nil
 	})
-	if !a.decide(ctx, c, attrs.GetSource().GetCertificate()) {
+	if !a.decide(ctx, c, m.Certificate) {
 		return a.closed(ctx), nil
 	}
 	a.Expect()
@@ -144,18 +140,9 @@ func (a *connecting) closed(ctx context.Context) *authz.CheckResponse {
 func (a *connecting) answer(code codes.Code) *authz.CheckResponse {
 	return &authz.CheckResponse{
 		Status:          &rpc.Status{Code: int32(code)},
-		DynamicMetadata: operationMetadata(&a.Op).Fields[MetadataNamespace].GetStructValue(),
+		DynamicMetadata: operationMetadata(&a.Op).Fields[wire.MetadataNamespace].GetStructValue(),
 	}
 }
 
 // ResourceTag is the custom tag of Envoy's log of connections that names the resource.
 const ResourceTag = "countersign.resource"
-
-// readConnection reads what Envoy's log says of a connection that has ended.
-func readConnection(e *data.TCPAccessLogEntry) transit {
-	c := e.GetCommonProperties()
-	t := commonTransit(c)
-	t.resource, t.connection = c.GetCustomTags()[ResourceTag], true
-	t.bytesIn, t.bytesOut = e.GetConnectionProperties().GetReceivedBytes(), e.GetConnectionProperties().GetSentBytes()
-	return t
-}

@@ -191,6 +191,9 @@
 // [Server.StreamAccessLogs] takes what Envoy did. Each entry becomes a transit record, so that evidence.Verify can hold what
 // passed against what was decided, and it ends the operations whose answers do not come by here or whose streams broke off.
 //
+// The messages of all three are those of package [github.com/countersign/countersign/extproc/wire], which has of what Envoy sends
+// what is read here and nothing else, and takes it for what protobuf's own decoder does.
+//
 // What HTTP carries is of more than one kind, and each reads and refuses in its own way. A [Reader] makes an operation of a request,
 // and says what of it goes to the target; a [Refuser] writes what the agent gets in the place of an answer. [HTTP] has both, and
 // the kind sets them. Here is only what Envoy calls: carried.go has the two interfaces, http.go and outgoing.go ext_proc's requests,

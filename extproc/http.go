@@ -15,6 +15,7 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	httptype "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -27,10 +28,8 @@ import (
 	"github.com/countersign/countersign/extproc/inspect/echo"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/wire"
 )
-
-// MetadataNamespace is the namespace of the dynamic metadata that tells Envoy's access log the operation's id (`op`).
-const MetadataNamespace = "countersign"
 
 // maxPiece is the size of the body pieces that are sent to Envoy, as its documentation recommends.
 const maxPiece = 64 << 10
@@ -42,7 +41,7 @@ const maxPiece = 64 << 10
 // passes on what is kept back of an answer takes it too. It is not locked while a message is sent: see outgoing.
 type exchange struct {
 	server *Server
-	stream ext.ExternalProcessor_ProcessServer
+	stream grpc.ServerStream
 
 	mu       sync.Mutex
 	out      outgoing
@@ -66,7 +65,7 @@ type exchange struct {
 }
 
 // Process serves one HTTP request.
-func (s *Server) Process(stream ext.ExternalProcessor_ProcessServer) (err error) {
+func (s *Server) Process(stream grpc.ServerStream) (err error) {
 	st, end, err := s.lane.Begin()
 	if err != nil {
 		return status.Error(codes.Unavailable, "countersign: "+err.Error())
@@ -84,21 +83,22 @@ func (s *Server) Process(stream ext.ExternalProcessor_ProcessServer) (err error)
 		}
 	}()
 	for {
-		m, err := stream.Recv()
+		var m wire.Request
+		err := stream.RecvMsg(&m)
 		if errors.Is(err, io.EOF) {
 			return nil // Envoy is done with the stream
 		}
 		if err != nil {
 			return err // the client or the target is gone: close tells which
 		}
-		if done, err := x.handle(st, m); done || err != nil {
+		if done, err := x.handle(st, &m); done || err != nil {
 			return err
 		}
 	}
 }
 
 // handle answers one message. done says that nothing more is to be said on this stream.
-func (x *exchange) handle(st *lane.State, all *ext.ProcessingRequest) (done bool, err error) {
+func (x *exchange) handle(st *lane.State, m *wire.Request) (done bool, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	defer guard.Catch("an operation", func(guard.Panic) { done, err = x.failed() })
@@ -106,65 +106,59 @@ func (x *exchange) handle(st *lane.State, all *ext.ProcessingRequest) (done bool
 		return true, x.out.err
 	}
 	ctx := x.stream.Context()
-	switch m := all.Request.(type) {
-	case *ext.ProcessingRequest_RequestHeaders:
+	switch m.Part {
+	case wire.RequestHead:
 		if x.attempt != nil {
 			return true, status.Error(codes.InvalidArgument, "countersign: a second request on one stream")
 		}
-		return x.requestHead(ctx, st, m.RequestHeaders, all)
-	case *ext.ProcessingRequest_RequestBody:
+		return x.requestHead(ctx, st, m)
+	case wire.RequestBody:
 		if err := x.room(&x.out.request); err != nil {
 			return true, err
 		}
-		return x.requestBody(ctx, m.RequestBody)
-	case *ext.ProcessingRequest_RequestTrailers:
-		return x.requestTrailers(ctx, m.RequestTrailers)
-	case *ext.ProcessingRequest_ResponseHeaders:
-		x.response.local = isLocal(attributesOf(all)["response.code_details"].GetStringValue())
+		return x.requestBody(ctx, m)
+	case wire.RequestTrailers:
+		return x.requestTrailers(ctx, m)
+	case wire.ResponseHead:
+		x.response.local = isLocal(m.Details)
 		if x.attempt == nil && x.response.local {
 			x.envoyRefused = true
 			x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{ResponseHeaders: &ext.HeadersResponse{}}}, 0)
 			return false, nil
 		}
-		return x.responseHead(m.ResponseHeaders)
-	case *ext.ProcessingRequest_ResponseBody:
+		return x.responseHead(m)
+	case wire.ResponseBody:
 		if err := x.room(&x.out.answer); err != nil {
 			return true, err
 		}
 		if x.envoyRefused {
-			x.sendAnswerPieces(m.ResponseBody.Body, m.ResponseBody.EndOfStream)
+			x.sendAnswerPieces(m.Body, m.Last)
 			return false, nil
 		}
-		return x.responseBody(m.ResponseBody)
-	case *ext.ProcessingRequest_ResponseTrailers:
-		return x.responseTrailers(m.ResponseTrailers)
+		return x.responseBody(m)
+	case wire.ResponseTrailers:
+		return x.responseTrailers(m)
 	default:
-		return true, status.Errorf(codes.Unimplemented, "countersign: Envoy sent a message that is not known here (%T)", m)
+		return true, status.Error(codes.Unimplemented, "countersign: Envoy sent a message that is not known here")
 	}
-}
-
-// attributesOf are the attributes that the filter is configured to send.
-func attributesOf(m *ext.ProcessingRequest) map[string]*structpb.Value {
-	return m.Attributes["envoy.filters.http.ext_proc"].GetFields()
 }
 
 // isLocal reports whether an answer is Envoy's own, in the place of one that the target did not give.
 func isLocal(details string) bool { return details != "" && details != "via_upstream" }
 
-func (x *exchange) requestHead(ctx context.Context, st *lane.State, m *ext.HttpHeaders, all *ext.ProcessingRequest) (done bool, err error) {
+func (x *exchange) requestHead(ctx context.Context, st *lane.State, m *wire.Request) (done bool, err error) {
 	peer := metadataValue(ctx, PeerMetadata)
 	if peer == "" {
-		peer = attributesOf(all)["source.address"].GetStringValue()
+		peer = m.Source
 	}
-	fields := fieldsOf(m.Headers)
 	x.attempt = x.server.newAttempt(st, call{
 		resource: metadataValue(ctx, ResourceMetadata), fingerprint: metadataValues(ctx, FingerprintMetadata), peer: peer,
-		answers: answersOf(all.GetProtocolConfig().GetResponseBodyMode()), connection: connectionOf(ctx),
-	}, fields)
-	if !x.attempt.head(ctx, fields) {
+		answers: answersOf(m.Answers), connection: connectionOf(ctx),
+	}, m.Fields)
+	if !x.attempt.head(ctx, m.Fields) {
 		return x.refuse()
 	}
-	if m.EndOfStream {
+	if m.Last {
 		x.request.ended, x.request.headOnly = true, true
 		return x.decide(ctx, nil)
 	}
@@ -210,7 +204,7 @@ func (x *exchange) tooLate() {
 	_, _ = x.refuse()
 }
 
-func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool, err error) {
+func (x *exchange) requestBody(ctx context.Context, m *wire.Request) (done bool, err error) {
 	if x.attempt == nil || x.request.ended {
 		return true, outOfOrder("request body")
 	}
@@ -222,23 +216,23 @@ func (x *exchange) requestBody(ctx context.Context, m *ext.HttpBody) (done bool,
 	}
 	x.attempt.received += int64(len(m.Body))
 	if x.attempt.streams {
-		x.request.ended = m.EndOfStream
+		x.request.ended = m.Last
 		x.request.hash.Write(m.Body)
-		x.sendRequestBody(m.Body, m.EndOfStream)
+		x.sendRequestBody(m.Body, m.Last)
 		return false, nil
 	}
 	if err := x.attempt.reader.Write(m.Body); err != nil {
 		x.attempt.refuseError(ctx, err)
 		return x.refuse()
 	}
-	x.request.ended = m.EndOfStream
-	if m.EndOfStream {
+	x.request.ended = m.Last
+	if m.Last {
 		return x.decide(ctx, nil)
 	}
 	return false, nil
 }
 
-func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (done bool, err error) {
+func (x *exchange) requestTrailers(ctx context.Context, m *wire.Request) (done bool, err error) {
 	if x.attempt == nil || x.request.ended {
 		return true, outOfOrder("request trailers")
 	}
@@ -250,17 +244,17 @@ func (x *exchange) requestTrailers(ctx context.Context, m *ext.HttpTrailers) (do
 	if x.attempt.streams {
 		// Policy did not see these, so they do not pass.
 		mutation := &ext.HeaderMutation{}
-		for _, f := range fieldsOf(m.Trailers) {
+		for _, f := range m.Fields {
 			mutation.RemoveHeaders = append(mutation.RemoveHeaders, f.Name)
 		}
 		trailers.GetRequestTrailers().HeaderMutation = mutation
 		x.say(&x.out.request, trailers, 0)
 		return false, nil
 	}
-	if !x.attempt.trailers(ctx, fieldsOf(m.Trailers)) {
+	if !x.attempt.trailers(ctx, m.Fields) {
 		return x.refuse()
 	}
-	if err := x.attempt.reader.Trailers(fieldsOf(m.Trailers)); err != nil {
+	if err := x.attempt.reader.Trailers(m.Fields); err != nil {
 		x.attempt.refuseError(ctx, err)
 		return x.refuse()
 	}
@@ -470,19 +464,6 @@ func outOfOrder(what string) error {
 	return status.Errorf(codes.InvalidArgument, "countersign: Envoy sent a %s where none can be: check the filter's processing_mode", what)
 }
 
-// fieldsOf copies Envoy's header map. Values come in raw_value; value is empty then, and the other way round.
-func fieldsOf(m *core.HeaderMap) []web.Field {
-	fields := make([]web.Field, len(m.GetHeaders()))
-	for i, h := range m.GetHeaders() {
-		v := h.Value
-		if len(h.RawValue) > 0 {
-			v = string(h.RawValue)
-		}
-		fields[i] = web.Field{Name: h.Key, Value: v}
-	}
-	return fields
-}
-
 func setField(name, value string) *core.HeaderValueOption {
 	return &core.HeaderValueOption{
 		Header:       &core.HeaderValue{Key: name, RawValue: []byte(value)},
@@ -502,7 +483,7 @@ func addField(name, value string) *core.HeaderValueOption {
 // operationMetadata has Envoy's access log name the operation, and the trace that its agent sent, if any.
 func operationMetadata(op *gate.Operation) *structpb.Struct {
 	return &structpb.Struct{Fields: map[string]*structpb.Value{
-		MetadataNamespace: structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
+		wire.MetadataNamespace: structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
 			"op": structpb.NewStringValue(op.ID), "trace_id": structpb.NewStringValue(op.Context.TraceID()),
 		}}),
 	}}

@@ -65,7 +65,7 @@ func run(t *testing.T, name string, args ...string) []byte {
 var mayImport = map[string][]string{
 	"cmd/countersign":           {"extproc", "extproc/", "xds", "policies", "envoy"},
 	"examples/":                 {"extproc/extproctest", "examples/webhook/receiver"},
-	"extproc":                   {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/lane", "extproc/problem", "extproc/redact"},
+	"extproc":                   {"extproc/guard", "extproc/gate", "extproc/identity", "extproc/inspect/", "extproc/lane", "extproc/problem", "extproc/redact", "extproc/wire"},
 	"extproc/approval/":         {"extproc/guard", "extproc/gate", "extproc/approval", "extproc/datafile", "extproc/keyfile"},
 	"extproc/admin":             {"extproc/approval", "extproc/approval/webhook", "extproc/evidence/otlp", "extproc/gate", "extproc/guard", "extproc/identity", "extproc/lane", "extproc/supervisor", "xds"},
 	"extproc/approval/question": {"extproc/approval", "extproc/gate", "extproc/kind", "extproc/redact", "extproc/strict"},
@@ -83,13 +83,14 @@ var mayImport = map[string][]string{
 	"extproc/identity":          {"extproc/keyfile", "extproc/loopback", "extproc/guard", "extproc/gate", "extproc/strict"},
 	"extproc/inspect/":          {"extproc/gate", "extproc/media"},
 	"extproc/inspect/web":       {"extproc/gate", "extproc/media", "extproc/inspect/coding"},
-	"extproc/listener":          {"extproc", "extproc/config", "extproc/guard", "extproc/keyfile"},
+	"extproc/listener":          {"extproc", "extproc/config", "extproc/guard", "extproc/keyfile", "extproc/wire"},
 	"extproc/supervisor":        {"extproc/config", "extproc/datafile", "extproc/guard", "xds"},
 	"extproc/terminal":          {"extproc/gate"},
 	"extproc/policy":            {"extproc/yamlfile", "extproc/gate", "extproc/strict"},
 	"extproc/problem":           {"extproc/gate", "extproc/inspect/"},
 	"extproc/strict":            {"extproc/gate"},
 	"extproc/redact":            {"extproc/gate", "extproc/media"},
+	"extproc/wire":              {"extproc/inspect/"},
 	"xds":                       {"extproc/yamlfile", "extproc/loopback", "extproc/config", "extproc/guard"},
 }
 
@@ -99,7 +100,7 @@ var mayUse = []struct {
 	in      []string
 }{
 	{"github.com/open-policy-agent/opa", []string{"extproc/policy"}},
-	{"github.com/envoyproxy/go-control-plane", []string{"extproc", "extproc/kind/", "xds", "extproc/extproctest", "extproc/extproctest/", "envoy"}},
+	{"github.com/envoyproxy/go-control-plane", []string{"extproc", "extproc/kind/", "extproc/wire", "xds", "extproc/extproctest", "extproc/extproctest/", "envoy"}},
 	{"go.opentelemetry.io/proto/otlp", []string{"extproc/evidence/otlp", "extproc/extproctest", "extproc/extproctest/", "cmd/countersign"}},
 }
 

@@ -95,7 +95,7 @@ func (x *exchange) transmit(in *line, m message) {
 		x.mu.Unlock()
 		defer x.mu.Lock()
 		defer guard.Catch("a message to Envoy", nil)
-		err = x.stream.Send(m.ProcessingResponse)
+		err = x.stream.SendMsg(m.ProcessingResponse)
 	}()
 	x.waiting(in, -m.bytes)
 	if err == nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/countersign/countersign/extproc/inspect/echo"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/redact"
+	"github.com/countersign/countersign/extproc/wire"
 )
 
 // A redacted answer is kept back until there are keptBytes of it, or for keptTime after its first byte, and then passed on in such
@@ -137,14 +138,14 @@ next:
 	return counts
 }
 
-func (x *exchange) responseHead(m *ext.HttpHeaders) (done bool, err error) {
+func (x *exchange) responseHead(m *wire.Request) (done bool, err error) {
 	if !x.decided || x.finished || x.response.head != nil {
 		return true, outOfOrder("response head")
 	}
 	a, r := x.attempt, &x.response
 	r.hash = sha256.New()
-	r.ended = m.EndOfStream
-	if r.head, err = web.ReadResponse(a.Op.Verb, fieldsOf(m.Headers), m.EndOfStream); err != nil {
+	r.ended = m.Last
+	if r.head, err = web.ReadResponse(a.Op.Verb, m.Fields, m.Last); err != nil {
 		return x.withhold(err)
 	}
 	if r.plan == nil && a.http.MaxAnswer > 0 && r.head.HasBody && r.head.Length > a.http.MaxAnswer {
@@ -233,13 +234,13 @@ func (x *exchange) release(whole bool, length *int) {
 	r.released = true
 }
 
-func (x *exchange) responseBody(m *ext.HttpBody) (done bool, err error) {
+func (x *exchange) responseBody(m *wire.Request) (done bool, err error) {
 	r := &x.response
 	if r.head == nil || r.ended || x.finished {
 		return true, outOfOrder("response body")
 	}
-	r.begun, r.ended = true, m.EndOfStream
-	if done, err := x.decoded(m.Body, m.EndOfStream, m.EndOfStream); done || err != nil {
+	r.begun, r.ended = true, m.Last
+	if done, err := x.decoded(m.Body, m.Last, m.Last); done || err != nil {
 		return done, err
 	}
 	if r.ended {
@@ -415,13 +416,13 @@ func (x *exchange) sendAnswerPieces(body []byte, end bool) {
 	})
 }
 
-func (x *exchange) responseTrailers(m *ext.HttpTrailers) (done bool, err error) {
+func (x *exchange) responseTrailers(m *wire.Request) (done bool, err error) {
 	r := &x.response
 	if r.head == nil || r.ended || x.finished {
 		return true, outOfOrder("response trailers")
 	}
 	r.begun = true
-	fields := fieldsOf(m.Trailers)
+	fields := m.Fields
 	if x.echoes(fields) {
 		return x.withhold(errEcho)
 	}

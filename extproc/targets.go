@@ -2,13 +2,9 @@ package extproc
 
 import (
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	data "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
-	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // logEvery is how often the log repeats that a target fails.
@@ -59,7 +55,7 @@ func (s *Server) seen(t *transit, known bool) {
 		f.unlogged++
 		return
 	}
-	s.lane.Log.Warn("a target failed", slog.String("resource", resource), slog.String("target", t.upstreamHost), slog.String("error", f.words), slog.Int("since_last_line", f.unlogged))
+	s.lane.Log.Warn("a target failed", slog.String("resource", resource), slog.String("target", t.Upstream), slog.String("error", f.words), slog.Int("since_last_line", f.unlogged))
 	f.logged, f.unlogged, f.again = now, 0, false
 }
 
@@ -90,22 +86,9 @@ func (s *Server) FailingTargets() map[string]string {
 
 // words are Envoy's on why a target failed: what it flags, how the request ended, and what the connection failed of.
 func (t *transit) words() string {
-	words := t.trouble + ": " + t.details
-	if t.failure != "" && !strings.Contains(t.details, strings.ReplaceAll(t.failure, " ", "_")) {
-		words += ": " + t.failure
+	words := t.trouble + ": " + t.Details
+	if t.Failure != "" && !strings.Contains(t.Details, strings.ReplaceAll(t.Failure, " ", "_")) {
+		words += ": " + t.Failure
 	}
 	return words
-}
-
-// flagsOf are the flags that Envoy has set, in the words of its access log's definition.
-func flagsOf(f *data.ResponseFlags) string {
-	var set []string
-	f.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		if fd.Kind() == protoreflect.BoolKind && v.Bool() {
-			set = append(set, strings.ReplaceAll(string(fd.Name()), "_", " "))
-		}
-		return true
-	})
-	slices.Sort(set)
-	return strings.Join(set, ", ")
 }

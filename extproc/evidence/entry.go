@@ -171,6 +171,17 @@ type outcome struct {
 	settles uint64 // operation.finished or operation.unknown: the number of the decision that has an outcome now
 }
 
+// outcomeIn is what a record says of them before it is written. A body that is sure of itself is not read; any other is, and must be
+// canonical: nobody could tell it from an edited one later.
+func outcomeIn(r *gate.Record, body []byte) (outcome, error) {
+	if of, ok := r.Body.(gate.Sure); ok {
+		if allows, decided, sure := of.Says(); sure {
+			return outcome{allows, decided}, nil
+		}
+	}
+	return outcomeOf(r.Type, body)
+}
+
 // outcomeOf reads the outcome from a record's body. It also checks that the body is canonical.
 func outcomeOf(kind string, body []byte) (outcome, error) {
 	var o outcome

@@ -37,7 +37,7 @@ var entries = sync.Pool{New: func() any { return &entry{done: make(chan struct{}
 
 // encode makes an entry of r. It runs in the caller's goroutine; the writer only adds what depends on the record's place.
 //
-// It refuses a body that is not canonical, because nobody could tell it from an edited one later.
+// It refuses a body that is not canonical.
 func encode(node string, r *gate.Record) (*entry, error) {
 	if !isType(r.Type) {
 		return nil, fmt.Errorf("record %q: not a type of record", r.Type)
@@ -65,7 +65,7 @@ func encode(node string, r *gate.Record) (*entry, error) {
 		e.free()
 		return nil, fmt.Errorf("record %s: the body has %d bytes, and %d is the limit", r.Type, len(body), maxBody)
 	}
-	if e.outcome, err = outcomeOf(r.Type, body); err != nil {
+	if e.outcome, err = outcomeIn(r, body); err != nil {
 		e.free()
 		return nil, fmt.Errorf("record %s: the body is not canonical JSON: %w", r.Type, err)
 	}

@@ -1,9 +1,7 @@
 package gate
 
 import (
-	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +35,15 @@ type Record struct {
 type Body interface {
 	// AppendJSON appends the body as one canonical JSON object.
 	AppendJSON(dst []byte) ([]byte, error)
+}
+
+// Sure is a body whose JSON is canonical whatever is in it, so that the journal does not read it again: with three records a request
+// that was 6 µs of 90. TestSureBodiesAreCanonical does it.
+type Sure interface {
+	Body
+	// Says is what the record means for operations that are under way: that one begins, or the number of the decision of one that
+	// ends. Where sure is false the JSON is to be read all the same.
+	Says() (allows bool, decided uint64, sure bool)
 }
 
 // Receipt says where a record stands in the journal. The zero value says that there is no record.
@@ -81,96 +88,43 @@ type Decision struct {
 	Own  Member        // what only this kind of operation has, under the kind's name; the zero Member for nothing
 }
 
+// Says implements [Sure]. What a kind adds is as good as the kind.
+func (d *Decision) Says() (allows bool, decided uint64, sure bool) {
+	return d.Effect == Allow, 0, d.Own.Name == ""
+}
+
 // AppendJSON writes the members in canonical order.
 func (d *Decision) AppendJSON(b []byte) ([]byte, error) {
-	w := recordWriter{b: append(b, '{'), own: d.Own}
-	w.text("approval", d.Approval)
-	w.text("config_digest", d.ConfigDigest)
-	w.text("digest", d.Digest)
-	w.text("effect", d.Effect.String())
+	w := WriteBody(b)
+	w.own = d.Own
+	w.Text("approval", d.Approval)
+	w.Text("config_digest", d.ConfigDigest)
+	w.Text("digest", d.Digest)
+	w.Text("effect", d.Effect.String())
 	if d.Held > 0 {
-		w.seconds("held", d.Held)
+		w.Seconds("held", d.Held)
 	}
-	w.text("peer", d.Context.Peer)
-	w.text("policy_digest", d.PolicyDigest)
+	w.Text("peer", d.Context.Peer)
+	w.Text("policy_digest", d.PolicyDigest)
 	w.name("principal")
 	w.b = d.Principal.appendRecord(w.b)
-	w.text("problem", string(d.Problem))
-	w.text("protocol", d.Protocol)
+	w.Text("problem", string(d.Problem))
+	w.Text("protocol", d.Protocol)
 	w.name("reasons")
 	w.b = appendTexts(w.b, d.Reasons)
 	w.name("redact")
 	w.b = append(appendRedactions(append(w.b, '['), d.Redact), ']')
-	w.text("request_id", d.Context.RequestID)
-	w.text("resource", d.Resource)
+	w.Text("request_id", d.Context.RequestID)
+	w.Text("resource", d.Resource)
 	w.name("rules")
 	w.b = appendTexts(w.b, d.Rules)
-	w.text("rules_digest", d.RulesDigest)
-	w.text("session", d.Context.Session)
-	w.text("target", d.Target)
-	w.text("trace_id", d.Context.TraceID())
-	w.text("traceparent", d.Context.TraceParent)
-	w.text("verb", d.Verb)
-	return w.end()
-}
-
-// recordWriter writes the members of a body. They come in canonical order; it puts own between them where its name belongs.
-type recordWriter struct {
-	b    []byte
-	own  Member // not written yet
-	some bool   // a member has been written
-	err  error
-}
-
-// name begins a member, after own if that comes first.
-func (w *recordWriter) name(name string) {
-	switch own := w.own.Name; {
-	case own == "" || own > name:
-	case own == name:
-		w.err, w.own = fmt.Errorf("%w: %q is of every such record, and not of a kind", ErrDuplicateName, name), Member{}
-	default:
-		w.writeOwn()
-	}
-	w.begin(name)
-}
-
-func (w *recordWriter) begin(name string) {
-	if w.some {
-		w.b = append(w.b, ',')
-	}
-	w.some = true
-	w.b = append(append(append(w.b, '"'), name...), '"', ':')
-}
-
-func (w *recordWriter) writeOwn() {
-	own := w.own
-	if w.own = (Member{}); own.Name == "" {
-		return
-	}
-	w.begin(own.Name)
-	b, err := AppendJSON(w.b, own.Value)
-	w.b, w.err = b, cmp.Or(w.err, err)
-}
-
-func (w *recordWriter) text(name, value string) {
-	w.name(name)
-	w.b = AppendText(w.b, value)
-}
-
-func (w *recordWriter) count(name string, n int64) {
-	w.name(name)
-	w.b = strconv.AppendInt(w.b, n, 10)
-}
-
-func (w *recordWriter) seconds(name string, d time.Duration) {
-	w.name(name)
-	b, err := appendFloat(w.b, d.Seconds())
-	w.b, w.err = b, cmp.Or(w.err, err)
-}
-
-func (w *recordWriter) end() ([]byte, error) {
-	w.writeOwn()
-	return append(w.b, '}'), w.err
+	w.Text("rules_digest", d.RulesDigest)
+	w.Text("session", d.Context.Session)
+	w.Text("target", d.Target)
+	w.Text("trace_id", d.Context.TraceID())
+	w.Text("traceparent", d.Context.TraceParent)
+	w.Text("verb", d.Verb)
+	return w.End()
 }
 
 func appendRedactions(b []byte, rs []Redaction) []byte {
@@ -306,30 +260,36 @@ type Outcome struct {
 	Own           Member        // as a [Decision] has it
 }
 
+// Says implements [Sure].
+func (o *Outcome) Says() (allows bool, decided uint64, sure bool) {
+	return false, o.Decided, o.Own.Name == ""
+}
+
 // AppendJSON writes the members in canonical order. The duration is in seconds.
 func (o *Outcome) AppendJSON(b []byte) ([]byte, error) {
-	w := recordWriter{b: append(b, '{'), own: o.Own}
-	w.text("body_sha256", o.BodySHA256)
-	w.count("bytes_in", o.BytesIn)
-	w.count("bytes_out", o.BytesOut)
+	w := WriteBody(b)
+	w.own = o.Own
+	w.Text("body_sha256", o.BodySHA256)
+	w.Count("bytes_in", o.BytesIn)
+	w.Count("bytes_out", o.BytesOut)
 	w.name("decided")
 	w.b = strconv.AppendUint(w.b, o.Decided, 10)
-	w.seconds("duration", o.Duration)
-	w.text("problem", string(o.Problem))
-	w.text("reason", o.Reason)
+	w.Seconds("duration", o.Duration)
+	w.Text("problem", string(o.Problem))
+	w.Text("reason", o.Reason)
 	w.name("redacted")
 	w.b = appendCounts(w.b, o.Redacted)
-	w.text("request_sha256", o.RequestSHA256)
-	w.text("result", string(o.Result))
+	w.Text("request_sha256", o.RequestSHA256)
+	w.Text("result", string(o.Result))
 	if len(o.Rewritten) > 0 {
 		w.name("rewritten")
 		w.b = appendCounts(w.b, o.Rewritten)
 	}
-	w.count("status", int64(o.Status))
+	w.Count("status", int64(o.Status))
 	if o.Unrewritten != "" {
-		w.text("unrewritten", o.Unrewritten)
+		w.Text("unrewritten", o.Unrewritten)
 	}
-	return w.end()
+	return w.End()
 }
 
 func appendCounts(b []byte, counts []Count) []byte {

@@ -46,13 +46,13 @@ func (l *Lane) Attempt(st *State, protocol, resource string, c gate.Context) *At
 		a.Resource = r
 		a.Op.Resource = r.Resource
 	} else {
-		a.Op.Resource.Name = Claimed(resource)
+		a.Op.Resource.Name = bounded(resource)
 	}
 	return a
 }
 
-// Claimed is what a stranger chose, as a record has it: what a refused request can add to the journal does not grow with it.
-func Claimed(s string) string { return gate.Recorded(s, gate.MaxClaimed) }
+// bounded is what a stranger chose, as a record has it: what a refused request can add to the journal does not grow with it.
+func bounded(s string) string { return gate.Recorded(s, gate.MaxClaimed) }
 
 // Identify verifies the agent's token. fault is what is wrong with how the token was sent; nil where nothing is. claimed says
 // what a stranger wants to do; it is asked only where the agent is refused.
@@ -78,22 +78,22 @@ func (a *Attempt) identify(ctx context.Context, fault *identity.Refusal, claimed
 		}
 	}
 	verb, target := claimed()
-	a.Op.Verb, a.Op.Target = Claimed(verb), Claimed(target)
+	a.Op.Verb, a.Op.Target = bounded(verb), bounded(target)
 	return a.refuseIdentity(ctx, fault)
 }
 
 // refuseIdentity records an identity.refused and refuses. It always returns false.
 func (a *Attempt) refuseIdentity(ctx context.Context, why *identity.Refusal) bool {
 	body := gate.Object{
-		{Name: "claimed_issuer", Value: Claimed(why.Issuer)},
-		{Name: "claimed_subject", Value: Claimed(why.Subject)},
+		{Name: "claimed_issuer", Value: bounded(why.Issuer)},
+		{Name: "claimed_subject", Value: bounded(why.Subject)},
 		{Name: "config_digest", Value: a.State.Gate.ConfigDigest},
 		{Name: "detail", Value: gate.Recorded(why.Detail, 2*gate.MaxClaimed)}, // quotes what is claimed
-		{Name: "peer", Value: Claimed(a.Op.Context.Peer)},
+		{Name: "peer", Value: bounded(a.Op.Context.Peer)},
 		{Name: "protocol", Value: a.Op.Protocol},
 		{Name: "reason", Value: why.Reason},
 		{Name: "request_id", Value: a.Op.Context.RequestID},
-		{Name: "resource", Value: Claimed(a.Op.Resource.Name)},
+		{Name: "resource", Value: bounded(a.Op.Resource.Name)},
 		{Name: "target", Value: a.Op.Target},
 		{Name: "trace_id", Value: a.Op.Context.TraceID()},
 		{Name: "verb", Value: a.Op.Verb},

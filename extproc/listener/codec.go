@@ -6,6 +6,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	_ "google.golang.org/grpc/encoding/proto" // what codec falls back to
+
+	"github.com/countersign/countersign/extproc/wire"
 )
 
 // codec is gRPC's own for protobuf, with smaller buffers for sending. gRPC takes 1 MiB for each message over 32 KiB, and a piece
@@ -20,6 +22,17 @@ const (
 )
 
 var sentBuffers = mem.NewTieredBufferPool(sentPiece)
+
+// Unmarshal implements [encoding.CodecV2]. What Envoy sends is read by package wire, which keeps nothing of the buffer.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	m, ok := v.(wire.Message)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer whole.Free()
+	return m.Unmarshal(whole.ReadOnlyData())
+}
 
 // Marshal implements [encoding.CodecV2].
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
