@@ -271,7 +271,11 @@ func startLanes(b *testing.B) []*benchLane {
 	generated := startGeneratedFloor(b, target)
 	issuer := extproctest.StartIssuer(b, extproctest.IssuerOptions{})
 	benchToken = issuer.Token(nil)
-	without, with := startBenchGateway(b, target, issuer, false), startBenchGateway(b, target, issuer, true)
+	collector, evidence := startBenchCollector(b, true)
+	benchProcesses = append(benchProcesses, benchProcess{columnCollector, collector.PID()})
+	without, with := startBenchGateway(b, target, issuer, "{}"), startBenchGateway(b, target, issuer, evidence)
+	without.count(b)
+	with.count(b)
 	lanes := []*benchLane{
 		{name: alone, address: floor["alone"], path: "/1k"},
 		{name: "no-op ext_authz", address: floor["authz"], path: "/1k"},

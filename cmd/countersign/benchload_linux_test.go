@@ -79,7 +79,7 @@ func (c *repeater) once() error {
 }
 
 // dialLanes opens the lane's connections.
-func dialLanes(b *testing.B, l *benchLane) []*repeater {
+func dialLanes(b testing.TB, l *benchLane) []*repeater {
 	b.Helper()
 	all := make([]*repeater, cmp.Or(l.connections, benchConnections))
 	for i := range all {
@@ -93,7 +93,7 @@ func dialLanes(b *testing.B, l *benchLane) []*repeater {
 }
 
 // throughput asks as fast as it can on all connections for a while, and returns how often.
-func throughput(b *testing.B, l *benchLane, during time.Duration) (count int, took time.Duration) {
+func throughput(b testing.TB, l *benchLane, during time.Duration) (count int, took time.Duration) {
 	b.Helper()
 	all := dialLanes(b, l)
 	var wg sync.WaitGroup
@@ -124,7 +124,7 @@ func throughput(b *testing.B, l *benchLane, during time.Duration) (count int, to
 }
 
 // latencies asks at a fixed rate, whatever the answers take, and returns p50, p99 and p99.9 from when each request was due.
-func latencies(b *testing.B, l *benchLane, rate int, during time.Duration) [3]time.Duration {
+func latencies(b testing.TB, l *benchLane, rate int, during time.Duration) [3]time.Duration {
 	b.Helper()
 	due := make(chan time.Time, rate)
 	var mu sync.Mutex

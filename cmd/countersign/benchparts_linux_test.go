@@ -24,7 +24,7 @@ import (
 )
 
 // benchTarget answers with JSON of two sizes.
-func benchTarget(b *testing.B) string {
+func benchTarget(b testing.TB) string {
 	b.Helper()
 	mux := http.NewServeMux()
 	for path, size := range map[string]int{"/1k": 1 << 10, "/10k": 10 << 10} {
@@ -58,7 +58,7 @@ func benchBody(size int) []byte {
 }
 
 // serveFloor serves what allows everything on a socket.
-func serveFloor(b *testing.B) (socket string) {
+func serveFloor(b testing.TB) (socket string) {
 	b.Helper()
 	socket = filepath.Join(extproctest.Dir(b), "noop.sock")
 	l, err := net.Listen("unix", socket)
@@ -98,7 +98,7 @@ func startBenchEnvoy(b *testing.B, bootstrap string) {
 }
 
 // benchResources are one resource for each way through, as YAML.
-func benchResources(b *testing.B, target string) (resources string, addresses map[string]string) {
+func benchResources(b testing.TB, target string) (resources string, addresses map[string]string) {
 	b.Helper()
 	addresses = map[string]string{}
 	for name, more := range map[string]string{
@@ -188,14 +188,16 @@ const floorProc = `          - name: envoy.filters.http.ext_proc
 
 // benchGateway is the gateway as it ships, with an Envoy of its own.
 type benchGateway struct {
+	*extproctest.Process
 	addresses map[string]string // of its ways through
 	admin     string
 	profiles  string
+	data      string
 	collector bool
 }
 
-// startBenchGateway runs the gateway, with a collector or without one.
-func startBenchGateway(b *testing.B, target string, issuer *extproctest.Issuer, collector bool) *benchGateway {
+// startBenchGateway runs the gateway with these keys of evidence, which may name a collector.
+func startBenchGateway(b testing.TB, target string, issuer *extproctest.Issuer, evidence string) *benchGateway {
 	b.Helper()
 	dir := extproctest.Dir(b)
 	parts, err := extproctest.NewParts(os.Getenv, io.Discard) //nolint:forbidigo // $ENVOY is for whoever runs the benchmarks
@@ -206,26 +208,18 @@ func startBenchGateway(b *testing.B, target string, issuer *extproctest.Issuer, 
 	if err != nil {
 		b.Fatal(err)
 	}
-	g := &benchGateway{admin: extproctest.FreeAddress(b), profiles: extproctest.FreeAddress(b), collector: collector}
+	g := &benchGateway{admin: extproctest.FreeAddress(b), profiles: extproctest.FreeAddress(b), data: filepath.Join(dir, "var"), collector: strings.Contains(evidence, "otlp")}
 	resources, addresses := benchResources(b, target)
 	g.addresses = addresses
-	data := "./var"
 	if *benchData != "" {
-		if data, err = os.MkdirTemp(*benchData, "countersign-bench-"); err != nil {
+		if g.data, err = os.MkdirTemp(*benchData, "countersign-bench-"); err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(func() { _ = os.RemoveAll(data) })
-	}
-	evidence := "{}"
-	if collector {
-		authority := extproctest.NewAuthority(b)
-		c := extproctest.StartCollector(b, extproctest.CollectorOptions{Authority: authority, Forget: true})
-		benchProcesses = append(benchProcesses, benchProcess{columnCollector, c.PID()})
-		evidence = fmt.Sprintf("{otlp: {endpoint: %q, ca_file: %q}}", c.Endpoint(), authority.CAFile)
+		b.Cleanup(func() { _ = os.RemoveAll(g.data) })
 	}
 	files := map[string]string{
 		"countersign.yaml": fmt.Sprintf("node: bench\ndata: %q\nlisten: {admin: %q}\nenvoy: {path: %q, concurrency: 2}\nagents: [{issuer: %q, audience: [%s]}]\nevidence: %s\npolicies: ./policies\nresources:\n%s",
-			data, g.admin, envoy, issuer.URL, extproctest.Audience, evidence, resources),
+			g.data, g.admin, envoy, issuer.URL, extproctest.Audience, evidence, resources),
 		"policies/plain.rego":     "package rules.plain\n" + benchRules,
 		"policies/redacting.rego": "package rules.redacting\n" + benchRules + benchRedact,
 	}
@@ -238,23 +232,36 @@ func startBenchGateway(b *testing.B, target string, issuer *extproctest.Issuer, 
 			b.Fatal(err)
 		}
 	}
-	p := extproctest.StartCountersign(b, extproctest.Countersign{
+	g.Process = extproctest.StartCountersign(b, extproctest.Countersign{
 		Path: extproctest.BuildShipped(b), Config: filepath.Join(dir, "countersign.yaml"), Admin: g.admin, Args: []string{"--envoy", "--pprof", g.profiles},
 	})
-	benchProcesses = append(benchProcesses, benchProcess{columnGateway, p.PID()})
-	for _, child := range childrenOf(b, p.PID()) {
+	return g
+}
+
+// startBenchCollector runs a collector over TLS, and returns the keys of evidence that send to it.
+func startBenchCollector(b testing.TB, forget bool) (c *extproctest.CollectorProcess, evidence string) {
+	b.Helper()
+	authority := extproctest.NewAuthority(b)
+	c = extproctest.StartCollector(b, extproctest.CollectorOptions{Authority: authority, Forget: forget})
+	return c, fmt.Sprintf("{otlp: {endpoint: %q, ca_file: %q}}", c.Endpoint(), authority.CAFile)
+}
+
+// count has the processor time of the gateway told, and of what it started.
+func (g *benchGateway) count(b *testing.B) {
+	b.Helper()
+	benchProcesses = append(benchProcesses, benchProcess{columnGateway, g.PID()})
+	for _, child := range childrenOf(b, g.PID()) {
 		column := columnGateway // whatever else it starts does its work
 		if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", child)); strings.HasPrefix(string(name), "envoy") {
 			column = columnEnvoy
 		}
 		benchProcesses = append(benchProcesses, benchProcess{column, child})
 	}
-	return g
 }
 
 // settle waits until every operation has ended and the collector has accepted every record, and returns how long that took.
 // It has to be so twice in a row, because what ends an operation is a record.
-func (g *benchGateway) settle(b *testing.B) time.Duration {
+func (g *benchGateway) settle(b testing.TB) time.Duration {
 	b.Helper()
 	begin := time.Now()
 	tick := time.NewTicker(50 * time.Millisecond) // asking costs the gateway's processor time

@@ -31,16 +31,18 @@ type receiver struct {
 	mu    sync.Mutex
 	mood  string // "" takes all; "hangs", "fails", "rejects a part"
 	asked map[string]int
-	taken map[uint64]int // by seq, and how often
-	lost  map[uint64]bool
+	taken map[int64]int // by seq, and how often
+	lost  map[int64]bool
 	other chan struct{} // closed when the mood changes
 }
 
-func startReceiver(t *testing.T, address string) *receiver {
+func startReceiver(t testing.TB, address string) *receiver {
 	t.Helper()
-	r := &receiver{asked: map[string]int{}, taken: map[uint64]int{}, lost: map[uint64]bool{}, other: make(chan struct{})}
+	r := &receiver{asked: map[string]int{}, taken: map[int64]int{}, lost: map[int64]bool{}, other: make(chan struct{})}
 	l, err := net.Listen("tcp", address)
-	must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := grpc.NewServer()
 	collogspb.RegisterLogsServiceServer(s, logsReceiver{receiver: r})
 	coltracepb.RegisterTraceServiceServer(s, tracesReceiver{receiver: r})
@@ -58,7 +60,7 @@ func (r *receiver) is(mood string) {
 }
 
 // take takes the records, all but the first where a part is rejected, and says how many those were.
-func (r *receiver) take(ctx context.Context, seqs []uint64) (rejected int64, err error) {
+func (r *receiver) take(ctx context.Context, seqs []int64) (rejected int64, err error) {
 	r.mu.Lock()
 	mood, other := r.mood, r.other
 	if len(seqs) > 0 {
@@ -89,13 +91,20 @@ func (r *receiver) take(ctx context.Context, seqs []uint64) (rejected int64, err
 	return rejected, nil
 }
 
+// sequences are how often each record was taken.
+func (r *receiver) sequences() map[int64]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.taken)
+}
+
 type logsReceiver struct {
 	collogspb.UnimplementedLogsServiceServer
 	*receiver
 }
 
 func (r logsReceiver) Export(ctx context.Context, m *collogspb.ExportLogsServiceRequest) (*collogspb.ExportLogsServiceResponse, error) {
-	var seqs []uint64
+	var seqs []int64
 	for _, a := range m.ResourceLogs {
 		for _, b := range a.ScopeLogs {
 			for _, c := range b.LogRecords {
@@ -119,7 +128,7 @@ type tracesReceiver struct {
 }
 
 func (r tracesReceiver) Export(ctx context.Context, m *coltracepb.ExportTraceServiceRequest) (*coltracepb.ExportTraceServiceResponse, error) {
-	var seqs []uint64
+	var seqs []int64
 	for _, a := range m.ResourceSpans {
 		for _, b := range a.ScopeSpans {
 			for _, c := range b.Spans {
@@ -137,10 +146,10 @@ func (r tracesReceiver) Export(ctx context.Context, m *coltracepb.ExportTraceSer
 	return out, err
 }
 
-func seqOf(attributes []*commonpb.KeyValue) uint64 {
+func seqOf(attributes []*commonpb.KeyValue) int64 {
 	for _, a := range attributes {
 		if a.Key == "countersign.seq" {
-			return uint64(a.Value.GetIntValue())
+			return a.Value.GetIntValue()
 		}
 	}
 	return 0
@@ -176,11 +185,11 @@ func TestCollectorMisbehaves(t *testing.T) {
 		t.Errorf("an answer took %v", l.slow)
 	}
 	reconcile(t, g)
-	last := uint64(len(g.Records()))
+	last := int64(len(g.Records()))
 	extproctest.Await(t, "every record", 60*time.Second, func(context.Context) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		for seq := uint64(1); seq <= last; seq++ {
+		for seq := int64(1); seq <= last; seq++ {
 			if r.taken[seq] == 0 && !r.lost[seq] {
 				return fmt.Errorf("record %d of %d has not come", seq, last)
 			}
@@ -208,7 +217,7 @@ func TestCollectorMisbehaves(t *testing.T) {
 	for seq := range lost {
 		if !slices.ContainsFunc(strings.Split(strings.TrimSpace(out), "\n"), func(line string) bool {
 			var e struct {
-				From, To uint64
+				From, To int64
 				Why      string
 			}
 			return json.Unmarshal([]byte(line), &e) == nil && e.From <= seq && seq <= e.To && e.Why == "one too many"

@@ -40,8 +40,8 @@ func StartCollector(tb TB, o CollectorOptions) *CollectorProcess {
 	dir := Dir(tb)
 	c := &CollectorProcess{
 		tb: tb, path: findPart(tb, Parts.FindCollector), config: filepath.Join(dir, "collector.yaml"), port: FreePort(tb),
-		traces: lineFile{path: filepath.Join(dir, "traces.jsonl")},
-		logs:   lineFile{path: filepath.Join(dir, "logs.jsonl")},
+		traces: lineFile{path: filepath.Join(dir, "traces.jsonl"), begins: `{"resourceSpans":`},
+		logs:   lineFile{path: filepath.Join(dir, "logs.jsonl"), begins: `{"resourceLogs":`},
 	}
 	tls := ""
 	if o.Authority != nil {
@@ -122,6 +122,40 @@ func (c *CollectorProcess) WaitFor(ctx context.Context, what string, ok func([]S
 	if err != nil {
 		c.tb.Fatalf("wait for the collector to have %s: %v", what, err)
 	}
+}
+
+// Sequences returns how often each record of the journal has arrived, by its number. It keeps nothing of them in memory.
+func (c *CollectorProcess) Sequences() map[int64]int {
+	c.tb.Helper()
+	arrived := map[int64]int{}
+	count := func(attributes map[string]any) {
+		if seq, ok := attributes["countersign.seq"].(int64); ok { // a child span has none
+			arrived[seq]++
+		}
+	}
+	traces, logs := lineFile{path: c.traces.path, begins: c.traces.begins}, lineFile{path: c.logs.path, begins: c.logs.begins}
+	err := traces.each(func(message []byte) error {
+		spans, err := readSpans(message)
+		for _, s := range spans {
+			count(s.Attributes)
+		}
+		return err
+	})
+	if err == nil {
+		err = logs.each(func(message []byte) error {
+			records, err := readLogs(message)
+			for _, l := range records {
+				if l.EventName != "checkpoint" { // which has the number of the last record that it covers
+					count(l.Attributes)
+				}
+			}
+			return err
+		})
+	}
+	if err != nil {
+		c.tb.Fatalf("read what the collector wrote: %v", err)
+	}
+	return arrived
 }
 
 // read reads what was appended to the files since the last time, and returns everything.

@@ -46,14 +46,16 @@ type LogRecord struct {
 	Scope                string
 }
 
-// lineFile is a file of lines that grows.
+// lineFile is a file of messages that grows, each of them a line that begins alike.
 type lineFile struct {
 	path   string
+	begins string
 	offset int64
 }
 
-// each calls f with every whole line that was not there the last time. A file that is not there yet has none.
-func (t *lineFile) each(f func(line []byte) error) error {
+// each calls f with every whole message that was not there the last time. A file that is not there yet has none. Where the
+// collector was killed, half a message, which it has not acknowledged, stands before another one in its line.
+func (t *lineFile) each(f func(message []byte) error) error {
 	file, err := os.Open(t.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -71,10 +73,13 @@ func (t *lineFile) each(f func(line []byte) error) error {
 		if !whole {
 			return nil
 		}
+		if i := bytes.LastIndex(line, []byte(t.begins)); i > 0 {
+			line = line[i:]
+		}
 		if err := f(line); err != nil {
 			return fmt.Errorf("%s at byte %d: %w", t.path, t.offset, err)
 		}
-		t.offset += int64(len(line)) + 1
+		t.offset += int64(len(text) - len(rest))
 		text = rest
 	}
 }
