@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +22,13 @@ func TestACollectorComesAndGoes(t *testing.T) {
 	for range 3 {
 		l.reach(404, 50)
 		collector.Kill()
+		extproctest.Await(t, "word of records that wait", 30*time.Second, func(context.Context) error {
+			_, text := get(t, "http://"+g.Admin+"/readyz")
+			if !strings.Contains(text, "wait to be accepted") {
+				return errors.New(text)
+			}
+			return nil
+		})
 		l.reach(404, 50)
 		collector.Start()
 	}
