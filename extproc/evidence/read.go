@@ -144,8 +144,15 @@ func (c *chooser) match(e *Entry) bool {
 
 // TraceID returns the trace id, in hex, of an operation whose agent sent none.
 func TraceID(op string) string {
-	sum := sha256.Sum256([]byte("countersign trace\n" + op))
-	return hex.EncodeToString(sum[:16])
+	id := TraceOf(op)
+	return hex.EncodeToString(id[:])
+}
+
+// TraceOf is [TraceID] as bytes.
+func TraceOf(op string) [16]byte {
+	var room [128]byte
+	sum := sha256.Sum256(append(append(room[:0], "countersign trace\n"...), op...))
+	return [16]byte(sum[:16])
 }
 
 // Reader reads a journal from one record on, and goes on where it stopped when there is more. It is not for concurrent

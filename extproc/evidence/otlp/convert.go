@@ -1,18 +1,16 @@
 package otlp
 
 import (
-	"encoding/json"
+	"bytes"
 	"errors"
 	"io"
-	"math"
 	"strconv"
 	"strings"
 	"time"
 
-	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
-	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/gate"
@@ -21,45 +19,52 @@ import (
 // checkpointEvent is the event name of a checkpoint, which is no record and so has no type.
 const checkpointEvent = "checkpoint"
 
-var instrumentation = &commonpb.InstrumentationScope{Name: "github.com/countersign/countersign/extproc/evidence", Version: strconv.Itoa(evidence.Version)}
+// element is the field of a log record in ScopeLogs, and of a span in ScopeSpans.
+const element = 2
 
-func resource(o Options) *resourcepb.Resource {
-	a := attributes{}
-	a.text("service.name", "countersign")
-	a.text("service.instance.id", o.Node)
-	a.text("service.version", o.Version)
-	return &resourcepb.Resource{Attributes: a}
-}
-
-// logRecord makes an event of a record.
-func (k kinds) logRecord(e *evidence.Entry, body gate.Object) *logspb.LogRecord {
-	a := attributes{}
-	a.place(e)
-	of := k[body.Text("protocol")]
-	if e.Type == gate.OperationDecided {
-		a.operation(of, body)
+// logRecord appends an event of a record. d is the decision that it is, or that it names, if there is one.
+func (c *converter) logRecord(r *evidence.Entry, body evidence.Members, d *decision) {
+	severity, name := severityOf(r.Type)
+	at := uint64(r.Time.UnixNano())
+	log := c.begin(element)
+	c.fixed64(1, at)
+	c.number(2, uint64(severity))
+	c.text(3, name)
+	value := c.begin(5)
+	text := c.begin(stringField)
+	c.summary(r, body)
+	c.end(text)
+	c.end(value)
+	c.field = 6
+	c.place(r)
+	if r.Type == gate.OperationDecided {
+		c.asked(d)
+	} else {
+		of := c.kinds.of(body)
+		c.members(body, &of, "")
 	}
-	a.members(body, of, nil)
-	severity, name := severityOf(e.Type)
-	at := uint64(e.Time.UnixNano())
-	return &logspb.LogRecord{
-		TraceId:      traceOf(e, body),
-		TimeUnixNano: at, ObservedTimeUnixNano: at,
-		EventName: e.Type, SeverityNumber: severity, SeverityText: name,
-		Body:       &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: summary(e, body)}},
-		Attributes: a,
+	var trace [16]byte
+	switch {
+	case d != nil:
+		c.fixed32(8, uint32(d.ids.flags))
+		c.bytes(9, d.ids.trace[:])
+		c.bytes(10, d.ids.span[:])
+	case traceOf(&trace, r, body):
+		c.bytes(9, trace[:])
 	}
+	c.fixed64(11, at)
+	c.text(12, r.Type)
+	c.end(log)
 }
 
 // summary describes a record in a few words, for people who look through logs.
-func summary(e *evidence.Entry, body gate.Object) string {
-	words := []string{e.Type}
-	for _, name := range []string{"effect", "kind", "verb", "resource", "target", "reason"} {
-		if word := body.Text(name); word != "" {
-			words = append(words, word)
+func (c *converter) summary(r *evidence.Entry, body evidence.Members) {
+	c.b = append(c.b, r.Type...)
+	for _, name := range [...]string{"effect", "kind", "verb", "resource", "target", "reason"} {
+		if word := body.Get(name); word.IsText() && !isEmpty(word) {
+			c.b = word.AppendText(append(c.b, ' '))
 		}
 	}
-	return strings.Join(words, " ")
 }
 
 func severityOf(kind string) (logspb.SeverityNumber, string) {
@@ -87,28 +92,33 @@ func covers(note evidence.SignedNote) uint64 {
 // that it covers. last is nil if that cannot be read.
 func checkpointItem(note evidence.SignedNote, last *evidence.Entry, now time.Time) *item {
 	size := covers(note)
-	a := attributes{}
-	a.add("countersign.seq", integer(int64(size)))
-	a.text("countersign.type", checkpointEvent)
 	at := now
 	if last != nil {
-		a.text("countersign.node", last.Node)
 		at = last.Time
 	}
-	lines := strings.SplitN(note.Text, "\n", 4)
-	if len(lines) == 4 {
-		a.text("countersign.checkpoint.origin", lines[0])
-		a.add("countersign.checkpoint.size", integer(int64(size)))
-		a.text("countersign.checkpoint.root", lines[2])
+	e := encoder{field: 6}
+	log := e.begin(element)
+	e.fixed64(1, uint64(at.UnixNano()))
+	e.number(2, uint64(logspb.SeverityNumber_SEVERITY_NUMBER_INFO))
+	e.text(3, "INFO")
+	value := e.begin(5)
+	e.text(stringField, note.Text)
+	e.end(value)
+	e.attributeNumber("countersign.seq", size)
+	e.attributeText("countersign.type", checkpointEvent)
+	if last != nil {
+		e.attributeText("countersign.node", last.Node)
 	}
-	a.text("countersign.checkpoint.note", note.Text)
-	return &item{checkpoint: note.End, covers: size, size: 2*len(note.Text) + 256, log: &logspb.LogRecord{
-		TimeUnixNano: uint64(at.UnixNano()), ObservedTimeUnixNano: uint64(now.UnixNano()),
-		EventName:      checkpointEvent,
-		SeverityNumber: logspb.SeverityNumber_SEVERITY_NUMBER_INFO, SeverityText: "INFO",
-		Body:       &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: note.Text}},
-		Attributes: a,
-	}}
+	if lines := strings.SplitN(note.Text, "\n", 4); len(lines) == 4 {
+		e.attributeText("countersign.checkpoint.origin", lines[0])
+		e.attributeNumber("countersign.checkpoint.size", size)
+		e.attributeText("countersign.checkpoint.root", lines[2])
+	}
+	e.attributeText("countersign.checkpoint.note", note.Text)
+	e.fixed64(11, uint64(now.UnixNano()))
+	e.text(12, checkpointEvent)
+	e.end(log)
+	return &item{checkpoint: note.End, covers: size, encoded: e.b, elements: 1}
 }
 
 // marks finds the last record that a checkpoint covers. It reads forward, so ask for checkpoints in order.
@@ -147,65 +157,93 @@ func (m *marks) close() {
 	m.reader, m.last = nil, nil
 }
 
-// spansOf makes an operation's spans: the gateway's own, which has what the record says, and its children, which show how long
-// policy, people and the target took. d is nil if the decision cannot be found; then the record is sent without it.
-func (k kinds) spansOf(e *evidence.Entry, body gate.Object, d *decision) []*tracepb.Span {
+// spans appends an operation's spans and returns how many: the gateway's own, which has what the record says, and its children, which
+// show how long policy, people and the target took. d is nil if the decision cannot be found; then the record is sent without it.
+func (c *converter) spans(r *evidence.Entry, body evidence.Members, d *decision) int64 {
 	if d == nil {
-		d = &decision{op: e.Op, time: e.Time, hash: e.Hash, ids: idsOf(e, "")}
+		d = &decision{op: r.Op, time: r.Time, hash: r.Hash, ids: idsOf(r, nil)}
 	}
-	end := e.Time
-	start := end.Add(-seconds(body, "duration"))
+	end := r.Time
+	start := end.Add(-seconds(body.Get("duration")))
 	if d.time.Before(start) {
 		start = d.time
 	}
-	a := attributes{}
-	a.place(e)
+	of := c.kinds.of(d.body)
+	span := c.begin(element)
+	c.bytes(1, d.ids.trace[:])
+	c.bytes(2, d.ids.span[:])
+	if d.ids.remote() {
+		c.bytes(4, d.ids.parent[:])
+	}
+	name := c.begin(5)
+	c.spanName(&of, d.body)
+	c.end(name)
+	c.number(6, uint64(tracepb.Span_SPAN_KIND_SERVER))
+	c.times(start, end)
+	c.field = 9
+	c.place(r)
 	if d.seq != 0 {
-		a.add("countersign.decided.seq", integer(int64(d.seq)))
-		a.text("countersign.decided.hash", d.hash)
+		c.attributeNumber("countersign.decided.seq", d.seq)
+		c.attributeText("countersign.decided.hash", d.hash)
 	}
-	of := k[d.body.Text("protocol")]
-	a.operation(of, d.body)
-	a.result(of, body)
-	a.members(body, of, gate.Object{{Name: "decided"}})
-	a.members(d.body, of, body)
-	span := &tracepb.Span{
-		TraceId: d.ids.trace[:], SpanId: d.ids.span[:], ParentSpanId: d.ids.parent, Flags: spanFlags(d.ids),
-		Name: of.spanName(d.body), Kind: tracepb.Span_SPAN_KIND_SERVER,
-		StartTimeUnixNano: uint64(start.UnixNano()), EndTimeUnixNano: uint64(end.UnixNano()),
-		Attributes: a, Status: spanStatus(body),
+	if d.seq != 0 {
+		c.again(d.said[:d.ends[0]])
 	}
-	spans := []*tracepb.Span{span}
+	c.result(&of, body)
+	c.members(body, &of, "decided")
+	c.rest(d, &of, body)
+	if hasFailed(body) {
+		status := c.begin(15)
+		if reason := body.Get("reason"); !isEmpty(reason) {
+			text := c.begin(2)
+			c.b = reason.AppendText(c.b)
+			c.end(text)
+		}
+		c.number(3, uint64(tracepb.Status_STATUS_CODE_ERROR))
+		c.end(status)
+	}
+	c.fixed32(16, d.ids.spanFlags())
+	c.end(span)
 	if d.seq == 0 || d.time.After(end) {
-		return spans // the time of the decision is not known, or the clock stepped back
+		return 1 // the time of the decision is not known, or the clock stepped back
 	}
 	decided, released := d.time, d.time
-	if held := seconds(d.body, "held"); held > 0 && d.time.Sub(start) >= held {
+	if held := seconds(d.body.Get("held")); held > 0 && d.time.Sub(start) >= held {
 		decided = d.time.Add(-held)
 	}
-	if d.body.Text("effect") == gate.Ask.String() && d.body.Text("approval") != "" {
+	if approval := d.body.Get("approval"); d.body.Get("effect").Is(gate.Ask.String()) && approval.IsText() && !isEmpty(approval) {
 		released = end // it was still held when it ended: the hold was over, or the client left
 	}
-	spans = append(spans, child(d, "policy", tracepb.Span_SPAN_KIND_INTERNAL, start, decided))
+	c.child(d, "policy", tracepb.Span_SPAN_KIND_INTERNAL, start, decided)
+	count := int64(2)
 	if released.After(decided) {
-		spans = append(spans, child(d, "hold", tracepb.Span_SPAN_KIND_INTERNAL, decided, released))
+		c.child(d, "hold", tracepb.Span_SPAN_KIND_INTERNAL, decided, released)
+		count++
 	}
-	if d.body.Text("effect") == gate.Allow.String() && gate.Result(body.Text("result")) != gate.Refused {
-		spans = append(spans, child(d, "target", tracepb.Span_SPAN_KIND_CLIENT, d.time, end))
+	if d.body.Get("effect").Is(gate.Allow.String()) && !body.Get("result").Is(string(gate.Refused)) {
+		c.child(d, "target", tracepb.Span_SPAN_KIND_CLIENT, d.time, end)
+		count++
 	}
-	return spans
+	return count
 }
 
-func child(d *decision, role string, kind tracepb.Span_SpanKind, from, to time.Time) *tracepb.Span {
-	a := attributes{}
-	a.text("countersign.op", d.op)
+func (c *converter) child(d *decision, role string, kind tracepb.Span_SpanKind, from, to time.Time) {
+	span := c.begin(element)
+	c.bytes(1, d.ids.trace[:])
 	id := spanID(d.hash, role)
-	return &tracepb.Span{
-		TraceId: d.ids.trace[:], SpanId: id[:], ParentSpanId: d.ids.span[:], Flags: uint32(d.ids.flags) | parentKnown,
-		Name: role, Kind: kind,
-		StartTimeUnixNano: uint64(from.UnixNano()), EndTimeUnixNano: uint64(to.UnixNano()),
-		Attributes: a,
-	}
+	c.bytes(2, id[:])
+	c.bytes(4, d.ids.span[:])
+	c.text(5, role)
+	c.number(6, uint64(kind))
+	c.times(from, to)
+	c.attributeText("countersign.op", d.op)
+	c.fixed32(16, uint32(d.ids.flags)|parentKnown)
+	c.end(span)
+}
+
+func (c *converter) times(start, end time.Time) {
+	c.fixed64(7, uint64(start.UnixNano()))
+	c.fixed64(8, uint64(end.UnixNano()))
 }
 
 // Bits of a span's flags beside those of the trace context.
@@ -214,201 +252,206 @@ const (
 	parentRemote = uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)     // the parent is in another process
 )
 
-func spanFlags(i ids) uint32 {
+func (i *ids) spanFlags() uint32 {
 	flags := uint32(i.flags) | parentKnown
-	if i.parent != nil {
+	if i.remote() {
 		flags |= parentRemote
 	}
 	return flags
 }
 
-// spanName returns the name of an operation's span. It has few values, as it should, although an agent can send any method.
-func (k Kind) spanName(body gate.Object) string {
-	verb := body.Text("verb")
+// spanName appends the name of an operation's span. It has few values, as it should, although an agent can send any method.
+func (c *converter) spanName(k *Kind, body evidence.Members) {
+	verb, from := body.Get("verb"), len(c.b)
 	if k.Verb != nil {
-		verb = k.Verb(verb)
+		c.b = append(c.b, k.Verb(verb.Text())...)
+	} else {
+		c.b = verb.AppendText(c.b)
 	}
-	name := strings.TrimSpace(verb + " " + body.Text("resource"))
-	if name == "" || len(verb) > 32 {
-		return "operation"
+	isLong := len(c.b)-from > 32
+	c.b = body.Get("resource").AppendText(append(c.b, ' '))
+	name := bytes.TrimSpace(c.b[from:])
+	if len(name) == 0 || isLong {
+		name = []byte("operation")
 	}
-	return name
+	c.b = append(c.b[:from], name...)
 }
 
-func spanStatus(body gate.Object) *tracepb.Status {
-	switch gate.Result(body.Text("result")) {
-	case gate.TargetFailed, gate.WithheldBy, gate.GatewayFailed:
-		return &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: body.Text("reason")}
-	default:
-		return nil
-	}
-}
-
-// attributes are those of a span or an event, in the order in which they were added.
-type attributes []*commonpb.KeyValue
-
-func (a *attributes) add(key string, v *commonpb.AnyValue) {
-	if v != nil {
-		*a = append(*a, &commonpb.KeyValue{Key: key, Value: v})
-	}
-}
-
-func (a *attributes) text(key, value string) {
-	if value != "" {
-		a.add(key, &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}})
-	}
+// hasFailed reports whether an operation's end is an error of its span.
+func hasFailed(finished evidence.Members) bool {
+	result := finished.Get("result")
+	return result.Is(string(gate.TargetFailed)) || result.Is(string(gate.WithheldBy)) || result.Is(string(gate.GatewayFailed))
 }
 
 // place says where a record stands in the journal.
-func (a *attributes) place(e *evidence.Entry) {
-	a.add("countersign.seq", integer(int64(e.Seq)))
-	a.text("countersign.hash", e.Hash)
-	a.text("countersign.type", e.Type)
-	a.text("countersign.op", e.Op)
-	a.text("countersign.node", e.Node)
+func (c *converter) place(r *evidence.Entry) {
+	c.attributeNumber("countersign.seq", r.Seq)
+	c.attributeText("countersign.hash", r.Hash)
+	c.attributeText("countersign.type", r.Type)
+	c.attributeText("countersign.op", r.Op)
+	c.attributeText("countersign.node", r.Node)
 }
 
 // operation adds what was asked, under the names of the semantic conventions.
-func (a *attributes) operation(k Kind, body gate.Object) {
-	a.all(k.Operation, body)
-	a.text("client.address", host(body.Text("peer")))
-	if principal, ok := body.Get("principal"); ok {
-		if p, ok := principal.(gate.Object); ok {
-			a.text("enduser.id", p.Text("subject"))
+func (c *converter) operation(k *Kind, decided evidence.Members) {
+	if k.Operation != nil {
+		k.Operation(decided, c.say)
+	}
+	if peer := decided.Get("peer"); peer.IsText() {
+		c.scratch = peer.AppendText(c.scratch[:0])
+		if address := host(c.scratch); len(address) > 0 {
+			c.b = appendText(c.b, c.field, "client.address", address)
 		}
+	}
+	if subject := decided.Get("principal").Get("subject"); subject.IsText() {
+		c.attribute("enduser.id", subject)
 	}
 }
 
 // result adds how it ended, under the names of the semantic conventions.
-func (a *attributes) result(k Kind, body gate.Object) {
-	a.all(k.Result, body)
-	if spanStatus(body) != nil {
-		a.text("error.type", body.Text("result"))
+func (c *converter) result(k *Kind, finished evidence.Members) {
+	if k.Result != nil {
+		k.Result(finished, c.say)
+	}
+	if hasFailed(finished) {
+		c.attribute("error.type", finished.Get("result"))
 	}
 }
 
-// reserved are the names under countersign. that a body's members do not get; they become countersign.body.NAME.
-var reserved = map[string]bool{"seq": true, "hash": true, "type": true, "op": true, "node": true, "decided": true, "checkpoint": true}
+// isReserved reports whether a body's member does not get the name countersign.NAME; it becomes countersign.body.NAME.
+func isReserved(name []byte) bool {
+	switch string(name) {
+	case "seq", "hash", "type", "op", "node", "decided", "checkpoint":
+		return true
+	default:
+		return false
+	}
+}
 
-// parts are the members whose own members become attributes, because this program chose their names. The names in any other object
-// may be chosen by others (a path that is redacted), so they become values.
-var parts = map[string]bool{"agent": true, "approver": true, "on_behalf_of": true, "principal": true, "verified": true}
+// hasParts reports whether a member's own members become attributes, because this program chose their names. The names in any other
+// object may be chosen by others (a path that is redacted), so they become values.
+func hasParts(name []byte) bool {
+	switch string(name) {
+	case "agent", "approver", "on_behalf_of", "principal", "verified":
+		return true
+	default:
+		return false
+	}
+}
 
 // members adds a body's members as countersign.NAME, and the members of parts and of the kind's own member as countersign.NAME.NAME.
-// It leaves out what is empty, and what except has.
-func (a *attributes) members(body gate.Object, of Kind, except gate.Object) {
-	for _, m := range body {
-		said, again := except.Get(m.Name)
-		prefix := "countersign."
-		if reserved[m.Name] {
-			prefix += "body."
-		}
-		own, isObject := m.Value.(gate.Object)
+// It leaves out what is empty, and the member but. It notes where each ends.
+func (c *converter) members(body evidence.Members, of *Kind, but string) {
+	for i := range body {
+		m := &body[i]
 		switch {
-		case isObject && m.Name == of.Protocol:
-			before, _ := said.(gate.Object)
-			for _, part := range own {
-				if _, again := before.Get(part.Name); !again {
-					a.member(prefix+m.Name+".", part)
-				}
-			}
-		case !again:
-			a.member(prefix, m)
+		case string(m.Name) == but && but != "":
+		case m.Value.IsObject() && string(m.Name) == of.Protocol:
+			c.own(m, nil)
+		default:
+			c.named(m.Name)
+			c.member(m.Name, m.Value)
+		}
+		c.ends = append(c.ends, len(c.b))
+	}
+}
+
+// named begins the name of a body's member.
+func (c *converter) named(name []byte) {
+	c.key = append(c.key[:0], "countersign."...)
+	if isReserved(name) {
+		c.key = append(c.key, "body."...)
+	}
+}
+
+// own adds the members of the kind's own member, but for those that said has.
+func (c *converter) own(m *evidence.Member, said evidence.Value) {
+	m.Value.Each(func(name, value []byte) {
+		if said.Get(string(name)) == nil {
+			c.named(m.Name)
+			c.key = append(evidence.AppendName(c.key, m.Name), '.')
+			c.member(name, value)
+		}
+	})
+}
+
+// asked adds what a decision says, and keeps it for the span.
+func (c *converter) asked(d *decision) {
+	from := len(c.b)
+	of := c.kinds.of(d.body)
+	c.operation(&of, d.body)
+	c.ends = append(c.ends[:0], len(c.b))
+	c.members(d.body, &of, "")
+	d.said, d.ends = append(d.said[:0], c.b[from:]...), d.ends[:0]
+	for _, end := range c.ends {
+		d.ends = append(d.ends, end-from)
+	}
+}
+
+// rest adds what a decision says and its operation's end, body, does not.
+func (c *converter) rest(d *decision, of *Kind, body evidence.Members) {
+	for i := range d.body {
+		m := &d.body[i]
+		said := body.Get(string(m.Name))
+		switch {
+		case said == nil:
+			c.again(d.said[d.ends[i]:d.ends[i+1]])
+		case m.Value.IsObject() && string(m.Name) == of.Protocol:
+			c.own(m, said)
 		}
 	}
 }
 
-func (a *attributes) member(prefix string, m gate.Member) {
-	o, isObject := m.Value.(gate.Object)
+// again adds attributes of a log record to a span.
+func (c *converter) again(attributes []byte) {
+	at := len(c.b)
+	c.b = append(c.b, attributes...)
+	for at < len(c.b) {
+		c.b[at] = byte(c.field<<3) | byte(protowire.BytesType)
+		size, n := protowire.ConsumeVarint(c.b[at+1:])
+		at += 1 + n + int(size)
+	}
+}
+
+// member adds a member under the name that c.key begins with.
+func (c *converter) member(name []byte, v evidence.Value) {
+	c.key = evidence.AppendName(c.key, name)
 	switch {
-	case isObject && parts[m.Name]:
-		for _, part := range o {
-			a.member(prefix+m.Name+".", part)
-		}
-	case isObject:
-		entries := make([]any, len(o))
-		for i, e := range o {
-			entries[i] = gate.Object{{Name: "name", Value: e.Name}, {Name: "value", Value: e.Value}}
-		}
-		a.add(prefix+m.Name, listValue(entries))
+	case v.IsObject() && hasParts(name):
+		c.key = append(c.key, '.')
+		prefix := len(c.key)
+		v.Each(func(name, value []byte) {
+			c.key = c.key[:prefix]
+			c.member(name, value)
+		})
+	case v.IsObject() && len(v) == 2, isEmpty(v):
+	case v.IsText() && bytes.IndexByte(v, '\\') < 0:
+		c.b = appendText(c.b, c.field, c.key, v[1:len(v)-1])
 	default:
-		a.add(prefix+m.Name, anyValue(m.Value))
-	}
-}
-
-func anyValue(v any) *commonpb.AnyValue {
-	switch v := v.(type) {
-	case bool:
-		return &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: v}}
-	case string:
-		if v == "" {
-			return nil
+		attribute := c.begin(c.field)
+		c.bytes(keyField, c.key)
+		value := c.begin(valueField)
+		if v.IsObject() {
+			c.names(v)
+		} else {
+			c.any(v)
 		}
-		return &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: v}}
-	case json.Number:
-		return numberValue(v)
-	case []any:
-		return listValue(v)
-	case gate.Object:
-		list := &commonpb.KeyValueList{}
-		for _, m := range v {
-			list.Values = append(list.Values, &commonpb.KeyValue{Key: m.Name, Value: anyValue(m.Value)})
-		}
-		return &commonpb.AnyValue{Value: &commonpb.AnyValue_KvlistValue{KvlistValue: list}}
-	default:
-		return nil // null
+		c.endAttribute(attribute, value)
 	}
 }
 
-func listValue(list []any) *commonpb.AnyValue {
-	if len(list) == 0 {
-		return nil
-	}
-	array := &commonpb.ArrayValue{}
-	for _, e := range list {
-		v := anyValue(e)
-		if v == nil {
-			v = &commonpb.AnyValue{}
-		}
-		array.Values = append(array.Values, v)
-	}
-	return &commonpb.AnyValue{Value: &commonpb.AnyValue_ArrayValue{ArrayValue: array}}
-}
-
-// numberValue keeps a number's exact value: as text, if neither of OTLP's numbers can hold it.
-func numberValue(n json.Number) *commonpb.AnyValue {
-	if i, err := n.Int64(); err == nil {
-		return integer(i)
-	}
-	f, err := n.Float64()
-	if err == nil && !math.IsInf(f, 0) {
-		if again, err := gate.AppendJSON(nil, f); err == nil && string(again) == n.String() {
-			return &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: f}}
-		}
-	}
-	return &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: n.String()}}
-}
-
-func integer(n int64) *commonpb.AnyValue {
-	return &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: n}}
-}
-
-// number returns a member that is a whole number, or 0.
-func number(o gate.Object, name string) uint64 {
-	v, _ := o.Get(name)
-	n, _ := v.(json.Number)
-	i, err := strconv.ParseUint(string(n), 10, 64)
+// whole is the whole number that a value is, or 0.
+func whole(v evidence.Value) uint64 {
+	n, err := strconv.ParseUint(string(v), 10, 64)
 	if err != nil {
 		return 0
 	}
-	return i
+	return n
 }
 
-// seconds returns a member that is a number of seconds, or 0.
-func seconds(o gate.Object, name string) time.Duration {
-	v, _ := o.Get(name)
-	n, _ := v.(json.Number)
-	f, err := n.Float64()
+// seconds is the number of seconds that a value is, or 0.
+func seconds(v evidence.Value) time.Duration {
+	f, err := strconv.ParseFloat(string(v), 64)
 	if err != nil || f < 0 || f > 1e9 {
 		return 0
 	}
@@ -416,9 +459,9 @@ func seconds(o gate.Object, name string) time.Duration {
 }
 
 // host returns the address in host:port, or all of peer if it has no port.
-func host(peer string) string {
-	if i := strings.LastIndexByte(peer, ':'); i > 0 && strings.Count(peer, ":") == 1 || strings.HasPrefix(peer, "[") && i > strings.LastIndexByte(peer, ']') {
-		return strings.Trim(peer[:i], "[]")
+func host(peer []byte) []byte {
+	if i := bytes.LastIndexByte(peer, ':'); i > 0 && bytes.Count(peer, []byte(":")) == 1 || bytes.HasPrefix(peer, []byte("[")) && i > bytes.LastIndexByte(peer, ']') {
+		return bytes.Trim(peer[:i], "[]")
 	}
 	return peer
 }

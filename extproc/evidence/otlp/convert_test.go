@@ -1,17 +1,33 @@
 package otlp
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/gate"
 )
+
+// members are those of a body.
+func members(body string) evidence.Members { return evidence.Value(body).Members(nil) }
+
+// spansOf are the spans of an operation.finished.
+func spansOf(t *testing.T, j *joiner, e *evidence.Entry) []*tracepb.Span {
+	t.Helper()
+	it := j.item(e)
+	spans := decoded(t, it).(*tracepb.ScopeSpans).Spans //nolint:forcetypeassert // it would fail the test
+	if !it.ended || int(it.elements) != len(spans) {
+		t.Errorf("%d spans are said to be %d", len(spans), it.elements)
+	}
+	return spans
+}
 
 func TestTraceparent(t *testing.T) {
 	for _, c := range []struct {
@@ -29,18 +45,18 @@ func TestTraceparent(t *testing.T) {
 		{"no parent", traceparent[:36] + strings.Repeat("0", 16) + "-01", false},
 		{"not hexadecimal", strings.Replace(traceparent, "7", "g", 1), false},
 	} {
-		if _, _, _, ok := parseTraceparent(c.in); ok != c.ok {
+		if ok := parseTraceparent(&ids{}, []byte(c.in)); ok != c.ok {
 			t.Errorf("%s: %v, want %v", c.name, ok, c.ok)
 		}
 	}
 }
 
 func TestIdsAreAnOperationsOwn(t *testing.T) {
-	one := idsOf(&evidence.Entry{Op: "op-1", Hash: "aa"}, "")
-	again := idsOf(&evidence.Entry{Op: "op-1", Hash: "aa"}, "nonsense")
-	retried := idsOf(&evidence.Entry{Op: "op-1", Hash: "bb"}, "")
-	other := idsOf(&evidence.Entry{Op: "op-2", Hash: "aa"}, "")
-	if one.trace != again.trace || one.span != again.span || one.parent != nil || again.parent != nil {
+	one := idsOf(&evidence.Entry{Op: "op-1", Hash: "aa"}, nil)
+	again := idsOf(&evidence.Entry{Op: "op-1", Hash: "aa"}, evidence.Value(`"nonsense"`))
+	retried := idsOf(&evidence.Entry{Op: "op-1", Hash: "bb"}, nil)
+	other := idsOf(&evidence.Entry{Op: "op-2", Hash: "aa"}, nil)
+	if one.trace != again.trace || one.span != again.span || one.remote() || again.remote() {
 		t.Error("one record has two places in a trace")
 	}
 	if one.trace != retried.trace || one.span == retried.span {
@@ -52,23 +68,21 @@ func TestIdsAreAnOperationsOwn(t *testing.T) {
 }
 
 func TestAttributesKeepWhatARecordSays(t *testing.T) {
-	body := gate.Object{
-		{Name: "big", Value: json.Number("123456789012345678901234567890")},
-		{Name: "float", Value: json.Number("0.25")},
-		{Name: "int", Value: json.Number("-7")},
-		{Name: "list", Value: []any{"a", gate.Object{{Name: "x", Value: nil}}}},
-		{Name: "none", Value: []any{}},
-		{Name: "null", Value: nil},
-		{Name: "own", Value: gate.Object{{Name: "masked", Value: gate.Object{{Name: "a.B", Value: json.Number("1")}}}, {Name: "rows", Value: json.Number("3")}, {Name: "said", Value: "before"}}},
-		{Name: "principal", Value: gate.Object{{Name: "verified", Value: gate.Object{{Name: "method", Value: "jwt"}}}, {Name: "$.x", Value: nil}}},
-		{Name: "redacted", Value: gate.Object{{Name: "$..Email", Value: json.Number("2")}}},
-		{Name: "seq", Value: "another"},
-		{Name: "text", Value: "t"},
+	const body = `{"big":123456789012345678901234567890,"float":0.25,"int":-7,"list":["a",{"x":null}],"none":[],"null":null,` +
+		`"own":{"masked":{"a.B":1},"rows":3,"said":"before"},"principal":{"$.x":null,"verified":{"method":"jwt"}},"redacted":{"$..Email":2},"seq":"another","text":"t"}`
+	c := converter{encoder: encoder{field: 6}}
+	c.say = c.attribute
+	c.kinds = kinds{"": {Protocol: "own"}}
+	d := &decision{body: members(body)}
+	c.asked(d)
+	c.b = c.b[:0]
+	c.rest(d, &Kind{Protocol: "own"}, members(`{"own":{"said":1},"text":1}`))
+	var log logspb.LogRecord
+	if err := proto.Unmarshal(c.b, &log); err != nil {
+		t.Fatal(err)
 	}
-	a := attributes{}
-	a.members(body, Kind{Protocol: "own"}, gate.Object{{Name: "own", Value: gate.Object{{Name: "said"}}}, {Name: "text"}})
 	var got []string
-	for _, kv := range a {
+	for _, kv := range log.Attributes {
 		got = append(got, kv.Key+" "+strings.Join(strings.Fields(kv.Value.String()), " "))
 	}
 	want := []string{
@@ -97,16 +111,17 @@ func TestSpanNamesAreFew(t *testing.T) {
 		{Kind{}, "SELECT", "SELECT payments"},
 		{Kind{}, strings.Repeat("X", 40), "operation"},
 	} {
-		body := gate.Object{{Name: "resource", Value: "payments"}, {Name: "verb", Value: c.verb}}
-		if got := c.kind.spanName(body); got != c.want {
+		of := converter{}
+		of.spanName(&c.kind, members(fmt.Sprintf(`{"resource":"payments","verb":%q}`, c.verb)))
+		if got := string(of.b); got != c.want {
 			t.Errorf("%s: %q, want %q", c.verb, got, c.want)
 		}
 	}
 }
 
 func TestAFinishedRecordWithoutItsDecisionIsStillASpan(t *testing.T) {
-	e := &evidence.Entry{Seq: 9, Op: "op-1", Hash: "aa", Time: time.Unix(100, 0), Type: gate.OperationFinished}
-	spans := kinds{}.spansOf(e, gate.Object{{Name: "decided", Value: json.Number("3")}, {Name: "result", Value: "target_failed"}}, nil)
+	e := &evidence.Entry{Seq: 9, Op: "op-1", Hash: "aa", Time: time.Unix(100, 0), Type: gate.OperationFinished, Body: []byte(`{"decided":3,"result":"target_failed"}`)}
+	spans := spansOf(t, newJoiner(t.TempDir(), nil), e)
 	if len(spans) != 1 || seqOf(spans[0].Attributes) != 9 || spans[0].Status.GetCode() == 0 {
 		t.Errorf("spans %v", spans)
 	}
@@ -132,12 +147,11 @@ func TestAHoldIsAChildOfItsOperation(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := &evidence.Entry{Seq: 7, Op: "op-1", Hash: "aa", Time: at(c.decided), Type: gate.OperationDecided, Body: []byte(c.body)}
-			body, err := e.Object()
-			if err != nil {
-				t.Fatal(err)
-			}
-			end := &evidence.Entry{Seq: 9, Op: "op-1", Hash: "bb", Time: at(c.ended), Type: gate.OperationFinished}
-			spans := kinds{}.spansOf(end, gate.Object{{Name: "decided", Value: json.Number("7")}, {Name: "duration", Value: json.Number(fmt.Sprint(c.ended))}}, newDecision(e, body))
+			j := newJoiner(t.TempDir(), nil)
+			j.item(e)
+			spans := spansOf(t, j, &evidence.Entry{
+				Seq: 9, Op: "op-1", Hash: "bb", Time: at(c.ended), Type: gate.OperationFinished, Body: fmt.Appendf(nil, `{"decided":7,"duration":%d}`, c.ended),
+			})
 			var got []string
 			ids := map[string]bool{}
 			for _, s := range spans[1:] {
@@ -156,7 +170,7 @@ func TestAHoldIsAChildOfItsOperation(t *testing.T) {
 
 func TestHost(t *testing.T) {
 	for in, want := range map[string]string{"10.0.0.1:80": "10.0.0.1", "[::1]:80": "::1", "::1": "::1", "10.0.0.1": "10.0.0.1", "": ""} {
-		if got := host(in); got != want {
+		if got := string(host([]byte(in))); got != want {
 			t.Errorf("%s: %q, want %q", in, got, want)
 		}
 	}

@@ -120,7 +120,7 @@ type Courier struct {
 	reader  *evidence.Reader
 	waiting []*item // read and not yet accepted, in order
 	marks   marks
-	joiner  joiner
+	joiner  *joiner
 	unsaved error     // why the last save of the cursor failed; nil if it did not
 	failing time.Time // since when nothing is accepted; zero while something is
 	alarmed bool
@@ -258,8 +258,9 @@ func (c *Courier) round(ctx context.Context) (int, error) {
 func (c *Courier) fill() error {
 	size := 0
 	for _, it := range c.waiting {
-		size += it.size
+		size += len(it.encoded)
 	}
+	c.joiner.room(len(c.waiting) == 0)
 	for len(c.waiting) < c.opts.BatchRecords && size < c.opts.BatchBytes {
 		e, err := c.reader.Next()
 		if errors.Is(err, io.EOF) {
@@ -275,7 +276,7 @@ func (c *Courier) fill() error {
 			continue // it was accepted, and read only because a span may need it
 		}
 		c.waiting = append(c.waiting, it)
-		size += it.size
+		size += len(it.encoded)
 		if len(c.waiting) == 1 {
 			c.oldest.Store(e.Time.UnixNano())
 		}

@@ -39,13 +39,11 @@ type fixture struct {
 // said tells one thing of what was asked, and one of how it ended.
 var said = Kind{
 	Protocol: "http",
-	Operation: func(decided gate.Object) gate.Object {
-		return gate.Object{{Name: "test.verb", Value: decided.Text("verb")}, {Name: "test.empty", Value: ""}}
+	Operation: func(decided evidence.Members, say Say) {
+		say("test.verb", decided.Get("verb"))
+		say("test.empty", evidence.Value(`""`))
 	},
-	Result: func(finished gate.Object) gate.Object {
-		status, _ := finished.Get("status")
-		return gate.Object{{Name: "test.status", Value: status}}
-	},
+	Result: func(finished evidence.Members, say Say) { say("test.status", finished.Get("status")) },
 }
 
 func newFixture(t *testing.T, c *collector) *fixture {

@@ -241,11 +241,11 @@ func (c *Courier) reject(s Signal, count int64, among []*item, why string) error
 
 // elements returns how many log records and spans are sent for items.
 func elements(items []*item) int64 {
-	n := 0
+	n := int64(0)
 	for _, it := range items {
-		n += max(1, len(it.spans))
+		n += it.elements
 	}
-	return int64(n)
+	return n
 }
 
 // reason says what a refusal is about.

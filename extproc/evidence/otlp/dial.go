@@ -5,22 +5,24 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	collogspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
-	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/keyfile"
 )
 
@@ -36,10 +38,9 @@ type TLS struct {
 
 // client makes requests of a collector.
 type client struct {
-	conn  *grpc.ClientConn
-	logs  collogspb.LogsServiceClient
-	spans coltracepb.TraceServiceClient
-	from  *resourcepb.Resource
+	conn     *grpc.ClientConn
+	from     []byte // who sends, as the first field of ResourceLogs and ResourceSpans
+	recorder []byte // what has made the records, as the first field of ScopeLogs and ScopeSpans
 }
 
 func newClient(o Options) (*client, error) {
@@ -47,33 +48,91 @@ func newClient(o Options) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{conn, collogspb.NewLogsServiceClient(conn), coltracepb.NewTraceServiceClient(conn), resource(o)}, nil
+	var from, recorder encoder
+	resource := from.begin(1)
+	from.field = 1
+	from.attributeText("service.name", "countersign")
+	from.attributeText("service.instance.id", o.Node)
+	from.attributeText("service.version", o.Version)
+	from.end(resource)
+	scope := recorder.begin(1)
+	recorder.text(1, "github.com/countersign/countersign/extproc/evidence")
+	recorder.text(2, strconv.Itoa(evidence.Version))
+	recorder.end(scope)
+	return &client{conn, from.b, recorder.b}, nil
 }
 
 // export sends items, all of one signal, in one request. rejected says how many of their elements the collector rejected while it
 // accepted the rest.
 func (c *client) export(ctx context.Context, s Signal, items []*item) (rejected int64, why string, err error) {
+	in := &payload{c, items}
 	if s == Spans {
-		scope := &tracepb.ScopeSpans{Scope: instrumentation}
-		for _, it := range items {
-			scope.Spans = append(scope.Spans, it.spans...)
-		}
-		answer, err := c.spans.Export(ctx, &coltracepb.ExportTraceServiceRequest{ResourceSpans: []*tracepb.ResourceSpans{{
-			Resource: c.from, ScopeSpans: []*tracepb.ScopeSpans{scope},
-		}}})
+		answer := &coltracepb.ExportTraceServiceResponse{}
+		err := c.conn.Invoke(ctx, coltracepb.TraceService_Export_FullMethodName, in, answer)
 		partial := answer.GetPartialSuccess()
 		return partial.GetRejectedSpans(), partial.GetErrorMessage(), err
 	}
-	scope := &logspb.ScopeLogs{Scope: instrumentation}
-	for _, it := range items {
-		scope.LogRecords = append(scope.LogRecords, it.log)
-	}
-	answer, err := c.logs.Export(ctx, &collogspb.ExportLogsServiceRequest{ResourceLogs: []*logspb.ResourceLogs{{
-		Resource: c.from, ScopeLogs: []*logspb.ScopeLogs{scope},
-	}}})
+	answer := &collogspb.ExportLogsServiceResponse{}
+	err = c.conn.Invoke(ctx, collogspb.LogsService_Export_FullMethodName, in, answer)
 	partial := answer.GetPartialSuccess()
 	return partial.GetRejectedLogRecords(), partial.GetErrorMessage(), err
 }
+
+// payload is one request for items: one ResourceLogs with one ScopeLogs, or the same of spans, whose fields have the same numbers.
+type payload struct {
+	*client
+	items []*item
+}
+
+// appendTo lays it out.
+func (r *payload) appendTo(b []byte) []byte {
+	scope, resource, _ := r.sizes()
+	b = protowire.AppendVarint(protowire.AppendTag(b, 1, protowire.BytesType), uint64(resource))
+	b = append(b, r.from...)
+	b = protowire.AppendVarint(protowire.AppendTag(b, 2, protowire.BytesType), uint64(scope))
+	b = append(b, r.recorder...)
+	for _, it := range r.items {
+		b = append(b, it.encoded...)
+	}
+	return b
+}
+
+func (r *payload) sizes() (scope, resource, all int) {
+	scope = len(r.recorder)
+	for _, it := range r.items {
+		scope += len(it.encoded)
+	}
+	resource = len(r.from) + protowire.SizeTag(2) + protowire.SizeBytes(scope)
+	return scope, resource, protowire.SizeTag(1) + protowire.SizeBytes(resource)
+}
+
+// codec passes requests on as they are, and reads answers.
+type codec struct{}
+
+// Marshal lays out a request in a buffer that gRPC gives back when it has sent it.
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	r, ok := v.(*payload)
+	if !ok {
+		return nil, fmt.Errorf("a %T is no request of a collector", v)
+	}
+	_, _, size := r.sizes()
+	pool := mem.DefaultBufferPool()
+	b := pool.Get(size)
+	*b = r.appendTo((*b)[:0])
+	return mem.BufferSlice{mem.NewBuffer(b, pool)}, nil
+}
+
+// Unmarshal reads an answer.
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	answer, ok := v.(proto.Message)
+	if !ok {
+		return fmt.Errorf("a %T is no answer of a collector", v)
+	}
+	return proto.Unmarshal(data.Materialize(), answer)
+}
+
+// Name is that of what is sent.
+func (codec) Name() string { return "proto" }
 
 func dial(o Options) (*grpc.ClientConn, error) {
 	if o.Endpoint == "" {
@@ -87,6 +146,7 @@ func dial(o Options) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(creds),
 		grpc.WithPerRPCCredentials(headers(o.Headers)),
 		grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{})),
 		grpc.WithUserAgent("countersign/"+o.Version),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: o.MinBackoff, Multiplier: 1.6, Jitter: 0.2, MaxDelay: min(o.MaxBackoff, 5*time.Second)},

@@ -1,14 +1,10 @@
 package otlp
 
 import (
-	"cmp"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"time"
-
-	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/gate"
@@ -21,10 +17,10 @@ type item struct {
 	time    time.Time
 	decided uint64 // number of the decision whose outcome this is; 0 for none
 	alarm   bool   // it is an alarm record
+	ended   bool   // it is sent as spans
 
-	log   *logspb.LogRecord
-	spans []*tracepb.Span
-	size  int // about how many bytes it takes in a request
+	encoded  []byte // one log record or some spans, as fields of what they are sent in
+	elements int64  // how many these are
 
 	checkpoint int64  // of a checkpoint: where the next one begins in its file
 	covers     uint64 // of a checkpoint: how many records
@@ -34,27 +30,40 @@ func (it *item) signal() Signal {
 	switch {
 	case it.seq == 0:
 		return Checkpoints
-	case it.log != nil:
-		return Logs
-	default:
+	case it.ended:
 		return Spans
+	default:
+		return Logs
 	}
 }
 
 // number returns the record's number, or how many records a checkpoint covers.
 func (it *item) number() uint64 { return max(it.seq, it.covers) }
 
-// joiner remembers decisions until their operations end, because a span is made of both records.
+// joiner makes items of records. It remembers decisions until their operations end, because a span is made of both records.
 type joiner struct {
+	converter
 	dir     string
-	kinds   kinds
 	allowed map[uint64]*decision // of operations that are under way
 	refused map[uint64]*decision // an operation.finished may follow, or not
 	order   []uint64             // of refused, oldest first
+	spare   []*decision          // that are of no more use
+	body    evidence.Members     // of the record at hand
 }
 
-// maxRefused bounds refused. A decision that was forgotten is read from the journal again.
-const maxRefused = 4096
+// converter appends records as OTLP.
+type converter struct {
+	encoder
+	kinds kinds
+	say   Say
+	ends  []int // of a body's members, as they were added last
+}
+
+// Bounds of what a joiner keeps. A decision that was forgotten is read from the journal again.
+const (
+	maxRefused = 4096
+	maxSpare   = 256
+)
 
 // decision is an operation.decided record.
 type decision struct {
@@ -62,78 +71,101 @@ type decision struct {
 	hash string
 	op   string
 	time time.Time
-	body gate.Object
+	text []byte // of the body: a copy
+	body evidence.Members
+	said []byte // the attributes of what was asked, then those of each member
+	ends []int  // of what was asked in said, and of each member
 	ids  ids
 }
 
-func newJoiner(dir string, kinds kinds) joiner {
-	return joiner{dir: dir, kinds: kinds, allowed: map[uint64]*decision{}, refused: map[uint64]*decision{}}
+func newJoiner(dir string, kinds kinds) *joiner {
+	j := &joiner{converter: converter{kinds: kinds}, dir: dir, allowed: map[uint64]*decision{}, refused: map[uint64]*decision{}}
+	j.say = j.attribute
+	return j
 }
 
-// item makes what is sent for a record. Call it with the records in order.
-func (j *joiner) item(e *evidence.Entry) *item {
-	it := &item{seq: e.Seq, hash: e.Hash, time: e.Time, alarm: e.Type == gate.Alarm}
-	body, err := e.Object()
-	if err != nil { // cannot be: the reader has checked the line
-		body = gate.Object{}
+// item makes what is sent for a record. Call it with the records in order. What it encodes is appended to j.b.
+func (j *joiner) item(r *evidence.Entry) *item {
+	it := &item{seq: r.Seq, hash: r.Hash, time: r.Time, alarm: r.Type == gate.Alarm, elements: 1}
+	from := len(j.b)
+	if r.Type != gate.OperationDecided {
+		j.body = evidence.Value(r.Body).Members(j.body[:0])
 	}
-	switch e.Type {
+	switch r.Type {
 	case gate.OperationDecided:
-		d := newDecision(e, body)
+		d := j.decision(r)
+		j.logRecord(r, d.body, d)
 		j.remember(d)
-		it.log = j.kinds.logRecord(e, body)
-		it.log.TraceId, it.log.SpanId, it.log.Flags = d.ids.trace[:], d.ids.span[:], uint32(d.ids.flags)
-	case gate.OperationFinished:
-		d := j.take(e, body)
-		it.spans = j.kinds.spansOf(e, body, d)
+	case gate.OperationFinished, gate.OperationUnknown:
+		d := j.take(r)
+		if it.ended = r.Type == gate.OperationFinished; it.ended {
+			it.elements = j.spans(r, j.body, d)
+		} else {
+			j.logRecord(r, j.body, d)
+		}
 		if d != nil {
 			it.decided = d.seq
-		}
-	case gate.OperationUnknown:
-		it.log = j.kinds.logRecord(e, body)
-		if d := j.take(e, body); d != nil {
-			it.decided = d.seq
-			it.log.TraceId, it.log.SpanId, it.log.Flags = d.ids.trace[:], d.ids.span[:], uint32(d.ids.flags)
+			j.forget(d)
 		}
 	case gate.GatewayStarted:
 		clear(j.allowed) // the start has settled whatever was open
-		it.log = j.kinds.logRecord(e, body)
+		fallthrough
 	default:
-		it.log = j.kinds.logRecord(e, body)
+		j.logRecord(r, j.body, nil)
 	}
-	if it.log != nil {
-		it.size = proto.Size(it.log) + 16
-	}
-	for _, s := range it.spans {
-		it.size += proto.Size(s) + 16
-	}
+	it.encoded = j.b[from:len(j.b):len(j.b)]
 	return it
 }
 
-func newDecision(e *evidence.Entry, body gate.Object) *decision {
-	return &decision{seq: e.Seq, hash: e.Hash, op: e.Op, time: e.Time, body: body, ids: idsOf(e, body.Text("traceparent"))}
+// room makes room for a batch. Nothing refers to the last one's bytes if none of it waits; else they are left to it.
+func (j *joiner) room(unused bool) {
+	if j.b = j.b[:0]; !unused {
+		j.b = nil
+	}
+}
+
+// decision keeps what a span will need of a decision.
+func (j *joiner) decision(r *evidence.Entry) *decision {
+	d := &decision{}
+	if n := len(j.spare); n > 0 {
+		d, j.spare = j.spare[n-1], j.spare[:n-1]
+	}
+	d.seq, d.hash, d.op, d.time = r.Seq, r.Hash, r.Op, r.Time
+	d.text = append(d.text[:0], r.Body...)
+	d.body = evidence.Value(d.text).Members(d.body[:0])
+	d.ids = idsOf(r, d.body.Get("traceparent"))
+	return d
+}
+
+func (j *joiner) forget(d *decision) {
+	if len(j.spare) < maxSpare && cap(d.text) < 16<<10 {
+		j.spare = append(j.spare, d)
+	}
 }
 
 func (j *joiner) remember(d *decision) {
-	if d.body.Text("effect") == gate.Allow.String() {
+	if d.body.Get("effect").Is(gate.Allow.String()) {
 		j.allowed[d.seq] = d
 		return
 	}
 	j.refused[d.seq] = d
 	j.order = append(j.order, d.seq)
 	if len(j.order) > maxRefused {
-		delete(j.refused, j.order[0])
+		if d, ok := j.refused[j.order[0]]; ok {
+			delete(j.refused, d.seq)
+			j.forget(d)
+		}
 		j.order = j.order[1:]
 	}
 }
 
-// take returns the decision that a record names, and forgets it; nil if the journal does not have it.
-func (j *joiner) take(e *evidence.Entry, body gate.Object) *decision {
-	seq := number(body, "decided")
-	if seq == 0 || seq >= e.Seq {
+// take returns the decision that the record at hand names, and forgets it; nil if the journal does not have it.
+func (j *joiner) take(r *evidence.Entry) *decision {
+	seq := whole(j.body.Get("decided"))
+	if seq == 0 || seq >= r.Seq {
 		return nil
 	}
-	for _, m := range []map[uint64]*decision{j.allowed, j.refused} {
+	for _, m := range [...]map[uint64]*decision{j.allowed, j.refused} {
 		if d, ok := m[seq]; ok {
 			delete(m, seq)
 			return d
@@ -143,11 +175,11 @@ func (j *joiner) take(e *evidence.Entry, body gate.Object) *decision {
 	if err != nil || found.Type != gate.OperationDecided {
 		return nil
 	}
-	of, err := found.Object()
-	if err != nil {
-		return nil
-	}
-	return newDecision(&found, of)
+	d, from := j.decision(&found), len(j.b)
+	j.field = 6
+	j.asked(d)
+	j.b = j.b[:from]
+	return d
 }
 
 // oldest returns the oldest decision up to last whose operation is under way, or 0.
@@ -165,57 +197,62 @@ func (j *joiner) oldest(last uint64) uint64 {
 type ids struct {
 	trace  [16]byte
 	span   [8]byte
-	parent []byte // the agent's span; nil if it sent none
+	parent [8]byte // the agent's span; zeros if it sent none
 	flags  byte
 }
 
-// traceOf returns the trace of a record that has a trace_id: the agent's own, or the one made of the operation's id if it is empty.
-// It returns nil for any other record.
-func traceOf(e *evidence.Entry, body gate.Object) []byte {
-	v, says := body.Get("trace_id")
-	own, _ := v.(string)
-	if !says || own == "" && e.Op == "" {
-		return nil
+// remote reports whether the agent sent a span.
+func (i *ids) remote() bool { return i.parent != [8]byte{} }
+
+// traceOf puts the trace of a record that has a trace_id into trace: the agent's own, or the one made of the operation's id if it is
+// empty. It reports false for any other record.
+func traceOf(trace *[16]byte, r *evidence.Entry, body evidence.Members) bool {
+	id := body.Get("trace_id")
+	switch {
+	case id == nil:
+		return false
+	case id.IsText() && !isEmpty(id):
+		n, err := hex.Decode(trace[:], id[1:len(id)-1])
+		return err == nil && n == len(trace)
+	case r.Op == "":
+		return false
+	default:
+		*trace = evidence.TraceOf(r.Op)
+		return true
 	}
-	trace, err := hex.DecodeString(cmp.Or(own, evidence.TraceID(e.Op)))
-	if err != nil || len(trace) != 16 {
-		return nil
-	}
-	return trace
 }
 
-func idsOf(decided *evidence.Entry, traceparent string) ids {
-	var i ids
-	i.span = spanID(decided.Hash, "gateway")
-	if trace, parent, flags, ok := parseTraceparent(traceparent); ok {
-		i.trace, i.parent, i.flags = trace, parent[:], flags
+func idsOf(decided *evidence.Entry, traceparent evidence.Value) ids {
+	i := ids{span: spanID(decided.Hash, "gateway")}
+	if traceparent.IsText() && parseTraceparent(&i, traceparent[1:len(traceparent)-1]) {
 		return i
 	}
-	_, _ = hex.Decode(i.trace[:], []byte(evidence.TraceID(decided.Op)))
-	i.flags = 1 // sampled: evidence is never left out
+	i.trace, i.parent, i.flags = evidence.TraceOf(decided.Op), [8]byte{}, 1 // sampled: evidence is never left out
 	return i
 }
 
 func spanID(hash, role string) [8]byte {
-	sum := sha256.Sum256([]byte("countersign span\n" + hash + "\n" + role))
+	var room [128]byte
+	b := append(room[:0], "countersign span\n"...)
+	b = append(append(append(b, hash...), '\n'), role...)
+	sum := sha256.Sum256(b)
 	return [8]byte(sum[:8])
 }
 
 // parseTraceparent reads a W3C traceparent (Trace Context, section 3.2) of version 00, or what a later version has of it.
-func parseTraceparent(s string) (trace [16]byte, parent [8]byte, flags byte, ok bool) {
-	if len(s) < 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' || s[:2] == "ff" || s[:2] == "00" && len(s) != 55 {
-		return
-	}
-	var last [1]byte
-	if !lowerHex(trace[:], s[3:35]) || !lowerHex(parent[:], s[36:52]) || !lowerHex(last[:], s[53:55]) {
-		return
-	}
-	return trace, parent, last[0], trace != [16]byte{} && parent != [8]byte{}
-}
-
-func lowerHex(dst []byte, s string) bool {
-	if n, err := hex.Decode(dst, []byte(s)); err != nil || n != len(dst) {
+func parseTraceparent(i *ids, s []byte) bool {
+	if len(s) < 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' || string(s[:2]) == "ff" || string(s[:2]) == "00" && len(s) != 55 {
 		return false
 	}
-	return hex.EncodeToString(dst) == s
+	var last [1]byte
+	if !lowerHex(i.trace[:], s[3:35]) || !lowerHex(i.parent[:], s[36:52]) || !lowerHex(last[:], s[53:55]) {
+		return false
+	}
+	i.flags = last[0]
+	return i.trace != [16]byte{} && i.remote()
+}
+
+func lowerHex(dst, s []byte) bool {
+	n, err := hex.Decode(dst, s)
+	return err == nil && n == len(dst) && !bytes.ContainsAny(s, "ABCDEF")
 }

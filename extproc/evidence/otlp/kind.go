@@ -1,16 +1,19 @@
 package otlp
 
-import "github.com/countersign/countersign/extproc/gate"
+import "github.com/countersign/countersign/extproc/evidence"
 
 // Kind makes attributes of the operations of one protocol, under the names of the semantic conventions. The attributes are sent in
-// the order in which a function returns them, without those that are empty. Each function may be nil.
+// the order in which a function says them. Each function may be nil.
 type Kind struct {
 	Protocol string // of the operations, as their records have it
 
-	Verb      func(verb string) string               // the verb in a span's name, one of a few; the verb itself unless set
-	Operation func(decided gate.Object) gate.Object  // what was asked, by the operation.decided
-	Result    func(finished gate.Object) gate.Object // how it ended, by the operation.finished
+	Verb      func(verb string) string                 // the verb in a span's name, one of a few; the verb itself unless set
+	Operation func(decided evidence.Members, say Say)  // what was asked, by the operation.decided
+	Result    func(finished evidence.Members, say Say) // how it ended, by the operation.finished
 }
+
+// Say adds an attribute, unless its value is empty. The value can be one of the record's.
+type Say func(name string, value evidence.Value)
 
 // kinds has the kinds by protocol.
 type kinds map[string]Kind
@@ -23,11 +26,11 @@ func kindsOf(list []Kind) kinds {
 	return all
 }
 
-func (a *attributes) all(say func(body gate.Object) gate.Object, body gate.Object) {
-	if say == nil {
-		return
+// of returns the kind of an operation; the zero Kind if there is none.
+func (k kinds) of(body evidence.Members) Kind {
+	protocol := body.Get("protocol")
+	if !protocol.IsText() {
+		return k[""]
 	}
-	for _, m := range say(body) {
-		a.add(m.Name, anyValue(m.Value))
-	}
+	return k[string(protocol[1:len(protocol)-1])]
 }

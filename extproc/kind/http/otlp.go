@@ -1,9 +1,8 @@
 package http
 
 import (
-	"encoding/json"
-
-	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/evidence/otlp"
 )
 
 // spanVerb is the method where it is one that the semantic conventions know.
@@ -24,22 +23,24 @@ func known(method string) bool {
 	}
 }
 
-func attributes(decided gate.Object) gate.Object {
-	verb, _ := decided.Get("verb")
-	target, _ := decided.Get("target")
-	said := gate.Object{{Name: "http.request.method", Value: verb}}
-	if method, _ := verb.(string); !known(method) {
-		said = gate.Object{{Name: "http.request.method", Value: "_OTHER"}, {Name: "http.request.method_original", Value: verb}}
+// other is the method of a request whose own the semantic conventions do not know.
+var other = evidence.Value(`"_OTHER"`)
+
+func attributes(decided evidence.Members, say otlp.Say) {
+	verb := decided.Get("verb")
+	if known(verb.Text()) {
+		say("http.request.method", verb)
+	} else {
+		say("http.request.method", other)
+		say("http.request.method_original", verb)
 	}
-	return append(said, gate.Member{Name: "url.path", Value: target})
+	say("url.path", decided.Get("target"))
 }
 
-func resultAttributes(finished gate.Object) gate.Object {
-	var said gate.Object
-	if status, _ := finished.Get("status"); status != json.Number("0") {
-		said = append(said, gate.Member{Name: "http.response.status_code", Value: status})
+func resultAttributes(finished evidence.Members, say otlp.Say) {
+	if status := finished.Get("status"); string(status) != "0" {
+		say("http.response.status_code", status)
 	}
-	in, _ := finished.Get("bytes_in")
-	out, _ := finished.Get("bytes_out")
-	return append(said, gate.Member{Name: "http.request.body.size", Value: in}, gate.Member{Name: "http.response.body.size", Value: out})
+	say("http.request.body.size", finished.Get("bytes_in"))
+	say("http.response.body.size", finished.Get("bytes_out"))
 }

@@ -1,36 +1,39 @@
 package http
 
 import (
-	"encoding/json"
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/evidence"
+	"github.com/countersign/countersign/extproc/evidence/otlp"
 )
 
 // TestAttributesOfARequest: the names are those of the semantic conventions, and a method is one that they know.
 func TestAttributesOfARequest(t *testing.T) {
-	number := func(n string) json.Number { return json.Number(n) }
+	said := func(f func(evidence.Members, otlp.Say), body string) (all []string) {
+		f(evidence.Value(body).Members(nil), func(name string, value evidence.Value) { all = append(all, name+" "+string(value)) })
+		return all
+	}
 	for _, c := range []struct {
 		verb, span string
-		want       gate.Object
+		want       []string
 	}{
-		{"GET", "GET", gate.Object{{Name: "http.request.method", Value: "GET"}, {Name: "url.path", Value: "/a"}}},
-		{"XPLOIT-1", "HTTP", gate.Object{{Name: "http.request.method", Value: "_OTHER"}, {Name: "http.request.method_original", Value: "XPLOIT-1"}, {Name: "url.path", Value: "/a"}}},
+		{"GET", "GET", []string{`http.request.method "GET"`, `url.path "/a"`}},
+		{"XPLOIT-1", "HTTP", []string{`http.request.method "_OTHER"`, `http.request.method_original "XPLOIT-1"`, `url.path "/a"`}},
 	} {
-		got := Kind.OTLP.Operation(gate.Object{{Name: "target", Value: "/a"}, {Name: "verb", Value: c.verb}})
+		got := said(Kind.OTLP.Operation, fmt.Sprintf(`{"target":"/a","verb":%q}`, c.verb))
 		if diff := cmp.Diff(c.want, got); diff != "" || Kind.OTLP.Verb(c.verb) != c.span {
 			t.Errorf("%s: a span of %s\n%s", c.verb, Kind.OTLP.Verb(c.verb), diff)
 		}
 	}
-	sizes := gate.Object{{Name: "http.request.body.size", Value: number("3")}, {Name: "http.response.body.size", Value: number("5")}}
-	for status, want := range map[string]gate.Object{
+	sizes := []string{"http.request.body.size 3", "http.response.body.size 5"}
+	for status, want := range map[string][]string{
 		"0":   sizes,
-		"201": append(gate.Object{{Name: "http.response.status_code", Value: number("201")}}, sizes...),
+		"201": append([]string{"http.response.status_code 201"}, sizes...),
 	} {
-		finished := gate.Object{{Name: "bytes_in", Value: number("3")}, {Name: "bytes_out", Value: number("5")}, {Name: "status", Value: number(status)}}
-		if diff := cmp.Diff(want, Kind.OTLP.Result(finished)); diff != "" {
+		if diff := cmp.Diff(want, said(Kind.OTLP.Result, fmt.Sprintf(`{"bytes_in":3,"bytes_out":5,"status":%s}`, status))); diff != "" {
 			t.Errorf("status %s:\n%s", status, diff)
 		}
 	}

@@ -19,11 +19,11 @@
 package tcp
 
 import (
-	"encoding/json"
 	"strconv"
 
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/kind"
@@ -58,18 +58,17 @@ func (o *connections) Connection(c extproc.Connection) (verb, target string, det
 // unseen is nothing. What is sent by a connection is seen by nobody, and people who approve one approve that.
 func unseen(gate.Object) string { return "" }
 
+// transport is what carries a connection.
+var transport = evidence.Value(`"tcp"`)
+
 // attributes are those of a connection.
-func attributes(decided gate.Object) gate.Object {
-	said := gate.Object{{Name: "network.transport", Value: "tcp"}}
-	target, _ := decided.Get("target")
-	text, _ := target.(string)
-	if host, port, err := (&Resource{Target: text}).address(); err == nil {
-		said = append(said, gate.Member{Name: "server.address", Value: host}, gate.Member{Name: "server.port", Value: json.Number(strconv.Itoa(int(port)))})
+func attributes(decided evidence.Members, say otlp.Say) {
+	say("network.transport", transport)
+	if host, port, err := (&Resource{Target: decided.Get("target").Text()}).address(); err == nil {
+		say("server.address", gate.AppendText(nil, host))
+		say("server.port", strconv.AppendUint(nil, uint64(port), 10))
 	}
-	own, _ := decided.Get(name)
-	asked, _ := own.(gate.Object)
-	serverName, _ := asked.Get("server_name")
-	return append(said, gate.Member{Name: "tls.client.server_name", Value: serverName})
+	say("tls.client.server_name", decided.Get(name).Get("server_name"))
 }
 
 // schema describes input.tcp.
