@@ -26,7 +26,7 @@ type Filter struct {
 	// operations.
 	Request  string // an HTTP request's id
 	Approval string // a request for approval's id
-	Trace    string // a trace id: the agent's own, or the one that [TraceID] makes
+	Trace    string // a trace id: the agent's own, or the one that [TraceOf] makes
 }
 
 // Records reads the records of a journal that f chooses, oldest first. It checks the chain, and ends with an error if that is
@@ -110,7 +110,7 @@ func (f *Filter) names() bool { return f.Request != "" || f.Approval != "" || f.
 // note reports whether a record names what is looked for, and if so remembers its operation.
 func (c *chooser) note(e *Entry) bool {
 	left := map[string]string{"request_id": c.Request, "approval": c.Approval, "trace_id": c.Trace}
-	if c.Trace != "" && e.Op != "" && TraceID(e.Op) == c.Trace {
+	if own := TraceOf(e.Op); c.Trace != "" && e.Op != "" && hex.EncodeToString(own[:]) == c.Trace {
 		delete(left, "trace_id")
 	}
 	_ = scanObject(e.Body, func(name, value []byte) { // the reader has checked the line
@@ -142,13 +142,7 @@ func (c *chooser) match(e *Entry) bool {
 	})
 }
 
-// TraceID returns the trace id, in hex, of an operation whose agent sent none.
-func TraceID(op string) string {
-	id := TraceOf(op)
-	return hex.EncodeToString(id[:])
-}
-
-// TraceOf is [TraceID] as bytes.
+// TraceOf returns the trace id of an operation whose agent sent none.
 func TraceOf(op string) [16]byte {
 	var room [128]byte
 	sum := sha256.Sum256(append(append(room[:0], "countersign trace\n"...), op...))

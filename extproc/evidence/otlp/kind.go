@@ -7,13 +7,19 @@ import "github.com/countersign/countersign/extproc/evidence"
 type Kind struct {
 	Protocol string // of the operations, as their records have it
 
-	Verb      func(verb string) string                 // the verb in a span's name, one of a few; the verb itself unless set
-	Operation func(decided evidence.Members, say Say)  // what was asked, by the operation.decided
-	Result    func(finished evidence.Members, say Say) // how it ended, by the operation.finished
+	Verb      func(verb string) string        // the verb in a span's name, one of a few; the verb itself unless set
+	Operation func(decided Members, say Say)  // what was asked, by the operation.decided
+	Result    func(finished Members, say Say) // how it ended, by the operation.finished
 }
 
+// Members are those of a record's body, and Value one of their values.
+type (
+	Members = evidence.Members
+	Value   = evidence.Value
+)
+
 // Say adds an attribute, unless its value is empty. The value can be one of the record's.
-type Say func(name string, value evidence.Value)
+type Say func(name string, value Value)
 
 // kinds has the kinds by protocol.
 type kinds map[string]Kind

@@ -1,9 +1,6 @@
 package http
 
-import (
-	"github.com/countersign/countersign/extproc/evidence"
-	"github.com/countersign/countersign/extproc/evidence/otlp"
-)
+import "github.com/countersign/countersign/extproc/evidence/otlp"
 
 // spanVerb is the method where it is one that the semantic conventions know.
 func spanVerb(method string) string {
@@ -24,9 +21,9 @@ func known(method string) bool {
 }
 
 // other is the method of a request whose own the semantic conventions do not know.
-var other = evidence.Value(`"_OTHER"`)
+var other = otlp.Value(`"_OTHER"`)
 
-func attributes(decided evidence.Members, say otlp.Say) {
+func attributes(decided otlp.Members, say otlp.Say) {
 	verb := decided.Get("verb")
 	if known(verb.Text()) {
 		say("http.request.method", verb)
@@ -37,7 +34,7 @@ func attributes(decided evidence.Members, say otlp.Say) {
 	say("url.path", decided.Get("target"))
 }
 
-func resultAttributes(finished evidence.Members, say otlp.Say) {
+func resultAttributes(finished otlp.Members, say otlp.Say) {
 	if status := finished.Get("status"); string(status) != "0" {
 		say("http.response.status_code", status)
 	}

@@ -6,14 +6,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/evidence/otlp"
 )
 
 // TestAttributesOfARequest: the names are those of the semantic conventions, and a method is one that they know.
 func TestAttributesOfARequest(t *testing.T) {
-	said := func(f func(evidence.Members, otlp.Say), body string) (all []string) {
-		f(evidence.Value(body).Members(nil), func(name string, value evidence.Value) { all = append(all, name+" "+string(value)) })
+	said := func(f func(otlp.Members, otlp.Say), body string) (all []string) {
+		f(otlp.Value(body).Members(nil), func(name string, value otlp.Value) { all = append(all, name+" "+string(value)) })
 		return all
 	}
 	for _, c := range []struct {

@@ -23,7 +23,6 @@ import (
 
 	"github.com/countersign/countersign/extproc"
 	"github.com/countersign/countersign/extproc/config"
-	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/kind"
@@ -59,10 +58,10 @@ func (o *connections) Connection(c extproc.Connection) (verb, target string, det
 func unseen(gate.Object) string { return "" }
 
 // transport is what carries a connection.
-var transport = evidence.Value(`"tcp"`)
+var transport = otlp.Value(`"tcp"`)
 
 // attributes are those of a connection.
-func attributes(decided evidence.Members, say otlp.Say) {
+func attributes(decided otlp.Members, say otlp.Say) {
 	say("network.transport", transport)
 	if host, port, err := (&Resource{Target: decided.Get("target").Text()}).address(); err == nil {
 		say("server.address", gate.AppendText(nil, host))
