@@ -200,6 +200,7 @@ func (g *gateway) gauges() error {
 			return map[bool]float64{true: 1}[g.rejected != ""]
 		}),
 		g.metrics.Gauge("countersign.journal.records", "{record}", "Records that are durable.", func() float64 { return float64(g.journal.Durable()) }),
+		g.metrics.Gauge("countersign.journal.appended", "{write}", "Writes of records that made the journal longer, because nothing was prepared for them.", func() float64 { return float64(g.journal.Appended()) }),
 		g.metrics.Gauge("countersign.operations.open", "{operation}", "Allowed operations that have not ended.", func() float64 { return float64(g.journal.OpenOperations()) }),
 		g.metrics.Gauge("countersign.memory.judged", "By", "Memory that requests and answers under judgement are counted with, see limits.memory.", func() float64 { return float64(g.lane.Memory()) }),
 		g.metrics.Gauge("countersign.journal.refusing", "1", "1 while the journal takes nothing, so that everything is refused.", func() float64 {

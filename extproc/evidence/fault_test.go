@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -113,6 +114,23 @@ func segmentsOnly(fault func(call) error) func(call) error {
 	}
 }
 
+// prepared waits until the preparer has nothing to do.
+func prepared(j *Journal) {
+	r := &j.writer.room
+	for j.opts.Prepare > 0 {
+		r.mu.Lock()
+		busy := r.wantedLocked() > 0 || r.wantsNextLocked()
+		r.mu.Unlock()
+		if !busy {
+			r.steps.Lock() // its last sync
+			r.steps.Unlock()
+			return
+		}
+		r.nudge()
+		runtime.Gosched()
+	}
+}
+
 func always(err error) func(call) error { return func(call) error { return err } }
 
 // TestNoRecordNoAccess is promise 1: whatever step of a write fails, and whether or not the data is there all the same,
@@ -151,12 +169,13 @@ func TestNoRecordNoAccess(t *testing.T) {
 		{name: "a write fails, half is stored and cannot be undone", step: "write", fault: store(40, disk), then: "truncate"},
 		{name: "a write fails, all is stored and the undoing cannot be synced", step: "write", fault: store(0, disk), then: "sync"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		test := func(t *testing.T, prepare int64) {
 			f := newFixture(t)
 			faults := &faultyDisk{}
-			f.opts.FS = faults
+			f.opts.FS, f.opts.Prepare = faults, prepare
 			j := f.open()
 			mustAppend(t, j, event(1))
+			prepared(j)
 
 			faults.on(c.step, segmentsOnly(c.fault))
 			if c.then != "" {
@@ -205,7 +224,9 @@ func TestNoRecordNoAccess(t *testing.T) {
 			}
 			f.wantStory(append(want, "policy.activated n=3", "gateway.stopped open=0")...)
 			f.mustVerify()
-		})
+		}
+		t.Run(c.name, func(t *testing.T) { test(t, 0) })
+		t.Run(c.name+", to a file that nothing is prepared of", func(t *testing.T) { test(t, -1) })
 	}
 }
 
@@ -215,6 +236,7 @@ func TestALostOutcomeBecomesUnknownWhenTheDiskWorksAgain(t *testing.T) {
 	f.opts.FS = faults
 	j := f.open()
 	r := mustAppend(t, j, decided("op-1", gate.Allow))
+	prepared(j)
 	faults.on("write", segmentsOnly(always(syscall.ENOSPC)))
 	if err := j.Post(context.Background(), finished("op-1", r.Seq)); err != nil {
 		t.Fatalf("post takes before it writes: %v", err)

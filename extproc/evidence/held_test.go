@@ -29,12 +29,23 @@ func TestAJournalThatSomebodyChangesTakesNothingMore(t *testing.T) {
 			return errors.Join(err, os.WriteFile(segment(f)+".new", text, 0o600), os.Rename(segment(f)+".new", segment(f)))
 		}},
 		{"the segment is cut", func(f *fixture) error { return os.Truncate(segment(f), 10) }},
-		{"something is written behind the journal's end", func(f *fixture) error { return os.Truncate(segment(f), 1<<20) }},
+		{"the file is made longer", func(f *fixture) error { return os.Truncate(segment(f), 3<<20) }},
+		{"something is written behind the journal's end", func(f *fixture) error {
+			file, err := os.OpenFile(segment(f), os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = file.WriteAt([]byte("x"), f.written(1)+100)
+			return errors.Join(err, file.Close())
+		}},
+		{"what was prepared is cut off", func(f *fixture) error { return os.Truncate(segment(f), f.written(1)) }},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		test := func(t *testing.T, wait func(*Journal)) {
+			t.Helper()
 			f := newFixture(t)
 			j := f.open()
 			mustAppend(t, j, event(1))
+			wait(j)
 			if err := c.change(f); err != nil {
 				t.Fatal(err)
 			}
@@ -47,8 +58,32 @@ func TestAJournalThatSomebodyChangesTakesNothingMore(t *testing.T) {
 				t.Errorf("ready: %v", j.Err())
 			}
 			_ = j.Close()
-		})
+		}
+		t.Run(c.name, func(t *testing.T) { test(t, prepared) })
+		if !strings.Contains(c.name, "prepared") {
+			t.Run(c.name+" while it is prepared", func(t *testing.T) { test(t, func(*Journal) {}) })
+		}
 	}
+}
+
+// TestPreparingHidesNoCut: a file that somebody cuts between two records is not made as long again as it was.
+func TestPreparingHidesNoCut(t *testing.T) {
+	f := newFixture(t)
+	j := f.open()
+	mustAppend(t, j, event(1))
+	prepared(j)
+	if err := os.Truncate(segmentPath(f.dir, 1), 10); err != nil {
+		t.Fatal(err)
+	}
+	j.writer.room.mu.Lock()
+	j.opts.Prepare *= 2 // so that there is something to do
+	j.writer.room.mu.Unlock()
+	for j.writer.room.lengthen() { //nolint:revive // the preparer's work, at this moment
+	}
+	if r, err := j.Append(context.Background(), decided("op-1", gate.Allow)); !errors.Is(err, ErrFailed) || r.Seq != 0 {
+		t.Errorf("append: receipt %+v and error %v, want %v", r, err, ErrFailed)
+	}
+	_ = j.Close()
 }
 
 // Deleting what stands while a sync runs: the record is refused although its sync worked.
@@ -89,6 +124,7 @@ func TestALostOutcomeIsToldOnceAtAStop(t *testing.T) {
 	f.opts.RetryEvery = time.Hour // the stop is the next try
 	j := f.open()
 	r := mustAppend(t, j, decided("op-1", gate.Allow))
+	prepared(j)
 	faults.on("write", segmentsOnly(always(syscall.ENOSPC)))
 	if err := j.Post(context.Background(), finished("op-1", r.Seq)); err != nil {
 		t.Fatalf("post takes before it writes: %v", err)

@@ -44,6 +44,7 @@ type Options struct {
 	CheckpointEvery time.Duration // how often growth is signed; default 5 s
 	RetryEvery      time.Duration // after a failed write, how soon the next is tried; default 100 ms
 	QueueSize       int           // records that wait for the disk at most; default 8192
+	Prepare         int64         // how many zeros are written ahead of the records; default 1 MiB, less than 0 for none
 
 	Log *slog.Logger
 	// Alarm is told of each alarm; most also become a record. It must not wait for the journal.
@@ -115,6 +116,7 @@ func Open(ctx context.Context, opts Options) (*Journal, error) {
 	opts.CheckpointEvery = cmp.Or(opts.CheckpointEvery, 5*time.Second)
 	opts.RetryEvery = cmp.Or(opts.RetryEvery, 100*time.Millisecond)
 	opts.QueueSize = cmp.Or(opts.QueueSize, 8192)
+	opts.Prepare = cmp.Or(opts.Prepare, prepareAhead)
 	opts.Log = cmp.Or(opts.Log, slog.New(slog.DiscardHandler))
 	if opts.Alarm == nil {
 		opts.Alarm = func(string, string) {}
@@ -190,7 +192,10 @@ func (j *Journal) start(ctx context.Context, data string) error {
 	}
 	j.chain, j.open = found.chain, found.open
 	j.durable.Store(found.chain.seq)
-	j.writer = writer{journal: j, file: found.file, held: found.held, size: found.size, lost: map[uint64]string{}}
+	j.writer.journal, j.writer.lost = j, map[uint64]string{}
+	if err := j.writer.room.init(j, found); err != nil {
+		return err
+	}
 	j.signing.file, j.signing.offset, j.signing.size = found.notes, found.notesSize, found.last.Size
 	if j.signing.held, err = hold(checkpointsFile(j.opts.Dir)); err != nil {
 		return err
@@ -203,6 +208,8 @@ func (j *Journal) start(ctx context.Context, data string) error {
 	}
 	j.background.Go(guard.Loop(context.Background(), "the journal's writer", j.writer.run))
 	j.background.Go(guard.Loop(context.Background(), "the journal's signer", j.runSigner))
+	j.background.Go(guard.Loop(context.Background(), "the journal's preparer", j.writer.room.run))
+	j.writer.room.nudge()
 	return nil
 }
 
@@ -355,17 +362,15 @@ func (j *Journal) finish() error {
 	batch := j.unknown(slices.DeleteFunc(slices.Clone(left), lost), "the gateway stopped before the outcome was recorded")
 	batch = append(batch, own(j.opts.Node, gate.GatewayStopped, "", gate.Object{{Name: "open", Value: len(left)}}))
 	j.writer.refusal.retry = time.Time{} // the last chance
+	defer j.writer.room.dropNext()
 	if err := j.writer.commit(batch); err != nil {
 		return fmt.Errorf("record the stop: %w", err)
 	}
-	return j.Checkpoint()
+	return errors.Join(j.Checkpoint(), j.writer.cut(true))
 }
 
 func (j *Journal) release() error {
-	var errs []error
-	if j.writer.file != nil {
-		errs = append(errs, j.writer.file.Close())
-	}
+	errs := []error{j.writer.room.close()}
 	if j.signing.file != nil {
 		errs = append(errs, j.signing.file.Close())
 	}
@@ -388,6 +393,9 @@ func (j *Journal) Dir() string { return j.opts.Dir }
 
 // Durable returns the number of the last record that is on the disk for good. Later ones in the files may still be undone.
 func (j *Journal) Durable() uint64 { return j.durable.Load() }
+
+// Appended counts the writes that had to make the file longer, because nothing was prepared for them.
+func (j *Journal) Appended() uint64 { return j.writer.room.appended.Load() }
 
 // OpenOperations counts the allowed operations that have no outcome yet.
 func (j *Journal) OpenOperations() int {

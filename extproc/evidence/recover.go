@@ -23,7 +23,7 @@ type recovered struct {
 	open  map[uint64]string
 
 	file datafile.File // last segment; nil when there is none
-	held held          // file
+	path string        // of file
 	size int64
 
 	torn     int64 // bytes cut off the end
@@ -333,8 +333,8 @@ func (r *recovered) repair(opts Options, last segment) error {
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync %s: %w", last.path, err)
 	}
-	r.held, err = hold(last.path)
-	return err
+	r.path = last.path
+	return nil
 }
 
 func rewrite(fsys datafile.FS, s stretch) error {

@@ -14,7 +14,7 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 )
 
-// left makes a journal as a crash leaves it: four records, of which a checkpoint covers two.
+// left makes a journal as a crash leaves it that comes before anything is prepared: four records, of which a checkpoint covers two.
 func left(t testing.TB) *fixture {
 	f := newFixture(t)
 	j := f.open()
@@ -26,7 +26,25 @@ func left(t testing.TB) *fixture {
 	mustAppend(t, j, event(3))
 	mustAppend(t, j, event(4))
 	f.crash(j)
+	if err := os.Truncate(segmentPath(f.dir, 1), f.written(1)); err != nil {
+		t.Fatal(err)
+	}
 	return f
+}
+
+// written is how much of a segment is written: without the zeros at its end.
+func (f *fixture) written(first uint64) int64 {
+	f.t.Helper()
+	file, err := os.Open(segmentPath(f.dir, first))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer file.Close()
+	end, err := endOfData(file)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return end
 }
 
 func (f *fixture) segment() string { return filepath.Base(segmentPath(f.dir, 1)) }

@@ -299,12 +299,12 @@ func TestVerifyBesideARunningGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustAppend(t, j, event(2))
-	file, err := os.OpenFile(segmentPath(f.dir, 1), os.O_APPEND|os.O_WRONLY, 0)
+	file, err := os.OpenFile(segmentPath(f.dir, 1), os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	if _, err := file.WriteString(`{"body":`); err != nil {
+	if _, err := file.WriteAt([]byte(`{"body":`), f.written(1)); err != nil {
 		t.Fatal(err)
 	}
 	r := f.mustVerify()
@@ -580,6 +580,7 @@ func TestAReaderWithALimitNeverSeesWhatIsUndone(t *testing.T) {
 	f.opts.FS = faults
 	j := f.open()
 	mustAppend(t, j, event(1))
+	prepared(j)
 	r := NewReader(f.dir, 1, j.Durable)
 	defer r.Close()
 	next := func() string {
@@ -606,6 +607,7 @@ func TestAReaderWithALimitNeverSeesWhatIsUndone(t *testing.T) {
 		t.Fatal("no error")
 	}
 	faults.on("write", nil)
+	faults.on("truncate", nil)
 	mustAppend(t, j, event(3))
 	if got := []string{next(), next(), next()}; !strings.Contains(got[0], AlarmRefused) || got[1] != `{"n":3}` || got[2] != "EOF" {
 		t.Errorf("read %q", got)

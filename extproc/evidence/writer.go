@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
-	"github.com/countersign/countersign/extproc/datafile"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
 )
@@ -22,9 +21,7 @@ import (
 // writer belongs to the one goroutine that writes segments. One write and one sync serve all who wait.
 type writer struct {
 	journal *Journal
-	file    datafile.File // the last segment; nil before the first
-	held    held          // file
-	size    int64
+	room    room
 	rolling bool // nothing more goes into this segment: the next one may be in the directory already
 	pace    pace
 
@@ -186,70 +183,85 @@ func (w *writer) place(next *chain, now time.Time, e *entry) {
 	w.placed = append(w.placed, place{entry: e, seq: next.seq, hash: next.hash})
 }
 
-// write writes w.buf after the last durable byte and syncs it. After an error the file is as long as it was before, durably, or the
-// journal has failed.
+// write writes w.buf after the last durable byte and syncs it. After an error nothing of it is in the file, durably, or the journal has
+// failed.
 func (w *writer) write() error {
-	j := w.journal
-	if w.rolling || w.file == nil || w.size > 0 && w.size+int64(len(w.buf)) > j.opts.SegmentBytes {
+	j, r, n := w.journal, &w.room, int64(len(w.buf))
+	if w.rolling || r.file == nil || r.used > 0 && r.used+n > j.opts.SegmentBytes {
 		w.rolling = true
 		if err := w.roll(); err != nil {
 			return err
 		}
 	}
-	if err := w.inPlace(w.size); err != nil {
+	if err := w.inPlace(n); err != nil {
 		return err
 	}
-	n, err := w.file.WriteAt(w.buf, w.size)
-	if err == nil && n != len(w.buf) {
-		err = fmt.Errorf("wrote %d of %d bytes", n, len(w.buf))
+	err := r.write(w.buf)
+	if isFull(err) && r.giveBack() {
+		err = r.write(w.buf)
 	}
 	if err != nil {
 		return w.undo(fmt.Errorf("write the journal: %w", err))
 	}
-	if err := w.file.Sync(); err != nil {
+	if err := r.file.Sync(); err != nil {
 		// Nobody knows what the disk has, and a second sync could succeed although the kernel has dropped the pages. The callers
 		// refuse, so the tail is cut off if that still works; nothing relies on it.
-		_ = w.file.Truncate(w.size)
+		_ = r.cut(false)
 		return j.fail(fmt.Errorf("sync the journal: %w", err))
 	}
-	if err := w.inPlace(w.size + int64(len(w.buf))); err != nil {
+	if err := w.inPlace(0); err != nil {
 		return w.undo(err)
 	}
-	w.size += int64(len(w.buf))
+	r.keep(n)
 	return nil
 }
 
-// inPlace checks that the segment is in its place and has size bytes. If somebody else has changed it, the journal fails.
-func (w *writer) inPlace(size int64) error {
-	err := w.held.check(size)
+// inPlace checks that the segment is in its place, with room for n bytes as the journal left it. If somebody else has changed it, the
+// journal fails.
+func (w *writer) inPlace(n int64) error {
+	err := w.room.check(n)
 	if errors.Is(err, errNotOurs) {
 		return w.journal.fail(err)
 	}
 	return err
 }
 
-// undo takes back a write that failed, whatever part of it is in the file.
+// undo takes back a write that failed, whatever part of it is in the file, and with it what was prepared.
 func (w *writer) undo(cause error) error {
-	if err := w.file.Truncate(w.size); err != nil {
-		return w.journal.fail(fmt.Errorf("undo a failed write (%w): %w", cause, err))
-	}
-	if err := w.file.Sync(); err != nil {
+	if err := w.cut(false); err != nil {
 		return w.journal.fail(fmt.Errorf("undo a failed write (%w): %w", cause, err))
 	}
 	return cause
 }
 
-// roll ends the segment and starts the next one.
+// cut ends the segment with its last record, durably. over says that no more will come.
+func (w *writer) cut(over bool) error {
+	if err := w.room.cut(over); err != nil {
+		return err
+	}
+	return w.room.file.Sync()
+}
+
+// roll ends the segment and starts the next one. The old one is as long as its records before the new one has a name, so that only
+// the last one can end in zeros.
 func (w *writer) roll() error {
 	j := w.journal
+	if w.room.file != nil {
+		if err := w.cut(true); err != nil {
+			return j.fail(fmt.Errorf("end a segment: %w", err))
+		}
+	}
 	path := segmentPath(j.opts.Dir, j.chain.seq+1)
+	size := w.room.takeNext(path)
 	f, err := j.opts.FS.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("start a segment: %w", err)
 	}
-	if err := f.Truncate(0); err != nil { // an earlier try may have left it
-		_ = f.Close()
-		return fmt.Errorf("start segment %s: %w", path, err)
+	if size == 0 {
+		if err := f.Truncate(0); err != nil { // an earlier try may have left it
+			_ = f.Close()
+			return fmt.Errorf("start segment %s: %w", path, err)
+		}
 	}
 	if err := j.opts.FS.SyncDir(j.opts.Dir); err != nil {
 		_ = f.Close()
@@ -258,13 +270,8 @@ func (w *writer) roll() error {
 		}
 		return j.fail(fmt.Errorf("sync the journal's directory: %w", err))
 	}
-	where, err := hold(path)
-	if err != nil {
-		_ = f.Close()
-		return fmt.Errorf("start a segment: %w", err)
-	}
-	if w.file != nil {
-		if err := w.file.Close(); err != nil {
+	if w.room.file != nil {
+		if err := w.room.close(); err != nil {
 			j.opts.Log.Warn("close a segment that is durable", "error", err)
 		}
 		j.mu.Lock()
@@ -272,7 +279,11 @@ func (w *writer) roll() error {
 		j.mu.Unlock()
 		j.nudgeSigner()
 	}
-	w.file, w.held, w.size, w.rolling = f, where, 0, false
+	if err := w.room.use(f, path, 0, size); err != nil {
+		_ = f.Close()
+		return fmt.Errorf("start a segment: %w", err)
+	}
+	w.rolling = false
 	return nil
 }
 

@@ -1,0 +1,321 @@
+package evidence
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/countersign/countersign/extproc/datafile"
+)
+
+// preparedName is the next segment before it has its name. It is no part of the journal.
+const preparedName = "prepared"
+
+const (
+	prepareAhead = 1 << 20          // of the records: what a disk takes in 10 ms at most
+	prepareStep  = 256 << 10        // at once: a record waits for no more than that
+	preparePause = 10 * time.Second // after a failure
+)
+
+// room is the last segment's file. A goroutine of its own, the preparer, writes zeros behind the records and syncs them, and begins the
+// next segment in the same way, so that records are written over bytes that the file has already. Then a sync has none of the file
+// system's own records to write, which spares half of its time. Where nothing is prepared, records are appended.
+type room struct {
+	journal *Journal
+	wake    chan struct{} // to the preparer; capacity 1
+
+	steps sync.Mutex // held while the preparer uses file; whoever closes that takes it
+
+	mu   sync.Mutex    // guards what follows, and is held while the length of the file changes
+	file datafile.File // nil before the first segment
+	held held          // file
+	look *os.File      // the same file, to read what somebody else may have written
+	seen []byte        // what was read of it
+	used int64         // durable bytes
+	end  int64         // length of the file. What is after used was prepared, or is being written.
+	next *held         // the next segment, prepared; nil if there is none
+	size int64         // of next
+	over bool          // no more records go to file
+	rest time.Time     // nothing is prepared before that
+
+	appended atomic.Uint64
+}
+
+func (r *room) init(j *Journal, found *recovered) error {
+	r.journal, r.wake = j, make(chan struct{}, 1)
+	_ = os.Remove(filepath.Join(j.opts.Dir, preparedName)) // of a run that did not end well
+	if found.file == nil {
+		return nil
+	}
+	return r.use(found.file, found.path, found.size, found.size)
+}
+
+// use makes f, which is at path, the file.
+func (r *room) use(f datafile.File, path string, used, end int64) error {
+	where, err := hold(path)
+	if err != nil {
+		return err
+	}
+	look, err := datafile.Open(path)
+	if err != nil {
+		return fmt.Errorf("look at a file that was just opened: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.file, r.held, r.look, r.used, r.end, r.over = f, where, look, used, end, false
+	return nil
+}
+
+// check checks that the file is in its place, as long as it was left, and that nobody has written to the n bytes that come next.
+func (r *room) check(n int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.held.check(r.end); err != nil {
+		return err
+	}
+	for at, to := r.used, min(r.used+n, r.end); at < to; at += int64(len(r.seen)) {
+		r.seen = append(r.seen[:0], zeroBlock[:min(to-at, int64(len(zeroBlock)))]...)
+		if _, err := r.look.ReadAt(r.seen, at); err != nil {
+			return fmt.Errorf("look at what was prepared: %w", err)
+		}
+		if !bytes.Equal(r.seen, zeroBlock[:len(r.seen)]) {
+			return fmt.Errorf("%w: %s has something after byte %d that the journal did not write", errNotOurs, r.held.path, at)
+		}
+	}
+	return nil
+}
+
+// write writes b behind what is durable. After an error any part of it can be in the file.
+func (r *room) write(b []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, err := r.file.WriteAt(b, r.used)
+	if err == nil && n != len(b) {
+		err = fmt.Errorf("wrote %d of %d bytes", n, len(b))
+	}
+	if to := r.used + int64(len(b)); err == nil && to > r.end {
+		r.end = to
+		r.appended.Add(1)
+	}
+	return err
+}
+
+// keep says that n bytes more are durable.
+func (r *room) keep(n int64) {
+	r.mu.Lock()
+	r.used += n
+	wanted := r.wantedLocked() > 0 || r.wantsNextLocked()
+	r.mu.Unlock()
+	if wanted {
+		r.nudge()
+	}
+}
+
+// cut takes off what is not durable, and what was prepared. The preparer begins again after its pause, or never if over.
+func (r *room) cut(over bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over = r.over || over; !over {
+		r.rest = time.Now().Add(preparePause)
+	}
+	err := r.file.Truncate(r.used)
+	if err == nil {
+		r.end = r.used
+	}
+	return err
+}
+
+// giveBack takes off what was prepared, here and of the next segment, and reports whether there was anything.
+func (r *room) giveBack() bool {
+	dropped := r.dropNext()
+	r.mu.Lock()
+	prepared := r.end > r.used
+	r.mu.Unlock()
+	return prepared && r.cut(false) == nil || dropped
+}
+
+// isFull reports whether err says that the disk has no room.
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+func (r *room) nudge() {
+	if r.journal.opts.Prepare < 0 {
+		return
+	}
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run is the preparer.
+func (r *room) run() {
+	for {
+		select {
+		case <-r.journal.stop:
+			return
+		case <-r.wake:
+		}
+		for r.journal.failed.Load() == nil && (r.lengthen() || r.begin()) {
+			select {
+			case <-r.journal.stop:
+				return
+			default:
+			}
+		}
+	}
+}
+
+// wantedLocked is how many bytes to prepare at once.
+func (r *room) wantedLocked() int64 {
+	limit := r.journal.opts.SegmentBytes
+	to := min(r.used+r.journal.opts.Prepare, limit)
+	if r.file == nil || r.over || to-r.end < prepareStep && to < limit || time.Now().Before(r.rest) {
+		return 0
+	}
+	return min(to-r.end, prepareStep)
+}
+
+// wantsNextLocked reports whether the file is prepared to its end, and the next one is not begun.
+func (r *room) wantsNextLocked() bool {
+	full := r.file == nil || r.over || r.end >= r.journal.opts.SegmentBytes
+	return full && r.next == nil && !time.Now().Before(r.rest)
+}
+
+// lengthen prepares a step of the file, and reports whether it did.
+func (r *room) lengthen() bool {
+	r.steps.Lock()
+	defer r.steps.Unlock()
+	f := r.writeZeros()
+	if f == nil {
+		return false
+	}
+	if err := f.Sync(); err != nil { // of a file that has records: nobody knows what is on the disk
+		_ = r.journal.fail(fmt.Errorf("sync what was prepared: %w", err))
+		return false
+	}
+	return true
+}
+
+// writeZeros makes the file a step longer and returns it. What can be written of a step that is not whole is taken back.
+func (r *room) writeZeros() (f datafile.File) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.wantedLocked()
+	if n <= 0 {
+		return nil
+	}
+	if err := r.held.check(r.end); err != nil { // a file that somebody cut must not be as long again as it was
+		if errors.Is(err, errNotOurs) {
+			_ = r.journal.fail(err)
+		}
+		return nil
+	}
+	defer func() {
+		if f != nil {
+			return
+		}
+		r.rest = time.Now().Add(preparePause)
+		if err := r.file.Truncate(r.end); err != nil {
+			_ = r.journal.fail(fmt.Errorf("undo what was prepared: %w", err))
+		}
+	}()
+	if _, err := fill(r.file, r.end, n); err != nil {
+		r.journal.opts.Log.Warn("nothing can be prepared for the journal, so it appends", "error", err)
+		return nil
+	}
+	r.end += n
+	return r.file
+}
+
+// begin prepares the next segment, and reports whether it did.
+func (r *room) begin() bool {
+	r.mu.Lock()
+	wanted := r.wantsNextLocked()
+	r.mu.Unlock()
+	if !wanted {
+		return false
+	}
+	path := filepath.Join(r.journal.opts.Dir, preparedName)
+	size := min(r.journal.opts.Prepare, r.journal.opts.SegmentBytes)
+	err := makePrepared(r.journal.opts.FS, path, size)
+	var next held
+	if err == nil {
+		next, err = hold(path)
+	}
+	if err != nil {
+		_ = os.Remove(path)
+		r.journal.opts.Log.Warn("the journal's next segment cannot be prepared", "error", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.rest = time.Now().Add(preparePause)
+		return false
+	}
+	r.next, r.size = &next, size
+	return true
+}
+
+func makePrepared(fsys datafile.FS, path string, size int64) error {
+	f, err := fsys.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = fill(f, 0, size); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// fill writes n zeros.
+func fill(f datafile.File, at, n int64) (int64, error) {
+	for to := at + n; at < to; {
+		part, err := f.WriteAt(zeroBlock[:min(to-at, int64(len(zeroBlock)))], at)
+		if err != nil {
+			return at, err
+		}
+		at += int64(part)
+	}
+	return at, nil
+}
+
+// takeNext gives what was prepared for the next segment its name, and returns how long it is: 0 if there is nothing to be used.
+func (r *room) takeNext(path string) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := r.next
+	r.next = nil
+	if next == nil || next.check(r.size) != nil || r.journal.opts.FS.Rename(next.path, path) != nil {
+		return 0
+	}
+	return r.size
+}
+
+// dropNext removes what was prepared for the next segment, and reports whether there was anything.
+func (r *room) dropNext() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := r.next
+	r.next = nil
+	return next != nil && os.Remove(next.path) == nil
+}
+
+// close closes the file, and whatever it is in the middle of ends before.
+func (r *room) close() error {
+	r.steps.Lock()
+	defer r.steps.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.file == nil {
+		return nil
+	}
+	err := errors.Join(r.file.Close(), r.look.Close())
+	r.file, r.look = nil, nil
+	return err
+}
