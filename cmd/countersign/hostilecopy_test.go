@@ -199,7 +199,7 @@ func TestCommandsEndWhenTheyAreTold(t *testing.T) {
 	}
 }
 
-// TestHostileApprovalsFile: what is no file is not opened as the approvals file, nor as its log.
+// TestHostileApprovalsFile: what is no file is not opened as the approvals file, nor as a log of an older version.
 func TestHostileApprovalsFile(t *testing.T) {
 	t.Parallel()
 	secret := filepath.Join(t.TempDir(), "secret")

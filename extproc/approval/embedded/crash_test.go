@@ -97,7 +97,7 @@ func reopen(dir string, k *killer) (*approval.Desk, *Store, *evidence.Journal, e
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	store, err := Open(filepath.Join(dir, "approvals.db"), Options{foldBytes: 1, point: k.point})
+	store, err := Open(filepath.Join(dir, "approvals.db"), Options{point: k.point})
 	if err != nil {
 		return nil, nil, nil, err
 	}

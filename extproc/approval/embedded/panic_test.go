@@ -10,7 +10,7 @@ import (
 
 // TestAChangeThatPanicsIsItsOwn: the rest goes on, in the store too.
 func TestAChangeThatPanicsIsItsOwn(t *testing.T) {
-	s, _ := open(t)
+	s, _ := openTwice(t)
 	o := approval.Opening{Digest: "d", Resource: "payments"}
 	r, _, err := s.Open(t.Context(), o, func(now time.Time) (approval.Request, error) {
 		return approval.Request{ID: "r", Digest: "d", Resource: "payments", State: approval.Pending, Created: now, Expires: now.Add(time.Minute)}, nil
