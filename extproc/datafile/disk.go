@@ -55,4 +55,4 @@ func SyncDir(dir string) error {
 
 type diskFile struct{ *os.File }
 
-func (f diskFile) Sync() error { return Sync(f.File) }
+func (f diskFile) Sync() error { return syncData(f.File) }

@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// Sync makes what was written to f durable. fdatasync does not write the file's times, and all else that reading it back needs.
-func Sync(f *os.File) error {
+// syncData makes what was written to f durable. fdatasync does not write the file's times, and all else that reading it back needs.
+func syncData(f *os.File) error {
 	for {
 		err := syscall.Fdatasync(int(f.Fd()))
 		if errors.Is(err, syscall.EINTR) {

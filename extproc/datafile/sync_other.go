@@ -4,5 +4,5 @@ package datafile
 
 import "os"
 
-// Sync makes what was written to f durable.
-func Sync(f *os.File) error { return f.Sync() }
+// syncData makes what was written to f durable.
+func syncData(f *os.File) error { return f.Sync() }

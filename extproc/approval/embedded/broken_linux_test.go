@@ -66,8 +66,13 @@ func TestAWriteOrASyncThatFailsEndsTheStore(t *testing.T) {
 			if got := all(t, s); got != want {
 				t.Errorf("what is not durable is shown: %s", got)
 			}
-			if change := <-changes; change != (approval.Change{}) {
-				t.Errorf("who watches is told of %+v", change)
+			select {
+			case change := <-changes:
+				if change != (approval.Change{}) {
+					t.Errorf("who watches is told of %+v", change)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("who watches is not told")
 			}
 			if _, err := s.Update(t.Context(), r.ID, change); !errors.Is(err, ErrFailed) {
 				t.Errorf("after it the error is %v", err)

@@ -190,6 +190,30 @@ func TestNothingIsShownBeforeItIsDurable(t *testing.T) {
 	}
 }
 
+// TestTwoThatAskAtOnceAskOnce, although both find that nobody has asked yet.
+func TestTwoThatAskAtOnceAskOnce(t *testing.T) {
+	s := mustOpen(t, filepath.Join(t.TempDir(), "approvals.db"), Options{})
+	var making, askers sync.WaitGroup
+	making.Add(2)
+	var joined [2]bool
+	for i := range joined {
+		askers.Go(func() {
+			r, j, err := s.Open(t.Context(), approval.Opening{Digest: "d"}, func(now time.Time) (approval.Request, error) {
+				making.Done()
+				making.Wait()
+				return approval.Request{ID: fmt.Sprint(i), Digest: "d", State: approval.Pending, Expires: now.Add(time.Hour)}, nil
+			})
+			if joined[i] = j; err != nil || r.ID == "" {
+				t.Errorf("opened %+v, %v", r, err)
+			}
+		})
+	}
+	askers.Wait()
+	if joined[0] == joined[1] {
+		t.Errorf("joined: %v", joined)
+	}
+}
+
 // TestWhoReadsHoldsNobodyUp, nor is held up, while the file grows and is mapped anew.
 func TestWhoReadsHoldsNobodyUp(t *testing.T) {
 	s := mustOpen(t, filepath.Join(t.TempDir(), "approvals.db"), Options{NoSync: true, mapped: 1})
