@@ -4,10 +4,6 @@ import (
 	"context"
 	"strconv"
 
-	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	httptype "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	rpc "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -26,7 +22,7 @@ const (
 
 // Check rules on one request for Envoy's ext_authz filter. It sees no answer, so a ruling that redacts is refused, and
 // how the operation ended comes from Envoy's access log.
-func (s *Server) Check(ctx context.Context, m *wire.Check) (out *authz.CheckResponse, err error) {
+func (s *Server) Check(ctx context.Context, m *wire.Check) (out *wire.Ruling, err error) {
 	st, end, err := s.lane.Begin()
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, "countersign: "+err.Error())
@@ -54,26 +50,22 @@ func (s *Server) Check(ctx context.Context, m *wire.Check) (out *authz.CheckResp
 	if !allowed {
 		return a.deny(ctx), nil
 	}
-	ok := &authz.OkHttpResponse{}
+	out = &wire.Ruling{HTTP: true, Named: named(&a.Op)}
 	for _, name := range a.request.Remove {
 		if name != credential.Name { // Envoy removes after it sets
-			ok.HeadersToRemove = append(ok.HeadersToRemove, name)
+			out.Remove = append(out.Remove, name)
 		}
 	}
 	for _, f := range a.request.Set {
-		ok.Headers = append(ok.Headers, textField(f.Name, f.Value))
+		out.Set = append(out.Set, setField(f.Name, f.Value))
 	}
 	if credential.Name != "" {
-		ok.Headers = append(ok.Headers, textField(credential.Name, credential.Value))
+		out.Set = append(out.Set, setField(credential.Name, credential.Value))
 	}
 	a.forward()
 	a.Expect()
 	a.Await(gate.Outcome{}, true)
-	return &authz.CheckResponse{
-		Status:          &rpc.Status{Code: int32(codes.OK)},
-		HttpResponse:    &authz.CheckResponse_OkResponse{OkResponse: ok},
-		DynamicMetadata: operationMetadata(&a.Op).Fields[wire.MetadataNamespace].GetStructValue(),
-	}, nil
+	return out, nil
 }
 
 // body reads the body that Envoy sent along. One that it did not send, or not all of, is unseen.
@@ -109,31 +101,17 @@ func (a *attempt) body(ctx context.Context, m *wire.Check) bool {
 }
 
 // deny ends a refused attempt.
-func (a *attempt) deny(ctx context.Context) *authz.CheckResponse {
+func (a *attempt) deny(ctx context.Context) *wire.Ruling {
 	a.Finish(a.outcomeOfHold(ctx))
 	return a.denied()
 }
 
 // denied is what a refused attempt is answered.
-func (a *attempt) denied() *authz.CheckResponse {
-	denied := &authz.DeniedHttpResponse{
-		Status: &httptype.HttpStatus{Code: httptype.StatusCode(a.reply().Status)},
-		Body:   string(a.reply().Body),
+func (a *attempt) denied() *wire.Ruling {
+	r := a.reply()
+	denied := &wire.Ruling{HTTP: true, Code: uint32(codes.PermissionDenied), Status: r.Status, Body: r.Body, Named: named(&a.Op)}
+	for _, f := range r.Fields {
+		denied.Set = append(denied.Set, setField(f.Name, f.Value))
 	}
-	for _, f := range a.reply().Fields {
-		denied.Headers = append(denied.Headers, textField(f.Name, f.Value))
-	}
-	return &authz.CheckResponse{
-		Status:          &rpc.Status{Code: int32(codes.PermissionDenied)},
-		HttpResponse:    &authz.CheckResponse_DeniedResponse{DeniedResponse: denied},
-		DynamicMetadata: operationMetadata(&a.Op).Fields[wire.MetadataNamespace].GetStructValue(),
-	}
-}
-
-// textField sets a header field. Envoy's ext_authz reads value, where ext_proc reads raw_value.
-func textField(name, value string) *core.HeaderValueOption {
-	return &core.HeaderValueOption{
-		Header:       &core.HeaderValue{Key: name, Value: value},
-		AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-	}
+	return denied
 }

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -95,8 +94,7 @@ func (s *Server) clock(st *lane.State, stream grpc.ServerStream, name string) er
 		return status.Error(codes.InvalidArgument, "countersign: a clock needs a request id of Envoy's own")
 	}
 	defer s.clocks.forget(id)
-	goOn := &ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestHeaders{RequestHeaders: &ext.HeadersResponse{}}}
-	if err := stream.SendMsg(goOn); err != nil || m.Last {
+	if err := stream.SendMsg(&wire.Answer{To: wire.RequestHead}); err != nil || m.Last {
 		return err
 	}
 	late := time.NewTimer(r.RequestTime)

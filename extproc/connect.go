@@ -7,8 +7,6 @@ import (
 	"net/url"
 	"strings"
 
-	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	rpc "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 
 	"github.com/countersign/countersign/extproc/gate"
@@ -33,7 +31,7 @@ type Connected interface {
 
 // connect rules on a connection. Who connects is known by the certificate that Envoy has verified; an agent that is refused is
 // told nothing, because the gateway does not know the protocol: the connection is closed.
-func (s *Server) connect(ctx context.Context, st *lane.State, m *wire.Check) (out *authz.CheckResponse, err error) {
+func (s *Server) connect(ctx context.Context, st *lane.State, m *wire.Check) (out *wire.Ruling, err error) {
 	c := Connection{Peer: m.Peer, Local: m.Local, ServerName: strings.ToLower(m.ServerName)}
 	name := metadataValue(ctx, ResourceMetadata)
 	protocol := "connection"
@@ -128,7 +126,7 @@ func (a *connecting) Resume(ctx context.Context, _ *lane.Resource) bool {
 }
 
 // closed ends a refused connection.
-func (a *connecting) closed(ctx context.Context) *authz.CheckResponse {
+func (a *connecting) closed(ctx context.Context) *wire.Ruling {
 	o := gate.Outcome{Result: gate.Refused, Problem: a.Refusal().Problem, Duration: a.server.lane.Now().Sub(a.Started)}
 	if reason, left := a.LeftWaiting(ctx); left {
 		o.Result, o.Reason = gate.ClientGone, reason
@@ -137,11 +135,8 @@ func (a *connecting) closed(ctx context.Context) *authz.CheckResponse {
 	return a.answer(codes.PermissionDenied)
 }
 
-func (a *connecting) answer(code codes.Code) *authz.CheckResponse {
-	return &authz.CheckResponse{
-		Status:          &rpc.Status{Code: int32(code)},
-		DynamicMetadata: operationMetadata(&a.Op).Fields[wire.MetadataNamespace].GetStructValue(),
-	}
+func (a *connecting) answer(code codes.Code) *wire.Ruling {
+	return &wire.Ruling{Code: uint32(code), Named: named(&a.Op)}
 }
 
 // ResourceTag is the custom tag of Envoy's log of connections that names the resource.

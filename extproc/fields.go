@@ -4,13 +4,12 @@ import (
 	"slices"
 	"strings"
 
-	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
-
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/cookie"
 	"github.com/countersign/countersign/extproc/inspect/echo"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/redact"
+	"github.com/countersign/countersign/extproc/wire"
 )
 
 // responseFields looks at the answer's header fields, and for those that will have to be looked for in the body.
@@ -91,7 +90,7 @@ func (x *exchange) echoes(fields []web.Field) bool {
 
 // rewriteFields removes the fields that do not pass, turns the URLs of the rest and redacts them. A name with several values is
 // written whole again where one of them changed or does not pass.
-func (x *exchange) rewriteFields(fields []web.Field, m *ext.HeaderMutation, clean func(int) bool) {
+func (x *exchange) rewriteFields(fields []web.Field, m *wire.Change, clean func(int) bool) {
 	r := &x.response
 	changed := map[string]bool{}
 	values, passes := make([]string, len(fields)), make([]bool, len(fields))
@@ -118,11 +117,11 @@ func (x *exchange) rewriteFields(fields []web.Field, m *ext.HeaderMutation, clea
 	}
 	for i, f := range fields {
 		if changed[f.Name] && passes[i] {
-			m.SetHeaders = append(m.SetHeaders, addField(f.Name, values[i]))
+			m.Set = append(m.Set, addField(f.Name, values[i]))
 		}
 	}
 	for name := range changed {
-		m.RemoveHeaders = append(m.RemoveHeaders, name)
+		m.Remove = append(m.Remove, name)
 	}
 }
 
@@ -142,7 +141,7 @@ func (x *exchange) passes(name string, i int, clean func(int) bool) bool {
 }
 
 // cookies decides what becomes of the cookies among the fields of an answer's head.
-func (x *exchange) cookies(fields []web.Field, m *ext.HeaderMutation) {
+func (x *exchange) cookies(fields []web.Field, m *wire.Change) {
 	mode := x.attempt.http.Cookies
 	if mode == cookie.Pass {
 		return // under a plan it is a field like others that are searched
@@ -153,7 +152,7 @@ func (x *exchange) cookies(fields []web.Field, m *ext.HeaderMutation) {
 			continue
 		}
 		if !removed {
-			m.RemoveHeaders = append(m.RemoveHeaders, "set-cookie", "set-cookie2")
+			m.Remove = append(m.Remove, "set-cookie", "set-cookie2")
 			removed = true
 		}
 		if mode != cookie.Session || f.Name != "set-cookie" {
@@ -162,7 +161,7 @@ func (x *exchange) cookies(fields []web.Field, m *ext.HeaderMutation) {
 		if sealed, err := x.attempt.cookieBox().Seal(f.Value, x.attempt.Op.Target, x.attempt.http.SecureCookies); err != nil {
 			x.server.lane.Log.Error("a cookie of the target was removed", "resource", x.attempt.Resource.Name, "error", err)
 		} else if sealed != "" {
-			m.SetHeaders = append(m.SetHeaders, addField("set-cookie", sealed))
+			m.Set = append(m.Set, addField("set-cookie", sealed))
 		}
 	}
 }

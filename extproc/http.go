@@ -12,15 +12,10 @@ import (
 	"sync"
 	"time"
 
-	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
-	httptype "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/structpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
@@ -123,7 +118,7 @@ func (x *exchange) handle(st *lane.State, m *wire.Request) (done bool, err error
 		x.response.local = isLocal(m.Details)
 		if x.attempt == nil && x.response.local {
 			x.envoyRefused = true
-			x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{ResponseHeaders: &ext.HeadersResponse{}}}, 0)
+			x.say(&x.out.answer, &wire.Answer{To: wire.ResponseHead}, 0)
 			return false, nil
 		}
 		return x.responseHead(m)
@@ -240,14 +235,12 @@ func (x *exchange) requestTrailers(ctx context.Context, m *wire.Request) (done b
 		return true, nil
 	}
 	x.request.ended = true
-	trailers := &ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestTrailers{RequestTrailers: &ext.TrailersResponse{}}}
+	trailers := &wire.Answer{To: wire.RequestTrailers}
 	if x.attempt.streams {
 		// Policy did not see these, so they do not pass.
-		mutation := &ext.HeaderMutation{}
 		for _, f := range m.Fields {
-			mutation.RemoveHeaders = append(mutation.RemoveHeaders, f.Name)
+			trailers.Remove = append(trailers.Remove, f.Name)
 		}
-		trailers.GetRequestTrailers().HeaderMutation = mutation
 		x.say(&x.out.request, trailers, 0)
 		return false, nil
 	}
@@ -262,7 +255,7 @@ func (x *exchange) requestTrailers(ctx context.Context, m *wire.Request) (done b
 }
 
 // decide rules on the request and, where it is allowed, sends on what came of it: the head, the body, and the trailers.
-func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse) (done bool, err error) {
+func (x *exchange) decide(ctx context.Context, trailers *wire.Answer) (done bool, err error) {
 	a := x.attempt
 	x.stopLate()
 	credential, allowed := a.decide(ctx)
@@ -277,11 +270,7 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 		x.response.echo = echo.New(a.http.forms.Forms(credential.Value, a.cookieSecrets(nil)))
 	}
 	a.Expect()
-	head := &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: x.requestMutation(credential, trailers != nil)}}
-	x.say(&x.out.request, &ext.ProcessingResponse{
-		Response:        &ext.ProcessingResponse_RequestHeaders{RequestHeaders: head},
-		DynamicMetadata: operationMetadata(&a.Op),
-	}, 0)
+	x.say(&x.out.request, &wire.Answer{To: wire.RequestHead, Change: x.requestChange(credential, trailers != nil), Named: named(&a.Op)}, 0)
 	body := a.request.Body
 	a.forward()
 	x.sendRead(body, trailers)
@@ -289,7 +278,7 @@ func (x *exchange) decide(ctx context.Context, trailers *ext.ProcessingResponse)
 }
 
 // sendRead sends the body that was read, and the trailers after it; nil where there are none.
-func (x *exchange) sendRead(body Body, trailers *ext.ProcessingResponse) {
+func (x *exchange) sendRead(body Body, trailers *wire.Answer) {
 	if m, ok := body.From.(InMemory); ok || body.Size == 0 {
 		if len(m) > 0 || x.request.ended && !x.request.headOnly && trailers == nil {
 			x.sendRequestBody(m, trailers == nil)
@@ -303,7 +292,7 @@ func (x *exchange) sendRead(body Body, trailers *ext.ProcessingResponse) {
 }
 
 // sendSpool sends a body piece by piece, each when the one before it has gone.
-func (x *exchange) sendSpool(body Body, trailers *ext.ProcessingResponse) {
+func (x *exchange) sendSpool(body Body, trailers *wire.Answer) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	defer guard.Catch("a body that is spooled", func(guard.Panic) { _, _ = x.failed() })
@@ -325,44 +314,40 @@ func (x *exchange) sendSpool(body Body, trailers *ext.ProcessingResponse) {
 	}
 }
 
-// requestMutation is what changes between the head that was judged and the one that the target gets: identity fields
+// requestChange is what changes between the head that was judged and the one that the target gets: identity fields
 // go, the target's credential comes, and the length of a body that was read whole is stated.
-func (x *exchange) requestMutation(credential web.Field, trailers bool) *ext.HeaderMutation {
+func (x *exchange) requestChange(credential web.Field, trailers bool) wire.Change {
 	a := x.attempt
-	m := &ext.HeaderMutation{RemoveHeaders: a.request.Remove}
+	m := wire.Change{Remove: a.request.Remove}
 	if a.plan != nil {
 		remove, _ := a.request.Redacted() // fits has seen that there is no error
-		m.RemoveHeaders = append(m.RemoveHeaders, remove...)
+		m.Remove = append(m.Remove, remove...)
 	}
 	if a.plan != nil || a.turning != nil || x.response.echo != nil || a.http.Cookies == cookie.Session {
-		m.RemoveHeaders = append(m.RemoveHeaders, "accept-encoding")
+		m.Remove = append(m.Remove, "accept-encoding")
 	}
 	for _, f := range a.request.Set {
-		m.SetHeaders = append(m.SetHeaders, setField(f.Name, f.Value))
+		m.Set = append(m.Set, setField(f.Name, f.Value))
 	}
 	if credential.Name != "" {
-		m.SetHeaders = append(m.SetHeaders, setField(credential.Name, credential.Value))
+		m.Set = append(m.Set, setField(credential.Name, credential.Value))
 	}
 	if x.request.ended && !x.request.headOnly && !trailers && !a.streams {
-		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.FormatInt(a.request.Body.Size, 10)))
+		m.Set = append(m.Set, setField("content-length", strconv.FormatInt(a.request.Body.Size, 10)))
 	}
 	return m
 }
 
 func (x *exchange) sendRequestBody(body []byte, end bool) {
-	pieces(body, end, func(p *ext.CommonResponse, n int) {
-		x.say(&x.out.request, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_RequestBody{RequestBody: &ext.BodyResponse{Response: p}}}, n)
-	})
+	x.sayBody(&x.out.request, wire.RequestBody, body, end)
 }
 
-// pieces cuts a body into messages. A body of no bytes is one message where it ends the stream, and none otherwise.
-func pieces(body []byte, end bool, say func(m *ext.CommonResponse, bytes int)) {
+// sayBody cuts a body into messages. A body of no bytes is one message where it ends the stream, and none otherwise.
+func (x *exchange) sayBody(in *line, of wire.Part, body []byte, end bool) {
 	for last := len(body) == 0 && !end; !last; {
 		n := min(len(body), maxPiece)
 		last = n == len(body)
-		say(&ext.CommonResponse{BodyMutation: &ext.BodyMutation{Mutation: &ext.BodyMutation_StreamedResponse{
-			StreamedResponse: &ext.StreamedBodyResponse{Body: body[:n], EndOfStream: end && last},
-		}}}, n)
+		x.say(in, &wire.Answer{To: of, Body: body[:n], Last: end && last}, n)
 		body = body[n:]
 	}
 }
@@ -464,45 +449,22 @@ func outOfOrder(what string) error {
 	return status.Errorf(codes.InvalidArgument, "countersign: Envoy sent a %s where none can be: check the filter's processing_mode", what)
 }
 
-func setField(name, value string) *core.HeaderValueOption {
-	return &core.HeaderValueOption{
-		Header:       &core.HeaderValue{Key: name, RawValue: []byte(value)},
-		AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-	}
+func setField(name, value string) wire.Set { return wire.Set{Name: name, Value: value} }
+
+// addField adds a value beside others of that name.
+func addField(name, value string) wire.Set { return wire.Set{Name: name, Value: value, Add: true} }
+
+// named has Envoy's access log name the operation.
+func named(op *gate.Operation) wire.Named {
+	return wire.Named{Operation: op.ID, Trace: op.Context.TraceID()}
 }
 
-// addField adds a value beside others of that name. Envoy's ext_proc takes append_action for one that overwrites, unless append
-// says it too.
-func addField(name, value string) *core.HeaderValueOption {
-	return &core.HeaderValueOption{
-		Header: &core.HeaderValue{Key: name, RawValue: []byte(value)},
-		Append: wrapperspb.Bool(true), //nolint:staticcheck // Envoy reads it
-	}
-}
-
-// operationMetadata has Envoy's access log name the operation, and the trace that its agent sent, if any.
-func operationMetadata(op *gate.Operation) *structpb.Struct {
-	return &structpb.Struct{Fields: map[string]*structpb.Value{
-		wire.MetadataNamespace: structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{
-			"op": structpb.NewStringValue(op.ID), "trace_id": structpb.NewStringValue(op.Context.TraceID()),
-		}}),
-	}}
-}
-
-func immediate(a *web.Reply, op *gate.Operation) *ext.ProcessingResponse {
-	m := &ext.HeaderMutation{}
+func immediate(a *web.Reply, op *gate.Operation) *wire.Answer {
+	answer := &wire.Answer{Status: a.Status, Body: a.Body, Named: named(op)}
 	for _, f := range a.Fields {
-		m.SetHeaders = append(m.SetHeaders, setField(f.Name, f.Value))
+		answer.Set = append(answer.Set, setField(f.Name, f.Value))
 	}
-	return &ext.ProcessingResponse{
-		Response: &ext.ProcessingResponse_ImmediateResponse{ImmediateResponse: &ext.ImmediateResponse{
-			Status:  &httptype.HttpStatus{Code: httptype.StatusCode(a.Status)},
-			Headers: m,
-			Body:    a.Body,
-			Details: "countersign",
-		}},
-		DynamicMetadata: operationMetadata(op),
-	}
+	return answer
 }
 
 func sum(b []byte) string {

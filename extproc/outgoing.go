@@ -5,9 +5,8 @@ import (
 	"io"
 	"sync"
 
-	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
-
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/wire"
 )
 
 // outgoing are the messages of an exchange that wait to be sent to Envoy. A send can block for as long as Envoy does not read, so
@@ -39,7 +38,7 @@ type line struct {
 func (l *line) sent() bool { return len(l.messages) == 0 && !l.busy }
 
 type message struct {
-	*ext.ProcessingResponse
+	*wire.Answer
 	bytes int64
 }
 
@@ -47,7 +46,7 @@ type message struct {
 const waitingBytes = maxPiece
 
 // say has a message sent to Envoy, after those that are in its line. bytes are those of a body. The caller has mu.
-func (x *exchange) say(in *line, m *ext.ProcessingResponse, bytes int) {
+func (x *exchange) say(in *line, m *wire.Answer, bytes int) {
 	if x.out.err != nil {
 		return
 	}
@@ -95,7 +94,7 @@ func (x *exchange) transmit(in *line, m message) {
 		x.mu.Unlock()
 		defer x.mu.Lock()
 		defer guard.Catch("a message to Envoy", nil)
-		err = x.stream.SendMsg(m.ProcessingResponse)
+		err = x.stream.SendMsg(m.Answer)
 	}()
 	x.waiting(in, -m.bytes)
 	if err == nil {

@@ -1,15 +1,13 @@
 package extproc
 
 import (
-	"context"
-
-	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/wire"
 )
 
 // A panic is one operation's: that is refused, its record says that the gateway failed, and the rest goes on. What was not sent
@@ -53,7 +51,7 @@ func (x *exchange) failed() (done bool, err error) {
 }
 
 // failed denies after a panic in Check. a is nil where it was not known yet what is asked.
-func (s *Server) failed(a *attempt) (out *authz.CheckResponse, err error) {
+func (s *Server) failed(a *attempt) (out *wire.Ruling, err error) {
 	err = errFailed
 	if a == nil {
 		return nil, err
@@ -64,13 +62,9 @@ func (s *Server) failed(a *attempt) (out *authz.CheckResponse, err error) {
 	return a.denied(), nil
 }
 
-// Guarded keeps a panic in any service of a gRPC server from ending the process.
+// Guarded keeps a panic in any stream of a gRPC server from ending the process. The one call that is no stream does so itself.
 func Guarded() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, m any, call *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (out any, err error) {
-			defer guard.Catch(call.FullMethod, func(guard.Panic) { out, err = nil, errFailed })
-			return handle(ctx, m)
-		}),
 		grpc.ChainStreamInterceptor(func(server any, stream grpc.ServerStream, call *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
 			defer guard.Catch(call.FullMethod, func(guard.Panic) { err = errFailed })
 			return handle(server, stream)

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"time"
 
-	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -219,18 +218,17 @@ func (x *exchange) decodes() error {
 // that is to be said.
 func (x *exchange) release(whole bool, length *int) {
 	r := &x.response
-	m := &ext.HeaderMutation{}
+	answer := &wire.Answer{To: wire.ResponseHead}
+	m := &answer.Change
 	x.rewriteFields(r.head.Fields, m, func(i int) bool { return x.clean(i, whole) })
 	x.cookies(r.head.Fields, m)
 	for _, f := range r.note.Fields {
-		m.SetHeaders = append(m.SetHeaders, setField(f.Name, f.Value))
+		m.Set = append(m.Set, setField(f.Name, f.Value))
 	}
 	if length != nil {
-		m.SetHeaders = append(m.SetHeaders, setField("content-length", strconv.Itoa(*length)))
+		m.Set = append(m.Set, setField("content-length", strconv.Itoa(*length)))
 	}
-	x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseHeaders{
-		ResponseHeaders: &ext.HeadersResponse{Response: &ext.CommonResponse{HeaderMutation: m}},
-	}}, 0)
+	x.say(&x.out.answer, answer, 0)
 	r.released = true
 }
 
@@ -411,9 +409,7 @@ func (x *exchange) sendResponseBody(body []byte, end bool) {
 }
 
 func (x *exchange) sendAnswerPieces(body []byte, end bool) {
-	pieces(body, end, func(p *ext.CommonResponse, n int) {
-		x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseBody{ResponseBody: &ext.BodyResponse{Response: p}}}, n)
-	})
+	x.sayBody(&x.out.answer, wire.ResponseBody, body, end)
 }
 
 func (x *exchange) responseTrailers(m *wire.Request) (done bool, err error) {
@@ -430,13 +426,13 @@ func (x *exchange) responseTrailers(m *wire.Request) (done bool, err error) {
 		return done, err
 	}
 	r.ended = true
-	mutation := &ext.HeaderMutation{}
+	answer := &wire.Answer{To: wire.ResponseTrailers}
 	// What was taken from the body is not kept, so nothing that would have to be searched passes.
-	x.rewriteFields(fields, mutation, func(int) bool { return false })
+	x.rewriteFields(fields, &answer.Change, func(int) bool { return false })
 	if x.attempt.http.Cookies != cookie.Pass && slices.ContainsFunc(fields, func(f web.Field) bool { return f.Name == "set-cookie" || f.Name == "set-cookie2" }) {
-		mutation.RemoveHeaders = append(mutation.RemoveHeaders, "set-cookie", "set-cookie2")
+		answer.Remove = append(answer.Remove, "set-cookie", "set-cookie2")
 	}
-	x.say(&x.out.answer, &ext.ProcessingResponse{Response: &ext.ProcessingResponse_ResponseTrailers{ResponseTrailers: &ext.TrailersResponse{HeaderMutation: mutation}}}, 0)
+	x.say(&x.out.answer, answer, 0)
 	x.finish(x.outcome(x.result()))
 	return false, nil
 }

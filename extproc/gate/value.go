@@ -353,7 +353,30 @@ func (d decimal) append(dst []byte) []byte {
 	return strconv.AppendInt(dst, int64(d.exponent-1), 10)
 }
 
-// AppendTime appends t as an RFC 3339 time in UTC, with nine digits of fraction always, so that text order is time order.
+// AppendTime appends t as an RFC 3339 time in UTC, with nine digits of fraction always, so that text order is time order. Every record
+// has one, and every input: package time's own layouts take three times as long (BenchmarkAppendTime).
 func AppendTime(dst []byte, t time.Time) []byte {
-	return t.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000000000Z07:00")
+	t = t.UTC()
+	year, month, day := t.Date()
+	if year < 0 || year > 9999 {
+		return t.AppendFormat(dst, "2006-01-02T15:04:05.000000000Z07:00")
+	}
+	hour, minute, second := t.Clock()
+	dst = append(appendDigits(dst, year, 4), '-')
+	dst = append(appendDigits(dst, int(month), 2), '-')
+	dst = append(appendDigits(dst, day, 2), 'T')
+	dst = append(appendDigits(dst, hour, 2), ':')
+	dst = append(appendDigits(dst, minute, 2), ':')
+	dst = append(appendDigits(dst, second, 2), '.')
+	return append(appendDigits(dst, t.Nanosecond(), 9), 'Z')
+}
+
+// appendDigits appends n, which is not negative, in so many digits.
+func appendDigits(dst []byte, n, digits int) []byte {
+	dst = append(dst, "000000000"[:digits]...)
+	for i := len(dst) - 1; n > 0; i-- {
+		dst[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return dst
 }

@@ -8,10 +8,12 @@ import (
 	"io"
 	"math"
 	"math/big"
+	"math/rand/v2"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
 )
@@ -371,4 +373,33 @@ func exact(v any) any {
 	default:
 		return v
 	}
+}
+
+// TestAppendTime holds it against the layout of package time, which every reader of a record knows.
+func TestAppendTime(t *testing.T) {
+	for n := range 10_000 {
+		at := time.Unix(rand.Int64N(253402300800+62167219200+1_000_000)-62167219200-500_000, rand.Int64N(1e9)).In(time.FixedZone("", n%86400-43200))
+		if n%5 == 0 {
+			at = at.Truncate(time.Duration(n) * time.Millisecond)
+		}
+		got, want := string(gate.AppendTime([]byte("x"), at)), at.UTC().Format("x2006-01-02T15:04:05.000000000Z07:00")
+		if got != want {
+			t.Fatalf("%v is written %s", want, got)
+		}
+	}
+}
+
+func BenchmarkAppendTime(b *testing.B) {
+	var dst [40]byte
+	at := time.Now()
+	b.Run("here", func(b *testing.B) {
+		for b.Loop() {
+			gate.AppendTime(dst[:0], at)
+		}
+	})
+	b.Run("time", func(b *testing.B) {
+		for b.Loop() {
+			at.UTC().AppendFormat(dst[:0], "2006-01-02T15:04:05.000000000Z07:00")
+		}
+	})
 }

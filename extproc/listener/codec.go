@@ -3,15 +3,14 @@ package listener
 import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/proto"
 
 	_ "google.golang.org/grpc/encoding/proto" // what codec falls back to
 
 	"github.com/countersign/countersign/extproc/wire"
 )
 
-// codec is gRPC's own for protobuf, with smaller buffers for sending. gRPC takes 1 MiB for each message over 32 KiB, and a piece
-// of an answer has 64 KiB: an agent that reads nothing would hold sixteen times what it was sent.
+// codec is gRPC's own for protobuf, but for the messages of package wire. Those are sent in smaller buffers: gRPC takes 1 MiB for each
+// message over 32 KiB, and a piece of an answer has 64 KiB: an agent that reads nothing would hold sixteen times what it was sent.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2("proto")} }
@@ -36,18 +35,20 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 
 // Marshal implements [encoding.CodecV2].
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	m, ok := v.(proto.Message)
+	m, ok := v.(wire.Outgoing)
 	if !ok {
 		return c.CodecV2.Marshal(v)
 	}
-	size := proto.Size(m)
-	if size <= sentSmall || size > sentPiece {
-		return c.CodecV2.Marshal(v)
+	pool := mem.DefaultBufferPool()
+	if n := m.Room(); n > sentSmall && n <= sentPiece {
+		pool = sentBuffers
 	}
-	buffer := sentBuffers.Get(size)
-	if _, err := (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend((*buffer)[:0], m); err != nil {
-		sentBuffers.Put(buffer)
-		return nil, err
+	buffer := pool.Get(m.Room())
+	b, err := m.Append((*buffer)[:0])
+	if err != nil || cap(b) != cap(*buffer) { // it has not fitted
+		pool.Put(buffer)
+		return mem.BufferSlice{mem.SliceBuffer(b)}, err
 	}
-	return mem.BufferSlice{mem.NewBuffer(buffer, sentBuffers)}, nil
+	*buffer = b
+	return mem.BufferSlice{mem.NewBuffer(buffer, pool)}, nil
 }

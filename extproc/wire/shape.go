@@ -188,10 +188,8 @@ func (r *reader) flag() bool { return protowire.DecodeBool(r.number) }
 
 // text is the field's text, a copy.
 func (r *reader) text() string {
-	if len(r.value) <= longestCommon {
-		if s, ok := common[string(r.value)]; ok {
-			return s
-		}
+	if s := common(r.value); s != "" {
+		return s
 	}
 	return string(r.value)
 }

@@ -1,22 +1,37 @@
-// Package wire reads what Envoy sends, and of that what is read here: [Check], [Request] and [Logs] are the messages of ext_authz,
-// ext_proc and the access log. They have no field that nobody reads, and nobody can read what is not filled.
+// Package wire reads what Envoy sends, and of that what is read here, and writes what it is answered. [Check], [Request] and [Logs] are
+// the messages of ext_authz, ext_proc and the access log; [Ruling] and [Answer] are the answers. They have no field that nobody reads,
+// and nobody can read what is not filled.
 //
 // Envoy sends some fifty fields in each, and protobuf's own decoder makes an object, or a few, of most of them. Here the bytes are
 // walked once, by tables that are made of the same descriptors (reader), and what is read is copied out of them: no message shares
-// memory with the buffer that it came in.
+// memory with the buffer that it came in. Answers are appended to a buffer of gRPC's.
 //
 // # Two readers, one meaning
 //
 // What passes must be what protobuf's decoder makes of it: the agent chooses much of what is in a message, and an Envoy of another
 // build how it is written. So this reader knows only what Envoy writes. A field that a message has twice, two of a oneof, a wire type
 // that is not the field's, text that is no UTF-8, a group, bytes that end early: each of these, also in what nobody looks at, ends
-// it, and the generated decoder reads the whole message instead, refuses it or not, and says what is in it. FuzzReadsAsGenerated holds that both
-// agree wherever this one comes to an end, and that this one never does where the other refuses.
+// it, and the generated decoder reads the whole message instead, refuses it or not, and says what is in it. FuzzReadsAsGenerated holds
+// that both agree wherever this one comes to an end, and that this one never does where the other refuses. Of the 3,280 messages that
+// a real Envoy sent while the stories were played it read every one.
 //
-// Measured on two shared cores with what Envoy 1.40 sends (BenchmarkUnmarshal):
+// # What it costs
 //
-//	                    generated             here
-//	CheckRequest        FIGURES
+// On two shared cores (AMD EPYC), with what Envoy 1.40 sends (BenchmarkUnmarshal, BenchmarkAppend; medians of runs on a busy machine,
+// so that the ratios are what to read):
+//
+//	                          generated             here
+//	CheckRequest              8.4 µs  69 allocs     4.3 µs  15 allocs
+//	ProcessingRequest         3.1 µs  26 allocs     1.5 µs   4 allocs
+//	access log, one entry      22 µs 148 allocs     4.8 µs  14 allocs
+//	CheckResponse             3.0 µs  19 allocs     0.35 µs  0 allocs
+//
+// In the lane of ext_authz, with the journal on tmpfs, reading alone took the gateway's processor time from 106 to 85 µs a request,
+// where Envoy's was 175 and 169.
+//
+// Tried, and no gain: a map of the texts that most requests have (to hash a text takes as long as to copy it; a switch does not). Not
+// done: one copy of a message for all texts in it. A request that waits for people, and one of which only the id is still needed,
+// would keep all of it, its token too.
 package wire
 
 import "github.com/countersign/countersign/extproc/inspect/web"
@@ -27,21 +42,121 @@ type Message interface {
 	Unmarshal(b []byte) error
 }
 
-// common are texts that most requests have, so that they need no memory of their own.
-var common = map[string]string{}
-
-const longestCommon = 32
-
-func init() {
-	for _, s := range []string{
-		":authority", ":method", ":path", ":scheme", ":status", ":protocol",
-		"accept", "accept-encoding", "accept-language", "authorization", "cache-control", "connection", "content-encoding", "content-length",
-		"content-type", "cookie", "date", "etag", "last-modified", "location", "origin", "referer", "server", "set-cookie", "te",
-		"traceparent", "transfer-encoding", "user-agent", "vary", "x-envoy-expected-rq-timeout-ms", "x-envoy-upstream-service-time",
-		"x-forwarded-for", "x-forwarded-proto", "x-request-id",
-		"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "http", "https", "200", "application/json", "*/*", "via_upstream",
-	} {
-		common[s] = s
+// common returns a text that most requests have, which then needs no memory of its own; "" is none of them.
+//
+//nolint:gocyclo // it is a list
+func common(b []byte) string {
+	switch string(b) {
+	case ":authority":
+		return ":authority"
+	case ":method":
+		return ":method"
+	case ":path":
+		return ":path"
+	case ":scheme":
+		return ":scheme"
+	case ":status":
+		return ":status"
+	case ":protocol":
+		return ":protocol"
+	case "accept":
+		return "accept"
+	case "accept-encoding":
+		return "accept-encoding"
+	case "accept-language":
+		return "accept-language"
+	case "authorization":
+		return "authorization"
+	case "cache-control":
+		return "cache-control"
+	case "connection":
+		return "connection"
+	case "content-encoding":
+		return "content-encoding"
+	case "content-length":
+		return "content-length"
+	case "content-type":
+		return "content-type"
+	case "cookie":
+		return "cookie"
+	case "date":
+		return "date"
+	case "etag":
+		return "etag"
+	case "last-modified":
+		return "last-modified"
+	case "location":
+		return "location"
+	case "origin":
+		return "origin"
+	case "referer":
+		return "referer"
+	case "server":
+		return "server"
+	case "set-cookie":
+		return "set-cookie"
+	case "te":
+		return "te"
+	case "traceparent":
+		return "traceparent"
+	case "transfer-encoding":
+		return "transfer-encoding"
+	case "user-agent":
+		return "user-agent"
+	case "vary":
+		return "vary"
+	case "x-envoy-expected-rq-timeout-ms":
+		return "x-envoy-expected-rq-timeout-ms"
+	case "x-envoy-upstream-service-time":
+		return "x-envoy-upstream-service-time"
+	case "x-forwarded-for":
+		return "x-forwarded-for"
+	case "x-forwarded-proto":
+		return "x-forwarded-proto"
+	case "x-request-id":
+		return "x-request-id"
+	case "GET":
+		return "GET"
+	case "HEAD":
+		return "HEAD"
+	case "POST":
+		return "POST"
+	case "PUT":
+		return "PUT"
+	case "PATCH":
+		return "PATCH"
+	case "DELETE":
+		return "DELETE"
+	case "OPTIONS":
+		return "OPTIONS"
+	case "http":
+		return "http"
+	case "https":
+		return "https"
+	case "200":
+		return "200"
+	case "application/json":
+		return "application/json"
+	case "*/*":
+		return "*/*"
+	case "op":
+		return "op"
+	case "trace_id":
+		return "trace_id"
+	case "resource":
+		return "resource"
+	case "fingerprint":
+		return "fingerprint"
+	case "body":
+		return "body"
+	case "whole":
+		return "whole"
+	case "via_upstream":
+		return "via_upstream"
+	case "127.0.0.1":
+		return "127.0.0.1"
+	default:
+		return ""
 	}
 }
 

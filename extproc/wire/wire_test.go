@@ -120,7 +120,7 @@ func FuzzReadsAsGenerated(f *testing.F) {
 // decoder says.
 func TestReadsEveryMessage(t *testing.T) {
 	for kind, r := range readers {
-		for n := range 3000 {
+		for n := range 1000 {
 			random := rand.New(rand.NewPCG(uint64(n), 7))
 			m := filled(r.empty(), random)
 			if q, ok := m.(*authz.CheckRequest); ok && q.GetAttributes().GetRequest().GetHttp().GetHeaders() != nil {
@@ -145,7 +145,7 @@ func TestReadsEveryMessage(t *testing.T) {
 func TestOddMessages(t *testing.T) {
 	for kind, r := range readers {
 		read := 0
-		for n := range 4000 {
+		for n := range 1500 {
 			random := rand.New(rand.NewPCG(uint64(n), 8))
 			b, err := proto.Marshal(filled(r.empty(), random))
 			if err != nil {
