@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +20,7 @@ import (
 	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/inspect/web"
 	"github.com/countersign/countersign/extproc/lane"
+	messages "github.com/countersign/countersign/extproc/wire"
 )
 
 // panics are the places in which a gateway is made to panic: armed is the one that does, once or always.
@@ -99,9 +99,10 @@ func (v panickyCredential) Field() (web.Field, error) {
 }
 
 func (v panickyStream) SendMsg(m any) error {
-	if r := reflect.Indirect(reflect.ValueOf(m)).FieldByName("Response"); r.IsValid() { // of ext_proc
-		kind := fmt.Sprintf("%T", r.Interface())
-		v.at("send: " + kind[strings.LastIndexByte(kind, '_')+1:])
+	if a, ok := m.(*messages.Answer); ok { // of ext_proc
+		v.at("send: " + map[messages.Part]string{
+			0: "ImmediateResponse", messages.RequestHead: "RequestHeaders", messages.ResponseHead: "ResponseHeaders", messages.ResponseBody: "ResponseBody",
+		}[a.To])
 	}
 	return v.ServerStream.SendMsg(m)
 }
