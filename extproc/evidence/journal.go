@@ -82,6 +82,7 @@ type Journal struct {
 	failed  atomic.Pointer[error] // ErrFailed with its cause
 	refused atomic.Pointer[error] // ErrRefusing with its cause; nil while writing works
 	durable atomic.Uint64
+	recent  recent
 
 	mu      sync.Mutex // guards what follows
 	chain   chain
@@ -141,6 +142,7 @@ func Open(ctx context.Context, opts Options) (*Journal, error) {
 		stop:       make(chan struct{}),
 	}
 	j.queue.init(opts.QueueSize)
+	j.recent.most = recentBytes
 	if err := j.start(ctx, data); err != nil {
 		return nil, errors.Join(err, j.release())
 	}
@@ -396,6 +398,13 @@ func (j *Journal) Durable() uint64 { return j.durable.Load() }
 
 // Appended counts the writes that had to make the file longer, because nothing was prepared for them.
 func (j *Journal) Appended() uint64 { return j.writer.room.appended.Load() }
+
+// Reader returns a reader of what is on the disk for good, which begins with record from. It reads what was written last from memory.
+func (j *Journal) Reader(from uint64) *Reader {
+	r := NewReader(j.opts.Dir, from, j.Durable)
+	r.recent = &j.recent
+	return r
+}
 
 // OpenOperations counts the allowed operations that have no outcome yet.
 func (j *Journal) OpenOperations() int {

@@ -15,6 +15,7 @@ import (
 // entry is one record on its way to the disk.
 type entry struct {
 	head []byte // its line up to the value of prev
+	body int    // how long the body in it is
 	kind string
 	op   string
 	outcome
@@ -80,7 +81,7 @@ func encode(node string, r *gate.Record) (*entry, error) {
 		e.free()
 		return nil, fmt.Errorf("record %s: operation id: %w", r.Type, err)
 	}
-	e.head = append(b, `,"prev":"`...)
+	e.head, e.body = append(b, `,"prev":"`...), len(body)
 	return e, nil
 }
 

@@ -159,6 +159,9 @@ type Reader struct {
 	prev  string        // hash of the record before; empty if it is not known
 	lines *lines
 	first uint64 // of the segment that lines reads
+
+	recent *recent      // of the journal that is being written; nil for none
+	write  *recentWrite // the last of it that was read
 }
 
 // NewReader returns a reader that begins with record from. limit returns the last record that may be read, and may be nil. A reader
@@ -179,11 +182,15 @@ func (r *Reader) Close() {
 func (r *Reader) Skip(seq uint64) {
 	if seq > r.due {
 		r.due, r.prev = seq, ""
+		r.Close()
 	}
 }
 
 // Next returns the next record, or io.EOF if there is none yet. Any other error will come again.
 func (r *Reader) Next() (Entry, error) {
+	if r.inMemory() {
+		return r.follows(r.write.entry(r.due, r.prev))
+	}
 	for {
 		if r.limit != nil && r.due > r.safe {
 			if r.safe = r.limit(); r.due > r.safe {
@@ -218,14 +225,38 @@ func (r *Reader) Next() (Entry, error) {
 
 func (r *Reader) entry(line []byte) (Entry, error) {
 	e, err := parse(line)
-	if err != nil {
-		return Entry{}, fmt.Errorf("%s line %d: record %d: %w", r.lines.path, r.lines.number, r.due, err)
+	if err == nil {
+		e, err = r.follows(e)
+	} else {
+		err = fmt.Errorf("record %d: %w", r.due, err)
 	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("%s line %d: %w", r.lines.path, r.lines.number, err)
+	}
+	return e, nil
+}
+
+// inMemory reports whether the record that is due is still in memory. This alone decides where it is read.
+func (r *Reader) inMemory() bool {
+	if r.recent == nil {
+		return false
+	}
+	if !r.write.has(r.due) {
+		if r.write = r.recent.of(r.due); r.write == nil {
+			return false
+		}
+	}
+	r.Close() // it is opened again where it is needed next
+	return true
+}
+
+// follows checks that e is the record that is due and was written after the one before it.
+func (r *Reader) follows(e Entry) (Entry, error) {
 	if e.Seq != r.due {
-		return Entry{}, fmt.Errorf("%s line %d: it holds record %d where record %d is due", r.lines.path, r.lines.number, e.Seq, r.due)
+		return Entry{}, fmt.Errorf("it holds record %d where record %d is due", e.Seq, r.due)
 	}
 	if r.prev != "" && e.Prev != r.prev {
-		return Entry{}, fmt.Errorf("%s line %d: record %d was not written after the record %d before it", r.lines.path, r.lines.number, e.Seq, e.Seq-1)
+		return Entry{}, fmt.Errorf("record %d was not written after the record %d before it", e.Seq, e.Seq-1)
 	}
 	r.prev = e.Hash
 	r.due++
@@ -263,6 +294,31 @@ func (r *Reader) open() error {
 		return err
 	}
 	r.lines, r.first = l, at.first
+	return r.seek()
+}
+
+// seek goes to the record that is due by halves, unless it is near. If that does not lead to it, the segment is read from its beginning.
+func (r *Reader) seek() error {
+	const near = 100
+	if r.due < r.first+near {
+		return nil
+	}
+	s, err := openSpan(r.lines.path)
+	if err != nil {
+		return err
+	}
+	defer s.file.Close()
+	whole := s.end
+	if err := s.shorten(func(g *Glance) bool { return g.Seq < r.due }); err != nil || s.end == whole {
+		return nil
+	}
+	at := s.end
+	s.end = whole
+	if line, err := s.line(at); err == nil {
+		if g, err := glance(line); err == nil && g.Seq == r.due {
+			return r.lines.rewind(at, int(r.due-r.first))
+		}
+	}
 	return nil
 }
 

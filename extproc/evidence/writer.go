@@ -33,9 +33,10 @@ type writer struct {
 
 // place is where an entry of the batch stands in the journal.
 type place struct {
-	entry *entry
-	seq   uint64
-	hash  [sha256.Size]byte
+	entry     *entry
+	seq       uint64
+	hash      [sha256.Size]byte
+	from, end int // of its line in what is written
 }
 
 // refusal is what was refused since writing last worked.
@@ -180,7 +181,7 @@ func (w *writer) place(next *chain, now time.Time, e *entry) {
 	next.hash = sha256.Sum256(line)
 	next.tree.push(tlog.RecordHash(line))
 	w.buf = append(w.buf, '\n')
-	w.placed = append(w.placed, place{entry: e, seq: next.seq, hash: next.hash})
+	w.placed = append(w.placed, place{entry: e, seq: next.seq, hash: next.hash, from: from, end: len(w.buf) - 1})
 }
 
 // write writes w.buf after the last durable byte and syncs it. After an error nothing of it is in the file, durably, or the journal has
@@ -300,6 +301,7 @@ func (w *writer) publish(next chain) {
 	}
 	j.chain = next
 	j.mu.Unlock()
+	j.recent.add(j.opts.Node, next.time, w.buf, w.placed)
 	j.durable.Store(next.seq)
 	j.announce()
 	clear(w.lost)

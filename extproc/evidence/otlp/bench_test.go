@@ -2,9 +2,17 @@ package otlp
 
 import (
 	"bytes"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/gate"
@@ -52,4 +60,97 @@ func BenchmarkEncodeOperation(b *testing.B) {
 		lines += len(r.Line)
 	}
 	b.ReportMetric(float64(lines), "lines-bytes/op")
+}
+
+// BenchmarkCourier sends operations to a receiver in this process, which answers without reading them. What counts is the processor
+// time of both, since the courier rests between its slices.
+func BenchmarkCourier(b *testing.B) {
+	for _, from := range []string{"memory", "file"} {
+		b.Run(from, func(b *testing.B) {
+			answer := func(_ any, s grpc.ServerStream) error {
+				var in, out raw
+				if err := s.RecvMsg(&in); err != nil {
+					return err
+				}
+				return s.SendMsg(&out)
+			}
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			server := grpc.NewServer(grpc.ForceServerCodecV2(raw{}), grpc.UnknownServiceHandler(answer))
+			defer server.Stop()
+			go func() { _ = server.Serve(listener) }()
+			journal, err := evidence.Open(b.Context(), evidence.Options{Dir: filepath.Join(b.TempDir(), "journal"), Node: "gw-1", CheckpointEvery: time.Hour})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer journal.Close()
+			if from == "memory" {
+				_, _ = journal.Reader(1).Next()
+			}
+			const operations = 2000 // as many as memory holds
+			for n := range operations {
+				post(b, journal, n)
+			}
+			if err := journal.Checkpoint(); err != nil {
+				b.Fatal(err)
+			}
+			for n := 0; b.Loop(); n++ {
+				opts := Options{Endpoint: listener.Addr().String(), TLS: TLS{Insecure: true}, Cursor: filepath.Join(b.TempDir(), fmt.Sprint("otlp.cursor", n)), Node: "gw-1", Kinds: []Kind{said}}
+				before := cpu(b)
+				courier, err := Start(journal, opts)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := courier.Stop(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64((cpu(b)-before).Microseconds())/operations, "cpu-µs/operation")
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/operations, "µs/operation")
+		})
+	}
+}
+
+// raw is a codec that reads nothing.
+type raw struct{}
+
+func (raw) Marshal(any) (mem.BufferSlice, error) { return nil, nil }
+func (raw) Unmarshal(mem.BufferSlice, any) error { return nil }
+func (raw) Name() string                         { return "proto" }
+
+// post writes the records of an operation.
+func post(b *testing.B, journal *evidence.Journal, n int) {
+	b.Helper()
+	op := fmt.Sprintf("0192f0c1-7a5e-7000-8000-%012d", n)
+	r, err := journal.Append(b.Context(), &gate.Record{Type: gate.OperationDecided, Op: op, Body: &gate.Decision{
+		Effect: gate.Allow, Rules: []string{"read"}, Resource: "payments", Protocol: "http", Verb: "GET", Target: "/v1/payments/7",
+		Digest: strings.Repeat("a", 64), PolicyDigest: strings.Repeat("b", 64), RulesDigest: strings.Repeat("c", 64), ConfigDigest: strings.Repeat("d", 64),
+		Principal: &gate.Principal{Issuer: "https://idp.example.com", Subject: "agent-7", ClientID: "agent", Verified: gate.Verification{Method: "jwt", Algorithm: "RS256", KeyID: "1"}},
+		Context:   gate.Context{TraceParent: traceparent, Peer: "10.1.2.3:4567", RequestID: op},
+	}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, r := range []*gate.Record{
+		{Type: gate.OperationFinished, Op: op, Body: &gate.Outcome{Result: gate.Completed, Status: 200, BytesOut: 12, Decided: r.Seq, Duration: time.Millisecond}},
+		{Type: gate.Transit, Op: op, Body: gate.Object{
+			{Name: "bytes_in", Value: 0}, {Name: "bytes_out", Value: 12}, {Name: "duration", Value: 0.001234}, {Name: "method", Value: "GET"}, {Name: "path", Value: "/v1/payments/7"},
+			{Name: "request_id", Value: op}, {Name: "resource", Value: "payments"}, {Name: "status", Value: 200}, {Name: "trace_id", Value: ""}, {Name: "upstream", Value: "10.0.0.1:80"},
+		}},
+	} {
+		if err := journal.Post(b.Context(), r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

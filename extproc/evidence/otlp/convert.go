@@ -123,7 +123,7 @@ func checkpointItem(note evidence.SignedNote, last *evidence.Entry, now time.Tim
 
 // marks finds the last record that a checkpoint covers. It reads forward, so ask for checkpoints in order.
 type marks struct {
-	dir    string
+	open   func(from uint64) *evidence.Reader
 	reader *evidence.Reader
 	last   *evidence.Entry // what of returned last
 }
@@ -133,7 +133,7 @@ func (m *marks) of(note evidence.SignedNote) (*evidence.Entry, error) {
 	seq := max(1, covers(note))
 	if m.reader == nil || m.last != nil && m.last.Seq > seq {
 		m.close()
-		m.reader = evidence.NewReader(m.dir, seq, nil)
+		m.reader = m.open(seq)
 	}
 	if m.last != nil && m.last.Seq == seq {
 		return m.last, nil

@@ -638,3 +638,45 @@ func TestACursorThatDoesNotFitTheJournalIsAnError(t *testing.T) {
 		}
 	}
 }
+
+// TestTheCursorIsSavedNowAndThen: a save is two syncs, which the journal's wait for. So while records come it is behind what was
+// accepted for as long as SaveEvery, but for what was rejected, which must not be sent again by itself; a stop saves it.
+func TestTheCursorIsSavedNowAndThen(t *testing.T) {
+	c := newCollector(t)
+	f := newFixture(t, c)
+	f.opts.BatchRecords, f.opts.SaveEvery = 1, time.Hour
+	c.answers(func(r request) (int64, bool, error) {
+		if r.has(6) {
+			return 1, true, nil
+		}
+		return 0, true, nil
+	})
+	saved := func() uint64 {
+		t.Helper()
+		cur, err := loadCursor(f.opts.Cursor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cur.Logs
+	}
+	f.events(4)
+	f.start()
+	c.waitFor(4)
+	if got := saved(); got != 1 {
+		t.Errorf("the cursor says %d, want 1, of the first batch", got)
+	}
+	f.events(3)
+	c.waitFor(7)
+	if got := saved(); got != 6 {
+		t.Errorf("the cursor says %d, want 6, which was rejected", got)
+	}
+	f.kill()
+	if got := saved(); got < 6 {
+		t.Errorf("after the stop the cursor says %d", got)
+	}
+	f.start()
+	f.stop()
+	if got := saved(); got != 7 {
+		t.Errorf("after a stop in order the cursor says %d", got)
+	}
+}

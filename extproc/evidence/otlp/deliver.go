@@ -41,7 +41,7 @@ func (c *Courier) deliver(ctx context.Context) error {
 			}
 		}
 		if len(items) > 0 || s == Spans { // the last of the two that move the cursor for records
-			err = errors.Join(err, c.save(d.taken))
+			err = errors.Join(err, c.moved(d.taken))
 		}
 		if errs = append(errs, err); err != nil && !errors.Is(err, errRefusesAll) {
 			break
@@ -59,9 +59,9 @@ func (c *Courier) lastRecord() uint64 {
 	return last
 }
 
-// save drops from c.waiting what was accepted, and saves the cursor. taken says whether the collector has accepted anything since
-// the last save.
-func (c *Courier) save(taken bool) error {
+// moved drops from c.waiting what was accepted, and saves the cursor if that is due. taken says whether the collector has accepted
+// anything since the last time.
+func (c *Courier) moved(taken bool) error {
 	both := c.cursor.both()
 	left := c.waiting[:0]
 	for _, it := range c.waiting {
@@ -81,21 +81,44 @@ func (c *Courier) save(taken bool) error {
 			c.cursor.Open = it.decided
 		}
 	}
-	if c.unsaved = c.cursor.save(c.opts.Cursor); c.unsaved != nil {
-		return c.unsaved
+	c.taken = c.taken || taken
+	if c.hurry || time.Since(c.saving) >= c.opts.SaveEvery {
+		if err := c.save(); err != nil {
+			return err
+		}
 	}
-	if taken {
+	c.settled()
+	return nil
+}
+
+// save saves the cursor, unless the disk has it. Each save is two syncs, which the journal's may wait for.
+func (c *Courier) save() error {
+	if c.cursor == c.saved {
+		return nil
+	}
+	if c.unsaved = c.cursor.save(c.opts.Cursor); c.unsaved == nil {
+		c.saved, c.saving, c.hurry = c.cursor, time.Now(), false
+	}
+	return c.unsaved
+}
+
+// settled reports what was accepted.
+func (c *Courier) settled() {
+	if c.taken {
 		c.worked()
 	}
+	c.taken = false
+	both := c.cursor.both()
 	c.accepted.Store(both)
-	c.oldest.Store(0)
-	for _, it := range left {
+	if c.source.Durable() == both {
+		c.oldest.Store(0)
+	}
+	for _, it := range c.waiting {
 		if it.seq != 0 {
 			c.oldest.Store(it.time.UnixNano())
 			break
 		}
 	}
-	return nil
 }
 
 // delivery is the sending of one list of items, in order.
@@ -183,6 +206,9 @@ func (d *delivery) send(ctx context.Context, items []*item) error {
 			d.why = err
 			break
 		}
+		if err := c.save(); err != nil { // who knows how long this takes
+			return err
+		}
 		c.retries.Add(1)
 		c.pause(ctx, max(asked, pause/2+rand.N(pause/2+1)))
 		if ctx.Err() != nil {
@@ -227,6 +253,7 @@ func (c *Courier) reject(s Signal, count int64, among []*item, why string) error
 	if err := changeRejected(c.data(), func(list []Rejection) []Rejection { return append(list, r) }); err != nil {
 		return err
 	}
+	c.hurry = true // nothing of it may be sent again by itself
 	c.rejected.Add(uint64(min(count, int64(len(among)))))
 	detail := fmt.Sprintf("the collector rejected %d of %s: %s (evidence rejected lists it, evidence resend sends it again)", count, r.name(), why)
 	c.opts.Log.Error(detail, "alarm", AlarmRejected)

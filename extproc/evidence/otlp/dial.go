@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	collogspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
@@ -116,11 +117,28 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 		return nil, fmt.Errorf("a %T is no request of a collector", v)
 	}
 	_, _, size := r.sizes()
-	pool := mem.DefaultBufferPool()
-	b := pool.Get(size)
+	b := buffers.Get(size)
 	*b = r.appendTo((*b)[:0])
-	return mem.BufferSlice{mem.NewBuffer(b, pool)}, nil
+	return mem.BufferSlice{mem.NewBuffer(b, buffers)}, nil
 }
+
+// buffers has those of requests. gRPC's own pool clears a megabyte for each.
+var buffers = &pool{}
+
+type pool struct{ sync.Pool }
+
+// Get returns a buffer of length bytes.
+func (p *pool) Get(length int) *[]byte {
+	if b, ok := p.Pool.Get().(*[]byte); ok && cap(*b) >= length {
+		*b = (*b)[:length]
+		return b
+	}
+	b := make([]byte, length)
+	return &b
+}
+
+// Put takes a buffer that is not used any more.
+func (p *pool) Put(b *[]byte) { p.Pool.Put(b) }
 
 // Unmarshal reads an answer.
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {

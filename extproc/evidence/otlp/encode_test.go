@@ -1,13 +1,19 @@
 package otlp
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	collogspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/gate"
@@ -118,5 +124,48 @@ func read(v *commonpb.AnyValue) any {
 		return object
 	default:
 		return nil
+	}
+}
+
+// TestMemoryAndFilesAreSentAlike: a request for records that come from memory has the same bytes as one for records that are read from
+// files, so that what is sent again after a restart is identical.
+func TestMemoryAndFilesAreSentAlike(t *testing.T) {
+	c := newCollector(t)
+	f := newFixture(t, c)
+	memory := f.journal.Reader(1)
+	if _, err := memory.Next(); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	for n := range 50 {
+		d := f.decided(fmt.Sprint("op-", n), gate.Effect(n%3), traceparent)
+		f.events(1)
+		f.finished(fmt.Sprint("op-", n), d.Seq)
+	}
+	client, err := newClient(f.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.conn.Close()
+	requests := func(r *evidence.Reader) (all [2][]byte) {
+		defer r.Close()
+		j := newJoiner(f.journal.Dir(), kindsOf(f.opts.Kinds))
+		var logs, spans []*item
+		for range 150 {
+			e, err := r.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if it := j.item(&e); it.ended {
+				spans = append(spans, it)
+			} else {
+				logs = append(logs, it)
+			}
+		}
+		return [2][]byte{(&payload{client, logs}).appendTo(nil), (&payload{client, spans}).appendTo(nil)}
+	}
+	if a, b := requests(memory), requests(evidence.NewReader(f.journal.Dir(), 1, nil)); !bytes.Equal(a[0], b[0]) || !bytes.Equal(a[1], b[1]) {
+		t.Error("requests differ")
+	} else if len(a[0]) < 10_000 || proto.Unmarshal(a[0], &collogspb.ExportLogsServiceRequest{}) != nil {
+		t.Error("a request cannot be read")
 	}
 }

@@ -131,7 +131,7 @@ func (s *resending) items(to uint64) iter.Seq2[*item, error] {
 // checkpointsOf yields the checkpoints that cover between from and to records.
 func checkpointsOf(journal string, from, to uint64, now func() time.Time) iter.Seq2[*item, error] {
 	return func(yield func(*item, error) bool) {
-		m := marks{dir: journal}
+		m := marks{open: func(from uint64) *evidence.Reader { return evidence.NewReader(journal, from, nil) }}
 		defer m.close()
 		for offset := int64(0); ; {
 			notes, err := evidence.CheckpointNotes(journal, offset)

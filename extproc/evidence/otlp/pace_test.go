@@ -1,0 +1,34 @@
+package otlp
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// TestCatchingUpIsBounded: while records are written, a courier that is behind reads two for each of them and no more, and rests
+// between. When nothing is written it reads on.
+func TestCatchingUpIsBounded(t *testing.T) {
+	var written uint64
+	p := pace{durable: func() uint64 { written++; return written }, grew: time.Now()}
+	const records = 300
+	for range records {
+		p.step(t.Context())
+	}
+	if written < records/ahead {
+		t.Errorf("it read %d records while %d were written", records, written)
+	}
+	rests := 0
+	p.durable = func() uint64 { rests++; return written }
+	begin := time.Now()
+	for range 200_000 {
+		p.step(t.Context())
+	}
+	if took := time.Since(begin); rests == 0 || took > 10*time.Second {
+		t.Errorf("it rested %d times and took %s when nothing was written", rests, took)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	p.grew, p.credit = time.Now().Add(time.Hour), 0
+	p.step(ended) // returns
+}
