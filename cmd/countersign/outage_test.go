@@ -46,21 +46,20 @@ func arrives(t *testing.T, g *story.Gateway, arrived func() map[int64]int) {
 	t.Helper()
 	last := int64(len(g.Records()))
 	extproctest.Await(t, "every record at the collector", 60*time.Second, func(context.Context) error {
-		return without(arrived(), last)
+		return missing(arrived(), last)
 	})
 }
 
-// without says which records have not arrived.
-func without(arrived map[int64]int, last int64) error {
-	missing := 0
-	var first int64
+// missing says which of the journal's records have not arrived.
+func missing(arrived map[int64]int, last int64) error {
+	var count, first int64
 	for seq := last; seq > 0; seq-- {
 		if arrived[seq] == 0 {
-			missing, first = missing+1, seq
+			count, first = count+1, seq
 		}
 	}
-	if missing > 0 {
-		return fmt.Errorf("%d of %d records have not come, record %d first", missing, last, first)
+	if count > 0 {
+		return fmt.Errorf("%d of %d records have not come, record %d first", count, last, first)
 	}
 	return nil
 }

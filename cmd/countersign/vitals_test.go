@@ -75,15 +75,22 @@ func (w *watched) vitals(t testing.TB) vitals {
 		t.Fatal(err)
 	}
 	v.descriptors = len(files)
-	_, text = get(t, "http://"+w.profiles+"/debug/pprof/heap?gc=1&debug=1")
-	_, text, _ = strings.Cut(text, "# HeapAlloc = ")
-	if _, err := fmt.Sscan(text, &v.heap); err != nil {
-		t.Fatalf("read the size of the heap: %v", err)
-	}
+	v.heap = heapOf(t, w.profiles)
 	v.resident = resident(t, w.Process.PID())
 	_, text = get(t, "http://"+w.Admin+"/metrics")
 	v.open = metricOf(t, text, "countersign_operations_open")
 	return v
+}
+
+// heapOf is how much of the heap is in use, after a collection.
+func heapOf(t testing.TB, profiles string) (heap int64) {
+	t.Helper()
+	_, text := get(t, "http://"+profiles+"/debug/pprof/heap?gc=1&debug=1")
+	_, text, _ = strings.Cut(text, "# HeapAlloc = ")
+	if _, err := fmt.Sscan(text, &heap); err != nil {
+		t.Fatalf("read the size of the heap: %v", err)
+	}
+	return heap
 }
 
 // resident is how much memory a process has.
