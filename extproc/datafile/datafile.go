@@ -96,6 +96,27 @@ func Lock(path string) (*os.File, error) {
 	return f, nil
 }
 
+// Seen is a file as somebody looked at it.
+type Seen struct {
+	Size       int64
+	disk, file uint64
+}
+
+// Same reports whether s and t are the same file.
+func (s Seen) Same(t Seen) bool { return s.disk == t.disk && s.file == t.file }
+
+func lookAtAll(path string) (Seen, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return Seen{}, err
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return Seen{}, &fs.PathError{Op: "lstat", Path: path, Err: errors.ErrUnsupported}
+	}
+	return Seen{Size: info.Size(), disk: uint64(s.Dev), file: s.Ino}, nil //nolint:unconvert // other systems have other types
+}
+
 // CheckDirectory returns an error unless path is a directory, and not a link to one.
 func CheckDirectory(path string) error {
 	info, err := os.Lstat(path)

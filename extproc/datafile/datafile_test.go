@@ -76,6 +76,41 @@ func TestOnlyFilesAreOpened(t *testing.T) {
 	}
 }
 
+// TestLook tells files apart, and how long they are, on either way to look.
+func TestLook(t *testing.T) {
+	a, b := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	for _, err := range []error{os.WriteFile(a, []byte("text"), 0o600), os.WriteFile(b, []byte("text"), 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, err := datafile.Look(a)
+	if err != nil || first.Size != 4 {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	if err := os.WriteFile(a, []byte("a longer text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := datafile.Look(a); err != nil || !again.Same(first) || again.Size != 13 {
+		t.Errorf("a file that grew: %+v, %v", again, err)
+	}
+	if err := os.Rename(b, a); err != nil {
+		t.Fatal(err)
+	}
+	if other, err := datafile.Look(a); err != nil || other.Same(first) {
+		t.Errorf("another file in its place: %+v, %v", other, err)
+	}
+	if _, err := datafile.Look(b); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is gone: %v", err)
+	}
+	if err := os.Symlink(a, b); err != nil {
+		t.Fatal(err)
+	}
+	if link, err := datafile.Look(b); err != nil || link.Same(first) {
+		t.Errorf("a link: %+v, %v", link, err)
+	}
+}
+
 // steps is the real disk, which writes down what is asked of it and fails at one step.
 type steps struct {
 	datafile.Disk
