@@ -30,10 +30,11 @@ type room struct {
 	journal *Journal
 	wake    chan struct{} // to the preparer; capacity 1
 
-	steps sync.Mutex // held while the preparer uses file; whoever closes that takes it
+	steps sync.Mutex // held while the preparer uses step; whoever closes that takes it
 
 	mu   sync.Mutex    // guards what follows, and is held while the length of the file changes
 	file datafile.File // nil before the first segment
+	step datafile.File // the same file, for the preparer: an error of the disk is told once to each that has it open
 	held held          // file
 	look *os.File      // the same file, to read what somebody else may have written
 	seen []byte        // what was read of it
@@ -66,9 +67,13 @@ func (r *room) use(f datafile.File, path string, used, end int64) error {
 	if err != nil {
 		return fmt.Errorf("look at a file that was just opened: %w", err)
 	}
+	step, err := r.journal.opts.FS.OpenFile(path, os.O_RDWR, 0o600)
+	if err != nil {
+		return errors.Join(fmt.Errorf("open a file again that was just opened: %w", err), look.Close())
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.file, r.held, r.look, r.used, r.end, r.over = f, where, look, used, end, false
+	r.file, r.step, r.held, r.look, r.used, r.end, r.over = f, step, where, look, used, end, false
 	return nil
 }
 
@@ -225,12 +230,12 @@ func (r *room) writeZeros() (f datafile.File) {
 			_ = r.journal.fail(fmt.Errorf("undo what was prepared: %w", err))
 		}
 	}()
-	if _, err := fill(r.file, r.end, n); err != nil {
+	if _, err := fill(r.step, r.end, n); err != nil {
 		r.journal.opts.Log.Warn("nothing can be prepared for the journal, so it appends", "error", err)
 		return nil
 	}
 	r.end += n
-	return r.file
+	return r.step
 }
 
 // begin prepares the next segment, and reports whether it did.
@@ -315,7 +320,7 @@ func (r *room) close() error {
 	if r.file == nil {
 		return nil
 	}
-	err := errors.Join(r.file.Close(), r.look.Close())
-	r.file, r.look = nil, nil
+	err := errors.Join(r.file.Close(), r.step.Close(), r.look.Close())
+	r.file, r.step, r.look = nil, nil, nil
 	return err
 }

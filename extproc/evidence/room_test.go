@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -275,4 +276,66 @@ func TestASyncOfZerosThatFailsFailsTheJournal(t *testing.T) {
 	if _, err := j.Append(context.Background(), event(2)); !errors.Is(err, ErrFailed) {
 		t.Errorf("append: %v", err)
 	}
+}
+
+// TestAnErrorThatThePreparerIsTold is told to whoever waits for a record too: Linux tells an error of the disk once to each that has the
+// file open, whoever's bytes were lost.
+func TestAnErrorThatThePreparerIsTold(t *testing.T) {
+	f := newFixture(t)
+	disk := &faultyDisk{}
+	f.opts.FS = disk
+	j := f.open()
+	var mu sync.Mutex
+	var atSync, isLost bool
+	told := map[datafile.File]bool{}
+	lost, toldPreparer := make(chan struct{}), make(chan struct{})
+	disk.on("write", segmentsOnly(func(c call) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if atSync && !isLost && c.data[0] != 0 {
+			isLost = true
+			close(lost)
+		}
+		return nil
+	}))
+	disk.on("sync", segmentsOnly(func(c call) error {
+		if bytes.Contains(debug.Stack(), []byte(".lengthen(")) {
+			mu.Lock()
+			atSync = true
+			mu.Unlock()
+			<-lost
+			mu.Lock()
+			told[c.file] = true
+			mu.Unlock()
+			close(toldPreparer)
+			return syscall.EIO
+		}
+		mu.Lock()
+		was := isLost
+		mu.Unlock()
+		if !was {
+			return nil
+		}
+		<-toldPreparer
+		if told[c.file] {
+			return nil
+		}
+		return syscall.EIO
+	}))
+	for n := 0; ; n++ {
+		_, err := j.Append(t.Context(), event(n))
+		mu.Lock()
+		was := isLost
+		mu.Unlock()
+		if was {
+			if !errors.Is(err, ErrFailed) {
+				t.Errorf("a record that the disk lost: %v", err)
+			}
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.crash(j)
 }
