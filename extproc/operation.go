@@ -150,8 +150,6 @@ func (a *attempt) decide(ctx context.Context) (credential web.Field, allowed boo
 }
 
 // ready makes the operation of what was read. It is false where the request is refused without the gate.
-//
-//go:noinline
 func (a *attempt) ready(ctx context.Context) (credential web.Field, ready bool) {
 	request, err := a.reader.Request(a.Op.Principal, func(bytes int64) bool {
 		a.judged = bytes
@@ -175,8 +173,6 @@ func (a *attempt) ready(ctx context.Context) (credential web.Field, ready bool) 
 }
 
 // prepare makes ready what an allowed operation needs.
-//
-//go:noinline
 func (a *attempt) prepare() bool {
 	plan, err := a.http.Plans.Plan(a.Ruling.Redactions(), a.rewrites())
 	if err != nil {

@@ -3,6 +3,7 @@ package approval
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -129,12 +130,12 @@ func (d *Desk) Answer(ctx context.Context, id string) (Request, error) {
 	return r, d.begin(ctx, &r)()
 }
 
-// isPending is not inlined, to keep its large frame out of Await's.
-//
-//go:noinline
 func (d *Desk) isPending(ctx context.Context, id string) (bool, error) {
 	r, err := d.store.Get(ctx, id)
-	return r.State == Pending, err
+	if err != nil {
+		return false, fmt.Errorf("look at request %s for approval: %w", id, err)
+	}
+	return r.State == Pending, nil
 }
 
 // Run wakes holds, closes requests that expire and makes the records that are owed, until ctx ends. It tries again if the store

@@ -69,7 +69,7 @@ func (e *AskRefused) Error() string { return e.Reason }
 var ErrNotNamed = errors.New("the request for approval that is named is not open for this operation")
 
 // Pending is the request that a ruling waits for, or nil.
-func (r Ruling) Pending() *Pending {
+func (r *Ruling) Pending() *Pending {
 	if r.Allowed() || r.refusal.Problem != ApprovalPending {
 		return nil
 	}

@@ -62,22 +62,22 @@ type Ruling struct {
 }
 
 // Allowed reports whether the operation may go to its target. It is true only for a ruling made by [Gate.Decide].
-func (r Ruling) Allowed() bool { return r.effect == Allow && r.operation != "" && r.receipt.Seq != 0 }
+func (r *Ruling) Allowed() bool { return r.effect == Allow && r.operation != "" && r.receipt.Seq != 0 }
 
 // Operation is the id of the operation that was ruled on.
-func (r Ruling) Operation() string { return r.operation }
+func (r *Ruling) Operation() string { return r.operation }
 
 // Redactions apply to the answer of an allowed operation.
-func (r Ruling) Redactions() []Redaction { return r.verdict.Redactions }
+func (r *Ruling) Redactions() []Redaction { return r.verdict.Redactions }
 
 // Verdict is what policy said.
-func (r Ruling) Verdict() Verdict { return r.verdict }
+func (r *Ruling) Verdict() Verdict { return r.verdict }
 
 // Receipt is where the decision stands in the journal.
-func (r Ruling) Receipt() Receipt { return r.receipt }
+func (r *Ruling) Receipt() Receipt { return r.receipt }
 
 // Refusal is what to tell the agent. It is empty if the ruling allows, and has a Problem otherwise.
-func (r Ruling) Refusal() Refusal {
+func (r *Ruling) Refusal() Refusal {
 	if r.Allowed() {
 		return Refusal{}
 	}

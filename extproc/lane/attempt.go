@@ -105,7 +105,7 @@ func (a *Attempt) refuseIdentity(ctx context.Context, why *identity.Refusal) boo
 	_, err := a.State.Gate.Recorder.Append(context.WithoutCancel(ctx), &gate.Record{Type: gate.IdentityRefused, Op: a.Op.ID, Body: body})
 	if err != nil {
 		a.unrecorded(err)
-		refusal = gate.Ruling{}.Refusal()
+		refusal = new(gate.Ruling).Refusal()
 		refusal.Detail = "The gateway could not record this request, so it was refused. Nothing was done. Try again later."
 	}
 	a.challenge = why.Challenge()
@@ -131,10 +131,7 @@ func (a *Attempt) Decide(ctx context.Context, h Holder) bool {
 	return a.Ruling.Allowed()
 }
 
-// rule asks the gate. Like other steps before and within a hold it is a function of its own, so that the stack of a held
-// operation is small: there are thousands.
-//
-//go:noinline
+// rule asks the gate.
 func (a *Attempt) rule(ctx context.Context) {
 	var err error
 	if a.Ruling, err = a.State.Gate.Decide(ctx, &a.Op); err != nil {
@@ -184,8 +181,6 @@ func (a *Attempt) Failed(passed bool) {
 }
 
 // Again makes the operation anew, without what was derived from it.
-//
-//go:noinline
 func (a *Attempt) Again() {
 	a.Op = gate.Operation{
 		ID: a.Op.ID, Principal: a.Op.Principal, Resource: a.Op.Resource, Protocol: a.Op.Protocol, Verb: a.Op.Verb,

@@ -25,42 +25,47 @@ type Holder interface {
 }
 
 // hold waits for people, for as long as the resource lets an operation be held. When they have answered it rules again on the same
-// operation, by the configuration and policy of then. Where nobody answered in time, or the agent left, the ruling is still pending:
+// operation, by the configuration and policy of then. Thousands wait in it, so what needs a large stack frame is in functions
+// beside it, and a Ruling has its methods on the pointer. Where nobody answered in time, or the agent left, the ruling is still pending:
 // the request for approval stays open, and the identical operation joins it.
 func (a *Attempt) hold(ctx context.Context, h Holder) {
-	pending := a.Ruling.Pending()
-	if pending == nil {
-		return
-	}
-	budget := a.Resource.Hold
-	if deadline, ok := ctx.Deadline(); ok {
-		budget = min(budget, time.Until(deadline)-handOver)
-	}
+	id, budget := a.beginHold(ctx, h)
 	if budget <= 0 {
 		return
 	}
-	a.Op.Context.Held = a.lane.Now()
-	a.Again() // thousands are held: what was made of the operation is made again when it goes on
-	h.Wait(pending)
 	a.lane.held.Add(1)
 	defer a.lane.held.Add(-1)
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	defer context.AfterFunc(a.lane.stopping, guard.Func("a hold", cancel))() // a gateway that stops hands over
-	for id := pending.ID; id != ""; id = a.pendingID() {
+	for ; id != ""; id = a.pendingID() {
 		answer, err := a.State.Gate.Approvals.Wait(ctx, id)
-		if err != nil && ctx.Err() == nil {
-			a.lane.Log.Error("a hold was broken off", "operation", a.Op.ID, "approval", id, "error", err)
-		}
-		if err != nil || !a.resume(ctx, h, answer) {
+		if !a.resume(ctx, h, id, &answer, err) {
 			return
 		}
 	}
 }
 
+// beginHold returns the request that is waited for, and how long; 0 where nothing is.
+func (a *Attempt) beginHold(ctx context.Context, h Holder) (id string, budget time.Duration) {
+	pending := a.Ruling.Pending()
+	if pending == nil {
+		return "", 0
+	}
+	budget = a.Resource.Hold
+	if deadline, ok := ctx.Deadline(); ok {
+		budget = min(budget, time.Until(deadline)-handOver)
+	}
+	if budget <= 0 {
+		return "", 0
+	}
+	a.Op.Context.Held = a.lane.Now()
+	a.Again() // thousands are held: what was made of the operation is made again when it goes on
+	h.Wait(pending)
+	return pending.ID, budget
+}
+
 // pendingID is the request that the ruling waits for, or nothing.
-//
-//go:noinline
 func (a *Attempt) pendingID() string {
 	if p := a.Ruling.Pending(); p != nil {
 		return p.ID
@@ -68,11 +73,15 @@ func (a *Attempt) pendingID() string {
 	return ""
 }
 
-// resume rules again with the state of now. It is false where the operation was refused for another reason. A person's no is passed
-// on whatever has become of the token and of the configuration.
-//
-//go:noinline
-func (a *Attempt) resume(ctx context.Context, h Holder, answer gate.Answer) bool {
+// resume rules again with the state of now. It is false where nobody answered (err), or the operation was refused for another
+// reason. A person's no is passed on whatever has become of the token and of the configuration.
+func (a *Attempt) resume(ctx context.Context, h Holder, id string, answer *gate.Answer, err error) bool {
+	if err != nil {
+		if ctx.Err() == nil {
+			a.lane.Log.Error("a hold was broken off", "operation", a.Op.ID, "approval", id, "error", err)
+		}
+		return false
+	}
 	a.Op.Context.Time = a.lane.Now()
 	if !answer.Rejected {
 		a.approved = &gate.Pending{ID: answer.Approved.ID, URL: a.Ruling.Pending().URL, Expires: answer.Approved.Expires}
@@ -81,8 +90,7 @@ func (a *Attempt) resume(ctx context.Context, h Holder, answer gate.Answer) bool
 		}
 		a.approved = nil // from here on it may be spent
 	}
-	var err error
-	if a.Ruling, err = a.lane.State().Gate.Resume(ctx, &a.Op, a.Ruling, answer); err != nil {
+	if a.Ruling, err = a.lane.State().Gate.Resume(ctx, &a.Op, a.Ruling, *answer); err != nil {
 		a.unrecorded(err)
 	}
 	return true
