@@ -18,6 +18,11 @@ import (
 
 // GRPC returns the options of the gRPC server that Envoy calls. Every HTTP request is a stream of its own, and a held one is quiet
 // for minutes. So streams are many and have no time limit here; Envoy sets one.
+//
+// What is not set was tried, in one run on two shared cores (ext_authz, 16 connections, the journal on tmpfs; two turns each, the
+// gateway's processor time in µs a request): as it is 82 and 81; buffers of 128 KiB for reading and writing 74 and 76; a header table
+// of 64 KiB 77 and 75; shared write buffers 75 and 80; no pool of buffers 78 and 75; 8 workers 77 and 73; no workers 86 and 80. Turns of
+// one setting differ by as much, so that none of them is worth the memory that it takes for each connection.
 func GRPC(c *config.Config, server *extproc.Server) ([]grpc.ServerOption, error) {
 	largest := 16 << 20
 	for _, r := range config.Each[*config.HTTP](c) { // ext_authz sends a body in one message

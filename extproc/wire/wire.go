@@ -26,8 +26,8 @@
 //	access log, one entry      22 µs 148 allocs     4.8 µs  14 allocs
 //	CheckResponse             3.0 µs  19 allocs     0.35 µs  0 allocs
 //
-// In the lane of ext_authz, with the journal on tmpfs, reading alone took the gateway's processor time from 106 to 85 µs a request,
-// where Envoy's was 175 and 169.
+// In the lane of ext_authz, with the journal on tmpfs, reading took the gateway's processor time from 106 to 85 µs a request, where
+// Envoy's was 175 and 169; with the answers, and what else was landed that hour, it was 73 to 82, with Envoy's at 154 to 186.
 //
 // Tried, and no gain: a map of the texts that most requests have (to hash a text takes as long as to copy it; a switch does not). Not
 // done: one copy of a message for all texts in it. A request that waits for people, and one of which only the id is still needed,
