@@ -162,6 +162,7 @@ type Reader struct {
 
 	recent *recent      // of the journal that is being written; nil for none
 	write  *recentWrite // the last of it that was read
+	hashes string       // of the records in write
 }
 
 // NewReader returns a reader that begins with record from. limit returns the last record that may be read, and may be nil. A reader
@@ -189,7 +190,7 @@ func (r *Reader) Skip(seq uint64) {
 // Next returns the next record, or io.EOF if there is none yet. Any other error will come again.
 func (r *Reader) Next() (Entry, error) {
 	if r.inMemory() {
-		return r.follows(r.write.entry(r.due, r.prev))
+		return r.follows(r.write.entry(r.due, r.hashes, r.prev))
 	}
 	for {
 		if r.limit != nil && r.due > r.safe {
@@ -245,6 +246,7 @@ func (r *Reader) inMemory() bool {
 		if r.write = r.recent.of(r.due); r.write == nil {
 			return false
 		}
+		r.hashes = r.write.hashes()
 	}
 	r.Close() // it is opened again where it is needed next
 	return true

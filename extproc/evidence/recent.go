@@ -38,6 +38,9 @@ type recentRecord struct {
 	hash       [sha256.Size]byte
 }
 
+// hexSize is how long a hash is in hex.
+const hexSize = 2 * sha256.Size
+
 // recentCost is about what a record takes beside its line.
 const recentCost = 128
 
@@ -93,16 +96,26 @@ func (w *recentWrite) has(seq uint64) bool {
 	return w != nil && seq >= w.first && seq < w.first+uint64(len(w.records))
 }
 
-// entry is the record as parse would read it from its line, which shares its bytes. before is the hash of the one before, if that is known.
-func (w *recentWrite) entry(seq uint64, before string) Entry {
+// hashes are those of its records, in hex, one after the other.
+func (w *recentWrite) hashes() string {
+	b := make([]byte, 0, hexSize*len(w.records))
+	for i := range w.records {
+		b = hex.AppendEncode(b, w.records[i].hash[:])
+	}
+	return string(b)
+}
+
+// entry is the record as parse would read it from its line, which shares its bytes, and hashes. before is the hash of the one before, if
+// that is known.
+func (w *recentWrite) entry(seq uint64, hashes, before string) Entry {
 	r := &w.records[seq-w.first]
 	line := w.lines[r.from:r.end:r.end]
 	from := len(`{"body":`)
-	if prev := line[r.head : r.head+2*sha256.Size]; string(prev) != before {
+	if prev := line[r.head : r.head+hexSize]; string(prev) != before {
 		before = string(prev)
 	}
 	return Entry{
 		V: Version, Seq: seq, Time: w.time, Node: w.node, Type: r.kind, Op: r.op, Prev: before,
-		Body: line[from : from+r.body : from+r.body], Line: line, Hash: hex.EncodeToString(r.hash[:]),
+		Body: line[from : from+r.body : from+r.body], Line: line, Hash: hashes[hexSize*(seq-w.first):][:hexSize],
 	}
 }

@@ -25,32 +25,97 @@ func (m Members) Get(name string) Value {
 
 // Members appends the members of an object to list. Any other value has none.
 func (v Value) Members(list Members) Members {
-	v.Each(func(name, value []byte) { list = append(list, Member{name, value}) })
+	for m, at := v.member(0); at > 0; m, at = v.member(at) {
+		list = append(list, m)
+	}
 	return list
 }
 
 // Each calls visit for each member of an object. Any other value has none.
 func (v Value) Each(visit func(name, value []byte)) {
-	if v.IsObject() {
-		_ = (&scanner{b: v, trusted: true}).whole(visit)
+	for m, at := v.member(0); at > 0; m, at = v.member(at) {
+		visit(m.Name, m.Value)
 	}
 }
 
 // Get returns the value of the member of an object that is called member; nil if there is none.
-func (v Value) Get(member string) (value Value) {
-	v.Each(func(name, of []byte) {
-		if string(name) == member {
-			value = of
+func (v Value) Get(member string) Value {
+	for m, at := v.member(0); at > 0; m, at = v.member(at) {
+		if string(m.Name) == member {
+			return m.Value
 		}
-	})
-	return value
+	}
+	return nil
 }
 
 // Elements calls visit for each element of a list. Any other value has none.
 func (v Value) Elements(visit func(element []byte)) {
-	if len(v) > 0 && v[0] == '[' {
-		s := scanner{b: v, trusted: true}
-		_ = s.array(1, visit)
+	for at := 1; len(v) > 2 && v[0] == '[' && at < len(v); at++ {
+		end := v.end(at)
+		if end < 0 {
+			return
+		}
+		visit(v[at:end:end])
+		at = end
+	}
+}
+
+// member returns the member after the one that ended at v[at], the first if at is 0, and where it ends; 0 if there is none.
+func (v Value) member(at int) (Member, int) {
+	if at++; at >= len(v) || v[at] != '"' || v[0] != '{' {
+		return Member{}, 0
+	}
+	colon := v.endText(at)
+	if colon < 0 || colon >= len(v) {
+		return Member{}, 0
+	}
+	end := v.end(colon + 1)
+	if end < 0 {
+		return Member{}, 0
+	}
+	return Member{v[at+1 : colon-1], v[colon+1 : end]}, end
+}
+
+// end is where the value that begins at v[at] ends, or -1. It looks at nothing but that: v was checked before.
+func (v Value) end(at int) int {
+	if at < len(v) && v[at] == '"' {
+		return v.endText(at)
+	}
+	for depth := 0; at >= 0 && at < len(v); {
+		switch v[at] {
+		case '"':
+			at = v.endText(at)
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				return at + 1
+			}
+		}
+		if depth <= 0 && (v[at] == ',' || depth < 0) {
+			return at // of a number or a word
+		}
+		at++
+	}
+	return -1
+}
+
+// endText is where the string that begins at v[at] ends, or -1.
+func (v Value) endText(at int) int {
+	for i := at + 1; ; {
+		n := bytes.IndexByte(v[i:], '"')
+		if n < 0 {
+			return -1
+		}
+		i += n + 1
+		slashes := 0
+		for v[i-2-slashes] == '\\' { // the quote at v[at] is before them
+			slashes++
+		}
+		if slashes%2 == 0 {
+			return i
+		}
 	}
 }
 

@@ -161,7 +161,7 @@ func (m *marks) close() {
 // show how long policy, people and the target took. d is nil if the decision cannot be found; then the record is sent without it.
 func (c *converter) spans(r *evidence.Entry, body evidence.Members, d *decision) int64 {
 	if d == nil {
-		d = &decision{op: r.Op, time: r.Time, hash: r.Hash, ids: idsOf(r, nil)}
+		d = &decision{op: r.Op, time: r.Time, hash: []byte(r.Hash), ids: idsOf(r, nil)}
 	}
 	end := r.Time
 	start := end.Add(-seconds(body.Get("duration")))
@@ -184,7 +184,7 @@ func (c *converter) spans(r *evidence.Entry, body evidence.Members, d *decision)
 	c.place(r)
 	if d.seq != 0 {
 		c.attributeNumber("countersign.decided.seq", d.seq)
-		c.attributeText("countersign.decided.hash", d.hash)
+		c.b = appendText(c.b, c.field, "countersign.decided.hash", d.hash)
 	}
 	if d.seq != 0 {
 		c.again(d.said[:d.ends[0]])
@@ -442,6 +442,9 @@ func (c *converter) member(name []byte, v evidence.Value) {
 
 // whole is the whole number that a value is, or 0.
 func whole(v evidence.Value) uint64 {
+	if len(v) == 0 {
+		return 0
+	}
 	n, err := strconv.ParseUint(string(v), 10, 64)
 	if err != nil {
 		return 0
@@ -451,6 +454,9 @@ func whole(v evidence.Value) uint64 {
 
 // seconds is the number of seconds that a value is, or 0.
 func seconds(v evidence.Value) time.Duration {
+	if len(v) == 0 {
+		return 0
+	}
 	f, err := strconv.ParseFloat(string(v), 64)
 	if err != nil || f < 0 || f > 1e9 {
 		return 0

@@ -253,7 +253,8 @@ func (c *Courier) run(ctx context.Context) {
 		case err != nil:
 			c.failed(err)
 			c.pause(ctx, c.opts.MaxBackoff)
-		case sent == c.opts.BatchRecords, sent > 0 && c.isStopping():
+		case sent > 0 && c.isStopping():
+		case sent == c.opts.BatchRecords && (c.left() == 0 || c.left() >= sent): // checkpoints may be due, or the next full batch
 		case c.isStopping():
 			return
 		default:
@@ -373,13 +374,22 @@ func (c *Courier) isStopping() bool {
 // 100 µs.
 const tick = 20 * time.Millisecond
 
-// await waits until the journal has more, and then until a batch is full or Flush is over. While it waits it saves the cursor.
+// left is how many records the collector has not accepted.
+func (c *Courier) left() int {
+	return int(c.source.Durable() - min(c.accepted.Load(), c.source.Durable()))
+}
+
+// await waits until the journal has more, unless something is left, and then until a batch is full or Flush is over. While it waits it
+// saves the cursor.
 func (c *Courier) await(ctx context.Context, changed <-chan struct{}) {
 	var save <-chan time.Time
 	if c.cursor != c.saved {
 		timer := time.NewTimer(c.opts.SaveEvery - time.Since(c.saving))
 		defer timer.Stop()
 		save = timer.C
+	}
+	if c.left() > 0 && len(c.waiting) == 0 {
+		changed = always
 	}
 	select {
 	case <-ctx.Done():
@@ -410,6 +420,9 @@ func (c *Courier) await(ctx context.Context, changed <-chan struct{}) {
 		}
 	}
 }
+
+// always is a channel that is closed.
+var always = func() <-chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 // pause waits for d, or until ctx ends. It waits even while the courier stops; Stop's ctx bounds that.
 func (c *Courier) pause(ctx context.Context, d time.Duration) {

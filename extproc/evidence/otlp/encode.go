@@ -28,6 +28,10 @@ const (
 )
 
 func (e *encoder) tag(field protowire.Number, kind protowire.Type) {
+	if field < 16 {
+		e.b = append(e.b, byte(field<<3)|byte(kind))
+		return
+	}
 	e.b = protowire.AppendTag(e.b, field, kind)
 }
 
@@ -97,6 +101,12 @@ func (e *encoder) attributeText(key, value string) {
 
 // appendText appends an attribute that is a text. Most are, and their lengths are known beforehand.
 func appendText[K, V ~string | ~[]byte](b []byte, field protowire.Number, key K, value V) []byte {
+	if size := len(key) + len(value); size < 0x80-8 { // every length takes one byte
+		b = append(b, byte(field<<3)|byte(protowire.BytesType), byte(size+6), keyField<<3|byte(protowire.BytesType), byte(len(key)))
+		b = append(b, key...)
+		b = append(b, valueField<<3|byte(protowire.BytesType), byte(len(value)+2), stringField<<3|byte(protowire.BytesType), byte(len(value)))
+		return append(b, value...)
+	}
 	held := 1 + protowire.SizeBytes(len(value))
 	b = append(b, byte(field<<3)|byte(protowire.BytesType))
 	b = protowire.AppendVarint(b, uint64(1+protowire.SizeBytes(len(key))+1+protowire.SizeBytes(held)))
@@ -187,9 +197,16 @@ func (e *encoder) name(field protowire.Number, name []byte) {
 
 // decimal keeps a number's exact value: as text, if neither of OTLP's numbers can hold it.
 func (e *encoder) decimal(v evidence.Value) {
-	if bytes.IndexByte(v, '.') < 0 && bytes.IndexByte(v, 'e') < 0 {
+	hasExponent := bytes.IndexByte(v, 'e') >= 0
+	if !hasExponent && bytes.IndexByte(v, '.') < 0 {
 		if i, err := strconv.ParseInt(string(v), 10, 64); err == nil {
 			e.number(intField, uint64(i))
+			return
+		}
+	}
+	if !hasExponent && len(v) <= 15 { // a double tells all decimals of 15 digits apart
+		if f, err := strconv.ParseFloat(string(v), 64); err == nil {
+			e.fixed64(doubleField, math.Float64bits(f))
 			return
 		}
 	}

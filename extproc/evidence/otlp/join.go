@@ -49,6 +49,7 @@ type joiner struct {
 	order   []uint64             // of refused, oldest first
 	spare   []*decision          // that are of no more use
 	body    evidence.Members     // of the record at hand
+	items   []item               // room for the next ones
 }
 
 // converter appends records as OTLP.
@@ -63,12 +64,13 @@ type converter struct {
 const (
 	maxRefused = 4096
 	maxSpare   = 256
+	itemsRoom  = 128
 )
 
 // decision is an operation.decided record.
 type decision struct {
 	seq  uint64
-	hash string
+	hash []byte
 	op   string
 	time time.Time
 	text []byte // of the body: a copy
@@ -86,7 +88,11 @@ func newJoiner(dir string, kinds kinds) *joiner {
 
 // item makes what is sent for a record. Call it with the records in order. What it encodes is appended to j.b.
 func (j *joiner) item(r *evidence.Entry) *item {
-	it := &item{seq: r.Seq, hash: r.Hash, time: r.Time, alarm: r.Type == gate.Alarm, elements: 1}
+	if len(j.items) == cap(j.items) {
+		j.items = make([]item, 0, itemsRoom)
+	}
+	j.items = append(j.items, item{seq: r.Seq, hash: r.Hash, time: r.Time, alarm: r.Type == gate.Alarm, elements: 1})
+	it := &j.items[len(j.items)-1]
 	from := len(j.b)
 	if r.Type != gate.OperationDecided {
 		j.body = evidence.Value(r.Body).Members(j.body[:0])
@@ -119,18 +125,21 @@ func (j *joiner) item(r *evidence.Entry) *item {
 
 // room makes room for a batch. Nothing refers to the last one's bytes if none of it waits; else they are left to it.
 func (j *joiner) room(unused bool) {
-	if j.b = j.b[:0]; !unused {
-		j.b = nil
+	if j.b, j.items = j.b[:0], j.items[:0]; !unused {
+		j.b, j.items = nil, nil
 	}
 }
 
 // decision keeps what a span will need of a decision.
 func (j *joiner) decision(r *evidence.Entry) *decision {
-	d := &decision{}
-	if n := len(j.spare); n > 0 {
-		d, j.spare = j.spare[n-1], j.spare[:n-1]
+	if len(j.spare) == 0 {
+		j.spare = append(j.spare, &decision{})
 	}
-	d.seq, d.hash, d.op, d.time = r.Seq, r.Hash, r.Op, r.Time
+	last := len(j.spare) - 1
+	d := j.spare[last]
+	j.spare = j.spare[:last]
+	d.seq, d.op, d.time = r.Seq, r.Op, r.Time
+	d.hash = append(d.hash[:0], r.Hash...)
 	d.text = append(d.text[:0], r.Body...)
 	d.body = evidence.Value(d.text).Members(d.body[:0])
 	d.ids = idsOf(r, d.body.Get("traceparent"))
@@ -231,7 +240,7 @@ func idsOf(decided *evidence.Entry, traceparent evidence.Value) ids {
 	return i
 }
 
-func spanID(hash, role string) [8]byte {
+func spanID[H ~string | ~[]byte](hash H, role string) [8]byte {
 	var room [128]byte
 	b := append(room[:0], "countersign span\n"...)
 	b = append(append(append(b, hash...), '\n'), role...)

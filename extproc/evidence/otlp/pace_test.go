@@ -2,6 +2,7 @@ package otlp
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 )
@@ -39,4 +40,31 @@ func TestCatchingUpIsBounded(t *testing.T) {
 	cancel()
 	p.grew, p.credit = time.Now().Add(time.Hour), 0
 	p.step(ended) // returns
+}
+
+// TestARestWaitsForAFullBatch: what a full batch leaves behind goes with what comes after it, and not in a request of its own. It need not
+// come: what is left goes when it has waited for long enough.
+func TestARestWaitsForAFullBatch(t *testing.T) {
+	c := newCollector(t)
+	f := newFixture(t, c)
+	var sizes []int
+	c.answers(func(r request) (int64, bool, error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		sizes = append(sizes, len(r.seqs))
+		return 0, true, nil
+	})
+	f.opts.BatchRecords, f.opts.Flush, f.opts.SaveEvery = 8, time.Hour, time.Hour
+	f.events(12)
+	f.start()
+	c.waitFor(8)
+	c.waitFor(f.events(4))
+	f.kill()
+	if !slices.Equal(sizes, []int{8, 8}) {
+		t.Errorf("requests had %v records", sizes)
+	}
+	f.opts.Flush = time.Millisecond
+	last := f.events(12)
+	f.start()
+	c.waitFor(last)
 }

@@ -121,6 +121,7 @@ func (s *resending) items(to uint64) iter.Seq2[*item, error] {
 				yield(nil, fmt.Errorf("read the journal: %w", err))
 				return
 			}
+			j.room(true) // the one before is sent, or is none of these
 			if it := j.item(&e); it.signal() == s.of.Signal && !yield(it, nil) {
 				return
 			}
