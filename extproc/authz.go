@@ -9,6 +9,8 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/extproc/wire"
 )
 
@@ -34,10 +36,7 @@ func (s *Server) Check(ctx context.Context, m *wire.Check) (out *wire.Ruling, er
 	var a *attempt
 	defer guard.Catch("an operation", func(guard.Panic) { out, err = s.failed(a) })
 
-	a = s.newAttempt(st, call{
-		resource: m.Extension(ResourceExtension), fingerprint: m.Extension(FingerprintExtension),
-		peer: m.Peer, answers: answersPass, connection: connectionOf(ctx),
-	}, m.Fields)
+	a = s.asked(ctx, st, m)
 	if !s.clocks.arrive(a.Op.Context.RequestID) {
 		return nil, status.Error(codes.Aborted, "countersign: the request took too long, and was refused for it")
 	}
@@ -50,7 +49,20 @@ func (s *Server) Check(ctx context.Context, m *wire.Check) (out *wire.Ruling, er
 	if !allowed {
 		return a.deny(ctx), nil
 	}
-	out = &wire.Ruling{HTTP: true, Named: named(&a.Op)}
+	return a.pass(credential), nil
+}
+
+// asked makes the attempt.
+func (s *Server) asked(ctx context.Context, st *lane.State, m *wire.Check) *attempt {
+	return s.newAttempt(st, call{
+		resource: m.Extension(ResourceExtension), fingerprint: m.Extension(FingerprintExtension),
+		peer: m.Peer, answers: answersPass, connection: connectionOf(ctx),
+	}, m.Fields)
+}
+
+// pass releases an allowed attempt.
+func (a *attempt) pass(credential web.Field) *wire.Ruling {
+	out := &wire.Ruling{HTTP: true, Named: named(&a.Op)}
 	for _, name := range a.request.Remove {
 		if name != credential.Name { // Envoy removes after it sets
 			out.Remove = append(out.Remove, name)
@@ -65,7 +77,7 @@ func (s *Server) Check(ctx context.Context, m *wire.Check) (out *wire.Ruling, er
 	a.forward()
 	a.Expect()
 	a.Await(gate.Outcome{}, true)
-	return out, nil
+	return out
 }
 
 // body reads the body that Envoy sent along. One that it did not send, or not all of, is unseen.

@@ -32,26 +32,16 @@ type Connected interface {
 // connect rules on a connection. Who connects is known by the certificate that Envoy has verified; an agent that is refused is
 // told nothing, because the gateway does not know the protocol: the connection is closed.
 func (s *Server) connect(ctx context.Context, st *lane.State, m *wire.Check) (out *wire.Ruling, err error) {
-	c := Connection{Peer: m.Peer, Local: m.Local, ServerName: strings.ToLower(m.ServerName)}
-	name := metadataValue(ctx, ResourceMetadata)
-	protocol := "connection"
-	if r, ok := st.Resources[name]; ok {
-		protocol = r.Kind
-	}
-	a := &connecting{Attempt: s.lane.Attempt(st, protocol, name, gate.Context{Peer: c.Peer}), server: s, fingerprint: metadataValues(ctx, FingerprintMetadata)}
-	a.Op.Context.RequestID = a.Op.ID // Envoy gives a connection none
-	a.Connection = connectionOf(ctx)
+	a := s.newConnecting(ctx, st, m.Peer)
 	defer a.Share.Set(0)
 	defer guard.Catch("a connection", func(guard.Panic) {
 		a.Failed(false)
 		out, err = a.closed(ctx), nil
 	})
-	if !a.decide(ctx, c, m.Certificate) {
+	if !a.ready(ctx, m) || !a.Decide(ctx, a) {
 		return a.closed(ctx), nil
 	}
-	a.Expect()
-	a.Await(gate.Outcome{}, true)
-	return a.answer(codes.OK), nil
+	return a.opened(), nil
 }
 
 // connecting is a connection on its way to a ruling.
@@ -61,7 +51,20 @@ type connecting struct {
 	fingerprint string // of what Envoy carries out; empty where a file of somebody's own does not say
 }
 
-func (a *connecting) decide(ctx context.Context, c Connection, certificate string) bool {
+func (s *Server) newConnecting(ctx context.Context, st *lane.State, peer string) *connecting {
+	name := metadataValue(ctx, ResourceMetadata)
+	protocol := "connection"
+	if r, ok := st.Resources[name]; ok {
+		protocol = r.Kind
+	}
+	a := &connecting{Attempt: s.lane.Attempt(st, protocol, name, gate.Context{Peer: peer}), server: s, fingerprint: metadataValues(ctx, FingerprintMetadata)}
+	a.Op.Context.RequestID = a.Op.ID // Envoy gives a connection none
+	a.Connection = connectionOf(ctx)
+	return a
+}
+
+// ready makes the operation of the connection. It is false where that is refused without the gate.
+func (a *connecting) ready(ctx context.Context, m *wire.Check) bool {
 	var own Connected
 	if a.Resource != nil {
 		own, _ = a.Resource.Own.(Connected)
@@ -69,8 +72,8 @@ func (a *connecting) decide(ctx context.Context, c Connection, certificate strin
 	if own == nil {
 		return a.Refuse(ctx, gate.Refusal{Problem: gate.Denied, Detail: "This gateway has no resource for this connection."})
 	}
-	verb, target, detail := own.Connection(c)
-	leaf, fault := readCertificate(certificate)
+	verb, target, detail := own.Connection(Connection{Peer: m.Peer, Local: m.Local, ServerName: strings.ToLower(m.ServerName)})
+	leaf, fault := readCertificate(m.Certificate)
 	if !a.IdentifyCertificate(ctx, leaf, fault, func() (string, string) { return verb, target }) {
 		return false
 	}
@@ -79,7 +82,7 @@ func (a *connecting) decide(ctx context.Context, c Connection, certificate strin
 	if refusal, ok := a.Room(lane.Bytes); !ok {
 		return a.Refuse(ctx, refusal)
 	}
-	return a.carriedOut(ctx) && a.Decide(ctx, a)
+	return a.carriedOut(ctx)
 }
 
 // readCertificate reads a client's certificate as Envoy writes it: PEM in the encoding of a URL.
@@ -123,6 +126,13 @@ func (a *connecting) Wait(*gate.Pending) {}
 func (a *connecting) Resume(ctx context.Context, _ *lane.Resource) bool {
 	_, ok := a.Resource.Own.(Connected)
 	return ok && a.carriedOut(ctx)
+}
+
+// opened lets an allowed connection through.
+func (a *connecting) opened() *wire.Ruling {
+	a.Expect()
+	a.Await(gate.Outcome{}, true)
+	return a.answer(codes.OK)
 }
 
 // closed ends a refused connection.

@@ -103,33 +103,14 @@ func (x *exchange) handle(st *lane.State, m *wire.Request) (done bool, err error
 	ctx := x.stream.Context()
 	switch m.Part {
 	case wire.RequestHead:
-		if x.attempt != nil {
-			return true, status.Error(codes.InvalidArgument, "countersign: a second request on one stream")
-		}
 		return x.requestHead(ctx, st, m)
 	case wire.RequestBody:
-		if err := x.room(&x.out.request); err != nil {
-			return true, err
-		}
 		return x.requestBody(ctx, m)
 	case wire.RequestTrailers:
 		return x.requestTrailers(ctx, m)
 	case wire.ResponseHead:
-		x.response.local = isLocal(m.Details)
-		if x.attempt == nil && x.response.local {
-			x.envoyRefused = true
-			x.say(&x.out.answer, &wire.Answer{To: wire.ResponseHead}, 0)
-			return false, nil
-		}
 		return x.responseHead(m)
 	case wire.ResponseBody:
-		if err := x.room(&x.out.answer); err != nil {
-			return true, err
-		}
-		if x.envoyRefused {
-			x.sendAnswerPieces(m.Body, m.Last)
-			return false, nil
-		}
 		return x.responseBody(m)
 	case wire.ResponseTrailers:
 		return x.responseTrailers(m)
@@ -142,14 +123,10 @@ func (x *exchange) handle(st *lane.State, m *wire.Request) (done bool, err error
 func isLocal(details string) bool { return details != "" && details != "via_upstream" }
 
 func (x *exchange) requestHead(ctx context.Context, st *lane.State, m *wire.Request) (done bool, err error) {
-	peer := metadataValue(ctx, PeerMetadata)
-	if peer == "" {
-		peer = m.Source
+	if x.attempt != nil {
+		return true, status.Error(codes.InvalidArgument, "countersign: a second request on one stream")
 	}
-	x.attempt = x.server.newAttempt(st, call{
-		resource: metadataValue(ctx, ResourceMetadata), fingerprint: metadataValues(ctx, FingerprintMetadata), peer: peer,
-		answers: answersOf(m.Answers), connection: connectionOf(ctx),
-	}, m.Fields)
+	x.begin(ctx, st, m)
 	if !x.attempt.head(ctx, m.Fields) {
 		return x.refuse()
 	}
@@ -165,6 +142,18 @@ func (x *exchange) requestHead(ctx context.Context, st *lane.State, m *wire.Requ
 		x.late = time.AfterFunc(limit, guard.Func("a request that is late", x.tooLate))
 	}
 	return false, nil
+}
+
+// begin makes the attempt.
+func (x *exchange) begin(ctx context.Context, st *lane.State, m *wire.Request) {
+	peer := metadataValue(ctx, PeerMetadata)
+	if peer == "" {
+		peer = m.Source
+	}
+	x.attempt = x.server.newAttempt(st, call{
+		resource: metadataValue(ctx, ResourceMetadata), fingerprint: metadataValues(ctx, FingerprintMetadata), peer: peer,
+		answers: answersOf(m.Answers), connection: connectionOf(ctx),
+	}, m.Fields)
 }
 
 // metadataValue returns the single value of a gRPC metadata key, or "" if it is missing or repeated.
@@ -200,6 +189,9 @@ func (x *exchange) tooLate() {
 }
 
 func (x *exchange) requestBody(ctx context.Context, m *wire.Request) (done bool, err error) {
+	if err := x.room(&x.out.request); err != nil {
+		return true, err
+	}
 	if x.attempt == nil || x.request.ended {
 		return true, outOfOrder("request body")
 	}
@@ -256,12 +248,18 @@ func (x *exchange) requestTrailers(ctx context.Context, m *wire.Request) (done b
 
 // decide rules on the request and, where it is allowed, sends on what came of it: the head, the body, and the trailers.
 func (x *exchange) decide(ctx context.Context, trailers *wire.Answer) (done bool, err error) {
-	a := x.attempt
 	x.stopLate()
-	credential, allowed := a.decide(ctx)
+	credential, allowed := x.attempt.decide(ctx)
 	if !allowed {
 		return x.refuse()
 	}
+	x.sendOn(credential, trailers)
+	return false, nil
+}
+
+// sendOn sends on an allowed request.
+func (x *exchange) sendOn(credential web.Field, trailers *wire.Answer) {
+	a := x.attempt
 	x.decided = true
 	x.endToken = a.EndWithToken(x.tokenOver)
 	x.response.plan = a.plan
@@ -274,7 +272,6 @@ func (x *exchange) decide(ctx context.Context, trailers *wire.Answer) (done bool
 	body := a.request.Body
 	a.forward()
 	x.sendRead(body, trailers)
-	return false, nil
 }
 
 // sendRead sends the body that was read, and the trailers after it; nil where there are none.

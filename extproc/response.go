@@ -138,6 +138,12 @@ next:
 }
 
 func (x *exchange) responseHead(m *wire.Request) (done bool, err error) {
+	x.response.local = isLocal(m.Details)
+	if x.attempt == nil && x.response.local {
+		x.envoyRefused = true
+		x.say(&x.out.answer, &wire.Answer{To: wire.ResponseHead}, 0)
+		return false, nil
+	}
 	if !x.decided || x.finished || x.response.head != nil {
 		return true, outOfOrder("response head")
 	}
@@ -233,6 +239,13 @@ func (x *exchange) release(whole bool, length *int) {
 }
 
 func (x *exchange) responseBody(m *wire.Request) (done bool, err error) {
+	if err := x.room(&x.out.answer); err != nil {
+		return true, err
+	}
+	if x.envoyRefused {
+		x.sendAnswerPieces(m.Body, m.Last)
+		return false, nil
+	}
 	r := &x.response
 	if r.head == nil || r.ended || x.finished {
 		return true, outOfOrder("response body")

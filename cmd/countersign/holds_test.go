@@ -260,6 +260,36 @@ func TestManyHolds(t *testing.T) {
 	c.unharmed(t)
 }
 
+// TestStacksOfHolds: what waits for people has a stack of 8 KB, the deep ones of before having returned and been given up.
+func TestStacksOfHolds(t *testing.T) {
+	t.Parallel()
+	for _, attach := range []string{"ext_proc", "ext_authz"} {
+		t.Run(attach, func(t *testing.T) {
+			const holds, most = 300, 9 << 10
+			c := startCrowded(t, "2m", story.Options{Binary: extproctest.BuildShipped(t), Attach: attach})
+			stacks := func() (n int) {
+				_, text := get(t, "http://"+c.profiles+"/debug/pprof/heap?gc=1&debug=1")
+				_, rest, _ := strings.Cut(text, "# Stack = ")
+				if _, err := fmt.Sscan(rest, &n); err != nil {
+					t.Fatalf("the heap's profile has no stacks: %v", err)
+				}
+				return n
+			}
+			for range 4 { // each collection halves a stack
+				stacks()
+			}
+			before := stacks()
+			c.hold(t, holds)
+			extproctest.Await(t, "small stacks", time.Minute, func(context.Context) error {
+				if each := (stacks() - before) / holds; each > most {
+					return fmt.Errorf("%d bytes a hold", each)
+				}
+				return nil
+			})
+		})
+	}
+}
+
 // quantile of sorted durations.
 func quantile(sorted []time.Duration, q float64) time.Duration {
 	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))].Round(10 * time.Microsecond)

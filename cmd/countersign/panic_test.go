@@ -173,8 +173,12 @@ func (v panickyApprovals) Ask(context.Context, *gate.Question) (gate.Pending, fu
 	return gate.Pending{ID: "r", Expires: time.Now().Add(time.Minute)}, func() error { v.at("asked"); return nil }, nil
 }
 
-func (v panickyApprovals) Wait(context.Context, string) (gate.Answer, error) {
+func (v panickyApprovals) Wait(context.Context, string) error {
 	v.at("wait")
+	return nil
+}
+
+func (v panickyApprovals) Answer(context.Context, string) (gate.Answer, error) {
 	return gate.Answer{Rejected: true, Reason: "no"}, nil
 }
 

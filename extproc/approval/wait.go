@@ -101,13 +101,8 @@ func (d *Desk) Wait(ctx context.Context, id string) (Request, error) {
 
 // Await is Wait without the request. Its stack frame is small, because thousands wait in it.
 func (d *Desk) Await(ctx context.Context, id string) error {
-	until, _ := ctx.Deadline()
-	t := d.waiting.join(id, until)
-	d.news.stir()
-	defer func() {
-		d.waiting.leave(id, t, until)
-		d.news.stir()
-	}()
+	t, leave := d.join(ctx, id)
+	defer leave()
 	for {
 		changed := d.waiting.channel(t)
 		if pending, err := d.isPending(ctx, id); err != nil || !pending {
@@ -118,6 +113,16 @@ func (d *Desk) Await(ctx context.Context, id string) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+func (d *Desk) join(ctx context.Context, id string) (t *topic, leave func()) {
+	until, _ := ctx.Deadline()
+	t = d.waiting.join(id, until)
+	d.news.stir()
+	return t, func() {
+		d.waiting.leave(id, t, until)
+		d.news.stir()
 	}
 }
 

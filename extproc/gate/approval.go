@@ -52,7 +52,9 @@ type Approvals interface {
 	// nobody is told of the request.
 	Ask(ctx context.Context, q *Question) (p Pending, recorded func() error, err error)
 	// Wait returns when the request has ended, or with ctx's error when ctx ends first.
-	Wait(ctx context.Context, id string) (Answer, error)
+	Wait(ctx context.Context, id string) error
+	// Answer is what people said about a request that has ended.
+	Answer(ctx context.Context, id string) (Answer, error)
 	// Left records that the agent of op no longer waits for the request, even if ctx has ended. The request stays open.
 	Left(ctx context.Context, op *Operation, id string) error
 	// Ended is told how operation op ended, which spent the grant with this id, once that is on record. It does not wait.

@@ -123,12 +123,18 @@ func (a *Attempt) Decide(ctx context.Context, h Holder) bool {
 	}
 	a.rule(ctx)
 	a.hold(ctx, h)
-	if !a.Ruling.Allowed() {
-		refusal := a.Ruling.Refusal()
-		refusal.Detail += a.pendingNote()
-		a.Tell(refusal)
+	return a.allowed()
+}
+
+// allowed tells the refusal where the operation is not.
+func (a *Attempt) allowed() bool {
+	if a.Ruling.Allowed() {
+		return true
 	}
-	return a.Ruling.Allowed()
+	refusal := a.Ruling.Refusal()
+	refusal.Detail += a.pendingNote()
+	a.Tell(refusal)
+	return false
 }
 
 // rule asks the gate.

@@ -25,44 +25,47 @@ type Holder interface {
 }
 
 // hold waits for people, for as long as the resource lets an operation be held. When they have answered it rules again on the same
-// operation, by the configuration and policy of then. Thousands wait in it, so what needs a large stack frame is in functions
-// beside it, and a Ruling has its methods on the pointer. Where nobody answered in time, or the agent left, the ruling is still pending:
-// the request for approval stays open, and the identical operation joins it.
+// operation, by the configuration and policy of then. Thousands wait in it, so of what calls it and of what it calls, whatever needs
+// a large stack frame is in a function that has returned by then (see package memory). Where nobody answered in time, or the agent
+// left, the ruling is still pending: the request for approval stays open, and the identical operation joins it.
 func (a *Attempt) hold(ctx context.Context, h Holder) {
-	id, budget := a.beginHold(ctx, h)
-	if budget <= 0 {
+	id, ctx, end := a.beginHold(ctx, h)
+	if id == "" {
 		return
 	}
-	a.lane.held.Add(1)
-	defer a.lane.held.Add(-1)
-	ctx, cancel := context.WithTimeout(ctx, budget)
-	defer cancel()
-	defer context.AfterFunc(a.lane.stopping, guard.Func("a hold", cancel))() // a gateway that stops hands over
+	defer end()
 	for ; id != ""; id = a.pendingID() {
-		answer, err := a.State.Gate.Approvals.Wait(ctx, id)
-		if !a.resume(ctx, h, id, &answer, err) {
+		err := a.State.Gate.Approvals.Wait(ctx, id)
+		if !a.resume(ctx, h, id, err) {
 			return
 		}
 	}
 }
 
-// beginHold returns the request that is waited for, and how long; 0 where nothing is.
-func (a *Attempt) beginHold(ctx context.Context, h Holder) (id string, budget time.Duration) {
+// beginHold returns the request that is waited for, if there is one, and until when.
+func (a *Attempt) beginHold(ctx context.Context, h Holder) (id string, until context.Context, end func()) {
 	pending := a.Ruling.Pending()
 	if pending == nil {
-		return "", 0
+		return "", ctx, nil
 	}
-	budget = a.Resource.Hold
+	budget := a.Resource.Hold
 	if deadline, ok := ctx.Deadline(); ok {
 		budget = min(budget, time.Until(deadline)-handOver)
 	}
 	if budget <= 0 {
-		return "", 0
+		return "", ctx, nil
 	}
 	a.Op.Context.Held = a.lane.Now()
 	a.Again() // thousands are held: what was made of the operation is made again when it goes on
 	h.Wait(pending)
-	return pending.ID, budget
+	a.lane.held.Add(1)
+	until, cancel := context.WithTimeout(ctx, budget)
+	stop := context.AfterFunc(a.lane.stopping, guard.Func("a hold", cancel)) // a gateway that stops hands over
+	return pending.ID, until, func() {
+		stop()
+		cancel()
+		a.lane.held.Add(-1)
+	}
 }
 
 // pendingID is the request that the ruling waits for, or nothing.
@@ -75,7 +78,11 @@ func (a *Attempt) pendingID() string {
 
 // resume rules again with the state of now. It is false where nobody answered (err), or the operation was refused for another
 // reason. A person's no is passed on whatever has become of the token and of the configuration.
-func (a *Attempt) resume(ctx context.Context, h Holder, id string, answer *gate.Answer, err error) bool {
+func (a *Attempt) resume(ctx context.Context, h Holder, id string, err error) bool {
+	var answer gate.Answer
+	if err == nil {
+		answer, err = a.State.Gate.Approvals.Answer(ctx, id)
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			a.lane.Log.Error("a hold was broken off", "operation", a.Op.ID, "approval", id, "error", err)
@@ -90,7 +97,7 @@ func (a *Attempt) resume(ctx context.Context, h Holder, id string, answer *gate.
 		}
 		a.approved = nil // from here on it may be spent
 	}
-	if a.Ruling, err = a.lane.State().Gate.Resume(ctx, &a.Op, a.Ruling, *answer); err != nil {
+	if a.Ruling, err = a.lane.State().Gate.Resume(ctx, &a.Op, a.Ruling, answer); err != nil {
 		a.unrecorded(err)
 	}
 	return true

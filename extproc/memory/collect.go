@@ -7,26 +7,27 @@ import (
 	"time"
 )
 
-// A held operation uses 29 to 31 KB: 13 to 15 of heap, and 16 of stack. It takes more than that from the machine (BenchmarkHolds
-// has the whole account), for two reasons.
+// A held operation uses 21 to 23 KB: 13 to 14 of heap, and 8 of stack. It takes more than that from the machine (BenchmarkHolds has
+// the whole account), for two reasons.
 //
 // The stack: its goroutine has just evaluated a policy, which needs a deep one. The runtime halves a stack that is mostly unused,
-// but only when it collects garbage, and a gateway that holds thousands and does little else rarely does. So whenever trimStep
-// more are held, trimTimes collections follow, a second apart, and the memory that they free goes back to the system.
+// but only when it collects garbage, and a gateway that holds thousands and does little else rarely does. So whenever trimStep more
+// are held, trimTimes collections follow, a second apart, and the memory that they free goes back to the system.
 //
 // The heap: an ask leaves 180 KB of garbage, and what is kept lies scattered among it. With GOGC=400 the heap grows to five times
-// what is in use before it is collected; objects do not move, so the ones that remain keep most of its pages. 10,000 holds took
-// 41 KB each then, of which 20 were unused. So GOGC is growingPercent while holds grow and heldPercent while many wait: 27 to
-// 29 KB each, 6 or 7 unused. One GOGC throughout gave 29 KB with 100 and 25 with 30; while 900 a second were opened, collection
-// took 8 % of the gateway's processor time with 400, 13 with 100 and 26 with 30.
+// what is in use before it is collected; objects do not move, so the ones that remain keep most of its pages. 10,000 holds took 41
+// KB each then, of which 20 were unused. So GOGC is growingPercent while holds grow and heldPercent while many wait: 27 to 29 KB
+// each, 6 or 7 unused (figures of an earlier version). One GOGC throughout gave 29 KB with 100 and 25 with 30; while 900 a second
+// were opened, collection took 8 % of the gateway's processor time with 400, 13 with 100 and 26 with 30.
 //
 // A memory limit and one GOGC do not do as well: with 100 throughout and no trims, 5,000 holds had as much in use in the same run,
-// and took 79 KB each of the machine instead of 37, of which 37 were not given back. The limit is far above, and asks for nothing.
+// and took 79 KB each of the machine instead of 37 (with stacks of 16 KB), of which 37 were not given back. The limit is far above,
+// and asks for nothing.
 //
-// A stack stays at 16 KB: 4.3 are in use while an operation waits, 1.7 of them by gRPC, and the runtime halves a stack only if the
-// frames and 800 bytes fit a quarter of it. To get to 8 what waits must lose another KB.
-// With all deep work in other goroutines the waiting stacks were 4 KB, but a burst took nearly as many pages as before, because
-// the other stacks had lain between them.
+// The runtime halves a stack only if its frames and 800 bytes fit a quarter of it. Those of an operation that waits are 3.0 KB,
+// half of them gRPC's, so a stack of 16 KB becomes one of 8 (TestStacksOfHolds). When they were 4.3 it stayed at 16. With all deep
+// work in other goroutines the waiting stacks were 4 KB, but a burst took nearly as many pages as before, because the other stacks
+// had lain between them.
 const (
 	// Percent is GOGC while few operations are held. Little lives long in a gateway, so with Go's default a small heap would be
 	// collected hundreds of times a second.

@@ -104,12 +104,7 @@ func (a *Asker) Ask(ctx context.Context, q *gate.Question) (p gate.Pending, reco
 }
 
 // Wait implements [gate.Approvals].
-func (a *Asker) Wait(ctx context.Context, id string) (gate.Answer, error) {
-	if err := a.Desk.Await(ctx, id); err != nil {
-		return gate.Answer{}, err
-	}
-	return a.answer(ctx, id)
-}
+func (a *Asker) Wait(ctx context.Context, id string) error { return a.Desk.Await(ctx, id) }
 
 // Left implements [gate.Approvals].
 func (a *Asker) Left(ctx context.Context, op *gate.Operation, id string) error {
@@ -121,8 +116,8 @@ func (a *Asker) Ended(id, op string, o *gate.Outcome) {
 	a.Desk.Ended(id, op, approval.Outcome{Result: string(o.Result), Status: o.Status, Took: o.Duration})
 }
 
-// answer is what people said. Its frame is not in the stack that waits.
-func (a *Asker) answer(ctx context.Context, id string) (gate.Answer, error) {
+// Answer implements [gate.Approvals].
+func (a *Asker) Answer(ctx context.Context, id string) (gate.Answer, error) {
 	r, err := a.Desk.Answer(ctx, id)
 	if err != nil {
 		return gate.Answer{}, err
