@@ -122,8 +122,8 @@ func prepared(j *Journal) {
 		busy := r.wantedLocked() > 0 || r.wantsNextLocked()
 		r.mu.Unlock()
 		if !busy {
-			r.steps.Lock() // its last sync
-			r.steps.Unlock()
+			r.steps.Lock()   // its last sync
+			r.steps.Unlock() //nolint:staticcheck // whoever holds it has ended
 			return
 		}
 		r.nudge()

@@ -78,7 +78,7 @@ func TestPreparingHidesNoCut(t *testing.T) {
 	j.writer.room.mu.Lock()
 	j.opts.Prepare *= 2 // so that there is something to do
 	j.writer.room.mu.Unlock()
-	for j.writer.room.lengthen() { //nolint:revive // the preparer's work, at this moment
+	for j.writer.room.lengthen() {
 	}
 	if r, err := j.Append(context.Background(), decided("op-1", gate.Allow)); !errors.Is(err, ErrFailed) || r.Seq != 0 {
 		t.Errorf("append: receipt %+v and error %v, want %v", r, err, ErrFailed)

@@ -230,7 +230,7 @@ func (r *room) writeZeros() (f datafile.File) {
 			_ = r.journal.fail(fmt.Errorf("undo what was prepared: %w", err))
 		}
 	}()
-	if _, err := fill(r.step, r.end, n); err != nil {
+	if err := fill(r.step, r.end, n); err != nil {
 		r.journal.opts.Log.Warn("nothing can be prepared for the journal, so it appends", "error", err)
 		return nil
 	}
@@ -272,22 +272,22 @@ func makePrepared(fsys datafile.FS, path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	if _, err = fill(f, 0, size); err == nil {
+	if err = fill(f, 0, size); err == nil {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
 }
 
 // fill writes n zeros.
-func fill(f datafile.File, at, n int64) (int64, error) {
+func fill(f datafile.File, at, n int64) error {
 	for to := at + n; at < to; {
 		part, err := f.WriteAt(zeroBlock[:min(to-at, int64(len(zeroBlock)))], at)
 		if err != nil {
-			return at, err
+			return err
 		}
 		at += int64(part)
 	}
-	return at, nil
+	return nil
 }
 
 // takeNext gives what was prepared for the next segment its name, and returns how long it is: 0 if there is nothing to be used.

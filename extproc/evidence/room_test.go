@@ -271,7 +271,7 @@ func TestASyncOfZerosThatFailsFailsTheJournal(t *testing.T) {
 	j.writer.room.nudge()
 	for j.Err() == nil {
 		j.writer.room.steps.Lock()
-		j.writer.room.steps.Unlock()
+		j.writer.room.steps.Unlock() //nolint:staticcheck // it waits for the preparer
 	}
 	if _, err := j.Append(context.Background(), event(2)); !errors.Is(err, ErrFailed) {
 		t.Errorf("append: %v", err)

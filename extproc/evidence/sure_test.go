@@ -91,5 +91,6 @@ func odd(v reflect.Value, random *rand.Rand) {
 				odd(v.Field(i), random)
 			}
 		}
+	default: // has nothing of that kind
 	}
 }

@@ -16,10 +16,10 @@ type BodyWriter struct {
 	err  error
 }
 
-// name begins a member, after own if that comes first.
 // WriteBody begins a body after what is in b.
 func WriteBody(b []byte) BodyWriter { return BodyWriter{b: append(b, '{')} }
 
+// name begins a member, after own if that comes first.
 func (w *BodyWriter) name(name string) {
 	switch own := w.own.Name; {
 	case own == "" || own > name:

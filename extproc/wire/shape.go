@@ -72,7 +72,7 @@ func (all shapes) of(d protoreflect.MessageDescriptor) *shape {
 
 // taken is one field of a message.
 type taken struct {
-	num    protowire.Number
+	num    int
 	field  *field
 	number uint64 // of a varint
 	value  []byte // of text, bytes or a message
@@ -93,11 +93,11 @@ func (s *shape) take(b []byte, seen uint64) (t taken, rest []byte, ok bool) {
 	if tag>>3 < uint64(protowire.MinValidNumber) || tag>>3 > uint64(protowire.MaxValidNumber) {
 		return t, nil, false
 	}
-	t.num, t.field = protowire.Number(tag>>3), &none
-	if int(t.num) < len(s.fields) {
+	t.num, t.field = int(tag>>3), &none
+	if t.num < len(s.fields) {
 		t.field = &s.fields[t.num]
 	}
-	is := unknown
+	var is kind
 	switch protowire.Type(tag & 7) {
 	case protowire.VarintType:
 		t.number, n = protowire.ConsumeVarint(b)

@@ -239,8 +239,10 @@ func fill(m protoreflect.Message, random *rand.Rand, deep int) {
 }
 
 // words are texts that mean something here, and some that do not.
-var words = []string{"", "op", "trace_id", MetadataNamespace, "envoy.filters.http.ext_authz", attributesOf, "source.address", "response.code_details",
-	"resource", ":path", ":protocol", "x-a", "ä€😀", "via_upstream"}
+var words = []string{
+	"", "op", "trace_id", MetadataNamespace, "envoy.filters.http.ext_authz", attributesOf, "source.address", "response.code_details",
+	"resource", ":path", ":protocol", "x-a", "ä€😀", "via_upstream",
+}
 
 func scalar(fd protoreflect.FieldDescriptor, random *rand.Rand) protoreflect.Value {
 	number := random.Uint64() >> random.IntN(64)

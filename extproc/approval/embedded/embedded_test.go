@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -148,4 +149,18 @@ func inUse() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc + m.StackInuse)
+}
+
+// TestRatesAreForgotten: an agent that asked once takes no memory for ever.
+func TestRatesAreForgotten(t *testing.T) {
+	var s state
+	s.init()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for n := range 100 {
+		s.count(&approval.Opening{Agent: approval.Party{Issuer: "https://idp.example.com", Subject: strconv.Itoa(n)}}, now)
+	}
+	s.count(&approval.Opening{}, now.Add(3*time.Minute))
+	if len(s.rates) != 1 {
+		t.Errorf("%d rates are kept", len(s.rates))
+	}
 }

@@ -131,8 +131,10 @@ func (t *state) count(o *approval.Opening, now time.Time) {
 	}
 	r.n++
 	t.rates[o.Agent] = r
+	t.forgetRates(now)
 }
 
+// forgetRates drops what no longer counts, so that agents of long ago take no memory.
 func (t *state) forgetRates(now time.Time) {
 	if now.Sub(t.forgotten) < time.Minute {
 		return

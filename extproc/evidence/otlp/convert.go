@@ -193,14 +193,7 @@ func (c *converter) spans(r *evidence.Entry, body evidence.Members, d *decision)
 	c.members(body, &of, "decided")
 	c.rest(d, &of, body)
 	if hasFailed(body) {
-		status := c.begin(15)
-		if reason := body.Get("reason"); !isEmpty(reason) {
-			text := c.begin(2)
-			c.b = reason.AppendText(c.b)
-			c.end(text)
-		}
-		c.number(3, uint64(tracepb.Status_STATUS_CODE_ERROR))
-		c.end(status)
+		c.failure(body.Get("reason"))
 	}
 	c.fixed32(16, d.ids.spanFlags())
 	c.end(span)
@@ -225,6 +218,18 @@ func (c *converter) spans(r *evidence.Entry, body evidence.Members, d *decision)
 		count++
 	}
 	return count
+}
+
+// failure appends the status of a span whose operation failed.
+func (c *converter) failure(reason evidence.Value) {
+	status := c.begin(15)
+	if !isEmpty(reason) {
+		text := c.begin(2)
+		c.b = reason.AppendText(c.b)
+		c.end(text)
+	}
+	c.number(3, uint64(tracepb.Status_STATUS_CODE_ERROR))
+	c.end(status)
 }
 
 func (c *converter) child(d *decision, role string, kind tracepb.Span_SpanKind, from, to time.Time) {

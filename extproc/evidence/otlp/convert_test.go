@@ -22,7 +22,7 @@ func members(body string) evidence.Members { return evidence.Value(body).Members
 func spansOf(t *testing.T, j *joiner, e *evidence.Entry) []*tracepb.Span {
 	t.Helper()
 	it := j.item(e)
-	spans := decoded(t, it).(*tracepb.ScopeSpans).Spans //nolint:forcetypeassert // it would fail the test
+	spans := decoded(t, it).(*tracepb.ScopeSpans).Spans
 	if !it.ended || int(it.elements) != len(spans) {
 		t.Errorf("%d spans are said to be %d", len(spans), it.elements)
 	}

@@ -12,11 +12,11 @@ type Kind struct {
 	Result    func(finished Members, say Say) // how it ended, by the operation.finished
 }
 
-// Members are those of a record's body, and Value one of their values.
-type (
-	Members = evidence.Members
-	Value   = evidence.Value
-)
+// Members are those of a record's body.
+type Members = evidence.Members
+
+// Value is the value of one.
+type Value = evidence.Value
 
 // Say adds an attribute, unless its value is empty. The value can be one of the record's.
 type Say func(name string, value Value)

@@ -47,7 +47,10 @@ func (p *pace) step(ctx context.Context) {
 		if now.Sub(p.began) < slice && (isIdle || p.credit > 0) {
 			return
 		}
-		time.Sleep(rest)
+		select {
+		case <-ctx.Done():
+		case <-time.After(rest):
+		}
 		durable, earned := p.durable(), perRead*p.least*min(time.Since(p.began), time.Second).Microseconds()/1e6
 		p.began = time.Now()
 		if durable != p.seen {
