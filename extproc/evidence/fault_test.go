@@ -361,7 +361,7 @@ func TestWhatNoCheckpointCoversIsWrittenAgain(t *testing.T) {
 	mustAppend(t, j, event(2))
 	f.crash(j)
 	faults := &faultyDisk{}
-	f.opts.FS = faults
+	f.opts.FS, f.opts.Prepare = faults, -1
 	var again []string
 	faults.on("write", segmentsOnly(func(c call) error { again = append(again, string(c.data)); return nil }))
 	f.open()
