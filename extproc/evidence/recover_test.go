@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -253,9 +254,9 @@ func TestAFirstStartThatWasCutOffIsBegunAgain(t *testing.T) {
 		for failAt := range 12 {
 			f := newFixture(t)
 			faults := &faultyDisk{}
-			count := 0
+			var count atomic.Int64 // of the preparer's steps too
 			faults.on(step, func(call) error {
-				if count++; count > failAt {
+				if count.Add(1) > int64(failAt) {
 					return os.ErrDeadlineExceeded
 				}
 				return nil
