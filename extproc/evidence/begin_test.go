@@ -14,10 +14,7 @@ import (
 )
 
 func TestWhatIsBegunGoesToTheDiskWithTheNextAppend(t *testing.T) {
-	f := newFixture(t)
-	disk := &faultyDisk{}
-	f.opts.FS = disk
-	j := f.open()
+	_, disk, j := openFaulty(t)
 	mustAppend(t, j, event(0))
 	var syncs atomic.Int64
 	disk.on("sync", segmentsOnly(func(call) error { syncs.Add(1); return nil }))
@@ -68,10 +65,7 @@ func TestWhatIsBegunAndCannotBeWrittenIsAnError(t *testing.T) {
 		{"write", syscall.ENOSPC, ErrRefusing},
 		{"sync", syscall.EIO, ErrFailed},
 	} {
-		f := newFixture(t)
-		disk := &faultyDisk{}
-		f.opts.FS = disk
-		j := f.open()
+		_, disk, j := openFaulty(t)
 		mustAppend(t, j, event(0))
 		disk.on(c.step, segmentsOnly(always(c.err)))
 		durable := j.Begin(t.Context(), event(1))

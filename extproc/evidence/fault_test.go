@@ -78,6 +78,14 @@ func (d *faultyDisk) SyncDir(dir string) error {
 	return d.Disk.SyncDir(dir)
 }
 
+// openFaulty opens a journal on such a disk.
+func openFaulty(t testing.TB) (*fixture, *faultyDisk, *Journal) {
+	t.Helper()
+	f, faults := newFixture(t), &faultyDisk{}
+	f.opts.FS = faults
+	return f, faults, f.open()
+}
+
 type faultyFile struct {
 	datafile.File
 	name string
@@ -231,10 +239,7 @@ func TestNoRecordNoAccess(t *testing.T) {
 }
 
 func TestALostOutcomeBecomesUnknownWhenTheDiskWorksAgain(t *testing.T) {
-	f := newFixture(t)
-	faults := &faultyDisk{}
-	f.opts.FS = faults
-	j := f.open()
+	f, faults, j := openFaulty(t)
 	r := mustAppend(t, j, decided("op-1", gate.Allow))
 	prepared(j)
 	faults.on("write", segmentsOnly(always(syscall.ENOSPC)))
@@ -328,10 +333,7 @@ func TestCheckpointFaults(t *testing.T) {
 		{"a sync fails", "sync", always(syscall.EIO), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := newFixture(t)
-			faults := &faultyDisk{}
-			f.opts.FS = faults
-			j := f.open()
+			f, faults, j := openFaulty(t)
 			mustAppend(t, j, event(1))
 			faults.on(c.step, checkpointsOnly(c.fault))
 			if err := j.Checkpoint(); err == nil {

@@ -88,10 +88,7 @@ func TestPreparingHidesNoCut(t *testing.T) {
 
 // Deleting what stands while a sync runs: the record is refused although its sync worked.
 func TestASegmentThatIsDeletedDuringASyncTakesNothing(t *testing.T) {
-	f := newFixture(t)
-	faults := &faultyDisk{}
-	f.opts.FS = faults
-	j := f.open()
+	_, faults, j := openFaulty(t)
 	mustAppend(t, j, event(1))
 	faults.on("sync", segmentsOnly(func(c call) error { return os.Remove(c.name) }))
 	if _, err := j.Append(context.Background(), decided("op-1", gate.Allow)); !errors.Is(err, ErrFailed) {

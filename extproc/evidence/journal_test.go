@@ -412,10 +412,7 @@ func TestAnOldOpenDecisionIsFoundInAnEarlierSegment(t *testing.T) {
 }
 
 func TestAnAbandonedAllowIsSettled(t *testing.T) {
-	f := newFixture(t)
-	disk := &faultyDisk{}
-	f.opts.FS = disk
-	j := f.open()
+	f, disk, j := openFaulty(t)
 	mustAppend(t, j, event(1))
 	ctx, cancel := context.WithCancel(context.Background())
 	returned := make(chan struct{})

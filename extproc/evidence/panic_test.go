@@ -13,10 +13,7 @@ import (
 // TestAPanicInTheWriterFailsTheJournal: whoever waits is told, whoever comes later is refused, and the next start finds a whole
 // journal.
 func TestAPanicInTheWriterFailsTheJournal(t *testing.T) {
-	f := newFixture(t)
-	faults := &faultyDisk{}
-	f.opts.FS = faults
-	j := f.open()
+	f, faults, j := openFaulty(t)
 	mustAppend(t, j, decided("op-a", gate.Allow))
 	faults.on("write", segmentsOnly(func(call) error { panic("made to") }))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

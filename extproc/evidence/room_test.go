@@ -222,10 +222,7 @@ func TestWhatIsNotPreparedIsAppended(t *testing.T) {
 
 // TestAPanicInThePreparer: what it was writing is taken back, and records go on.
 func TestAPanicInThePreparer(t *testing.T) {
-	f := newFixture(t)
-	faults := &faultyDisk{}
-	f.opts.FS = faults
-	j := f.open()
+	f, faults, j := openFaulty(t)
 	panicked := make(chan struct{})
 	var once sync.Once
 	faults.on("write", segmentsOnly(func(c call) error {
@@ -256,10 +253,7 @@ func TestAPanicInThePreparer(t *testing.T) {
 
 // TestASyncOfZerosThatFailsFailsTheJournal: they are in a file that has records.
 func TestASyncOfZerosThatFailsFailsTheJournal(t *testing.T) {
-	f := newFixture(t)
-	faults := &faultyDisk{}
-	f.opts.FS = faults
-	j := f.open()
+	_, faults, j := openFaulty(t)
 	for j.Durable() < 1 {
 		mustAppend(t, j, event(1))
 	}
@@ -281,10 +275,7 @@ func TestASyncOfZerosThatFailsFailsTheJournal(t *testing.T) {
 // TestAnErrorThatThePreparerIsTold is told to whoever waits for a record too: Linux tells an error of the disk once to each that has the
 // file open, whoever's bytes were lost.
 func TestAnErrorThatThePreparerIsTold(t *testing.T) {
-	f := newFixture(t)
-	disk := &faultyDisk{}
-	f.opts.FS = disk
-	j := f.open()
+	f, disk, j := openFaulty(t)
 	var mu sync.Mutex
 	var atSync, isLost bool
 	told := map[datafile.File]bool{}

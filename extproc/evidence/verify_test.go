@@ -575,10 +575,7 @@ func TestFollowSeesWhatIsAppendedAcrossSegments(t *testing.T) {
 }
 
 func TestAReaderWithALimitNeverSeesWhatIsUndone(t *testing.T) {
-	f := newFixture(t)
-	faults := &faultyDisk{}
-	f.opts.FS = faults
-	j := f.open()
+	f, faults, j := openFaulty(t)
 	mustAppend(t, j, event(1))
 	prepared(j)
 	r := NewReader(f.dir, 1, j.Durable)
