@@ -96,7 +96,8 @@ func (r *room) check(n int64) error {
 	return nil
 }
 
-// write writes b behind what is durable. After an error any part of it can be in the file.
+// write writes b behind what is durable. After an error any part of it can be in the file; until that is undone the preparer must
+// not take it for somebody else's.
 func (r *room) write(b []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -104,7 +105,9 @@ func (r *room) write(b []byte) error {
 	if err == nil && n != len(b) {
 		err = fmt.Errorf("wrote %d of %d bytes", n, len(b))
 	}
-	if to := r.used + int64(len(b)); err == nil && to > r.end {
+	if err != nil {
+		r.rest = time.Now().Add(preparePause)
+	} else if to := r.used + int64(len(b)); to > r.end {
 		r.end = to
 		r.appended.Add(1)
 	}
@@ -122,13 +125,11 @@ func (r *room) keep(n int64) {
 	}
 }
 
-// cut takes off what is not durable, and what was prepared. The preparer begins again after its pause, or never if over.
+// cut takes off what is not durable, and what was prepared. over says that no more will come.
 func (r *room) cut(over bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.over = r.over || over; !over {
-		r.rest = time.Now().Add(preparePause)
-	}
+	r.over = r.over || over
 	err := r.file.Truncate(r.used)
 	if err == nil {
 		r.end = r.used

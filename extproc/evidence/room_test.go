@@ -272,6 +272,36 @@ func TestASyncOfZerosThatFailsFailsTheJournal(t *testing.T) {
 	}
 }
 
+// TestThePreparerWaitsUntilAWriteIsUndone: what is left of a write that failed is not somebody else's.
+func TestThePreparerWaitsUntilAWriteIsUndone(t *testing.T) {
+	f, faults, j := openFaulty(t)
+	mustAppend(t, j, event(1))
+	prepared(j)
+	faults.on("write", segmentsOnly(func(c call) error {
+		_, err := c.file.WriteAt(c.data[1:], c.offset)
+		return errors.Join(err, syscall.EIO)
+	}))
+	r := &j.writer.room
+	if err := r.write(bytes.Repeat([]byte("x"), 2*prepareAhead)); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	faults.on("write", nil)
+	r.mu.Lock()
+	j.opts.Prepare *= 4 // so that there is something to do
+	r.mu.Unlock()
+	if r.lengthen() || j.Err() != nil {
+		t.Errorf("the journal says %v", j.Err())
+	}
+	if err := r.cut(false); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, j, event(2))
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.mustVerify()
+}
+
 // TestAnErrorThatThePreparerIsTold is told to whoever waits for a record too: Linux tells an error of the disk once to each that has the
 // file open, whoever's bytes were lost.
 func TestAnErrorThatThePreparerIsTold(t *testing.T) {
