@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -23,6 +24,7 @@ type faultyDisk struct {
 	datafile.Disk
 	mu     sync.Mutex
 	faults map[string]func(call) error
+	open   atomic.Int64 // files
 }
 
 // call is one step: what file, what data, and the real file to carry out a part of it.
@@ -61,6 +63,7 @@ func (d *faultyDisk) OpenFile(name string, flag int, perm fs.FileMode) (datafile
 	if err != nil {
 		return nil, err
 	}
+	d.open.Add(1)
 	return &faultyFile{File: f, name: name, disk: d}, nil
 }
 
@@ -111,6 +114,11 @@ func (f *faultyFile) Truncate(size int64) error {
 		return err
 	}
 	return f.File.Truncate(size)
+}
+
+func (f *faultyFile) Close() error {
+	f.disk.open.Add(-1)
+	return f.File.Close()
 }
 
 func segmentsOnly(fault func(call) error) func(call) error {

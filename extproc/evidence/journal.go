@@ -195,10 +195,10 @@ func (j *Journal) start(ctx context.Context, data string) error {
 	j.chain, j.open = found.chain, found.open
 	j.durable.Store(found.chain.seq)
 	j.writer.journal, j.writer.lost = j, map[uint64]string{}
+	j.signing.file, j.signing.offset, j.signing.size = found.notes, found.notesSize, found.last.Size
 	if err := j.writer.room.init(j, found); err != nil {
 		return err
 	}
-	j.signing.file, j.signing.offset, j.signing.size = found.notes, found.notesSize, found.last.Size
 	if j.signing.held, err = hold(checkpointsFile(j.opts.Dir)); err != nil {
 		return err
 	}

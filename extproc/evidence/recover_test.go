@@ -278,6 +278,32 @@ func TestAFirstStartThatWasCutOffIsBegunAgain(t *testing.T) {
 	}
 }
 
+// TestAStartThatFailsLeavesNothingOpen, whichever file cannot be opened.
+func TestAStartThatFailsLeavesNothingOpen(t *testing.T) {
+	f := newFixture(t)
+	j := f.open()
+	mustAppend(t, j, event(1))
+	f.crash(j)
+	faults := &faultyDisk{}
+	f.opts.FS, f.opts.Prepare = faults, -1
+	for failAt, started := int64(1), false; !started; failAt++ {
+		var count atomic.Int64
+		faults.on("open", func(call) error {
+			if count.Add(1) == failAt {
+				return os.ErrPermission
+			}
+			return nil
+		})
+		j, err := Open(t.Context(), f.opts)
+		if started = err == nil; started {
+			_ = j.Close()
+		}
+		if left := faults.open.Load(); left != 0 || started && failAt < 5 {
+			t.Errorf("file %d cannot be opened (%v), and %d stay open", failAt, err, left)
+		}
+	}
+}
+
 // A forged resume file can make a start overlook an open operation. It cannot hide that from a verifier.
 func TestAnOverlookedOperationIsAFinding(t *testing.T) {
 	f := newFixture(t)

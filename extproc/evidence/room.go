@@ -57,19 +57,19 @@ func (r *room) init(j *Journal, found *recovered) error {
 	return r.use(found.file, found.path, found.size, found.size)
 }
 
-// use makes f, which is at path, the file.
+// use makes f, which is at path, the file. If that fails, f is closed.
 func (r *room) use(f datafile.File, path string, used, end int64) error {
 	where, err := hold(path)
 	if err != nil {
-		return err
+		return errors.Join(err, f.Close())
 	}
 	look, err := datafile.Open(path)
 	if err != nil {
-		return fmt.Errorf("look at a file that was just opened: %w", err)
+		return errors.Join(fmt.Errorf("look at a file that was just opened: %w", err), f.Close())
 	}
 	step, err := r.journal.opts.FS.OpenFile(path, os.O_RDWR, 0o600)
 	if err != nil {
-		return errors.Join(fmt.Errorf("open a file again that was just opened: %w", err), look.Close())
+		return errors.Join(fmt.Errorf("open a file again that was just opened: %w", err), look.Close(), f.Close())
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

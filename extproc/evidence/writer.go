@@ -281,7 +281,6 @@ func (w *writer) roll() error {
 		j.nudgeSigner()
 	}
 	if err := w.room.use(f, path, 0, size); err != nil {
-		_ = f.Close()
 		return fmt.Errorf("start a segment: %w", err)
 	}
 	w.rolling = false
