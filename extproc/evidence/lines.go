@@ -72,21 +72,19 @@ func (l *lines) next() ([]byte, error) {
 	if !l.segment || err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errLineTooLong) {
 		return line, err
 	}
+	begun := line
 	if err != nil {
-		line = l.part
+		begun = l.part
 	}
-	zero := bytes.IndexByte(line, 0)
+	zero := bytes.IndexByte(begun, 0)
 	if zero < 0 {
-		if err != nil {
-			line = nil
-		}
 		return line, err
 	}
 	if err == nil {
 		l.end = l.offset
 		l.number--
 	}
-	l.part, l.zeros = append(l.part[:0], line[:zero]...), true
+	l.part, l.zeros = append(l.part[:0], begun[:zero]...), true
 	return nil, io.EOF
 }
 

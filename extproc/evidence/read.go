@@ -299,7 +299,8 @@ func (r *Reader) open() error {
 	return r.seek()
 }
 
-// seek goes to the record that is due by halves, unless it is near. If that does not lead to it, the segment is read from its beginning.
+// seek goes to the record that is due by halves, unless it is near. If that does not lead to it, the segment is read from its
+// beginning.
 func (r *Reader) seek() error {
 	const near = 100
 	if r.due < r.first+near {

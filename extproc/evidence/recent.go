@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
@@ -75,20 +76,11 @@ func (r *recent) of(seq uint64) *recentWrite {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked = true
-	i, found := slices.BinarySearchFunc(r.writes, seq, func(w *recentWrite, seq uint64) int {
-		switch {
-		case seq < w.first:
-			return 1
-		case seq >= w.first+uint64(len(w.records)):
-			return -1
-		default:
-			return 0
-		}
-	})
-	if !found {
+	after, _ := slices.BinarySearchFunc(r.writes, seq+1, func(w *recentWrite, next uint64) int { return cmp.Compare(w.first, next) })
+	if after == 0 || !r.writes[after-1].has(seq) {
 		return nil
 	}
-	return r.writes[i]
+	return r.writes[after-1]
 }
 
 // has reports whether a record is in this write.
@@ -105,7 +97,7 @@ func (w *recentWrite) hashes() string {
 	return string(b)
 }
 
-// entry is the record as parse would read it from its line, which shares its bytes, and hashes. before is the hash of the one before, if
+// entry is the record as parse would read it. It shares the bytes of lines and of hashes. before is the hash of the record before, if
 // that is known.
 func (w *recentWrite) entry(seq uint64, hashes, before string) Entry {
 	r := &w.records[seq-w.first]
