@@ -103,19 +103,20 @@
 // cost one sync and not 64. Bodies are encoded and checked by the callers.
 //
 // Records are written in place. A second goroutine, the preparer, writes zeros behind them, 1 MiB ahead in steps of 256 KiB, and
-// syncs these; and when the last segment is prepared to its end, it begins the next one as journal/prepared. Records are written over the
-// zeros, so that their sync has nothing to tell the file system: no new length, no new blocks. Where nothing is prepared, just after a
-// start, or where the disk has no time or no room, records are appended, and [Journal.Appended] counts these writes. A segment is cut
-// to its last record, and synced, before the next one gets its name, and at a stop. So only the last one can end in zeros, and a
-// closed one is plain lines. What a crash leaves behind the last record is told from damage as Format says.
+// syncs these; and when the last segment is prepared to its end, it begins the next one as journal/prepared. Records are written over
+// the zeros, so that their sync has nothing to tell the file system: no new length, no new blocks. Where nothing is prepared, just
+// after a start, or where the disk has no time or no room, records are appended, and [Journal.Appended] counts these writes. A segment
+// is cut to its last record, and synced, before the next one gets its name, and at a stop. So only the last one can end in zeros, and
+// a closed one is plain lines. What a crash leaves behind the last record is told from damage as Format says.
 //
 // What happens when that fails is what this package is for:
 //
 //   - A write that fails, in whatever way (nothing stored, half a line, all of it, a full disk), is undone: the
-//     segment is cut back to the last durable byte and synced, before anything else is written, and so is what was prepared. On a
-//     full disk the write is tried once more in the room that this gives back. The callers get [ErrRefusing]. The next write is tried 100 ms later at the soonest, for the next caller or by the journal itself. When one
+//     segment is cut back to the last durable byte, with what was prepared, and synced before anything else is written. The callers
+//     get [ErrRefusing]. The next write is tried 100 ms later at the soonest, for the next caller or by the journal itself. When one
 //     works, an alarm record before it says how many records were refused, since when and why, and each allowed operation
-//     whose outcome was among them gets an operation.unknown.
+//     whose outcome was among them gets an operation.unknown. On a full disk what was prepared is given back first, and the write is
+//     tried once more. Nothing is prepared for 10 s after a failure.
 //   - A sync that fails, or an undoing that fails, ends the journal until a restart: [ErrFailed]. After a failed fsync
 //     Linux may drop the data and report success the next time, so asking again proves nothing. For the same reason
 //     a start writes once more what no checkpoint covers, and syncs it, before it chains a record to it.
@@ -123,8 +124,8 @@
 //     disk, or the caller stopped waiting. If that record is a decision that allows, it gets an operation.unknown: nothing reached
 //     the target, but the journal cannot know that.
 //   - A file of the journal that somebody else deleted, replaced, cut or wrote (behind its last record, where a record is written
-//     next) is noticed at the next commit, or at the next heartbeat where there is none, and ends the journal too: a sync of a file without a name proves nothing. Older segments
-//     are not looked at; [Verify] finds what is missing of them.
+//     next) is noticed at the next commit, or at the next heartbeat where there is none, and ends the journal too: a sync of a file
+//     without a name proves nothing. Older segments are not looked at; [Verify] finds what is missing of them.
 //   - A full disk that is only noticed at the sync (some network file systems) counts as a failed sync, also of zeros: they are in a
 //     file that has records.
 //
@@ -135,23 +136,23 @@
 //
 // It takes the lock. It verifies the last checkpoint's signature and the tree's root at it. It verifies the chain from the last
 // checkpoint, the beginning of the last segment or the oldest decision without an outcome, whichever is first; the whole journal
-// only if resume.json does not fit. It cuts off what is left of a write that was cut off, and records that as an alarm; zeros alone
-// are no alarm. It writes an operation.unknown for each allowed operation without an outcome. All of that precedes the
-// gateway.started record, so a verifier finds nothing open there. If the journal is missing but its key is not, the first record of the new journal is an alarm.
+// only if resume.json does not fit. What a crash left of a write it removes, and records that as an alarm; zeros alone are no alarm.
+// It writes an operation.unknown for each allowed operation without an outcome. All of that precedes the gateway.started record, so a
+// verifier finds nothing open there. If the journal is missing but its key is not, the first record of the new journal is an alarm.
 //
 // Damage that a crash cannot explain is an error that names file, line and record, and changes nothing: a bad line before a good
 // one, zeros over what was durable, a missing segment, a journal that ends before its last checkpoint, a missing key.
 //
 // # Measured
 //
-// On 2 cores and a disk whose sync takes 0.25 to 0.6 ms, records of 700 bytes (BenchmarkAppend):
+// Appended, on 2 cores and a disk whose sync takes 0.25 to 0.6 ms, records of 700 bytes (BenchmarkAppend):
 //
 //	writers   records/s   records a sync   allocations
 //	      1       4,000                1             6
 //	     16      43,000             15.7             2
 //	     64      98,000               50             2
 //
-// Those are of appending. In place one writer gets 7,000 to 8,100 a second where appending gives it 5,100 to 5,400 in the same run:
+// In place, measured later, and for one writer: 7,000 to 8,100 records a second where appending gave 5,100 to 5,400 in the same run;
 // p50 113 to 137 µs against 175 to 182, p99 214 to 224 against 311 to 348, and 70 to 75 µs of the process's own processor time a
 // record against 98 to 102, some 30 of which are the program's.
 //
@@ -163,8 +164,8 @@
 //	while another file gets steps of 256 KiB     113 µs   311 µs                70 µs
 //
 // So the preparer lengthens the file that is written to, which disturbs records less than another file does. And nobody may ask for
-// the times of that file at each commit: since Linux 6.13 the next write then has to note a new time in the inode, which cost all that writing
-// in place spares. datafile.Look asks for the length alone.
+// the times of that file at each commit: since Linux 6.13 the next write then has to note a new time in the inode, which cost all that
+// writing in place spares. datafile.Look asks for the length alone.
 //
 // What counts is how many records share a sync. Without queue.gather 16 writers got 8 into each, because the first one to come
 // back took the disk for itself. Encoding and checking a body takes 1.1 µs and allocates nothing, in the caller's goroutine; the
