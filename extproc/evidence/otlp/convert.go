@@ -2,8 +2,6 @@ package otlp
 
 import (
 	"bytes"
-	"errors"
-	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -128,7 +126,7 @@ type marks struct {
 	last   *evidence.Entry // what of returned last
 }
 
-// of returns the last record that note covers, or the first record if it covers none. The error is io.EOF if that is not there yet.
+// of returns the last record that note covers, or the first record if it covers none.
 func (m *marks) of(note evidence.SignedNote) (*evidence.Entry, error) {
 	seq := max(1, covers(note))
 	if m.reader == nil || m.last != nil && m.last.Seq > seq {
@@ -141,9 +139,7 @@ func (m *marks) of(note evidence.SignedNote) (*evidence.Entry, error) {
 	m.reader.Skip(seq)
 	e, err := m.reader.Next()
 	if err != nil {
-		if !errors.Is(err, io.EOF) {
-			m.close()
-		}
+		m.close()
 		return nil, err
 	}
 	m.last = &evidence.Entry{Seq: e.Seq, Time: e.Time, Node: e.Node}

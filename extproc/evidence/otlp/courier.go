@@ -40,16 +40,16 @@
 //
 // A decision waits for nothing of this, and shares a processor with it. So:
 //
-//   - What was written last comes from the journal's memory (8 MiB, kept only if there is a courier), as the writer knew it: nothing of
-//     it is read or parsed again. Older records come from the files. [evidence.Reader] alone decides which, and the bytes that are
+//   - What was written last comes from the journal's memory (8 MiB, kept only if there is a courier), as the writer knew it: nothing
+//     of it is read or parsed again. Older records come from the files. [evidence.Reader] alone decides which, and the bytes that are
 //     sent are the same.
 //   - Records become protobuf in one pass over their lines, without objects or messages between. The three records of an operation
 //     took 85 µs when they were parsed, converted and marshalled; now some 7.5, with one allocation (BenchmarkEncodeOperation), on
 //     2 shared cores on which a body of 500 bytes is checked in 1.2 µs. Reading them from memory adds some 1.5, and sending some 4
-//     without TLS (BenchmarkCourier). A span takes the attributes of its decision as bytes. What also paid: a walk that trusts what was
-//     checked before and only looks for ends (a quarter, and once more a quarter when it had code of its own), doubles of up to 15 digits
-//     that nobody checks by writing them again, items and hashes that come out of room for many (half of all allocations), and buffers of
-//     requests that nobody clears (2 µs).
+//     without TLS (BenchmarkCourier). A span takes the attributes of its decision as bytes. What also paid: a walk that trusts what
+//     was checked before and only looks for ends (a quarter, and once more a quarter when it had code of its own), doubles of up to 15
+//     digits that nobody checks by writing them again, items and hashes that come out of room for many (half of all allocations), and
+//     buffers of requests that nobody clears (2 µs).
 //   - The courier works in slices of 200 µs, with rests that are three times as long while operations are under way. Rests are
 //     sleeps: a goroutine that only yields keeps Go from looking at the network for up to 10 ms. While operations are under way
 //     it reads five records for each four that are written, so catching up after an outage takes no more of the machine, and of
@@ -259,7 +259,7 @@ func (c *Courier) run(ctx context.Context) {
 			c.failed(err)
 			c.pause(ctx, c.opts.MaxBackoff)
 		case sent > 0 && c.isStopping():
-		case sent == c.opts.BatchRecords && (c.left() == 0 || c.left() >= sent): // checkpoints may be due, or the next full batch
+		case sent >= c.opts.BatchRecords && (c.left() == 0 || c.left() >= sent): // checkpoints may be due, or the next full batch
 		case c.isStopping():
 			return
 		default:
@@ -303,7 +303,7 @@ func (c *Courier) fill(ctx context.Context) error {
 			break
 		}
 		if err != nil {
-			err = fmt.Errorf("read the journal at record %d: %w", c.next(), err)
+			err = fmt.Errorf("read the journal at record %d: %w", c.lastRecord()+1, err)
 			c.restartReader() // the file may be readable next time
 			return err
 		}
@@ -328,13 +328,6 @@ func (c *Courier) fill(ctx context.Context) error {
 // lookEvery is how often it looks for checkpoints while there are always more records.
 const lookEvery = time.Second
 
-func (c *Courier) next() uint64 {
-	if n := len(c.waiting); n > 0 && c.waiting[n-1].seq > 0 {
-		return c.waiting[n-1].seq + 1
-	}
-	return c.cursor.both() + 1
-}
-
 func (c *Courier) restartReader() {
 	c.reader.Close()
 	c.marks.close()
@@ -343,21 +336,25 @@ func (c *Courier) restartReader() {
 	c.reader = c.source.Reader(c.cursor.readFrom())
 }
 
-// fillCheckpoints adds the checkpoints that were not sent yet, after the records and while the batch has room.
+// fillCheckpoints adds the checkpoints that were not sent yet. They go in requests of their own, so a batch that is full of records has
+// room for them.
 func (c *Courier) fillCheckpoints() error {
-	from := c.cursor.Checkpoints
+	from, room := c.cursor.Checkpoints, c.opts.BatchRecords
 	for _, it := range c.waiting {
-		from = max(from, it.checkpoint)
+		if it.seq == 0 {
+			from, room = it.checkpoint, room-1
+		}
 	}
 	notes, err := evidence.CheckpointNotes(c.source.Dir(), from)
 	if err != nil {
 		return err
 	}
-	for _, note := range notes[:min(len(notes), max(0, c.opts.BatchRecords-len(c.waiting)))] {
-		last, err := c.marks.of(note)
-		if errors.Is(err, io.EOF) {
-			return nil // it covers records that are not there yet, and goes after them
+	read := c.lastRecord()
+	for _, note := range notes[:min(len(notes), max(0, room))] {
+		if max(1, covers(note)) > read {
+			return nil // it goes after the records that it covers
 		}
+		last, err := c.marks.of(note)
 		if err != nil { // without its time it is still worth sending
 			c.opts.Log.Warn("the record that a checkpoint covers last cannot be read, so that the collector gets it without its time", "error", err)
 		}
@@ -381,7 +378,7 @@ const tick = 20 * time.Millisecond
 
 // left is how many records the collector has not accepted.
 func (c *Courier) left() int {
-	return int(c.source.Durable() - min(c.accepted.Load(), c.source.Durable()))
+	return int(c.source.Durable() - c.accepted.Load())
 }
 
 // await waits until the journal has more, unless something is left, and then until a batch is full or Flush is over. While it waits it
@@ -408,10 +405,10 @@ func (c *Courier) await(ctx context.Context, changed <-chan struct{}) {
 		return
 	case <-changed:
 	}
-	if c.oldest.Load() == 0 && c.source.Durable() > c.accepted.Load() {
+	if c.oldest.Load() == 0 && c.left() > 0 {
 		c.oldest.Store(c.opts.Now().UnixNano())
 	}
-	for until := time.Now().Add(c.opts.Flush); c.source.Durable() < c.accepted.Load()+uint64(c.opts.BatchRecords); {
+	for until := time.Now().Add(c.opts.Flush); c.left() < c.opts.BatchRecords; {
 		left := time.Until(until)
 		if left <= 0 {
 			return

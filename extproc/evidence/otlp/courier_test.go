@@ -665,6 +665,9 @@ func TestTheCursorIsSavedNowAndThen(t *testing.T) {
 	if got := saved(); got != 1 {
 		t.Errorf("the cursor says %d, want 1, of the first batch", got)
 	}
+	if lag := f.courier.Stats().LagRecords; lag > 1 {
+		t.Errorf("%d records are behind, and the collector has accepted all or all but one", lag)
+	}
 	f.events(3)
 	c.waitFor(7)
 	if got := saved(); got != 6 {
