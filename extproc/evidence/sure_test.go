@@ -16,25 +16,23 @@ import (
 func TestSureBodiesAreCanonical(t *testing.T) {
 	for n := range 5000 {
 		random := rand.New(rand.NewPCG(uint64(n), 1))
-		decision, outcome := &gate.Decision{}, &gate.Outcome{}
+		decision, end := &gate.Decision{}, &gate.Outcome{}
 		odd(reflect.ValueOf(decision).Elem(), random)
-		odd(reflect.ValueOf(outcome).Elem(), random)
-		decision.Own, outcome.Own = gate.Member{}, gate.Member{}
-		for kind, body := range map[string]gate.Sure{gate.OperationDecided: decision, gate.OperationFinished: outcome} {
+		odd(reflect.ValueOf(end).Elem(), random)
+		decision.Own, end.Own = gate.Member{}, gate.Member{}
+		for kind, body := range map[string]gate.Sure{gate.OperationDecided: decision, gate.OperationFinished: end} {
 			line, err := body.AppendJSON(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			allows, decided, sure := body.Says()
 			read, err := outcomeOf(kind, line)
-			if said := outcomeSaid(allows, decided); err != nil || !sure || read != said {
+			if said := (outcome{allows, decided}); err != nil || !sure || read != said {
 				t.Fatalf("%s\nit says %+v (sure: %v), and reads as %+v, %v", line, said, sure, read, err)
 			}
 		}
 	}
 }
-
-func outcomeSaid(allows bool, decided uint64) outcome { return outcome{allows, decided} }
 
 // TestWhatAKindAddsIsRead: a body with a member of a kind's is as good as the kind, so it is read.
 func TestWhatAKindAddsIsRead(t *testing.T) {

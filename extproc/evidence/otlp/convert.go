@@ -181,8 +181,6 @@ func (c *converter) spans(r *evidence.Entry, body evidence.Members, d *decision)
 	if d.seq != 0 {
 		c.attributeNumber("countersign.decided.seq", d.seq)
 		c.b = appendText(c.b, c.field, "countersign.decided.hash", d.hash)
-	}
-	if d.seq != 0 {
 		c.again(d.said[:d.ends[0]])
 	}
 	c.result(&of, body)
