@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	"google.golang.org/protobuf/proto"
 )
 
 // Check is what is read of an envoy.service.auth.v3.CheckRequest.
@@ -21,27 +20,15 @@ type Check struct {
 }
 
 // Extension returns what Envoy's configuration says under a name.
-func (c *Check) Extension(name string) (value string) {
-	for _, e := range c.Extensions {
-		if e.Name == name {
-			value = e.Value
-		}
-	}
-	return value
-}
+func (c *Check) Extension(name string) string { return under(name, c.Extensions) }
 
 // Unmarshal implements [Message].
 func (c *Check) Unmarshal(b []byte) error {
 	*c = Check{}
 	var odd bool
-	if c.read(reader{b: b, of: checks, odd: &odd}); !odd {
-		return nil
+	if c.read(reader{b: b, of: checks, odd: &odd}); odd {
+		return generated(b, &authz.CheckRequest{}, checkOf, c)
 	}
-	m := &authz.CheckRequest{}
-	if err := proto.Unmarshal(b, m); err != nil {
-		return err
-	}
-	*c = checkOf(m)
 	return nil
 }
 
@@ -80,16 +67,7 @@ func (c *Check) attributes(m reader) {
 				}
 			}
 		case 10: // context_extensions
-			var e Field
-			for p := m.message(); p.next(); {
-				switch p.num {
-				case 1:
-					e.Name = p.text()
-				case 2:
-					e.Value = p.text()
-				}
-			}
-			c.Extensions = append(c.Extensions, e)
+			c.Extensions = append(c.Extensions, entry(m.message()))
 		case 12: // tls_session
 			for t := m.message(); t.next(); {
 				if t.num == 1 { // sni

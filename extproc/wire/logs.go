@@ -10,7 +10,6 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	data "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -42,14 +41,7 @@ type Entry struct {
 }
 
 // Tag returns the value of a custom tag.
-func (e *Entry) Tag(name string) (value string) {
-	for _, t := range e.Tags {
-		if t.Name == name {
-			value = t.Value
-		}
-	}
-	return value
-}
+func (e *Entry) Tag(name string) string { return under(name, e.Tags) }
 
 // Flags are those of Envoy's ResponseFlags that are set, one bit for each by the number of its field.
 type Flags uint64
@@ -97,14 +89,9 @@ func (f Flags) String() string {
 func (l *Logs) Unmarshal(b []byte) error {
 	l.Entries = l.Entries[:0]
 	var odd bool
-	if l.read(reader{b: b, of: logs, odd: &odd}); !odd {
-		return nil
+	if l.read(reader{b: b, of: logs, odd: &odd}); odd {
+		return generated(b, &accesslog.StreamAccessLogsMessage{}, logsOf, l)
 	}
-	m := &accesslog.StreamAccessLogsMessage{}
-	if err := proto.Unmarshal(b, m); err != nil {
-		return err
-	}
-	*l = logsOf(m)
 	return nil
 }
 
@@ -171,16 +158,7 @@ func (e *Entry) common(m reader) {
 		case 19: // route_name
 			e.Route = m.text()
 		case 22: // custom_tags
-			var t Field
-			for p := m.message(); p.next(); {
-				switch p.num {
-				case 1:
-					t.Name = p.text()
-				case 2:
-					t.Value = p.text()
-				}
-			}
-			e.Tags = append(e.Tags, t)
+			e.Tags = append(e.Tags, entry(m.message()))
 		case 23: // duration
 			var d durationpb.Duration
 			for p := m.message(); p.next(); {
@@ -262,7 +240,7 @@ func (e *Entry) metadata(m reader) {
 			case 2:
 				for s := p.message(); s.next(); {
 					name, v := member(s)
-					switch name {
+					switch string(name) {
 					case "op":
 						op = v
 					case "trace_id":

@@ -6,7 +6,6 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filter "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -40,14 +39,9 @@ const (
 func (q *Request) Unmarshal(b []byte) error {
 	*q = Request{}
 	var odd bool
-	if q.read(reader{b: b, of: requests, odd: &odd}); !odd {
-		return nil
+	if q.read(reader{b: b, of: requests, odd: &odd}); odd {
+		return generated(b, &ext.ProcessingRequest{}, requestOf, q)
 	}
-	m := &ext.ProcessingRequest{}
-	if err := proto.Unmarshal(b, m); err != nil {
-		return err
-	}
-	*q = requestOf(m)
 	return nil
 }
 
@@ -111,7 +105,7 @@ func (q *Request) attributes(m reader) {
 		case 2:
 			for s := m.message(); s.next(); {
 				name, v := member(s)
-				switch name {
+				switch string(name) {
 				case "source.address":
 					source = v
 				case "response.code_details":
@@ -173,15 +167,15 @@ type value struct {
 func valueOf(v *structpb.Value) value { return value{v != nil, v.GetStringValue()} }
 
 // member reads the entry of a google.protobuf.Struct's fields at which s is.
-func member(s reader) (name string, v value) {
+func member(s reader) (name []byte, v value) {
 	if s.num != 1 { // fields
-		return "", v
+		return nil, v
 	}
 	v.there = true
 	for e := s.message(); e.next(); {
 		switch e.num {
 		case 1:
-			name = e.text()
+			name = e.value
 		case 2:
 			for of := e.message(); of.next(); {
 				if of.num == 3 { // string_value

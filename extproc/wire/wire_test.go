@@ -11,9 +11,7 @@ import (
 	"slices"
 	"testing"
 
-	accesslog "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -21,32 +19,35 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// readers reads b as a message of one type: here, which is false where it was left to the generated decoder, and there.
-var readers = []struct {
+// format reads b as a message of one type: here, which is false where it was left to the generated decoder, and there.
+type format struct {
 	name  string
 	empty func() proto.Message
 	here  func(b []byte) (any, bool)
 	there func(m proto.Message) any
 	whole func() Message
-}{
-	{"CheckRequest", func() proto.Message { return &authz.CheckRequest{} }, func(b []byte) (any, bool) {
-		var c Check
-		var odd bool
-		c.read(reader{b: b, of: checks, odd: &odd})
-		return c, !odd
-	}, func(m proto.Message) any { return checkOf(m.(*authz.CheckRequest)) }, func() Message { return &Check{} }},
-	{"ProcessingRequest", func() proto.Message { return &ext.ProcessingRequest{} }, func(b []byte) (any, bool) {
-		var q Request
-		var odd bool
-		q.read(reader{b: b, of: requests, odd: &odd})
-		return q, !odd
-	}, func(m proto.Message) any { return requestOf(m.(*ext.ProcessingRequest)) }, func() Message { return &Request{} }},
-	{"StreamAccessLogsMessage", func() proto.Message { return &accesslog.StreamAccessLogsMessage{} }, func(b []byte) (any, bool) {
-		var l Logs
-		var odd bool
-		l.read(reader{b: b, of: logs, odd: &odd})
-		return l, !odd
-	}, func(m proto.Message) any { return logsOf(m.(*accesslog.StreamAccessLogsMessage)) }, func() Message { return &Logs{} }},
+}
+
+var readers = []format{formatOf(checks, checkOf), formatOf(requests, requestOf), formatOf(logs, logsOf)}
+
+func formatOf[M proto.Message, T any, P interface {
+	*T
+	Message
+	read(m reader)
+}](of *shape, there func(M) T) format {
+	empty := (*new(M)).ProtoReflect()
+	return format{
+		string(empty.Descriptor().Name()),
+		func() proto.Message { return empty.New().Interface() },
+		func(b []byte) (any, bool) {
+			var t T
+			var odd bool
+			P(&t).read(reader{b: b, of: of, odd: &odd})
+			return t, !odd
+		},
+		func(m proto.Message) any { return there(m.(M)) },
+		func() Message { return P(new(T)) },
+	}
 }
 
 // ordered puts what may come out of a map in order. Of two with one name the last counts.
