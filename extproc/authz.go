@@ -68,11 +68,9 @@ func (a *attempt) pass(credential web.Field) *wire.Ruling {
 			out.Remove = append(out.Remove, name)
 		}
 	}
-	for _, f := range a.request.Set {
-		out.Set = append(out.Set, setField(f.Name, f.Value))
-	}
+	out.Put(a.request.Set...)
 	if credential.Name != "" {
-		out.Set = append(out.Set, setField(credential.Name, credential.Value))
+		out.Put(credential)
 	}
 	a.forward()
 	a.Expect()
@@ -122,8 +120,6 @@ func (a *attempt) deny(ctx context.Context) *wire.Ruling {
 func (a *attempt) denied() *wire.Ruling {
 	r := a.reply()
 	denied := &wire.Ruling{HTTP: true, Code: uint32(codes.PermissionDenied), Status: r.Status, Body: r.Body, Named: named(&a.Op)}
-	for _, f := range r.Fields {
-		denied.Set = append(denied.Set, setField(f.Name, f.Value))
-	}
+	denied.Put(r.Fields...)
 	return denied
 }

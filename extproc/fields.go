@@ -117,7 +117,7 @@ func (x *exchange) rewriteFields(fields []web.Field, m *wire.Change, clean func(
 	}
 	for i, f := range fields {
 		if changed[f.Name] && passes[i] {
-			m.Set = append(m.Set, addField(f.Name, values[i]))
+			m.Set = append(m.Set, wire.Set{Name: f.Name, Value: values[i], Add: true})
 		}
 	}
 	for name := range changed {
@@ -161,7 +161,7 @@ func (x *exchange) cookies(fields []web.Field, m *wire.Change) {
 		if sealed, err := x.attempt.cookieBox().Seal(f.Value, x.attempt.Op.Target, x.attempt.http.SecureCookies); err != nil {
 			x.server.lane.Log.Error("a cookie of the target was removed", "resource", x.attempt.Resource.Name, "error", err)
 		} else if sealed != "" {
-			m.Set = append(m.Set, addField("set-cookie", sealed))
+			m.Set = append(m.Set, wire.Set{Name: "set-cookie", Value: sealed, Add: true})
 		}
 	}
 }

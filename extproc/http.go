@@ -323,14 +323,12 @@ func (x *exchange) requestChange(credential web.Field, trailers bool) wire.Chang
 	if a.plan != nil || a.turning != nil || x.response.echo != nil || a.http.Cookies == cookie.Session {
 		m.Remove = append(m.Remove, "accept-encoding")
 	}
-	for _, f := range a.request.Set {
-		m.Set = append(m.Set, setField(f.Name, f.Value))
-	}
+	m.Put(a.request.Set...)
 	if credential.Name != "" {
-		m.Set = append(m.Set, setField(credential.Name, credential.Value))
+		m.Put(credential)
 	}
 	if x.request.ended && !x.request.headOnly && !trailers && !a.streams {
-		m.Set = append(m.Set, setField("content-length", strconv.FormatInt(a.request.Body.Size, 10)))
+		m.Put(web.Field{Name: "content-length", Value: strconv.FormatInt(a.request.Body.Size, 10)})
 	}
 	return m
 }
@@ -446,11 +444,6 @@ func outOfOrder(what string) error {
 	return status.Errorf(codes.InvalidArgument, "countersign: Envoy sent a %s where none can be: check the filter's processing_mode", what)
 }
 
-func setField(name, value string) wire.Set { return wire.Set{Name: name, Value: value} }
-
-// addField adds a value beside others of that name.
-func addField(name, value string) wire.Set { return wire.Set{Name: name, Value: value, Add: true} }
-
 // named has Envoy's access log name the operation.
 func named(op *gate.Operation) wire.Named {
 	return wire.Named{Operation: op.ID, Trace: op.Context.TraceID()}
@@ -458,9 +451,7 @@ func named(op *gate.Operation) wire.Named {
 
 func immediate(a *web.Reply, op *gate.Operation) *wire.Answer {
 	answer := &wire.Answer{Status: a.Status, Body: a.Body, Named: named(op)}
-	for _, f := range a.Fields {
-		answer.Set = append(answer.Set, setField(f.Name, f.Value))
-	}
+	answer.Put(a.Fields...)
 	return answer
 }
 

@@ -228,11 +228,9 @@ func (x *exchange) release(whole bool, length *int) {
 	m := &answer.Change
 	x.rewriteFields(r.head.Fields, m, func(i int) bool { return x.clean(i, whole) })
 	x.cookies(r.head.Fields, m)
-	for _, f := range r.note.Fields {
-		m.Set = append(m.Set, setField(f.Name, f.Value))
-	}
+	m.Put(r.note.Fields...)
 	if length != nil {
-		m.Set = append(m.Set, setField("content-length", strconv.Itoa(*length)))
+		m.Put(web.Field{Name: "content-length", Value: strconv.Itoa(*length)})
 	}
 	x.say(&x.out.answer, answer, 0)
 	r.released = true

@@ -21,6 +21,13 @@ type Change struct {
 	Set    []Set
 }
 
+// Put sets fields, each in the place of those of its name.
+func (c *Change) Put(fields ...Field) {
+	for _, f := range fields {
+		c.Set = append(c.Set, Set{Name: f.Name, Value: f.Value})
+	}
+}
+
 // Set is a header field that takes the place of those of its name or, where Add is true, comes beside them.
 type Set struct {
 	Name, Value string
