@@ -39,15 +39,15 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if !ok {
 		return c.CodecV2.Marshal(v)
 	}
-	pool := mem.DefaultBufferPool()
-	if n := m.Room(); n > sentSmall && n <= sentPiece {
+	pool, room := mem.DefaultBufferPool(), m.Room()
+	if room > sentSmall && room <= sentPiece {
 		pool = sentBuffers
 	}
-	buffer := pool.Get(m.Room())
+	buffer := pool.Get(room)
 	b, err := m.Append((*buffer)[:0])
-	if err != nil || cap(b) != cap(*buffer) { // it has not fitted
+	if err != nil {
 		pool.Put(buffer)
-		return mem.BufferSlice{mem.SliceBuffer(b)}, err
+		return nil, err
 	}
 	*buffer = b
 	return mem.BufferSlice{mem.NewBuffer(buffer, pool)}, nil
