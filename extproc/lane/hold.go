@@ -29,12 +29,12 @@ type Holder interface {
 // a large stack frame is in a function that has returned by then (see package memory). Where nobody answered in time, or the agent
 // left, the ruling is still pending: the request for approval stays open, and the identical operation joins it.
 func (a *Attempt) hold(ctx context.Context, h Holder) {
-	id, ctx, end := a.beginHold(ctx, h)
-	if id == "" {
+	ctx, end := a.beginHold(ctx, h)
+	if end == nil {
 		return
 	}
 	defer end()
-	for ; id != ""; id = a.pendingID() {
+	for id := a.pendingID(); id != ""; id = a.pendingID() {
 		err := a.State.Gate.Approvals.Wait(ctx, id)
 		if !a.resume(ctx, h, id, err) {
 			return
@@ -42,18 +42,18 @@ func (a *Attempt) hold(ctx context.Context, h Holder) {
 	}
 }
 
-// beginHold returns the request that is waited for, if there is one, and until when.
-func (a *Attempt) beginHold(ctx context.Context, h Holder) (id string, until context.Context, end func()) {
+// beginHold returns until when people are waited for, and what ends the hold; nil where nobody is.
+func (a *Attempt) beginHold(ctx context.Context, h Holder) (until context.Context, end func()) {
 	pending := a.Ruling.Pending()
 	if pending == nil {
-		return "", ctx, nil
+		return ctx, nil
 	}
 	budget := a.Resource.Hold
 	if deadline, ok := ctx.Deadline(); ok {
 		budget = min(budget, time.Until(deadline)-handOver)
 	}
 	if budget <= 0 {
-		return "", ctx, nil
+		return ctx, nil
 	}
 	a.Op.Context.Held = a.lane.Now()
 	a.Again() // thousands are held: what was made of the operation is made again when it goes on
@@ -61,7 +61,7 @@ func (a *Attempt) beginHold(ctx context.Context, h Holder) (id string, until con
 	a.lane.held.Add(1)
 	until, cancel := context.WithTimeout(ctx, budget)
 	stop := context.AfterFunc(a.lane.stopping, guard.Func("a hold", cancel)) // a gateway that stops hands over
-	return pending.ID, until, func() {
+	return until, func() {
 		stop()
 		cancel()
 		a.lane.held.Add(-1)
