@@ -89,14 +89,11 @@ type Store struct {
 
 	mu      sync.Mutex // guards what follows
 	waiting []*job
-	state   state               // with what is about to be durable; who has the turn changes it, and reads it without the lock
-	before  map[string]*durable // of the requests that a transaction changes, until it is durable; it is replaced, and not changed
-	failed  error               // why it takes nothing more
+	state   state                        // with what is about to be durable; who has the turn changes it, and reads it without the lock
+	before  map[string]*approval.Request // what is durable of the requests that a transaction changes, nil for nothing; replaced, not changed
+	failed  error                        // why it takes nothing more
 	feeds   map[*approval.Feed]context.CancelFunc
 }
-
-// durable is what is durable of a request; nil where that is nothing.
-type durable = approval.Request
 
 // A page that need not be written makes a change cheaper, so there are few buckets.
 var (
@@ -113,7 +110,7 @@ var (
 	olderBuckets = [][]byte{[]byte("live"), []byte("unrecorded")}
 )
 
-// formatVersion is what this program writes. It reads the versions before it; changes of version 2 were in a log first, see emptied.
+// formatVersion is what this program writes. It reads the versions before it; changes of version 2 were in a log first, see removeLogs.
 const formatVersion = "3"
 
 // Open opens or makes the file at path.
@@ -145,7 +142,7 @@ func Open(path string, o Options) (*Store, error) {
 }
 
 func (s *Store) load(path string, now func() time.Time) error {
-	if err := emptied(path+"-log0", path+"-log1"); err != nil {
+	if err := removeLogs(path+"-log0", path+"-log1"); err != nil {
 		return err
 	}
 	if err := errors.Join(os.Chmod(path, 0o600), datafile.SyncDir(filepath.Dir(path))); err != nil {
@@ -191,9 +188,9 @@ func (s *Store) load(path string, now func() time.Time) error {
 	})
 }
 
-// emptied returns an error unless the logs of version 2 are empty, as they are after it was stopped in order: then it has overwritten
-// the head of the first frame. Otherwise the file may lack changes, a spend among them, which could be made again.
-func emptied(logs ...string) error {
+// removeLogs removes the logs of version 2. It is an error unless they are empty, as they are after that was stopped in order: then it
+// has overwritten the head of the first frame. Otherwise the file may lack changes, a spend among them, which could be made again.
+func removeLogs(logs ...string) error {
 	for _, name := range logs {
 		f, err := datafile.Open(name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -305,7 +302,7 @@ func (s *Store) Get(_ context.Context, id string) (approval.Request, error) {
 // bbolt has mapped the file anew, and bbolt waits for the views.
 type view struct {
 	tx     *bolt.Tx
-	before map[string]*durable
+	before map[string]*approval.Request
 }
 
 func (s *Store) look() (view, error) {

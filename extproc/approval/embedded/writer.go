@@ -30,7 +30,7 @@ type writing struct {
 	s      *Store
 	tx     *bolt.Tx
 	now    time.Time
-	before map[string]*durable // of each request that it changes
+	before map[string]*approval.Request // of each request that it changes; nil for a new one
 }
 
 // do applies a change and returns when it is durable. One caller at a time writes, for all who wait. A change cannot be taken back,
@@ -82,7 +82,7 @@ func (s *Store) write(batch []*job) error {
 		return s.fail(err)
 	}
 	defer func() { _ = tx.Rollback() }() // unless it is committed
-	w := &writing{s, tx, s.clock.now(), map[string]*durable{}}
+	w := &writing{s, tx, s.clock.now(), map[string]*approval.Request{}}
 	for _, j := range batch {
 		if j.err = j.apply(w); errors.Is(j.err, errHalf) {
 			return s.fail(j.err)
@@ -105,7 +105,7 @@ func (s *Store) write(batch []*job) error {
 }
 
 // show says what is durable of requests that a transaction changes; what the file says of them may not be yet.
-func (s *Store) show(before map[string]*durable) {
+func (s *Store) show(before map[string]*approval.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.before = before
