@@ -133,7 +133,11 @@ func (l *benchLane) tellsLatency() bool {
 // quantiles are p50, p99 and p99.9 at a fixed rate: the medians of the rounds.
 func (l *benchLane) quantiles() (q [3]time.Duration) {
 	for i := range q {
-		q[i] = medianOf(l.quick, func(round [3]time.Duration) time.Duration { return round[i] })
+		var rounds []time.Duration
+		for _, round := range l.quick {
+			rounds = append(rounds, round[i])
+		}
+		q[i] = median(rounds)
 	}
 	return q
 }
@@ -141,7 +145,7 @@ func (l *benchLane) quantiles() (q [3]time.Duration) {
 // each is the processor time of a request in µs.
 func (l *benchLane) each(column string) float64 { return l.cpu[column] / float64(l.done) * 1e6 }
 
-func (l *benchLane) rate() float64 { return medianOf(l.rates, func(r float64) float64 { return r }) }
+func (l *benchLane) rate() float64 { return median(l.rates) }
 
 // writeRates tells of requests a second, and of the processor time of one.
 func writeRates(out *strings.Builder, lanes []*benchLane) {
@@ -163,7 +167,7 @@ func writeRates(out *strings.Builder, lanes []*benchLane) {
 			target = fmt.Sprintf("≥ %.2f", l.goal.target)
 		}
 		if l.gateway != nil {
-			late = medianOf(l.late, func(d time.Duration) time.Duration { return d }).Round(10 * time.Millisecond).String()
+			late = median(l.late).Round(10 * time.Millisecond).String()
 			if l.gateway.collector {
 				collector = fmt.Sprintf("%.0f", l.each(columnCollector))
 			}
@@ -232,21 +236,18 @@ func writeGoals(out *strings.Builder, lanes []*benchLane) {
 	for _, l := range lanes {
 		if twin := named(lanes, l.name+withCollector); twin != nil && len(l.quick) > 0 {
 			names = append(names, strings.TrimPrefix(strings.TrimPrefix(l.name, "countersign "), "ext_proc, "))
-			ratios = append(ratios, fmt.Sprintf("%.1f", medianOf(slices.Collect(roundsOf(l, twin)), func(r float64) float64 { return r })))
+			ratios = append(ratios, fmt.Sprintf("%.1f", median(tails(l, twin))))
 		}
 	}
 	fmt.Fprintf(out, "| p99 at %d requests/s, of that without a collector: %s | | | | 3 × | ≤ 1.5 × | %s × |\n", benchRate, strings.Join(names, "; "), strings.Join(ratios, ", "))
 }
 
-// roundsOf are, round by round, how many times as long p99 is with a collector as without.
-func roundsOf(without, with *benchLane) func(yield func(float64) bool) {
-	return func(yield func(float64) bool) {
-		for i := range min(len(without.quick), len(with.quick)) {
-			if !yield(float64(with.quick[i][1]) / float64(without.quick[i][1])) {
-				return
-			}
-		}
+// tails are, round by round, how many times as long p99 is with a collector as without.
+func tails(without, with *benchLane) (ratios []float64) {
+	for i, round := range with.quick {
+		ratios = append(ratios, float64(round[1])/float64(without.quick[i][1]))
 	}
+	return ratios
 }
 
 func named(lanes []*benchLane, name string) *benchLane {

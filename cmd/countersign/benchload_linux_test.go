@@ -152,10 +152,7 @@ func latencies(b testing.TB, l *benchLane, rate int, during time.Duration) [3]ti
 		b.FailNow()
 	}
 	slices.Sort(all)
-	q := func(f float64) time.Duration {
-		return all[min(len(all)-1, int(f*float64(len(all))))].Round(time.Microsecond)
-	}
-	return [3]time.Duration{q(0.5), q(0.99), q(0.999)}
+	return [3]time.Duration{quantile(all, 0.5), quantile(all, 0.99), quantile(all, 0.999)}
 }
 
 // pace calls f when each of a number of requests a second is due. Go's timers wake an idle process to the millisecond, which is
@@ -173,12 +170,4 @@ func pace(rate int, during time.Duration, f func(at time.Time)) {
 	}
 }
 
-// medianOf is the median of what f says of each.
-func medianOf[T any, N cmp.Ordered](all []T, f func(T) N) N {
-	values := make([]N, 0, len(all))
-	for _, v := range all {
-		values = append(values, f(v))
-	}
-	slices.Sort(values)
-	return values[len(values)/2]
-}
+func median[N cmp.Ordered](all []N) N { return slices.Sorted(slices.Values(all))[len(all)/2] }

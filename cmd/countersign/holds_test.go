@@ -292,7 +292,7 @@ func TestStacksOfHolds(t *testing.T) {
 
 // quantile of sorted durations.
 func quantile(sorted []time.Duration, q float64) time.Duration {
-	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))].Round(10 * time.Microsecond)
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))].Round(time.Microsecond)
 }
 
 func sortedCopy(d []time.Duration) []time.Duration {

@@ -62,10 +62,6 @@ func (g *benchGateway) lag(t *testing.T) float64 {
 	return metricOf(t, text, "countersign_otlp_lag")
 }
 
-func median(all []time.Duration) time.Duration {
-	return medianOf(all, func(d time.Duration) time.Duration { return d })
-}
-
 // TestSoakCollectorIsKilledUnderLoad kills the collector and starts it again every five seconds, for a minute at 1,000 requests a
 // second, in turns with a gateway that has none. No record is lost, and p99 is within what is allowed.
 func TestSoakCollectorIsKilledUnderLoad(t *testing.T) {
@@ -87,7 +83,7 @@ func TestSoakCollectorIsKilledUnderLoad(t *testing.T) {
 		with.settle(t)
 		ratios = append(ratios, float64(killed[len(killed)-1])/float64(base[len(base)-1]))
 	}
-	ratio := medianOf(ratios, func(r float64) float64 { return r })
+	ratio := median(ratios)
 	t.Logf("p99 of each turn: %v without a collector, %v with one that is killed: medians %v and %v, and %.2f times turn by turn", base, killed, median(base), median(killed), ratio)
 	if ratio > latest {
 		t.Errorf("p99 is %.2f times that without a collector, and %v is fine", ratio, latest)

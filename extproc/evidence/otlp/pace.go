@@ -9,7 +9,7 @@ import (
 // courier that is far behind reads at most five records for each four that are written, or a thousand a second. So what catching up
 // costs, here and in the collector, is a quarter of what these operations cost anyway, and does not come at once. On 2 cores and one
 // disk, which the collector shared and wrote its own files to, p99 at 1,000 requests a second rose from 7.9 to 9.8 ms while a million
-// records waited (TestSoakCatchingUp); with two records for each that was written it rose from 13 to 44 ms.
+// records waited (TestSoakCatchingUpSlowsNobody); with two records for each that was written it rose from 13 to 44 ms.
 //
 // A rest is a sleep. Yielding the processor (runtime.Gosched) is not enough: Go looks for what has come by the network only when
 // nothing else can run, or after 10 ms.
