@@ -46,7 +46,7 @@ func (s *Server) StreamAccessLogs(stream grpc.ServerStream) (err error) {
 		}
 		return err
 	case <-s.lane.Closing():
-		mu.Lock()
+		mu.Lock() // for good: nothing more is taken
 		return status.Error(codes.Unavailable, "countersign: stopping")
 	}
 }

@@ -124,7 +124,7 @@ func (c *CollectorProcess) WaitFor(ctx context.Context, what string, ok func([]S
 	}
 }
 
-// Sequences returns how often each record of the journal has arrived, by its number. It keeps nothing of them in memory.
+// Sequences returns how often each record of the journal has arrived, by its number. It keeps nothing else of them.
 func (c *CollectorProcess) Sequences() map[int64]int {
 	c.tb.Helper()
 	arrived := map[int64]int{}
