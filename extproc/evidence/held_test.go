@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -84,6 +85,59 @@ func TestPreparingHidesNoCut(t *testing.T) {
 		t.Errorf("append: receipt %+v and error %v, want %v", r, err, ErrFailed)
 	}
 	_ = j.Close()
+}
+
+// TestACutIsNotHidden: whatever makes the file longer after somebody has cut it, in that moment too.
+func TestACutIsNotHidden(t *testing.T) {
+	cut := func(c call) error { return os.Truncate(c.name, 10) }
+	zeros := func(c call) bool { return bytes.Equal(c.data, zeroBlock[:len(c.data)]) }
+	for _, c := range []struct {
+		name    string
+		prepare int64
+		on      func(faults *faultyDisk)
+	}{
+		{"before zeros are written", prepareAhead, func(faults *faultyDisk) {
+			faults.on("write", segmentsOnly(func(c call) error {
+				if zeros(c) {
+					return cut(c)
+				}
+				return nil
+			}))
+		}},
+		{"before a record is written", -1, func(faults *faultyDisk) { faults.on("write", segmentsOnly(cut)) }},
+		{"before a write is undone", -1, func(faults *faultyDisk) {
+			faults.on("write", segmentsOnly(func(c call) error { return errors.Join(cut(c), syscall.EIO) }))
+		}},
+		{"before a segment is ended", -1, func(faults *faultyDisk) { faults.on("truncate", segmentsOnly(cut)) }},
+		{"between a record and what was prepared behind it", -1, func(faults *faultyDisk) {
+			faults.on("sync", segmentsOnly(func(c call) error {
+				size, err := os.Stat(c.name)
+				if err != nil {
+					return err
+				}
+				return errors.Join(os.Truncate(c.name, size.Size()-10), os.Truncate(c.name, size.Size()))
+			}))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, faults := newFixture(t), &faultyDisk{}
+			f.opts.FS, f.opts.Prepare = faults, -1
+			j := f.open()
+			mustAppend(t, j, event(1))
+			c.on(faults)
+			j.writer.room.mu.Lock()
+			j.opts.Prepare = c.prepare
+			if strings.Contains(c.name, "segment") {
+				j.opts.SegmentBytes = 1
+			}
+			j.writer.room.mu.Unlock()
+			j.writer.room.lengthen()
+			if r, err := j.Append(context.Background(), decided("op-1", gate.Allow)); !errors.Is(err, ErrFailed) || r.Seq != 0 {
+				t.Errorf("append: receipt %+v and error %v, want %v", r, err, ErrFailed)
+			}
+			_ = j.Close()
+		})
+	}
 }
 
 // Deleting what stands while a sync runs: the record is refused although its sync worked.

@@ -77,7 +77,8 @@ func (r *room) use(f datafile.File, path string, used, end int64) error {
 	return nil
 }
 
-// check checks that the file is in its place, as long as it was left, and that nobody has written to the n bytes that come next.
+// check checks that the file is in its place, as long as it was left, that what is durable still ends with a record, and that nobody
+// has written to the n bytes that come next.
 func (r *room) check(n int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,6 +93,32 @@ func (r *room) check(n int64) error {
 		if !bytes.Equal(r.seen, zeroBlock[:len(r.seen)]) {
 			return fmt.Errorf("%w: %s has something after byte %d that the journal did not write", errNotOurs, r.held.path, at)
 		}
+	}
+	return r.endsLocked(r.used)
+}
+
+// wrote checks that the n bytes that were just written are there, behind what was there before.
+func (r *room) wrote(n int64) error {
+	if err := r.check(0); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.endsLocked(r.used + n)
+}
+
+// endsLocked checks that a record ends at to. A file that was cut before that, and is as long again because something was written
+// behind, has a zero there.
+func (r *room) endsLocked(to int64) error {
+	if to == 0 {
+		return nil
+	}
+	var last [1]byte
+	if _, err := r.look.ReadAt(last[:], to-1); err != nil {
+		return fmt.Errorf("look at what was written: %w", err)
+	}
+	if last[0] != '\n' {
+		return fmt.Errorf("%w: %s was cut before byte %d", errNotOurs, r.held.path, to)
 	}
 	return nil
 }
@@ -125,7 +152,8 @@ func (r *room) keep(n int64) {
 	}
 }
 
-// cut takes off what is not durable, and what was prepared. over says that no more will come.
+// cut takes off what is not durable, and what was prepared; where somebody has cut more than that, it does not hide it. over says that
+// no more will come.
 func (r *room) cut(over bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -133,6 +161,7 @@ func (r *room) cut(over bool) error {
 	err := r.file.Truncate(r.used)
 	if err == nil {
 		r.end = r.used
+		err = r.endsLocked(r.used)
 	}
 	return err
 }

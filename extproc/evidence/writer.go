@@ -194,7 +194,7 @@ func (w *writer) write() error {
 			return err
 		}
 	}
-	if err := w.inPlace(n); err != nil {
+	if err := w.ours(r.check(n)); err != nil {
 		return err
 	}
 	err := r.write(w.buf)
@@ -210,17 +210,15 @@ func (w *writer) write() error {
 		_ = r.cut(false)
 		return j.fail(fmt.Errorf("sync the journal: %w", err))
 	}
-	if err := w.inPlace(0); err != nil {
+	if err := w.ours(r.wrote(n)); err != nil {
 		return w.undo(err)
 	}
 	r.keep(n)
 	return nil
 }
 
-// inPlace checks that the segment is in its place, with room for n bytes as the journal left it. If somebody else has changed it, the
-// journal fails.
-func (w *writer) inPlace(n int64) error {
-	err := w.room.check(n)
+// ours fails the journal if err says that somebody else has changed it, and returns err.
+func (w *writer) ours(err error) error {
 	if errors.Is(err, errNotOurs) {
 		return w.journal.fail(err)
 	}

@@ -42,6 +42,11 @@ const (
 	// trimBytes is how much must have been under judgement for a trim when it ends. Otherwise nothing would collect it until the
 	// next request.
 	trimBytes = 32 << 20
+	// trimRest is how little is left when it has ended. A trim comes when a quarter is left, and another then: six and more bytes
+	// of garbage come from each byte that is judged.
+	trimRest = 1 << 20
+	// trimPools is how many collections empty a [sync.Pool]: bodies come in gRPC's buffers, which have one.
+	trimPools = 2
 )
 
 // collector decides once a second how to collect.
@@ -49,13 +54,16 @@ type collector struct {
 	trimmed int   // holds at the last trim, or the fewest since
 	left    int   // trims still to come
 	most    int64 // most bytes under judgement since the last trim for them
+	rest    bool  // some were still, at that trim
 }
 
 // next takes how many operations are held, the most bytes that were under judgement since the last call, and how many are now. It
 // returns GOGC until the next call, and whether to trim: to collect now and give memory back.
 func (c *collector) next(held int, most, now int64) (percent int, trim bool) {
-	if c.most = max(c.most, most); c.most >= trimBytes && now <= c.most/4 {
-		c.most, c.left = now, max(c.left, 1)
+	c.most = max(c.most, most)
+	if c.most >= trimBytes && now <= c.most/4 || c.rest && now < trimRest {
+		c.rest = now >= trimRest
+		c.most, c.left = now, max(c.left, trimPools)
 	}
 	switch {
 	case held >= c.trimmed+trimStep:

@@ -38,8 +38,14 @@ func TestCollector(t *testing.T) {
 		{"much is judged", 0, Percent, false, trimBytes, trimBytes},
 		{"half of it has ended", 0, Percent, false, trimBytes, trimBytes / 2},
 		{"nearly all has", 0, Percent, true, trimBytes / 2, trimBytes / 8},
-		{"nothing new", 0, Percent, false, trimBytes / 8, 0},
+		{"the second collection", 0, Percent, true, trimBytes / 8, trimBytes / 16},
+		{"some of the rest", 0, Percent, false, trimBytes / 16, trimRest},
+		{"the rest", 0, Percent, true, trimRest, 0},
+		{"the second collection", 0, Percent, true, 0, 0},
+		{"nothing new", 0, Percent, false, trimRest, 0},
 		{"much came and went within a second", 0, Percent, true, 4 * trimBytes, 0},
+		{"the second collection", 0, Percent, true, 0, 0},
+		{"that was all", 0, Percent, false, 0, 0},
 	} {
 		if percent, trim := c.next(s.held, s.most, s.now); percent != s.percent || trim != s.trim {
 			t.Errorf("second %d, %s: %d %%, trim %v, want %d %%, %v", i+1, s.name, percent, trim, s.percent, s.trim)
