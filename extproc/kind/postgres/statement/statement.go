@@ -1,0 +1,116 @@
+// Package statement says what a PostgreSQL statement does: how strongly it acts, which relations and columns it reads and writes,
+// which functions it calls, of which columns each column of its answer is made, and which columns it uses otherwise. It is pure:
+// text, the session's [State] and the target's [Catalog] in, an [Analysis] out.
+//
+// The text is read by PostgreSQL's own parser, so that what is a comment, a string or a name is never ours to guess. What
+// the names mean is found here, by PostgreSQL's rules: search_path with the implicit pg_catalog and the temporary schema before
+// it, views by their definitions, parents with all that inherits from them, operators and casts with the functions behind them.
+//
+// The agent chooses the text, so every doubt counts against it. Each node of the tree that could act or name something has to have been
+// understood: where one was not, the whole statement is [Unknown]. A function is harmless only where a shipped list has it (it
+// must also be PostgreSQL's own, not one of the same name) or the operator says so. What calls a body that this package cannot
+// read is opaque and Unknown as well: such a call could do anything.
+//
+// What is left to chance, and cannot be had from outside the server: the catalog may be as old as the last look at it, and
+// a function on the list may be slow. The server's privileges, and read-only transactions, are the nets below.
+package statement
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	tree "github.com/pganalyze/pg_query_go/v6"
+	parser "github.com/wasilibs/go-pgquery"
+)
+
+// Statement is one statement of a text. Its zero value does nothing that can be understood.
+type Statement struct {
+	Text  string // as sent, without what stands between statements
+	Index int    // from 0
+	Of    int    // how many the text has
+
+	node *tree.Node
+}
+
+// maxDepth is how deep a statement may be nested, in nodes of its tree. PostgreSQL's own limit is its stack, 2 MiB.
+const maxDepth = 1000
+
+// A SyntaxError is what PostgreSQL's parser says of a text, or what makes a text one that is not given to it.
+type SyntaxError struct{ Message string }
+
+func (e *SyntaxError) Error() string { return e.Message }
+
+// Parse splits a text into its statements. An empty text, or one of comments, has none: PostgreSQL answers it with EmptyQueryResponse,
+// and [Empty] is what it does. The error, a *SyntaxError, means that nothing of the text may run.
+//
+// Where standardConformingStrings is off, a backslash in '…' is an escape, which the parser is not told of: then a text
+// with a backslash in it is an error.
+func Parse(text string, standardConformingStrings bool) ([]Statement, error) {
+	key := parseKey{text, standardConformingStrings}
+	if list, ok := parsed.get(key); ok {
+		return list, nil
+	}
+	list, err := parse(text, standardConformingStrings)
+	if err != nil {
+		return nil, err
+	}
+	parsed.put(key, list, len(text))
+	return list, nil
+}
+
+// Empty is the statement of a text that has none.
+func Empty(text string) Statement { return Statement{Text: text, Of: 1, node: &tree.Node{}} }
+
+func parse(text string, standardConformingStrings bool) (list []Statement, err error) {
+	switch {
+	case !utf8.ValidString(text):
+		return nil, &SyntaxError{"the text is not UTF-8"}
+	case strings.IndexByte(text, 0) >= 0:
+		return nil, &SyntaxError{"the text has a NUL in it"}
+	case !standardConformingStrings && strings.IndexByte(text, '\\') >= 0:
+		return nil, &SyntaxError{"the text has a backslash, and standard_conforming_strings is off"}
+	}
+	defer func() { // the parser is another's, and runs on what an agent sent
+		if p := recover(); p != nil {
+			list, err = nil, &SyntaxError{fmt.Sprintf("the parser failed: %v", p)}
+		}
+	}()
+	result, err := parser.Parse(text)
+	if err != nil {
+		return nil, &SyntaxError{strings.TrimPrefix(err.Error(), "ERROR: ")}
+	}
+	for i, raw := range result.GetStmts() {
+		from, n := int(raw.GetStmtLocation()), int(raw.GetStmtLen())
+		if n == 0 {
+			n = len(text) - from
+		}
+		if from < 0 || n < 0 || from+n > len(text) {
+			return nil, &SyntaxError{"the parser's places are outside the text"}
+		}
+		list = append(list, Statement{Text: strings.TrimSpace(text[from : from+n]), Index: i, Of: len(result.GetStmts()), node: raw.GetStmt()})
+	}
+	return list, nil
+}
+
+// Fingerprint is pg_query's: equal for statements that differ in literals, case and space only.
+func (s Statement) Fingerprint() (string, error) {
+	return guarded(parser.Fingerprint, s.Text)
+}
+
+// Normalized is the text without comments and with $1, $2, … in the place of literals. Text that may hold a literal all the same is an error.
+func (s Statement) Normalized() (string, error) {
+	return guarded(parser.Normalize, s.Text)
+}
+
+func guarded(f func(string) (string, error), text string) (result string, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			result, err = "", fmt.Errorf("the parser failed: %v", p)
+		}
+	}()
+	return f(text)
+}
+
+var errNothing = errors.New("the statement was not parsed")
