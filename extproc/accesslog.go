@@ -100,7 +100,7 @@ func readTransit(e *wire.Entry) *transit {
 	}
 	path, _, _ := strings.Cut(e.Path, "?")
 	t.target = redact.MaskText(path)
-	if e.WireSent > 0 {
+	if e.WireSent > 0 && e.Tag(passedTag) == "" {
 		t.upstream = e.Upstream
 	}
 	if !t.clientGone && (t.targetFailed || e.Flags.Any(wire.NoClusterFound|wire.DNSResolutionFailure)) {

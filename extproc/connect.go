@@ -151,3 +151,6 @@ func (a *connecting) answer(code codes.Code) *wire.Ruling {
 
 // ResourceTag is the custom tag of Envoy's log of connections that names the resource.
 const ResourceTag = "countersign.resource"
+
+// passedTag is that of connections that Envoy has passed on to the gateway itself, and so to no target.
+const passedTag = "countersign.passed"

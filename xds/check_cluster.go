@@ -127,7 +127,7 @@ func (k *Checker) checkListener(l *listenerv3.Listener, at Place) {
 		}
 	}
 	if slices.ContainsFunc(addresses, func(a *corev3.Address) bool { return a != nil && !nearby(a) }) && !k.accepts(func(r config.Resource) bool { return r.Common().Listen.Insecure }) &&
-		slices.ContainsFunc(chains, func(c *listenerv3.FilterChain) bool { return !encrypted(c.GetTransportSocket()) }) {
+		slices.ContainsFunc(chains, func(c *listenerv3.FilterChain) bool { return !encrypted(c.GetTransportSocket()) && !passedOn(c) }) {
 		k.Problem(at, "agents' tokens would cross the network in the clear: set transport_socket in every filter chain, or insecure in a resource's listen")
 	}
 	for i, c := range l.GetFilterChains() {
@@ -136,6 +136,12 @@ func (k *Checker) checkListener(l *listenerv3.Listener, at Place) {
 	if c := l.GetDefaultFilterChain(); c != nil {
 		k.networkFilters(c, at.At("default_filter_chain", "filters"))
 	}
+}
+
+// passedOn reports whether a chain passes connections on to the gateway, which ends their TLS.
+func passedOn(c *listenerv3.FilterChain) bool {
+	p, _ := Passes(c)
+	return p != nil
 }
 
 // networkFilters checks that connections end in an HTTP connection manager, in a filter of one of the kinds (both have rules of

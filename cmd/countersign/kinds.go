@@ -7,13 +7,14 @@ import (
 	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/kind"
 	"github.com/countersign/countersign/extproc/kind/http"
+	"github.com/countersign/countersign/extproc/kind/postgres"
 	"github.com/countersign/countersign/extproc/kind/tcp"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/xds"
 )
 
 // kinds are the kinds of resources. A kind that is added is added here, and nowhere else.
-var kinds = []kind.Kind{http.Kind, tcp.Kind}
+var kinds = []kind.Kind{http.Kind, tcp.Kind, postgres.Kind}
 
 //go:generate go test -run ^TestInputSchemaFile$ -update .
 

@@ -46,6 +46,9 @@ type gateway struct {
 	approvals *approvals // nil where the configuration names no people
 	grpc      *grpc.Server
 
+	stopKinds context.CancelFunc // ends what the kinds serve themselves; nil until it is served
+	served    sync.WaitGroup     // of it
+
 	unsure      bool   // an activation failed, so that the journal's last may not be what is active; of whoever activates
 	stopVoiding func() // ends the voiding of what was asked under other rules, and waits; of whoever activates
 
@@ -370,6 +373,9 @@ func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 	if err := g.listenConsole(ctx, c); err != nil {
 		return err
 	}
+	if err := g.listenKinds(ctx, c); err != nil {
+		return err
+	}
 	l, err := listener.Listen(ctx, c.Listen.Envoy)
 	if err != nil {
 		return fmt.Errorf("listen.envoy: %w", err)
@@ -386,6 +392,26 @@ func (g *gateway) listen(ctx context.Context, c *config.Config) error {
 			g.listenerFailed(err.Error())
 		}
 	})()
+	return nil
+}
+
+// listenKinds serves the kinds whose connections Envoy passes on, whether there is a resource of them by now or a reload brings one.
+func (g *gateway) listenKinds(ctx context.Context, c *config.Config) error {
+	ctx, g.stopKinds = context.WithCancel(context.WithoutCancel(ctx))
+	for _, k := range kinds {
+		if k.Serve == nil {
+			continue
+		}
+		l, err := listener.Listen(ctx, c.Socket(k.Config.Name))
+		if err != nil {
+			return fmt.Errorf("the socket of kind %s: %w", k.Config.Name, err)
+		}
+		g.served.Go(guard.Func("the sessions of kind "+k.Config.Name, func() {
+			if err := k.Serve(ctx, g.lane, l); err != nil {
+				g.listenerFailed(err.Error())
+			}
+		}))
+	}
 	return nil
 }
 
@@ -412,6 +438,10 @@ func (g *gateway) stop(c *config.Config) error {
 	defer cancel()
 	if err := g.lane.Drain(ctx); err != nil {
 		g.alarm(evidence.AlarmDrain, err.Error())
+	}
+	if g.stopKinds != nil {
+		g.stopKinds()
+		g.served.Wait()
 	}
 	if g.grpc != nil {
 		g.envoys.Close()

@@ -12,6 +12,7 @@
 package config
 
 import (
+	"path/filepath"
 	"time"
 )
 
@@ -306,6 +307,11 @@ const (
 	DefaultTTL        = 15 * time.Minute
 	DefaultDrain      = 20 * time.Second
 )
+
+// Socket is where the gateway takes what Envoy passes on to it of a kind of resource whose protocol Envoy cannot read.
+func (c *Config) Socket(kind string) Address {
+	return Address("unix:" + filepath.Join(string(c.Data), kind+".sock"))
+}
 
 // File is the path that the configuration was read from.
 func (c *Config) File() string { return c.file }

@@ -66,7 +66,7 @@ func (d *decoder) decode(n *yaml.Node, key string, v reflect.Value) {
 	case reflect.Slice:
 		d.sequence(n, key, v)
 	case reflect.Map:
-		d.texts(n, key, v)
+		d.named(n, key, v)
 	default:
 		d.scalar(n, key, v)
 	}
@@ -120,18 +120,19 @@ func (d *decoder) sequence(n *yaml.Node, key string, v reflect.Value) {
 	v.Set(list)
 }
 
-func (d *decoder) texts(n *yaml.Node, key string, v reflect.Value) {
+// named is a mapping whose names the file chooses, to text or to mappings of one struct.
+func (d *decoder) named(n *yaml.Node, key string, v reflect.Value) {
 	if n.Kind != yaml.MappingNode {
-		d.problem(n.Line, key, "wants a mapping of names to text, not %s", describeNode(n))
+		d.problem(n.Line, key, "wants a %s, not %s", typeName(v.Type()), describeNode(n))
 		return
 	}
-	m := map[string]string{}
+	m := reflect.MakeMap(v.Type())
 	d.eachKey(n, key, func(name, value *yaml.Node) {
-		var text string
-		d.decode(value, join(key, name.Value), reflect.ValueOf(&text).Elem())
-		m[name.Value] = text
+		one := reflect.New(v.Type().Elem()).Elem()
+		d.decode(value, join(key, name.Value), one)
+		m.SetMapIndex(reflect.ValueOf(name.Value), one)
 	})
-	v.Set(reflect.ValueOf(m))
+	v.Set(m)
 }
 
 func (d *decoder) scalar(n *yaml.Node, key string, v reflect.Value) {

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
+	"slices"
 )
 
 // NamedPath is a file or directory that a configuration names.
@@ -23,6 +25,10 @@ func pathsIn(list []NamedPath, key string, v reflect.Value) []NamedPath {
 	case reflect.Slice:
 		for i := range v.Len() {
 			list = pathsIn(list, fmt.Sprintf("%s[%d]", key, i), v.Index(i))
+		}
+	case reflect.Map:
+		for _, name := range slices.SortedFunc(slices.Values(v.MapKeys()), func(a, b reflect.Value) int { return cmp.Compare(a.String(), b.String()) }) {
+			list = pathsIn(list, join(key, name.String()), v.MapIndex(name))
 		}
 	case reflect.Struct:
 		for f, value := range v.Fields() {

@@ -68,9 +68,12 @@ func keysOf(keys []Key, prefix string, t reflect.Type, comments map[string]strin
 		path := join(prefix, name)
 		keys = append(keys, Key{Path: path, Type: typeName(f.Type), Comment: comments[t.Name()+"."+f.Name]})
 		inner := f.Type
-		for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
-			if inner.Kind() == reflect.Slice {
+		for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice || inner.Kind() == reflect.Map {
+			switch inner.Kind() {
+			case reflect.Slice:
 				path += "[]"
+			case reflect.Map:
+				path += ".*"
 			}
 			inner = inner.Elem()
 		}
@@ -107,6 +110,9 @@ func typeName(t reflect.Type) string {
 	case reflect.Slice:
 		return "list of " + typeName(t.Elem())
 	case reflect.Map:
+		if t.Elem().Kind() == reflect.Struct {
+			return "mapping of names to mappings"
+		}
 		return "mapping of names to text"
 	default:
 		return "mapping"

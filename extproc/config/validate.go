@@ -260,6 +260,12 @@ func (t *ClientTLS) Validate(k Checker) {
 	k.pair(t.CertificateFile, t.KeyFile)
 }
 
+// File checks that p, which may be empty, can be read, and holds what its key says.
+func (k Checker) File(p Path) { k.file(p) }
+
+// Pair checks a certificate_file and its key_file, which go together.
+func (k Checker) Pair(certificate, key Path) { k.pair(certificate, key) }
+
 func (k Checker) pair(certificate, key Path) {
 	k.At("certificate_file").file(certificate)
 	k.At("key_file").file(key)

@@ -105,6 +105,35 @@ func (g *Gate) Decide(ctx context.Context, op *Operation) (Ruling, error) {
 	return ruling, err
 }
 
+// Prepare rules on an operation that is made ready and does not run: its values are not known, and it comes to Decide, whole, before
+// it runs. So nobody is asked and nothing is spent: what people would be asked about may be made ready. undetermined says that the
+// rules look at what is not known yet: then what no rule speaks of may be made ready too. What a rule denies may not.
+func (g *Gate) Prepare(ctx context.Context, op *Operation, undetermined bool) (Ruling, error) {
+	if op == nil {
+		op = &Operation{}
+	}
+	decision := describe(op)
+	decision.ConfigDigest = g.ConfigDigest
+	verdict, err := g.evaluate(ctx, op, decision)
+	if err != nil {
+		verdict = verdict.denied()
+	}
+	refusal := refusalFor(verdict, err)
+	if err == nil && (verdict.Effect == Ask || verdict.Effect == Deny && len(verdict.Rules) == 0 && undetermined) {
+		verdict.Effect, verdict.Asks, refusal = Allow, nil, Refusal{}
+	}
+	decision.Effect = verdict.Effect
+	decision.PolicyDigest, decision.RulesDigest = verdict.PolicyDigest, verdict.RulesDigest
+	decision.Problem = refusal.Problem
+	decision.Rules = ids(verdict.Rules)
+	decision.Reasons = reasons(verdict.Rules)
+	if err != nil {
+		decision.Reasons = []string{err.Error()}
+	}
+	decision.Redact = verdict.Redactions
+	return g.record(ctx, op.ID, decision, verdict, refusal)
+}
+
 // Refuse records that op was refused before policy could be asked: it could not be read, it was too large, the gateway
 // is stopping. What is known of op by then is recorded. The Ruling always refuses.
 func (g *Gate) Refuse(ctx context.Context, op *Operation, refusal Refusal) (Ruling, error) {

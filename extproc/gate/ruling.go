@@ -61,7 +61,7 @@ type Ruling struct {
 	grant     string // id of the one that was spent; empty where none was
 }
 
-// Allowed reports whether the operation may go to its target. It is true only for a ruling made by [Gate.Decide].
+// Allowed reports whether the operation may go to its target. It is true only for a ruling made by [Gate.Decide] or [Gate.Prepare].
 func (r *Ruling) Allowed() bool { return r.effect == Allow && r.operation != "" && r.receipt.Seq != 0 }
 
 // Operation is the id of the operation that was ruled on.

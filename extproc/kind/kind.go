@@ -3,6 +3,9 @@
 package kind
 
 import (
+	"context"
+	"net"
+
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/evidence/otlp"
 	"github.com/countersign/countersign/extproc/gate"
@@ -22,6 +25,11 @@ type Kind struct {
 
 	// Own gives r what is the kind's own: lane.Resource.Own, the fingerprint of what Envoy is to carry out for it, and the like.
 	Own func(c config.Resource, s Shared, r *lane.Resource)
+
+	// Serve serves the connections that Envoy passes on to the gateway, at the kind's own socket (config.Config.Socket), until ctx is
+	// done, and returns when none is left; nil where Envoy reads the protocol itself. Each connection is looked at under the lane's
+	// state of that moment, so that a reload needs no other listener.
+	Serve func(ctx context.Context, l *lane.Lane, from net.Listener) error
 
 	// Check reads what serving the resource would read, and says what is wrong with it; nil where nothing is read.
 	Check func(c config.Resource) error

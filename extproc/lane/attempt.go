@@ -28,6 +28,7 @@ type Attempt struct {
 	AnswersSeen bool
 
 	lane      *Lane
+	since     time.Time     // when the session began that this is an operation of; Started where it is of none
 	approved  *gate.Pending // what people said during a hold; nil where the gate has ruled since
 	refused   bool
 	refusal   gate.Refusal
@@ -38,7 +39,7 @@ type Attempt struct {
 func (l *Lane) Attempt(st *State, protocol, resource string, c gate.Context) *Attempt {
 	now := l.Now()
 	c.Time = now
-	a := &Attempt{lane: l, State: st, Started: now}
+	a := &Attempt{lane: l, State: st, Started: now, since: now}
 	a.Op.ID = gate.NewID(now)
 	a.Op.Protocol = protocol
 	a.Op.Context = c
@@ -49,6 +50,12 @@ func (l *Lane) Attempt(st *State, protocol, resource string, c gate.Context) *At
 		a.Op.Resource.Name = bounded(resource)
 	}
 	return a
+}
+
+// Follow makes a an operation of the session that first began: who acts is known by first's credential. The session is accepted for as
+// long as first was, so that a leeway between two clocks is not given anew to each operation.
+func (a *Attempt) Follow(first *Attempt) {
+	a.Op.Principal, a.Op.Context.Session, a.since = first.Op.Principal, first.Op.Context.Session, first.since
 }
 
 // bounded is what a stranger chose, as a record has it: what a refused request can add to the journal does not grow with it.
@@ -123,6 +130,21 @@ func (a *Attempt) Decide(ctx context.Context, h Holder) bool {
 	}
 	a.rule(ctx)
 	a.hold(ctx, h)
+	return a.allowed()
+}
+
+// Prepare is Decide for what is only made ready, see [gate.Gate.Prepare]. Nobody is asked, and nothing is held.
+func (a *Attempt) Prepare(ctx context.Context, undetermined bool) bool {
+	if a.Resource.EndWithToken {
+		if why := a.tokenOver(); why != nil {
+			return a.refuseToken(ctx, why)
+		}
+	}
+	var err error
+	if a.Ruling, err = a.State.Gate.Prepare(ctx, &a.Op, undetermined); err != nil {
+		a.unrecorded(err)
+	}
+	a.decided()
 	return a.allowed()
 }
 

@@ -12,11 +12,11 @@ import (
 	"github.com/countersign/countersign/extproc/identity"
 )
 
-// tokenEnds is when the time of the agent's token is over: its `exp`, and for an operation that began after that, while the token
+// tokenEnds is when the time of the agent's token is over: its `exp`, and for an operation (or its session) that began after that, while the token
 // was accepted all the same because two clocks may differ, the end of this leeway.
 func (a *Attempt) tokenEnds() time.Time {
 	v := a.Op.Principal.Verified
-	if a.Started.Before(v.Expires) {
+	if a.since.Before(v.Expires) {
 		return v.Expires
 	}
 	return v.Accepted

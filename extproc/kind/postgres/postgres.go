@@ -1,0 +1,92 @@
+// Package postgres is the kind of resource that is a PostgreSQL server. Envoy cannot read its protocol, which begins in the
+// clear and goes on in TLS. So Envoy takes the connection and passes it on to the gateway, by a unix socket that nobody else can
+// reach, and package session is the other end: it identifies the agent by its token, and each statement is an operation.
+//
+// Package statement reads what a statement does, by PostgreSQL's own parser and the target's catalog (package catalog). What
+// this package has is the kind itself: its keys, what Envoy is to have, what policy and people see, what a collector is told.
+package postgres
+
+import (
+	"context"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/evidence/otlp"
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/kind"
+	"github.com/countersign/countersign/extproc/kind/postgres/session"
+	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/policy"
+)
+
+// name is the kind's name, and that of what is its own in the input and in records.
+const name = session.Protocol
+
+// Kind is the kind.
+var Kind = kind.Kind{
+	Config: config.Kind{Name: name, New: func() config.Resource { return &Resource{} }, Source: source},
+	Policy: policy.Kind{Name: name, Doc: "the statement, for a resource of kind postgres", Detail: session.Schema{}},
+	Envoy:  Envoy{},
+	Card:   kind.Card{First: []string{"text", "parameters", "database", "role", "access", "writes", "reads"}, Unseen: unseen},
+	OTLP:   otlp.Kind{Protocol: name, Operation: attributes, Result: results},
+	Serve: func(ctx context.Context, l *lane.Lane, from net.Listener) error {
+		return session.New(l, analyze).Serve(ctx, from)
+	},
+	Own: func(c config.Resource, _ kind.Shared, r *lane.Resource) {
+		own := c.(*Resource) //nolint:forcetypeassert // made by New
+		r.Own, r.Fingerprint, r.EndWithToken = target(own), fingerprint(own), true
+	},
+}
+
+// target is the resource as its sessions need it.
+func target(r *Resource) *session.Target {
+	host, port, err := r.address()
+	if err != nil {
+		return nil // the configuration was validated
+	}
+	t := &session.Target{
+		Address: net.JoinHostPort(host, strconv.FormatUint(uint64(port), 10)), Roles: map[string]session.Credential{}, Databases: slices.Clone(r.Databases),
+		Harmless: map[string]bool{}, Fingerprint: fingerprint(r),
+		Limits: session.Limits{
+			Statement: int(r.Limits.Statement), Message: int(r.Limits.Message), Sessions: r.Limits.Sessions,
+			SessionTime: r.Limits.SessionTime.Std(), Idle: r.Limits.Idle.Std(),
+		},
+	}
+	if r.TargetTLS != nil {
+		t.TLS = &session.TLS{CAFile: string(r.TargetTLS.CAFile), Name: r.TargetTLS.Name(host)}
+	}
+	if r.Listen.TLS != nil {
+		t.Certificate, t.Key = string(r.Listen.TLS.CertificateFile), string(r.Listen.TLS.KeyFile)
+	}
+	for name := range maps.Keys(r.Roles) {
+		c := r.Roles[name]
+		t.Roles[name] = session.Credential{PasswordFile: string(c.PasswordFile), CertificateFile: string(c.CertificateFile), KeyFile: string(c.KeyFile)}
+	}
+	for _, function := range r.HarmlessFunctions {
+		t.Harmless[function] = true
+	}
+	return t
+}
+
+// unseen is nothing: a statement is shown whole, and so are its values.
+func unseen(gate.Object) string { return "" }
+
+// The values of attributes that are always the same.
+var system = otlp.Value(`"postgresql"`)
+
+// attributes are those of a statement.
+func attributes(decided otlp.Members, say otlp.Say) {
+	say("db.system.name", system)
+	say("db.operation.name", decided.Get("verb"))
+	say("db.query.text", decided.Get("target"))
+}
+
+// results are those of how it ended.
+func results(finished otlp.Members, say otlp.Say) {
+	own := finished.Get(name)
+	say("db.response.status_code", own.Get("sqlstate"))
+	say("db.response.returned_rows", own.Get("rows"))
+}

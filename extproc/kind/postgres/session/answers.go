@@ -1,0 +1,410 @@
+package session
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/lane"
+)
+
+// expected is what the target has yet to answer: the message of that type.
+type expected struct {
+	kind    byte     // 'Q', 'P', 'B', 'D', 'C', 'E' or 'S'
+	runs    []*run   // the statements of a Query, the one of an Execute, what a Parse was decided as
+	at      int      // the one of a Query that is under way
+	failed  bool     // a Query has
+	refusal *failure // stands in the place of the error that the target was made to give
+	own     *asked   // the gateway's own: the agent is told nothing of the answer
+
+	prepared *prepared // what a Parse makes, and what a Describe tells the parameters of
+	portal   *portal   // what a Bind makes
+	name     string    // of what a Parse or Bind makes, or a Close removes
+	closes   byte      // 'S' or 'P'
+}
+
+// run is a statement that the target carries out.
+type run struct {
+	attempt     *lane.Attempt
+	began       time.Time
+	rows, bytes int64
+	sent        int64            // bytes of the message that had it
+	after       func(tag string) // told when it was carried out; may be nil
+}
+
+// asked is what the gateway itself asks the server.
+type asked struct {
+	values []string
+	err    error
+}
+
+// maxAnswer bounds a message of the target's, which are passed on as they come: PostgreSQL's own bound.
+const maxAnswer = 1 << 30
+
+// maxHeldAnswer bounds those that are read whole: errors, notices, tags, descriptions.
+const maxHeldAnswer = 16 << 20
+
+// answers passes on what the target answers, until it or the session ends.
+func (s *session) answers() {
+	for {
+		if s.up.in.Buffered() == 0 {
+			s.mu.Lock()
+			err := s.out.Flush()
+			s.mu.Unlock()
+			if err != nil {
+				s.left("the client's connection: " + err.Error())
+				return
+			}
+		}
+		h, err := readHead(s.up.in, maxAnswer)
+		if err != nil {
+			if !s.isOver() {
+				s.end((&failure{code: codeUnavailable, message: "the database has closed the connection", hint: "Connect again."}).ended())
+			}
+			return
+		}
+		s.mu.Lock()
+		err = s.answer(h)
+		ending := s.ending
+		rests := s.resting()
+		s.mu.Unlock()
+		switch {
+		case err != nil:
+			s.lost(err)
+			return
+		case ending != nil && rests:
+			s.end(ending)
+			return
+		}
+	}
+}
+
+func (s *session) isOver() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.over
+}
+
+// lost ends the session after an answer that could not be passed on.
+func (s *session) lost(err error) {
+	if f, ok := err.(*failure); ok { //nolint:errorlint // answer returns it as it is
+		s.end(f.ended())
+		return
+	}
+	if !s.isOver() {
+		s.server.lane.Log.Debug("an answer could not be passed on", "session", s.id, "error", err)
+	}
+	s.left("an answer could not be passed on: " + err.Error())
+}
+
+// answer takes one message of the target's. mu is held.
+func (s *session) answer(h head) error {
+	var e *expected
+	if len(s.queue) > 0 {
+		e = s.queue[0]
+	}
+	switch h.kind {
+	case 'D', 'd':
+		return s.row(e, h)
+	case 'V', 'W', 'v', 'R', 'K':
+		return &failure{code: codeProtocol, message: fmt.Sprintf("the database sent a message of type %q that nothing asked for", h.kind)}
+	}
+	if h.size > maxHeldAnswer {
+		return &failure{code: codeTooLarge, message: "the database sent a message that is too large to be looked at"}
+	}
+	raw, err := readBody(s.up.in, h, nil)
+	if err != nil {
+		return err
+	}
+	body := raw[headSize:]
+	switch h.kind {
+	case 'N':
+		if e != nil && e.own != nil {
+			return nil
+		}
+		return s.tell(raw)
+	case 'A':
+		if s.muted {
+			return nil
+		}
+		return s.tell(raw)
+	case 'S':
+		return s.parameter(raw, body)
+	case 'E':
+		return s.failure(e, raw, body)
+	}
+	if e == nil {
+		return &failure{code: codeProtocol, message: fmt.Sprintf("the database sent a message of type %q that nothing asked for", h.kind)}
+	}
+	switch h.kind {
+	case 'Z':
+		return s.ready(e, raw, body)
+	case 'C', 'I', 's':
+		return s.complete(e, h.kind, raw, body)
+	case '1', '2', '3', 'n', 'T', 't':
+		return s.made(e, h.kind, raw, body)
+	case 'G':
+		s.copying = true
+		s.moved.Broadcast()
+		return s.tell(raw)
+	case 'H', 'c':
+		return s.tell(raw)
+	default:
+		return &failure{code: codeProtocol, message: fmt.Sprintf("the database sent a message of type %q, which is not known here", h.kind)}
+	}
+}
+
+// tell writes to the agent. mu is held.
+func (s *session) tell(raw []byte) error {
+	s.count.out.Add(int64(len(raw)))
+	_, err := s.out.Write(raw)
+	return err
+}
+
+// row passes on a row, or a piece of COPY data.
+func (s *session) row(e *expected, h head) error {
+	if e == nil || e.kind != 'Q' && e.kind != 'E' {
+		return &failure{code: codeProtocol, message: "the database sent a row that nothing asked for"}
+	}
+	if e.own != nil {
+		raw, err := readBody(s.up.in, h, nil)
+		if err != nil {
+			return err
+		}
+		e.own.values, e.own.err = values(raw[headSize:])
+		return nil
+	}
+	if r := e.running(); r != nil {
+		r.bytes += int64(headSize + h.size)
+		if h.kind == 'D' {
+			r.rows++
+		}
+	}
+	s.count.out.Add(int64(headSize + h.size))
+	err := pass(s.out, s.up.in, h)
+	s.torn = s.torn || err != nil
+	return err
+}
+
+// running is the statement that answers belong to.
+func (e *expected) running() *run {
+	if e.at < len(e.runs) && (e.kind == 'Q' || e.kind == 'E') {
+		return e.runs[e.at]
+	}
+	return nil
+}
+
+// parameter passes on that a setting has changed. One in which what is said would not be what was read ends the session.
+func (s *session) parameter(raw, body []byte) error {
+	name, rest, _ := cutCstring(body)
+	value, _, _ := cutCstring(rest)
+	if name == "client_encoding" && !utf8Named(value) {
+		return &failure{code: codeUnsupported, message: fmt.Sprintf("client_encoding became %.64q, in which statements cannot be read here", value), hint: "Use UTF8."}
+	}
+	return s.tell(raw)
+}
+
+// failure passes on an error, or the refusal in its place. In a pipeline the target then skips everything until Sync.
+func (s *session) failure(e *expected, raw, body []byte) error {
+	code, message := errorFields(body)
+	s.copying = false
+	s.moved.Broadcast()
+	if e == nil {
+		return s.tell(raw) // it is about to close the connection, and says why
+	}
+	if s.status == 'T' {
+		s.status = 'E'
+	}
+	switch {
+	case e.own != nil:
+		e.own.err = &serverError{code, message}
+	case e.refusal != nil:
+		if err := s.tell(e.refusal.append(nil)); err != nil {
+			return err
+		}
+	default:
+		if err := s.tell(raw); err != nil {
+			return err
+		}
+	}
+	if e.kind == 'Q' {
+		if r := e.running(); r != nil {
+			s.done(r, gate.Completed, "", code, "")
+			e.at++
+		}
+		e.failed = true
+		return nil
+	}
+	for _, r := range e.runs {
+		s.done(r, gate.Completed, "", code, "")
+	}
+	e.runs = nil
+	s.skipping = true
+	for len(s.queue) > 0 && s.queue[0].kind != 'S' {
+		s.queue[0].giveUp(s, gate.TargetFailed, "an earlier statement of the same pipeline failed, so the database skipped this one")
+		s.queue = s.queue[1:]
+	}
+	return nil
+}
+
+// giveUp finishes what of e the target has not carried out.
+func (e *expected) giveUp(s *session, result gate.Result, reason string) {
+	for _, r := range e.runs[min(e.at, len(e.runs)):] {
+		s.done(r, result, "", "", reason)
+	}
+	e.runs = nil
+	if e.own != nil && e.own.err == nil {
+		e.own.err = errSkipped
+	}
+}
+
+// ready is the end of a Query or of a pipeline.
+func (s *session) ready(e *expected, raw, body []byte) error {
+	if e.kind != 'Q' && e.kind != 'S' || len(body) != 1 {
+		return &failure{code: codeProtocol, message: "the database is ready before it has answered"}
+	}
+	if e.kind == 'Q' {
+		e.giveUp(s, gate.TargetFailed, "an earlier statement of the same query failed, so the database did not carry out this one")
+	}
+	s.queue = s.queue[1:]
+	s.status, s.skipping, s.copying = body[0], false, false
+	s.rested = time.Now()
+	if s.status == 'I' {
+		clear(s.portals)
+	}
+	s.moved.Broadcast()
+	if e.own != nil {
+		return nil
+	}
+	return s.tell(raw)
+}
+
+// complete is the end of a statement.
+func (s *session) complete(e *expected, kind byte, raw, body []byte) error {
+	if e.kind != 'Q' && e.kind != 'E' {
+		return &failure{code: codeProtocol, message: "the database completed what was not begun"}
+	}
+	tag := ""
+	if kind == 'C' {
+		tag, _ = oneCstring(body)
+	}
+	s.copying = false
+	switch tag {
+	case "BEGIN", "START TRANSACTION":
+		s.status = 'T'
+	case "COMMIT", "ROLLBACK":
+		s.status = 'I'
+	}
+	if r := e.running(); r != nil {
+		if n, ok := rowsOf(tag); ok && r.rows == 0 {
+			r.rows = n
+		}
+		s.done(r, gate.Completed, tag, "", "")
+		e.at++
+		if r.after != nil {
+			r.after(tag)
+		}
+	}
+	if e.kind == 'E' {
+		s.queue = s.queue[1:]
+		s.moved.Broadcast()
+	}
+	if e.own != nil {
+		return nil
+	}
+	return s.tell(raw)
+}
+
+// rowsOf is the number of rows in a command tag: "INSERT 0 5", "UPDATE 3", "COPY 7".
+func rowsOf(tag string) (int64, bool) {
+	n, err := strconv.ParseInt(tag[strings.LastIndexByte(tag, ' ')+1:], 10, 64)
+	return n, err == nil
+}
+
+// made is the answer to a message that makes, describes or removes something.
+func (s *session) made(e *expected, kind byte, raw, body []byte) error {
+	if e.own != nil {
+		if kind != 'T' && kind != 't' && kind != 'n' {
+			s.queue = s.queue[1:]
+			s.moved.Broadcast()
+		}
+		return nil
+	}
+	ends := true
+	switch {
+	case kind == 'T' && (e.kind == 'Q' || e.kind == 'E'):
+		ends = false
+	case kind == '1' && e.kind == 'P':
+		s.prepared[e.name] = e.prepared
+		for _, r := range e.runs {
+			s.done(r, gate.Completed, "PARSE", "", "")
+		}
+		e.runs = nil
+	case kind == '2' && e.kind == 'B':
+		s.portals[e.name] = e.portal
+	case kind == '3' && e.kind == 'C':
+		if e.closes == 'S' {
+			delete(s.prepared, e.name)
+		} else {
+			delete(s.portals, e.name)
+		}
+	case kind == 't' && e.kind == 'D' && e.prepared != nil:
+		e.prepared.described(body)
+		ends = false
+	case (kind == 'T' || kind == 'n') && e.kind == 'D':
+	default:
+		return &failure{code: codeProtocol, message: fmt.Sprintf("the database answered a message of type %q with one of type %q", e.kind, kind)}
+	}
+	if ends {
+		s.queue = s.queue[1:]
+		s.moved.Broadcast()
+	}
+	return s.tell(raw)
+}
+
+// done records how a statement ended. mu is held.
+func (s *session) done(r *run, result gate.Result, tag, code, reason string) {
+	a := r.attempt
+	own, err := gate.MakeObject(
+		gate.Member{Name: "bytes", Value: r.bytes}, gate.Member{Name: "rows", Value: r.rows},
+		gate.Member{Name: "sqlstate", Value: code}, gate.Member{Name: "tag", Value: gate.Recorded(tag, gate.MaxClaimed)},
+	)
+	if err != nil {
+		own = nil
+	}
+	s.count.rows.Add(r.rows)
+	a.Finish(gate.Outcome{
+		Result: result, Reason: reason, BytesIn: r.sent, BytesOut: r.bytes, Duration: s.server.lane.Now().Sub(r.began), Own: gate.Member{Name: Protocol, Value: own},
+	})
+	a.Share.Set(0)
+}
+
+// values are those of a DataRow, as text.
+func values(body []byte) (list []string, err error) {
+	r := bytes.NewReader(body)
+	n, err := number(r, 2)
+	for range n {
+		size, sizeErr := number(r, 4)
+		if err = sizeErr; err != nil || size < 0 || int(size) > r.Len() {
+			return nil, io.ErrUnexpectedEOF
+		}
+		text := make([]byte, size)
+		if _, err := io.ReadFull(r, text); err != nil {
+			return nil, err
+		}
+		list = append(list, string(text))
+	}
+	return list, err
+}
+
+func number(r io.Reader, size int) (n int32, err error) {
+	var b [4]byte
+	if _, err := io.ReadFull(r, b[4-size:]); err != nil {
+		return 0, err
+	}
+	return int32(uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])), nil
+}

@@ -1,0 +1,381 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/countersign/countersign/extproc/kind/postgres/statement"
+)
+
+// prepared is a statement that the agent has prepared by Parse. It does not change but for the types, which mu guards.
+type prepared struct {
+	text  string
+	types []uint32 // of the parameters, as the agent gives them and the server then describes them
+	size  int
+}
+
+// portal is a prepared statement with its values. It does not change.
+type portal struct {
+	of         *prepared
+	parameters []parameter
+	size       int
+}
+
+// item is a message of a pipeline that is not sent yet: what policy refuses does not reach the server, not even to be prepared.
+type item struct {
+	raw     []byte
+	expects *expected
+	parse   *prepared // of a Parse that has not been decided
+}
+
+// mostBatched bounds what of a pipeline is kept back until an Execute, a Flush or a Sync. mostPrepared and mostPortals bound what an
+// agent can have prepared at one time.
+const (
+	mostBatched  = 10_000
+	mostPrepared = 10_000
+	mostPortals  = 1_000
+)
+
+// keep keeps a message back.
+func (s *session) keep(i item) error {
+	if len(s.batch) == mostBatched || s.batched+len(i.raw) > 2*s.target.Limits.Message {
+		return &failure{code: codeTooLarge, message: "a pipeline has too much in it before an Execute, Flush or Sync"}
+	}
+	s.batch = append(s.batch, i)
+	s.batched += len(i.raw)
+	return nil
+}
+
+// parse takes a Parse.
+func (s *session) parse(raw []byte) error {
+	var m pgproto3.Parse
+	if err := m.Decode(raw[headSize:]); err != nil || !same(&m, raw) {
+		return malformed('P')
+	}
+	if strings.HasPrefix(m.Name, own) {
+		return s.fail(&failure{code: "42602", message: fmt.Sprintf("names that begin with %q are the gateway's", own)})
+	}
+	s.mu.Lock()
+	full := len(s.prepared) >= mostPrepared
+	s.mu.Unlock()
+	if full {
+		return s.fail(&failure{code: codeTooLarge, message: fmt.Sprintf("a session has %d prepared statements at most", mostPrepared), hint: "Close some."})
+	}
+	p := &prepared{text: m.Query, types: m.ParameterOIDs, size: len(raw)}
+	return s.keep(item{raw, &expected{kind: 'P', name: m.Name, prepared: p}, p})
+}
+
+// same reports whether a message, written again, is what came: nothing in it was overlooked.
+func same(m interface{ Encode([]byte) ([]byte, error) }, raw []byte) bool {
+	again, err := m.Encode(make([]byte, 0, len(raw)))
+	return err == nil && bytes.Equal(again, raw)
+}
+
+// bind takes a Bind.
+func (s *session) bind(raw []byte) error {
+	var m pgproto3.Bind
+	if err := m.Decode(raw[headSize:]); err != nil || !same(&m, raw) {
+		return malformed('B')
+	}
+	if n := len(m.ParameterFormatCodes); n > 1 && n != len(m.Parameters) {
+		return malformed('B')
+	}
+	if strings.HasPrefix(m.DestinationPortal, own) {
+		return s.fail(&failure{code: "42602", message: fmt.Sprintf("names that begin with %q are the gateway's", own)})
+	}
+	of := s.named(m.PreparedStatement)
+	if of == nil {
+		return s.fail(&failure{code: "26000", message: fmt.Sprintf("prepared statement %.64q does not exist", m.PreparedStatement)})
+	}
+	s.mu.Lock()
+	types, full := of.types, len(s.portals) >= mostPortals
+	s.mu.Unlock()
+	if full {
+		return s.fail(&failure{code: codeTooLarge, message: fmt.Sprintf("a session has %d portals at most", mostPortals), hint: "Close some."})
+	}
+	p := &portal{of: of, size: len(raw)}
+	for i, value := range m.Parameters {
+		one := parameter{null: value == nil, raw: bytes.Clone(value)}
+		switch n := len(m.ParameterFormatCodes); {
+		case n == 1:
+			one.binary = m.ParameterFormatCodes[0] == 1
+		case n > 1:
+			one.binary = m.ParameterFormatCodes[i] == 1
+		}
+		if i < len(types) {
+			one.kind = types[i]
+		}
+		p.parameters = append(p.parameters, one)
+	}
+	return s.keep(item{raw: raw, expects: &expected{kind: 'B', name: m.DestinationPortal, portal: p}})
+}
+
+// describe takes a Describe or a Close.
+func (s *session) describe(raw []byte) error {
+	body := raw[headSize:]
+	if len(body) < 2 || body[0] != 'S' && body[0] != 'P' {
+		return malformed(raw[0])
+	}
+	name, ok := oneCstring(body[1:])
+	if !ok {
+		return malformed(raw[0])
+	}
+	e := &expected{kind: raw[0]}
+	switch {
+	case raw[0] == 'C':
+		if strings.HasPrefix(name, own) {
+			return s.fail(&failure{code: "42602", message: fmt.Sprintf("names that begin with %q are the gateway's", own)})
+		}
+		e.closes, e.name = body[0], name
+	case body[0] == 'S':
+		if e.prepared = s.named(name); e.prepared == nil {
+			return s.fail(&failure{code: "26000", message: fmt.Sprintf("prepared statement %.64q does not exist", name)})
+		}
+	case s.portal(name) == nil:
+		return s.fail(&failure{code: "34000", message: fmt.Sprintf("portal %.64q does not exist", name)})
+	}
+	return s.keep(item{raw: raw, expects: e})
+}
+
+// named is the prepared statement of that name, as the server will have it once it has done what came before.
+func (s *session) named(name string) *prepared {
+	for i := len(s.batch) - 1; i >= 0; i-- {
+		switch e := s.batch[i].expects; {
+		case e.kind == 'P' && e.name == name:
+			return e.prepared
+		case e.kind == 'C' && e.closes == 'S' && e.name == name:
+			return nil
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.queue) - 1; i >= 0; i-- {
+		switch e := s.queue[i]; {
+		case e.own != nil:
+		case e.kind == 'P' && e.name == name:
+			return e.prepared
+		case e.kind == 'C' && e.closes == 'S' && e.name == name:
+			return nil
+		}
+	}
+	return s.prepared[name]
+}
+
+// portal is likewise for portals.
+func (s *session) portal(name string) *portal {
+	for i := len(s.batch) - 1; i >= 0; i-- {
+		switch e := s.batch[i].expects; {
+		case e.kind == 'B' && e.name == name:
+			return e.portal
+		case e.kind == 'C' && e.closes == 'P' && e.name == name:
+			return nil
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.queue) - 1; i >= 0; i-- {
+		switch e := s.queue[i]; {
+		case e.own != nil:
+		case e.kind == 'B' && e.name == name:
+			return e.portal
+		case e.kind == 'C' && e.closes == 'P' && e.name == name:
+			return nil
+		}
+	}
+	return s.portals[name]
+}
+
+// described takes the types of the parameters, as the server has found them. mu is held.
+func (p *prepared) described(body []byte) {
+	if len(body) < 2 || len(body) != 2+4*int(binary.BigEndian.Uint16(body)) {
+		return
+	}
+	list := make([]uint32, 0, len(body)/4)
+	for body = body[2:]; len(body) > 0; body = body[4:] {
+		list = append(list, binary.BigEndian.Uint32(body))
+	}
+	p.types = list
+}
+
+// execute takes an Execute: here its statement is decided, with its values.
+func (s *session) execute(ctx context.Context, raw []byte) error {
+	name, rest, ok := cutCstring(raw[headSize:])
+	if !ok || len(rest) != 4 {
+		return malformed('E')
+	}
+	p := s.portal(name)
+	if p == nil {
+		return s.fail(&failure{code: "34000", message: fmt.Sprintf("portal %.64q does not exist", name)})
+	}
+	if s.skipped() {
+		return s.send(raw, &expected{kind: 'E'})
+	}
+	if err := s.refresh(ctx, true); err != nil {
+		return err
+	}
+	list, f := s.readText(ctx, p.of.text, p.of.size+p.size)
+	if f == nil && len(list) > 1 {
+		f = &failure{code: "42601", message: "cannot insert multiple commands into a prepared statement"}
+	}
+	if f != nil {
+		return s.fail(f)
+	}
+	j := list[0]
+	j.parameters = p.parameters
+	runs, f := s.decideAll(ctx, list)
+	if f != nil {
+		return s.fail(f)
+	}
+	for i := range s.batch { // this decision is theirs too
+		if s.batch[i].parse == p.of {
+			s.batch[i].parse = nil
+		}
+	}
+	if f := s.decideParses(ctx); f != nil {
+		s.withdraw(j)
+		return s.fail(f)
+	}
+	runs[0].after = s.forgets(&j.analysis)
+	if err := s.send(raw, &expected{kind: 'E', runs: runs}); err != nil {
+		return err
+	}
+	if c := j.analysis.Copy; c != nil && c.In && !c.File && !c.Program {
+		return s.awaitCopy()
+	}
+	return nil
+}
+
+// skipped reports whether the target skips what it gets: an earlier statement of the pipeline has failed.
+func (s *session) skipped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.skipping
+}
+
+// forgets returns what, of what the agent has prepared, a statement that was carried out can have changed behind the messages by
+// which it is known here: an Execute by such a name would be judged as something else than what runs.
+func (s *session) forgets(a *statement.Analysis) func(string) {
+	if a.Access == statement.Read && !a.Opaque && len(a.Changes) == 0 && a.Kind == "select" {
+		return nil
+	}
+	prepares := a.Opaque || a.Kind == "prepare" || a.Kind == "deallocate" || a.Kind == "discard"
+	return func(string) {
+		clear(s.portals)
+		if prepares {
+			clear(s.prepared)
+		}
+	}
+}
+
+// decideParses decides what is prepared and does not run yet.
+func (s *session) decideParses(ctx context.Context) *failure {
+	for i := range s.batch {
+		p := s.batch[i].parse
+		if p == nil {
+			continue
+		}
+		list, f := s.readText(ctx, p.text, p.size)
+		if f == nil && len(list) > 1 {
+			f = &failure{code: "42601", message: "cannot insert multiple commands into a prepared statement"}
+		}
+		if f != nil {
+			return f
+		}
+		list[0].phase = phaseParse
+		runs, f := s.decideAll(ctx, list)
+		if f != nil {
+			return f
+		}
+		s.batch[i].parse, s.batch[i].expects.runs = nil, runs
+	}
+	return nil
+}
+
+// send sends what was kept back, and one message more.
+func (s *session) send(raw []byte, e *expected) error {
+	list := make([]*expected, 0, len(s.batch)+1)
+	for _, i := range s.batch {
+		list = append(list, i.expects)
+	}
+	if e != nil {
+		list = append(list, e)
+	}
+	s.expect(list...)
+	for _, i := range s.batch {
+		if _, err := s.to.Write(i.raw); err != nil {
+			return err
+		}
+	}
+	s.batch, s.batched = s.batch[:0], 0
+	clear(s.batch[:cap(s.batch)])
+	_, err := s.to.Write(raw)
+	return err
+}
+
+// sync takes a Sync or a Flush.
+func (s *session) sync(ctx context.Context, raw []byte) error {
+	if !s.discarding && !s.skipped() && s.undecided() {
+		if err := s.refresh(ctx, true); err != nil {
+			return err
+		}
+		if f := s.decideParses(ctx); f != nil {
+			if err := s.fail(f); err != nil {
+				return err
+			}
+		}
+	}
+	var e *expected
+	if raw[0] == 'S' {
+		e = &expected{kind: 'S'}
+		s.discarding = false
+	}
+	if err := s.send(raw, e); err != nil {
+		return err
+	}
+	return s.to.Flush()
+}
+
+func (s *session) undecided() bool {
+	for i := range s.batch {
+		if s.batch[i].parse != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// fail refuses what was asked last in a pipeline. What was kept back does not go to the target, and what follows is discarded until Sync.
+func (s *session) fail(f *failure) error {
+	if f.fatal {
+		return f
+	}
+	s.batch, s.batched = s.batch[:0], 0
+	clear(s.batch[:cap(s.batch)])
+	s.discarding = true
+	s.expect(&expected{kind: 'E', refusal: f})
+	if _, err := s.to.Write(append(failing(), appendMessage(nil, 'H')...)); err != nil {
+		return err
+	}
+	return s.to.Flush()
+}
+
+// awaitCopy waits until the target takes COPY data, or has said that it does not.
+func (s *session) awaitCopy() error {
+	if _, err := s.to.Write(appendMessage(nil, 'H')); err != nil {
+		return err
+	}
+	if err := s.to.Flush(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.over && !s.copying && len(s.queue) > 0 {
+		s.moved.Wait()
+	}
+	return nil
+}

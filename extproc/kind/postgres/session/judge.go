@@ -1,0 +1,282 @@
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/kind/postgres/statement"
+	"github.com/countersign/countersign/extproc/lane"
+)
+
+// judged is a statement on its way to a ruling.
+type judged struct {
+	statement  statement.Statement
+	analysis   statement.Analysis
+	fault      *failure // it cannot be understood
+	parameters []parameter
+	phase      string
+	size       int // bytes of the messages that have it
+
+	attempt *lane.Attempt
+}
+
+// The phases in which a statement is judged.
+const (
+	phaseParse   = "parse"   // it is prepared: there are no values yet
+	phaseExecute = "execute" // it is to run
+)
+
+// weight is what judging a statement takes of the memory for each byte of its text and values: the text, the tree, the input.
+const weight = 24
+
+// look reads a statement by the state of now.
+func (s *session) look(ctx context.Context, one statement.Statement, phase string, parameters []parameter, size int) *judged {
+	j := &judged{statement: one, phase: phase, parameters: parameters, size: size}
+	analysis, err := s.server.analyze(ctx, s.target, one, &s.state)
+	j.analysis = analysis
+	switch {
+	case err != nil:
+		s.server.lane.Log.Warn("a statement could not be analysed", "session", s.id, "error", err)
+		j.analysis.Access = statement.Unknown
+		j.fault = &failure{code: codeDenied, message: "what this statement does cannot be told at the moment"}
+	case analysis.Doubt != nil:
+		j.fault = &failure{code: analysis.Doubt.Code, message: analysis.Doubt.Message}
+	case analysis.Access == statement.Unknown || analysis.Access == "":
+		j.analysis.Access = statement.Unknown
+	}
+	return j
+}
+
+// begin makes the attempt of a statement. The failure is why nothing can be judged.
+func (s *session) begin(j *judged) *failure {
+	st := s.server.lane.State()
+	if s.stopped() || st == nil {
+		return (&failure{code: codeStopping, message: "the gateway stops", hint: "Connect again."}).ended()
+	}
+	if _, now := targetOf(st, s.resource); now == nil || !s.target.same(now, s.role, s.database) {
+		return (&failure{code: codeStopping, message: "this resource of the gateway was changed", hint: "Connect again."}).ended()
+	}
+	a := s.server.lane.Attempt(st, Protocol, s.resource, gate.Context{Peer: s.peer})
+	a.Follow(s.first)
+	a.Op.Context.RequestID = a.Op.ID
+	a.Op.Verb, a.Op.Target = "UNKNOWN", ""
+	if j.analysis.Command != "" {
+		a.Op.Verb = j.analysis.Command
+	}
+	if text, err := j.statement.Normalized(); err == nil {
+		a.Op.Target = gate.Recorded(text, gate.MaxRecorded)
+	}
+	a.Op.Detail = s.detail(j)
+	a.Op.Fits = fits
+	a.Admit()
+	j.attempt = a
+	return nil
+}
+
+// fits refuses what cannot be carried out: rows are passed on as they come.
+func fits(v gate.Verdict) error {
+	if len(v.Redactions) == 0 {
+		return nil
+	}
+	return &gate.Unfit{Problem: gate.Denied, Detail: "Policy redacts what comes back, and this gateway cannot redact rows, so the statement was refused."}
+}
+
+// decide has the gate rule on a statement. A nil failure means that it may run, and that this is on record.
+func (s *session) decide(ctx context.Context, j *judged) *failure {
+	if f := s.begin(j); f != nil {
+		return f
+	}
+	s.count.statements.Add(1)
+	a := j.attempt
+	if refusal, ok := a.Room(lane.Bytes + int64(weight*j.size)); !ok {
+		a.Refuse(ctx, refusal)
+		return s.refused(j, refused(a.Refusal(), a.Op.ID))
+	}
+	if j.fault != nil || j.analysis.Access == statement.Unknown {
+		return s.doubted(ctx, j)
+	}
+	if j.phase == phaseParse {
+		rules, ok := a.State.Gate.Policy.(interface {
+			LooksAt(policy string, members ...string) bool
+		})
+		if a.Prepare(ctx, ok && rules.LooksAt(a.Op.Resource.Policy, "parameters")) {
+			return nil
+		}
+		f := refused(a.Refusal(), a.Op.ID)
+		if a.Refusal().Problem == gate.Unauthenticated {
+			f = f.ended()
+		}
+		return s.refused(j, f)
+	}
+	ctx, h := s.holder(ctx, a)
+	defer h.end()
+	if a.Decide(ctx, h) {
+		return nil
+	}
+	f := refused(a.Refusal(), a.Op.ID)
+	if a.Refusal().Problem == gate.Unauthenticated {
+		f = f.ended()
+	}
+	outcome := gate.Outcome{Result: gate.Refused}
+	if h.cancelled() {
+		f = &failure{code: codeCancelled, message: "canceling statement due to user request", detail: "Nothing was done. (request " + a.Op.ID + ")"}
+	}
+	if reason, left := a.LeftWaiting(ctx); left {
+		outcome.Result, outcome.Reason = gate.ClientGone, reason
+	}
+	return s.refusedAs(j, f, outcome)
+}
+
+// doubted refuses what was not understood. Policy is not asked.
+func (s *session) doubted(ctx context.Context, j *judged) *failure {
+	refusal := gate.Refusal{Problem: gate.Unreadable, Detail: "What this statement does cannot be told, so it was refused."}
+	f := &failure{code: codeDenied, message: refusal.Problem.Title()}
+	if j.fault != nil {
+		f, refusal.Detail = j.fault, "The statement was not understood: "+j.fault.message+"."
+	}
+	j.attempt.Refuse(ctx, refusal)
+	told := refused(j.attempt.Refusal(), j.attempt.Op.ID)
+	if j.attempt.Refusal().Problem == gate.Unreadable {
+		told.code, told.message = f.code, f.message
+	}
+	return s.refused(j, told)
+}
+
+func (s *session) refused(j *judged, f *failure) *failure {
+	return s.refusedAs(j, f, gate.Outcome{Result: gate.Refused})
+}
+
+// refusedAs ends the operation of a statement that was refused.
+func (s *session) refusedAs(j *judged, f *failure, o gate.Outcome) *failure {
+	a := j.attempt
+	s.count.refused.Add(1)
+	o.Problem, o.Duration, o.BytesIn = a.Refusal().Problem, s.server.lane.Now().Sub(a.Started), int64(j.size)
+	a.Finish(o)
+	a.Share.Set(0)
+	return f
+}
+
+// withdraw ends the operation of a statement that was allowed, and is not sent because another of the same query was refused.
+func (s *session) withdraw(j *judged) {
+	s.count.refused.Add(1)
+	j.attempt.Finish(gate.Outcome{
+		Result: gate.Refused, Reason: "another statement of the same query was refused, so none was carried out",
+		Duration: s.server.lane.Now().Sub(j.attempt.Started), BytesIn: int64(j.size),
+	})
+	j.attempt.Share.Set(0)
+}
+
+// running is what the target is to carry out of a statement that was allowed.
+func (s *session) running(j *judged) *run {
+	r := &run{attempt: j.attempt, began: j.attempt.Started, sent: int64(j.size)}
+	if j.phase == phaseExecute && !s.harmless(j) {
+		s.stale = true
+		sum := sha256.New()
+		sum.Write(s.earlier)
+		sum.Write([]byte(j.statement.Text))
+		for _, p := range j.parameters {
+			fmt.Fprintf(sum, "\x00%t%s", p.null, p.raw)
+		}
+		s.earlier = sum.Sum(nil)
+	}
+	return r
+}
+
+// harmless reports whether a statement leaves the session as it is.
+func (s *session) harmless(j *judged) bool {
+	a := &j.analysis
+	return a.Access == statement.Read && !a.Opaque && len(a.Changes) == 0 || a.Kind == "show"
+}
+
+// holding is the session's side of a hold: the connection stays, and the agent can cancel.
+type holding struct {
+	session *session
+	attempt *lane.Attempt
+	stop    context.CancelFunc
+	watched sync.WaitGroup
+	was     bool // cancelled by the agent
+}
+
+func (s *session) holder(ctx context.Context, a *lane.Attempt) (context.Context, *holding) {
+	ctx, stop := context.WithCancel(ctx)
+	s.mu.Lock()
+	s.deciding, s.cancelHold = true, false
+	s.mu.Unlock()
+	return ctx, &holding{session: s, attempt: a, stop: stop}
+}
+
+// Wait tells the agent that people are asked, and watches for its leaving.
+func (h *holding) Wait(p *gate.Pending) {
+	s := h.session
+	notice := &failure{code: codePending, message: "waiting for a person's approval: " + p.ID, hint: "The statement goes on when somebody approves it. Cancel it to wait no longer."}
+	s.mu.Lock()
+	s.hold = h.stop
+	_, _ = s.out.Write(notice.appendNotice(nil))
+	_ = s.out.Flush()
+	over := s.over
+	s.mu.Unlock()
+	if over {
+		h.stop()
+		return
+	}
+	_ = s.client.SetReadDeadline(time.Time{})
+	h.watched.Go(guard.Func("the wait of a session", func() {
+		// More than what is there by now comes, or the agent leaves.
+		_, err := s.client.in.Peek(min(s.client.in.Buffered()+1, s.client.in.Size()))
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			h.stop()
+		}
+	}))
+}
+
+// Resume is false where the session could not go on under the configuration of now.
+func (h *holding) Resume(_ context.Context, _ *lane.Resource) bool {
+	s := h.session
+	now, _ := h.attempt.Resource.Own.(*Target)
+	return s.target.same(now, s.role, s.database)
+}
+
+// cancelled reports whether the agent has cancelled the wait.
+func (h *holding) cancelled() bool {
+	h.session.mu.Lock()
+	defer h.session.mu.Unlock()
+	return h.session.cancelHold
+}
+
+func (h *holding) end() {
+	s := h.session
+	s.mu.Lock()
+	s.hold, s.deciding = nil, false
+	s.mu.Unlock()
+	_ = s.client.SetReadDeadline(time.Unix(1, 0)) // ends the watch
+	h.watched.Wait()
+	_ = s.client.SetReadDeadline(time.Time{})
+	h.stop()
+}
+
+// anyRefused is the first of several that policy denies as they stand, or -1. It asks nobody and records nothing: it keeps
+// a query of which a part is denied from spending approvals for the rest.
+func (s *session) anyRefused(ctx context.Context, list []*judged) int {
+	return slices.IndexFunc(list, func(j *judged) bool {
+		if j.fault != nil || j.analysis.Access == statement.Unknown {
+			return true
+		}
+		if s.begin(j) != nil {
+			return true
+		}
+		st := j.attempt.State
+		if st.Gate.Policy == nil {
+			return true
+		}
+		v, err := st.Gate.Policy.Evaluate(ctx, &j.attempt.Op)
+		return err != nil || v.Effect == gate.Deny || fits(v) != nil
+	})
+}

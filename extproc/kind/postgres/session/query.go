@@ -1,0 +1,139 @@
+package session
+
+import (
+	"context"
+	"errors"
+
+	"github.com/countersign/countersign/extproc/kind/postgres/statement"
+)
+
+// query takes a simple Query. All its statements are decided before any is sent, and it is sent in the bytes in which it came.
+func (s *session) query(ctx context.Context, raw []byte) error {
+	if s.steady() {
+		return &failure{code: codeProtocol, message: "a statement came within COPY data"}
+	}
+	text, ok := oneCstring(raw[headSize:])
+	if !ok {
+		return malformed('Q')
+	}
+	if s.discarding || len(s.batch) > 0 { // a pipeline without its Sync
+		return &failure{code: codeProtocol, message: "a simple query came within a pipeline"}
+	}
+	if err := s.refresh(ctx, false); err != nil {
+		return err
+	}
+	list, f := s.readText(ctx, text, len(raw))
+	if f != nil {
+		return s.refuseQuery(f)
+	}
+	runs, f := s.decideAll(ctx, list)
+	if f != nil {
+		if f.fatal {
+			return f
+		}
+		return s.refuseQuery(f)
+	}
+	s.mu.Lock()
+	delete(s.prepared, "") // as the server does
+	delete(s.portals, "")
+	s.mu.Unlock()
+	s.expect(&expected{kind: 'Q', runs: runs})
+	if _, err := s.to.Write(raw); err != nil {
+		return err
+	}
+	return s.to.Flush()
+}
+
+// readText reads the statements of a text.
+func (s *session) readText(ctx context.Context, text string, size int) ([]*judged, *failure) {
+	list, err := statement.Parse(text, s.state.StandardConformingStrings)
+	if err != nil {
+		return nil, s.unparsed(ctx, text, size, err)
+	}
+	if len(list) == 0 {
+		list = []statement.Statement{statement.Empty(text)}
+	}
+	out := make([]*judged, len(list))
+	changed := false
+	for i, one := range list {
+		out[i] = s.look(ctx, one, phaseExecute, nil, size/len(list))
+		if changed && out[i].fault == nil && !settling(&out[i].analysis) {
+			out[i].fault = &failure{code: codeUnsupported, message: "a statement follows another that can change what it means", hint: "Send the statements one by one."}
+			out[i].analysis.Access = statement.Unknown
+		}
+		changed = changed || !s.harmless(out[i]) && !plain(&out[i].analysis)
+	}
+	return out, nil
+}
+
+// plain reports whether what stands after a statement in the same text means what it meant before it.
+func plain(a *statement.Analysis) bool {
+	return !a.Opaque && len(a.Changes) == 0 && (a.Access == statement.Read || a.Access == statement.Write || a.Access == statement.Transaction)
+}
+
+// settling reports whether a statement means the same in every state.
+func settling(a *statement.Analysis) bool { return a.Access == statement.Transaction }
+
+// unparsed records that a text could not be parsed.
+func (s *session) unparsed(ctx context.Context, text string, size int, err error) *failure {
+	f := &failure{code: "42601", message: "the statement cannot be read"}
+	var syntax *statement.SyntaxError
+	if errors.As(err, &syntax) {
+		f.message = syntax.Message
+	}
+	j := &judged{statement: statement.Statement{Text: text, Of: 1}, fault: f, phase: phaseExecute, size: size}
+	j.analysis.Access = statement.Unknown
+	if broken := s.begin(j); broken != nil {
+		return broken
+	}
+	s.count.statements.Add(1)
+	return s.doubted(ctx, j)
+}
+
+// decideAll decides statements of which all run or none.
+func (s *session) decideAll(ctx context.Context, list []*judged) ([]*run, *failure) {
+	if len(list) > 1 {
+		if i := s.anyRefused(ctx, list); i >= 0 {
+			if f := s.decide(ctx, list[i]); f != nil {
+				return nil, f
+			}
+			s.withdraw(list[i]) // what policy says has changed in between
+			return nil, &failure{code: codeUnavailable, message: "policy changed while the query was looked at", hint: "Send it again."}
+		}
+	}
+	runs := make([]*run, 0, len(list))
+	for i, j := range list {
+		if f := s.decide(ctx, j); f != nil {
+			for _, allowed := range list[:i] {
+				s.withdraw(allowed)
+			}
+			return nil, f
+		}
+	}
+	for _, j := range list {
+		runs = append(runs, s.running(j))
+	}
+	return runs, nil
+}
+
+// refuseQuery refuses a simple query, and has the server fail the transaction.
+func (s *session) refuseQuery(f *failure) error {
+	if f.fatal {
+		return f
+	}
+	s.expect(&expected{kind: 'E', refusal: f}, &expected{kind: 'S'})
+	if _, err := s.to.Write(append(failing(), appendMessage(nil, 'S')...)); err != nil {
+		return err
+	}
+	return s.to.Flush()
+}
+
+// nowhere is a portal that there is not. An agent cannot make one of that name.
+const nowhere = own + "_refused"
+
+// own begins the names of what the gateway itself makes at the server.
+const own = "countersign"
+
+// failing is a message that fails at the server for certain, and does nothing else: it leaves the transaction, and the pipeline, as
+// an error of the refused statement would.
+func failing() []byte { return appendMessage(nil, 'E', cstring(nowhere), []byte{0, 0, 0, 0}) }
