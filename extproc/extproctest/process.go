@@ -21,8 +21,10 @@ type Command struct {
 	Name string // how failures name it
 	Path string
 	Args []string
-	Dir  string   // the test's own unless set
-	Env  []string // added to the test's own environment
+	Dir  string              // the test's own unless set
+	Env  []string            // added to the test's own environment
+	As   *syscall.Credential // another user; the test's own unless set
+	Stop syscall.Signal      // asks it to leave; SIGTERM unless set
 }
 
 // Process is a running part. It stops with the test; its output is shown if the test failed.
@@ -46,6 +48,7 @@ func Start(tb TB, c Command) *Process {
 	p.cmd.Stdout = &p.output
 	p.cmd.Stderr = &p.output
 	p.cmd.SysProcAttr = childAttributes()
+	p.cmd.SysProcAttr.Credential = c.As
 	p.cmd.WaitDelay = time.Second // a grandchild may hold the pipe open
 
 	started := make(chan error, 1)
@@ -168,14 +171,14 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// Stop ends the process with SIGTERM and returns when it has exited. If it does not, it is killed, and the test fails.
+// Stop asks the process to leave and returns when it has exited. If it does not, it is killed, and the test fails.
 func (p *Process) Stop() {
 	p.tb.Helper()
-	p.Signal(syscall.SIGTERM)
+	p.Signal(cmp.Or(p.command.Stop, syscall.SIGTERM))
 	select {
 	case <-p.done:
 	case <-time.After(stopBudget):
-		p.tb.Logf("%s did not leave within %v of SIGTERM and was killed", p.command.Name, stopBudget)
+		p.tb.Logf("%s did not leave within %v and was killed", p.command.Name, stopBudget)
 		p.Kill()
 	}
 }
