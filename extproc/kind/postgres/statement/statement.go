@@ -31,6 +31,9 @@ type Statement struct {
 	Index int    // from 0
 	Of    int    // how many the text has
 
+	// Parameters are the types of $1, $2, … that the client gave in Parse; 0 where it left one to the server.
+	Parameters []uint32
+
 	node *tree.Node
 }
 
@@ -97,11 +100,6 @@ func parse(text string, standardConformingStrings bool) (list []Statement, err e
 // Fingerprint is pg_query's: equal for statements that differ in literals, case and space only.
 func (s Statement) Fingerprint() (string, error) {
 	return guarded(parser.Fingerprint, s.Text)
-}
-
-// Normalized is the text without comments and with $1, $2, … in the place of literals. Text that may hold a literal all the same is an error.
-func (s Statement) Normalized() (string, error) {
-	return guarded(parser.Normalize, s.Text)
 }
 
 func guarded(f func(string) (string, error), text string) (result string, err error) {

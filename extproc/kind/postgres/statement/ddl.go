@@ -1,0 +1,143 @@
+package statement
+
+import (
+	"strings"
+
+	tree "github.com/pganalyze/pg_query_go/v6"
+)
+
+// ddl is a statement that changes definitions. It can do anything by what it defines, so that nothing weaker than Schema is looked for; what it
+// names is named for policy and people: relations that are there are written, those that a query in it reads are read.
+func (a *analyzer) ddl(r *Analysis, n *tree.Node) {
+	switch x := n.GetNode().(type) {
+	case *tree.Node_CreateTableAsStmt:
+		a.createAs(r, x.CreateTableAsStmt)
+		return
+	case *tree.Node_ViewStmt:
+		a.mark(x.ViewStmt.GetView())
+		out := a.query(nil, x.ViewStmt.GetQuery().GetSelectStmt(), false)
+		a.sink.uses = map[Use]bool{} // it is when the view is read that its columns are used
+		name := a.newName(x.ViewStmt.GetView())
+		a.sink.write(name)
+		for _, v := range out {
+			a.sink.write(name, v.name)
+		}
+		a.defines(x.ViewStmt.GetView())
+		return
+	case *tree.Node_DropStmt:
+		a.drop(x.DropStmt)
+	case *tree.Node_CreateStmt:
+		a.createTable(x.CreateStmt)
+	}
+	a.named(n)
+	if len(a.changes) == 0 {
+		a.changes = append(a.changes, Change{What: Defined})
+	}
+}
+
+func (a *analyzer) createAs(r *Analysis, c *tree.CreateTableAsStmt) {
+	a.mark(c.GetInto())
+	var in Analysis
+	if e := c.GetQuery().GetExecuteStmt(); e != nil {
+		a.execute(&in, e)
+		a.creates(r, c.GetInto().GetRel(), nil)
+		for _, col := range in.Output {
+			a.use(value{lineage: col.Lineage}, Stored)
+		}
+		return
+	}
+	out := a.query(nil, c.GetQuery().GetSelectStmt(), false)
+	a.creates(r, c.GetInto().GetRel(), renamed(out, names(c.GetInto().GetColNames())))
+	if m := inner(c.GetQuery()); m != nil {
+		a.all(m, 0)
+	}
+}
+
+func (a *analyzer) createTable(c *tree.CreateStmt) {
+	name := a.newName(c.GetRelation())
+	a.mark(c.GetRelation())
+	a.sink.write(name)
+	for _, n := range c.GetTableElts() {
+		if d := n.GetColumnDef(); d != nil {
+			a.sink.write(name, d.GetColname())
+		}
+	}
+	a.defines(c.GetRelation())
+}
+
+// drop names what is dropped, which is a list of names and no RangeVar.
+func (a *analyzer) drop(d *tree.DropStmt) {
+	switch d.GetRemoveType() {
+	case tree.ObjectType_OBJECT_TABLE, tree.ObjectType_OBJECT_VIEW, tree.ObjectType_OBJECT_MATVIEW, tree.ObjectType_OBJECT_FOREIGN_TABLE, tree.ObjectType_OBJECT_SEQUENCE:
+	case tree.ObjectType_OBJECT_SCHEMA:
+		for _, n := range d.GetObjects() {
+			for name, rel := range a.c.Relations {
+				if name.Schema == n.GetString_().GetSval() && strings.IndexByte("rpvmf", rel.Kind) >= 0 {
+					a.sink.write(name, rel.columnNames()...)
+				}
+			}
+		}
+		return
+	default:
+		return
+	}
+	for _, n := range d.GetObjects() {
+		parts := names(n.GetList().GetItems())
+		if len(parts) == 0 {
+			continue
+		}
+		schema, name := a.split(parts)
+		if rel := a.find(schema, name); rel != nil {
+			for _, r := range a.c.family(rel, "", false, true) {
+				a.sink.write(r.Name, r.columnNames()...)
+			}
+			if isTemp(rel.Name.Schema) {
+				a.changes = append(a.changes, Change{What: Temporary, Name: name})
+			}
+		} else {
+			a.sink.write(a.newName(&tree.RangeVar{Schemaname: schema, Relname: name}))
+		}
+	}
+}
+
+// named is every relation and function that a definition names. Functions are those that it may run at once, such as the default of a new column, and
+// those that it only stores.
+func (a *analyzer) named(n *tree.Node) {
+	walk(n, func(m any) bool {
+		switch x := m.(type) {
+		case *tree.RangeVar:
+			if a.seen[x] {
+				return true
+			}
+			a.mark(x)
+			if rel := a.lookup(x); rel != nil {
+				a.sink.write(rel.Name)
+				if isTemp(rel.Name.Schema) {
+					a.changes = append(a.changes, Change{What: Temporary, Name: rel.Name.Name})
+				}
+			} else if x.GetRelname() != "" {
+				a.sink.write(a.newName(x))
+				a.defines(x)
+			}
+		case *tree.FuncCall:
+			parts := names(x.GetFuncname())
+			if len(parts) > 2 {
+				return true
+			}
+			schema, name := a.split(parts)
+			path := a.path
+			if schema != "" {
+				path = []string{schema}
+			}
+			for _, p := range path {
+				for _, f := range a.c.Functions[Name{p, name}] {
+					a.sink.functions[Function{f.Name.Schema, f.Name.Name, volatility(f.Volatility)}] = true
+					if !f.own() && !a.st.Harmless[f.Name.String()] {
+						a.sink.opaque = true
+					}
+				}
+			}
+		}
+		return true
+	})
+}

@@ -1,0 +1,164 @@
+package statement_test
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/countersign/countersign/extproc/kind/postgres/statement"
+)
+
+// testAgainstServer holds what the cases are judged to be to what the server does: what is judged read writes nothing, the answer has the columns that
+// are said, the server reads nothing that is not said, and values that are masked change no column that is not said to be made of them.
+func testAgainstServer(t *testing.T, s *server, cat *statement.Catalog, st *statement.State) {
+	for _, path := range caseFiles(t) {
+		for _, c := range readCases(t, path) {
+			a, after := analyzed(t, c, cat, st)
+			if a.Access != statement.Read || a.Doubt != nil {
+				continue
+			}
+			t.Run(c.name, func(t *testing.T) {
+				one, two := s.connect(t, "one", "agent"), s.connect(t, "two", "agent")
+				x, y := runRead(t, one, c), runRead(t, two, c)
+				if t.Failed() || a.Kind == "execute" || a.Kind == "cursor" && a.Output == nil {
+					return
+				}
+				testColumns(t, a, x)
+				testInterference(t, a, x, y)
+				if a.Kind == "select" && !a.Explain {
+					testReads(t, one, c, a, after)
+				}
+			})
+		}
+	}
+}
+
+// runRead runs a case in a read-only transaction, and holds that it needs no more.
+func runRead(t *testing.T, c *pgconn.PgConn, tc testCase) *pgconn.Result {
+	t.Helper()
+	mustRun(t, c, "SET default_transaction_read_only = on")
+	for _, sql := range tc.setup {
+		mustRun(t, c, sql)
+	}
+	results, err := c.Exec(t.Context(), tc.sql).ReadAll()
+	if err != nil {
+		t.Errorf("%s\nis judged read, and fails: %v", tc.sql, err)
+		return nil
+	}
+	if strings.Contains(strings.Join(tc.setup, " "), "BEGIN") {
+		if got := mustRun(t, c, "SELECT txid_current_if_assigned()"); got[0][0] != "" {
+			t.Errorf("%s\nis judged read, and has a transaction id", tc.sql)
+		}
+	}
+	return results[len(results)-1]
+}
+
+func testColumns(t *testing.T, a statement.Analysis, r *pgconn.Result) {
+	t.Helper()
+	var got, want []string
+	for _, c := range a.Output {
+		got = append(got, c.Name)
+	}
+	for _, f := range r.FieldDescriptions {
+		want = append(want, f.Name)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("columns %q, and the server's are %q", got, want)
+	}
+}
+
+// testInterference holds that a column of the answer is the same whatever is masked, unless it is said to be made of it, or something is used.
+func testInterference(t *testing.T, a statement.Analysis, x, y *pgconn.Result) {
+	t.Helper()
+	isMasked := func(r statement.ColumnRef) bool { return slices.Contains(masked, r) }
+	if a.Explain || slices.ContainsFunc(a.Uses, func(u statement.Use) bool { return isMasked(u.ColumnRef) }) || len(a.Exposes) > 0 {
+		return
+	}
+	if len(x.Rows) != len(y.Rows) {
+		t.Errorf("%d rows in one database, %d in the other", len(x.Rows), len(y.Rows))
+		return
+	}
+	for i, c := range a.Output {
+		if slices.ContainsFunc(c.Lineage, isMasked) {
+			if !c.Plain {
+				t.Errorf("column %s is made of what is masked, and no use says so", c.Name)
+			}
+			continue
+		}
+		for j := range x.Rows {
+			if v, w := string(x.Rows[j][i]), string(y.Rows[j][i]); v != w && !variable[c.Name] {
+				t.Errorf("column %s is %q in one database and %q in the other", c.Name, v, w)
+			}
+		}
+	}
+}
+
+// variable are columns that differ for another reason: OIDs, times.
+var variable = map[string]bool{"oid": true, "now": true, "current_database": true, "random": true, "relid": true, "pid": true, "definition": true}
+
+// testReads holds that every relation and column that the server needs for a query is in its reads.
+func testReads(t *testing.T, c *pgconn.PgConn, tc testCase, a statement.Analysis, _ *statement.State) {
+	t.Helper()
+	reads := func(schema, table, column string) bool {
+		return slices.ContainsFunc(a.Reads, func(r statement.Table) bool {
+			return r.Schema == schema && r.Table == table && (column == "" || slices.Contains(r.Columns, column))
+		})
+	}
+	if !strings.Contains(tc.sql, "$") {
+		var plan any
+		rows := mustRun(t, c, "EXPLAIN (VERBOSE, FORMAT JSON) "+tc.sql)
+		if err := json.Unmarshal([]byte(rows[0][0]), &plan); err != nil {
+			t.Fatal(err)
+		}
+		planned(plan, func(schema, table string) {
+			if !reads(schema, table, "") && schema != "pg_catalog" {
+				t.Errorf("the server's plan has %s.%s, and it is not in the reads", schema, table)
+			}
+		})
+	}
+	// A view of the query depends on what the query needs.
+	names := make([]string, len(a.Output))
+	for i := range names {
+		names[i] = "c" + string(rune('a'+i%26)) + string(rune('a'+i/26))
+	}
+	mustRun(t, c, "RESET default_transaction_read_only")
+	mustRun(t, c, "SET default_transaction_read_only = off")
+	list := ""
+	if len(names) > 0 {
+		list = "(" + strings.Join(names, ", ") + ")"
+	}
+	if _, err := query(c)(t.Context(), "CREATE TEMPORARY VIEW probe "+list+" AS "+tc.sql); err != nil {
+		t.Logf("no view: %v", err)
+		return
+	}
+	for _, row := range mustRun(t, c, `SELECT DISTINCT n.nspname, c.relname, coalesce(a.attname, '')
+		FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
+		JOIN pg_catalog.pg_class c ON c.oid = d.refobjid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid AND d.refobjsubid > 0
+		WHERE r.ev_class = 'pg_temp.probe'::regclass AND c.oid <> r.ev_class`) {
+		if !reads(row[0], row[1], row[2]) {
+			t.Errorf("the server needs %s, and it is not in the reads", strings.Join(row, "."))
+		}
+	}
+}
+
+// planned calls f with each relation of a plan.
+func planned(v any, f func(schema, table string)) {
+	switch v := v.(type) {
+	case []any:
+		for _, x := range v {
+			planned(x, f)
+		}
+	case map[string]any:
+		if table, ok := v["Relation Name"].(string); ok {
+			schema, _ := v["Schema"].(string)
+			f(schema, table)
+		}
+		for _, x := range v {
+			planned(x, f)
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package statement
+
+import (
+	"cmp"
+	"slices"
+
+	tree "github.com/pganalyze/pg_query_go/v6"
+)
+
+// typeName is the OID of a type.
+func (a *analyzer) typeName(t *tree.TypeName) uint32 {
+	if t == nil {
+		return 0
+	}
+	if t.GetPctType() {
+		return 0
+	}
+	schema, name := a.split(names(t.GetNames()))
+	oid := a.findType(schema, name)
+	if oid == 0 {
+		fail("42704", "type %q does not exist", name)
+	}
+	if len(t.GetArrayBounds()) > 0 {
+		oid = a.c.Types[oid].Array
+	}
+	return oid
+}
+
+func (a *analyzer) findType(schema, name string) uint32 {
+	path := a.path
+	if schema != "" {
+		path = []string{schema}
+	}
+	for _, p := range path {
+		if isTemp(p) {
+			if a.st.Temp[name] != nil || a.st.TempTypes[name] {
+				beyond("type %q is the session's temporary one, which is not understood", name)
+			}
+			if schema != "" {
+				beyond("types of the temporary schema are not understood")
+			}
+			continue
+		}
+		if oid := a.c.TypeNames[Name{p, name}]; oid != 0 {
+			return oid
+		}
+	}
+	return 0
+}
+
+func (a *analyzer) typeCast(s *scope, t *tree.TypeCast, in string) value {
+	a.mark(t)
+	to := a.typeName(t.GetTypeName())
+	v := a.expr(s, t.GetArg(), in)
+	return a.cast(v, to, in)
+}
+
+// cast is a value as one of another type.
+func (a *analyzer) cast(v value, to uint32, in string) value {
+	if v.row != nil {
+		v = a.made(v.typ, WholeRow, v)
+	}
+	from := a.c.base(v.typ)
+	base := a.c.base(to)
+	a.becomes(v.typ, to, 'e')
+	if from == base && from != 0 && !a.checked(to) || textual(from) && textual(base) && !a.checked(to) {
+		return value{typ: to, lineage: v.lineage, plain: v.plain, name: v.name, lazy: v.lazy}
+	}
+	out := a.made(to, cmp.Or(in, Expression), v)
+	out.name = v.name
+	return out
+}
+
+func (a *analyzer) checked(t uint32) bool {
+	for range 32 {
+		d := a.c.Types[t]
+		if d == nil || d.Kind != 'd' {
+			return false
+		}
+		if len(d.Checks) > 0 {
+			return true
+		}
+		t = d.Base
+	}
+	return true
+}
+
+// becomes says that a value of one type is made one of another, where casts of that context may be used.
+func (a *analyzer) becomes(from, to uint32, context byte) {
+	a.checks(to)
+	if from == typeUnknown || from == to {
+		return // the type's own input function, which only a superuser can define
+	}
+	f, t := a.c.base(from), a.c.base(to)
+	for pair, c := range a.c.userCasts() {
+		if c.Context != 'i' && context == 'i' {
+			continue
+		}
+		src, dst := pair[0], pair[1]
+		if (f == 0 || src == f || a.elementOf(f) == src) && (t == 0 || dst == t || a.elementOf(t) == dst) {
+			a.implements(c.Function)
+		}
+	}
+}
+
+// converted says that a value of one type is taken for an argument of another.
+func (a *analyzer) converted(from, to uint32) {
+	if from != to && !polymorphic(to) && to != typeUnknown {
+		a.becomes(from, to, 'i')
+	}
+}
+
+// coerced says that one of two values is made what the other is.
+func (a *analyzer) coerced(x, y value) {
+	a.converted(x.typ, y.typ)
+	a.converted(y.typ, x.typ)
+}
+
+// checks are the constraints of a domain, which are looked at whenever a value becomes one of it.
+func (a *analyzer) checks(t uint32) {
+	for range 32 {
+		d := a.c.Types[t]
+		if d != nil && d.Element != 0 {
+			t = d.Element
+			continue
+		}
+		if d != nil && d.Kind == 'c' && d.OID >= firstUser && !a.checkedTypes[t] {
+			a.checkedTypes[t] = true
+			if rel := a.c.Relations[d.Relation]; rel != nil {
+				for _, c := range rel.Columns {
+					a.checks(c.Type)
+				}
+			}
+			return
+		}
+		if d == nil || d.Kind != 'd' {
+			return
+		}
+		for _, text := range d.Checks {
+			a.elsewhere(func() {
+				a.domain++
+				defer func() { a.domain-- }()
+				n := definition("SELECT " + text).GetTargetList()
+				a.expr(&scope{}, n[0].GetResTarget().GetVal(), Predicate)
+			})
+		}
+		t = d.Base
+	}
+}
+
+// common is the type of several values that become one; 0 where it is not known.
+func (a *analyzer) common(list []value) uint32 {
+	t := uint32(typeUnknown)
+	var kinds []value // one of each type
+	for _, v := range list {
+		if slices.ContainsFunc(kinds, func(w value) bool { return w.typ == v.typ }) {
+			continue
+		}
+		for _, w := range kinds {
+			a.coerced(w, v)
+		}
+		kinds = append(kinds, v)
+		switch {
+		case v.typ == typeUnknown:
+		case t == typeUnknown:
+			t = v.typ
+		default:
+			t = 0
+		}
+	}
+	return t
+}
