@@ -33,7 +33,7 @@ var Kind = kind.Kind{
 	Card:   kind.Card{First: []string{"text", "parameters", "database", "role", "access", "writes", "reads"}, Unseen: unseen},
 	OTLP:   otlp.Kind{Protocol: name, Operation: attributes, Result: results},
 	Serve: func(ctx context.Context, l *lane.Lane, from net.Listener) error {
-		return session.New(l, analyze).Serve(ctx, from)
+		return session.New(l).Serve(ctx, from)
 	},
 	Own: func(c config.Resource, _ kind.Shared, r *lane.Resource) {
 		own := c.(*Resource) //nolint:forcetypeassert // made by New

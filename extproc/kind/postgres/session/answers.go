@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/kind/postgres/statement"
 	"github.com/countersign/countersign/extproc/lane"
 )
 
@@ -32,18 +33,37 @@ type run struct {
 	attempt     *lane.Attempt
 	began       time.Time
 	rows, bytes int64
-	sent        int64            // bytes of the message that had it
-	after       func(tag string) // told when it was carried out; may be nil
+	sent        int64              // bytes of the message that had it
+	changes     []statement.Change // of the session, once it is carried out
 }
 
 // asked is what the gateway itself asks the server.
 type asked struct {
-	values []string
-	err    error
+	rows [][]string
+	size int
+	err  error
+}
+
+// event is something that the state of the session has to be told, in the order in which it happened. One of them is set.
+type event struct {
+	changes []statement.Change
+	failed  bool
+	ready   byte   // the status of a ReadyForQuery
+	parsed  *named // a Parse
+	closed  *named // a Close
+}
+
+type named struct {
+	name string
+	as   *prepared
+	of   byte // 'S' or 'P'
 }
 
 // maxAnswer bounds a message of the target's, which are passed on as they come: PostgreSQL's own bound.
 const maxAnswer = 1 << 30
+
+// maxAsked bounds what the gateway itself is answered.
+const maxAsked = 256 << 20
 
 // maxHeldAnswer bounds those that are read whole: errors, notices, tags, descriptions.
 const maxHeldAnswer = 16 << 20
@@ -133,7 +153,7 @@ func (s *session) answer(h head) error {
 		}
 		return s.tell(raw)
 	case 'S':
-		return s.parameter(raw, body)
+		return s.parameter(e, raw, body)
 	case 'E':
 		return s.failure(e, raw, body)
 	}
@@ -175,8 +195,12 @@ func (s *session) row(e *expected, h head) error {
 		if err != nil {
 			return err
 		}
-		e.own.values, e.own.err = values(raw[headSize:])
-		return nil
+		row, err := values(raw[headSize:])
+		if e.own.size += len(raw); e.own.size > maxAsked {
+			return &failure{code: codeTooLarge, message: "the database's own answer to a question of the gateway is too large"}
+		}
+		e.own.rows = append(e.own.rows, row)
+		return err
 	}
 	if r := e.running(); r != nil {
 		r.bytes += int64(headSize + h.size)
@@ -199,11 +223,14 @@ func (e *expected) running() *run {
 }
 
 // parameter passes on that a setting has changed. One in which what is said would not be what was read ends the session.
-func (s *session) parameter(raw, body []byte) error {
+func (s *session) parameter(e *expected, raw, body []byte) error {
 	name, rest, _ := cutCstring(body)
 	value, _, _ := cutCstring(rest)
 	if name == "client_encoding" && !utf8Named(value) {
 		return &failure{code: codeUnsupported, message: fmt.Sprintf("client_encoding became %.64q, in which statements cannot be read here", value), hint: "Use UTF8."}
+	}
+	if e != nil && e.own != nil {
+		return nil
 	}
 	return s.tell(raw)
 }
@@ -218,6 +245,9 @@ func (s *session) failure(e *expected, raw, body []byte) error {
 	}
 	if s.status == 'T' {
 		s.status = 'E'
+	}
+	if e.own == nil {
+		s.events = append(s.events, event{failed: true})
 	}
 	switch {
 	case e.own != nil:
@@ -280,6 +310,7 @@ func (s *session) ready(e *expected, raw, body []byte) error {
 	if e.own != nil {
 		return nil
 	}
+	s.events = append(s.events, event{ready: s.status})
 	return s.tell(raw)
 }
 
@@ -305,8 +336,9 @@ func (s *session) complete(e *expected, kind byte, raw, body []byte) error {
 		}
 		s.done(r, gate.Completed, tag, "", "")
 		e.at++
-		if r.after != nil {
-			r.after(tag)
+		if len(r.changes) > 0 {
+			s.events = append(s.events, event{changes: r.changes})
+			s.forget(r.changes)
 		}
 	}
 	if e.kind == 'E' {
@@ -340,6 +372,7 @@ func (s *session) made(e *expected, kind byte, raw, body []byte) error {
 		ends = false
 	case kind == '1' && e.kind == 'P':
 		s.prepared[e.name] = e.prepared
+		s.events = append(s.events, event{parsed: &named{name: e.name, as: e.prepared}})
 		for _, r := range e.runs {
 			s.done(r, gate.Completed, "PARSE", "", "")
 		}
@@ -352,6 +385,7 @@ func (s *session) made(e *expected, kind byte, raw, body []byte) error {
 		} else {
 			delete(s.portals, e.name)
 		}
+		s.events = append(s.events, event{closed: &named{name: e.name, of: e.closes}})
 	case kind == 't' && e.kind == 'D' && e.prepared != nil:
 		e.prepared.described(body)
 		ends = false
@@ -383,16 +417,16 @@ func (s *session) done(r *run, result gate.Result, tag, code, reason string) {
 	a.Share.Set(0)
 }
 
-// values are those of a DataRow, as text.
+// values are those of a DataRow, as text; NULL is "" too.
 func values(body []byte) (list []string, err error) {
 	r := bytes.NewReader(body)
 	n, err := number(r, 2)
 	for range n {
 		size, sizeErr := number(r, 4)
-		if err = sizeErr; err != nil || size < 0 || int(size) > r.Len() {
+		if sizeErr != nil || size < -1 || int(size) > r.Len() {
 			return nil, io.ErrUnexpectedEOF
 		}
-		text := make([]byte, size)
+		text := make([]byte, max(size, 0))
 		if _, err := io.ReadFull(r, text); err != nil {
 			return nil, err
 		}

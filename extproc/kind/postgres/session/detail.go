@@ -82,10 +82,10 @@ func (s *session) detail(j *judged) *detail {
 		functions[i] = gate.Object{{Name: "name", Value: f.Name}, {Name: "schema", Value: f.Schema}, {Name: "volatility", Value: f.Volatility}}
 	}
 	earlier := ""
-	if s.state.Transaction == statement.Open {
+	if j.state.Transaction == statement.Open {
 		earlier = hex.EncodeToString(s.earlier)
 	}
-	path := s.state.SearchPath
+	path := j.state.SearchPath
 	if path == nil {
 		path = []string{}
 	}
@@ -107,10 +107,10 @@ func (s *session) detail(j *judged) *detail {
 		{Name: "parameters", Value: parameters},
 		{Name: "phase", Value: j.phase},
 		{Name: "reads", Value: tables(a.Reads, -1)},
-		{Name: "role", Value: s.state.Role},
+		{Name: "role", Value: j.state.Role},
 		{Name: "search_path", Value: path},
 		{Name: "text", Value: j.statement.Text},
-		{Name: "transaction", Value: s.state.Transaction},
+		{Name: "transaction", Value: j.state.Transaction},
 		{Name: "writes", Value: tables(a.Writes, -1)},
 	}
 	recorded := gate.Object{

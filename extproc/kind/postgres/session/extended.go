@@ -218,7 +218,7 @@ func (s *session) execute(ctx context.Context, raw []byte) error {
 	if err := s.refresh(ctx, true); err != nil {
 		return err
 	}
-	list, f := s.readText(ctx, p.of.text, p.of.size+p.size)
+	list, f := s.readText(ctx, p.of.text, s.typesOf(p.of), p.parameters, p.of.size+p.size)
 	if f == nil && len(list) > 1 {
 		f = &failure{code: "42601", message: "cannot insert multiple commands into a prepared statement"}
 	}
@@ -226,7 +226,6 @@ func (s *session) execute(ctx context.Context, raw []byte) error {
 		return s.fail(f)
 	}
 	j := list[0]
-	j.parameters = p.parameters
 	runs, f := s.decideAll(ctx, list)
 	if f != nil {
 		return s.fail(f)
@@ -240,7 +239,6 @@ func (s *session) execute(ctx context.Context, raw []byte) error {
 		s.withdraw(j)
 		return s.fail(f)
 	}
-	runs[0].after = s.forgets(&j.analysis)
 	if err := s.send(raw, &expected{kind: 'E', runs: runs}); err != nil {
 		return err
 	}
@@ -257,16 +255,27 @@ func (s *session) skipped() bool {
 	return s.skipping
 }
 
-// forgets returns what, of what the agent has prepared, a statement that was carried out can have changed behind the messages by
-// which it is known here: an Execute by such a name would be judged as something else than what runs.
-func (s *session) forgets(a *statement.Analysis) func(string) {
-	if a.Access == statement.Read && !a.Opaque && len(a.Changes) == 0 && a.Kind == "select" {
-		return nil
-	}
-	prepares := a.Opaque || a.Kind == "prepare" || a.Kind == "deallocate" || a.Kind == "discard"
-	return func(string) {
-		clear(s.portals)
-		if prepares {
+func (s *session) typesOf(p *prepared) []uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.types
+}
+
+// forget forgets, of what the agent has made by messages, what a statement may have changed by SQL: an Execute by such a name would be
+// judged as something else than what runs. mu is held.
+func (s *session) forget(changes []statement.Change) {
+	for _, c := range changes {
+		switch c.What {
+		case statement.Declared, statement.Closed:
+			delete(s.portals, c.Name)
+		case statement.CloseAll:
+			clear(s.portals)
+		case statement.Prepared, statement.Deallocated:
+			delete(s.prepared, c.Name)
+		case statement.DeallocateAll:
+			clear(s.prepared)
+		case statement.DiscardAll, statement.Uncertain:
+			clear(s.portals)
 			clear(s.prepared)
 		}
 	}
@@ -279,7 +288,7 @@ func (s *session) decideParses(ctx context.Context) *failure {
 		if p == nil {
 			continue
 		}
-		list, f := s.readText(ctx, p.text, p.size)
+		list, f := s.readText(ctx, p.text, s.typesOf(p), nil, p.size)
 		if f == nil && len(list) > 1 {
 			f = &failure{code: "42601", message: "cannot insert multiple commands into a prepared statement"}
 		}
@@ -301,7 +310,11 @@ func (s *session) send(raw []byte, e *expected) error {
 	list := make([]*expected, 0, len(s.batch)+1)
 	for _, i := range s.batch {
 		list = append(list, i.expects)
+		if e := i.expects; e.name != "" && (e.kind == 'P' || e.closes == 'S') {
+			s.stale = true // an EXECUTE by this name is looked at once the server has it
+		}
 	}
+	s.piped = raw[0] != 'S'
 	if e != nil {
 		list = append(list, e)
 	}
@@ -356,7 +369,7 @@ func (s *session) fail(f *failure) error {
 	}
 	s.batch, s.batched = s.batch[:0], 0
 	clear(s.batch[:cap(s.batch)])
-	s.discarding = true
+	s.discarding, s.piped = true, true
 	s.expect(&expected{kind: 'E', refusal: f})
 	if _, err := s.to.Write(append(failing(), appendMessage(nil, 'H')...)); err != nil {
 		return err

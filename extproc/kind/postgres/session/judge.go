@@ -19,6 +19,7 @@ import (
 // judged is a statement on its way to a ruling.
 type judged struct {
 	statement  statement.Statement
+	state      *statement.State // before it
 	analysis   statement.Analysis
 	fault      *failure // it cannot be understood
 	parameters []parameter
@@ -37,20 +38,18 @@ const (
 // weight is what judging a statement takes of the memory for each byte of its text and values: the text, the tree, the input.
 const weight = 24
 
-// look reads a statement by the state of now.
-func (s *session) look(ctx context.Context, one statement.Statement, phase string, parameters []parameter, size int) *judged {
-	j := &judged{statement: one, phase: phase, parameters: parameters, size: size}
-	analysis, err := s.server.analyze(ctx, s.target, one, &s.state)
+// look reads a statement by a state.
+func (s *session) look(one statement.Statement, st *statement.State, parameters []parameter, size int) *judged {
+	j := &judged{statement: one, phase: phaseExecute, parameters: parameters, size: size, state: st.Clone()}
+	analysis, err := one.Analyze(s.catalog, st)
 	j.analysis = analysis
 	switch {
 	case err != nil:
 		s.server.lane.Log.Warn("a statement could not be analysed", "session", s.id, "error", err)
 		j.analysis.Access = statement.Unknown
-		j.fault = &failure{code: codeDenied, message: "what this statement does cannot be told at the moment"}
+		j.fault = &failure{code: codeDenied, message: "what this statement does cannot be told"}
 	case analysis.Doubt != nil:
 		j.fault = &failure{code: analysis.Doubt.Code, message: analysis.Doubt.Message}
-	case analysis.Access == statement.Unknown || analysis.Access == "":
-		j.analysis.Access = statement.Unknown
 	}
 	return j
 }
@@ -177,8 +176,14 @@ func (s *session) withdraw(j *judged) {
 // running is what the target is to carry out of a statement that was allowed.
 func (s *session) running(j *judged) *run {
 	r := &run{attempt: j.attempt, began: j.attempt.Started, sent: int64(j.size)}
-	if j.phase == phaseExecute && !s.harmless(j) {
-		s.stale = true
+	if j.phase != phaseExecute {
+		return r
+	}
+	r.changes = j.analysis.Changes
+	if len(r.changes) > 0 {
+		s.stale, s.asks = true, s.asks || settings(r.changes)
+	}
+	if j.analysis.Access != statement.Read {
 		sum := sha256.New()
 		sum.Write(s.earlier)
 		sum.Write([]byte(j.statement.Text))
@@ -190,10 +195,15 @@ func (s *session) running(j *judged) *run {
 	return r
 }
 
-// harmless reports whether a statement leaves the session as it is.
-func (s *session) harmless(j *judged) bool {
-	a := &j.analysis
-	return a.Access == statement.Read && !a.Opaque && len(a.Changes) == 0 || a.Kind == "show"
+// settings reports whether changes can be to settings, of which the server is asked.
+func settings(changes []statement.Change) bool {
+	return slices.ContainsFunc(changes, func(c statement.Change) bool {
+		switch c.What {
+		case statement.Begin, statement.Savepoint, statement.Release, statement.Prepared, statement.Deallocated, statement.DeallocateAll, statement.Declared, statement.Closed, statement.CloseAll:
+			return false
+		}
+		return true
+	})
 }
 
 // holding is the session's side of a hold: the connection stays, and the agent can cancel.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/identity"
-	"github.com/countersign/countersign/extproc/kind/postgres/statement"
 	"github.com/countersign/countersign/extproc/lane"
 )
 
@@ -238,9 +237,4 @@ func (s *session) closed(ctx context.Context, why string) {
 	if err != nil {
 		s.server.lane.Log.Error("the end of a session could not be recorded", "session", s.id, "error", err)
 	}
-}
-
-// newState is the state of a session that has just begun, but for what the server has to be asked.
-func (s *session) newState() statement.State {
-	return statement.State{Database: s.database, User: s.role, SessionRole: s.role, Role: s.role, Harmless: s.target.Harmless, StandardConformingStrings: true, Transaction: statement.Idle}
 }

@@ -16,13 +16,16 @@ func (s *session) query(ctx context.Context, raw []byte) error {
 	if !ok {
 		return malformed('Q')
 	}
-	if s.discarding || len(s.batch) > 0 { // a pipeline without its Sync
+	if s.discarding || s.piped || len(s.batch) > 0 { // a pipeline without its Sync
 		return &failure{code: codeProtocol, message: "a simple query came within a pipeline"}
+	}
+	if err := s.settled(); err != nil {
+		return err
 	}
 	if err := s.refresh(ctx, false); err != nil {
 		return err
 	}
-	list, f := s.readText(ctx, text, len(raw))
+	list, f := s.readText(ctx, text, nil, nil, len(raw))
 	if f != nil {
 		return s.refuseQuery(f)
 	}
@@ -44,8 +47,8 @@ func (s *session) query(ctx context.Context, raw []byte) error {
 	return s.to.Flush()
 }
 
-// readText reads the statements of a text.
-func (s *session) readText(ctx context.Context, text string, size int) ([]*judged, *failure) {
+// readText reads the statements of a text, each by the state that those before it will leave.
+func (s *session) readText(ctx context.Context, text string, types []uint32, values []parameter, size int) ([]*judged, *failure) {
 	list, err := statement.Parse(text, s.state.StandardConformingStrings)
 	if err != nil {
 		return nil, s.unparsed(ctx, text, size, err)
@@ -54,25 +57,19 @@ func (s *session) readText(ctx context.Context, text string, size int) ([]*judge
 		list = []statement.Statement{statement.Empty(text)}
 	}
 	out := make([]*judged, len(list))
-	changed := false
+	ahead := s.state
 	for i, one := range list {
-		out[i] = s.look(ctx, one, phaseExecute, nil, size/len(list))
-		if changed && out[i].fault == nil && !settling(&out[i].analysis) {
-			out[i].fault = &failure{code: codeUnsupported, message: "a statement follows another that can change what it means", hint: "Send the statements one by one."}
-			out[i].analysis.Access = statement.Unknown
+		one.Parameters = types
+		out[i] = s.look(one, ahead, values, size/len(list))
+		if i+1 < len(list) {
+			if i == 0 {
+				ahead = ahead.Clone()
+			}
+			ahead.Apply(out[i].analysis.Changes)
 		}
-		changed = changed || !s.harmless(out[i]) && !plain(&out[i].analysis)
 	}
 	return out, nil
 }
-
-// plain reports whether what stands after a statement in the same text means what it meant before it.
-func plain(a *statement.Analysis) bool {
-	return !a.Opaque && len(a.Changes) == 0 && (a.Access == statement.Read || a.Access == statement.Write || a.Access == statement.Transaction)
-}
-
-// settling reports whether a statement means the same in every state.
-func settling(a *statement.Analysis) bool { return a.Access == statement.Transaction }
 
 // unparsed records that a text could not be parsed.
 func (s *session) unparsed(ctx context.Context, text string, size int, err error) *failure {
@@ -81,7 +78,7 @@ func (s *session) unparsed(ctx context.Context, text string, size int, err error
 	if errors.As(err, &syntax) {
 		f.message = syntax.Message
 	}
-	j := &judged{statement: statement.Statement{Text: text, Of: 1}, fault: f, phase: phaseExecute, size: size}
+	j := &judged{statement: statement.Statement{Text: text, Of: 1}, state: s.state, fault: f, phase: phaseExecute, size: size}
 	j.analysis.Access = statement.Unknown
 	if broken := s.begin(j); broken != nil {
 		return broken

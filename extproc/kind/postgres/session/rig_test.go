@@ -24,7 +24,6 @@ import (
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/identity"
 	"github.com/countersign/countersign/extproc/kind/postgres/session"
-	"github.com/countersign/countersign/extproc/kind/postgres/statement"
 	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/extproc/policy"
 )
@@ -154,7 +153,7 @@ func (w *world) start(t *testing.T, o options) *rig {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- session.New(r.lane, analyze).Serve(ctx, l) }()
+	go func() { served <- session.New(r.lane).Serve(ctx, l) }()
 	stopped := false
 	r.stop = func() {
 		if stopped {
@@ -197,30 +196,6 @@ func (r *rig) policies(text string) *policy.Set {
 		r.t.Fatal(err)
 	}
 	return set
-}
-
-// analyze says of the few statements of these tests what package statement says of all.
-func analyze(_ context.Context, _ *session.Target, s statement.Statement, _ *statement.State) (statement.Analysis, error) {
-	first, _, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(s.Text)), " ")
-	first = strings.Trim(first, ";-")
-	a := statement.Analysis{Command: first, Kind: strings.ToLower(first)}
-	switch first {
-	case "SELECT", "SHOW", "TABLE", "VALUES", "WITH":
-		a.Access, a.Kind = statement.Read, "select"
-	case "INSERT", "UPDATE", "DELETE":
-		a.Access = statement.Write
-	case "COPY":
-		a.Access, a.Copy = statement.Write, &statement.Copy{In: strings.Contains(strings.ToUpper(s.Text), "FROM STDIN")}
-	case "SET", "LISTEN", "DEALLOCATE", "PREPARE", "DISCARD", "RESET", "":
-		a.Access = statement.Session
-	case "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT":
-		a.Access = statement.Transaction
-	case "CREATE", "DROP":
-		a.Access, a.Kind = statement.Schema, "ddl"
-	default:
-		a.Access = statement.Unknown
-	}
-	return a, nil
 }
 
 // header is what Envoy writes before an agent's first byte.

@@ -22,9 +22,10 @@
 //
 // # State
 //
-// What a statement means depends on settings that statements change, and functions, and triggers. The server reports few of them.
-// So after anything that is not a mere read the session asks for them, with the session's own connection, before it looks
-// at the next statement.
+// What a statement means depends on what statements before it have changed: settings, roles, definitions. Package statement says what each
+// changes. Where one does, the next is looked at only after the server has carried it out or refused it, and the server is
+// asked, by the session's own connection, what holds now. Within a pipeline, whose transaction must not end, only settings can
+// be asked for: after a definition the next statement of the same pipeline is refused.
 package session
 
 import (
@@ -40,30 +41,42 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
-	"github.com/countersign/countersign/extproc/kind/postgres/statement"
+	"github.com/countersign/countersign/extproc/kind/postgres/catalog"
 	"github.com/countersign/countersign/extproc/lane"
 )
 
 // Protocol is what the records call it.
 const Protocol = "postgres"
 
-// Analyze says what a statement does in a session with that state.
-type Analyze func(ctx context.Context, t *Target, s statement.Statement, st *statement.State) (statement.Analysis, error)
-
 // Server has the sessions of all resources of the kind.
 type Server struct {
-	lane    *lane.Lane
-	analyze Analyze
+	lane *lane.Lane
 
 	mu       sync.Mutex
-	sessions map[uint32]*session // by the process id that the agent was told
-	of       map[string]int      // how many each resource has
-	conns    map[net.Conn]bool   // that have not said who they are
+	sessions map[uint32]*session       // by the process id that the agent was told
+	of       map[string]int            // how many each resource has
+	conns    map[net.Conn]bool         // that have not said who they are
+	catalogs map[string]*catalog.Cache // by the target's address
+}
+
+// fresh is how long a catalog is believed before the server is asked whether it has changed.
+const fresh = time.Second
+
+// catalog is the cache of a target's catalogs.
+func (s *Server) catalog(t *Target) *catalog.Cache {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.catalogs[t.Address]
+	if c == nil {
+		c = &catalog.Cache{Fresh: fresh, Now: time.Now}
+		s.catalogs[t.Address] = c
+	}
+	return c
 }
 
 // New returns a server without sessions.
-func New(l *lane.Lane, analyze Analyze) *Server {
-	return &Server{lane: l, analyze: analyze, sessions: map[uint32]*session{}, of: map[string]int{}, conns: map[net.Conn]bool{}}
+func New(l *lane.Lane) *Server {
+	return &Server{lane: l, sessions: map[uint32]*session{}, of: map[string]int{}, conns: map[net.Conn]bool{}, catalogs: map[string]*catalog.Cache{}}
 }
 
 // mostNameless bounds the connections that have not said who they are.

@@ -32,8 +32,12 @@ type session struct {
 
 	// Of the goroutine that reads the agent.
 	to         *bufio.Writer // the target
-	state      statement.State
-	stale      bool   // the server has to be asked for the state
+	state      *statement.State
+	catalog    *statement.Catalog
+	bare       bool   // the catalog has to be read again
+	stale      bool   // something was sent that changes the state: the server has to answer it before anything else is looked at
+	asks       bool   // and then to be asked what holds
+	piped      bool   // something of a pipeline was sent since the last Sync
 	batch      []item // of a pipeline, not sent yet
 	batched    int    // bytes of it
 	discarding bool   // until Sync: something of the pipeline was refused
@@ -51,6 +55,7 @@ type session struct {
 	prepared   map[string]*prepared
 	portals    map[string]*portal
 	deciding   bool
+	events     []event            // that the state has yet to be told
 	hold       context.CancelFunc // ends the wait for people; nil where nobody is waited for
 	cancelHold bool               // the agent has cancelled it
 	cancelling bool
@@ -67,7 +72,6 @@ type session struct {
 func (s *session) prepare() {
 	s.moved = sync.NewCond(&s.mu)
 	s.prepared, s.portals = map[string]*prepared{}, map[string]*portal{}
-	s.state = s.newState()
 }
 
 // run serves the session to its end.

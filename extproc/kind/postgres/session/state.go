@@ -5,168 +5,193 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 
+	"github.com/countersign/countersign/extproc/kind/postgres/catalog"
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
 )
 
-// question asks the server for what of the session changes what a statement means.
-const question = "SELECT pg_catalog.current_setting('search_path'), current_user::pg_catalog.text, session_user::pg_catalog.text, " +
-	"pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('client_encoding')"
+// question asks the server for the settings that change what a statement means.
+const question = "SELECT session_user::pg_catalog.text, current_user::pg_catalog.text, pg_catalog.current_setting('search_path'), " +
+	"pg_catalog.current_setting('standard_conforming_strings')"
 
-var errSkipped = errors.New("the server skipped the question")
+var errSkipped = errors.New("the server skipped a question of the gateway")
 
-// asking is the question as messages of the extended protocol, so that it fits into a pipeline. It leaves nothing behind.
-func asking() []byte {
-	name := cstring(own + "_state")
+// asking is a question as messages of the extended protocol: so that it fits into a pipeline, and because a simple query would remove
+// the agent's unnamed statement. It leaves nothing behind.
+func asking(sql string) []byte {
+	name := cstring(own + "_question")
 	none := binary.BigEndian.AppendUint16(nil, 0)
-	b := appendMessage(nil, 'P', name, cstring(question), none)
+	b := appendMessage(nil, 'P', name, cstring(sql), none)
 	b = appendMessage(b, 'B', name, name, none, none, none)
 	b = appendMessage(b, 'E', name, []byte{0, 0, 0, 0})
 	b = appendMessage(b, 'C', []byte{'P'}, name)
 	return appendMessage(b, 'C', []byte{'S'}, name)
 }
 
-// refresh asks the server for the state, if it can be another than what is known here. pipelined says that there is a pipeline, whose
-// implicit transaction must not end.
-func (s *session) refresh(ctx context.Context, pipelined bool) error {
-	if !s.stale {
-		s.mu.Lock()
-		s.state.Transaction = inWords(s.status)
-		s.mu.Unlock()
-		return nil
-	}
-	if pipelined {
-		s.expect() // what is under way has to be answered first
-		if _, err := s.to.Write(appendMessage(nil, 'H')); err != nil {
-			return err
-		}
-	}
+// ask has the server run a statement of the gateway's own. Nothing else is under way.
+func (s *session) ask(_ context.Context, sql string) ([][]string, error) { return s.asked(sql, false) }
+
+// asked is ask. Where a pipeline is open, its transaction does not end.
+func (s *session) asked(sql string, open bool) ([][]string, error) {
 	if err := s.settled(); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	status, skipping := s.status, s.skipping
-	s.state.Transaction = inWords(status)
-	if status == 'I' {
-		s.earlier = nil
-	}
-	s.mu.Unlock()
-	if status == 'E' || skipping {
-		return nil // the server answers nothing: what runs next ends the transaction, and is judged by itself
+		return nil, err
 	}
 	a := &asked{}
 	list := []*expected{{kind: 'P', own: a}, {kind: 'B', own: a}, {kind: 'E', own: a}, {kind: 'C', own: a}, {kind: 'C', own: a}}
-	b := asking()
-	if pipelined {
+	b := asking(sql)
+	if open {
 		b = appendMessage(b, 'H')
 	} else {
 		list, b = append(list, &expected{kind: 'S', own: a}), appendMessage(b, 'S')
 	}
 	s.expect(list...)
 	if _, err := s.to.Write(b); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.settled(); err != nil {
-		return err
+		return nil, err
 	}
-	if a.err != nil {
-		return fmt.Errorf("ask for the session's state: %w", a.err)
-	}
-	if err := s.take(a.values); err != nil {
-		return err
-	}
-	s.stale = false
-	return nil
+	return a.rows, a.err
 }
 
-// take makes the server's answer the state.
-func (s *session) take(values []string) error {
-	if len(values) != 5 {
-		return fmt.Errorf("the server answered the question for the session's state with %d values", len(values))
+// askNow is ask while nobody else reads the server.
+func (s *session) askNow(_ context.Context, sql string) (rows [][]string, err error) {
+	if _, err := s.up.Write(appendMessage(nil, 'Q', cstring(sql))); err != nil {
+		return nil, err
 	}
-	path, err := splitPath(values[0])
-	if err != nil {
-		return err
-	}
-	if !utf8Named(values[4]) {
-		return &failure{code: codeUnsupported, message: fmt.Sprintf("client_encoding became %.64q, in which statements cannot be read here", values[4]), hint: "Use UTF8."}
-	}
-	s.state.SearchPath, s.state.Role, s.state.SessionRole = path, values[1], values[2]
-	s.state.StandardConformingStrings = values[3] == "on"
-	return nil
-}
-
-// firstState asks for the state while nobody else reads the server.
-func (s *session) firstState(_ context.Context, up *server) error {
-	if _, err := up.Write(appendMessage(asking(), 'S')); err != nil {
-		return err
-	}
-	var got []string
+	var failed error
 	for {
-		kind, body, err := up.next()
+		kind, body, err := s.up.next()
+		var told *serverError
 		switch {
+		case errors.As(err, &told):
+			failed = err
 		case err != nil:
-			return err
+			return nil, err
 		case kind == 'D':
-			if got, err = values(body); err != nil {
+			row, err := values(body)
+			if err != nil {
+				return nil, err
+			}
+			rows = append(rows, row)
+		case kind == 'Z':
+			return rows, failed
+		}
+	}
+}
+
+// firstState asks for the state of a session that has just begun, and for the catalog.
+func (s *session) firstState(ctx context.Context, _ *server) (err error) {
+	if s.state, err = catalog.Session(ctx, s.askNow); err != nil {
+		return err
+	}
+	s.state.Harmless = s.target.Harmless
+	s.catalog, err = s.server.catalog(s.target).Get(ctx, s.key0(), s.askNow)
+	return err
+}
+
+// key0 is whose catalog statements are read by.
+func (s *session) key0() catalog.Key { return catalog.Key{Database: s.database, Role: s.state.Role} }
+
+// refresh makes the state and the catalog those that the next statement will find. pipelined says that there is a pipeline, whose
+// implicit transaction must not end.
+func (s *session) refresh(ctx context.Context, pipelined bool) error {
+	if s.stale {
+		if pipelined { // the server answers what it has by now
+			if _, err := s.to.Write(appendMessage(nil, 'H')); err != nil {
 				return err
 			}
-		case kind == 'Z':
-			return s.take(got)
+		}
+		if err := s.settled(); err != nil {
+			return err
 		}
 	}
+	status, open := s.catchUp(pipelined)
+	if s.state.Transaction == statement.Idle && !open {
+		s.earlier = nil
+	}
+	if status == 'E' || s.skipped() { // the server answers nothing, and what it runs now needs no catalog
+		if s.catalog.Role != s.state.Role {
+			s.catalog, s.bare = &statement.Catalog{Database: s.database, Role: s.state.Role}, true
+		}
+		return nil
+	}
+	if s.stale && s.asks && s.state.Stale == "" {
+		if err := s.askSettings(open); err != nil {
+			return err
+		}
+	}
+	s.stale, s.asks = false, false
+	return s.lookAgain(ctx, status, open)
 }
 
-// inWords is a transaction's status as policy sees it.
-func inWords(status byte) string {
-	switch status {
-	case 'I':
-		return statement.Idle
-	case 'T':
-		return statement.Open
+// catchUp tells the state what has happened. open says that something of a pipeline is with the server, and so its transaction.
+func (s *session) catchUp(pipelined bool) (status byte, open bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.events {
+		switch {
+		case e.failed:
+			s.state.Fail()
+		case e.ready != 0:
+			s.state.Ready(e.ready)
+		case e.parsed != nil:
+			if list, err := statement.Parse(e.parsed.as.text, s.state.StandardConformingStrings); err == nil && len(list) == 1 {
+				one := list[0]
+				one.Parameters = e.parsed.as.types
+				s.state.Prepared[e.parsed.name] = one
+			} else {
+				delete(s.state.Prepared, e.parsed.name)
+			}
+		case e.closed != nil && e.closed.of == 'S':
+			delete(s.state.Prepared, e.closed.name)
+		case e.closed != nil:
+			delete(s.state.Cursors, e.closed.name)
+		default:
+			s.state.Apply(e.changes)
+		}
+	}
+	s.events = s.events[:0]
+	return s.status, pipelined && s.piped
+}
+
+// askSettings asks the server for the settings, within a pipeline where one is open.
+func (s *session) askSettings(open bool) error {
+	rows, err := s.asked(question, open)
+	if err != nil || len(rows) != 1 || len(rows[0]) != 4 {
+		return fmt.Errorf("ask for the session's settings: %d rows: %w", len(rows), err)
+	}
+	path, ok := statement.SplitPath(rows[0][2])
+	if !ok {
+		return fmt.Errorf("ask for the session's settings: search_path is %.128q", rows[0][2])
+	}
+	s.state.Refresh(rows[0][0], rows[0][1], path, rows[0][3] == "on", s.state.Temp, s.state.TempTypes)
+	return nil
+}
+
+// lookAgain reads what of the catalog may have changed.
+func (s *session) lookAgain(ctx context.Context, status byte, open bool) error {
+	if open {
+		return nil // a question would end the pipeline's transaction; where the state is not known, nothing runs until Sync
+	}
+	if s.state.Stale != "" {
+		if err := catalog.Refresh(ctx, s.ask, s.state, status == 'T'); err != nil {
+			return err
+		}
+		s.server.catalog(s.target).Changed(s.database)
+		s.bare = true
+	}
+	var err error
+	switch {
+	case status == 'T' && !s.bare && s.catalog.Role == s.state.Role:
+		return nil
+	case status == 'T':
+		s.catalog, err = catalog.Read(ctx, s.ask, true)
 	default:
-		return statement.Failed
+		s.catalog, err = s.server.catalog(s.target).Get(ctx, s.key0(), s.ask)
 	}
-}
-
-// splitPath reads the value of search_path: names, quoted or not, with commas between them.
-func splitPath(text string) (list []string, err error) {
-	for rest := strings.TrimSpace(text); rest != ""; {
-		var name string
-		if rest[0] == '"' {
-			var b strings.Builder
-			end := -1
-			for i := 1; i < len(rest); i++ {
-				if rest[i] == '"' {
-					if i+1 < len(rest) && rest[i+1] == '"' {
-						i++
-					} else {
-						end = i
-						break
-					}
-				}
-				b.WriteByte(rest[i])
-			}
-			if end < 0 {
-				return nil, fmt.Errorf("search_path is %.128q, which cannot be read", text)
-			}
-			name, rest = b.String(), strings.TrimSpace(rest[end+1:])
-		} else {
-			end := strings.IndexByte(rest, ',')
-			if end < 0 {
-				end = len(rest)
-			}
-			name, rest = strings.ToLower(strings.TrimSpace(rest[:end])), rest[end:]
-		}
-		list = append(list, name)
-		if rest == "" {
-			break
-		}
-		if rest[0] != ',' {
-			return nil, fmt.Errorf("search_path is %.128q, which cannot be read", text)
-		}
-		rest = strings.TrimSpace(rest[1:])
+	if err == nil {
+		s.bare = false
 	}
-	return list, nil
+	return err
 }
