@@ -22,21 +22,24 @@ func Refresh(ctx context.Context, query Query, st *statement.State, inside bool)
 	if err != nil {
 		return err
 	}
-	temp, types, err := Temp(ctx, query, inside)
-	if err != nil {
-		return err
+	var temp map[string]*statement.Relation
+	var types map[string]bool
+	if row[5] != "0" {
+		if temp, types, err = Temp(ctx, query, inside); err != nil {
+			return err
+		}
 	}
 	st.Refresh(row[1], row[2], path, row[4] == "on", temp, types)
 	return nil
 }
 
-// settings are database, session_user, current_user, search_path and standard_conforming_strings.
+// settings are database, session_user, current_user, search_path, standard_conforming_strings and the OID of the temporary schema.
 func settings(ctx context.Context, query Query) ([]string, []string, error) {
-	rows, err := query(ctx, "SELECT pg_catalog.current_database(), session_user, current_user, pg_catalog.current_setting('search_path'), pg_catalog.current_setting('standard_conforming_strings')")
+	rows, err := query(ctx, "SELECT pg_catalog.current_database(), session_user, current_user, pg_catalog.current_setting('search_path'), pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.pg_my_temp_schema()::pg_catalog.oid")
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the session's settings: %w", err)
 	}
-	if len(rows) != 1 || len(rows[0]) != 5 {
+	if len(rows) != 1 || len(rows[0]) != 6 {
 		return nil, nil, fmt.Errorf("read the session's settings: %d rows", len(rows))
 	}
 	path, ok := statement.SplitPath(rows[0][3])

@@ -24,11 +24,12 @@ type analyzer struct {
 	wheres     bool                    // each of them so far has a WHERE that names a column
 	conditions int                     // how many parts there are that should have one
 	sets       map[*tree.FuncCall]bool // calls of set_config that are certain to run, once
-	domain     int                     // how many constraints of domains this is in
+	domain     []uint32                // the types of the domains whose constraints this is in, the innermost last
 	answers    *item                   // the relation that RETURNING may name by old and new
 	steps      int
 
-	checkedTypes map[uint32]bool // composite types whose columns' domains were looked at
+	resolved     map[*tree.FuncCall][]*Routine // what each call may be of
+	checkedTypes map[uint32]bool               // composite types whose columns' domains were looked at
 	changes      []Change
 }
 
@@ -68,7 +69,7 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 	if st.Stale != "" && !settles(s.node) {
 		return doubt(&Doubt{"0A000", "the session's state is not known: " + st.Stale}), nil
 	}
-	a := &analyzer{c: c, st: st, path: c.path(st), params: s.Parameters, sink: newSink(), seen: map[any]bool{}, views: map[*Relation]*view{}, guarded: map[*Relation]*sink{}, written: map[Name]bool{}, checkedTypes: map[uint32]bool{}, wheres: true}
+	a := &analyzer{c: c, st: st, path: c.path(st), params: s.Parameters, sink: newSink(), seen: map[any]bool{}, views: map[*Relation]*view{}, guarded: map[*Relation]*sink{}, written: map[Name]bool{}, checkedTypes: map[uint32]bool{}, resolved: map[*tree.FuncCall][]*Routine{}, wheres: true}
 	a.count(s.node)
 	a.statement(&result, s.node)
 	a.sink.into(&result)

@@ -50,6 +50,7 @@ func (a *analyzer) funcCall(s *scope, f *tree.FuncCall, in string) value {
 		}
 		fail("42883", "function %s(%d arguments) does not exist", strings.Join(names(f.GetFuncname()), "."), len(args))
 	}
+	a.resolved[f] = list
 	how := Called
 	if f.GetOver() != nil || slices.ContainsFunc(list, func(r *Routine) bool { return r.Kind == 'a' || r.Kind == 'w' }) {
 		how = Aggregate
@@ -145,7 +146,10 @@ func (a *analyzer) choose(list []*Routine, types []uint32) []*Routine {
 	if len(fit) == 0 {
 		return list
 	}
-	return fit
+	if slices.ContainsFunc(fit, func(r *Routine) bool { return !r.own() }) {
+		return fit // each of them, rather than a wrong one
+	}
+	return a.best(fit, types)
 }
 
 // arg is the type of an argument.
@@ -158,12 +162,15 @@ func (r *Routine) arg(i int) uint32 {
 
 // coercible says whether PostgreSQL may take a value of one type for an argument of another. In doubt it may.
 func (a *analyzer) coercible(from, to uint32) bool {
-	if from == to || from == typeUnknown || from == 0 || polymorphic(to) {
+	if from == to || from == typeUnknown || from == 0 {
 		return true
 	}
 	from = a.c.base(from)
 	if from == to {
 		return true
+	}
+	if polymorphic(to) {
+		return a.matches(from, to)
 	}
 	if c, ok := a.c.Casts[[2]uint32{from, to}]; ok {
 		return c.Context == 'i'
@@ -173,12 +180,33 @@ func (a *analyzer) coercible(from, to uint32) bool {
 		return true
 	}
 	if f.Kind == 'c' || from == typeRecord {
-		return t.Kind == 'c' || to == typeRecord || polymorphic(to)
+		return t.Kind == 'c' || to == typeRecord
 	}
 	if f.Element != 0 && t.Element != 0 {
-		return to == typeAnyArray || a.coercible(f.Element, t.Element)
+		return a.coercible(f.Element, t.Element)
 	}
 	return t.Kind == 'p'
+}
+
+// matches says whether a type is one of those that a polymorphic type stands for.
+func (a *analyzer) matches(t, polymorphic uint32) bool {
+	d := a.c.Types[t]
+	if d == nil {
+		return true
+	}
+	switch polymorphic {
+	case typeAnyArray, typeCompatArr:
+		return d.Element != 0
+	case typeAnyNonArr, typeCompatNon:
+		return d.Element == 0
+	case typeAnyEnum:
+		return d.Kind == 'e'
+	case typeAnyRange, typeCompatRng:
+		return d.Kind == 'r'
+	case typeMultiRng, typeCompatMR:
+		return d.Kind == 'm'
+	}
+	return true
 }
 
 func polymorphic(t uint32) bool {
@@ -335,7 +363,38 @@ func (a *analyzer) operator(op []string, how string, args ...value) value {
 			fail("42883", "operator does not exist: %s", name)
 		}
 	}
-	return a.operated(fit, how, args)
+	return a.operated(a.bestOperator(fit, args), how, args)
+}
+
+// bestOperator leaves of PostgreSQL's own operators the one that it would choose.
+func (a *analyzer) bestOperator(fit []*Operator, args []value) []*Operator {
+	if len(fit) < 2 {
+		return fit
+	}
+	as := map[*Routine]*Operator{}
+	var list []*Routine
+	for _, o := range fit {
+		if o.Function >= firstUser {
+			return fit
+		}
+		r := &Routine{Args: []uint32{o.Left, o.Right}}
+		if len(args) == 1 {
+			r.Args = r.Args[1:]
+		}
+		as[r] = o
+		list = append(list, r)
+	}
+	types := make([]uint32, len(args))
+	for i, v := range args {
+		if types[i] = v.typ; v.typ == 0 {
+			return fit
+		}
+	}
+	var out []*Operator
+	for _, r := range a.best(list, types) {
+		out = append(out, as[r])
+	}
+	return out
 }
 
 func (a *analyzer) operated(list []*Operator, how string, args []value) value {
@@ -379,10 +438,21 @@ func (a *analyzer) asJSON(list []*Routine, args []value) {
 		if to := pair[1]; to != typeJSON && to != typeJSONB {
 			continue
 		}
-		if slices.ContainsFunc(args, func(v value) bool { return a.mayHold(v.typ, pair[0], 0) }) {
+		if slices.ContainsFunc(args, func(v value) bool { return a.holds(v, pair[0]) }) {
 			a.implements(c.Function)
 		}
 	}
+}
+
+func (a *analyzer) holds(v value, other uint32) bool {
+	parts := v.parts
+	if v.row != nil && v.row.open == nil {
+		parts = v.row.columns
+	}
+	if parts == nil {
+		return a.mayHold(v.typ, other, 0)
+	}
+	return slices.ContainsFunc(parts, func(p value) bool { return a.holds(p, other) })
 }
 
 // mayHold says that a value of type t may be, or have in it, one of another type.

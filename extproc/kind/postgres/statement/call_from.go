@@ -73,10 +73,8 @@ func (a *analyzer) outs(_ *scope, call *tree.Node, v value, name string) ([]valu
 	if f == nil { // current_date, CAST(…), COALESCE(…)
 		return []value{column(name, v.typ)}, true
 	}
-	schema, fn := a.split(names(f.GetFuncname()))
-	args := make([]value, len(f.GetArgs()))
 	var list [][]value
-	for _, r := range a.candidates(schema, fn, args) {
+	for _, r := range a.resolved[f] {
 		var got []value
 		switch {
 		case len(r.Outs) > 0 && (r.Result == typeRecord || len(r.Outs) > 1):

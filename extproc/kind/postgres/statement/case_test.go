@@ -203,5 +203,6 @@ func TestStatements(t *testing.T) {
 		}
 	}
 	t.Run("server", func(t *testing.T) { testAgainstServer(t, s, cat, st) })
+	t.Run("state", func(t *testing.T) { testState(t, s) })
 	t.Run("random", func(t *testing.T) { testRandom(t, s, cat, st) })
 }

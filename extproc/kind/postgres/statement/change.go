@@ -11,7 +11,7 @@ import (
 func (a *analyzer) change(parent *scope, n *tree.Node) []value {
 	a.down()
 	defer a.up()
-	if !a.dry {
+	if n.GetSelectStmt() == nil && !a.dry {
 		a.sink.raise(Write)
 	}
 	switch n := n.GetNode().(type) {

@@ -71,7 +71,7 @@ func (a *analyzer) expr(s *scope, n *tree.Node, in string) value {
 		a.cursor(n.CurrentOfExpr.GetCursorName())
 		return value{typ: typeBool}
 	case *tree.Node_MultiAssignRef:
-		return a.expr(s, n.MultiAssignRef.GetSource(), in)
+		return a.multiAssign(s, n.MultiAssignRef, in)
 	case *tree.Node_MergeSupportFunc:
 		if a.c.Version < 170000 {
 			beyond("merge_action is not known to server version %d", a.c.Version)
@@ -107,6 +107,27 @@ func (a *analyzer) expr(s *scope, n *tree.Node, in string) value {
 	}
 	beyond("an expression has %T, which is not understood", n.GetNode())
 	return value{}
+}
+
+// multiAssign is one column of SET (a, b) = ….
+func (a *analyzer) multiAssign(s *scope, m *tree.MultiAssignRef, in string) value {
+	i := int(m.GetColno()) - 1
+	if r := m.GetSource().GetRowExpr(); r != nil {
+		if i < 0 || i >= len(r.GetArgs()) {
+			fail("42601", "number of columns does not match number of values")
+		}
+		return a.expr(s, r.GetArgs()[i], in)
+	}
+	l := m.GetSource().GetSubLink()
+	if l == nil {
+		beyond("SET of several columns is not understood")
+	}
+	a.mark(l)
+	out := a.query(s, l.GetSubselect().GetSelectStmt(), false)
+	if i < 0 || i >= len(out) {
+		fail("42601", "number of columns does not match number of values")
+	}
+	return out[i]
 }
 
 // param is the type of a parameter. Where the client gave none, the server takes it from the first place that the parameter stands in: for
@@ -193,8 +214,8 @@ func (a *analyzer) columnRef(s *scope, c *tree.ColumnRef, in string) value {
 		if it := a.item(s, "", parts[0]); it != nil {
 			return it.whole()
 		}
-		if parts[0] == "value" && s != nil && s.parent == nil && a.domain > 0 { // VALUE of a domain's constraint
-			return value{}
+		if parts[0] == "value" && s != nil && s.parent == nil && len(a.domain) > 0 { // VALUE of a domain's constraint
+			return value{typ: a.domain[len(a.domain)-1]}
 		}
 		fail("42703", "column %q does not exist", parts[0])
 	}
@@ -251,6 +272,8 @@ func (a *analyzer) indirect(s *scope, v value, list []*tree.Node, in string) val
 				v = a.made(t, cmp.Or(in, Expression), v)
 			} else if list := a.candidates("", name, []value{v}); len(list) > 0 { // (v).f is f(v)
 				v = a.call(list, cmp.Or(in, Called), v)
+			} else if t := a.c.Types[a.c.base(v.typ)]; t != nil && t.Kind != 'c' && t.Kind != 'p' {
+				fail("42809", "column notation .%s applied to type %s, which is not a composite type", name, t.Name.Name)
 			} else {
 				v = a.made(0, cmp.Or(in, Expression), v)
 			}

@@ -17,7 +17,7 @@ func testAgainstServer(t *testing.T, s *server, cat *statement.Catalog, st *stat
 	for _, path := range caseFiles(t) {
 		for _, c := range readCases(t, path) {
 			a, after := analyzed(t, c, cat, st)
-			if a.Access != statement.Read || a.Doubt != nil {
+			if a.Access != statement.Read || strings.Contains(c.sql, "one.") { // a name of a database
 				continue
 			}
 			t.Run(c.name, func(t *testing.T) {
@@ -26,7 +26,7 @@ func testAgainstServer(t *testing.T, s *server, cat *statement.Catalog, st *stat
 				if t.Failed() || a.Kind == "execute" || a.Kind == "cursor" && a.Output == nil {
 					return
 				}
-				testColumns(t, a, x)
+				testColumns(t, one, c, a)
 				testInterference(t, a, x, y)
 				if a.Kind == "select" && !a.Explain {
 					testReads(t, one, c, a, after)
@@ -56,13 +56,21 @@ func runRead(t *testing.T, c *pgconn.PgConn, tc testCase) *pgconn.Result {
 	return results[len(results)-1]
 }
 
-func testColumns(t *testing.T, a statement.Analysis, r *pgconn.Result) {
+// testColumns holds that the answer has the columns that are said.
+func testColumns(t *testing.T, conn *pgconn.PgConn, c testCase, a statement.Analysis) {
 	t.Helper()
+	if a.Kind == "copy" || len(c.setup) > 0 {
+		return
+	}
+	d, err := conn.Prepare(t.Context(), "", c.sql, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var got, want []string
 	for _, c := range a.Output {
 		got = append(got, c.Name)
 	}
-	for _, f := range r.FieldDescriptions {
+	for _, f := range d.Fields {
 		want = append(want, f.Name)
 	}
 	if !slices.Equal(got, want) {

@@ -212,9 +212,9 @@ func (a *analyzer) merged(x, y value) value {
 			v.typ = y.typ
 		case y.typ == typeUnknown:
 		case textual(a.c.base(x.typ)) && textual(a.c.base(y.typ)):
-			v.typ = 0
+			v.typ = typeText
 		default:
-			v.typ, v.plain = 0, false
+			v.typ, v.plain = a.wider(x.typ, y.typ), false
 			a.use(x, Expression)
 			a.use(y, Expression)
 		}

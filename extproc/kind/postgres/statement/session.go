@@ -13,6 +13,9 @@ func (a *analyzer) setVariable(v *tree.VariableSetStmt) {
 	switch v.GetKind() {
 	case tree.VariableSetKind_VAR_SET_VALUE:
 		for _, n := range v.GetArgs() {
+			if t := n.GetTypeCast(); t != nil {
+				a.mark(t)
+			}
 			text, ok := argument(n)
 			if !ok {
 				beyond("what %s is set to is not understood", name)

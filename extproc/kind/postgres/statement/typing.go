@@ -138,8 +138,8 @@ func (a *analyzer) checks(t uint32) {
 		}
 		for _, text := range d.Checks {
 			a.elsewhere(func() {
-				a.domain++
-				defer func() { a.domain-- }()
+				a.domain = append(a.domain, a.c.base(t))
+				defer func() { a.domain = a.domain[:len(a.domain)-1] }()
 				n := definition("SELECT " + text).GetTargetList()
 				a.expr(&scope{}, n[0].GetResTarget().GetVal(), Predicate)
 			})
@@ -165,8 +165,32 @@ func (a *analyzer) common(list []value) uint32 {
 		case t == typeUnknown:
 			t = v.typ
 		default:
-			t = 0
+			t = a.wider(t, v.typ)
 		}
 	}
 	return t
+}
+
+// wider is the type that values of two types become when they are one column (select_common_type); 0 where it is not known.
+func (a *analyzer) wider(x, y uint32) uint32 {
+	x, y = a.c.base(x), a.c.base(y)
+	switch {
+	case x == y || y == typeUnknown:
+		return x
+	case x == typeUnknown:
+		return y
+	case x == 0 || y == 0:
+		return 0
+	case textual(x) && textual(y):
+		return typeText
+	}
+	to, ok1 := a.c.Casts[[2]uint32{x, y}]
+	from, ok2 := a.c.Casts[[2]uint32{y, x}]
+	switch up, down := ok1 && to.Context == 'i', ok2 && from.Context == 'i'; {
+	case up && !down:
+		return y
+	case down && !up:
+		return x
+	}
+	return 0
 }

@@ -430,8 +430,7 @@ func (a *analyzer) maintenance(n *tree.Node) {
 		if rel.Kind != 'm' {
 			fail("42809", "%q is not a materialized view", rel.Name.Name)
 		}
-		a.table(rel, false)
+		a.columns(a.table(rel, false))
 		a.sink.write(rel.Name, rel.columnNames()...)
 	}
-	// Indexes, generated columns and the queries of materialized views call what they call.
 }
