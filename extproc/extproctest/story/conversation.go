@@ -55,6 +55,9 @@ func (c *Conversation) Gateway() *Gateway { return c.gateway }
 // Who returns who asks, as the last line "@ WHO" says.
 func (c *Conversation) Who() string { return c.who }
 
+// Token returns a token of who asks; "" for nobody.
+func (c *Conversation) Token() string { return c.token() }
+
 // Failf fails the story at its line.
 func (c *Conversation) Failf(format string, args ...any) {
 	c.tb.Helper()

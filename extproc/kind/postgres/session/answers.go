@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
 	"github.com/countersign/countersign/extproc/lane"
 )
@@ -305,6 +307,10 @@ func (s *session) ready(e *expected, raw, body []byte) error {
 	s.rested = time.Now()
 	if s.status == 'I' {
 		clear(s.portals)
+		if s.defined { // others see it from here on
+			s.defined = false
+			go guard.Func("the catalog of a database", func() { s.server.catalog(s.target).Changed(s.database) })()
+		}
 	}
 	s.moved.Broadcast()
 	if e.own != nil {
@@ -339,6 +345,7 @@ func (s *session) complete(e *expected, kind byte, raw, body []byte) error {
 		if len(r.changes) > 0 {
 			s.events = append(s.events, event{changes: r.changes})
 			s.forget(r.changes)
+			s.defined = s.defined || slices.ContainsFunc(r.changes, func(c statement.Change) bool { return c.What == statement.Defined || c.What == statement.Uncertain })
 		}
 	}
 	if e.kind == 'E' {

@@ -125,11 +125,12 @@ func (s *session) decide(ctx context.Context, j *judged) *failure {
 		f = f.ended()
 	}
 	outcome := gate.Outcome{Result: gate.Refused}
-	if h.cancelled() {
-		f = &failure{code: codeCancelled, message: "canceling statement due to user request", detail: "Nothing was done. (request " + a.Op.ID + ")"}
-	}
 	if reason, left := a.LeftWaiting(ctx); left {
 		outcome.Result, outcome.Reason = gate.ClientGone, reason
+	}
+	if h.cancelled() {
+		f = &failure{code: codeCancelled, message: "canceling statement due to user request", detail: "Nothing was done. (request " + a.Op.ID + ")"}
+		outcome.Result, outcome.Reason = gate.Refused, "the agent cancelled the statement while people were being asked"
 	}
 	return s.refusedAs(j, f, outcome)
 }

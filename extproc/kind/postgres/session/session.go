@@ -55,6 +55,7 @@ type session struct {
 	prepared   map[string]*prepared
 	portals    map[string]*portal
 	deciding   bool
+	defined    bool               // the transaction has changed definitions
 	events     []event            // that the state has yet to be told
 	hold       context.CancelFunc // ends the wait for people; nil where nobody is waited for
 	cancelHold bool               // the agent has cancelled it
