@@ -37,7 +37,7 @@ type Base struct {
 	// Name is what policy, records and Envoy call it. Letters, digits, '-' and '_'. Required, and unique.
 	Name string `yaml:"name"`
 
-	// Kind is "http". Required.
+	// Kind is the kind of target, such as "http". Required.
 	Kind string `yaml:"kind"`
 
 	// Listen is where Envoy takes the agents' requests.

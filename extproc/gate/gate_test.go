@@ -393,3 +393,35 @@ func TestIDsSortByTime(t *testing.T) {
 		last = id
 	}
 }
+
+// What is only made ready may be what people will be asked about, and what rules look at that is not known yet; never what one denies.
+func TestPrepare(t *testing.T) {
+	ask := gate.Verdict{Effect: gate.Ask, Rules: []gate.Rule{{ID: "refund"}}}
+	no := gate.Verdict{Rules: []gate.Rule{{ID: "export"}}}
+	for _, c := range []struct {
+		name         string
+		rule         rule
+		undetermined bool
+		fits         error
+		want         bool
+	}{
+		{"allowed", rule{verdict: allow}, false, nil, true},
+		{"people would be asked", rule{verdict: ask}, false, nil, true},
+		{"nothing allows it", rule{}, false, nil, false},
+		{"nothing allows it yet", rule{}, true, nil, true},
+		{"a rule denies it", rule{verdict: no}, true, nil, false},
+		{"policy fails", rule{err: errors.New("div by zero")}, true, nil, false},
+		{"it cannot be carried out", rule{verdict: allow}, true, errors.New("it does not fit"), false},
+	} {
+		j := &journal{}
+		op := operation()
+		op.Fits = func(gate.Verdict) error { return c.fits }
+		r, err := newGate(c.rule, j).Prepare(t.Context(), op, c.undetermined)
+		if err != nil || r.Allowed() != c.want || (r.Refusal().Problem == "") != c.want || len(j.records) != 1 || (j.last().Effect == gate.Allow) != c.want {
+			t.Errorf("%s: allowed %v, refusal %+v, error %v", c.name, r.Allowed(), r.Refusal(), err)
+		}
+		if r, _ := newGate(c.rule, &journal{fail: errors.New("disk full")}).Prepare(t.Context(), operation(), c.undetermined); r.Allowed() {
+			t.Errorf("%s: allowed without a record", c.name)
+		}
+	}
+}

@@ -39,7 +39,7 @@ type Attempt struct {
 func (l *Lane) Attempt(st *State, protocol, resource string, c gate.Context) *Attempt {
 	now := l.Now()
 	c.Time = now
-	a := &Attempt{lane: l, State: st, Started: now, since: now}
+	a := &Attempt{lane: l, State: st, Started: now}
 	a.Op.ID = gate.NewID(now)
 	a.Op.Protocol = protocol
 	a.Op.Context = c
@@ -55,7 +55,7 @@ func (l *Lane) Attempt(st *State, protocol, resource string, c gate.Context) *At
 // Follow makes a an operation of the session that first began: who acts is known by first's credential. The session is accepted for as
 // long as first was, so that a leeway between two clocks is not given anew to each operation.
 func (a *Attempt) Follow(first *Attempt) {
-	a.Op.Principal, a.Op.Context.Session, a.since = first.Op.Principal, first.Op.Context.Session, first.since
+	a.Op.Principal, a.Op.Context.Session, a.since = first.Op.Principal, first.Op.Context.Session, first.Started
 }
 
 // bounded is what a stranger chose, as a record has it: what a refused request can add to the journal does not grow with it.

@@ -15,8 +15,11 @@ import (
 // tokenEnds is when the time of the agent's token is over: its `exp`, and for an operation (or its session) that began after that, while the token
 // was accepted all the same because two clocks may differ, the end of this leeway.
 func (a *Attempt) tokenEnds() time.Time {
-	v := a.Op.Principal.Verified
-	if a.since.Before(v.Expires) {
+	v, began := a.Op.Principal.Verified, a.Started
+	if !a.since.IsZero() {
+		began = a.since
+	}
+	if began.Before(v.Expires) {
 		return v.Expires
 	}
 	return v.Accepted

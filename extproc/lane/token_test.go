@@ -92,3 +92,22 @@ func TestEndWithToken(t *testing.T) {
 		})
 	}
 }
+
+// An operation of a session is accepted no longer than the session: the leeway between two clocks is not given anew to each.
+func TestASessionIsNotAcceptedForLongerThanItsToken(t *testing.T) {
+	now := time.Now()
+	l := New(Options{Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }})
+	st := &State{Identity: &standing{}}
+	_ = l.Swap(st, nil)
+	for begun, over := range map[time.Duration]bool{-time.Minute: true, 10 * time.Second: false} { // after the token's exp, which was 20 s ago
+		expires := now.Add(-20 * time.Second)
+		first := &Attempt{lane: l, State: st, Started: expires.Add(begun)}
+		first.Op.Principal = &gate.Principal{Subject: "agent", Verified: gate.Verification{Expires: expires, Accepted: expires.Add(time.Minute)}}
+		first.Op.Context.Session = "jti"
+		a := l.Attempt(st, "postgres", "orders", gate.Context{})
+		a.Follow(first)
+		if got := a.tokenOver() != nil; got != over || a.Op.Principal != first.Op.Principal || a.Op.Context.Session != "jti" {
+			t.Errorf("a session that began %v after its token's time: over %v, want %v", begun, got, over)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/countersign/countersign/extproc/guard"
 	"github.com/countersign/countersign/extproc/keyfile"
 )
 
@@ -49,7 +50,7 @@ func login(ctx context.Context, t *Target, role, database string, parameters map
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, guard.Func("a login", func() { _ = conn.SetDeadline(time.Unix(1, 0)) }))
 	defer func() {
 		if !stop() && err == nil {
 			err = ctx.Err()

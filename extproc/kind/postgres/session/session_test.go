@@ -409,7 +409,8 @@ func limits(t *testing.T, w *world) {
 // theTokenEnds: once the token's time is over the next statement is refused, and the session ends.
 func theTokenEnds(t *testing.T, w *world) {
 	r := w.start(t, options{})
-	c, err := pgx.ConnectConfig(t.Context(), r.config("app", r.token(extproctest.Claims{"exp": time.Now().Add(3 * time.Second).Unix()}), ""))
+	ends := time.Now().Add(3 * time.Second).Truncate(time.Second)
+	c, err := pgx.ConnectConfig(t.Context(), r.config("app", r.token(extproctest.Claims{"exp": ends.Unix()}), ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -417,7 +418,9 @@ func theTokenEnds(t *testing.T, w *world) {
 	if _, err := c.Exec(t.Context(), "SELECT 1"); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(4 * time.Second)))
+	over, done := context.WithDeadline(t.Context(), ends)
+	<-over.Done()
+	done()
 	_, err = c.Exec(t.Context(), "SELECT 1")
 	var told *pgconn.PgError
 	if !errors.As(err, &told) || told.Code != "28000" || !strings.Contains(told.Hint, "new token") {
@@ -438,7 +441,7 @@ func theGatewayStops(t *testing.T, w *world) {
 	r := w.start(t, options{})
 	rests, works := r.raw(), r.raw()
 	works.send(message('Q', "SELECT pg_sleep(1)\x00"))
-	time.Sleep(200 * time.Millisecond)
+	r.await(1, "operation.decided")
 	drained := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

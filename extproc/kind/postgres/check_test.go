@@ -1,0 +1,145 @@
+package postgres
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/countersign/countersign/extproc/config"
+	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/xds"
+)
+
+// load reads a configuration with one resource of kind postgres, whose keys more are.
+func load(t *testing.T, more string) (*config.Config, error) {
+	t.Helper()
+	dir := extproctest.Dir(t)
+	authority := extproctest.NewAuthority(t)
+	server := authority.Issue("orders.test")
+	if err := os.Mkdir(filepath.Join(dir, "policies"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"password": "correct horse\n", "empty": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := fmt.Sprintf(`
+data: ./var
+agents:
+  - {issuer: "https://issuer.test", audience: [gateway], ca_file: %q}
+policies: ./policies
+resources:
+  - name: orders
+    kind: postgres
+%s`, authority.CAFile, more)
+	text = strings.NewReplacer("$CERT", server.CertFile, "$KEY", server.KeyFile, "$CA", authority.CAFile).Replace(text)
+	return config.Parse(filepath.Join(dir, "countersign.yaml"), []byte(text), config.KindHTTP, Kind.Config)
+}
+
+const good = `
+    listen: {address: "127.0.0.1:6432", tls: {certificate_file: $CERT, key_file: $KEY}}
+    target: "postgres://db.internal:5432"
+    target_tls: {ca_file: $CA, server_name: db.internal}
+    roles:
+      app: {password_file: ./password}
+      batch: {certificate_file: $CERT, key_file: $KEY}
+    databases: [orders]
+    harmless_functions: [public.slug]
+    limits: {statement: 1MiB, message: 16MiB, sessions: 200, session_time: 8h, idle: 10m}
+`
+
+func TestProblems(t *testing.T) {
+	if _, err := load(t, good); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ old, text, want string }{
+		{"postgres://db.internal:5432", "postgres://app:secret@db.internal:5432", "target: is no postgres://HOST:PORT"},
+		{"postgres://db.internal:5432", "postgres://db.internal:5432/orders", "target: is no postgres://HOST:PORT"},
+		{"postgres://db.internal:5432", "https://db.internal:5432", "target: is no postgres://HOST:PORT"},
+		{"postgres://db.internal:5432", "postgres://db.internal", "write postgres://HOST:PORT"},
+		{"    target: \"postgres://db.internal:5432\"\n", "", "target: is required"},
+		{"    target_tls: {ca_file: $CA, server_name: db.internal}\n", "", "which is plain to another machine"},
+		{"server_name: db.internal}", "server_name: db.internal, certificate_file: $CERT, key_file: $KEY}", "target_tls.certificate_file: is of no role"},
+		{"{password_file: ./password}", "{}", "roles.app: has no credential"},
+		{"{password_file: ./password}", "{password_file: ./empty}", "roles.app.password_file: names"},
+		{"{password_file: ./password}", "{password_file: ./none}", "which cannot be read"},
+		{"{password_file: ./password}", "{password: x}", "roles.app.password: is not a key that is known here"},
+		{", key_file: $KEY}\n    databases", "}\n    databases", "roles.batch.certificate_file: and key_file go together"},
+		{"[orders]", `["orders", ""]`, "databases: has a name that is empty"},
+		{"public.slug", "slug", "harmless_functions: has \"slug\": write SCHEMA.NAME"},
+		{"key_file: $KEY}}", "key_file: $KEY, client_ca_file: $CA}}", "agents are known by their tokens"},
+		{"\"127.0.0.1:6432\", tls", "\"127.0.0.1:6432\", host: orders.test, tls", "listen.host: is for HTTP"},
+		{"\"127.0.0.1:6432\", tls: {certificate_file: $CERT, key_file: $KEY}", "\"0.0.0.0:6432\"", "agents' tokens would cross the network in the clear"},
+		{"statement: 1MiB", "statement: 32MiB", "limits.statement: is"},
+		{"message: 16MiB", "message: 1KiB", "limits.message: is"},
+		{"sessions: 200", "sessions: 100000", "limits.sessions: is 100000"},
+		{"session_time: 8h", "session_time: 1ms", "limits.session_time: is 1ms"},
+		{"idle: 10m", "idle: 1ms", "limits.idle: is 1ms"},
+		{"    databases", "    auth: scram\n    databases", "auth: is \"scram\""},
+		{"    databases", "    attach: sidecar\n    databases", "attach: is \"sidecar\""},
+		{"    databases", "    egress: socks\n    databases", "egress: is \"socks\""},
+	} {
+		if !strings.Contains(good, c.old) {
+			t.Fatalf("%q is not in the file", c.old)
+		}
+		_, err := load(t, strings.Replace(good, c.old, c.text, 1))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %s", c.text, err, c.want)
+		}
+	}
+}
+
+// The files of the secrets are known to what checks who can read and change them.
+func TestTheFilesOfRoles(t *testing.T) {
+	c, err := load(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]bool{}
+	for _, p := range c.Paths() {
+		keys[p.Key] = true
+	}
+	for _, key := range []string{"resources[0].roles.app.password_file", "resources[0].roles.batch.certificate_file", "resources[0].roles.batch.key_file"} {
+		if !keys[key] {
+			t.Errorf("%s is not among the files of the configuration", key)
+		}
+	}
+}
+
+// The static file for Envoy passes its own check, and a change of it that would open a door does not.
+func TestStaticFile(t *testing.T) {
+	c, err := load(t, strings.Replace(good, "127.0.0.1:6432", "0.0.0.0:6432", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := xds.Static(c, Kind.Envoy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range xds.CheckFileFor(c, "envoy.yaml", file, Kind.Envoy) {
+		t.Errorf("%v", p)
+	}
+	for _, p := range xds.CheckFile("envoy.yaml", file, Kind.Envoy) {
+		t.Errorf("without a configuration: %v", p)
+	}
+	socket, _ := c.Socket(name).Unix()
+	for _, x := range []struct{ old, text, want string }{
+		{socket, "/tmp/other.sock", "and countersign listens at"},
+		{"version: V2", "version: V1", "does not say who connects"},
+		{"b3JkZXJz", "b3RoZXJz", "which the configuration does not have"},
+		{"countersign.passed", "other", "does not tell which resource"},
+	} {
+		changed := strings.ReplaceAll(string(file), x.old, x.text)
+		if changed == string(file) {
+			t.Errorf("%q is not in the file:\n%s", x.old, file)
+			continue
+		}
+		found := fmt.Sprint(xds.CheckFileFor(c, "envoy.yaml", []byte(changed), Kind.Envoy))
+		if !strings.Contains(found, x.want) {
+			t.Errorf("%s: %s, want %s", x.text, found, x.want)
+		}
+	}
+}
