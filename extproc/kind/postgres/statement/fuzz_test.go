@@ -83,3 +83,24 @@ func FuzzAnalyze(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkAnalyze(b *testing.B) {
+	const text = "SELECT t.id, v.email FROM t JOIN v USING (id) WHERE lower(t.email) = 'x' ORDER BY 1 LIMIT 10"
+	cat, st := small(), newState()
+	for name, fresh := range map[string]bool{"remembered": false, "anew": true} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				list, err := statement.Parse(text, true)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if fresh {
+					st.Harmless = map[string]bool{"x": true}
+				}
+				if a, err := list[0].Analyze(cat, st); err != nil || a.Access != statement.Read {
+					b.Fatal(a, err)
+				}
+			}
+		})
+	}
+}

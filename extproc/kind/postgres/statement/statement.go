@@ -35,6 +35,7 @@ type Statement struct {
 	Parameters []uint32
 
 	node *tree.Node
+	memo *memo // of its analyses; shared by its copies
 }
 
 // maxDepth is how deep a statement may be nested, in nodes of its tree. PostgreSQL's own limit is its stack, 2 MiB.
@@ -92,14 +93,17 @@ func parse(text string, standardConformingStrings bool) (list []Statement, err e
 		if from < 0 || n < 0 || from+n > len(text) {
 			return nil, &SyntaxError{"the parser's places are outside the text"}
 		}
-		list = append(list, Statement{Text: strings.TrimSpace(text[from : from+n]), Index: i, Of: len(result.GetStmts()), node: raw.GetStmt()})
+		list = append(list, Statement{Text: strings.TrimSpace(text[from : from+n]), Index: i, Of: len(result.GetStmts()), node: raw.GetStmt(), memo: &memo{}})
 	}
 	return list, nil
 }
 
 // Fingerprint is pg_query's: equal for statements that differ in literals, case and space only.
 func (s Statement) Fingerprint() (string, error) {
-	return guarded(parser.Fingerprint, s.Text)
+	if s.memo == nil {
+		return guarded(parser.Fingerprint, s.Text)
+	}
+	return s.memo.fingerprint.get(func() (string, error) { return guarded(parser.Fingerprint, s.Text) })
 }
 
 func guarded(f func(string) (string, error), text string) (result string, err error) {
