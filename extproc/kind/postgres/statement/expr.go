@@ -388,7 +388,9 @@ func (a *analyzer) subLink(s *scope, l *tree.SubLink, in string) value {
 	}
 	if l.GetTestexpr() == nil { // ARRAY, or the source of SET (a, b) = (SELECT …)
 		v := a.made(0, how, out...)
-		if len(out) == 1 {
+		if l.GetSubLinkType() == tree.SubLinkType_EXPR_SUBLINK { // compared with a row
+			v.parts = out
+		} else if len(out) == 1 {
 			v.typ = a.arrayOf(out[0].typ)
 		}
 		return v

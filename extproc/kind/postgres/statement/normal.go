@@ -5,20 +5,19 @@ import (
 	"strings"
 
 	tree "github.com/pganalyze/pg_query_go/v6"
-	parser "github.com/wasilibs/go-pgquery"
 )
 
 // Normalized is the text with ? in the place of each literal, and without comments and needless space. It is what may be
 // recorded: a password in CREATE ROLE is a literal too, and so is the body of a function.
 func (s Statement) Normalized() (string, error) {
 	if s.memo == nil {
-		return guarded(normalize, s.Text)
+		return normalize(s.Text)
 	}
-	return s.memo.normalized.get(func() (string, error) { return guarded(normalize, s.Text) })
+	return s.memo.normalized.get(func() (string, error) { return normalize(s.Text) })
 }
 
 func normalize(sql string) (string, error) {
-	scan, err := parser.Scan(sql)
+	scan, err := scanned(sql)
 	if err != nil {
 		return "", err
 	}
