@@ -26,6 +26,7 @@ type analyzer struct {
 	sets       map[*tree.FuncCall]bool // calls of set_config that are certain to run, once
 	domain     []uint32                // the types of the domains whose constraints this is in, the innermost last
 	answers    *item                   // the relation that RETURNING may name by old and new
+	constant   map[string]string       // columns of the outermost query that have one value
 	steps      int
 
 	resolved     map[*tree.FuncCall][]*Routine // what each call may be of
@@ -42,10 +43,21 @@ func fail(code, format string, args ...any) { panic(&Doubt{code, fmt.Sprintf(for
 func beyond(format string, args ...any) { fail("0A000", format, args...) }
 
 // Analyze says what s does in a session with that state, of a database with that catalog. The error means that nobody can tell,
-// and nothing may run.
+// and nothing may run. The result is shared: it must not be changed.
 func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 	if s.node == nil || c == nil || st == nil {
 		return Analysis{Access: Unknown}, errNothing
+	}
+	key, fixed := s.key(c, st)
+	if fixed {
+		if a, ok := s.memo.get(key); ok {
+			return a, nil
+		}
+		defer func() {
+			if err == nil {
+				s.memo.put(key, result)
+			}
+		}()
 	}
 	result = Analysis{Access: Unknown, Kind: kindOf(s.node), Command: commandOf(s.node)}
 	doubt := func(d *Doubt) Analysis {

@@ -136,6 +136,7 @@ const firstUser = 16384
 const (
 	typeBool      = 16
 	typeBytea     = 17
+	typeChar      = 18
 	typeName      = 19
 	typeInt8      = 20
 	typeInt4      = 23

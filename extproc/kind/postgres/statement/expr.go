@@ -246,12 +246,9 @@ func (a *analyzer) indirect(s *scope, v value, list []*tree.Node, in string) val
 	for _, n := range list {
 		switch n := n.GetNode().(type) {
 		case *tree.Node_AIndices:
-			var t uint32
-			if e := a.c.Types[a.c.base(v.typ)]; e != nil && e.Element != 0 {
-				t = e.Element
-				if n.AIndices.GetIsSlice() {
-					t = v.typ
-				}
+			t := a.subscripted(v.typ)
+			if n.AIndices.GetIsSlice() && t != 0 {
+				t = v.typ
 			}
 			of := []value{v}
 			for _, i := range []*tree.Node{n.AIndices.GetLidx(), n.AIndices.GetUidx()} {
@@ -283,6 +280,21 @@ func (a *analyzer) indirect(s *scope, v value, list []*tree.Node, in string) val
 		}
 	}
 	return v
+}
+
+// subscripted is the type of v[…].
+func (a *analyzer) subscripted(t uint32) uint32 {
+	t = a.c.base(t)
+	switch t {
+	case typeName:
+		return typeChar
+	case typeJSONB:
+		return typeJSONB
+	}
+	if e := a.c.Types[t]; e != nil {
+		return e.Element
+	}
+	return 0
 }
 
 func (a *analyzer) fieldType(t uint32, name string) uint32 {
@@ -376,7 +388,9 @@ func (a *analyzer) subLink(s *scope, l *tree.SubLink, in string) value {
 	}
 	if l.GetTestexpr() == nil { // ARRAY, or the source of SET (a, b) = (SELECT …)
 		v := a.made(0, how, out...)
-		if len(out) == 1 {
+		if l.GetSubLinkType() == tree.SubLinkType_EXPR_SUBLINK { // compared with a row
+			v.parts = out
+		} else if len(out) == 1 {
 			v.typ = a.arrayOf(out[0].typ)
 		}
 		return v

@@ -83,3 +83,55 @@ func FuzzAnalyze(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkAnalyze(b *testing.B) {
+	const text = "SELECT t.id, v.email FROM t JOIN v USING (id) WHERE lower(t.email) = 'x' ORDER BY 1 LIMIT 10"
+	cat, st := small(), newState()
+	for name, fresh := range map[string]bool{"remembered": false, "anew": true} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				list, err := statement.Parse(text, true)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if fresh {
+					st.Harmless = map[string]bool{"x": true}
+				}
+				if a, err := list[0].Analyze(cat, st); err != nil || a.Access != statement.Read {
+					b.Fatal(a, err)
+				}
+			}
+		})
+	}
+}
+
+// TestJSON is of what only newer servers have.
+func TestJSON(t *testing.T) {
+	cat := small()
+	for sql, want := range map[string]string{
+		"SELECT JSON_VALUE(email, '$.a') FROM t":         "= uses public.t.email as expression",
+		"SELECT JSON_OBJECT('k': email) FROM t":          "= uses public.t.email as expression",
+		"SELECT JSON_ARRAYAGG(email ORDER BY id) FROM t": "= uses public.t.id as order",
+		"SELECT JSON_ARRAY(SELECT email FROM t)":         "= uses public.t.email as expression",
+		"SELECT email IS JSON FROM t":                    "= uses public.t.email as expression",
+		"SELECT j.a FROM t, JSON_TABLE(t.email, '$' COLUMNS (a text PATH '$.a', NESTED PATH '$.b' COLUMNS (c int4))) j": "= answers a of public.t.email",
+		"SELECT JSON_QUERY(email, '$' DEFAULT f('x') ON ERROR) FROM t":                                                  "= calls public.f immutable",
+		"SELECT JSON_SERIALIZE(JSON(email)) FROM t":                                                                     "= uses public.t.email as expression",
+	} {
+		list, err := statement.Parse(sql, true)
+		if err != nil {
+			t.Errorf("%s: %v", sql, err)
+			continue
+		}
+		a, err := list[0].Analyze(cat, newState())
+		if got := shown(a); err != nil || !strings.Contains(strings.Join(got, "\n"), want) {
+			t.Errorf("%s\n%s\n%v", sql, strings.Join(got, "\n"), err)
+		}
+	}
+	old := small()
+	old.Version = 150000
+	list, _ := statement.Parse("SELECT JSON_SCALAR(1)", true)
+	if a, _ := list[0].Analyze(old, newState()); a.Doubt == nil {
+		t.Error("a server that does not know JSON_SCALAR would call a function of that name")
+	}
+}

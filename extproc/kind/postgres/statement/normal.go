@@ -5,18 +5,19 @@ import (
 	"strings"
 
 	tree "github.com/pganalyze/pg_query_go/v6"
-	parser "github.com/wasilibs/go-pgquery"
 )
 
 // Normalized is the text with ? in the place of each literal, and without comments and needless space. It is what may be
 // recorded: a password in CREATE ROLE is a literal too, and so is the body of a function.
-func (s Statement) Normalized() (text string, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			text, err = "", fmt.Errorf("the parser failed: %v", p)
-		}
-	}()
-	scan, err := parser.Scan(s.Text)
+func (s Statement) Normalized() (string, error) {
+	if s.memo == nil {
+		return normalize(s.Text)
+	}
+	return s.memo.normalized.get(func() (string, error) { return normalize(s.Text) })
+}
+
+func normalize(sql string) (string, error) {
+	scan, err := scanned(sql)
 	if err != nil {
 		return "", err
 	}
@@ -24,10 +25,10 @@ func (s Statement) Normalized() (text string, err error) {
 	end := 0
 	for _, t := range scan.GetTokens() {
 		from, to := int(t.GetStart()), int(t.GetEnd())
-		if from < end || to < from || to > len(s.Text) {
+		if from < end || to < from || to > len(sql) {
 			return "", fmt.Errorf("the parser's places are outside the text")
 		}
-		word := s.Text[from:to]
+		word := sql[from:to]
 		switch t.GetToken() {
 		case tree.Token_SQL_COMMENT, tree.Token_C_COMMENT:
 			continue

@@ -57,6 +57,16 @@ func (s *server) connect(t *testing.T, database, role string) *pgconn.PgConn {
 
 func (s *server) port() string { return s.Address[strings.LastIndex(s.Address, ":")+1:] }
 
+// connectTo is a session of the superuser in database postgres.
+func connectTo(t *testing.T, p *extproctest.Postgres) (*pgconn.PgConn, error) {
+	t.Helper()
+	c, err := pgconn.Connect(t.Context(), "host="+p.Dir+" port="+p.Address[strings.LastIndex(p.Address, ":")+1:]+" user=postgres dbname=postgres")
+	if err == nil {
+		t.Cleanup(func() { _ = c.Close(context.Background()) })
+	}
+	return c, err
+}
+
 // query is the connection as package catalog asks.
 func query(c *pgconn.PgConn) catalog.Query {
 	return func(ctx context.Context, sql string) ([][]string, error) {

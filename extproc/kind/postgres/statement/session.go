@@ -110,6 +110,9 @@ func (a *analyzer) setConfig(f *tree.FuncCall, certain bool) {
 		return argument(args[i])
 	}
 	name, ok := text(0)
+	if !ok && len(args) > 0 && len(args[0].GetColumnRef().GetFields()) == 1 {
+		name, ok = a.constant[args[0].GetColumnRef().GetFields()[0].GetString_().GetSval()]
+	}
 	name = strings.ToLower(name)
 	if !ok {
 		beyond("set_config sets what is not known")

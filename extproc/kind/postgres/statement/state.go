@@ -202,7 +202,15 @@ func (s *State) apply(c Change) {
 }
 
 func (s *State) set(c Change) {
-	v := s.now()
+	now := s.now()
+	s.setIn(&now, c)
+	s.restore(now)
+	if !c.Local {
+		s.setIn(&s.kept, c)
+	}
+}
+
+func (s *State) setIn(v *settings, c Change) {
 	value := ""
 	if len(c.Values) > 0 {
 		value = c.Values[0]
@@ -218,7 +226,7 @@ func (s *State) set(c Change) {
 	case "role":
 		v.role = value
 		if reset || value == "none" {
-			v.role = s.SessionRole
+			v.role = v.sessionRole
 		}
 	case "session_authorization":
 		v.sessionRole = value
@@ -226,12 +234,6 @@ func (s *State) set(c Change) {
 			v.sessionRole = s.User
 		}
 		v.role = v.sessionRole
-	default:
-		return
-	}
-	s.restore(v)
-	if !c.Local {
-		s.kept = v
 	}
 }
 

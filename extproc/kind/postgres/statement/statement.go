@@ -17,12 +17,10 @@ package statement
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"unicode/utf8"
 
 	tree "github.com/pganalyze/pg_query_go/v6"
-	parser "github.com/wasilibs/go-pgquery"
 )
 
 // Statement is one statement of a text. Its zero value does nothing that can be understood.
@@ -35,6 +33,7 @@ type Statement struct {
 	Parameters []uint32
 
 	node *tree.Node
+	memo *memo // of its analyses; shared by its copies
 }
 
 // maxDepth is how deep a statement may be nested, in nodes of its tree. PostgreSQL's own limit is its stack, 2 MiB.
@@ -75,14 +74,9 @@ func parse(text string, standardConformingStrings bool) (list []Statement, err e
 	case !standardConformingStrings && strings.IndexByte(text, '\\') >= 0:
 		return nil, &SyntaxError{"the text has a backslash, and standard_conforming_strings is off"}
 	}
-	defer func() { // the parser is another's, and runs on what an agent sent
-		if p := recover(); p != nil {
-			list, err = nil, &SyntaxError{fmt.Sprintf("the parser failed: %v", p)}
-		}
-	}()
-	result, err := parser.Parse(text)
+	result, err := parseTree(text)
 	if err != nil {
-		return nil, &SyntaxError{strings.TrimPrefix(err.Error(), "ERROR: ")}
+		return nil, &SyntaxError{said(err)}
 	}
 	for i, raw := range result.GetStmts() {
 		from, n := int(raw.GetStmtLocation()), int(raw.GetStmtLen())
@@ -92,23 +86,17 @@ func parse(text string, standardConformingStrings bool) (list []Statement, err e
 		if from < 0 || n < 0 || from+n > len(text) {
 			return nil, &SyntaxError{"the parser's places are outside the text"}
 		}
-		list = append(list, Statement{Text: strings.TrimSpace(text[from : from+n]), Index: i, Of: len(result.GetStmts()), node: raw.GetStmt()})
+		list = append(list, Statement{Text: strings.TrimSpace(text[from : from+n]), Index: i, Of: len(result.GetStmts()), node: raw.GetStmt(), memo: &memo{}})
 	}
 	return list, nil
 }
 
 // Fingerprint is pg_query's: equal for statements that differ in literals, case and space only.
 func (s Statement) Fingerprint() (string, error) {
-	return guarded(parser.Fingerprint, s.Text)
-}
-
-func guarded(f func(string) (string, error), text string) (result string, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			result, err = "", fmt.Errorf("the parser failed: %v", p)
-		}
-	}()
-	return f(text)
+	if s.memo == nil {
+		return fingerprint(s.Text)
+	}
+	return s.memo.fingerprint.get(func() (string, error) { return fingerprint(s.Text) })
 }
 
 var errNothing = errors.New("the statement was not parsed")

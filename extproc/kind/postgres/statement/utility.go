@@ -104,6 +104,7 @@ func (a *analyzer) selects(r *Analysis, q *tree.SelectStmt) {
 			a.sets[f] = true
 		}
 	}
+	a.constant = constants(q.GetWhereClause())
 	out := a.query(nil, q, false)
 	a.narrowed(narrows(q))
 	a.outermost(r, out)
@@ -115,6 +116,21 @@ func (a *analyzer) selects(r *Analysis, q *tree.SelectStmt) {
 		a.sink.raise(Schema)
 		a.creates(r, into.GetRel(), out)
 	}
+}
+
+// constants are the columns that a WHERE of the form column = 'text' lets have one value only. pg_dump sets a parameter by set_config(name, …) FROM
+// pg_settings WHERE name = '…', so that it may be missing.
+func constants(where *tree.Node) map[string]string {
+	e := where.GetAExpr()
+	if e.GetKind() != tree.A_Expr_Kind_AEXPR_OP || last(append([]string{""}, names(e.GetName())...)) != "=" {
+		return nil
+	}
+	c := e.GetLexpr().GetColumnRef()
+	text, ok := argument(e.GetRexpr())
+	if c == nil || len(c.GetFields()) != 1 || !ok {
+		return nil
+	}
+	return map[string]string{c.GetFields()[0].GetString_().GetSval(): text}
 }
 
 // narrows says that each SELECT of a query has a WHERE that names a column.

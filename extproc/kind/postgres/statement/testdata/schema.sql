@@ -76,3 +76,11 @@ CREATE POLICY guard ON guarded USING (may_see(owner));
 
 GRANT ALL ON ALL TABLES IN SCHEMA public, shop, evil TO agent;
 GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO agent;
+
+CREATE FOREIGN DATA WRAPPER nothing;
+CREATE SERVER elsewhere FOREIGN DATA WRAPPER nothing;
+CREATE FOREIGN TABLE far (id integer, v text) SERVER elsewhere;
+CREATE TABLE stamped (id integer, at text DEFAULT write_log('default'), n bigint DEFAULT nextval('numbers'), CHECK (is_short(at)));
+CREATE VIEW volatile_view AS SELECT id, write_log(name) AS w FROM customers;
+CREATE VIEW many_view AS SELECT id, unnest(tags) AS tag FROM customers;
+GRANT ALL ON ALL TABLES IN SCHEMA public TO agent;
