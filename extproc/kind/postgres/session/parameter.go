@@ -3,7 +3,11 @@ package session
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
+	"math"
+	"strconv"
+	"strings"
 	"sync"
 	"unicode/utf8"
 
@@ -47,7 +51,7 @@ func (p *parameter) object() gate.Object {
 	return gate.Object{{Name: "type", Value: name}, {Name: "value", Value: text}}
 }
 
-// text is the value in PostgreSQL's own text form.
+// text is the value in PostgreSQL's own text form; a time with a zone in UTC.
 func (p *parameter) text(m *pgtype.Map) (string, bool) {
 	if !p.binary {
 		return string(p.raw), utf8.Valid(p.raw)
@@ -55,40 +59,178 @@ func (p *parameter) text(m *pgtype.Map) (string, bool) {
 	switch p.kind {
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID, pgtype.NameOID, pgtype.UnknownOID, pgtype.JSONOID, pgtype.XMLOID:
 		return string(p.raw), utf8.Valid(p.raw)
+	case pgtype.JSONBOID:
+		if len(p.raw) < 2 || p.raw[0] != 1 {
+			return "", false
+		}
+		return string(p.raw[1:]), utf8.Valid(p.raw[1:])
 	case pgtype.BoolOID:
 		if len(p.raw) == 1 && p.raw[0] < 2 {
 			return string("ft"[p.raw[0]]), true
 		}
-		return "", false
+	case pgtype.Int2OID:
+		if len(p.raw) == 2 {
+			return strconv.Itoa(int(int16(binary.BigEndian.Uint16(p.raw)))), true
+		}
+	case pgtype.Int4OID:
+		if len(p.raw) == 4 {
+			return strconv.Itoa(int(int32(binary.BigEndian.Uint32(p.raw)))), true
+		}
+	case pgtype.Int8OID:
+		if len(p.raw) == 8 {
+			return strconv.FormatInt(int64(binary.BigEndian.Uint64(p.raw)), 10), true
+		}
 	case pgtype.OIDOID:
 		if len(p.raw) == 4 {
-			return fmt.Sprint(binary.BigEndian.Uint32(p.raw)), true
+			return strconv.FormatUint(uint64(binary.BigEndian.Uint32(p.raw)), 10), true
 		}
+	case pgtype.Float4OID:
+		if len(p.raw) == 4 {
+			return float(float64(math.Float32frombits(binary.BigEndian.Uint32(p.raw))), 32, 6), true
+		}
+	case pgtype.Float8OID:
+		if len(p.raw) == 8 {
+			return float(math.Float64frombits(binary.BigEndian.Uint64(p.raw)), 64, 15), true
+		}
+	case pgtype.NumericOID:
+		return numeric(p.raw)
+	case pgtype.ByteaOID:
+		return `\x` + hex.EncodeToString(p.raw), true
+	case pgtype.DateOID, pgtype.TimestampOID, pgtype.TimestamptzOID, pgtype.TimeOID:
+		return moment(m, p.kind, p.raw)
+	case pgtype.UUIDOID, pgtype.InetOID, pgtype.CIDROID, pgtype.MacaddrOID,
+		pgtype.Int2ArrayOID, pgtype.Int4ArrayOID, pgtype.Int8ArrayOID, pgtype.TextArrayOID, pgtype.VarcharArrayOID, pgtype.UUIDArrayOID, pgtype.BoolArrayOID:
+		if len(p.raw) == 12 && binary.BigEndian.Uint64(p.raw) == 0 { // an array without dimensions
+			return "{}", true
+		}
+		return decoded(m, p.kind, p.raw)
+	}
+	return "", false
+}
+
+// float writes a number as the server does (shortest form that reads back; an exponent from that many digits on).
+func float(v float64, bits, digits int) string {
+	switch {
+	case math.IsNaN(v):
+		return "NaN"
+	case math.IsInf(v, 1):
+		return "Infinity"
+	case math.IsInf(v, -1):
+		return "-Infinity"
+	}
+	short := strconv.FormatFloat(v, 'e', -1, bits)
+	if exponent, err := strconv.Atoi(short[strings.IndexByte(short, 'e')+1:]); err != nil || exponent < -4 || exponent >= digits {
+		return short
+	}
+	return strconv.FormatFloat(v, 'f', -1, bits)
+}
+
+// numeric reads a numeric: its digits are groups of four.
+func numeric(raw []byte) (string, bool) {
+	if len(raw) < 8 || len(raw) != 8+2*int(binary.BigEndian.Uint16(raw)) {
 		return "", false
 	}
-	t := typeOf(m, p.kind)
-	if t == nil {
+	groups, weight := (len(raw)-8)/2, int(int16(binary.BigEndian.Uint16(raw[2:])))
+	sign, scale := binary.BigEndian.Uint16(raw[4:]), int(binary.BigEndian.Uint16(raw[6:]))
+	switch {
+	case sign == 0xC000 && groups == 0:
+		return "NaN", true
+	case sign == 0xD000 && groups == 0:
+		return "Infinity", true
+	case sign == 0xF000 && groups == 0:
+		return "-Infinity", true
+	case sign != 0 && sign != 0x4000 || scale > 0x3FFF || weight > 1<<15/4 || weight < -1<<15/4:
 		return "", false
 	}
-	return decoded(m, t, p.raw)
+	group := func(i int) (string, bool) {
+		if i < 0 || i >= groups {
+			return "0000", true
+		}
+		n := binary.BigEndian.Uint16(raw[8+2*i:])
+		return fmt.Sprintf("%04d", n), n < 10_000
+	}
+	var whole, rest strings.Builder
+	for i := range groups + max(0, weight+1) { // every group, and zeros up to the point
+		text, ok := group(i)
+		if !ok {
+			return "", false
+		}
+		if i <= weight {
+			whole.WriteString(text)
+		}
+	}
+	for i := weight + 1; rest.Len() < scale; i++ {
+		text, _ := group(i)
+		rest.WriteString(text)
+	}
+	if left := groups - weight - 1; left > 0 && scale < 4*left-3 {
+		return "", false // digits behind the scale, which the server would round
+	}
+	out := strings.TrimLeft(whole.String(), "0")
+	if out == "" {
+		out = "0"
+	}
+	if scale > 0 {
+		out += "." + rest.String()[:scale]
+	}
+	if sign == 0x4000 {
+		out = "-" + out
+	}
+	return out, true
+}
+
+// moment reads a date or a time.
+func moment(m *pgtype.Map, kind uint32, raw []byte) (string, bool) {
+	size := 8
+	first, last := uint64(math.MaxInt64), uint64(1<<63)
+	if kind == pgtype.DateOID {
+		size, first, last = 4, math.MaxInt32, 1<<31
+	}
+	if len(raw) != size {
+		return "", false
+	}
+	var n uint64
+	for _, b := range raw {
+		n = n<<8 | uint64(b)
+	}
+	switch {
+	case kind != pgtype.TimeOID && n == first:
+		return "infinity", true
+	case kind != pgtype.TimeOID && n == last:
+		return "-infinity", true
+	}
+	text, ok := decoded(m, kind, raw)
+	if kind == pgtype.TimeOID {
+		if strings.Contains(text, ".") {
+			text = strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
+		}
+	}
+	if kind == pgtype.TimestamptzOID {
+		text = strings.Replace(text, "Z", "+00", 1)
+	}
+	return text, ok
 }
 
 // decoded reads the binary form of a value by another's code, which sees what an agent sent.
-func decoded(m *pgtype.Map, t *pgtype.Type, raw []byte) (text string, ok bool) {
+func decoded(m *pgtype.Map, oid uint32, raw []byte) (text string, ok bool) {
 	defer func() {
 		if recover() != nil {
 			text, ok = "", false
 		}
 	}()
-	value, err := t.Codec.DecodeValue(m, t.OID, pgtype.BinaryFormatCode, raw)
+	t := typeOf(m, oid)
+	if t == nil {
+		return "", false
+	}
+	value, err := t.Codec.DecodeValue(m, oid, pgtype.BinaryFormatCode, raw)
 	if err != nil || value == nil {
 		return "", false
 	}
-	again, err := m.Encode(t.OID, pgtype.BinaryFormatCode, value, nil)
+	again, err := m.Encode(oid, pgtype.BinaryFormatCode, value, nil)
 	if err != nil || string(again) != string(raw) {
 		return "", false // there is more in it than was read
 	}
-	out, err := m.Encode(t.OID, pgtype.TextFormatCode, value, nil)
+	out, err := m.Encode(oid, pgtype.TextFormatCode, value, nil)
 	if err != nil || out == nil || !utf8.Valid(out) {
 		return "", false
 	}

@@ -36,6 +36,8 @@ func TestSessions(t *testing.T) {
 		"hostile clients":       hostileClients,
 		"no record, no access":  noRecordNoAccess,
 		"state":                 stateIsAsked,
+		"values":                valuesAreTheServersOwn, "newer protocols": newerProtocols, "reloads": reloads, "preparing": preparing,
+		"slow readers": slowReaders, "both ends go": bothEndsGo, "many": many,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, w) })
 	}

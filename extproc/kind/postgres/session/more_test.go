@@ -1,0 +1,298 @@
+package session_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/kind/postgres/session"
+	"github.com/countersign/countersign/extproc/lane"
+)
+
+// valuesAreTheServersOwn: a parameter in binary is shown to policy as the server itself writes it.
+func valuesAreTheServersOwn(t *testing.T, w *world) {
+	c, err := pgx.Connect(t.Context(), "host=127.0.0.1 port="+fmt.Sprint(w.postgres.Port)+" user=app password='correct horse' dbname=orders sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	if _, err := c.Exec(t.Context(), "SET TimeZone = 'UTC'"); err != nil {
+		t.Fatal(err)
+	}
+	read := 0
+	for _, x := range []string{
+		"true::bool", "false::bool", "7::int2", "-7::int4", "9007199254740993::int8", "1.5::float4", "0.1::float8", "'NaN'::float8", "'Infinity'::float8", "1e300::float8",
+		"12345678901234567890.0123456789::numeric", "0.00::numeric", "-5::numeric", "1e20::numeric", "'NaN'::numeric",
+		"'a''b'::text", "''::text", "'x'::varchar", "'2026-01-31'::date", "'infinity'::date", "'0044-03-15 BC'::date", "'10:11:12.5'::time",
+		"'2026-01-31 10:11:12.123456'::timestamp", "'2026-01-31 10:11:12+00'::timestamptz", "'infinity'::timestamptz", "'1 year 2 mons 3 days 04:05:06'::interval",
+		"'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid", "'\\xdeadbeef'::bytea", "'{\"a\": 1}'::json", "'{\"a\": 1}'::jsonb", "26::oid", "'192.0.2.1/24'::inet",
+		"'{1,2,NULL}'::int4[]", "'{a,\"b c\",NULL,\"NULL\"}'::text[]", "'{}'::int4[]",
+	} {
+		var oid uint32
+		var raw, text string
+		rows, err := c.Query(t.Context(), "SELECT "+x+", "+x, pgx.QueryResultFormats{1, 0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rows.Next() {
+			oid, raw, text = rows.FieldDescriptions()[0].DataTypeOID, string(rows.RawValues()[0]), string(rows.RawValues()[1])
+		}
+		rows.Close()
+		if rows.Err() != nil {
+			t.Fatalf("%s: %v", x, rows.Err())
+		}
+		got, ok := session.ParameterText(oid, []byte(raw))
+		if ok && got != text {
+			t.Errorf("%s is shown as %q, and the server writes %q", x, got, text)
+		}
+		if ok {
+			read++
+		} else {
+			t.Logf("%s is not read", x)
+		}
+		if _, ok := session.ParameterText(oid, []byte(raw+"\x00")); ok && !strings.Contains(x, "text") && !strings.Contains(x, "varchar") && !strings.Contains(x, "bytea") && !strings.Contains(x, "json") {
+			t.Errorf("%s with a byte more is read", x)
+		}
+	}
+	if read < 34 {
+		t.Errorf("%d are read", read)
+	}
+}
+
+// newerProtocols: what a newer client asks for is negotiated, and its longer key cancels.
+func newerProtocols(t *testing.T, w *world) {
+	r := w.start(t, options{plain: true})
+	c := &raw{t, r.dial()}
+	c.send(startup(3<<16|9, "user", "app", "database", "orders", "_pq_.grease", "1"))
+	kind, body := c.next()
+	if kind != 'v' || binary.BigEndian.Uint32(body) != 3<<16|2 || !strings.Contains(string(body), "_pq_.grease") {
+		t.Errorf("%q %q", kind, body)
+	}
+	c.next()
+	c.send(message('p', r.token(nil)+"\x00"))
+	var key []byte
+	for kind != 'Z' && kind != 0 {
+		if kind, body = c.next(); kind == 'K' {
+			key = body
+		}
+	}
+	if len(key) != 4+32 {
+		t.Fatalf("the key has %d bytes", len(key))
+	}
+	c.send(message('Q', "SELECT pg_sleep(30)\x00"))
+	extproctest.Await(t, "the sleep", 10*time.Second, func(context.Context) error {
+		if got := w.postgres.SQL("orders", "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(30%' AND state = 'active'"); got != "1" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	cancel := append(startup(80877102)[:8:8], key...)
+	binary.BigEndian.PutUint32(cancel, uint32(len(cancel)))
+	conn := r.dial()
+	r.send(conn, cancel)
+	_, _ = io.Copy(io.Discard, conn)
+	if got := c.until('Z'); !strings.HasSuffix(got, "E(57014)Z(I)") {
+		t.Errorf("%s", got)
+	}
+}
+
+// reloads hold for the next statement; a session whose resource is another now ends.
+func reloads(t *testing.T, w *world) {
+	r := w.start(t, options{})
+	c := r.raw()
+	ask := func(want string) {
+		t.Helper()
+		c.send(message('Q', "SELECT id FROM items WHERE id = 1\x00"))
+		if got := c.until('Z'); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	ask("TDCZ(I)")
+	swap := func(change func(*lane.State)) {
+		st := *r.state
+		change(&st)
+		if err := r.lane.Swap(&st, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	swap(func(st *lane.State) {
+		g := *st.Gate
+		g.Policy = r.policies("package rules.orders\n\nallow contains {\"id\": \"none\"} if input.postgres.text == \"\"\n")
+		st.Gate = &g
+	})
+	ask("E(42501)Z(I)")
+	swap(func(*lane.State) {})
+	ask("TDCZ(I)")
+	swap(func(st *lane.State) {
+		other := *r.target
+		other.Databases = []string{"others"}
+		st.Resources = map[string]*lane.Resource{"orders": {Resource: gate.Resource{Name: "orders", Kind: "postgres", Policy: "orders"}, Own: &other}}
+	})
+	ask("E(57P01)0")
+}
+
+// preparing: a statement may be prepared where only its values decide, and where people would be asked; not where it is denied.
+func preparing(t *testing.T, w *world) {
+	r := w.start(t, options{policy: `package rules.orders
+
+allow contains {"id": "one"} if {
+	some p in input.postgres.parameters
+	p.value == "1"
+}
+
+deny contains {"id": "no-name"} if {
+	some t in input.postgres.reads
+	"name" in t.columns
+}
+
+ask contains {"id": "writes", "approvers": ["oncall"]} if input.postgres.access == "write"
+`})
+	c := r.raw()
+	for _, x := range []struct{ sent, want string }{
+		{"SELECT id FROM items WHERE id = $1", "1Z(I)"},
+		{"SELECT name FROM items WHERE id = $1", "E(42501)Z(I)"},
+		{"UPDATE items SET id = $1", "1Z(I)"},
+	} {
+		c.send(message('P', "s\x00"+x.sent+"\x00\x00\x00"), message('S', ""))
+		if got := c.until('Z'); got != x.want {
+			t.Errorf("%s: %s, want %s", x.sent, got, x.want)
+		}
+		c.send(message('C', "Ss\x00"), message('S', ""))
+		c.until('Z')
+	}
+	c.send(message('P', "s\x00SELECT id FROM items WHERE id = $1\x00\x00\x00"))
+	for value, want := range map[string]string{"1": "2DCZ(I)", "2": "E(42501)Z(I)"} {
+		c.send(message('B', "\x00s\x00\x00\x00\x00\x01\x00\x00\x00\x01"+value+"\x00\x00"), message('E', "\x00\x00\x00\x00\x00"), message('S', ""))
+		if got := strings.TrimPrefix(c.until('Z'), "1"); got != want {
+			t.Errorf("with %s: %s, want %s", value, got, want)
+		}
+		c.send(message('P', "s2\x00SELECT 1\x00\x00\x00"), message('S', "")) // the first may have been lost with a refusal
+		c.until('Z')
+	}
+}
+
+// slowReaders: an agent that does not read holds the server back, and not the answer in the gateway.
+func slowReaders(t *testing.T, w *world) {
+	r := w.start(t, options{})
+	c := r.raw()
+	c.send(message('Q', "SELECT repeat('x', 1) FROM generate_series(1, 1)\x00")) // the parser is there from here on
+	c.until('Z')
+	before := heap()
+	c.send(message('Q', "SELECT repeat('x', 10000) FROM generate_series(1, 10000)\x00"))
+	extproctest.Await(t, "the server to wait for the agent", 20*time.Second, func(context.Context) error {
+		if got := w.postgres.SQL("orders", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite' AND usename = 'app'"); got != "1" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	if grown := heap() - before; grown > 8<<20 {
+		t.Errorf("the gateway holds %d bytes", grown)
+	}
+	if got := c.until('Z'); len(got) < 10000 || !strings.HasSuffix(got, "CZ(I)") {
+		t.Errorf("%d messages came, the last %s", len(got), got[max(0, len(got)-20):])
+	}
+	finished := r.await(2, "operation.finished")[1]
+	if own, _ := finished["postgres"].(map[string]any); own["rows"] != 10000.0 || own["bytes"].(float64) < 1e8 {
+		t.Errorf("the record says %v", own)
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse)
+}
+
+// bothEndsGo: what is under way when one end goes is ended at the other.
+func bothEndsGo(t *testing.T, w *world) {
+	leaks(t)
+	r := w.start(t, options{})
+	sleeping := func(n string) {
+		t.Helper()
+		extproctest.Await(t, n+" to sleep", 10*time.Second, func(context.Context) error {
+			if got := w.postgres.SQL("orders", "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(31%' AND state = 'active'"); got != n {
+				return errors.New(got)
+			}
+			return nil
+		})
+	}
+	gone, killed := r.raw(), r.raw()
+	gone.send(message('Q', "SELECT pg_sleep(31)\x00"))
+	sleeping("1")
+	_ = gone.Close()
+	sleeping("0")
+	killed.send(message('Q', "SELECT pg_sleep(31)\x00"))
+	sleeping("1")
+	w.postgres.SQL("orders", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(31%'")
+	if got := killed.until(0); !strings.Contains(got, "E(57P01)") {
+		t.Errorf("a session that the server ended: %s", got)
+	}
+	var results []string
+	for _, f := range r.await(2, "operation.finished") {
+		results = append(results, fmt.Sprint(f["result"]))
+	}
+	if fmt.Sprint(results) != "[client_gone completed]" {
+		t.Errorf("they ended %v", results)
+	}
+	r.await(2, session.RecordClosed)
+}
+
+// many sessions at once leave nothing behind.
+func many(t *testing.T, w *world) {
+	leaks(t)
+	r := w.start(t, options{edit: func(s *session.Target) { s.Limits.Sessions = 100 }})
+	first := r.connect("")
+	if err := first.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := descriptors(t)
+	done := make(chan error)
+	for range 80 {
+		go func() {
+			c, err := pgx.ConnectConfig(context.Background(), r.config("app", r.token(nil), ""))
+			for i := range 5 {
+				if err == nil {
+					var n int
+					err = c.QueryRow(context.Background(), "SELECT count(*) FROM items WHERE id <= $1", i).Scan(&n)
+				}
+			}
+			if c != nil {
+				_ = c.Close(context.Background())
+			}
+			done <- err
+		}()
+	}
+	for range 80 {
+		if err := <-done; err != nil {
+			t.Errorf("%v", err)
+		}
+	}
+	r.await(80, session.RecordClosed)
+	extproctest.Await(t, "the descriptors to go", 10*time.Second, func(context.Context) error {
+		if n := descriptors(t); n > before+2 {
+			return fmt.Errorf("%d, and there were %d", n, before)
+		}
+		return nil
+	})
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("there is no /proc")
+	}
+	return len(list)
+}
