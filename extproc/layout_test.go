@@ -81,6 +81,7 @@ var mayImport = map[string][]string{
 	"extproc/kind/":                   {"extproc/loopback", "extproc", "extproc/config", "extproc/evidence/otlp", "extproc/gate", "extproc/inspect/", "extproc/kind", "extproc/lane", "extproc/policy", "xds", "extproc/keyfile"},
 	"extproc/kind/postgres":           {"extproc/loopback", "extproc/config", "extproc/evidence/otlp", "extproc/gate", "extproc/kind", "extproc/kind/postgres/", "extproc/lane", "extproc/policy", "xds", "extproc/keyfile"},
 	"extproc/kind/postgres/session":   {"extproc/gate", "extproc/guard", "extproc/identity", "extproc/keyfile", "extproc/kind/postgres/", "extproc/lane"},
+	"extproc/kind/postgres/mask":      {"extproc/gate", "extproc/kind/postgres/statement"},
 	"extproc/kind/postgres/statement": {},
 	"extproc/kind/postgres/catalog":   {"extproc/kind/postgres/statement"},
 	"extproc/lane":                    {"extproc/guard", "extproc/gate", "extproc/identity"},

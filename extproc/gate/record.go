@@ -138,6 +138,9 @@ func appendRedactions(b []byte, rs []Redaction) []byte {
 		}
 		b = append(append(append(b, '"'), r.Selector()...), '"', ':')
 		b = AppendText(b, r.Name())
+		if r.Use {
+			b = append(b, `,"use":true`...)
+		}
 		b = append(b, `,"with":`...)
 		b = AppendText(b, string(r.With))
 		b = append(b, '}')

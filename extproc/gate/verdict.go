@@ -80,11 +80,15 @@ const (
 	Token  Replacement = "token"  // a keyed, stable token: equal values stay comparable
 )
 
-// Redaction is one element of a policy's redact set: either Path or Detect is set, never both.
+// Redaction is one element of a policy's redact set: one of Path, Detect and Column is set.
 type Redaction struct {
 	Path   string // a path of the subset of RFC 9535 that package redact describes
 	Detect string // the name of a detector of package redact
+	Column string // "SCHEMA.TABLE.COLUMN" of a database, with "*" for any table or any column
 	With   Replacement
+
+	// Use lets the values of Column be used otherwise than as a plain column of an answer: in conditions, joins, expressions.
+	Use bool
 
 	// OnCard shows the value to those who approve the operation, because they cannot decide without it. Answers are still redacted.
 	OnCard bool
@@ -96,22 +100,31 @@ type Selector string
 const (
 	ByPath   Selector = "path"
 	ByDetect Selector = "detect"
+	ByColumn Selector = "column"
 )
 
-// Selector says whether r has a Path or a Detect.
+// Selector says whether r has a Path, a Column or a Detect.
 func (r Redaction) Selector() Selector {
-	if r.Path != "" {
+	switch {
+	case r.Path != "":
 		return ByPath
+	case r.Column != "":
+		return ByColumn
+	default:
+		return ByDetect
 	}
-	return ByDetect
 }
 
-// Name is the redaction's path or detector. Records count redactions by it.
+// Name is the redaction's path, column or detector. Records count redactions by it.
 func (r Redaction) Name() string {
-	if r.Selector() == ByPath {
+	switch r.Selector() {
+	case ByPath:
 		return r.Path
+	case ByColumn:
+		return r.Column
+	default:
+		return r.Detect
 	}
-	return r.Detect
 }
 
 // Verdict is what policy says of one operation. The zero value denies.

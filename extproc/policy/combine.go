@@ -73,7 +73,7 @@ func (s *Sets) check() error {
 		}
 	}
 	for _, r := range s.Redact {
-		if (r.Path == "") == (r.Detect == "") || strength(r.With) == 0 {
+		if !one(r.Path != "", r.Detect != "", r.Column != "") || strength(r.With) == 0 {
 			return fmt.Errorf("the redaction %q cannot be carried out", r.Name())
 		}
 	}
@@ -96,19 +96,19 @@ func strength(r gate.Replacement) int {
 	}
 }
 
-// strongest returns redactions in order, each path and detector once, with the strongest replacement. An approver sees the
-// value only if all of them say so.
+// strongest returns redactions in order, each path, detector and column once, with the strongest replacement. An approver sees the
+// value, and a statement uses it, only if all of them say so.
 func strongest(redactions []gate.Redaction) []gate.Redaction {
 	if len(redactions) == 0 {
 		return nil
 	}
 	slices.SortFunc(redactions, func(a, b gate.Redaction) int {
-		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Detect, b.Detect), strength(b.With)-strength(a.With))
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Detect, b.Detect), cmp.Compare(a.Column, b.Column), strength(b.With)-strength(a.With))
 	})
 	out := redactions[:0]
 	for _, r := range redactions {
-		if n := len(out); n > 0 && out[n-1].Path == r.Path && out[n-1].Detect == r.Detect {
-			out[n-1].OnCard = out[n-1].OnCard && r.OnCard
+		if n := len(out); n > 0 && out[n-1].Path == r.Path && out[n-1].Detect == r.Detect && out[n-1].Column == r.Column {
+			out[n-1].OnCard, out[n-1].Use = out[n-1].OnCard && r.OnCard, out[n-1].Use && r.Use
 			continue
 		}
 		out = append(out, r)

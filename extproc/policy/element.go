@@ -60,7 +60,7 @@ func (k setKind) form() string {
 	case askSet:
 		return `{"id": …, "approvers": […], "reason"?: …, "summary"?: …, "quorum"?: …}`
 	case redactSet:
-		return `{"path": …, "with"?: …, "card"?: …} or {"detect": …, "with"?: …, "card"?: …}`
+		return `{"path": …, "with"?: …, "card"?: …}, {"detect": …, "with"?: …, "card"?: …} or {"column": …, "with"?: …, "use"?: …}`
 	default:
 		return `{"id": …, "reason"?: …}`
 	}
@@ -73,9 +73,11 @@ type element struct {
 	approvers          []string
 	quorum             int
 	path, detect, with string
+	column             string
+	use                bool
 	onCard             bool // "card": false
 
-	hasID, hasApprovers, hasQuorum, hasPath, hasDetect bool
+	hasID, hasApprovers, hasQuorum, hasPath, hasDetect, hasColumn, hasUse bool
 }
 
 // decodeElement decodes an element of a set, strictly.
@@ -113,6 +115,10 @@ func (e *element) set(kind setKind, name, value ast.Value) error {
 		e.path, err = plainText(value, maxTextBytes)
 	case "detect":
 		e.detect, err = plainText(value, maxTextBytes)
+	case "column":
+		e.column, err = plainText(value, maxTextBytes)
+	case "use":
+		e.use, err = truth(value)
 	case "with":
 		e.with, err = replacement(value)
 	case "card":
@@ -148,6 +154,10 @@ func (e *element) mark(kind setKind, name ast.Value) error {
 		e.hasPath, known = true, kind == redactSet
 	case "detect":
 		e.hasDetect, known = true, kind == redactSet
+	case "column":
+		e.hasColumn, known = true, kind == redactSet
+	case "use":
+		e.hasUse, known = true, kind == redactSet
 	case "with", "card":
 		known = kind == redactSet
 	}
@@ -160,14 +170,27 @@ func (e *element) mark(kind setKind, name ast.Value) error {
 // complete returns an error if a required member is missing.
 func (e *element) complete(kind setKind) error {
 	switch {
-	case kind == redactSet && e.hasPath == e.hasDetect:
-		return fmt.Errorf("an element of redact has exactly one of path and detect: %s", kind.form())
+	case kind == redactSet && !one(e.hasPath, e.hasDetect, e.hasColumn):
+		return fmt.Errorf("an element of redact has exactly one of path, detect and column: %s", kind.form())
+	case e.hasUse && !e.hasColumn:
+		return fmt.Errorf("an element of redact has use, which is for columns: %s", kind.form())
 	case kind != redactSet && !e.hasID:
 		return fmt.Errorf("an element of %s has no id: %s", kind, kind.form())
 	case kind == askSet && !e.hasApprovers:
 		return fmt.Errorf("an element of ask has no approvers: %s", kind.form())
 	}
 	return nil
+}
+
+// one reports whether exactly one of several holds.
+func one(of ...bool) bool {
+	n := 0
+	for _, holds := range of {
+		if holds {
+			n++
+		}
+	}
+	return n == 1
 }
 
 func (e *element) rule(pkg string) gate.Rule {
@@ -187,7 +210,7 @@ func (e *element) redaction() gate.Redaction {
 	if e.with == "" {
 		with = gate.Mask
 	}
-	return gate.Redaction{Path: e.path, Detect: e.detect, With: with, OnCard: e.onCard}
+	return gate.Redaction{Path: e.path, Detect: e.detect, Column: e.column, Use: e.use, With: with, OnCard: e.onCard}
 }
 
 // plainText returns the text in v. It must not be empty or have control characters, since it names something.

@@ -234,6 +234,8 @@ func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error
 		return gate.ByPath
 	case e.hasDetect:
 		return gate.ByDetect
+	case e.hasColumn:
+		return gate.ByColumn
 	default:
 		return ""
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/countersign/countersign/extproc/gate"
 )
@@ -119,7 +120,25 @@ func (p *Plan) addTurned(path string) error {
 	return nil
 }
 
+// checkColumn reports what is wrong with a column. The kind whose answers have columns redacts them; a plan of documents does not.
+func checkColumn(r gate.Redaction) error {
+	parts := strings.Split(r.Column, ".")
+	if len(parts) != 3 || parts[0] == "*" || slices.Contains(parts, "") {
+		return fmt.Errorf("redact column %q: write SCHEMA.TABLE.COLUMN, with * for any table or any column", r.Column)
+	}
+	if r.With != "" && r.With != gate.Mask && r.With != gate.Null {
+		return fmt.Errorf("redact column %q: %s is not for columns: use mask or null", r.Column, r.With)
+	}
+	return nil
+}
+
 func (p *Plan) add(r gate.Redaction) error {
+	if r.Column != "" {
+		if r.Path != "" || r.Detect != "" {
+			return fmt.Errorf("redact: column %q and something else in one element: write two", r.Column)
+		}
+		return checkColumn(r)
+	}
 	act, err := actionOf(r.With)
 	if err != nil {
 		return fmt.Errorf("redact %q: %w", r.Name(), err)

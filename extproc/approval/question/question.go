@@ -192,7 +192,7 @@ func (a *Asker) shown(q *gate.Question, k kind.Kind, w *words) (gate.Object, err
 	}
 	var masks, detectors []gate.Redaction
 	for _, r := range q.Verdict.Redactions {
-		if r.OnCard {
+		if r.OnCard || r.Column != "" { // a statement has no columns' values that it does not name itself
 			continue
 		}
 		r.With = gate.Mask

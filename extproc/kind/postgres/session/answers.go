@@ -2,7 +2,10 @@ package session
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
+	"hash"
 	"io"
 	"slices"
 	"strconv"
@@ -11,6 +14,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/kind/postgres/mask"
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
 	"github.com/countersign/countersign/extproc/lane"
 )
@@ -23,6 +27,7 @@ type expected struct {
 	failed  bool     // a Query has
 	refusal *failure // stands in the place of the error that the target was made to give
 	own     *asked   // the gateway's own: the agent is told nothing of the answer
+	about   *run     // whose answer the gateway's own Describe is about
 
 	prepared *prepared // what a Parse makes, and what a Describe tells the parameters of
 	portal   *portal   // what a Bind makes
@@ -37,6 +42,10 @@ type run struct {
 	rows, bytes int64
 	sent        int64              // bytes of the message that had it
 	changes     []statement.Change // of the session, once it is carried out
+
+	guarded bool       // policy masks columns, of this answer or of what it was made of: errors do not pass as they are
+	mask    *mask.Plan // nil where no column of the answer is masked
+	sum     hash.Hash  // of the rows as the agent gets them, where it is guarded
 }
 
 // asked is what the gateway itself asks the server.
@@ -145,7 +154,7 @@ func (s *session) answer(h head) error {
 	body := raw[headSize:]
 	switch h.kind {
 	case 'N':
-		if e != nil && e.own != nil {
+		if e != nil && (e.own != nil || e.guarded()) {
 			return nil
 		}
 		return s.tell(raw)
@@ -204,16 +213,50 @@ func (s *session) row(e *expected, h head) error {
 		e.own.rows = append(e.own.rows, row)
 		return err
 	}
-	if r := e.running(); r != nil {
+	r := e.running()
+	if r != nil && h.kind == 'D' {
+		r.rows++
+	}
+	if r != nil && r.guarded {
+		return s.guardedRow(r, h)
+	}
+	if r != nil {
 		r.bytes += int64(headSize + h.size)
-		if h.kind == 'D' {
-			r.rows++
-		}
 	}
 	s.count.out.Add(int64(headSize + h.size))
 	err := pass(s.out, s.up.in, h)
 	s.torn = s.torn || err != nil
 	return err
+}
+
+// guardedRow passes on a row of an answer in which policy masks columns.
+func (s *session) guardedRow(r *run, h head) error {
+	if h.size > maxHeldAnswer {
+		return &failure{code: codeWithheld, message: "a row is too large to be masked, so it is withheld"}
+	}
+	raw, err := readBody(s.up.in, h, s.scratch[:0])
+	if err != nil {
+		return err
+	}
+	s.scratch = raw
+	if r.mask != nil {
+		if h.kind != 'D' {
+			return &failure{code: codeWithheld, message: "what is copied out cannot be masked, so it is withheld"}
+		}
+		if s.masked, err = r.mask.Row(append(s.masked[:0], h.raw[:]...), raw[headSize:]); err != nil {
+			return &failure{code: codeWithheld, message: "the answer is not what the statement was found to give, so it is withheld"}
+		}
+		raw = s.masked
+		binary.BigEndian.PutUint32(raw[1:], uint32(len(raw)-1))
+	}
+	r.bytes += int64(len(raw))
+	r.sum.Write(raw)
+	return s.tell(raw)
+}
+
+// guarded reports whether what is under way is a statement whose errors and notices could have masked values in them.
+func (e *expected) guarded() bool {
+	return slices.ContainsFunc(e.runs, func(r *run) bool { return r.guarded })
 }
 
 // running is the statement that answers belong to.
@@ -259,6 +302,9 @@ func (s *session) failure(e *expected, raw, body []byte) error {
 			return err
 		}
 	default:
+		if e.guarded() {
+			raw = guardedError(body)
+		}
 		if err := s.tell(raw); err != nil {
 			return err
 		}
@@ -367,7 +413,10 @@ func rowsOf(tag string) (int64, bool) {
 // made is the answer to a message that makes, describes or removes something.
 func (s *session) made(e *expected, kind byte, raw, body []byte) error {
 	if e.own != nil {
-		if kind != 'T' && kind != 't' && kind != 'n' {
+		if e.about != nil && kind == 'T' && e.about.mask.Describe(body) != nil {
+			return &failure{code: codeWithheld, message: "the answer is not what the statement was found to give, so it is withheld"}
+		}
+		if kind != 't' {
 			s.queue = s.queue[1:]
 			s.moved.Broadcast()
 		}
@@ -377,6 +426,9 @@ func (s *session) made(e *expected, kind byte, raw, body []byte) error {
 	switch {
 	case kind == 'T' && (e.kind == 'Q' || e.kind == 'E'):
 		ends = false
+		if r := e.running(); r != nil && r.mask != nil && r.mask.Describe(body) != nil {
+			return &failure{code: codeWithheld, message: "the answer is not what the statement was found to give, so it is withheld"}
+		}
 	case kind == '1' && e.kind == 'P':
 		s.prepared[e.name] = e.prepared
 		s.events = append(s.events, event{parsed: &named{name: e.name, as: e.prepared}})
@@ -410,7 +462,23 @@ func (s *session) made(e *expected, kind byte, raw, body []byte) error {
 // done records how a statement ended. mu is held.
 func (s *session) done(r *run, result gate.Result, tag, code, reason string) {
 	a := r.attempt
+	o := gate.Outcome{Result: result, Reason: reason, BytesIn: r.sent, BytesOut: r.bytes, Duration: s.server.lane.Now().Sub(r.began)}
+	var masked []gate.Member
+	if r.mask != nil {
+		for name, n := range r.mask.Counts {
+			masked = append(masked, gate.Member{Name: name, Value: n})
+			o.Redacted = append(o.Redacted, gate.Count{Name: name, N: n})
+		}
+	}
+	counts, err := gate.MakeObject(masked...)
+	if err != nil {
+		counts = gate.Object{}
+	}
+	if r.sum != nil {
+		o.BodySHA256 = hex.EncodeToString(r.sum.Sum(nil))
+	}
 	own, err := gate.MakeObject(
+		gate.Member{Name: "masked", Value: counts},
 		gate.Member{Name: "bytes", Value: r.bytes}, gate.Member{Name: "rows", Value: r.rows},
 		gate.Member{Name: "sqlstate", Value: code}, gate.Member{Name: "tag", Value: gate.Recorded(tag, gate.MaxClaimed)},
 	)
@@ -418,9 +486,8 @@ func (s *session) done(r *run, result gate.Result, tag, code, reason string) {
 		own = nil
 	}
 	s.count.rows.Add(r.rows)
-	a.Finish(gate.Outcome{
-		Result: result, Reason: reason, BytesIn: r.sent, BytesOut: r.bytes, Duration: s.server.lane.Now().Sub(r.began), Own: gate.Member{Name: Protocol, Value: own},
-	})
+	o.Own = gate.Member{Name: Protocol, Value: own}
+	a.Finish(o)
 	a.Share.Set(0)
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/guard"
+	"github.com/countersign/countersign/extproc/kind/postgres/mask"
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
 	"github.com/countersign/countersign/extproc/lane"
 )
@@ -74,18 +75,16 @@ func (s *session) begin(j *judged) *failure {
 		a.Op.Target = gate.Recorded(text, gate.MaxRecorded)
 	}
 	a.Op.Detail = s.detail(j)
-	a.Op.Fits = fits
+	a.Op.Fits = j.fits
 	a.Admit()
 	j.attempt = a
 	return nil
 }
 
-// fits refuses what cannot be carried out: rows are passed on as they come.
-func fits(v gate.Verdict) error {
-	if len(v.Redactions) == 0 {
-		return nil
-	}
-	return &gate.Unfit{Problem: gate.Denied, Detail: "Policy redacts what comes back, and this gateway cannot redact rows, so the statement was refused."}
+// fits refuses what cannot be carried out as policy wants it.
+func (j *judged) fits(v gate.Verdict) error {
+	_, err := mask.New(v.Redactions, &j.analysis)
+	return err
 }
 
 // decide has the gate rule on a statement. A nil failure means that it may run, and that this is on record.
@@ -177,6 +176,13 @@ func (s *session) withdraw(j *judged) {
 // running is what the target is to carry out of a statement that was allowed.
 func (s *session) running(j *judged) *run {
 	r := &run{attempt: j.attempt, began: j.attempt.Started, sent: int64(j.size)}
+	if redactions := j.attempt.Ruling.Redactions(); len(redactions) > 0 {
+		plan, err := mask.New(redactions, &j.analysis)
+		if err != nil { // it fitted when it was decided
+			plan = mask.All(len(j.analysis.Output))
+		}
+		r.mask, r.guarded, r.sum = plan, true, sha256.New()
+	}
 	if j.phase != phaseExecute {
 		return r
 	}
@@ -288,6 +294,6 @@ func (s *session) anyRefused(ctx context.Context, list []*judged) int {
 			return true
 		}
 		v, err := st.Gate.Policy.Evaluate(ctx, &j.attempt.Op)
-		return err != nil || v.Effect == gate.Deny || fits(v) != nil
+		return err != nil || v.Effect == gate.Deny || j.fits(v) != nil
 	})
 }

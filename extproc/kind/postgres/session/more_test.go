@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -296,3 +297,86 @@ func descriptors(t *testing.T) int {
 	}
 	return len(list)
 }
+
+// masks: a masked value reaches the agent in no format and by no message, and two databases that differ in nothing else give it
+// the same bytes.
+func masks(t *testing.T, w *world) {
+	w.postgres.SQL("orders", `SET ROLE app;
+		CREATE TABLE people (id int PRIMARY KEY, name text, born date, code varchar(9) CHECK (code <> 'bad'), note text);
+		INSERT INTO people VALUES (1, 'Ada', '1815-12-10', 'a1', 'n'), (2, NULL, NULL, NULL, 'n');`)
+	r := w.start(t, options{policy: `package rules.orders
+
+allow contains {"id": "all"} if input.postgres.access != "unknown"
+
+redact contains {"column": "public.people.name"}
+
+redact contains {"column": "public.people.born"}
+
+redact contains {"column": "public.people.code", "with": "null"}
+`})
+	answers := func() string {
+		c := r.raw()
+		var seen strings.Builder
+		take := func() {
+			for kind := byte(1); kind != 'Z' && kind != 0; {
+				var body []byte
+				kind, body = c.next()
+				fmt.Fprintf(&seen, "%c %q\n", max(kind, '0'), body)
+			}
+		}
+		c.send(message('Q', "SELECT id, name, born, code, note FROM people ORDER BY id; SELECT name FROM people\x00"))
+		take()
+		for _, formats := range []string{"\x00\x00", "\x00\x01\x00\x01", "\x00\x03\x00\x01\x00\x00\x00\x01"} { // text, binary, mixed
+			c.send(message('P', "\x00SELECT name, born, id FROM people WHERE id = $1\x00\x00\x00"),
+				message('B', "\x00\x00\x00\x00\x00\x01\x00\x00\x00\x011"+formats), message('E', "\x00\x00\x00\x00\x00"), message('S', ""))
+			take()
+		}
+		c.send(message('Q', "BEGIN\x00"), message('Q', "DECLARE c CURSOR FOR SELECT name, id FROM people ORDER BY id\x00"))
+		take()
+		take()
+		c.send(message('Q', "FETCH 2 FROM c\x00"), message('Q', "COMMIT\x00"))
+		take()
+		take()
+		c.send(message('Q', "INSERT INTO people VALUES (1, 'x', NULL, NULL, NULL)\x00"))
+		take()
+		c.send(message('Q', "UPDATE people SET code = 'bad' WHERE id = 1\x00"))
+		take()
+		c.send(message('Q', "SELECT name || '' FROM people\x00"))
+		take()
+		return requests.ReplaceAllString(seen.String(), "request")
+	}
+	first := answers()
+	if d := r.records("operation.decided")[0]; d["effect"] != "allow" {
+		t.Fatalf("%v", d["reasons"])
+	}
+	for _, secret := range []string{"Ada", "1815", "a1"} {
+		if strings.Contains(first, secret) {
+			t.Errorf("%s came through:\n%s", secret, first)
+		}
+	}
+	if n := strings.Count(first, "[redacted]"); n != 2+2+3+2 {
+		t.Errorf("[redacted] came %d times:\n%s", n, first)
+	}
+	w.postgres.SQL("orders", "UPDATE people SET name = 'Somebody much longer', born = '2001-02-03', code = NULL WHERE id = 1")
+	if again := answers(); again != first {
+		t.Errorf("what differs in masked values only was answered\n%s\nand\n%s", first, again)
+	}
+	masked := map[string]any{}
+	for _, f := range r.await(20, "operation.finished") {
+		if own, ok := f["postgres"].(map[string]any); ok && len(masked) == 0 {
+			masked, _ = own["masked"].(map[string]any)
+		}
+	}
+	if fmt.Sprint(masked) != "map[public.people.born:2 public.people.code:2 public.people.name:2]" {
+		t.Errorf("the record says %v", masked)
+	}
+	c := r.connect("")
+	var name *string
+	var born *time.Time
+	if err := c.QueryRow(t.Context(), "SELECT name, born FROM people WHERE id = $1", 1).Scan(&name, &born); err != nil || name == nil || *name != "[redacted]" || born != nil {
+		t.Errorf("pgx reads %v, %v, error %v", name, born, err)
+	}
+	w.postgres.SQL("orders", "DROP TABLE people")
+}
+
+var requests = regexp.MustCompile(`request [0-9a-f-]{36}|countersign/[0-9a-f-]{36}`)

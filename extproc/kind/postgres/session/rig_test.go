@@ -26,6 +26,7 @@ import (
 	"github.com/countersign/countersign/extproc/kind/postgres/session"
 	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/extproc/policy"
+	"github.com/countersign/countersign/extproc/redact"
 )
 
 // The target of these tests is a real PostgreSQL server, and so are the issuer, the policies and the journal. What stands in for
@@ -190,7 +191,7 @@ func (r *rig) policies(text string) *policy.Set {
 	}
 	r.file("policies/orders.rego", text)
 	set, err := policy.Load(context.Background(), policy.Options{
-		Path: dir, Kinds: []policy.Kind{{Name: "postgres", Doc: "the statement", Detail: session.Schema{}}}, Packages: map[string][]string{"orders": {"postgres"}},
+		Path: dir, Kinds: []policy.Kind{{Name: "postgres", Doc: "the statement", Detail: session.Schema{}, Redact: []gate.Selector{gate.ByColumn}}}, CheckRedaction: redact.Check, Packages: map[string][]string{"orders": {"postgres"}},
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -66,6 +66,9 @@ type session struct {
 	over       bool
 	why        string // it ended
 
+	// Of the goroutine that reads the target: memory that is used again for each row that is masked.
+	scratch, masked []byte
+
 	once  sync.Once // ends it
 	count struct{ in, out, rows, statements, refused atomic.Int64 }
 }
