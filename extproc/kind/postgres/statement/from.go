@@ -95,7 +95,7 @@ func (a *analyzer) rangeVar(s *scope, r *tree.RangeVar) *item {
 func (a *analyzer) relation(r *tree.RangeVar) *Relation {
 	rel := a.lookup(r)
 	if rel == nil {
-		fail("42P01", "relation %q does not exist", qualifiedName(r))
+		a.failAt(r.GetLocation(), "42P01", "relation %q does not exist", qualifiedName(r))
 	}
 	return rel
 }

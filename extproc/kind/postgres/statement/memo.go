@@ -26,8 +26,8 @@ type written struct {
 	err  error
 }
 
-func (w *written) get(make func() (string, error)) (string, error) {
-	w.once.Do(func() { w.text, w.err = make() })
+func (w *written) get(text func() (string, error)) (string, error) {
+	w.once.Do(func() { w.text, w.err = text() })
 	return w.text, w.err
 }
 

@@ -2,6 +2,7 @@ package statement_test
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,9 @@ func testAgainstServer(t *testing.T, s *server, cat *statement.Catalog, st *stat
 	for _, path := range caseFiles(t) {
 		for _, c := range readCases(t, path) {
 			a, after := analyzed(t, c, cat, st)
+			if a.Doubt != nil && a.Doubt.Code != "0A000" {
+				t.Run(c.name, func(t *testing.T) { testRefused(t, s.connect(t, "one", "agent"), c, a.Doubt) })
+			}
 			if a.Access != statement.Read || strings.Contains(c.sql, "one.") { // a name of a database
 				continue
 			}
@@ -33,6 +37,22 @@ func testAgainstServer(t *testing.T, s *server, cat *statement.Catalog, st *stat
 				}
 			})
 		}
+	}
+}
+
+// testRefused holds that what is said not to be there is not there for the server either, and that it would say the same.
+func testRefused(t *testing.T, conn *pgconn.PgConn, c testCase, d *statement.Doubt) {
+	t.Helper()
+	for _, sql := range c.setup {
+		mustRun(t, conn, sql)
+	}
+	_, err := conn.Exec(t.Context(), c.sql).ReadAll()
+	var e *pgconn.PgError
+	if !errors.As(err, &e) {
+		t.Fatalf("%s\nis said to fail with %v, and: %v", c.sql, d, err)
+	}
+	if got := (statement.Doubt{Code: e.Code, Message: e.Message, Hint: e.Hint, Position: int(e.Position)}); got != *d {
+		t.Errorf("%s\n%+v, and the server says\n%+v", c.sql, *d, got)
 	}
 }
 
