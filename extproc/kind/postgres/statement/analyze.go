@@ -32,6 +32,7 @@ type analyzer struct {
 	steps      int
 	at         int32 // where the column is that was looked at last
 
+	families     map[*Relation][]*Relation     // each with its heirs
 	resolved     map[*tree.FuncCall][]*Routine // what each call may be of
 	checkedTypes map[uint32]bool               // composite types whose columns' domains were looked at
 	changes      []Change
@@ -80,7 +81,7 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 			Reads: []Table{}, Writes: []Table{}, Functions: []Function{}, Changes: []Change{{What: Uncertain, Name: d.Message}},
 		}
 	}
-	a := &analyzer{of: s, c: c, st: st, params: s.Parameters, sink: newSink(), seen: map[any]bool{}, views: map[*Relation]*view{}, guarded: map[*Relation]*sink{}, written: map[Name]bool{}, checkedTypes: map[uint32]bool{}, resolved: map[*tree.FuncCall][]*Routine{}, wheres: true}
+	a := &analyzer{of: s, c: c, st: st, params: s.Parameters, sink: newSink(), seen: map[any]bool{}, views: map[*Relation]*view{}, guarded: map[*Relation]*sink{}, written: map[Name]bool{}, checkedTypes: map[uint32]bool{}, resolved: map[*tree.FuncCall][]*Routine{}, families: map[*Relation][]*Relation{}, wheres: true}
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
@@ -89,6 +90,9 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 				p.Position = s.position(a.at)
 			}
 			result, err = doubt(p), nil
+			if defines(s.node) && (st.Stale != "" || len(st.Fresh) > 0) { // of what was defined just now, perhaps
+				result.Access, result.Opaque, result.Doubt, result.Changes = Schema, true, nil, []Change{{What: Defined}}
+			}
 		default: // what an agent sent must not end the program
 			result, err = doubt(&Doubt{Code: "0A000", Message: "the statement was not understood"}), fmt.Errorf("analyze: %v", p)
 		}
@@ -96,7 +100,7 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 	if c.Role != st.Role || c.Database != st.Database {
 		return doubt(&Doubt{Code: "0A000", Message: fmt.Sprintf("the catalog is of role %q in %q, and the session's is %q in %q", c.Role, c.Database, st.Role, st.Database)}), nil
 	}
-	if st.Stale != "" && !settles(s.node) {
+	if st.Stale != "" && !settles(s.node) && !(st.Stale == redefined && defines(s.node)) {
 		return doubt(&Doubt{Code: "0A000", Message: "the session's state is not known: " + st.Stale}), nil
 	}
 	a.path = c.path(st)
@@ -122,6 +126,11 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 func settles(n *tree.Node) bool {
 	t := n.GetTransactionStmt()
 	return t != nil || n.GetDiscardStmt().GetTarget() == tree.DiscardMode_DISCARD_ALL
+}
+
+// defines says that a statement changes definitions only, and moves no rows: it is of the schema, whatever the names in it mean.
+func defines(n *tree.Node) bool {
+	return sortOf(n).access == Schema && n.GetCreateTableAsStmt() == nil
 }
 
 // all holds that each node below m that can act or name something has been understood.

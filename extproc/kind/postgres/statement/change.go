@@ -258,7 +258,7 @@ func (a *analyzer) returning(s *scope, target *item, items []*item, list []*tree
 
 // writes says that rows of a relation are written, and what happens then: its triggers, what refers to it, and the relations that are behind a view.
 func (a *analyzer) writes(rel *Relation, event string, columns ...string) {
-	for _, r := range a.c.family(rel, "", false, true) {
+	for _, r := range a.heirs(rel) {
 		a.writesOne(r, event, columns)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	tree "github.com/pganalyze/pg_query_go/v6"
 	wasm "github.com/wasilibs/go-pgquery"
 	"github.com/wasilibs/go-pgquery/parser"
+	"google.golang.org/protobuf/proto"
 )
 
 // The parser is PostgreSQL's, as WebAssembly. Its library keeps instances in a pool, and puts one back also when it has trapped: then its memory
@@ -84,7 +85,18 @@ func nesting(tokens []*tree.ScanToken) int {
 	return deepest
 }
 
-func parseTree(text string) (*tree.ParseResult, error) { return parsing(text, wasm.Parse) }
+// parseTree makes the tree outside of the lock: that of a large text takes as long as parsing it.
+func parseTree(text string) (*tree.ParseResult, error) {
+	encoded, err := parsing(text, parser.ParseToProtobuf)
+	if err != nil {
+		return nil, err
+	}
+	result := &tree.ParseResult{}
+	if err := proto.Unmarshal(encoded, result); err != nil {
+		return nil, &SyntaxError{Code: "54001", Message: fmt.Sprintf("the statement is too complex: %v", err)}
+	}
+	return result, nil
+}
 
 func fingerprint(text string) (string, error) { return parsing(text, wasm.Fingerprint) }
 

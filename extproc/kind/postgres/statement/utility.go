@@ -422,7 +422,7 @@ func (a *analyzer) callProcedure(f *tree.FuncCall) {
 func (a *analyzer) maintained(v *tree.RangeVar) {
 	a.mark(v)
 	rel := a.relation(v)
-	for _, r := range a.c.family(rel, "", false, true) {
+	for _, r := range a.heirs(rel) {
 		a.sink.write(r.Name)
 	}
 }
