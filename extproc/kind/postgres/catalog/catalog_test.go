@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -203,4 +204,52 @@ func TestCache(t *testing.T) {
 	if _, err := cache.Get(t.Context(), catalog.Key{Database: "postgres", Role: "other"}, q); err == nil {
 		t.Error("the catalog of one role was given to another")
 	}
+}
+
+// BenchmarkCatalog reads a catalog of 2,000 tables of 20 columns, of which 1,000 are partitions of one, and asks whether it changed.
+func BenchmarkCatalog(b *testing.B) {
+	p := extproctest.StartPostgres(b, extproctest.PostgresConfig{HBA: []string{"local all all trust"}, Lines: []string{"max_locks_per_transaction = 4000"}, SQL: `
+DO $$
+DECLARE columns text := (SELECT string_agg('c' || i || ' text', ', ') FROM generate_series(2, 20) i);
+BEGIN
+	EXECUTE 'CREATE TABLE whole (id integer, ' || columns || ') PARTITION BY RANGE (id)';
+	FOR i IN 1..1000 LOOP
+		EXECUTE format('CREATE TABLE part_%s PARTITION OF whole FOR VALUES FROM (%s) TO (%s)', i, i, i + 1);
+		EXECUTE format('CREATE TABLE t_%s (id integer, %s)', i, columns);
+	END LOOP;
+END $$`})
+	conn, err := pgconn.Connect(b.Context(), "host="+p.Dir+" port="+p.Address[strings.LastIndex(p.Address, ":")+1:]+" user=postgres dbname=postgres")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	var c *statement.Catalog
+	b.Run("read", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if c, err = catalog.Read(b.Context(), query(conn), false); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("mark", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := catalog.Mark(b.Context(), query(conn)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("partitions", func(b *testing.B) {
+		st := statement.NewState("postgres", "postgres", []string{"public"}, true)
+		for i := 0; b.Loop(); i++ {
+			list, err := statement.Parse("SELECT * FROM whole WHERE id = 7", true)
+			if err != nil {
+				b.Fatal(err)
+			}
+			st.Harmless = map[string]bool{strconv.Itoa(i): true} // so that it is analyzed anew
+			if a, err := list[0].Analyze(c, st); err != nil || len(a.Reads) != 1001 {
+				b.Fatal(len(a.Reads), err, a.Doubt)
+			}
+		}
+	})
 }

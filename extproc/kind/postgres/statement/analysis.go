@@ -45,7 +45,8 @@ type Analysis struct {
 	Opaque   bool // what it does cannot be known: DO, a function with a body, dynamic SQL
 	Explain  bool
 
-	// Doubt says why Access is Unknown though nothing is opaque; nil otherwise. Nothing of this statement may run.
+	// Doubt says why Access is Unknown though nothing is opaque: nothing of this statement may run, whatever policy says. Where it is nil and Access
+	// is Unknown, what the statement calls is opaque, and policy may allow it all the same.
 	Doubt *Doubt
 
 	Output []Column // of the rows that it answers with; nil where it answers with none
@@ -59,9 +60,12 @@ type Analysis struct {
 	Changes []Change // of the session's state, where the server carries the statement out
 }
 
-// Doubt is why a statement was not understood. Code is a SQLSTATE: PostgreSQL's own where it would refuse the statement too (42P01, 42703, …),
-// and 0A000 where the statement may be right and is beyond this package.
-type Doubt struct{ Code, Message string }
+// Doubt is why a statement was not understood. Code is a SQLSTATE: PostgreSQL's own where it would refuse the statement too (42P01, 42703, …), with
+// its message, hint and position, and 0A000 where the statement may be right and is beyond this package.
+type Doubt struct {
+	Code, Message, Hint string
+	Position            int // in the text that was parsed, in characters from 1; 0 where it has none
+}
 
 // Table is a relation and the columns of it that are read or written, sorted.
 type Table struct {

@@ -9,6 +9,7 @@ import (
 
 // An analyzer analyzes one statement. What it cannot understand is a panic with a *Doubt, which Analyze recovers.
 type analyzer struct {
+	of         Statement
 	c          *Catalog
 	st         *State
 	path       []string
@@ -16,6 +17,7 @@ type analyzer struct {
 	times      map[int32]int // how often each parameter stands in the statement
 	sink       *sink
 	seen       map[any]bool // nodes of the tree that were understood
+	away       int          // in how many definitions of the catalog this is
 	depth      int
 	dry        bool // EXPLAIN: what changes rows is not run
 	views      map[*Relation]*view
@@ -28,7 +30,9 @@ type analyzer struct {
 	answers    *item                   // the relation that RETURNING may name by old and new
 	constant   map[string]string       // columns of the outermost query that have one value
 	steps      int
+	at         int32 // where the column is that was looked at last
 
+	families     map[*Relation][]*Relation     // each with its heirs
 	resolved     map[*tree.FuncCall][]*Routine // what each call may be of
 	checkedTypes map[uint32]bool               // composite types whose columns' domains were looked at
 	changes      []Change
@@ -37,7 +41,18 @@ type analyzer struct {
 // maxSteps is how many nodes are looked at, of the statement and of the definitions that it uses: a recursive query is looked at more than once.
 const maxSteps = 1 << 20
 
-func fail(code, format string, args ...any) { panic(&Doubt{code, fmt.Sprintf(format, args...)}) }
+func fail(code, format string, args ...any) {
+	panic(&Doubt{Code: code, Message: fmt.Sprintf(format, args...)})
+}
+
+// failAt is a failure that PostgreSQL would have too, at a place of the statement.
+func (a *analyzer) failAt(location int32, code, format string, args ...any) {
+	d := &Doubt{Code: code, Message: fmt.Sprintf(format, args...)}
+	if a.away == 0 {
+		d.Position = a.of.position(location)
+	}
+	panic(d)
+}
 
 // beyond is a doubt about what may be right, and is beyond this package.
 func beyond(format string, args ...any) { fail("0A000", format, args...) }
@@ -66,22 +81,29 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 			Reads: []Table{}, Writes: []Table{}, Functions: []Function{}, Changes: []Change{{What: Uncertain, Name: d.Message}},
 		}
 	}
+	a := &analyzer{of: s, c: c, st: st, params: s.Parameters, sink: newSink(), seen: map[any]bool{}, views: map[*Relation]*view{}, guarded: map[*Relation]*sink{}, written: map[Name]bool{}, checkedTypes: map[uint32]bool{}, resolved: map[*tree.FuncCall][]*Routine{}, families: map[*Relation][]*Relation{}, wheres: true}
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
 		case *Doubt:
+			if p.Code == "42702" && a.away == 0 {
+				p.Position = s.position(a.at)
+			}
 			result, err = doubt(p), nil
+			if defines(s.node) && (st.Stale != "" || len(st.Fresh) > 0) { // of what was defined just now, perhaps
+				result.Access, result.Opaque, result.Doubt, result.Changes = Schema, true, nil, []Change{{What: Defined}}
+			}
 		default: // what an agent sent must not end the program
-			result, err = doubt(&Doubt{"0A000", "the statement was not understood"}), fmt.Errorf("analyze: %v", p)
+			result, err = doubt(&Doubt{Code: "0A000", Message: "the statement was not understood"}), fmt.Errorf("analyze: %v", p)
 		}
 	}()
 	if c.Role != st.Role || c.Database != st.Database {
-		return doubt(&Doubt{"0A000", fmt.Sprintf("the catalog is of role %q in %q, and the session's is %q in %q", c.Role, c.Database, st.Role, st.Database)}), nil
+		return doubt(&Doubt{Code: "0A000", Message: fmt.Sprintf("the catalog is of role %q in %q, and the session's is %q in %q", c.Role, c.Database, st.Role, st.Database)}), nil
 	}
-	if st.Stale != "" && !settles(s.node) {
-		return doubt(&Doubt{"0A000", "the session's state is not known: " + st.Stale}), nil
+	if st.Stale != "" && !settles(s.node) && !(st.Stale == redefined && defines(s.node)) {
+		return doubt(&Doubt{Code: "0A000", Message: "the session's state is not known: " + st.Stale}), nil
 	}
-	a := &analyzer{c: c, st: st, path: c.path(st), params: s.Parameters, sink: newSink(), seen: map[any]bool{}, views: map[*Relation]*view{}, guarded: map[*Relation]*sink{}, written: map[Name]bool{}, checkedTypes: map[uint32]bool{}, resolved: map[*tree.FuncCall][]*Routine{}, wheres: true}
+	a.path = c.path(st)
 	a.count(s.node)
 	a.statement(&result, s.node)
 	a.sink.into(&result)
@@ -104,6 +126,11 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 func settles(n *tree.Node) bool {
 	t := n.GetTransactionStmt()
 	return t != nil || n.GetDiscardStmt().GetTarget() == tree.DiscardMode_DISCARD_ALL
+}
+
+// defines says that a statement changes definitions only, and moves no rows: it is of the schema, whatever the names in it mean.
+func defines(n *tree.Node) bool {
+	return sortOf(n).access == Schema && n.GetCreateTableAsStmt() == nil
 }
 
 // all holds that each node below m that can act or name something has been understood.
@@ -217,7 +244,8 @@ func definition(text string) *tree.SelectStmt {
 func (a *analyzer) elsewhere(f func()) {
 	path, params, dry := a.path, a.params, a.dry
 	a.path, a.params = []string{"pg_catalog"}, nil
-	defer func() { a.path, a.params, a.dry = path, params, dry }()
+	a.away++
+	defer func() { a.path, a.params, a.dry, a.away = path, params, dry, a.away-1 }()
 	f()
 }
 

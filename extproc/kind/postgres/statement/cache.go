@@ -22,8 +22,8 @@ type entry[K comparable, V any] struct {
 	size  int
 }
 
-func newCache[K comparable, V any](max, one int) *cache[K, V] {
-	return &cache[K, V]{max: max, one: one, order: list.New(), items: map[K]*list.Element{}}
+func newCache[K comparable, V any](most, one int) *cache[K, V] {
+	return &cache[K, V]{max: most, one: one, order: list.New(), items: map[K]*list.Element{}}
 }
 
 func (c *cache[K, V]) get(key K) (V, bool) {

@@ -48,7 +48,15 @@ func (a *analyzer) funcCall(s *scope, f *tree.FuncCall, in string) value {
 		if v, ok := a.projection(args, name, in); ok {
 			return v
 		}
-		fail("42883", "function %s(%d arguments) does not exist", strings.Join(names(f.GetFuncname()), "."), len(args))
+		if _, ok := a.c.Schemas[schema]; schema != "" && !ok {
+			a.failAt(f.GetLocation(), "3F000", "schema %q does not exist", schema)
+		}
+		d := &Doubt{Code: "42883", Message: "function " + strings.Join(names(f.GetFuncname()), ".") + "(" + a.typesShown(args) + ") does not exist"}
+		d.Hint = "No function matches the given name and argument types. You might need to add explicit type casts."
+		if a.away == 0 {
+			d.Position = a.of.position(f.GetLocation())
+		}
+		panic(d)
 	}
 	a.resolved[f] = list
 	how := Called
@@ -294,7 +302,7 @@ func (a *analyzer) calls(list []*Routine) {
 		default:
 			a.sink.raise(Write)
 		}
-		if r.own() && exposing[r.Name] {
+		if r.own() && exposing[r.Name] || r.Name.Name == "pg_stat_statements" { // of the extension, wherever it was put
 			a.sink.exposes[r.Name.String()] = true
 		}
 	}

@@ -24,7 +24,7 @@ func (a *analyzer) rangeFunction(s *scope, r *tree.RangeFunction) *item {
 			it.columns = append(it.columns, a.defined(v, pair[1].GetList().GetItems())...)
 			continue
 		}
-		columns, ok := a.outs(s, call, v, name)
+		columns, ok := a.outs(call, v, name)
 		if !ok && len(r.GetColdeflist()) == 0 {
 			it.open = &value{lineage: v.lineage}
 			continue
@@ -67,7 +67,7 @@ func (a *analyzer) defined(of value, list []*tree.Node) []value {
 }
 
 // outs are the columns that a function has in FROM; false where they are not known.
-func (a *analyzer) outs(_ *scope, call *tree.Node, v value, name string) ([]value, bool) {
+func (a *analyzer) outs(call *tree.Node, v value, name string) ([]value, bool) {
 	column := func(name string, t uint32) value { return value{name: name, typ: t, lineage: v.lineage, label: true} }
 	f := call.GetFuncCall()
 	if f == nil { // current_date, CAST(…), COALESCE(…)

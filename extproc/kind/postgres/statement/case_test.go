@@ -2,6 +2,7 @@ package statement_test
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -164,7 +165,7 @@ func analyzed(t *testing.T, c testCase, cat *statement.Catalog, st *statement.St
 	}
 	list, err := statement.Parse(c.sql, st.StandardConformingStrings)
 	if err != nil {
-		return statement.Analysis{Access: statement.Unknown, Doubt: &statement.Doubt{Code: "42601", Message: err.Error()}}, st
+		return statement.Analysis{Access: statement.Unknown, Doubt: syntaxDoubt(err)}, st
 	}
 	s := statement.Empty(c.sql)
 	if len(list) > 1 {
@@ -204,5 +205,14 @@ func TestStatements(t *testing.T) {
 	}
 	t.Run("server", func(t *testing.T) { testAgainstServer(t, s, cat, st) })
 	t.Run("state", func(t *testing.T) { testState(t, s) })
+	t.Run("mutants", func(t *testing.T) { testMutants(t, s, cat, st) })
 	t.Run("random", func(t *testing.T) { testRandom(t, s, cat, st) })
+}
+
+func syntaxDoubt(err error) *statement.Doubt {
+	var syntax *statement.SyntaxError
+	if !errors.As(err, &syntax) {
+		return &statement.Doubt{Message: err.Error()}
+	}
+	return &statement.Doubt{Code: syntax.Code, Message: syntax.Message, Position: syntax.Position}
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Catalog is the target's catalog as one role sees it. It does not change after it was made, and is shared by sessions.
@@ -23,11 +24,27 @@ type Catalog struct {
 
 	once  sync.Once
 	users map[[2]uint32]Cast
+	id    uint64
+}
+
+// catalogs counts those that were used.
+var catalogs atomic.Uint64
+
+// identity is a number that no other catalog has had.
+func (c *Catalog) identity() uint64 {
+	c.prepare()
+	return c.id
 }
 
 // userCasts are the casts that call a function that is not PostgreSQL's own.
 func (c *Catalog) userCasts() map[[2]uint32]Cast {
+	c.prepare()
+	return c.users
+}
+
+func (c *Catalog) prepare() {
 	c.once.Do(func() {
+		c.id = catalogs.Add(1)
 		c.users = map[[2]uint32]Cast{}
 		for pair, cast := range c.Casts {
 			if cast.Function >= firstUser {
@@ -35,7 +52,6 @@ func (c *Catalog) userCasts() map[[2]uint32]Cast {
 			}
 		}
 	})
-	return c.users
 }
 
 // Name is a name in a schema.
@@ -192,28 +208,30 @@ func (c *Catalog) base(t uint32) uint32 {
 	return t
 }
 
-// family are the relations whose column holds the same data as that of r: r, what inherits from it (with children), and
-// what it inherits from (with parents). r is the first.
-func (c *Catalog) family(r *Relation, column string, parents, children bool) []*Relation {
-	list := []*Relation{r}
-	up, down := []*Relation{r}, []*Relation{r}
-	for parents && len(up) > 0 {
-		for _, n := range up[0].Parents {
-			if p := c.Relations[n]; p != nil && !slices.Contains(list, p) && p.column(column) != nil {
-				list, up = append(list, p), append(up, p)
+// heirs are r and all that inherits from it, r first.
+func (c *Catalog) heirs(r *Relation) []*Relation {
+	list, seen := []*Relation{r}, map[*Relation]bool{r: true}
+	for i := 0; i < len(list); i++ {
+		for _, n := range list[i].Children {
+			if p := c.Relations[n]; p != nil && !seen[p] {
+				list, seen[p] = append(list, p), true
 			}
 		}
-		up = up[1:]
-	}
-	for children && len(down) > 0 {
-		for _, n := range down[0].Children {
-			if p := c.Relations[n]; p != nil && !slices.Contains(list, p) {
-				list, down = append(list, p), append(down, p)
-			}
-		}
-		down = down[1:]
 	}
 	return list
+}
+
+// ancestors are what r inherits a column from.
+func (c *Catalog) ancestors(r *Relation, column string) []*Relation {
+	list, seen := []*Relation{r}, map[*Relation]bool{r: true}
+	for i := 0; i < len(list); i++ {
+		for _, n := range list[i].Parents {
+			if p := c.Relations[n]; p != nil && !seen[p] && p.column(column) != nil {
+				list, seen[p] = append(list, p), true
+			}
+		}
+	}
+	return list[1:]
 }
 
 func (r *Relation) column(name string) *Attribute {

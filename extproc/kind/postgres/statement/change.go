@@ -69,7 +69,7 @@ func (a *analyzer) insert(parent *scope, q *tree.InsertStmt) []value {
 	for _, n := range q.GetCols() {
 		r := n.GetResTarget()
 		a.mark(r)
-		a.assignable(rel, r.GetName())
+		a.assignable(rel, r.GetName(), r.GetLocation())
 		columns = append(columns, r.GetName())
 		a.indices(s, r.GetIndirection())
 	}
@@ -152,7 +152,7 @@ func (a *analyzer) set(s *scope, rel *Relation, list []*tree.Node) {
 	for _, n := range list {
 		r := n.GetResTarget()
 		a.mark(r)
-		a.assignable(rel, r.GetName())
+		a.assignable(rel, r.GetName(), r.GetLocation())
 		columns = append(columns, r.GetName())
 		a.indices(s, r.GetIndirection())
 		v := a.expr(s, r.GetVal(), "")
@@ -174,9 +174,9 @@ func (a *analyzer) indices(s *scope, list []*tree.Node) {
 	}
 }
 
-func (a *analyzer) assignable(rel *Relation, column string) {
+func (a *analyzer) assignable(rel *Relation, column string, at int32) {
 	if rel.column(column) == nil {
-		fail("42703", "column %q of relation %q does not exist", column, rel.Name.Name)
+		a.failAt(at, "42703", "column %q of relation %q does not exist", column, rel.Name.Name)
 	}
 }
 
@@ -225,7 +225,7 @@ func (a *analyzer) merge(parent *scope, q *tree.MergeStmt) []value {
 				for _, n := range list {
 					r := n.GetResTarget()
 					a.mark(r)
-					a.assignable(rel, r.GetName())
+					a.assignable(rel, r.GetName(), r.GetLocation())
 					columns = append(columns, r.GetName())
 					a.indices(s, r.GetIndirection())
 				}
@@ -258,7 +258,7 @@ func (a *analyzer) returning(s *scope, target *item, items []*item, list []*tree
 
 // writes says that rows of a relation are written, and what happens then: its triggers, what refers to it, and the relations that are behind a view.
 func (a *analyzer) writes(rel *Relation, event string, columns ...string) {
-	for _, r := range a.c.family(rel, "", false, true) {
+	for _, r := range a.heirs(rel) {
 		a.writesOne(r, event, columns)
 	}
 }

@@ -36,7 +36,7 @@ func TestClients(t *testing.T) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, name), args...)
 		cmd.Stdin = strings.NewReader(stdin)
-		cmd.Env = append(os.Environ(), "PGHOST="+p.Dir, "PGPORT="+p.Address[strings.LastIndex(p.Address, ":")+1:], "PGUSER=postgres", "PGDATABASE=postgres", "PGAPPNAME=client "+name)
+		cmd.Env = append(cmd.Environ(), "PGHOST="+p.Dir, "PGPORT="+p.Address[strings.LastIndex(p.Address, ":")+1:], "PGUSER=postgres", "PGDATABASE=postgres", "PGAPPNAME=client "+name)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", name, err, out)
 		}

@@ -30,9 +30,68 @@ func (a *analyzer) ddl(r *Analysis, n *tree.Node) {
 		a.createTable(x.CreateStmt)
 	}
 	a.named(n)
-	if len(a.changes) == 0 {
-		a.changes = append(a.changes, Change{What: Defined})
+	if temporary := len(a.changes) > 0 && a.changes[0].What == Temporary; !temporary {
+		a.changes = []Change{{What: Defined, Relations: a.follows(n)}}
 	}
+}
+
+// follows are the relations that a definition makes or drops; empty where it changes nothing that names mean, and nil where that cannot be told.
+func (a *analyzer) follows(n *tree.Node) map[Name]*Relation {
+	none := map[Name]*Relation{}
+	switch x := n.GetNode().(type) {
+	case *tree.Node_CreateStmt:
+		c := x.CreateStmt
+		if a.sink.opaque || c.GetInhRelations() != nil || c.GetPartbound() != nil || c.GetOfTypename() != nil || a.lookup(c.GetRelation()) != nil {
+			return nil
+		}
+		rel := &Relation{OID: firstUser, Name: a.newName(c.GetRelation()), Kind: 'r'}
+		if c.GetPartspec() != nil {
+			rel.Kind = 'p'
+		}
+		for _, e := range c.GetTableElts() {
+			if e.GetTableLikeClause() != nil {
+				return nil
+			}
+			d := e.GetColumnDef()
+			if d == nil {
+				continue // a constraint
+			}
+			for _, k := range d.GetConstraints() {
+				if k.GetConstraint().GetContype() == tree.ConstrType_CONSTR_GENERATED {
+					return nil
+				}
+			}
+			rel.Columns = append(rel.Columns, Attribute{Name: d.GetColname(), Type: a.columnType(d.GetTypeName())})
+		}
+		return map[Name]*Relation{rel.Name: rel}
+	case *tree.Node_DropStmt:
+		if x.DropStmt.GetRemoveType() != tree.ObjectType_OBJECT_TABLE && x.DropStmt.GetRemoveType() != tree.ObjectType_OBJECT_VIEW {
+			return nil
+		}
+		for _, o := range x.DropStmt.GetObjects() {
+			schema, name := a.split(names(o.GetList().GetItems()))
+			if rel := a.find(schema, name); rel != nil {
+				none[rel.Name] = nil
+			}
+		}
+		return none
+	case *tree.Node_IndexStmt, *tree.Node_CommentStmt, *tree.Node_CreateSeqStmt, *tree.Node_CreateStatsStmt:
+		return none
+	}
+	return nil
+}
+
+// columnType is the type of a new column; 0 for one that is not known here, as serial is none.
+func (a *analyzer) columnType(t *tree.TypeName) uint32 {
+	switch list := names(t.GetNames()); last(append([]string{""}, list...)) {
+	case "serial", "serial4":
+		return typeInt4
+	case "bigserial", "serial8":
+		return typeInt8
+	case "smallserial", "serial2":
+		return 0
+	}
+	return a.typeName(t)
 }
 
 func (a *analyzer) createAs(r *Analysis, c *tree.CreateTableAsStmt) {
@@ -88,7 +147,7 @@ func (a *analyzer) drop(d *tree.DropStmt) {
 		}
 		schema, name := a.split(parts)
 		if rel := a.find(schema, name); rel != nil {
-			for _, r := range a.c.family(rel, "", false, true) {
+			for _, r := range a.heirs(rel) {
 				a.sink.write(r.Name, r.columnNames()...)
 			}
 			if isTemp(rel.Name.Schema) {

@@ -79,6 +79,13 @@ func (a *analyzer) expr(s *scope, n *tree.Node, in string) value {
 		return value{typ: typeText}
 	case *tree.Node_SetToDefault:
 		return value{typ: typeUnknown}
+	}
+	return a.structured(s, n, in)
+}
+
+// structured is an expression of XML or of SQL/JSON.
+func (a *analyzer) structured(s *scope, n *tree.Node, in string) value {
+	switch n := n.GetNode().(type) {
 	case *tree.Node_XmlExpr:
 		return a.built(s, n.XmlExpr.ProtoReflect(), typeXML, in)
 	case *tree.Node_XmlSerialize:
@@ -188,13 +195,15 @@ func sqlValue(op tree.SQLValueFunctionOp) uint32 {
 		return typeTime
 	case tree.SQLValueFunctionOp_SVFOP_LOCALTIMESTAMP, tree.SQLValueFunctionOp_SVFOP_LOCALTIMESTAMP_N:
 		return typeTimestamp
+	default:
+		return typeName
 	}
-	return typeName
 }
 
 // columnRef is a column, or a row, or a function of a row that is written like a column.
 func (a *analyzer) columnRef(s *scope, c *tree.ColumnRef, in string) value {
 	a.mark(c)
+	a.at = c.GetLocation()
 	if isStar(c.GetFields()) { // count(t.*), (t.*)::text
 		parts := names(c.GetFields()[:len(c.GetFields())-1])
 		if len(parts) == 0 {
@@ -204,7 +213,7 @@ func (a *analyzer) columnRef(s *scope, c *tree.ColumnRef, in string) value {
 		if it := a.item(s, schema, name); it != nil {
 			return it.whole()
 		}
-		fail("42P01", "missing FROM-clause entry for table %q", name)
+		a.failAt(c.GetLocation(), "42P01", "missing FROM-clause entry for table %q", name)
 	}
 	parts := names(c.GetFields())
 	if len(parts) == 1 {
@@ -217,7 +226,7 @@ func (a *analyzer) columnRef(s *scope, c *tree.ColumnRef, in string) value {
 		if parts[0] == "value" && s != nil && s.parent == nil && len(a.domain) > 0 { // VALUE of a domain's constraint
 			return value{typ: a.domain[len(a.domain)-1]}
 		}
-		fail("42703", "column %q does not exist", parts[0])
+		a.failAt(c.GetLocation(), "42703", "column %q does not exist", parts[0])
 	}
 	schema, table := a.split(parts[:len(parts)-1])
 	name := last(parts)
@@ -226,7 +235,7 @@ func (a *analyzer) columnRef(s *scope, c *tree.ColumnRef, in string) value {
 		if schema == "" && (table == "old" || table == "new") && a.answers != nil && a.c.Version >= 180000 {
 			it = a.answers
 		} else {
-			fail("42P01", "missing FROM-clause entry for table %q", table)
+			a.failAt(c.GetLocation(), "42P01", "missing FROM-clause entry for table %q", table)
 		}
 	}
 	if v, ok := a.qualified(it, name); ok {
@@ -236,7 +245,7 @@ func (a *analyzer) columnRef(s *scope, c *tree.ColumnRef, in string) value {
 	w := it.whole()
 	list := a.candidates("", name, []value{w})
 	if len(list) == 0 {
-		fail("42703", "column %s.%s does not exist", table, name)
+		a.failAt(c.GetLocation(), "42703", "column %s.%s does not exist", table, name)
 	}
 	return a.call(list, cmp.Or(in, Called), w)
 }

@@ -95,7 +95,7 @@ func (a *analyzer) rangeVar(s *scope, r *tree.RangeVar) *item {
 func (a *analyzer) relation(r *tree.RangeVar) *Relation {
 	rel := a.lookup(r)
 	if rel == nil {
-		fail("42P01", "relation %q does not exist", qualifiedName(r))
+		a.failAt(r.GetLocation(), "42P01", "relation %q does not exist", qualifiedName(r))
 	}
 	return rel
 }
@@ -129,7 +129,11 @@ func (a *analyzer) find(schema, name string) *Relation {
 				continue
 			}
 		}
-		if rel := a.c.Relations[Name{p, name}]; rel != nil {
+		rel, ok := a.st.Fresh[Name{p, name}]
+		if !ok {
+			rel = a.c.Relations[Name{p, name}]
+		}
+		if rel != nil {
 			return rel
 		}
 	}
@@ -161,7 +165,7 @@ func (a *analyzer) table(rel *Relation, inherited bool) *item {
 	}
 	a.policies(rel)
 	if inherited {
-		for _, child := range a.c.family(rel, "", false, true)[1:] {
+		for _, child := range a.heirs(rel)[1:] {
 			a.sink.read(child.Name)
 		}
 	}
@@ -171,15 +175,28 @@ func (a *analyzer) table(rel *Relation, inherited bool) *item {
 	return it
 }
 
+// heirs are a relation and all that inherits from it.
+func (a *analyzer) heirs(rel *Relation) []*Relation {
+	list, ok := a.families[rel]
+	if !ok {
+		list = a.c.heirs(rel)
+		a.families[rel] = list
+	}
+	return list
+}
+
 // attribute is a column of a table, with those of the same data.
 func (a *analyzer) attribute(rel *Relation, col *Attribute, inherited bool) value {
 	v := value{name: col.Name, typ: col.Type, plain: true, label: true}
-	for _, r := range a.c.family(rel, col.Name, false, inherited) {
+	same := []*Relation{rel}
+	if inherited {
+		same = a.heirs(rel)
+	}
+	for _, r := range same {
 		v.reads = append(v.reads, ColumnRef{r.Name.Schema, r.Name.Name, col.Name})
 	}
-	for _, r := range a.c.family(rel, col.Name, true, inherited) {
-		ref := ColumnRef{r.Name.Schema, r.Name.Name, col.Name}
-		v.lineage = append(v.lineage, ref)
+	for _, r := range slices.Concat(same, a.c.ancestors(rel, col.Name)) {
+		v.lineage = append(v.lineage, ColumnRef{r.Name.Schema, r.Name.Name, col.Name})
 		if c := r.column(col.Name); c != nil && c.Generated != "" {
 			v.lineage = join(v.lineage, a.generated(r, c))
 		}

@@ -301,6 +301,7 @@ func object(t tree.ObjectType) string {
 		return "TEXT SEARCH PARSER"
 	case tree.ObjectType_OBJECT_TSTEMPLATE:
 		return "TEXT SEARCH TEMPLATE"
+	default:
+		return strings.ReplaceAll(strings.TrimPrefix(t.String(), "OBJECT_"), "_", " ")
 	}
-	return strings.ReplaceAll(strings.TrimPrefix(t.String(), "OBJECT_"), "_", " ")
 }

@@ -47,6 +47,7 @@ func label(n *tree.Node) (string, bool) {
 			return "array", true
 		case tree.SubLinkType_EXPR_SUBLINK:
 			return subLabel(n.SubLink.GetSubselect().GetSelectStmt())
+		default:
 		}
 	case *tree.Node_CaseExpr:
 		if s, ok := label(n.CaseExpr.GetDefresult()); ok {

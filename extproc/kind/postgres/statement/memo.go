@@ -1,7 +1,7 @@
 package statement
 
 import (
-	"reflect"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -26,8 +26,8 @@ type written struct {
 	err  error
 }
 
-func (w *written) get(make func() (string, error)) (string, error) {
-	w.once.Do(func() { w.text, w.err = make() })
+func (w *written) get(text func() (string, error)) (string, error) {
+	w.once.Do(func() { w.text, w.err = text() })
 	return w.text, w.err
 }
 
@@ -41,18 +41,19 @@ const maxRemembered = 4
 
 // A key is all that an analysis depends on, where nothing of the session is temporary.
 type key struct {
-	catalog    *Catalog
-	role, path string
-	harmless   uintptr // the resource's own map, which does not change
-	parameters string
+	catalog                          uint64 // and not a pointer, which would keep every catalog that there was
+	role, path, harmless, parameters string
 }
 
 // key is false where the analysis depends on more.
 func (s Statement) key(c *Catalog, st *State) (key, bool) {
-	if s.memo == nil || st.Stale != "" || len(st.Temp) > 0 || len(st.TempTypes) > 0 || s.memo.dependent(s.node) {
+	if s.memo == nil || st.Stale != "" || len(st.Temp) > 0 || len(st.TempTypes) > 0 || len(st.Fresh) > 0 || s.memo.dependent(s.node) {
 		return key{}, false
 	}
-	k := key{catalog: c, role: st.Role, path: strings.Join(st.SearchPath, "\x00"), harmless: reflect.ValueOf(st.Harmless).Pointer()}
+	k := key{catalog: c.identity(), role: st.Role, path: strings.Join(st.SearchPath, "\x00")}
+	if len(st.Harmless) > 0 {
+		k.harmless = strings.Join(slices.Sorted(maps.Keys(st.Harmless)), "\x00")
+	}
 	var b strings.Builder
 	for _, p := range s.Parameters {
 		b.WriteString(itoa(int64(p)) + " ")

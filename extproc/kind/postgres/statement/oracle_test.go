@@ -2,6 +2,7 @@ package statement_test
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -17,12 +18,22 @@ func testAgainstServer(t *testing.T, s *server, cat *statement.Catalog, st *stat
 	for _, path := range caseFiles(t) {
 		for _, c := range readCases(t, path) {
 			a, after := analyzed(t, c, cat, st)
+			if a.Doubt != nil && a.Doubt.Code != "0A000" {
+				t.Run(c.name, func(t *testing.T) { testRefused(t, s.connect(t, "one", "agent"), c, a.Doubt) })
+			}
+			if a.Access == statement.Write && !a.Opaque && a.Doubt == nil && changes[a.Kind] && len(c.setup) == 0 {
+				t.Run(c.name, func(t *testing.T) { testWrites(t, s, c, a) })
+			}
+			if slices.ContainsFunc(c.setup, func(sql string) bool { return strings.HasPrefix(sql, "CREATE") || strings.HasPrefix(sql, "DROP") }) {
+				continue // a read-only session cannot get there
+			}
 			if a.Access != statement.Read || strings.Contains(c.sql, "one.") { // a name of a database
 				continue
 			}
 			t.Run(c.name, func(t *testing.T) {
 				one, two := s.connect(t, "one", "agent"), s.connect(t, "two", "agent")
 				x, y := runRead(t, one, c), runRead(t, two, c)
+				testScans(t, one, c, a)
 				if t.Failed() || a.Kind == "execute" || a.Kind == "cursor" && a.Output == nil {
 					return
 				}
@@ -33,6 +44,54 @@ func testAgainstServer(t *testing.T, s *server, cat *statement.Catalog, st *stat
 				}
 			})
 		}
+	}
+}
+
+// changes are the kinds of statements that can be run in a transaction and rolled back.
+var changes = map[string]bool{"select": true, "insert": true, "update": true, "delete": true, "merge": true, "truncate": true}
+
+// testWrites runs a statement that writes, and rolls it back. It writes no relation that is not in its writes, and what it
+// answers is the same whatever is masked.
+func testWrites(t *testing.T, s *server, c testCase, a statement.Analysis) {
+	if slices.ContainsFunc(a.Functions, func(f statement.Function) bool { return f.Volatility == "volatile" }) {
+		return // sleeps, locks, files
+	}
+	var answers [2]*pgconn.Result
+	for i, database := range []string{"one", "two"} {
+		conn := s.connect(t, database, "agent")
+		mustRun(t, conn, "BEGIN")
+		results, err := conn.Exec(t.Context(), c.sql).ReadAll()
+		var e *pgconn.PgError
+		if errors.As(err, &e) && (e.Code == "42501" || e.Code == "0A000" || strings.HasPrefix(e.Code, "23")) {
+			return // the agent may not, or the server does not, or the rows are not such
+		} else if err != nil {
+			t.Errorf("%s\n%v", c.sql, err)
+			return
+		}
+		answers[i] = results[len(results)-1]
+		for _, row := range mustRun(t, conn, "SELECT schemaname, relname FROM pg_stat_xact_user_tables WHERE n_tup_ins + n_tup_upd + n_tup_del > 0") {
+			if !slices.ContainsFunc(a.Writes, func(w statement.Table) bool { return w.Schema == row[0] && w.Table == row[1] }) {
+				t.Errorf("%s\nwrites %s, which is not said", c.sql, strings.Join(row, "."))
+			}
+		}
+		mustRun(t, conn, "ROLLBACK")
+	}
+	testInterference(t, a, answers[0], answers[1])
+}
+
+// testRefused holds that what is said not to be there is not there for the server either, and that it would say the same.
+func testRefused(t *testing.T, conn *pgconn.PgConn, c testCase, d *statement.Doubt) {
+	t.Helper()
+	for _, sql := range c.setup {
+		mustRun(t, conn, sql)
+	}
+	_, err := conn.Exec(t.Context(), c.sql).ReadAll()
+	var e *pgconn.PgError
+	if !errors.As(err, &e) {
+		t.Fatalf("%s\nis said to fail with %v, and: %v", c.sql, d, err)
+	}
+	if got := (statement.Doubt{Code: e.Code, Message: e.Message, Hint: e.Hint, Position: int(e.Position)}); got != *d {
+		t.Errorf("%s\n%+v, and the server says\n%+v", c.sql, *d, got)
 	}
 }
 
@@ -54,6 +113,24 @@ func runRead(t *testing.T, c *pgconn.PgConn, tc testCase) *pgconn.Result {
 		}
 	}
 	return results[len(results)-1]
+}
+
+// testScans holds that a query scans no relation that is not in its reads.
+func testScans(t *testing.T, conn *pgconn.PgConn, c testCase, a statement.Analysis) {
+	t.Helper()
+	if a.Kind != "select" || len(c.setup) > 0 {
+		return
+	}
+	results, err := conn.Exec(t.Context(), "BEGIN; "+c.sql+"; SELECT schemaname, relname FROM pg_stat_xact_user_tables WHERE coalesce(seq_scan, 0) + coalesce(idx_scan, 0) > 0; ROLLBACK").ReadAll()
+	if err != nil || len(results) < 2 {
+		t.Errorf("%s\n%v", c.sql, err)
+		return
+	}
+	for _, row := range results[len(results)-2].Rows {
+		if !slices.ContainsFunc(a.Reads, func(r statement.Table) bool { return r.Schema == string(row[0]) && r.Table == string(row[1]) }) {
+			t.Errorf("%s\nscans %s.%s, which is not said", c.sql, row[0], row[1])
+		}
+	}
 }
 
 // testColumns holds that the answer has the columns that are said.
@@ -105,7 +182,7 @@ func testInterference(t *testing.T, a statement.Analysis, x, y *pgconn.Result) {
 }
 
 // variable are columns that differ for another reason: OIDs, times.
-var variable = map[string]bool{"oid": true, "now": true, "current_database": true, "random": true, "relid": true, "pid": true, "timezone": true, "definition": true}
+var variable = map[string]bool{"oid": true, "now": true, "current_database": true, "random": true, "relid": true, "pid": true, "timezone": true, "txid_current": true, "definition": true}
 
 // testReads holds that every relation and column that the server needs for a query is in its reads.
 func testReads(t *testing.T, c *pgconn.PgConn, tc testCase, a statement.Analysis, _ *statement.State) {

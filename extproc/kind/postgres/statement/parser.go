@@ -2,6 +2,7 @@ package statement
 
 import (
 	"container/list"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -9,6 +10,8 @@ import (
 
 	tree "github.com/pganalyze/pg_query_go/v6"
 	wasm "github.com/wasilibs/go-pgquery"
+	"github.com/wasilibs/go-pgquery/parser"
+	"google.golang.org/protobuf/proto"
 )
 
 // The parser is PostgreSQL's, as WebAssembly. Its library keeps instances in a pool, and puts one back also when it has trapped: then its memory
@@ -29,15 +32,15 @@ func parsing[T any](text string, f func(string) (T, error)) (result T, err error
 		if p := recover(); p != nil {
 			instances.Init()
 			var none T
-			result, err = none, &SyntaxError{fmt.Sprintf("the parser failed: %v", p)}
+			result, err = none, &SyntaxError{Code: "0A000", Message: fmt.Sprintf("the parser failed: %v", p)}
 		}
 	}()
 	scan, err := wasm.Scan(text)
 	if err != nil {
 		return result, err
 	}
-	if n := nesting(text, scan.GetTokens()); n > maxNesting {
-		return result, &SyntaxError{fmt.Sprintf("the statement is nested %d deep, and the limit is %d", n, maxNesting)}
+	if n := nesting(scan.GetTokens()); n > maxNesting {
+		return result, &SyntaxError{Code: "54001", Message: fmt.Sprintf("the statement is nested %d deep, and the limit is %d", n, maxNesting)}
 	}
 	return f(text)
 }
@@ -47,7 +50,7 @@ const maxNesting = 1000
 
 // nesting is at least how deep the tree of a text will be, in nodes of expressions, joins and set operations. Each token that can make a tree deeper
 // counts, until a comma, AND, SELECT or the like begins another branch; joins and set operations count through.
-func nesting(text string, tokens []*tree.ScanToken) int {
+func nesting(tokens []*tree.ScanToken) int {
 	type level struct{ ops, chain, bottom int }
 	stack := []level{{}}
 	deepest := 0
@@ -82,11 +85,36 @@ func nesting(text string, tokens []*tree.ScanToken) int {
 	return deepest
 }
 
-func parseTree(text string) (*tree.ParseResult, error) { return parsing(text, wasm.Parse) }
+// parseTree makes the tree outside of the lock: that of a large text takes as long as parsing it.
+func parseTree(text string) (*tree.ParseResult, error) {
+	encoded, err := parsing(text, parser.ParseToProtobuf)
+	if err != nil {
+		return nil, err
+	}
+	result := &tree.ParseResult{}
+	if err := proto.Unmarshal(encoded, result); err != nil {
+		return nil, &SyntaxError{Code: "54001", Message: fmt.Sprintf("the statement is too complex: %v", err)}
+	}
+	return result, nil
+}
 
 func fingerprint(text string) (string, error) { return parsing(text, wasm.Fingerprint) }
 
 func scanned(text string) (*tree.ScanResult, error) { return parsing(text, wasm.Scan) }
 
 // said is what the parser says is wrong.
-func said(err error) string { return strings.TrimPrefix(err.Error(), "ERROR: ") }
+func said(err error) *SyntaxError {
+	var syntax *SyntaxError
+	var parse *parser.Error
+	switch {
+	case errors.As(err, &syntax):
+		return syntax
+	case errors.As(err, &parse):
+		code := "42601"
+		if strings.HasPrefix(parse.Message, "invalid byte sequence") {
+			code = "22021"
+		}
+		return &SyntaxError{Code: code, Message: parse.Message, Position: parse.Cursorpos}
+	}
+	return &SyntaxError{Code: "0A000", Message: strings.TrimPrefix(err.Error(), "ERROR: ")}
+}

@@ -53,7 +53,7 @@ func TestNesting(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				counted := nesting(text(n), scan.GetTokens())
+				counted := nesting(scan.GetTokens())
 				if counted > 2*maxNesting {
 					return
 				}

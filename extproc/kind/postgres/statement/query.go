@@ -139,7 +139,7 @@ func (a *analyzer) star(s *scope, n *tree.Node) ([]value, bool) {
 		schema, name := a.split(parts)
 		it := a.item(s, schema, name)
 		if it == nil {
-			fail("42P01", "missing FROM-clause entry for table %q", name)
+			a.failAt(c.GetLocation(), "42P01", "missing FROM-clause entry for table %q", name)
 		}
 		return a.columns(it), true
 	}

@@ -42,7 +42,7 @@ type scope struct {
 func (s *scope) child() *scope { return &scope{parent: s} }
 
 func ambiguous(what, name string) *Doubt {
-	return &Doubt{"42702", fmt.Sprintf("%s reference %q is ambiguous", what, name)}
+	return &Doubt{Code: "42702", Message: fmt.Sprintf("%s reference %q is ambiguous", what, name)}
 }
 
 // column finds a column by its name alone. It is false where there is none.

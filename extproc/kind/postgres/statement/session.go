@@ -179,6 +179,7 @@ func (a *analyzer) session(n any) {
 			add(Change{What: DiscardAll})
 		case tree.DiscardMode_DISCARD_TEMP:
 			add(Change{What: Temporary})
+		default: // plans and sequences change no meaning
 		}
 	case *tree.Node_DeallocateStmt:
 		if n.DeallocateStmt.GetIsall() {

@@ -33,6 +33,10 @@ type State struct {
 	// TempTypes are the session's temporary types that are not of relations.
 	TempTypes map[string]bool
 
+	// Fresh are the relations that were defined since the catalog was read, and nil for those that were dropped: what a text makes in its first statement is
+	// there in its second, before anybody can read the catalog anew.
+	Fresh map[Name]*Relation
+
 	// Harmless are functions that the resource's configuration says are harmless: "schema.name".
 	Harmless map[string]bool
 
@@ -46,6 +50,7 @@ type State struct {
 	saved []mark   // savepoints, the last is the innermost
 	fails bool     // something failed since begun
 	moved bool     // a definition changed since begun
+	later bool     // a definition changed in a way that Fresh has: the state is stale when the server is ready
 }
 
 // settings are the parameters that are followed.
@@ -101,6 +106,9 @@ type Change struct {
 
 	Statement *Statement // of Prepared
 	Cursor    *Cursor    // of Declared
+
+	// Relations are all that Defined changes, where that can be told; nil for those that are dropped.
+	Relations map[Name]*Relation
 }
 
 // NewState is the state of a session that has just begun, as the server says it is.
@@ -116,14 +124,14 @@ func NewState(database, user string, searchPath []string, standardConformingStri
 // Clone is a copy that can go its own way.
 func (s *State) Clone() *State {
 	c := *s
-	c.Prepared, c.Cursors = maps.Clone(s.Prepared), maps.Clone(s.Cursors)
+	c.Prepared, c.Cursors, c.Fresh = maps.Clone(s.Prepared), maps.Clone(s.Cursors), maps.Clone(s.Fresh)
 	c.saved = slices.Clone(s.saved)
 	return &c
 }
 
 // Refresh says what the server has told: the state is known again.
 func (s *State) Refresh(sessionRole, role string, searchPath []string, standardConformingStrings bool, temp map[string]*Relation, types map[string]bool) {
-	s.TempTypes = types
+	s.TempTypes, s.Fresh, s.later = types, nil, false
 	s.SessionRole, s.Role, s.SearchPath, s.StandardConformingStrings, s.Temp, s.Stale = sessionRole, role, slices.Clone(searchPath), standardConformingStrings, temp, ""
 	s.kept = s.now()
 }
@@ -135,6 +143,9 @@ func (s *State) now() settings {
 func (s *State) restore(v settings) {
 	s.SessionRole, s.Role, s.SearchPath, s.StandardConformingStrings = v.sessionRole, v.role, v.path, v.standardConformingStrings
 }
+
+// redefined is why a state is stale after a definition changed in a way that is not followed.
+const redefined = "a definition changed"
 
 // Apply does what a statement does to the session.
 func (s *State) Apply(changes []Change) {
@@ -192,7 +203,16 @@ func (s *State) apply(c Change) {
 	case Temporary:
 		s.Stale, s.moved = "a temporary relation came or went", true
 	case Defined:
-		s.Stale, s.moved = "a definition changed", true
+		s.moved = true
+		if c.Relations == nil {
+			s.Stale = redefined
+			break
+		}
+		s.later = true
+		if s.Fresh == nil {
+			s.Fresh = map[Name]*Relation{}
+		}
+		maps.Copy(s.Fresh, c.Relations)
 	default:
 		s.Stale, s.moved = c.Name, true
 		if s.Stale == "" {
@@ -310,6 +330,9 @@ func (s *State) Ready(status byte) {
 		s.Transaction, s.fails = Idle, false
 	default:
 		s.Stale = "the server's status is not understood"
+	}
+	if s.later && s.Stale == "" {
+		s.Stale = redefined
 	}
 }
 

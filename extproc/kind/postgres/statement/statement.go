@@ -18,6 +18,7 @@ package statement
 import (
 	"errors"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	tree "github.com/pganalyze/pg_query_go/v6"
@@ -32,6 +33,9 @@ type Statement struct {
 	// Parameters are the types of $1, $2, … that the client gave in Parse; 0 where it left one to the server.
 	Parameters []uint32
 
+	from int // where Text begins in what was parsed, in bytes
+	lead int // and in characters
+
 	node *tree.Node
 	memo *memo // of its analyses; shared by its copies
 }
@@ -40,7 +44,11 @@ type Statement struct {
 const maxDepth = 1000
 
 // A SyntaxError is what PostgreSQL's parser says of a text, or what makes a text one that is not given to it.
-type SyntaxError struct{ Message string }
+type SyntaxError struct {
+	Code     string // a SQLSTATE
+	Message  string
+	Position int // in characters from 1; 0 where it has none
+}
 
 func (e *SyntaxError) Error() string { return e.Message }
 
@@ -68,15 +76,15 @@ func Empty(text string) Statement { return Statement{Text: text, Of: 1, node: &t
 func parse(text string, standardConformingStrings bool) (list []Statement, err error) {
 	switch {
 	case !utf8.ValidString(text):
-		return nil, &SyntaxError{"the text is not UTF-8"}
+		return nil, &SyntaxError{Code: "22021", Message: "the text is not UTF-8"}
 	case strings.IndexByte(text, 0) >= 0:
-		return nil, &SyntaxError{"the text has a NUL in it"}
+		return nil, &SyntaxError{Code: "22021", Message: "the text has a NUL in it"}
 	case !standardConformingStrings && strings.IndexByte(text, '\\') >= 0:
-		return nil, &SyntaxError{"the text has a backslash, and standard_conforming_strings is off"}
+		return nil, &SyntaxError{Code: "0A000", Message: "the text has a backslash, and standard_conforming_strings is off"}
 	}
 	result, err := parseTree(text)
 	if err != nil {
-		return nil, &SyntaxError{said(err)}
+		return nil, said(err)
 	}
 	for i, raw := range result.GetStmts() {
 		from, n := int(raw.GetStmtLocation()), int(raw.GetStmtLen())
@@ -84,9 +92,11 @@ func parse(text string, standardConformingStrings bool) (list []Statement, err e
 			n = len(text) - from
 		}
 		if from < 0 || n < 0 || from+n > len(text) {
-			return nil, &SyntaxError{"the parser's places are outside the text"}
+			return nil, &SyntaxError{Code: "0A000", Message: "the parser's places are outside the text"}
 		}
-		list = append(list, Statement{Text: strings.TrimSpace(text[from : from+n]), Index: i, Of: len(result.GetStmts()), node: raw.GetStmt(), memo: &memo{}})
+		one := text[from : from+n]
+		from += len(one) - len(strings.TrimLeftFunc(one, unicode.IsSpace))
+		list = append(list, Statement{Text: strings.TrimSpace(one), from: from, lead: utf8.RuneCountInString(text[:from]), Index: i, Of: len(result.GetStmts()), node: raw.GetStmt(), memo: &memo{}})
 	}
 	return list, nil
 }
@@ -97,6 +107,15 @@ func (s Statement) Fingerprint() (string, error) {
 		return fingerprint(s.Text)
 	}
 	return s.memo.fingerprint.get(func() (string, error) { return fingerprint(s.Text) })
+}
+
+// position is a place of the tree as PostgreSQL tells it: in characters of the whole text, from 1.
+func (s Statement) position(location int32) int {
+	i := int(location) - s.from
+	if location < 0 || i < 0 || i > len(s.Text) {
+		return 0
+	}
+	return s.lead + utf8.RuneCountInString(s.Text[:i]) + 1
 }
 
 var errNothing = errors.New("the statement was not parsed")

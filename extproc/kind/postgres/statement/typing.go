@@ -3,6 +3,7 @@ package statement
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	tree "github.com/pganalyze/pg_query_go/v6"
 )
@@ -18,7 +19,10 @@ func (a *analyzer) typeName(t *tree.TypeName) uint32 {
 	schema, name := a.split(names(t.GetNames()))
 	oid := a.findType(schema, name)
 	if oid == 0 {
-		fail("42704", "type %q does not exist", name)
+		if _, ok := a.c.Schemas[schema]; schema != "" && !ok {
+			a.failAt(t.GetLocation(), "3F000", "schema %q does not exist", schema)
+		}
+		a.failAt(t.GetLocation(), "42704", "type %q does not exist", strings.Join(names(t.GetNames()), "."))
 	}
 	if len(t.GetArrayBounds()) > 0 {
 		oid = a.c.Types[oid].Array
@@ -193,4 +197,35 @@ func (a *analyzer) wider(x, y uint32) uint32 {
 		return x
 	}
 	return 0
+}
+
+// shownTypes are the types that PostgreSQL names otherwise than it stores them.
+var shownTypes = map[string]string{
+	"bool": "boolean", "int2": "smallint", "int4": "integer", "int8": "bigint", "float4": "real", "float8": "double precision", "varchar": "character varying",
+	"bpchar": "character", "timestamp": "timestamp without time zone", "timestamptz": "timestamp with time zone", "time": "time without time zone",
+	"timetz": "time with time zone", "varbit": "bit varying", "char": `"char"`,
+}
+
+// typeShown is a type as PostgreSQL's messages name it.
+func (a *analyzer) typeShown(t uint32) string {
+	d := a.c.Types[t]
+	switch {
+	case d == nil:
+		return "unknown"
+	case d.Element != 0:
+		return a.typeShown(d.Element) + "[]"
+	case d.Name.Schema == "pg_catalog" && shownTypes[d.Name.Name] != "":
+		return shownTypes[d.Name.Name]
+	case d.Name.Schema == "pg_catalog" || slices.Contains(a.path, d.Name.Schema):
+		return d.Name.Name
+	}
+	return d.Name.String()
+}
+
+func (a *analyzer) typesShown(list []value) string {
+	shown := make([]string, len(list))
+	for i, v := range list {
+		shown[i] = a.typeShown(v.typ)
+	}
+	return strings.Join(shown, ", ")
 }

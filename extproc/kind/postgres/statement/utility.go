@@ -224,7 +224,7 @@ func (a *analyzer) copy(r *Analysis, c *tree.CopyStmt) {
 		rel, it := a.aimed(v)
 		columns := names(c.GetAttlist())
 		for _, n := range columns {
-			a.assignable(rel, n)
+			a.assignable(rel, n, -1)
 		}
 		a.sink.raise(Write)
 		a.writes(rel, "insert", rel.columnNames()...)
@@ -331,7 +331,9 @@ func (a *analyzer) execute(r *Analysis, e *tree.ExecuteStmt) {
 	a.params = p.Parameters
 	a.count(p.node)
 	command := r.Command
+	a.away++ // from this text
 	a.statement(r, p.node)
+	a.away--
 	r.Command = command
 }
 
@@ -420,7 +422,7 @@ func (a *analyzer) callProcedure(f *tree.FuncCall) {
 func (a *analyzer) maintained(v *tree.RangeVar) {
 	a.mark(v)
 	rel := a.relation(v)
-	for _, r := range a.c.family(rel, "", false, true) {
+	for _, r := range a.heirs(rel) {
 		a.sink.write(r.Name)
 	}
 }
