@@ -88,6 +88,9 @@ func (s *session) bind(raw []byte) error {
 	if strings.HasPrefix(m.DestinationPortal, own) {
 		return s.fail(&failure{code: "42602", message: fmt.Sprintf("names that begin with %q are the gateway's", own)})
 	}
+	if err := s.answered(); err != nil {
+		return err
+	}
 	of := s.named(m.PreparedStatement)
 	if of == nil {
 		return s.fail(&failure{code: "26000", message: fmt.Sprintf("prepared statement %.64q does not exist", m.PreparedStatement)})
@@ -125,6 +128,9 @@ func (s *session) describe(raw []byte) error {
 	if !ok {
 		return malformed(raw[0])
 	}
+	if err := s.answered(); err != nil {
+		return err
+	}
 	e := &expected{kind: raw[0]}
 	switch {
 	case raw[0] == 'C':
@@ -140,6 +146,24 @@ func (s *session) describe(raw []byte) error {
 		return s.fail(&failure{code: "34000", message: fmt.Sprintf("portal %.64q does not exist", name)})
 	}
 	return s.keep(item{raw: raw, expects: e})
+}
+
+// answered waits for the target where something was sent that can change what a name means: a DEALLOCATE and PREPARE, a CLOSE and
+// DECLARE. A Bind or an Execute by that name would otherwise be judged as what it was.
+func (s *session) answered() error {
+	if !s.stale {
+		return nil
+	}
+	s.mu.Lock()
+	busy := len(s.queue) > 0
+	s.mu.Unlock()
+	if !busy {
+		return nil
+	}
+	if _, err := s.to.Write(appendMessage(nil, 'H')); err != nil {
+		return err
+	}
+	return s.settled()
 }
 
 // named is the prepared statement of that name, as the server will have it once it has done what came before.
@@ -207,6 +231,9 @@ func (s *session) execute(ctx context.Context, raw []byte) error {
 	name, rest, ok := cutCstring(raw[headSize:])
 	if !ok || len(rest) != 4 {
 		return malformed('E')
+	}
+	if err := s.answered(); err != nil {
+		return err
 	}
 	p := s.portal(name)
 	if p == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -114,7 +115,7 @@ func (s *session) decide(ctx context.Context, j *judged) *failure {
 		}
 		return s.refused(j, f)
 	}
-	ctx, h := s.holder(ctx, a)
+	ctx, h := s.holder(ctx, j)
 	defer h.end()
 	if a.Decide(ctx, h) {
 		return nil
@@ -216,18 +217,19 @@ func settings(changes []statement.Change) bool {
 // holding is the session's side of a hold: the connection stays, and the agent can cancel.
 type holding struct {
 	session *session
+	judged  *judged
 	attempt *lane.Attempt
 	stop    context.CancelFunc
 	watched sync.WaitGroup
 	was     bool // cancelled by the agent
 }
 
-func (s *session) holder(ctx context.Context, a *lane.Attempt) (context.Context, *holding) {
+func (s *session) holder(ctx context.Context, j *judged) (context.Context, *holding) {
 	ctx, stop := context.WithCancel(ctx)
 	s.mu.Lock()
 	s.deciding, s.cancelHold = true, false
 	s.mu.Unlock()
-	return ctx, &holding{session: s, attempt: a, stop: stop}
+	return ctx, &holding{session: s, judged: j, attempt: j.attempt, stop: stop}
 }
 
 // Wait tells the agent that people are asked, and watches for its leaving.
@@ -255,10 +257,26 @@ func (h *holding) Wait(p *gate.Pending) {
 }
 
 // Resume is false where the session could not go on under the configuration of now.
-func (h *holding) Resume(_ context.Context, _ *lane.Resource) bool {
+func (h *holding) Resume(ctx context.Context, _ *lane.Resource) bool {
 	s := h.session
 	now, _ := h.attempt.Resource.Own.(*Target)
-	return s.target.same(now, s.role, s.database)
+	if !s.target.same(now, s.role, s.database) {
+		return false
+	}
+	if s.piped || h.judged.state.Transaction != statement.Idle {
+		return true // the server cannot be asked within a transaction; its catalog is as that began
+	}
+	// What a name means may have changed meanwhile: what was approved is what was shown.
+	catalog, err := s.server.catalog(s.target).Get(ctx, s.key0(), s.ask)
+	if err != nil {
+		return false
+	}
+	s.catalog = catalog
+	again := s.look(h.judged.statement, h.judged.state, h.judged.parameters, h.judged.size)
+	if again.fault != nil || !reflect.DeepEqual(again.analysis, h.judged.analysis) {
+		return false
+	}
+	return true
 }
 
 // cancelled reports whether the agent has cancelled the wait.

@@ -380,3 +380,52 @@ redact contains {"column": "public.people.code", "with": "null"}
 }
 
 var requests = regexp.MustCompile(`request [0-9a-f-]{36}|countersign/[0-9a-f-]{36}`)
+
+// namesThatChange: a name by which a message executes something is judged as what it means when the message comes to the server.
+func namesThatChange(t *testing.T, w *world) {
+	w.postgres.SQL("orders", "SET ROLE app; CREATE TABLE secrets (v text); INSERT INTO secrets VALUES ('s3cret');")
+	r := w.start(t, options{policy: `package rules.orders
+
+allow contains {"id": "all"} if input.postgres.access != "unknown"
+
+redact contains {"column": "public.secrets.v"}
+`})
+	run := func(text string) []byte {
+		return append(append(message('P', "\x00"+text+"\x00\x00\x00"), message('B', "\x00\x00\x00\x00\x00\x00\x00\x00")...), message('E', "\x00\x00\x00\x00\x00")...)
+	}
+	for name, pipeline := range map[string][][]byte{
+		"a statement": {
+			message('P', "x\x00SELECT name FROM items WHERE id = 1\x00\x00\x00"), run("DEALLOCATE x"), run("PREPARE x AS SELECT v FROM secrets"),
+			message('B', "p\x00x\x00\x00\x00\x00\x00\x00\x00"), message('E', "p\x00\x00\x00\x00\x00"),
+		},
+		"a cursor": {
+			run("BEGIN"), message('P', "y\x00SELECT name FROM items WHERE id = 1\x00\x00\x00"), message('B', "p\x00y\x00\x00\x00\x00\x00\x00\x00"),
+			run("CLOSE p"), run("DECLARE p CURSOR FOR SELECT v FROM secrets"), message('E', "p\x00\x00\x00\x00\x00"),
+		},
+	} {
+		c := r.raw()
+		c.send(append(pipeline, message('S', ""))...)
+		var seen strings.Builder
+		for kind := byte(1); kind != 'Z' && kind != 0; {
+			var body []byte
+			kind, body = c.next()
+			fmt.Fprintf(&seen, "%c %q\n", max(kind, '0'), body)
+		}
+		if strings.Contains(seen.String(), "s3cret") {
+			t.Errorf("%s: what is masked came through:\n%s", name, seen.String())
+		}
+		if !strings.Contains(seen.String(), "E ") {
+			t.Errorf("%s: nothing was refused:\n%s", name, seen.String())
+		}
+	}
+	c := r.raw()
+	c.send(message('Q', "SET application_name = 'me'\x00"))
+	c.until('Z')
+	c.send(message('Q', "SELECT name FROM items WHERE id = 1\x00"))
+	c.until('Z')
+	id := r.records(session.RecordOpened)[2]["session"]
+	if got := w.postgres.SQL("orders", fmt.Sprintf("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE '%%countersign/%s'", id)); got != fmt.Sprintf("me countersign/%s", id) {
+		t.Errorf("the session is called %q", got)
+	}
+	w.postgres.SQL("orders", "DROP TABLE secrets")
+}

@@ -162,7 +162,7 @@ const maxApplicationName = 63
 // applicationName is what the target calls the session: the client's own name, as much as there is room for, and the session's id,
 // by which the target's log can be held against the records.
 func applicationName(client, id string) string {
-	end := "countersign/" + id
+	end := nameOf(id)
 	client = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'
@@ -174,6 +174,9 @@ func applicationName(client, id string) string {
 	}
 	return strings.TrimSpace(client + " " + end)
 }
+
+// nameOf is how a session is called at the target, at the end of its name.
+func nameOf(id string) string { return "countersign/" + id }
 
 // welcome is what the client is told once it is let in. The key to cancel by is the gateway's own.
 func (s *session) welcome() []byte {

@@ -81,6 +81,7 @@ func (s *session) prepare() {
 // run serves the session to its end.
 func (s *session) run(ctx context.Context) {
 	s.to = bufio.NewWriterSize(s.up, readSize)
+	s.first.Admit()
 	s.mu.Lock()
 	s.out = bufio.NewWriterSize(s.client, readSize)
 	s.mu.Unlock()
@@ -138,6 +139,7 @@ func (s *session) finish(ctx context.Context, answered <-chan struct{}) {
 	for _, e := range queue {
 		e.giveUp(s, gate.ClientGone, "the session ended: "+why)
 	}
+	s.first.Share.Set(0)
 	s.server.part(s)
 	s.closed(ctx, why)
 }
@@ -177,6 +179,7 @@ func (s *session) end(f *failure) {
 		s.moved.Broadcast()
 		s.mu.Unlock()
 		_ = s.up.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = s.up.Write(appendMessage(nil, 'X'))
 		_ = s.client.Close()
 		_ = s.up.Close()
 	})
@@ -300,7 +303,10 @@ func (s *session) isCopying() bool {
 // read reads the rest of a message.
 func (s *session) read(h head) ([]byte, error) {
 	_ = s.client.SetReadDeadline(time.Now().Add(s.target.Limits.Idle))
-	return readBody(s.client.in, h, make([]byte, 0, headSize+h.size))
+	if !s.first.Share.Set(int64(lane.Bytes + s.batched + h.size)) {
+		return nil, &failure{code: "53200", message: "the gateway has no memory left for this message", hint: "Send less at once, or try again later."}
+	}
+	return readBody(s.client.in, h, nil)
 }
 
 // message takes one message of the agent's.

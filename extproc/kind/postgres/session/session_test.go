@@ -37,7 +37,7 @@ func TestSessions(t *testing.T) {
 		"no record, no access":  noRecordNoAccess,
 		"state":                 stateIsAsked,
 		"values":                valuesAreTheServersOwn, "newer protocols": newerProtocols, "reloads": reloads, "preparing": preparing,
-		"masks": masks, "slow readers": slowReaders, "both ends go": bothEndsGo, "many": many,
+		"masks": masks, "names that change": namesThatChange, "slow readers": slowReaders, "both ends go": bothEndsGo, "many": many,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, w) })
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 
 	"github.com/countersign/countersign/extproc/kind/postgres/catalog"
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
@@ -12,7 +14,7 @@ import (
 
 // question asks the server for the settings that change what a statement means.
 const question = "SELECT session_user::pg_catalog.text, current_user::pg_catalog.text, pg_catalog.current_setting('search_path'), " +
-	"pg_catalog.current_setting('standard_conforming_strings')"
+	"pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('application_name')"
 
 var errSkipped = errors.New("the server skipped a question of the gateway")
 
@@ -96,6 +98,15 @@ func (s *session) key0() catalog.Key { return catalog.Key{Database: s.database, 
 // refresh makes the state and the catalog those that the next statement will find. pipelined says that there is a pipeline, whose
 // implicit transaction must not end.
 func (s *session) refresh(ctx context.Context, pipelined bool) error {
+	err := s.bringUp(ctx, pipelined)
+	if f := (*failure)(nil); err != nil && !errors.As(err, &f) && !errors.Is(err, io.EOF) {
+		s.server.lane.Log.Warn("the state of a session could not be had", "session", s.id, "error", err)
+		return &failure{code: codeUnavailable, message: "the gateway could not ask the database for the state of the session", hint: "Connect again."}
+	}
+	return err
+}
+
+func (s *session) bringUp(ctx context.Context, pipelined bool) error {
 	if s.stale {
 		if pipelined { // the server answers what it has by now
 			if _, err := s.to.Write(appendMessage(nil, 'H')); err != nil {
@@ -158,7 +169,7 @@ func (s *session) catchUp(pipelined bool) (status byte, open bool) {
 // askSettings asks the server for the settings, within a pipeline where one is open.
 func (s *session) askSettings(open bool) error {
 	rows, err := s.asked(question, open)
-	if err != nil || len(rows) != 1 || len(rows[0]) != 4 {
+	if err != nil || len(rows) != 1 || len(rows[0]) != 5 {
 		return fmt.Errorf("ask for the session's settings: %d rows: %w", len(rows), err)
 	}
 	path, ok := statement.SplitPath(rows[0][2])
@@ -166,7 +177,10 @@ func (s *session) askSettings(open bool) error {
 		return fmt.Errorf("ask for the session's settings: search_path is %.128q", rows[0][2])
 	}
 	s.state.Refresh(rows[0][0], rows[0][1], path, rows[0][3] == "on", s.state.Temp, s.state.TempTypes)
-	return nil
+	if called := rows[0][4]; !strings.HasSuffix(called, nameOf(s.id)) { // the target's log is held against the records by it
+		_, err = s.asked("SELECT pg_catalog.set_config('application_name', '"+strings.ReplaceAll(applicationName(called, s.id), "'", "''")+"', false)", open)
+	}
+	return err
 }
 
 // lookAgain reads what of the catalog may have changed.
