@@ -17,7 +17,7 @@ const maxCatalogs = 32
 
 // Cache keeps the catalogs of one server's databases. Its methods may be called by several goroutines at once.
 type Cache struct {
-	Fresh time.Duration // how long a catalog is used before it is asked whether it changed
+	Fresh time.Duration // how long a catalog is used before it is asked whether it changed; longer where asking takes more than a twentieth of it
 	Now   func() time.Time
 
 	mu    sync.Mutex
@@ -30,6 +30,7 @@ type kept struct {
 	catalog *statement.Catalog
 	mark    string
 	looked  time.Time
+	took    time.Duration // to ask whether it changed
 	used    time.Time // under the cache's mutex
 }
 
@@ -39,13 +40,14 @@ func (c *Cache) Get(ctx context.Context, key Key, query Query) (*statement.Catal
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := c.Now()
-	if k.catalog != nil && now.Sub(k.looked) < c.Fresh {
+	if k.catalog != nil && now.Sub(k.looked) < max(c.Fresh, 20*k.took) {
 		return k.catalog, nil
 	}
 	mark, err := Mark(ctx, query) // before it is read: what changes in between is seen the next time
 	if err != nil {
 		return nil, err
 	}
+	k.took = c.Now().Sub(now)
 	if k.catalog == nil || mark != k.mark {
 		read, err := Read(ctx, query, false)
 		if err != nil {
@@ -75,7 +77,7 @@ func (c *Cache) Changed(database string) {
 	c.mu.Unlock()
 	for _, k := range list {
 		k.mu.Lock()
-		k.looked = time.Time{}
+		k.looked, k.took = time.Time{}, 0
 		k.mu.Unlock()
 	}
 }

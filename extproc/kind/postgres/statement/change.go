@@ -87,7 +87,7 @@ func (a *analyzer) insert(parent *scope, q *tree.InsertStmt) []value {
 		}
 	}
 	// What is not named gets its default, so that each column is written.
-	a.writes(rel, "insert", rel.columnNames()...)
+	a.writes(rel, true, "insert", rel.columnNames()...)
 	if c := q.GetOnConflictClause(); c != nil {
 		a.onConflict(s, rel, it, c)
 	}
@@ -120,7 +120,7 @@ func (a *analyzer) onConflict(s *scope, rel *Relation, it *item, c *tree.OnConfl
 		excluded.columns = append(excluded.columns, value{name: col.Name, typ: col.Type, label: true})
 	}
 	in.items = append(in.items, excluded)
-	a.set(in, rel, c.GetTargetList())
+	a.set(in, rel, false, c.GetTargetList())
 	if n := c.GetWhereClause(); n != nil {
 		a.use(a.expr(in, n, Predicate), Predicate)
 	}
@@ -134,7 +134,7 @@ func (a *analyzer) update(parent *scope, q *tree.UpdateStmt) []value {
 	s.items = append(s.items, it)
 	a.fromClause(s, q.GetFromClause())
 	a.where(s, q.GetWhereClause())
-	a.set(s, rel, q.GetTargetList())
+	a.set(s, rel, q.GetRelation().GetInh(), q.GetTargetList())
 	return a.returning(s, it, s.items, q.GetReturningList())
 }
 
@@ -147,7 +147,7 @@ func (a *analyzer) where(s *scope, n *tree.Node) {
 }
 
 // set is SET of an UPDATE.
-func (a *analyzer) set(s *scope, rel *Relation, list []*tree.Node) {
+func (a *analyzer) set(s *scope, rel *Relation, inherited bool, list []*tree.Node) {
 	var columns []string
 	for _, n := range list {
 		r := n.GetResTarget()
@@ -159,7 +159,7 @@ func (a *analyzer) set(s *scope, rel *Relation, list []*tree.Node) {
 		a.assigned(rel, r.GetName(), v)
 		a.use(v, Stored)
 	}
-	a.writes(rel, "update", columns...)
+	a.writes(rel, inherited, "update", columns...)
 }
 
 func (a *analyzer) indices(s *scope, list []*tree.Node) {
@@ -195,7 +195,7 @@ func (a *analyzer) delete(parent *scope, q *tree.DeleteStmt) []value {
 	s.items = append(s.items, it)
 	a.fromClause(s, q.GetUsingClause())
 	a.where(s, q.GetWhereClause())
-	a.writes(rel, "delete", rel.columnNames()...)
+	a.writes(rel, q.GetRelation().GetInh(), "delete", rel.columnNames()...)
 	return a.returning(s, it, s.items, q.GetReturningList())
 }
 
@@ -215,9 +215,9 @@ func (a *analyzer) merge(parent *scope, q *tree.MergeStmt) []value {
 		}
 		switch w.GetCommandType() {
 		case tree.CmdType_CMD_UPDATE:
-			a.set(s, rel, w.GetTargetList())
+			a.set(s, rel, q.GetRelation().GetInh(), w.GetTargetList())
 		case tree.CmdType_CMD_DELETE:
-			a.writes(rel, "delete", rel.columnNames()...)
+			a.writes(rel, q.GetRelation().GetInh(), "delete", rel.columnNames()...)
 		case tree.CmdType_CMD_INSERT:
 			columns := rel.columnNames()
 			if list := w.GetTargetList(); len(list) > 0 {
@@ -237,7 +237,7 @@ func (a *analyzer) merge(parent *scope, q *tree.MergeStmt) []value {
 					a.assigned(rel, columns[i], v)
 				}
 			}
-			a.writes(rel, "insert", rel.columnNames()...)
+			a.writes(rel, true, "insert", rel.columnNames()...)
 		case tree.CmdType_CMD_NOTHING:
 		default:
 			beyond("MERGE does what is not understood")
@@ -257,8 +257,14 @@ func (a *analyzer) returning(s *scope, target *item, items []*item, list []*tree
 }
 
 // writes says that rows of a relation are written, and what happens then: its triggers, what refers to it, and the relations that are behind a view.
-func (a *analyzer) writes(rel *Relation, event string, columns ...string) {
-	for _, r := range a.heirs(rel) {
+//
+// inherited says that the rows of what inherits from it are meant too; an INSERT goes to other relations only where the relation is partitioned.
+func (a *analyzer) writes(rel *Relation, inherited bool, event string, columns ...string) {
+	list := []*Relation{rel}
+	if inherited && event != "insert" || rel.Kind == 'p' {
+		list = a.heirs(rel)
+	}
+	for _, r := range list {
 		a.writesOne(r, event, columns)
 	}
 }
@@ -297,9 +303,9 @@ func (a *analyzer) writesOne(rel *Relation, event string, columns []string) {
 			beyond("%s, which refers to %s, is not known", c.Table, rel.Name)
 		}
 		if c.Deletes {
-			a.writes(other, "delete", other.columnNames()...)
+			a.writes(other, true, "delete", other.columnNames()...)
 		} else {
-			a.writes(other, "update", c.Columns...)
+			a.writes(other, true, "update", c.Columns...)
 		}
 	}
 }
@@ -357,6 +363,9 @@ func (a *analyzer) writesView(rel *Relation, event string, columns []string) {
 	}
 	for n, columns := range behind {
 		if r := a.c.Relations[n]; r != nil {
+			if event == "delete" && r.Kind != 'v' {
+				columns = r.columnNames()
+			}
 			a.writesOne(r, event, columns)
 		}
 	}

@@ -3,6 +3,7 @@ package statement_test
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
@@ -125,4 +126,43 @@ func TestZero(t *testing.T) {
 	if a, _ := list[0].Analyze(other, newState()); a.Access != statement.Unknown {
 		t.Errorf("the catalog of another role: %v", a)
 	}
+}
+
+// TestConcurrent holds that sessions that share a catalog and texts do not disturb each other.
+func TestConcurrent(t *testing.T) {
+	cat := small()
+	texts := seeds(t, "testdata/lineage.cases")[:40]
+	want := make([]string, len(texts))
+	look := func(text string) string {
+		list, err := statement.Parse(text, true)
+		if err != nil {
+			return err.Error()
+		}
+		var out []string
+		st := newState()
+		for _, s := range list {
+			a, err := s.Analyze(cat, st)
+			if err != nil {
+				return err.Error()
+			}
+			out = append(out, shown(a)...)
+			st.Apply(a.Changes)
+		}
+		return strings.Join(out, "\n")
+	}
+	for i, text := range texts {
+		want[i] = look(text)
+	}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range texts {
+				i = (i + g*5) % len(texts)
+				if got := look(texts[i]); got != want[i] {
+					t.Errorf("%s\n%s\nand alone it was\n%s", texts[i], got, want[i])
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -60,7 +60,7 @@ func (a *analyzer) statement(r *Analysis, n *tree.Node) {
 		for _, x := range n.TruncateStmt.GetRelations() {
 			a.mark(x.GetRangeVar())
 			rel := a.relation(x.GetRangeVar())
-			a.writes(rel, "truncate", rel.columnNames()...)
+			a.writes(rel, x.GetRangeVar().GetInh(), "truncate", rel.columnNames()...)
 		}
 		if n.TruncateStmt.GetBehavior() == tree.DropBehavior_DROP_CASCADE {
 			a.sink.opaque = true // whatever refers to it, by any foreign key
@@ -227,7 +227,7 @@ func (a *analyzer) copy(r *Analysis, c *tree.CopyStmt) {
 			a.assignable(rel, n, -1)
 		}
 		a.sink.raise(Write)
-		a.writes(rel, "insert", rel.columnNames()...)
+		a.writes(rel, true, "insert", rel.columnNames()...)
 		if n := c.GetWhereClause(); n != nil { // of the rows that come, not of those that are there
 			for i := range it.columns {
 				it.columns[i] = value{name: it.columns[i].name, typ: it.columns[i].typ}
