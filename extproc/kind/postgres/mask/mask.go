@@ -11,9 +11,11 @@
 package mask
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/countersign/countersign/extproc/gate"
@@ -29,14 +31,18 @@ type Plan struct {
 	Counts  map[string]int64 // values that were masked, by "schema.table.column"
 
 	described bool
+	copies    bool // the answer is COPY data
 }
+
+// TypeOf is the OID of a column's type; 0 where it is not known.
+type TypeOf func(statement.ColumnRef) uint32
 
 // column is one of an answer.
 type column struct {
 	masked bool
 	null   bool     // NULL is in its place, whatever its type is
 	of     []string // the columns for which it is masked
-	text   bool     // its type is a text type
+	text   bool     // its type is a text type, by the answer's description or, of COPY, by the catalog
 }
 
 // refuse refuses a statement that cannot be carried out as policy wants it.
@@ -45,7 +51,7 @@ func refuse(format string, args ...any) error {
 }
 
 // New returns the plan for a statement, and nil where nothing is to be masked. Its error is a [*gate.Unfit].
-func New(redactions []gate.Redaction, a *statement.Analysis) (*Plan, error) {
+func New(redactions []gate.Redaction, a *statement.Analysis, typeOf TypeOf) (*Plan, error) {
 	if len(redactions) == 0 {
 		return nil, nil
 	}
@@ -79,12 +85,17 @@ func New(redactions []gate.Redaction, a *statement.Analysis) (*Plan, error) {
 				c.of = append(c.of, from.String())
 			}
 		}
+		if c := &p.columns[i]; a.Copy != nil && c.masked {
+			c.text = out.Plain && !slices.ContainsFunc(out.Lineage, func(from statement.ColumnRef) bool { return !texts[typeOf(from)] })
+		}
 	}
 	switch {
 	case !some:
 		return nil, nil
+	case a.Copy != nil && (a.Copy.File || a.Copy.Program || a.Copy.Format != "text" || a.Copy.Null != "" || len(a.Copy.Options) > 0):
+		return nil, refuse("A masked column is copied out, and is masked in the text format without options only, so the statement was refused. Use COPY … TO STDOUT, or SELECT.")
 	case a.Copy != nil:
-		return nil, refuse("A masked column is copied out, and what is copied is not masked, so the statement was refused. Use SELECT.")
+		p.copies = true
 	}
 	return p, nil
 }
@@ -190,6 +201,39 @@ func (p *Plan) Row(b, body []byte) ([]byte, error) {
 		return b, errShape
 	}
 	return b, nil
+}
+
+// DescribeCopy takes the body of a CopyOutResponse, before the data.
+func (p *Plan) DescribeCopy(body []byte) error {
+	if !p.copies || len(body) != 3+2*len(p.columns) || body[0] != 0 || int(binary.BigEndian.Uint16(body[1:])) != len(p.columns) {
+		return errShape
+	}
+	p.described = true
+	return nil
+}
+
+// CopyData appends the body of a CopyData message to b, masked: a line of COPY's text format, in which a tab stands between values only.
+func (p *Plan) CopyData(b, body []byte) ([]byte, error) {
+	line, ended := bytes.CutSuffix(body, []byte("\n"))
+	if !p.described || !p.copies || !ended || bytes.IndexByte(line, '\n') >= 0 || bytes.Count(line, []byte("\t")) != max(0, len(p.columns)-1) {
+		return b, errShape
+	}
+	for i, value := range bytes.Split(line, []byte("\t")) {
+		if i > 0 {
+			b = append(b, '\t')
+		}
+		switch c := &p.columns[i]; {
+		case !c.masked:
+			b = append(b, value...)
+		case c.text && !c.null:
+			b = append(b, Mask...)
+			p.count(c)
+		default:
+			b = append(b, `\N`...)
+			p.count(c)
+		}
+	}
+	return append(b, '\n'), nil
 }
 
 func (p *Plan) count(c *column) {

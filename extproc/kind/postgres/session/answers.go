@@ -182,7 +182,12 @@ func (s *session) answer(h head) error {
 		s.copying = true
 		s.moved.Broadcast()
 		return s.tell(raw)
-	case 'H', 'c':
+	case 'H':
+		if r := e.running(); r != nil && r.mask != nil && r.mask.DescribeCopy(body) != nil {
+			return &failure{code: codeWithheld, message: "the answer is not what the statement was found to give, so it is withheld"}
+		}
+		return s.tell(raw)
+	case 'c':
 		return s.tell(raw)
 	default:
 		return &failure{code: codeProtocol, message: fmt.Sprintf("the database sent a message of type %q, which is not known here", h.kind)}
@@ -240,10 +245,11 @@ func (s *session) guardedRow(r *run, h head) error {
 	}
 	s.scratch = raw
 	if r.mask != nil {
-		if h.kind != 'D' {
-			return &failure{code: codeWithheld, message: "what is copied out cannot be masked, so it is withheld"}
+		rewrite := r.mask.Row
+		if h.kind == 'd' {
+			rewrite = r.mask.CopyData
 		}
-		if s.masked, err = r.mask.Row(append(s.masked[:0], h.raw[:]...), raw[headSize:]); err != nil {
+		if s.masked, err = rewrite(append(s.masked[:0], h.raw[:]...), raw[headSize:]); err != nil {
 			return &failure{code: codeWithheld, message: "the answer is not what the statement was found to give, so it is withheld"}
 		}
 		raw = s.masked

@@ -266,7 +266,7 @@ func (s *session) execute(ctx context.Context, raw []byte) error {
 		s.withdraw(j)
 		return s.fail(f)
 	}
-	if runs[0].mask != nil { // rows alone do not say of which types they are
+	if runs[0].mask != nil && j.analysis.Copy == nil { // rows alone do not say of which types they are
 		ask := appendMessage(nil, 'D', []byte{'P'}, cstring(name))
 		if err := s.send(ask, &expected{kind: 'D', own: &asked{}, about: runs[0]}); err != nil {
 			return err

@@ -21,7 +21,8 @@ import (
 // judged is a statement on its way to a ruling.
 type judged struct {
 	statement  statement.Statement
-	state      *statement.State // before it
+	state      *statement.State   // before it
+	catalog    *statement.Catalog // by which it was read
 	analysis   statement.Analysis
 	fault      *failure // it cannot be understood
 	parameters []parameter
@@ -42,7 +43,7 @@ const weight = 24
 
 // look reads a statement by a state.
 func (s *session) look(one statement.Statement, st *statement.State, parameters []parameter, size int) *judged {
-	j := &judged{statement: one, phase: phaseExecute, parameters: parameters, size: size, state: st.Clone()}
+	j := &judged{statement: one, phase: phaseExecute, parameters: parameters, size: size, state: st.Clone(), catalog: s.catalog}
 	analysis, err := one.Analyze(s.catalog, st)
 	j.analysis = analysis
 	switch {
@@ -84,8 +85,22 @@ func (s *session) begin(j *judged) *failure {
 
 // fits refuses what cannot be carried out as policy wants it.
 func (j *judged) fits(v gate.Verdict) error {
-	_, err := mask.New(v.Redactions, &j.analysis)
+	_, err := mask.New(v.Redactions, &j.analysis, j.typeOf)
 	return err
+}
+
+// typeOf is the type of a column, by the catalog that the statement was read by.
+func (j *judged) typeOf(c statement.ColumnRef) uint32 {
+	rel := j.catalog.Relations[statement.Name{Schema: c.Schema, Name: c.Table}]
+	if rel == nil {
+		return 0
+	}
+	for _, a := range rel.Columns {
+		if a.Name == c.Column {
+			return a.Type
+		}
+	}
+	return 0
 }
 
 // decide has the gate rule on a statement. A nil failure means that it may run, and that this is on record.
@@ -178,7 +193,7 @@ func (s *session) withdraw(j *judged) {
 func (s *session) running(j *judged) *run {
 	r := &run{attempt: j.attempt, began: j.attempt.Started, sent: int64(j.size)}
 	if redactions := j.attempt.Ruling.Redactions(); len(redactions) > 0 {
-		plan, err := mask.New(redactions, &j.analysis)
+		plan, err := mask.New(redactions, &j.analysis, j.typeOf)
 		if err != nil { // it fitted when it was decided
 			plan = mask.All(len(j.analysis.Output))
 		}

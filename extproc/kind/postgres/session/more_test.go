@@ -337,6 +337,10 @@ redact contains {"column": "public.people.code", "with": "null"}
 		c.send(message('Q', "FETCH 2 FROM c\x00"), message('Q', "COMMIT\x00"))
 		take()
 		take()
+		c.send(message('Q', "COPY (SELECT * FROM people ORDER BY id) TO STDOUT\x00"))
+		take()
+		c.send(message('P', "\x00COPY (SELECT note, name, born FROM people ORDER BY id) TO STDOUT\x00\x00\x00"), message('B', "\x00\x00\x00\x00\x00\x00\x00\x00"), message('E', "\x00\x00\x00\x00\x00"), message('S', ""))
+		take()
 		c.send(message('Q', "INSERT INTO people VALUES (1, 'x', NULL, NULL, NULL)\x00"))
 		take()
 		c.send(message('Q', "UPDATE people SET code = 'bad' WHERE id = 1\x00"))
@@ -354,7 +358,7 @@ redact contains {"column": "public.people.code", "with": "null"}
 			t.Errorf("%s came through:\n%s", secret, first)
 		}
 	}
-	if n := strings.Count(first, "[redacted]"); n != 2+2+3+2 {
+	if n := strings.Count(first, "[redacted]"); n != 2+2+3+2+2+2 {
 		t.Errorf("[redacted] came %d times:\n%s", n, first)
 	}
 	w.postgres.SQL("orders", "UPDATE people SET name = 'Somebody much longer', born = '2001-02-03', code = NULL WHERE id = 1")

@@ -78,7 +78,7 @@ func (s *session) unparsed(ctx context.Context, text string, size int, err error
 	if errors.As(err, &syntax) {
 		f.message = syntax.Message
 	}
-	j := &judged{statement: statement.Statement{Text: text, Of: 1}, state: s.state, fault: f, phase: phaseExecute, size: size}
+	j := &judged{statement: statement.Statement{Text: text, Of: 1}, state: s.state, catalog: s.catalog, fault: f, phase: phaseExecute, size: size}
 	j.analysis.Access = statement.Unknown
 	if broken := s.begin(j); broken != nil {
 		return broken
