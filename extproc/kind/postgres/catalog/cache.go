@@ -31,7 +31,7 @@ type kept struct {
 	mark    string
 	looked  time.Time
 	took    time.Duration // to ask whether it changed
-	used    time.Time // under the cache's mutex
+	used    time.Time     // under the cache's mutex
 }
 
 // Get returns the catalog of a role, and asks query whether it changed where it is not fresh. The query has to be the role's, outside of any transaction.

@@ -89,6 +89,7 @@ func (c ColumnRef) String() string { return c.Schema + "." + c.Table + "." + c.C
 // Column is a column of a statement's answer.
 type Column struct {
 	Name string
+	Type uint32 // its OID; 0 where it is not known here
 
 	// Lineage are the columns whose values it is made of: its own, and those of views, parents, partitions and generated columns behind.
 	Lineage []ColumnRef

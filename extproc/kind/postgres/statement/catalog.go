@@ -133,6 +133,7 @@ type Type struct {
 	Preferred bool
 	Base      uint32   // of a domain
 	Element   uint32   // of a true array
+	Subtype   uint32   // of a range or multirange
 	Array     uint32   // that has it as element
 	Relation  Name     // of a composite type
 	Checks    []string // expressions of a domain's constraints

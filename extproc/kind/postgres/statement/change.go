@@ -180,11 +180,15 @@ func (a *analyzer) assignable(rel *Relation, column string, at int32) {
 	}
 }
 
-// assigned says that v becomes what a column has, by a cast if need be.
+// assigned says that v becomes what a column has, by a cast if need be. As with triggers, it is the schema that has the cast and the domain.
 func (a *analyzer) assigned(rel *Relation, column string, v value) {
-	if c := rel.column(column); c != nil {
-		a.becomes(v.typ, c.Type, 'a')
+	c := rel.column(column)
+	if c == nil {
+		return
 	}
+	did := a.in(func() { a.becomes(v.typ, c.Type, 'a') })
+	maps.Copy(a.sink.functions, did.functions)
+	a.sink.opaque = a.sink.opaque || did.opaque
 }
 
 func (a *analyzer) delete(parent *scope, q *tree.DeleteStmt) []value {

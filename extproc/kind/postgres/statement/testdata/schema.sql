@@ -84,3 +84,6 @@ CREATE TABLE stamped (id integer, at text DEFAULT write_log('default'), n bigint
 CREATE VIEW volatile_view AS SELECT id, write_log(name) AS w FROM customers;
 CREATE VIEW many_view AS SELECT id, unnest(tags) AS tag FROM customers;
 GRANT ALL ON ALL TABLES IN SCHEMA public TO agent;
+CREATE TYPE short_range AS RANGE (subtype = short);
+CREATE TABLE traps (t trap, s short);
+GRANT ALL ON traps TO agent;
