@@ -124,6 +124,7 @@ func Mark(ctx context.Context, query Query) (string, error) {
 		{"pg_proc", "oid"},
 		{"pg_operator", "oid"},
 		{"pg_cast", "oid"},
+		{"pg_index", "indrelid"},
 	} {
 		if i > 0 {
 			sql += " UNION ALL "

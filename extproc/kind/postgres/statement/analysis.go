@@ -111,6 +111,7 @@ const (
 	WholeRow   = "row"        // of a row that is used as one value
 	Stored     = "stored"     // written to a row or relation, where nothing masks it
 	Limit      = "limit"      // LIMIT, OFFSET, TABLESAMPLE
+	Compared   = "constraint" // by a unique or foreign key, or with another by a check, when a row is written: an error tells
 )
 
 // Use is a use of a column beyond plain output.

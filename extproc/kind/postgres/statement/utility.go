@@ -235,6 +235,10 @@ func (a *analyzer) copy(r *Analysis, c *tree.CopyStmt) {
 			a.assignable(rel, n, -1)
 		}
 		a.sink.raise(Write)
+		if columns == nil {
+			columns = rel.columnNames()
+		}
+		a.compared(rel, "insert", columns)
 		a.writes(rel, true, "insert", rel.columnNames()...)
 		if n := c.GetWhereClause(); n != nil { // of the rows that come, not of those that are there
 			for i := range it.columns {

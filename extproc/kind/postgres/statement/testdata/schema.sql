@@ -87,3 +87,6 @@ GRANT ALL ON ALL TABLES IN SCHEMA public TO agent;
 CREATE TYPE short_range AS RANGE (subtype = short);
 CREATE TABLE traps (t trap, s short);
 GRANT ALL ON traps TO agent;
+CREATE TABLE limited (id integer PRIMARY KEY REFERENCES orders, low integer, high integer, code text, CHECK (low < high));
+CREATE UNIQUE INDEX ON limited (lower(code));
+GRANT ALL ON limited TO agent;
