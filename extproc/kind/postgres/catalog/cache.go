@@ -31,7 +31,7 @@ type kept struct {
 	mark    string
 	looked  time.Time
 	took    time.Duration // to ask whether it changed
-	used    time.Time // under the cache's mutex
+	used    time.Time     // under the cache's mutex
 }
 
 // Get returns the catalog of a role, and asks query whether it changed where it is not fresh. The query has to be the role's, outside of any transaction.
@@ -124,6 +124,7 @@ func Mark(ctx context.Context, query Query) (string, error) {
 		{"pg_proc", "oid"},
 		{"pg_operator", "oid"},
 		{"pg_cast", "oid"},
+		{"pg_index", "indrelid"},
 	} {
 		if i > 0 {
 			sql += " UNION ALL "

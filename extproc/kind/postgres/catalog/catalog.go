@@ -58,7 +58,7 @@ func Read(ctx context.Context, query Query, inside bool) (c *statement.Catalog, 
 		Routines: map[uint32]*statement.Routine{}, Casts: map[[2]uint32]statement.Cast{},
 	}, byOID: map[uint32]*statement.Relation{}, columns: map[uint32]map[int]string{}}
 	for _, read := range []func(){
-		r.server, r.schemas, r.relations, r.attributes, r.inheritance, r.checks, r.policies, r.triggers, r.rules, r.cascades,
+		r.server, r.schemas, r.relations, r.attributes, r.inheritance, r.checks, r.policies, r.triggers, r.rules, r.foreignKeys, r.unique,
 		r.types, r.domains, r.functions, r.operators, r.casts,
 	} {
 		if read(); r.err != nil {
@@ -275,21 +275,42 @@ func (r *reader) rules() {
 	})
 }
 
-func (r *reader) cascades() {
-	r.each("foreign keys", maxRelations, 5, `SELECT confrelid, conrelid, confdeltype, confupdtype, conkey FROM pg_catalog.pg_constraint
-		WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd')) ORDER BY oid`, func(row []string) {
+func (r *reader) foreignKeys() {
+	r.each("foreign keys", maxRelations, 6, `SELECT confrelid, conrelid, confdeltype, confupdtype, conkey, confkey FROM pg_catalog.pg_constraint
+		WHERE contype = 'f' ORDER BY oid`, func(row []string) {
 		rel, other := r.byOID[r.oid(row[0])], r.byOID[r.oid(row[1])]
 		if rel == nil || other == nil {
 			return
 		}
-		var columns []string
-		for _, n := range r.oids(row[4]) {
-			columns = append(columns, r.columns[other.OID][int(n)])
-		}
+		columns, keys := r.named(other, row[4]), r.named(rel, row[5])
+		other.References = append(other.References, statement.Reference{Columns: columns, Table: rel.Name, Others: keys})
+		rel.Referenced = append(rel.Referenced, statement.Reference{
+			Columns: keys, Table: other.Name, Others: columns, OnDelete: strings.Contains("ar", row[2]), OnUpdate: strings.Contains("ar", row[3]),
+		})
 		for i, action := range row[2:4] {
 			if strings.Contains("cnd", action) {
 				rel.Cascades = append(rel.Cascades, statement.Cascade{Table: other.Name, Columns: columns, OnDelete: i == 0, Deletes: i == 0 && action == "c"})
 			}
+		}
+	})
+}
+
+// named are columns by their numbers, of which 0 stands for an expression.
+func (r *reader) named(rel *statement.Relation, numbers string) []string {
+	var list []string
+	for _, n := range r.oids(numbers) {
+		if name := r.columns[rel.OID][int(n)]; name != "" {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+func (r *reader) unique() {
+	r.each("unique indexes", maxRelations, 3, `SELECT indrelid, indkey, pg_catalog.pg_get_expr(indexprs, indrelid) FROM pg_catalog.pg_index
+		WHERE (indisunique OR indisexclusion) AND indislive AND indrelid >= 16384 ORDER BY indexrelid`, func(row []string) {
+		if rel := r.byOID[r.oid(row[0])]; rel != nil {
+			rel.Unique = append(rel.Unique, statement.Unique{Columns: r.named(rel, row[1]), Expressions: row[2]})
 		}
 	})
 }

@@ -79,6 +79,9 @@ func TestRead(t *testing.T) {
 	if part := c.Relations[name("public", "part")]; len(part.Children) != 1 || c.Relations[name("public", "part_1")].Parents[0] != part.Name {
 		t.Errorf("part: %+v", part)
 	}
+	if part := c.Relations[name("public", "part")]; len(base.Unique) != 1 || base.Unique[0].Columns[0] != "id" || len(part.References) != 1 || part.References[0].Table != base.Name || part.References[0].OnDelete {
+		t.Errorf("constraints: %+v %+v", base.Unique, part.References)
+	}
 	if v := c.Relations[name("public", "seen")]; !strings.Contains(v.Definition, "FROM public.base") || !strings.Contains(v.Definition, "closed.t") {
 		t.Errorf("seen: %q", v.Definition)
 	}
@@ -155,7 +158,7 @@ func TestMark(t *testing.T) {
 		"ALTER TABLE base RENAME COLUMN w TO x", "ALTER TABLE base DROP COLUMN x", "CREATE OR REPLACE VIEW seen AS SELECT id, 2 AS a FROM base",
 		"CREATE FUNCTION g() RETURNS integer LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION g()", "GRANT USAGE ON SCHEMA closed TO agent", "GRANT other TO agent",
 		"ALTER TABLE part DETACH PARTITION part_1", "ALTER POLICY p ON mine USING (true)", "ALTER TABLE mine DISABLE ROW LEVEL SECURITY",
-		"ALTER DOMAIN small DROP CONSTRAINT small_check", "ALTER TABLE base SET SCHEMA closed",
+		"ALTER DOMAIN small DROP CONSTRAINT small_check", "CREATE UNIQUE INDEX later ON base (id)", "ALTER TABLE base SET SCHEMA closed",
 	} {
 		p.SQL("postgres", sql)
 		if after := mark(); after == before {

@@ -7,12 +7,13 @@ import (
 )
 
 func (r *reader) types() {
-	r.each("types", maxTypes, 10, `SELECT t.oid, n.nspname, t.typname, t.typtype, t.typcategory, t.typispreferred, t.typbasetype,
-		CASE WHEN t.typcategory = 'A' AND t.typelem <> 0 AND t.typlen = -1 THEN t.typelem END, t.typarray, t.typrelid
+	r.each("types", maxTypes, 11, `SELECT t.oid, n.nspname, t.typname, t.typtype, t.typcategory, t.typispreferred, t.typbasetype,
+		CASE WHEN t.typcategory = 'A' AND t.typelem <> 0 AND t.typlen = -1 THEN t.typelem END, t.typarray, t.typrelid,
+		(SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE g.rngtypid = t.oid OR g.rngmultitypid = t.oid)
 		FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE `+others, func(row []string) {
 		t := &statement.Type{
 			OID: r.oid(row[0]), Name: statement.Name{Schema: row[1], Name: row[2]}, Kind: letter(row[3]), Category: letter(row[4]), Preferred: row[5] == "t",
-			Base: r.oid(row[6]), Element: r.oid(row[7]), Array: r.oid(row[8]),
+			Base: r.oid(row[6]), Element: r.oid(row[7]), Array: r.oid(row[8]), Subtype: r.oid(row[10]),
 		}
 		if rel := r.byOID[r.oid(row[9])]; rel != nil {
 			t.Relation = rel.Name

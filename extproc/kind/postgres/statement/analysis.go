@@ -89,6 +89,7 @@ func (c ColumnRef) String() string { return c.Schema + "." + c.Table + "." + c.C
 // Column is a column of a statement's answer.
 type Column struct {
 	Name string
+	Type uint32 // its OID; 0 where it is not known here
 
 	// Lineage are the columns whose values it is made of: its own, and those of views, parents, partitions and generated columns behind.
 	Lineage []ColumnRef
@@ -110,6 +111,7 @@ const (
 	WholeRow   = "row"        // of a row that is used as one value
 	Stored     = "stored"     // written to a row or relation, where nothing masks it
 	Limit      = "limit"      // LIMIT, OFFSET, TABLESAMPLE
+	Compared   = "constraint" // by a unique or foreign key, or with another by a check, when a row is written: an error tells
 )
 
 // Use is a use of a column beyond plain output.

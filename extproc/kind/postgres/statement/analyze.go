@@ -105,6 +105,9 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 	}
 	a.path = c.path(st)
 	a.count(s.node)
+	for _, t := range s.Parameters {
+		a.checks(t)
+	}
 	a.statement(&result, s.node)
 	a.sink.into(&result)
 	result.Changes = a.changes

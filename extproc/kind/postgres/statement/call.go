@@ -42,11 +42,11 @@ func (a *analyzer) funcCall(s *scope, f *tree.FuncCall, in string) value {
 		}
 	}
 	if len(list) == 0 {
-		if t, ok := a.coercion(schema, name, args); ok {
-			return a.cast(args[0], t, in)
-		}
 		if v, ok := a.projection(args, name, in); ok {
 			return v
+		}
+		if t, ok := a.coercion(schema, name, args); ok {
+			return a.cast(args[0], t, in)
 		}
 		if _, ok := a.c.Schemas[schema]; schema != "" && !ok {
 			a.failAt(f.GetLocation(), "3F000", "schema %q does not exist", schema)
@@ -152,7 +152,7 @@ func (a *analyzer) choose(list []*Routine, types []uint32) []*Routine {
 		}
 	}
 	if len(fit) == 0 {
-		return list
+		return nil
 	}
 	if slices.ContainsFunc(fit, func(r *Routine) bool { return !r.own() }) {
 		return fit // each of them, rather than a wrong one
@@ -229,6 +229,13 @@ func polymorphic(t uint32) bool {
 func (a *analyzer) call(list []*Routine, how string, args ...value) value {
 	a.calls(list)
 	a.asJSON(list, args)
+	if len(args) > 0 && slices.ContainsFunc(list, func(r *Routine) bool { return strings.Contains(r.Name.Name, "populate_record") }) {
+		if args[0].typ == 0 {
+			a.sink.opaque = true
+			a.sink.raise(Unknown)
+		}
+		a.checks(args[0].typ)
+	}
 	v := a.made(0, how, args...)
 	for i, r := range list {
 		for j, x := range args {

@@ -76,6 +76,25 @@ type Relation struct {
 	Triggers []Trigger
 	Rules    bool      // has rules other than a view's own
 	Cascades []Cascade // what deleting or changing its rows does to others'
+
+	Unique     []Unique
+	References []Reference // its foreign keys
+	Referenced []Reference // those of others that refer to it: Columns are its own, Others the other's
+}
+
+// Unique is what a unique index, or one of an exclusion constraint, compares rows by.
+type Unique struct {
+	Columns     []string
+	Expressions string // "" where it has none
+}
+
+// Reference is a foreign key, from either side.
+type Reference struct {
+	Columns []string
+	Table   Name
+	Others  []string
+
+	OnDelete, OnUpdate bool // refuse to delete or change what is referred to
 }
 
 // Attribute is a column of a relation.
@@ -133,6 +152,7 @@ type Type struct {
 	Preferred bool
 	Base      uint32   // of a domain
 	Element   uint32   // of a true array
+	Subtype   uint32   // of a range or multirange
 	Array     uint32   // that has it as element
 	Relation  Name     // of a composite type
 	Checks    []string // expressions of a domain's constraints

@@ -86,6 +86,7 @@ func (a *analyzer) insert(parent *scope, q *tree.InsertStmt) []value {
 			a.assigned(rel, columns[i], v)
 		}
 	}
+	a.compared(rel, "insert", columns)
 	// What is not named gets its default, so that each column is written.
 	a.writes(rel, true, "insert", rel.columnNames()...)
 	if c := q.GetOnConflictClause(); c != nil {
@@ -159,6 +160,7 @@ func (a *analyzer) set(s *scope, rel *Relation, inherited bool, list []*tree.Nod
 		a.assigned(rel, r.GetName(), v)
 		a.use(v, Stored)
 	}
+	a.compared(rel, "update", columns)
 	a.writes(rel, inherited, "update", columns...)
 }
 
@@ -180,11 +182,15 @@ func (a *analyzer) assignable(rel *Relation, column string, at int32) {
 	}
 }
 
-// assigned says that v becomes what a column has, by a cast if need be.
+// assigned says that v becomes what a column has, by a cast if need be. As with triggers, it is the schema that has the cast and the domain.
 func (a *analyzer) assigned(rel *Relation, column string, v value) {
-	if c := rel.column(column); c != nil {
-		a.becomes(v.typ, c.Type, 'a')
+	c := rel.column(column)
+	if c == nil {
+		return
 	}
+	did := a.in(func() { a.becomes(v.typ, c.Type, 'a') })
+	maps.Copy(a.sink.functions, did.functions)
+	a.sink.opaque = a.sink.opaque || did.opaque
 }
 
 func (a *analyzer) delete(parent *scope, q *tree.DeleteStmt) []value {
@@ -195,6 +201,7 @@ func (a *analyzer) delete(parent *scope, q *tree.DeleteStmt) []value {
 	s.items = append(s.items, it)
 	a.fromClause(s, q.GetUsingClause())
 	a.where(s, q.GetWhereClause())
+	a.compared(rel, "delete", rel.columnNames())
 	a.writes(rel, q.GetRelation().GetInh(), "delete", rel.columnNames()...)
 	return a.returning(s, it, s.items, q.GetReturningList())
 }
@@ -217,6 +224,7 @@ func (a *analyzer) merge(parent *scope, q *tree.MergeStmt) []value {
 		case tree.CmdType_CMD_UPDATE:
 			a.set(s, rel, q.GetRelation().GetInh(), w.GetTargetList())
 		case tree.CmdType_CMD_DELETE:
+			a.compared(rel, "delete", rel.columnNames())
 			a.writes(rel, q.GetRelation().GetInh(), "delete", rel.columnNames()...)
 		case tree.CmdType_CMD_INSERT:
 			columns := rel.columnNames()
@@ -237,6 +245,7 @@ func (a *analyzer) merge(parent *scope, q *tree.MergeStmt) []value {
 					a.assigned(rel, columns[i], v)
 				}
 			}
+			a.compared(rel, "insert", columns)
 			a.writes(rel, true, "insert", rel.columnNames()...)
 		case tree.CmdType_CMD_NOTHING:
 		default:
@@ -303,8 +312,10 @@ func (a *analyzer) writesOne(rel *Relation, event string, columns []string) {
 			beyond("%s, which refers to %s, is not known", c.Table, rel.Name)
 		}
 		if c.Deletes {
+			a.compared(other, "delete", other.columnNames())
 			a.writes(other, true, "delete", other.columnNames()...)
 		} else {
+			a.compared(other, "update", c.Columns)
 			a.writes(other, true, "update", c.Columns...)
 		}
 	}
@@ -366,6 +377,7 @@ func (a *analyzer) writesView(rel *Relation, event string, columns []string) {
 			if event == "delete" && r.Kind != 'v' {
 				columns = r.columnNames()
 			}
+			a.compared(r, event, columns)
 			a.writesOne(r, event, columns)
 		}
 	}

@@ -387,7 +387,7 @@ func (a *analyzer) arrayOf(t uint32) uint32 {
 
 func (a *analyzer) subLink(s *scope, l *tree.SubLink, in string) value {
 	a.mark(l)
-	out := a.query(s, l.GetSubselect().GetSelectStmt(), false)
+	out := asText(a.query(s, l.GetSubselect().GetSelectStmt(), false))
 	how := cmp.Or(in, Expression)
 	if l.GetSubLinkType() == tree.SubLinkType_EXISTS_SUBLINK {
 		return value{typ: typeBool}
@@ -445,8 +445,8 @@ func (a *analyzer) caseExpr(s *scope, c *tree.CaseExpr, in string) value {
 		of = append(of, v)
 		results = append(results, a.expr(s, w.GetResult(), in))
 	}
-	if n := c.GetDefresult(); n != nil {
-		results = append(results, a.expr(s, n, in))
+	if n := c.GetDefresult(); n != nil { // its type is looked at first
+		results = slices.Insert(results, 0, a.expr(s, n, in))
 	}
 	return a.made(a.common(results), cmp.Or(in, Expression), append(of, results...)...)
 }

@@ -32,7 +32,7 @@ func (a *analyzer) from(s *scope, left []*item, n *tree.Node) source {
 		if !r.GetLateral() {
 			sideways.items = nil
 		}
-		return one(named(&item{columns: a.query(sideways, r.GetSubquery().GetSelectStmt(), false)}, r.GetAlias()))
+		return one(named(&item{columns: asText(a.query(sideways, r.GetSubquery().GetSelectStmt(), false))}, r.GetAlias()))
 	case *tree.Node_RangeFunction:
 		return one(a.rangeFunction(sideways, n.RangeFunction))
 	case *tree.Node_RangeTableFunc:

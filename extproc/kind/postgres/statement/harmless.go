@@ -28,6 +28,7 @@ var dynamic = set(
 	"schema_to_xml", "schema_to_xmlschema", "schema_to_xml_and_xmlschema",
 	"database_to_xml", "database_to_xmlschema", "database_to_xml_and_xmlschema",
 	"ts_stat", "ts_rewrite",
+	"pg_input_is_valid", "pg_input_error_info", // which read a value of a type that an argument names
 	"pg_logical_slot_get_changes", "pg_logical_slot_peek_changes", "pg_logical_slot_get_binary_changes", "pg_logical_slot_peek_binary_changes",
 )
 

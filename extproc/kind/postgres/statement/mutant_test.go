@@ -71,6 +71,11 @@ func testMutants(t *testing.T, s *server, cat *statement.Catalog, st *statement.
 		switch {
 		case err == nil:
 			ran++
+			for i, f := range results[1].FieldDescriptions {
+				if i < len(a.Output) && (a.Output[i].Name != f.Name || a.Output[i].Type != 0 && a.Output[i].Type != f.DataTypeOID) {
+					t.Errorf("%s\nanswers %q of type %d, and the server %q of type %d", sql, a.Output[i].Name, a.Output[i].Type, f.Name, f.DataTypeOID)
+				}
+			}
 			if last := results[len(results)-1]; len(last.Rows) != 1 || last.Rows[0][0] != nil {
 				t.Errorf("%s\nis judged read, and has a transaction id\n%s", sql, strings.Join(shown(a), "\n"))
 			}

@@ -207,14 +207,9 @@ func (a *analyzer) merged(x, y value) value {
 	v.plain = (x.plain || len(x.lineage) == 0) && (y.plain || len(y.lineage) == 0) && (x.plain || y.plain)
 	if x.typ != y.typ {
 		a.coerced(x, y)
-		switch {
-		case x.typ == typeUnknown:
-			v.typ = y.typ
-		case y.typ == typeUnknown:
-		case textual(a.c.base(x.typ)) && textual(a.c.base(y.typ)):
-			v.typ = typeText
-		default:
-			v.typ, v.plain = a.wider(x.typ, y.typ), false
+		v.typ = a.wider(x.typ, y.typ)
+		if x.typ != typeUnknown && y.typ != typeUnknown && !(textual(a.c.base(x.typ)) && textual(a.c.base(y.typ))) {
+			v.plain = false
 			a.use(x, Expression)
 			a.use(y, Expression)
 		}

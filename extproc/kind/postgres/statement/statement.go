@@ -11,8 +11,16 @@
 // must also be PostgreSQL's own, not one of the same name) or the operator says so. What calls a body that this package cannot
 // read is opaque and Unknown as well: such a call could do anything.
 //
+// What the schema does by itself when rows are written (triggers, rules, defaults, checks, foreign keys) is named, and makes a statement
+// opaque where it has a body, but no stronger than it is: it is not the agent who chose it.
+//
+// A statement is analyzed once for each role and search_path, and the result kept with its tree; 0.3 µs when it is there, some 0.1 ms
+// when it is not, beside the parsing. The first [Parse] of a process compiles the parser, which takes a second or two: whoever serves sessions
+// should have parsed something before.
+//
 // What is left to chance, and cannot be had from outside the server: the catalog may be as old as the last look at it, and
-// a function on the list may be slow. The server's privileges, and read-only transactions, are the nets below.
+// a function on the list may be slow. The server's privileges, and read-only transactions, are the nets below. Not followed: bodies of functions
+// in SQL (they are opaque), types of the temporary schema, and what ALTER TABLE changes for later statements of the same text.
 package statement
 
 import (

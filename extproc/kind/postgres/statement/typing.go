@@ -27,6 +27,7 @@ func (a *analyzer) typeName(t *tree.TypeName) uint32 {
 	if len(t.GetArrayBounds()) > 0 {
 		oid = a.c.Types[oid].Array
 	}
+	a.checks(oid) // whatever becomes one is checked, be it by a cast, a column of JSON or a parameter
 	return oid
 }
 
@@ -124,8 +125,8 @@ func (a *analyzer) coerced(x, y value) {
 func (a *analyzer) checks(t uint32) {
 	for range 32 {
 		d := a.c.Types[t]
-		if d != nil && d.Element != 0 {
-			t = d.Element
+		if d != nil && (d.Element != 0 || d.Subtype != 0) {
+			t = max(d.Element, d.Subtype) // one of them is 0
 			continue
 		}
 		if d != nil && d.Kind == 'c' && d.OID >= firstUser && !a.checkedTypes[t] {
@@ -172,31 +173,44 @@ func (a *analyzer) common(list []value) uint32 {
 			t = a.wider(t, v.typ)
 		}
 	}
+	if t == typeUnknown {
+		t = typeText
+	}
 	return t
 }
 
 // wider is the type that values of two types become when they are one column (select_common_type); 0 where it is not known.
 func (a *analyzer) wider(x, y uint32) uint32 {
+	if x == y {
+		return x
+	}
 	x, y = a.c.base(x), a.c.base(y)
 	switch {
 	case x == y || y == typeUnknown:
 		return x
 	case x == typeUnknown:
 		return y
-	case x == 0 || y == 0:
+	case x == 0 || y == 0 || a.category(x) != a.category(y):
 		return 0
-	case textual(x) && textual(y):
-		return typeText
 	}
-	to, ok1 := a.c.Casts[[2]uint32{x, y}]
-	from, ok2 := a.c.Casts[[2]uint32{y, x}]
-	switch up, down := ok1 && to.Context == 'i', ok2 && from.Context == 'i'; {
-	case up && !down:
+	implicit := func(from, to uint32) bool {
+		c, ok := a.c.Casts[[2]uint32{from, to}]
+		return ok && c.Context == 'i'
+	}
+	if !a.preferred(x, a.category(x)) && implicit(x, y) && !implicit(y, x) {
 		return y
-	case down && !up:
-		return x
 	}
-	return 0
+	return x
+}
+
+// asText is what the literals of a query's answer are, where nothing in it gave them another type.
+func asText(list []value) []value {
+	for i := range list {
+		if list[i].typ == typeUnknown {
+			list[i].typ = typeText
+		}
+	}
+	return list
 }
 
 // shownTypes are the types that PostgreSQL names otherwise than it stores them.

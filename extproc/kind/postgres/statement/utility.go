@@ -86,8 +86,16 @@ func (a *analyzer) statement(r *Analysis, n *tree.Node) {
 func (a *analyzer) outermost(r *Analysis, out []value) {
 	r.HasWhere = a.conditions > 0 && a.wheres
 	for _, v := range out {
-		r.Output = append(r.Output, Column{Name: v.name, Lineage: v.lineage, Plain: v.plain})
+		r.Output = append(r.Output, Column{Name: v.name, Type: a.shownAs(v.typ), Lineage: v.lineage, Plain: v.plain})
 	}
+}
+
+// shownAs is the type that a value has in an answer: that of a domain is what the domain is of, and a literal that nothing gave a type is text.
+func (a *analyzer) shownAs(t uint32) uint32 {
+	if t = a.c.base(t); t == typeUnknown {
+		return typeText
+	}
+	return t
 }
 
 func (a *analyzer) selects(r *Analysis, q *tree.SelectStmt) {
@@ -227,6 +235,10 @@ func (a *analyzer) copy(r *Analysis, c *tree.CopyStmt) {
 			a.assignable(rel, n, -1)
 		}
 		a.sink.raise(Write)
+		if columns == nil {
+			columns = rel.columnNames()
+		}
+		a.compared(rel, "insert", columns)
 		a.writes(rel, true, "insert", rel.columnNames()...)
 		if n := c.GetWhereClause(); n != nil { // of the rows that come, not of those that are there
 			for i := range it.columns {

@@ -76,7 +76,7 @@ func (a *analyzer) look(c *cte) {
 		if q.SelectStmt.GetOp() == tree.SetOperation_SETOP_UNION && q.SelectStmt.GetIntoClause() == nil {
 			c.columns = a.recursive(inner, c, q.SelectStmt)
 		} else {
-			c.columns = a.finish(c, a.query(inner, q.SelectStmt, false))
+			c.columns = a.finish(c, asText(a.query(inner, q.SelectStmt, false)))
 		}
 	default:
 		c.columns = a.finish(c, a.change(inner, c.node.GetCtequery()))
@@ -121,7 +121,7 @@ func (a *analyzer) finish(c *cte, columns []value) []value {
 func (a *analyzer) recursive(s *scope, c *cte, q *tree.SelectStmt) []value {
 	a.mark(q)
 	a.with(s, q.GetWithClause())
-	l := a.query(s, q.GetLarg(), false)
+	l := asText(a.query(s, q.GetLarg(), false)) // its types are the query's
 	c.columns = a.finish(c, l)
 	var out []value
 	for range 1000 {

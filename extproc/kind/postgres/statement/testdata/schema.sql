@@ -84,3 +84,9 @@ CREATE TABLE stamped (id integer, at text DEFAULT write_log('default'), n bigint
 CREATE VIEW volatile_view AS SELECT id, write_log(name) AS w FROM customers;
 CREATE VIEW many_view AS SELECT id, unnest(tags) AS tag FROM customers;
 GRANT ALL ON ALL TABLES IN SCHEMA public TO agent;
+CREATE TYPE short_range AS RANGE (subtype = short);
+CREATE TABLE traps (t trap, s short);
+GRANT ALL ON traps TO agent;
+CREATE TABLE limited (id integer PRIMARY KEY REFERENCES orders, low integer, high integer, code text, CHECK (low < high));
+CREATE UNIQUE INDEX ON limited (lower(code));
+GRANT ALL ON limited TO agent;
