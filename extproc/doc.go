@@ -246,6 +246,14 @@
 // command has a list of them. Package [github.com/countersign/countersign/extproc/kind/http] is that of APIs, and package
 // [github.com/countersign/countersign/extproc/kind/tcp] the smallest: CONTRIBUTING.md shows with it how one is added.
 //
+// A protocol that Envoy cannot read is read here. Package [github.com/countersign/countersign/extproc/kind/postgres] is PostgreSQL:
+// Envoy passes the connection on to a unix socket of the gateway's, and package
+// [github.com/countersign/countersign/extproc/kind/postgres/session] is the other end of it: TLS, the token as the password, a session at the
+// target with the gateway's own credential, and each statement an operation. Package
+// [github.com/countersign/countersign/extproc/kind/postgres/statement] says what a statement does, by PostgreSQL's own parser and the
+// server's catalog (package [github.com/countersign/countersign/extproc/kind/postgres/catalog]), and package
+// [github.com/countersign/countersign/extproc/kind/postgres/mask] takes redacted columns out of its rows.
+//
 // # Envoy's configuration
 //
 // Package [github.com/countersign/countersign/xds] makes Envoy's listeners, routes, clusters and secrets from the same
