@@ -25,7 +25,7 @@ func Refresh(ctx context.Context, query Query, st *statement.State, inside bool)
 	var temp map[string]*statement.Relation
 	var types map[string]bool
 	if row[5] != "0" {
-		if temp, types, err = Temp(ctx, query, inside); err != nil {
+		if temp, types, err = temporary(ctx, query, inside); err != nil {
 			return err
 		}
 	}
@@ -49,8 +49,8 @@ func settings(ctx context.Context, query Query) ([]string, []string, error) {
 	return rows[0], path, nil
 }
 
-// Temp are the session's temporary relations, by name, and the names of its temporary types that are not of relations.
-func Temp(ctx context.Context, query Query, inside bool) (temp map[string]*statement.Relation, types map[string]bool, err error) {
+// temporary are the session's temporary relations, by name, and the names of its temporary types that are not of relations.
+func temporary(ctx context.Context, query Query, inside bool) (temp map[string]*statement.Relation, types map[string]bool, err error) {
 	end, err := quiet(ctx, query, inside)
 	if err != nil {
 		return nil, nil, err
