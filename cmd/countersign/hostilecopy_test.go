@@ -177,7 +177,7 @@ func TestCommandsEndWhenTheyAreTold(t *testing.T) {
 	g := recorded(t)
 	c := copyOf(t, g.Data())
 	last := c.segments()[len(c.segments())-1]
-	must(t, os.Truncate(last, 64<<30))
+	must(t, os.Truncate(last, 4<<40)) // what reads all of that does not end
 	must(t, os.Remove(filepath.Join(c.dir, "journal", "resume.json")))
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -190,7 +190,7 @@ func TestCommandsEndWhenTheyAreTold(t *testing.T) {
 	} {
 		runBounded(t, ended, append(args, "--data", c.dir)...)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
 	defer cancel()
 	for _, args := range [][]string{{"evidence", "verify"}, {"evidence", "show"}} {
 		if out, code := runBounded(t, ctx, append(args, "--data", c.dir)...); code != 1 || !strings.Contains(out, "bytes") {

@@ -80,9 +80,12 @@ func (a *approver) opens(id string) {
 func (a *approver) answers(button string) {
 	a.t.Helper()
 	a.do("press "+button, chromium.Click("#"+button), chromium.WaitVisible("#mine"))
-	if got := a.eval("document.activeElement.id"); got != "notice" {
-		a.t.Errorf("%s: after the answer the focus is on %v", a.name, got)
-	}
+	extproctest.Await(a.t, a.name+": the focus is on the notice", 20*time.Second, func(context.Context) error {
+		if got := a.eval("document.activeElement.id"); got != "notice" {
+			return fmt.Errorf("it is on %v", got)
+		}
+		return nil
+	})
 }
 
 func (a *approver) shoots(name string) {

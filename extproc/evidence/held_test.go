@@ -61,7 +61,7 @@ func TestAJournalThatSomebodyChangesTakesNothingMore(t *testing.T) {
 			_ = j.Close()
 		}
 		t.Run(c.name, func(t *testing.T) { test(t, prepared) })
-		if !strings.Contains(c.name, "prepared") {
+		if !strings.Contains(c.name, "prepared") && !strings.Contains(c.name, "behind") { // zeros may come over what is behind: nothing is lost by that
 			t.Run(c.name+" while it is prepared", func(t *testing.T) { test(t, func(*Journal) {}) })
 		}
 	}

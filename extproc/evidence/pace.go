@@ -8,6 +8,10 @@ import (
 // pace decides for how many callers a sync waits. A sync takes 150 µs of processor time however many share it, and callers that are
 // answered together come back together. So when records come fast, waiting for a few of them is cheapest for everybody; when they
 // come slowly it would only delay them.
+//
+// With a journal that is written in place a sync takes half of that, and pace still pays (ext_authz, 16 rounds in turns, of what waiting
+// for half of the callers gives): nobody is waited for, 0.90 of the requests and 1.13 times the processor time with 16 connections, and
+// 0.97 and 1.10 with 64; a third, a quarter, two thirds or four fifths of the callers, between 0.95 and 1.04, which is noise.
 type pace struct {
 	rate    float64 // Appends a second
 	callers int     // at once, of late

@@ -30,7 +30,8 @@ type room struct {
 	journal *Journal
 	wake    chan struct{} // to the preparer; capacity 1
 
-	steps sync.Mutex // held while the preparer uses step; whoever closes that takes it
+	steps  sync.Mutex // held while the preparer uses step; whoever closes that takes it
+	begins sync.Mutex // held while it begins the next segment; whoever needs the room that this takes waits for its end
 
 	mu   sync.Mutex    // guards what follows, and is held while the length of the file changes
 	file datafile.File // nil before the first segment
@@ -166,13 +167,12 @@ func (r *room) cut(over bool) error {
 	return err
 }
 
-// giveBack takes off what was prepared, here and of the next segment, and reports whether there was anything.
-func (r *room) giveBack() bool {
-	dropped := r.dropNext()
-	r.mu.Lock()
-	prepared := r.end > r.used
-	r.mu.Unlock()
-	return prepared && r.cut(false) == nil || dropped
+// giveBack takes off what was prepared, here and of the next segment, and what is being prepared of that.
+func (r *room) giveBack() error {
+	r.begins.Lock()
+	defer r.begins.Unlock()
+	r.dropNext()
+	return r.cut(false)
 }
 
 // isFull reports whether err says that the disk has no room.
@@ -245,12 +245,6 @@ func (r *room) writeZeros() (f datafile.File) {
 	if n <= 0 {
 		return nil
 	}
-	if err := r.held.check(r.end); err != nil { // a file that somebody cut must not be as long again as it was
-		if errors.Is(err, errNotOurs) {
-			_ = r.journal.fail(err)
-		}
-		return nil
-	}
 	defer func() {
 		if f != nil {
 			return
@@ -270,6 +264,8 @@ func (r *room) writeZeros() (f datafile.File) {
 
 // begin prepares the next segment, and reports whether it did.
 func (r *room) begin() bool {
+	r.begins.Lock()
+	defer r.begins.Unlock()
 	r.mu.Lock()
 	wanted := r.wantsNextLocked()
 	r.mu.Unlock()
@@ -332,13 +328,14 @@ func (r *room) takeNext(path string) int64 {
 	return r.size
 }
 
-// dropNext removes what was prepared for the next segment, and reports whether there was anything.
-func (r *room) dropNext() bool {
+// dropNext removes what was prepared for the next segment.
+func (r *room) dropNext() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := r.next
+	if r.next != nil {
+		_ = os.Remove(r.next.path)
+	}
 	r.next = nil
-	return next != nil && os.Remove(next.path) == nil
 }
 
 // close closes the file, and whatever it is in the middle of ends before.

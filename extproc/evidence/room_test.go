@@ -197,6 +197,38 @@ func TestPreparingTakesNoRoomFromRecords(t *testing.T) {
 	}
 }
 
+// TestPreparingGivesWayToRecords: a record that finds no room waits for the end of what is being prepared, and has that room.
+func TestPreparingGivesWayToRecords(t *testing.T) {
+	f, faults := newFixture(t), &faultyDisk{}
+	f.opts.FS, f.opts.SegmentBytes = faults, 20<<10
+	begun, failed := make(chan struct{}), make(chan struct{})
+	var begin, fail sync.Once
+	faults.on("write", func(c call) error {
+		switch {
+		case filepath.Base(c.name) == preparedName:
+			begin.Do(func() { close(begun) })
+			<-failed
+		case strings.HasSuffix(c.name, segmentSuffix) && c.data[0] != 0 && isNextBegun(f):
+			fail.Do(func() { close(failed) })
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	j := f.open()
+	mustAppend(t, j, event(1))
+	<-begun
+	mustAppend(t, j, event(2))
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.mustVerify()
+}
+
+func isNextBegun(f *fixture) bool {
+	_, err := os.Stat(filepath.Join(f.opts.Dir, preparedName))
+	return err == nil
+}
+
 // TestWhatIsNotPreparedIsAppended: records do not wait for a preparer that is slow, and a metric says how many there were.
 func TestWhatIsNotPreparedIsAppended(t *testing.T) {
 	f := newFixture(t)

@@ -10,6 +10,11 @@ type Value []byte
 // the same if their bytes are.
 type Member struct{ Name, Value Value }
 
+// Is reports whether m has the text of other.
+func (m *Member) Is(other *Member) bool {
+	return bytes.Equal(m.Name, other.Name) && bytes.Equal(m.Value, other.Value)
+}
+
 // Members are those of one object.
 type Members []Member
 
@@ -24,11 +29,39 @@ func (m Members) Get(name string) Value {
 }
 
 // Members appends the members of an object to list. Any other value has none.
-func (v Value) Members(list Members) Members {
-	for m, at := v.member(0); at > 0; m, at = v.member(at) {
-		list = append(list, m)
+func (v Value) Members(list Members) Members { return v.MembersLike(nil, list) }
+
+// MembersLike is Members for an object that says much of what another one says at the same places: what is the same in like, all
+// members of that one, is not walked again.
+func (v Value) MembersLike(like, list Members) Members {
+	for n, at := 0, 0; ; n++ {
+		var m Member
+		end := 0
+		if n < len(like) {
+			m, end = v.same(&like[n], at)
+		}
+		if end == 0 {
+			m, end = v.member(at)
+		}
+		if end == 0 {
+			return list
+		}
+		list, at = append(list, m), end
 	}
-	return list
+}
+
+// same is member for one whose text is that of other, or returns 0. A text that is one member, and has the end of a value behind it, is
+// that member wherever it stands.
+func (v Value) same(other *Member, at int) (Member, int) {
+	from := at + 1
+	colon := from + len(other.Name) + 2
+	end := colon + 1 + len(other.Value)
+	if end >= len(v) || v[0] != '{' || v[end] != ',' && v[end] != '}' ||
+		v[from] != '"' || v[colon-1] != '"' || v[colon] != ':' ||
+		!bytes.Equal(v[from+1:colon-1], other.Name) || !bytes.Equal(v[colon+1:end], other.Value) {
+		return Member{}, 0
+	}
+	return Member{v[from+1 : colon-1], v[colon+1 : end]}, end
 }
 
 // Each calls visit for each member of an object. Any other value has none.

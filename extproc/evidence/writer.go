@@ -198,7 +198,7 @@ func (w *writer) write() error {
 		return err
 	}
 	err := r.write(w.buf)
-	if isFull(err) && r.giveBack() {
+	if isFull(err) && r.giveBack() == nil {
 		err = r.write(w.buf)
 	}
 	if err != nil {

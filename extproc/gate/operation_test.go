@@ -2,7 +2,11 @@ package gate_test
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,6 +194,50 @@ func TestDigestIsKeyed(t *testing.T) {
 		if d, err := op.Digest(short); err == nil {
 			t.Errorf("a key of %d bytes gave %s", len(short), d)
 		}
+	}
+}
+
+// TestASealedPrincipalIsBoundAsItIs: what was written of a principal is what it says, and is not a changed copy's. Digests with two keys
+// in turns are each their own key's.
+func TestASealedPrincipalIsBoundAsItIs(t *testing.T) {
+	keys := [][]byte{key, []byte("fedcba9876543210")}
+	check := func(what string, op *gate.Operation) (input string) {
+		t.Helper()
+		text, err := must(op.Object()).AppendJSON(nil)
+		written, again := op.Input()
+		if err != nil || again != nil || !bytes.Equal(text, written) {
+			t.Fatalf("%s: the input is %s and the object %s; %v, %v", what, written, text, again, err)
+		}
+		for _, k := range slices.Concat(keys, keys) {
+			mac := hmac.New(sha256.New, k)
+			mac.Write(text)
+			if d, err := op.Digest(k); err != nil || d != hex.EncodeToString(mac.Sum(nil)) {
+				t.Fatalf("%s: the digest is %s of %s; %v", what, d, text, err)
+			}
+		}
+		return string(text)
+	}
+	with := func(p *gate.Principal) *gate.Operation {
+		op := operation()
+		op.Principal = p
+		return op
+	}
+	p := full()
+	open := check("before", with(p))
+	if err := p.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	if sealed := check("sealed", with(p)); sealed != open {
+		t.Errorf("sealed it is %s, and else %s", sealed, open)
+	}
+	changed := *p
+	changed.Groups = []string{"admins"}
+	if text := check("a changed copy", with(&changed)); text == open || !strings.Contains(text, "admins") {
+		t.Errorf("a copy that was changed is %s", text)
+	}
+	changed.Claims = gate.Object{{Name: "n", Value: json.Number("x")}}
+	if err := changed.Seal(); err == nil {
+		t.Error("claims that have no canonical form were sealed")
 	}
 }
 

@@ -89,7 +89,7 @@ func TestOpenIDProvider(t *testing.T) {
 		Issuer: issuer, Subject: "sid1", ClientID: "sid1", Kind: "agent", Name: "sid1",
 		Verified: gate.Verification{Method: "oidc", Algorithm: "RS256"},
 	}
-	if diff := cmp.Diff(want, p, cmpopts.IgnoreFields(gate.Principal{}, "Claims"), cmpopts.IgnoreFields(gate.Verification{}, "KeyID", "TokenID", "Digest", "Expires", "Accepted")); diff != "" {
+	if diff := cmp.Diff(want, p, cmpopts.IgnoreFields(gate.Principal{}, "Claims"), cmpopts.IgnoreUnexported(gate.Principal{}), cmpopts.IgnoreFields(gate.Verification{}, "KeyID", "TokenID", "Digest", "Expires", "Accepted")); diff != "" {
 		claims, _ := gate.AppendJSON(nil, p.Claims)
 		t.Errorf("(-want +got)\n%s%s", diff, claims)
 	}

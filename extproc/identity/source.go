@@ -46,7 +46,7 @@ func (t *token) readPrincipal() *Refusal {
 	}
 	p.Verified.TokenID = cmp.Or(r.text("jti"), p.Verified.Digest)
 	if r.err == nil {
-		_, r.err = gate.AppendJSON(nil, p.Claims) // a number that has no canonical form, for one
+		r.err = p.Seal() // a number that has no canonical form, for one
 	}
 	if r.err == nil && !p.Known() {
 		r.err = errors.New("they name no subject")

@@ -30,7 +30,7 @@ import (
 // had lain between them.
 const (
 	// Percent is GOGC while few operations are held. Little lives long in a gateway, so with Go's default a small heap would be
-	// collected hundreds of times a second.
+	// collected hundreds of times a second. More brings nothing: with 800 and 1600 ext_authz carried 0.92 and 0.89 of it.
 	Percent = 400
 
 	trimStep  = 500

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -31,6 +32,7 @@ type writing struct {
 	tx     *bolt.Tx
 	now    time.Time
 	before map[string]*approval.Request // of each request that it changes; nil for a new one
+	after  map[string]*approval.Request // of those, and of the ones that it forgets; nil where nothing is to be remembered
 }
 
 // do applies a change and returns when it is durable. One caller at a time writes, for all who wait. A change cannot be taken back,
@@ -82,7 +84,7 @@ func (s *Store) write(batch []*job) error {
 		return s.fail(err)
 	}
 	defer func() { _ = tx.Rollback() }() // unless it is committed
-	w := &writing{s, tx, s.clock.now(), map[string]*approval.Request{}}
+	w := &writing{s, tx, s.clock.now(), map[string]*approval.Request{}, map[string]*approval.Request{}}
 	for _, j := range batch {
 		if j.err = j.apply(w); errors.Is(j.err, errHalf) {
 			return s.fail(j.err)
@@ -91,24 +93,63 @@ func (s *Store) write(batch []*job) error {
 	if len(w.before) == 0 {
 		return nil
 	}
-	if err := errors.Join(forget(tx, w.now.Add(-s.retain)), putTime(tx, w.now)); err != nil {
+	if err := errors.Join(w.forget(), putTime(tx, w.now)); err != nil {
 		return s.fail(err)
 	}
-	s.show(w.before)
+	s.prepare(tx.Size())
+	s.show(shown{w.before, s.shown.recent})
 	s.point()
 	if err := tx.Commit(); err != nil {
 		return s.fail(err) // not under the lock: who reads does not wait
 	}
 	s.point()
-	s.show(nil)
+	s.show(shown{recent: w.remember()})
 	return nil
 }
 
-// show says what is durable of requests that a transaction changes; what the file says of them may not be yet.
-func (s *Store) show(before map[string]*approval.Request) {
+// zeros are written at the file's end, so that a sync of pages there finds their blocks allocated and has less to write.
+var zeros [256 << 10]byte
+
+// prepare has zeros written ahead of what is in use. An error here says nothing of the transaction, which writes itself.
+func (s *Store) prepare(used int64) {
+	if used+int64(len(zeros))/4 > s.prepared {
+		at := max(s.prepared, used)
+		s.prepared = at + int64(len(zeros))
+		_, _ = s.file.WriteAt(zeros[:], at)
+	}
+}
+
+func (s *Store) show(what shown) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.before = before
+	s.shown = what
+}
+
+// remember is what was changed last, this transaction's in front.
+func (w *writing) remember() (recent []*approval.Request) {
+	for _, r := range w.after {
+		if r != nil {
+			recent = append(recent, r)
+		}
+	}
+	for _, r := range w.s.shown.recent {
+		if _, changed := w.after[r.ID]; !changed {
+			recent = append(recent, r)
+		}
+	}
+	return slices.Clip(recent[:min(len(recent), recents)])
+}
+
+// get returns a request as the transaction has it.
+func (w *writing) get(id string) (approval.Request, error) {
+	r, changed := w.after[id]
+	if !changed {
+		r = w.s.shown.remembered(id)
+	}
+	if r == nil {
+		return read(w.tx, id)
+	}
+	return r.Clone(), nil
 }
 
 // errHalf is a change of which a part may be in the transaction.
@@ -140,6 +181,12 @@ func (w *writing) put(before, r *approval.Request, opening *approval.Opening) er
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%w: write request %s: %w", errHalf, r.ID, err)
 	}
+	w.after[r.ID] = nil
+	if !bytes.Contains(text, []byte(`\ufffd`)) { // else the file has other bytes: not all were text
+		kept := r.Clone()
+		kept.Card = card
+		w.after[r.ID] = &kept
+	}
 	s := w.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,10 +207,11 @@ func putTime(tx *bolt.Tx, now time.Time) error {
 	return tx.Bucket(bucketMeta).Put(keyClock, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())))
 }
 
-// forget removes a few requests that were closed before a time.
-func forget(tx *bolt.Tx, before time.Time) error {
+// forget removes a few requests that were closed long ago.
+func (w *writing) forget() error {
+	tx := w.tx
 	c := tx.Bucket(bucketFinal).Cursor()
-	limit := uint64(before.UnixNano())
+	limit := uint64(w.now.Add(-w.s.retain).UnixNano())
 	for range 16 {
 		key, _ := c.First()
 		if len(key) < 8 || binary.BigEndian.Uint64(key) >= limit {
@@ -173,6 +221,7 @@ func forget(tx *bolt.Tx, before time.Time) error {
 		if tx.Bucket(bucketOpen).Get(id) != nil {
 			return nil
 		}
+		w.after[string(id)] = nil
 		if err := errors.Join(tx.Bucket(bucketRequests).Delete(id), tx.Bucket(bucketCards).Delete(id), c.Delete()); err != nil {
 			return err
 		}

@@ -39,7 +39,8 @@ func (c *converter) logRecord(r *evidence.Entry, body evidence.Members, d *decis
 		c.asked(d)
 	} else {
 		of := c.kinds.of(body)
-		c.members(body, &of, "")
+		s := c.like(r.Type)
+		c.members(body, &of, "", s, s, len(c.b))
 	}
 	var trace [16]byte
 	switch {
@@ -184,7 +185,8 @@ func (c *converter) spans(r *evidence.Entry, body evidence.Members, d *decision)
 		c.again(d.said[:d.ends[0]])
 	}
 	c.result(&of, body)
-	c.members(body, &of, "decided")
+	s := c.like(r.Type)
+	c.members(body, &of, "decided", s, s, len(c.b))
 	c.rest(d, &of, body)
 	if hasFailed(body) {
 		c.failure(body.Get("reason"))
@@ -339,11 +341,16 @@ func hasParts(name []byte) bool {
 }
 
 // members adds a body's members as countersign.NAME, and the members of parts and of the kind's own member as countersign.NAME.NAME.
-// It leaves out what is empty, and the member but. It notes where each ends.
-func (c *converter) members(body evidence.Members, of *Kind, but string) {
+// It leaves out what is empty, and the member but. What like, a record of the same type and kind, says in the same place it takes from
+// there. It keeps in s, which can be like, what it has added, and what was added since from.
+func (c *converter) members(body evidence.Members, of *Kind, but string, like, s *sample, from int) {
+	isLike := like.protocol == of.Protocol
+	c.ends = append(c.ends[:0], len(c.b)-from)
 	for i := range body {
 		m := &body[i]
 		switch {
+		case isLike && i < len(like.body) && m.Is(&like.body[i]):
+			c.b = append(c.b, like.said[like.ends[i]:like.ends[i+1]]...)
 		case string(m.Name) == but && but != "":
 		case m.Value.IsObject() && string(m.Name) == of.Protocol:
 			c.own(m, nil)
@@ -351,8 +358,12 @@ func (c *converter) members(body evidence.Members, of *Kind, but string) {
 			c.named(m.Name)
 			c.member(m.Name, m.Value)
 		}
-		c.ends = append(c.ends, len(c.b))
+		c.ends = append(c.ends, len(c.b)-from)
 	}
+	s.protocol = of.Protocol
+	s.body = append(s.body[:0], body...)
+	s.said = append(s.said[:0], c.b[from:]...)
+	s.ends = append(s.ends[:0], c.ends...)
 }
 
 // named begins the name of a body's member.
@@ -379,12 +390,8 @@ func (c *converter) asked(d *decision) {
 	from := len(c.b)
 	of := c.kinds.of(d.body)
 	c.operation(&of, d.body)
-	c.ends = append(c.ends[:0], len(c.b))
-	c.members(d.body, &of, "")
-	d.said, d.ends = append(d.said[:0], c.b[from:]...), d.ends[:0]
-	for _, end := range c.ends {
-		d.ends = append(d.ends, end-from)
-	}
+	c.members(d.body, &of, "", &c.last.sample, &d.sample, from)
+	c.last = d
 }
 
 // rest adds what a decision says and its operation's end, body, does not.

@@ -70,10 +70,9 @@ func TestIdsAreAnOperationsOwn(t *testing.T) {
 func TestAttributesKeepWhatARecordSays(t *testing.T) {
 	const body = `{"big":123456789012345678901234567890,"float":0.25,"int":-7,"list":["a",{"x":null}],"none":[],"null":null,` +
 		`"own":{"masked":{"a.B":1},"rows":3,"said":"before"},"principal":{"$.x":null,"verified":{"method":"jwt"}},"redacted":{"$..Email":2},"seq":"another","text":"t"}`
-	c := converter{encoder: encoder{field: 6}}
-	c.say = c.attribute
-	c.kinds = kinds{"": {Protocol: "own"}}
-	d := &decision{body: members(body)}
+	c := newConverter(kinds{"": {Protocol: "own"}})
+	c.say, c.field = c.attribute, 6
+	d := &decision{sample: sample{body: members(body)}}
 	c.asked(d)
 	c.b = c.b[:0]
 	c.rest(d, &Kind{Protocol: "own"}, members(`{"own":{"said":1},"text":1}`))

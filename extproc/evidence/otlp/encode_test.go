@@ -127,6 +127,40 @@ func read(v *commonpb.AnyValue) any {
 	}
 }
 
+// TestWhatCameBeforeChangesNothing: a record is sent as if it had come alone, however much of the one before says the same.
+func TestWhatCameBeforeChangesNothing(t *testing.T) {
+	bodies := []string{
+		`{"effect":"allow","http":{"a":1},"n":1,"principal":{"name":"a"},"protocol":"http"}`,
+		`{"effect":"allow","http":{"a":1},"n":12,"principal":{"name":"a"},"protocol":"http"}`,
+		`{"effect":"allow","http":{"a":1},"n":1,"principal":{"name":"a"},"protocol":"tcp"}`,
+		`{"effect":"allow","http":{"a":1},"n":1,"principal":{"name":"b"}}`,
+		`{"effect":"allow","n":1,"principal":{"name":"a"},"protocol":"http","verb":""}`,
+		`{}`,
+	}
+	entry := func(seq int, kind, body string) *evidence.Entry {
+		return &evidence.Entry{Seq: uint64(seq), Type: kind, Op: "op", Hash: "aa", Time: time.Unix(int64(1000+seq), 0), Body: []byte(body)}
+	}
+	operation := func(seq int, kind, body string) []*evidence.Entry { // its end has what only one of the kinds takes apart
+		end := fmt.Sprintf(`{"decided":%d,"http":{"b":1},"status":200}`, seq)
+		return []*evidence.Entry{entry(seq, kind, body), entry(seq+1, gate.OperationFinished, end)}
+	}
+	for _, kind := range []string{gate.OperationDecided, gate.OperationFinished, gate.OperationUnknown, gate.Transit} {
+		for _, before := range bodies {
+			for _, body := range bodies {
+				alone, after := newJoiner(t.TempDir(), kindsOf([]Kind{said})), newJoiner(t.TempDir(), kindsOf([]Kind{said}))
+				for _, e := range operation(1, kind, before) {
+					after.item(e)
+				}
+				for _, e := range operation(3, kind, body) {
+					if want, got := alone.item(e).encoded, after.item(e).encoded; !bytes.Equal(want, got) {
+						t.Errorf("%s of %s, the %s after %s:\n%q, want\n%q", kind, body, e.Type, before, got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestMemoryAndFilesAreSentAlike: a request for records that come from memory has the same bytes as one for records that are read from
 // files, so that what is sent again after a restart is identical.
 func TestMemoryAndFilesAreSentAlike(t *testing.T) {

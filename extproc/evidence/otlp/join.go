@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/countersign/countersign/extproc/evidence"
@@ -47,7 +48,7 @@ type joiner struct {
 	allowed map[uint64]*decision // of operations that are under way
 	refused map[uint64]*decision // an operation.finished may follow, or not
 	order   []uint64             // of refused, oldest first
-	spare   []*decision          // that are of no more use
+	spare   []*decision          // that are of no more use, but for last
 	body    evidence.Members     // of the record at hand
 	items   []item               // room for the next ones
 }
@@ -57,7 +58,17 @@ type converter struct {
 	encoder
 	kinds kinds
 	say   Say
-	ends  []int // of a body's members, as they were added last
+	ends  []int              // of a body's members, as they were added last
+	last  *decision          // whose attributes were added last: the next one says much of the same
+	likes map[string]*sample // likewise, of other records, by type
+}
+
+// sample is what was made of a body's members.
+type sample struct {
+	protocol string // of the kind whose operation it is about
+	body     evidence.Members
+	said     []byte // the attributes of each member, and what was added before them
+	ends     []int  // of what was before them in said, and of each member
 }
 
 // Bounds of what a joiner keeps. A decision that was forgotten is read from the journal again.
@@ -74,16 +85,28 @@ type decision struct {
 	op   string
 	time time.Time
 	text []byte // of the body: a copy
-	body evidence.Members
-	said []byte // the attributes of what was asked, then those of each member
-	ends []int  // of what was asked in said, and of each member
 	ids  ids
+	sample
 }
 
 func newJoiner(dir string, kinds kinds) *joiner {
-	j := &joiner{converter: converter{kinds: kinds}, dir: dir, allowed: map[uint64]*decision{}, refused: map[uint64]*decision{}}
+	j := &joiner{converter: newConverter(kinds), dir: dir, allowed: map[uint64]*decision{}, refused: map[uint64]*decision{}}
 	j.say = j.attribute
 	return j
+}
+
+func newConverter(kinds kinds) converter {
+	return converter{kinds: kinds, last: &decision{}, likes: map[string]*sample{}}
+}
+
+// like is the last record of a type.
+func (c *converter) like(kind string) *sample {
+	s := c.likes[kind]
+	if s == nil {
+		s = &sample{}
+		c.likes[kind] = s
+	}
+	return s
 }
 
 // item makes what is sent for a record. Call it with the records in order. What it encodes is appended to j.b.
@@ -95,7 +118,7 @@ func (j *joiner) item(r *evidence.Entry) *item {
 	it := &j.items[len(j.items)-1]
 	from := len(j.b)
 	if r.Type != gate.OperationDecided {
-		j.body = evidence.Value(r.Body).Members(j.body[:0])
+		j.body = evidence.Value(r.Body).MembersLike(j.like(r.Type).body, j.body[:0])
 	}
 	switch r.Type {
 	case gate.OperationDecided:
@@ -132,16 +155,16 @@ func (j *joiner) room(unused bool) {
 
 // decision keeps what a span will need of a decision.
 func (j *joiner) decision(r *evidence.Entry) *decision {
-	if len(j.spare) == 0 {
-		j.spare = append(j.spare, &decision{})
+	i := slices.IndexFunc(j.spare, func(d *decision) bool { return d != j.last })
+	if i < 0 {
+		i, j.spare = len(j.spare), append(j.spare, &decision{})
 	}
-	last := len(j.spare) - 1
-	d := j.spare[last]
-	j.spare = j.spare[:last]
+	d, last := j.spare[i], len(j.spare)-1
+	j.spare[i], j.spare = j.spare[last], j.spare[:last]
 	d.seq, d.op, d.time = r.Seq, r.Op, r.Time
 	d.hash = append(d.hash[:0], r.Hash...)
 	d.text = append(d.text[:0], r.Body...)
-	d.body = evidence.Value(d.text).Members(d.body[:0])
+	d.body = evidence.Value(d.text).MembersLike(j.last.body, d.body[:0])
 	d.ids = idsOf(r, d.body.Get("traceparent"))
 	return d
 }

@@ -28,7 +28,7 @@ func (i *Inspector) head(fields []Field) error {
 		return unreadable("The request has two heads.")
 	}
 	i.begun = true
-	r, h := &i.request, heading{kept: newGroups(len(fields)), volatile: newGroups(4)}
+	r, h := &i.request, heading{kept: newGroups(len(fields)), volatile: newGroups(4), once: make([]string, 0, 8)}
 	for _, f := range fields {
 		err := checkField(f)
 		switch {
