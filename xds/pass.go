@@ -158,8 +158,8 @@ func (k *Checker) PassedOn(chain *listenerv3.FilterChain, socket func(*config.Co
 	if len(endpoints) == 1 && len(endpoints[0].GetLbEndpoints()) == 1 {
 		path = endpoints[0].GetLbEndpoints()[0].GetEndpoint().GetAddress().GetPipe().GetPath()
 	}
-	if want := ""; k.config != nil {
-		if want, _ = socket(k.config).Unix(); path != want {
+	if k.config != nil {
+		if want, _ := socket(k.config).Unix(); path != want {
 			k.Problem(at.At("cluster"), "the cluster %q leads to %q, and countersign listens at %s: set that as its one endpoint's pipe", filter.GetCluster(), path, want)
 		}
 	} else if path == "" {

@@ -74,6 +74,7 @@ func keysOf(keys []Key, prefix string, t reflect.Type, comments map[string]strin
 				path += "[]"
 			case reflect.Map:
 				path += ".*"
+			default:
 			}
 			inner = inner.Elem()
 		}

@@ -31,7 +31,7 @@ func TestClients(t *testing.T) {
 	// through runs a client with what its environment says of the connection: by the gateway, and past it.
 	through := func(gateway bool, program string, args ...string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, program), args...)
-		cmd.Env = append(os.Environ(), "PGDATABASE=orders", "PGUSER=app", "PGHOST=localhost", "PGSSLMODE=verify-full", "PGSSLROOTCERT="+w.authority.CAFile, "PGTZ=UTC")
+		cmd.Env = append(os.Environ(), "PGDATABASE=orders", "PGUSER=app", "PGHOST=localhost", "PGSSLMODE=verify-full", "PGSSLROOTCERT="+w.authority.CAFile, "PGTZ=UTC") //nolint:forbidigo // psql needs its path
 		if gateway {
 			cmd.Env = append(cmd.Env, "PGHOSTADDR="+host, "PGPORT="+port, "PGPASSWORD="+token)
 		} else {
@@ -41,7 +41,7 @@ func TestClients(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	pgbench := exec.CommandContext(context.Background(), filepath.Join(bin, "pgbench"), "--initialize", "--quiet", "--scale", "1", "--host", w.postgres.Dir, "--port", portOf(w), "--username", "postgres", "orders")
+	pgbench := exec.CommandContext(context.Background(), filepath.Join(bin, "pgbench"), "-i", "--quiet", "--scale", "1", "--host", w.postgres.Dir, "--port", portOf(w), "--username", "postgres", "orders")
 	if out, err := pgbench.CombinedOutput(); err != nil {
 		t.Fatalf("pgbench: %v\n%s", err, out)
 	}

@@ -128,7 +128,7 @@ func (s *speech) Say(mark, rest string) bool {
 			return true
 		}
 		line := s.lines[0]
-		if begin, ok := strings.CutSuffix(rest, "…"); line != rest && !(ok && strings.HasPrefix(line, begin)) {
+		if begin, ok := strings.CutSuffix(rest, "…"); line != rest && (!ok || !strings.HasPrefix(line, begin)) {
 			s.Failf("psql printed %q; all of it:\n%s", line, strings.Join(s.lines, "\n"))
 		}
 		s.lines = s.lines[1:]

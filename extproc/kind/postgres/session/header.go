@@ -39,7 +39,7 @@ func readHeader(r io.Reader) (h header, err error) {
 	if _, err := io.ReadFull(r, rest); err != nil {
 		return h, fmt.Errorf("read the PROXY header: %w", err)
 	}
-	size := 0
+	var size int
 	switch first[13] {
 	case 0x11: // TCP over IPv4
 		size = 4

@@ -236,7 +236,6 @@ type holding struct {
 	attempt *lane.Attempt
 	stop    context.CancelFunc
 	watched sync.WaitGroup
-	was     bool // cancelled by the agent
 }
 
 func (s *session) holder(ctx context.Context, j *judged) (context.Context, *holding) {

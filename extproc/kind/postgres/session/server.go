@@ -113,7 +113,7 @@ func (s *Server) Serve(ctx context.Context, from net.Listener) error {
 			}
 			var temporary interface{ Temporary() bool } // out of descriptors, say
 			if errors.As(err, &temporary) && temporary.Temporary() {
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(10 * time.Millisecond) //nolint:forbidigo // there is no event for a descriptor that is free again
 				continue
 			}
 			return fmt.Errorf("accept a session: %w", err)

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -515,5 +514,3 @@ allow contains {"id": "set"} if input.postgres.access == "session"
 		}
 	}
 }
-
-func TestMain(m *testing.M) { os.Exit(m.Run()) }

@@ -100,7 +100,7 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 	if c.Role != st.Role || c.Database != st.Database {
 		return doubt(&Doubt{Code: "0A000", Message: fmt.Sprintf("the catalog is of role %q in %q, and the session's is %q in %q", c.Role, c.Database, st.Role, st.Database)}), nil
 	}
-	if st.Stale != "" && !settles(s.node) && !(st.Stale == redefined && defines(s.node)) {
+	if st.Stale != "" && !settles(s.node) && (st.Stale != redefined || !defines(s.node)) {
 		return doubt(&Doubt{Code: "0A000", Message: "the session's state is not known: " + st.Stale}), nil
 	}
 	a.path = c.path(st)

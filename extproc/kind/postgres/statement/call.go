@@ -26,7 +26,7 @@ func (a *analyzer) funcCall(s *scope, f *tree.FuncCall, in string) value {
 			args = append(args, a.expr(s, n.GetSortBy().GetNode(), in))
 		}
 	} else {
-		a.order(s, f.GetAggOrder(), nil, Order)
+		a.order(s, f.GetAggOrder(), nil)
 	}
 	if n := f.GetAggFilter(); n != nil {
 		a.use(a.expr(s, n, Predicate), Predicate)

@@ -10,7 +10,7 @@ import (
 
 // expr is the value of an expression. in says of what it is a part, [Predicate] or [Join] for example, so that whatever is
 // used for it is used for that; "" in a list of columns.
-func (a *analyzer) expr(s *scope, n *tree.Node, in string) value {
+func (a *analyzer) expr(s *scope, n *tree.Node, in string) value { //nolint:funlen // one case for each kind of node
 	a.down()
 	defer a.up()
 	switch n := n.GetNode().(type) {
@@ -475,14 +475,14 @@ func (a *analyzer) parts(s *scope, m protoreflect.Message, in string) (list []va
 			a.mark(x)
 			list = append(list, a.expr(s, x.GetVal(), in))
 		case *tree.SortBy:
-			a.order(s, []*tree.Node{{Node: &tree.Node_SortBy{SortBy: x}}}, nil, Order)
+			a.order(s, []*tree.Node{{Node: &tree.Node_SortBy{SortBy: x}}}, nil)
 		case *tree.Node:
 			switch n := x.GetNode().(type) {
 			case *tree.Node_ResTarget:
 				a.mark(n.ResTarget)
 				list = append(list, a.expr(s, n.ResTarget.GetVal(), in))
 			case *tree.Node_SortBy:
-				a.order(s, []*tree.Node{x}, nil, Order)
+				a.order(s, []*tree.Node{x}, nil)
 			case *tree.Node_String_, nil:
 			case *tree.Node_JsonValueExpr, *tree.Node_JsonKeyValue, *tree.Node_JsonOutput, *tree.Node_JsonBehavior, *tree.Node_JsonArgument,
 				*tree.Node_JsonAggConstructor, *tree.Node_JsonTableColumn, *tree.Node_JsonTablePathSpec, *tree.Node_RangeTableFuncCol, *tree.Node_JsonFormat, *tree.Node_JsonReturning:

@@ -176,7 +176,7 @@ func words(s string) string {
 }
 
 // commandOf is the command tag, as CreateCommandTag of PostgreSQL has it.
-func commandOf(n *tree.Node) string {
+func commandOf(n *tree.Node) string { //nolint:funlen // one case for each kind of node
 	switch x := n.GetNode().(type) {
 	case *tree.Node_SelectStmt:
 		if x.SelectStmt.GetIntoClause() != nil {

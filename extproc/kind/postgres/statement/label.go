@@ -7,7 +7,7 @@ import (
 )
 
 // label is the name that PostgreSQL gives to a column that has none (FigureColname), and whether it is better than the name of a type.
-func label(n *tree.Node) (string, bool) {
+func label(n *tree.Node) (string, bool) { //nolint:funlen // one case for each kind of node
 	switch n := n.GetNode().(type) {
 	case *tree.Node_ColumnRef:
 		if list := names(n.ColumnRef.GetFields()); len(list) > 0 && last(list) != "" {

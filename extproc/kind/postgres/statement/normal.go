@@ -34,6 +34,7 @@ func normalize(sql string) (string, error) {
 			continue
 		case tree.Token_SCONST, tree.Token_USCONST, tree.Token_BCONST, tree.Token_XCONST, tree.Token_FCONST, tree.Token_ICONST:
 			word = "?"
+		default:
 		}
 		if b.Len() > 0 && end < from {
 			b.WriteByte(' ')

@@ -26,7 +26,7 @@ func (a *analyzer) query(parent *scope, q *tree.SelectStmt, split bool) []value 
 	default:
 		out = a.simple(s, q, split)
 	}
-	a.order(s, q.GetSortClause(), out, Order)
+	a.order(s, q.GetSortClause(), out)
 	for _, n := range []*tree.Node{q.GetLimitCount(), q.GetLimitOffset()} {
 		if n != nil {
 			a.use(a.expr(s, n, Limit), Limit)
@@ -228,13 +228,13 @@ func (a *analyzer) values(s *scope, lists []*tree.Node) []value {
 }
 
 // order is ORDER BY.
-func (a *analyzer) order(s *scope, list []*tree.Node, out []value, how string) {
+func (a *analyzer) order(s *scope, list []*tree.Node, out []value) {
 	for _, n := range list {
 		b := n.GetSortBy()
 		a.mark(b)
-		v := a.byOutput(s, b.GetNode(), out, how, true)
+		v := a.byOutput(s, b.GetNode(), out, Order, true)
 		if op := names(b.GetUseOp()); op != nil {
-			a.operator(op, how, v, v)
+			a.operator(op, Order, v, v)
 		}
 	}
 }
@@ -303,7 +303,7 @@ func (a *analyzer) window(s *scope, w *tree.WindowDef) {
 	for _, n := range w.GetPartitionClause() {
 		a.use(a.expr(s, n, Group), Group)
 	}
-	a.order(s, w.GetOrderClause(), nil, Order)
+	a.order(s, w.GetOrderClause(), nil)
 	for _, n := range []*tree.Node{w.GetStartOffset(), w.GetEndOffset()} {
 		if n != nil {
 			a.use(a.expr(s, n, Expression), Expression)

@@ -208,7 +208,7 @@ func (a *analyzer) merged(x, y value) value {
 	if x.typ != y.typ {
 		a.coerced(x, y)
 		v.typ = a.wider(x.typ, y.typ)
-		if x.typ != typeUnknown && y.typ != typeUnknown && !(textual(a.c.base(x.typ)) && textual(a.c.base(y.typ))) {
+		if x.typ != typeUnknown && y.typ != typeUnknown && (!textual(a.c.base(x.typ)) || !textual(a.c.base(y.typ))) {
 			v.plain = false
 			a.use(x, Expression)
 			a.use(y, Expression)

@@ -157,7 +157,7 @@ func (s *State) Apply(changes []Change) {
 	}
 }
 
-func (s *State) apply(c Change) {
+func (s *State) apply(c Change) { //nolint:funlen // one case for each kind of change
 	switch c.What {
 	case Set, Reset:
 		s.set(c)

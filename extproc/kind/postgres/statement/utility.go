@@ -7,7 +7,7 @@ import (
 )
 
 // statement analyzes the outermost node, or what EXPLAIN and the like have inside.
-func (a *analyzer) statement(r *Analysis, n *tree.Node) {
+func (a *analyzer) statement(r *Analysis, n *tree.Node) { //nolint:funlen // one case for each kind of node
 	sort := sortOf(n)
 	if !a.dry || sort.access != Write {
 		a.sink.raise(sort.access)
@@ -218,7 +218,7 @@ func (a *analyzer) copy(r *Analysis, c *tree.CopyStmt) {
 		}
 	}
 	var out []value
-	switch v := c.GetRelation(); {
+	switch {
 	case c.GetQuery() != nil:
 		out = a.change(nil, c.GetQuery())
 		if q := c.GetQuery().GetSelectStmt(); q != nil {
@@ -229,43 +229,10 @@ func (a *analyzer) copy(r *Analysis, c *tree.CopyStmt) {
 			r.HasLimit = limits(q)
 		}
 	case c.GetIsFrom():
-		rel, it := a.aimed(v)
-		columns := names(c.GetAttlist())
-		for _, n := range columns {
-			a.assignable(rel, n, -1)
-		}
-		a.sink.raise(Write)
-		if columns == nil {
-			columns = rel.columnNames()
-		}
-		a.compared(rel, "insert", columns)
-		a.writes(rel, true, "insert", rel.columnNames()...)
-		if n := c.GetWhereClause(); n != nil { // of the rows that come, not of those that are there
-			for i := range it.columns {
-				it.columns[i] = value{name: it.columns[i].name, typ: it.columns[i].typ}
-			}
-			a.use(a.expr(&scope{items: []*item{it}}, n, Predicate), Predicate)
-		}
+		a.copyFrom(c)
 		return
 	default:
-		a.mark(v)
-		rel := a.relation(v)
-		it := a.table(rel, rel.Kind == 'p' || rel.Kind == 'v' || len(rel.Policies) > 0) // COPY t is of t ONLY
-		a.narrowed(false)
-		for _, n := range names(c.GetAttlist()) {
-			x, ok := a.qualified(it, n)
-			if !ok {
-				fail("42703", "column %q of relation %q does not exist", n, rel.Name.Name)
-			}
-			out = append(out, x)
-		}
-		if c.GetAttlist() == nil {
-			for i, x := range a.columns(it) {
-				if i < len(rel.Columns) && rel.Columns[i].Generated == "" {
-					out = append(out, x)
-				}
-			}
-		}
+		out = a.copyTo(c)
 	}
 	if r.Copy.File || r.Copy.Program {
 		for _, v := range out {
@@ -274,6 +241,51 @@ func (a *analyzer) copy(r *Analysis, c *tree.CopyStmt) {
 		return
 	}
 	a.outermost(r, out)
+}
+
+// copyFrom is COPY of rows into a table.
+func (a *analyzer) copyFrom(c *tree.CopyStmt) {
+	rel, it := a.aimed(c.GetRelation())
+	columns := names(c.GetAttlist())
+	for _, n := range columns {
+		a.assignable(rel, n, -1)
+	}
+	a.sink.raise(Write)
+	if columns == nil {
+		columns = rel.columnNames()
+	}
+	a.compared(rel, "insert", columns)
+	a.writes(rel, true, "insert", rel.columnNames()...)
+	if n := c.GetWhereClause(); n != nil { // of the rows that come, not of those that are there
+		for i := range it.columns {
+			it.columns[i] = value{name: it.columns[i].name, typ: it.columns[i].typ}
+		}
+		a.use(a.expr(&scope{items: []*item{it}}, n, Predicate), Predicate)
+	}
+}
+
+// copyTo is COPY of a table's rows, and returns its columns.
+func (a *analyzer) copyTo(c *tree.CopyStmt) []value {
+	var out []value
+	a.mark(c.GetRelation())
+	rel := a.relation(c.GetRelation())
+	it := a.table(rel, rel.Kind == 'p' || rel.Kind == 'v' || len(rel.Policies) > 0) // COPY t is of t ONLY
+	a.narrowed(false)
+	for _, n := range names(c.GetAttlist()) {
+		x, ok := a.qualified(it, n)
+		if !ok {
+			fail("42703", "column %q of relation %q does not exist", n, rel.Name.Name)
+		}
+		out = append(out, x)
+	}
+	if c.GetAttlist() == nil {
+		for i, x := range a.columns(it) {
+			if i < len(rel.Columns) && rel.Columns[i].Generated == "" {
+				out = append(out, x)
+			}
+		}
+	}
+	return out
 }
 
 func optionText(n *tree.Node) (string, bool) {
@@ -405,12 +417,8 @@ func (s *sink) again(a *Analysis) {
 
 func (a *analyzer) callProcedure(f *tree.FuncCall) {
 	schema, name := a.split(names(f.GetFuncname()))
-	var argNames []string
 	var args []value
 	for _, n := range f.GetArgs() {
-		if x := n.GetNamedArgExpr(); x != nil {
-			argNames = append(argNames, x.GetName())
-		}
 		args = append(args, a.expr(nil, n, Called))
 	}
 	path := a.path

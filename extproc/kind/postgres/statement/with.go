@@ -134,7 +134,7 @@ func (a *analyzer) recursive(s *scope, c *cte, q *tree.SelectStmt) []value {
 		}
 		l = out
 	}
-	a.order(s, q.GetSortClause(), out, Order)
+	a.order(s, q.GetSortClause(), out)
 	for _, n := range []*tree.Node{q.GetLimitCount(), q.GetLimitOffset()} {
 		if n != nil {
 			a.use(a.expr(s, n, Limit), Limit)
