@@ -173,13 +173,19 @@ ask contains {"id": "writes", "approvers": ["oncall"]} if input.postgres.access 
 		c.until('Z')
 	}
 	c.send(message('P', "s\x00SELECT id FROM items WHERE id = $1\x00\x00\x00"))
-	for value, want := range map[string]string{"1": "2DCZ(I)", "2": "E(42501)Z(I)"} {
-		c.send(message('B', "\x00s\x00\x00\x00\x00\x01\x00\x00\x00\x01"+value+"\x00\x00"), message('E', "\x00\x00\x00\x00\x00"), message('S', ""))
-		if got := strings.TrimPrefix(c.until('Z'), "1"); got != want {
-			t.Errorf("with %s: %s, want %s", value, got, want)
+	for _, x := range []struct{ value, want string }{{"1", "12DCZ(I)"}, {"2", "E(42501)Z(I)"}, {"1", "2DCZ(I)"}} {
+		c.send(message('B', "\x00s\x00\x00\x00\x00\x01\x00\x00\x00\x01"+x.value+"\x00\x00"), message('E', "\x00\x00\x00\x00\x00"), message('S', ""))
+		if got := c.until('Z'); got != x.want {
+			t.Errorf("with %s: %s, want %s", x.value, got, x.want)
 		}
-		c.send(message('P', "s2\x00SELECT 1\x00\x00\x00"), message('S', "")) // the first may have been lost with a refusal
-		c.until('Z')
+	}
+	// A Parse that is still in the same pipeline as what is refused is undone with it, and the agent is not told that it was done.
+	c.send(message('P', "lost\x00SELECT id FROM items WHERE id = $1\x00\x00\x00"))
+	for _, x := range []struct{ value, want string }{{"2", "E(42501)Z(I)"}, {"1", "E(26000)Z(I)"}} {
+		c.send(message('B', "\x00lost\x00\x00\x00\x00\x01\x00\x00\x00\x01"+x.value+"\x00\x00"), message('E', "\x00\x00\x00\x00\x00"), message('S', ""))
+		if got := c.until('Z'); got != x.want {
+			t.Errorf("lost, with %s: %s, want %s", x.value, got, x.want)
+		}
 	}
 }
 
