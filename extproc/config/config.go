@@ -163,6 +163,16 @@ type Agent struct {
 	PeopleClaim string `yaml:"people_claim"`
 }
 
+// TokenIssuers are those of agents that give tokens, in their order.
+func TokenIssuers(agents []Agent) (list []string) {
+	for _, a := range agents {
+		if a.Kind != "mtls" {
+			list = append(list, a.Issuer)
+		}
+	}
+	return list
+}
+
 // People is the OpenID provider of those who approve.
 type People struct {
 	Issuer   string `yaml:"issuer"`    // as agents[].issuer. Required.

@@ -109,6 +109,9 @@ func (k Checker) KnownByCertificate(t *ServerTLS) {
 	}
 }
 
+// TokenIssuers are the issuers that give agents tokens.
+func (k Checker) TokenIssuers() []string { return TokenIssuers(k.d.agents) }
+
 // vouchedFor reports whether c is one of roots, or signed by one, perhaps through others beside it.
 func vouchedFor(c *x509.Certificate, beside, roots []*x509.Certificate) bool {
 	o := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: c.NotAfter, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}

@@ -48,7 +48,8 @@ type Card struct {
 
 // Shared is what the resources of a gateway share.
 type Shared struct {
-	Plans *redact.Plans
+	Plans   *redact.Plans
+	Issuers []string // that give agents tokens, in the order of the configuration
 
 	// SessionKey seals what an agent is given to keep. Where gateways share approvals they share it, so that a session that was
 	// begun at one goes on at another.

@@ -9,6 +9,9 @@ import (
 
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/extproctest"
+	"github.com/countersign/countersign/extproc/kind"
+	"github.com/countersign/countersign/extproc/kind/postgres/session"
+	"github.com/countersign/countersign/extproc/lane"
 	"github.com/countersign/countersign/xds"
 )
 
@@ -79,6 +82,10 @@ func TestProblems(t *testing.T) {
 		{"session_time: 8h", "session_time: 1ms", "limits.session_time: is 1ms"},
 		{"idle: 10m", "idle: 1ms", "limits.idle: is 1ms"},
 		{"    databases", "    auth: scram\n    databases", "auth: is \"scram\""},
+		{"    databases", "    oauth: {scope: openid}\n    databases", "oauth: is for auth: oauthbearer"},
+		{"    databases", "    auth: oauthbearer\n    oauth: {issuer: \"https://other.test\"}\n    databases", "oauth.issuer: is \"https://other.test\", whose tokens are not accepted"},
+		{"    databases", "    auth: oauthbearer\n    oauth: {scope: \"a\\tb\"}\n    databases", "oauth.scope: is"},
+		{"\"127.0.0.1:6432\", tls: {certificate_file: $CERT, key_file: $KEY}}", "\"127.0.0.1:6432\"}\n    auth: oauthbearer", "auth: is oauthbearer, by which a token is sent as it is: set listen.tls"},
 		{"    databases", "    attach: sidecar\n    databases", "attach: is \"sidecar\""},
 		{"    databases", "    egress: socks\n    databases", "egress: is \"socks\""},
 	} {
@@ -89,6 +96,32 @@ func TestProblems(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", c.text, err, c.want)
 		}
+	}
+}
+
+// A client that has no token is told of the issuer that is named, or of the first that gives tokens.
+func TestWhereTokensAre(t *testing.T) {
+	for more, want := range map[string]session.OAuth{
+		"": {Discovery: "https://issuer.test/.well-known/openid-configuration"},
+		"    oauth: {issuer: \"https://issuer.test\", scope: \"openid gateway\"}\n": {Discovery: "https://issuer.test/.well-known/openid-configuration", Scope: "openid gateway"},
+	} {
+		c, err := load(t, good+"    auth: oauthbearer\n"+more)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r lane.Resource
+		Kind.Own(c.Resources[0], kind.Shared{Issuers: config.TokenIssuers(c.Agents)}, &r)
+		if got := r.Own.(*session.Target).OAuth; got == nil || *got != want {
+			t.Errorf("%q: %+v, want %+v", more, got, want)
+		}
+	}
+	c, err := load(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r lane.Resource
+	if Kind.Own(c.Resources[0], kind.Shared{Issuers: config.TokenIssuers(c.Agents)}, &r); r.Own.(*session.Target).OAuth != nil {
+		t.Error("a token that is the password is asked for by OAUTHBEARER")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,9 +34,11 @@ type Resource struct {
 	Roles map[string]Role `yaml:"roles"`
 
 	Databases []string `yaml:"databases"` // what agents may name as `database`. Any by default.
-	Auth      string   `yaml:"auth"`      // how the agent gives its token: "password" (the default), as the password.
+	Auth      string   `yaml:"auth"`      // how the agent gives its token: "password" (the default), as the password, or "oauthbearer", by SASL OAUTHBEARER.
 	Attach    string   `yaml:"attach"`    // how Envoy takes part: "tcp" (the default), its tcp_proxy passes the connection on to the gateway.
 	Egress    string   `yaml:"egress"`    // how the gateway reaches the server: "direct" (the default).
+
+	OAuth *OAuth `yaml:"oauth"` // where agents are told to get tokens. With auth: oauthbearer.
 
 	// HarmlessFunctions are functions, "SCHEMA.NAME", that a read may call beside those of PostgreSQL's own that are known to be
 	// harmless. Whoever may change such a function decides what agents can do by it.
@@ -43,6 +46,12 @@ type Resource struct {
 
 	// Limits bound sessions.
 	Limits Limits `yaml:"limits"`
+}
+
+// OAuth is what a client that has no good token is told (RFC 7628, section 3.2.2), so that it can get one.
+type OAuth struct {
+	Issuer string `yaml:"issuer"` // one of agents[].issuer, where its metadata is. The first that gives tokens by default.
+	Scope  string `yaml:"scope"`  // what to ask for there, separated by spaces. Nothing by default.
 }
 
 // Role is the gateway's credential for a role of the server. The password is sent by SCRAM as a rule, by other means only over TLS.
@@ -67,7 +76,7 @@ func (r *Resource) PlainTarget() bool { return r.TargetInsecure }
 // SetDefaults gives what the file leaves out its default.
 func (r *Resource) SetDefaults() {
 	r.Base.SetDefaults()
-	r.Auth, r.Attach, r.Egress = cmp.Or(r.Auth, "password"), cmp.Or(r.Attach, "tcp"), cmp.Or(r.Egress, "direct")
+	r.Auth, r.Attach, r.Egress = cmp.Or(r.Auth, authPassword), cmp.Or(r.Attach, "tcp"), cmp.Or(r.Egress, "direct")
 	l := &r.Limits
 	l.Statement, l.Message = cmp.Or(l.Statement, 1<<20), cmp.Or(l.Message, 16<<20)
 	l.Sessions = cmp.Or(l.Sessions, 200)
@@ -83,11 +92,12 @@ func (r *Resource) Validate(k config.Checker) {
 	if r.Listen.TLS != nil && r.Listen.TLS.ClientCAFile != "" {
 		k.At("listen.tls.client_ca_file").Fail("is not for kind postgres: agents are known by their tokens")
 	}
-	for _, x := range []struct{ key, value, known string }{{"auth", r.Auth, "password"}, {"attach", r.Attach, "tcp"}, {"egress", r.Egress, "direct"}} {
+	for _, x := range []struct{ key, value, known string }{{"attach", r.Attach, "tcp"}, {"egress", r.Egress, "direct"}} {
 		if x.value != x.known {
 			k.At(x.key).Fail("is %q, and must be %s", x.value, x.known)
 		}
 	}
+	r.validateAuth(k)
 	r.TargetTLS.Validate(k.At("target_tls"))
 	if r.TargetTLS != nil && r.TargetTLS.CertificateFile != "" {
 		k.At("target_tls.certificate_file").Fail("is of no role: set it in roles")
@@ -104,6 +114,35 @@ func (r *Resource) Validate(k config.Checker) {
 	r.Limits.validate(k.At("limits"))
 	r.validateTarget(k.At("target"))
 }
+
+func (r *Resource) validateAuth(k config.Checker) {
+	if r.Auth != authPassword && r.Auth != authBearer {
+		k.At("auth").Fail("is %q, and must be %s or %s", r.Auth, authPassword, authBearer)
+	}
+	issuers := k.TokenIssuers()
+	switch {
+	case r.Auth != authBearer && r.OAuth != nil:
+		k.At("oauth").Fail("is for auth: %s", authBearer)
+	case r.Auth != authBearer:
+	case r.Listen.TLS == nil:
+		k.At("auth").Fail("is %s, by which a token is sent as it is: set listen.tls", authBearer)
+	case len(issuers) == 0:
+		k.At("auth").Fail("is %s, and no issuer in agents gives tokens", authBearer)
+	case r.OAuth != nil && r.OAuth.Issuer != "" && !slices.Contains(issuers, r.OAuth.Issuer):
+		k.At("oauth").At("issuer").Fail("is %q, whose tokens are not accepted: name one of agents[].issuer", r.OAuth.Issuer)
+	case r.OAuth != nil && !scopes.MatchString(r.OAuth.Scope):
+		k.At("oauth").At("scope").Fail("is %q: write scopes of RFC 6749, separated by single spaces", r.OAuth.Scope)
+	}
+}
+
+// What auth can be.
+const (
+	authPassword = "password"
+	authBearer   = "oauthbearer"
+)
+
+// scopes are those of RFC 6749, section 3.3; none too.
+var scopes = regexp.MustCompile(`^([!#-\[\]-~]+( [!#-\[\]-~]+)*)?$`)
 
 func (r *Resource) validateRoles(k config.Checker) {
 	if len(r.Roles) == 0 {

@@ -7,11 +7,13 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/countersign/countersign/extproc/config"
 	"github.com/countersign/countersign/extproc/evidence/otlp"
@@ -35,14 +37,14 @@ var Kind = kind.Kind{
 	Serve: func(ctx context.Context, l *lane.Lane, from net.Listener) error {
 		return session.New(l).Serve(ctx, from)
 	},
-	Own: func(c config.Resource, _ kind.Shared, r *lane.Resource) {
+	Own: func(c config.Resource, s kind.Shared, r *lane.Resource) {
 		own := c.(*Resource) //nolint:forcetypeassert // made by New
-		r.Own, r.Fingerprint, r.EndWithToken = target(own), fingerprint(own), true
+		r.Own, r.Fingerprint, r.EndWithToken = target(own, s.Issuers), fingerprint(own), true
 	},
 }
 
-// target is the resource as its sessions need it.
-func target(r *Resource) *session.Target {
+// target is the resource as its sessions need it. issuers are those that give agents tokens.
+func target(r *Resource, issuers []string) *session.Target {
 	host, port, err := r.address()
 	if err != nil {
 		return nil // the configuration was validated
@@ -61,6 +63,9 @@ func target(r *Resource) *session.Target {
 	if r.Listen.TLS != nil {
 		t.Certificate, t.Key = string(r.Listen.TLS.CertificateFile), string(r.Listen.TLS.KeyFile)
 	}
+	if r.Auth == authBearer {
+		t.OAuth = oauth(cmp.Or(r.OAuth, &OAuth{}), issuers)
+	}
 	for name := range maps.Keys(r.Roles) {
 		c := r.Roles[name]
 		t.Roles[name] = session.Credential{PasswordFile: string(c.PasswordFile), CertificateFile: string(c.CertificateFile), KeyFile: string(c.KeyFile)}
@@ -69,6 +74,12 @@ func target(r *Resource) *session.Target {
 		t.Harmless[function] = true
 	}
 	return t
+}
+
+// oauth is what an agent is told of where it gets a token.
+func oauth(o *OAuth, issuers []string) *session.OAuth {
+	issuer := cmp.Or(append([]string{o.Issuer}, issuers...)...)
+	return &session.OAuth{Discovery: strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration", Scope: o.Scope}
 }
 
 // unseen is nothing: a statement is shown whole, and so are its values.

@@ -99,7 +99,7 @@ func codeOf(p gate.Problem) string {
 func hintOf(p gate.Problem) string {
 	switch p {
 	case gate.Unauthenticated:
-		return "Get a new token, and connect again with it as the password."
+		return "Get a new token, and connect again with it."
 	case gate.ApprovalPending:
 		return "Send the identical statement again once somebody has approved it."
 	case gate.Unavailable:

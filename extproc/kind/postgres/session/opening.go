@@ -49,7 +49,7 @@ func (o *opening) open(ctx context.Context, st *lane.State) error {
 			return err
 		}
 	}
-	a, err := o.identify(ctx, st, s)
+	a, err := o.identify(ctx, st, t, s)
 	if err != nil {
 		return err
 	}
@@ -78,8 +78,12 @@ func (o *opening) open(ctx context.Context, st *lane.State) error {
 }
 
 // identify verifies the agent's token.
-func (o *opening) identify(ctx context.Context, st *lane.State, s *startup) (*lane.Attempt, error) {
-	token, err := o.client.credential()
+func (o *opening) identify(ctx context.Context, st *lane.State, t *Target, s *startup) (*lane.Attempt, error) {
+	ask, how := o.client.password, "as the password"
+	if t.OAuth != nil {
+		ask, how = o.client.bearer, "by "+oauthBearer
+	}
+	token, err := ask()
 	if err != nil {
 		return nil, err
 	}
@@ -87,9 +91,14 @@ func (o *opening) identify(ctx context.Context, st *lane.State, s *startup) (*la
 	a.Op.Context.RequestID = a.Op.ID
 	var fault *identity.Refusal
 	if token == "" {
-		fault = &identity.Refusal{Reason: identity.Missing, Detail: "there is no token: it is given as the password"}
+		fault = &identity.Refusal{Reason: identity.Missing, Detail: "there is no token: it is given " + how}
 	}
 	if !a.Identify(ctx, token, fault, func() (string, string) { return "CONNECT", s.user + "@" + s.database }) {
+		if t.OAuth != nil && a.Refusal().Problem == gate.Unauthenticated {
+			if err := o.client.refuseBearer(t.OAuth); err != nil {
+				return nil, err
+			}
+		}
 		return nil, refused(a.Refusal(), a.Op.ID).ended()
 	}
 	return a, nil

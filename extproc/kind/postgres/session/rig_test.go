@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -13,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,7 +91,26 @@ type rig struct {
 	dir     string
 	socket  string
 	state   *lane.State
+	log     *logged
 	stop    func()
+}
+
+// logged is what a rig has logged.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 type options struct {
@@ -100,7 +121,12 @@ type options struct {
 
 func (w *world) start(t *testing.T, o options) *rig {
 	t.Helper()
-	r := &rig{world: w, t: t, dir: extproctest.Dir(t)}
+	r := &rig{world: w, t: t, dir: extproctest.Dir(t), log: &logged{}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(r.log.String())
+		}
+	})
 	r.socket = filepath.Join(r.dir, "postgres.sock")
 	listen := w.authority.Issue("gateway.test")
 	password := r.file("password", "correct horse\n")
@@ -133,7 +159,7 @@ func (w *world) start(t *testing.T, o options) *rig {
 		t.Fatal(err)
 	}
 	verifier.Start(ctx)
-	r.lane = lane.New(lane.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), Now: time.Now, Alarm: func(string, string) {}})
+	r.lane = lane.New(lane.Options{Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Now: time.Now, Alarm: func(string, string) {}})
 	text := o.policy
 	if text == "" {
 		text = rules
@@ -333,8 +359,8 @@ type raw struct {
 	net.Conn
 }
 
-// log in by hand, over TLS that is asked for.
-func (r *rig) raw() *raw {
+// secured is a connection over TLS that was asked for, where the rig has that.
+func (r *rig) secured() *raw {
 	r.t.Helper()
 	c := r.dial()
 	if r.target.Certificate != "" {
@@ -349,7 +375,13 @@ func (r *rig) raw() *raw {
 		}
 		c = inner
 	}
-	out := &raw{r.t, c}
+	return &raw{r.t, c}
+}
+
+// raw logs in by hand.
+func (r *rig) raw() *raw {
+	r.t.Helper()
+	out := r.secured()
 	out.send(startup(3<<16, "user", "app", "database", "orders"))
 	if kind, body := out.next(); kind != 'R' || binary.BigEndian.Uint32(body) != 3 {
 		r.t.Fatalf("%q %q", kind, body)

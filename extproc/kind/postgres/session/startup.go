@@ -101,7 +101,7 @@ func (c *client) open(ctx context.Context, t *Target) (*startup, error) {
 			}
 			return &startup{cancel: &cancelKey{binary.BigEndian.Uint32(body), bytes.Clone(body[4:])}}, nil
 		case code>>16 == 3:
-			if c.tls == nil && t.Certificate != "" {
+			if c.tls == nil && (t.Certificate != "" || t.OAuth != nil) {
 				return nil, &failure{fatal: true, code: codeUnidentified, message: "connections without TLS are not accepted", hint: "Connect with sslmode=require, or better verify-full."}
 			}
 			return readParameters(uint16(code), body)
@@ -240,25 +240,31 @@ func (s *startup) negotiation() []byte {
 	return appendMessage(nil, 'v', body)
 }
 
-// credential asks for the agent's token, as a password.
-func (c *client) credential() (string, error) {
+// password asks for the agent's token, as a password.
+func (c *client) password() (string, error) {
 	if _, err := c.Write(appendMessage(nil, 'R', []byte{0, 0, 0, 3})); err != nil { // AuthenticationCleartextPassword
 		return "", err
 	}
-	h, err := readHead(c.in, maxToken)
+	body, err := c.answer()
 	if err != nil {
 		return "", err
 	}
-	if h.kind != 'p' {
-		return "", &failure{fatal: true, code: codeProtocol, message: fmt.Sprintf("a message of type %q came in the place of a password", h.kind)}
-	}
-	b, err := readBody(c.in, h, nil)
-	if err != nil {
-		return "", err
-	}
-	token, ok := oneCstring(b[headSize:])
+	token, ok := oneCstring(body)
 	if !ok {
 		return "", &failure{fatal: true, code: codeProtocol, message: "the password cannot be read"}
 	}
 	return token, nil
+}
+
+// answer is what the client says when it is asked who it is.
+func (c *client) answer() ([]byte, error) {
+	h, err := readHead(c.in, maxToken)
+	if err != nil {
+		return nil, err
+	}
+	if h.kind != 'p' {
+		return nil, &failure{fatal: true, code: codeProtocol, message: fmt.Sprintf("a message of type %q came in the place of a password", h.kind)}
+	}
+	b, err := readBody(c.in, h, nil)
+	return b[min(headSize, len(b)):], err
 }

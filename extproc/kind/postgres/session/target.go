@@ -21,6 +21,8 @@ type Target struct {
 	// They are read for each session, so that a renewed certificate needs no reload.
 	Certificate, Key string
 
+	OAuth *OAuth // how agents give their tokens; as the password where it is nil
+
 	Harmless    map[string]bool // functions, "schema.name", that a read may call beside the shipped list
 	Fingerprint string          // of what Envoy carries out
 	Limits      Limits
