@@ -1,8 +1,9 @@
 // Package policies is the starting set of Rego policies that Countersign ships, as files and as a file system. It holds
 // no code: package policy loads and evaluates.
 //
-// Libraries (countersign.http, countersign.people) put what a request does, and whom to ask, into words. The ready-made
-// packages of rules can be named by a resource (`policy: readonly`) or be included in rules of your own:
+// Libraries (countersign.http, countersign.postgres, countersign.people) put what an operation does, and whom to ask, into
+// words. The ready-made packages of rules, for resources of kind http, can be named by a resource (`policy: readonly`) or be
+// included in rules of your own:
 //
 //	package rules.payments
 //

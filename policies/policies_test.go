@@ -11,6 +11,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/inspect/web"
+	"github.com/countersign/countersign/extproc/kind/postgres/session"
 	"github.com/countersign/countersign/extproc/policy"
 	"github.com/countersign/countersign/extproc/redact"
 	"github.com/countersign/countersign/policies"
@@ -19,7 +20,10 @@ import (
 // shipped are the packages that a resource can name.
 var shipped = []string{"destructive", "export", "global", "personal_data", "readonly"}
 
-var kinds = []policy.Kind{{Name: "http", Detail: web.Schema{}, Body: "body", Bodies: "bodies", Redact: []gate.Selector{gate.ByPath, gate.ByDetect}}}
+var kinds = []policy.Kind{
+	{Name: "http", Detail: web.Schema{}, Body: "body", Bodies: "bodies", Redact: []gate.Selector{gate.ByPath, gate.ByDetect}},
+	{Name: session.Protocol, Detail: session.Schema{}, Redact: []gate.Selector{gate.ByColumn}},
+}
 
 // named are packages that resources of kind http name.
 func named(names ...string) map[string][]string {

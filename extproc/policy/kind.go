@@ -39,10 +39,12 @@ func (s *Set) checkKinds(modules map[string]*ast.Module, problems *Problems) {
 		kind  string
 		alone bool
 	}
-	worlds := map[key]*world{}
+	worlds, counts := map[key]*world{}, s.counts()
 	for pkg := range s.shape {
 		kinds, rules := s.options.kindsOf(pkg)
-		s.checkSelectors(pkg, kinds, problems)
+		if counts[pkg] {
+			s.checkSelectors(pkg, kinds, problems)
+		}
 		for _, kind := range kinds {
 			k := key{kind, len(kinds) == 1}
 			if worlds[k] == nil {
@@ -53,6 +55,23 @@ func (s *Set) checkKinds(modules map[string]*ast.Module, problems *Problems) {
 			}
 		}
 	}
+}
+
+// counts are the packages whose rules count: those that resources name, global, and what these refer to.
+func (s *Set) counts() map[string]bool {
+	f := newFollower(s.compiler)
+	for pkg := range s.shape {
+		if _, rules := s.options.kindsOf(pkg); rules {
+			f.followPackages(pkg)
+		}
+	}
+	found := map[string]bool{}
+	for rule := range f.seen {
+		if place := packagePlace(rule.Module); len(place) == 2 && place[0] == "rules" {
+			found[place[1]] = true
+		}
+	}
+	return found
 }
 
 // checkSelectors reports redactions that are for none of the kinds that pkg rules on.

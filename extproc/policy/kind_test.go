@@ -224,6 +224,21 @@ func TestPackagesOfAKind(t *testing.T) {
 	}
 }
 
+// TestAPackageThatNobodyNames: what is shipped for one kind can lie beside the rules of another, as long as none of them refers to it.
+func TestAPackageThatNobodyNames(t *testing.T) {
+	for rule, problem := range map[string]string{
+		`allow contains {"id": "x"} if input.tcp.port == 5432`:        "",
+		`redact contains what if some what in data.rules.data.redact`: "nothing can be redacted by path here",
+	} {
+		_, err := tryLoad(t, Options{Kinds: twoKinds, Packages: map[string][]string{"payments": {"tcp"}}}, map[string]string{
+			"payments.rego": "package rules.payments\n\n" + rule + "\n", "data.rego": "package rules.data\n\nredact contains {\"path\": \"$.ssn\"}\n",
+		})
+		if problem == "" && err != nil || problem != "" && (err == nil || !strings.Contains(err.Error(), problem)) {
+			t.Errorf("%s: %v, want %q", rule, err, problem)
+		}
+	}
+}
+
 // TestAnOperationOfAnotherKindIsDenied: what was looked at when policies were loaded is what is evaluated.
 func TestAnOperationOfAnotherKindIsDenied(t *testing.T) {
 	s, err := bothKinds(t, map[string]string{})

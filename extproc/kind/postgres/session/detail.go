@@ -2,6 +2,7 @@ package session
 
 import (
 	"encoding/hex"
+	"slices"
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
@@ -12,17 +13,19 @@ type Schema struct {
 	Database    string           `json:"database" doc:"the database of the session"`
 	Role        string           `json:"role" doc:"the role that the statement runs as"`
 	SearchPath  []string         `json:"search_path" doc:"the schemas in which names are looked up, as they are set"`
-	Transaction string           `json:"transaction" doc:"the transaction before the statement" words:"idle,open,failed"`
+	Transaction string           `json:"transaction" doc:"the transaction before the statement" words:"idle open failed"`
 	Earlier     string           `json:"earlier" doc:"digest of what the transaction has done before; empty where it has done nothing"`
 	Index       int              `json:"index" doc:"which statement of its text this is, from 0"`
 	Of          int              `json:"of" doc:"how many statements its text has"`
-	Phase       string           `json:"phase" doc:"parse: it is prepared, and has no values yet; execute: it is to run" words:"parse,execute"`
-	Access      string           `json:"access" doc:"the strongest thing that the statement does anywhere in it" words:"read,write,schema,session,transaction,unknown"`
-	Kind        string           `json:"kind" doc:"what kind of statement it is; of EXPLAIN that of what is explained" words:"select,insert,update,delete,merge,copy,ddl,set,show,call,do,cursor"`
+	Phase       string           `json:"phase" doc:"parse: it is prepared, and has no values yet; execute: it is to run" words:"parse execute"`
+	Access      string           `json:"access" doc:"the strongest thing that the statement does anywhere in it" words:"read write schema session transaction unknown"`
+	Kind        string           `json:"kind" doc:"what kind of statement it is; of EXPLAIN that of what is explained" words:"select insert update delete merge copy truncate ddl set show listen notify discard transaction prepare execute deallocate cursor call do lock vacuum cluster reindex refresh checkpoint empty"`
 	Command     string           `json:"command" doc:"the command tag of the outermost statement, without counts"`
+	Copy        string           `json:"copy" doc:"with what COPY trades rows: the client (stdin, stdout), or a file or program of the server's machine; empty for other statements" words:"stdin stdout file program"`
 	Reads       []tableSchema    `json:"reads" doc:"the relations that are read, resolved through search_path, views, inheritance and partitions"`
 	Writes      []tableSchema    `json:"writes" doc:"the relations that are written"`
 	Functions   []functionSchema `json:"functions" doc:"the functions that are called"`
+	Sets        []string         `json:"sets" doc:"the parameters of the session that it sets, by SET or set_config, in small letters; what RESET gets back is not among them"`
 	HasWhere    bool             `json:"has_where" doc:"what is read, changed or deleted is chosen by a WHERE that names a column"`
 	HasLimit    bool             `json:"has_limit" doc:"the outermost has LIMIT or FETCH FIRST"`
 	Locks       bool             `json:"locks" doc:"rows or relations are locked"`
@@ -42,7 +45,7 @@ type tableSchema struct {
 type functionSchema struct {
 	Schema     string `json:"schema" doc:"its schema"`
 	Name       string `json:"name" doc:"its name"`
-	Volatility string `json:"volatility" doc:"as it claims" words:"immutable,stable,volatile"`
+	Volatility string `json:"volatility" doc:"as it claims" words:"immutable stable volatile"`
 }
 
 type valueSchema struct {
@@ -68,61 +71,112 @@ func (d *detail) Recorded() gate.Object { return d.recorded }
 
 // detail describes a statement.
 func (s *session) detail(j *judged) *detail {
-	a := &j.analysis
-	fingerprint, err := j.statement.Fingerprint()
-	if err != nil {
-		fingerprint = ""
+	in := Input{Statement: j.statement, Analysis: &j.analysis, State: j.state, Database: s.database, Phase: j.phase}
+	if j.state.Transaction == statement.Open {
+		in.Earlier = hex.EncodeToString(s.earlier)
 	}
-	parameters := make([]any, len(j.parameters))
-	for i, p := range j.parameters {
-		parameters[i] = p.object()
+	for _, p := range j.parameters {
+		in.Parameters = append(in.Parameters, p.object())
 	}
+	recorded := gate.Object{
+		{Name: "access", Value: string(j.analysis.Access)},
+		{Name: "fingerprint", Value: in.fingerprint()},
+		{Name: "kind", Value: j.analysis.Kind},
+		{Name: "phase", Value: j.phase},
+		{Name: "reads", Value: tables(j.analysis.Reads, mostRecorded)},
+		{Name: "session", Value: s.id},
+		{Name: "writes", Value: tables(j.analysis.Writes, mostRecorded)},
+	}
+	return &detail{in.Object(), recorded}
+}
+
+// Input is a statement on its way to policy.
+type Input struct {
+	Statement  statement.Statement
+	Analysis   *statement.Analysis
+	State      *statement.State // before it
+	Database   string
+	Phase      string
+	Earlier    string // digest of what the transaction has done before
+	Parameters []any  // as valueSchema has them
+}
+
+// Object is input.postgres.
+func (in Input) Object() gate.Object {
+	a := in.Analysis
 	functions := make([]any, len(a.Functions))
 	for i, f := range a.Functions {
 		functions[i] = gate.Object{{Name: "name", Value: f.Name}, {Name: "schema", Value: f.Schema}, {Name: "volatility", Value: f.Volatility}}
 	}
-	earlier := ""
-	if j.state.Transaction == statement.Open {
-		earlier = hex.EncodeToString(s.earlier)
+	parameters, path := in.Parameters, in.State.SearchPath
+	if parameters == nil {
+		parameters = []any{}
 	}
-	path := j.state.SearchPath
 	if path == nil {
 		path = []string{}
 	}
-	object := gate.Object{ // in canonical order
+	return gate.Object{ // in canonical order
 		{Name: "access", Value: string(a.Access)},
 		{Name: "command", Value: a.Command},
-		{Name: "database", Value: s.database},
-		{Name: "earlier", Value: earlier},
+		{Name: "copy", Value: copies(a.Copy)},
+		{Name: "database", Value: in.Database},
+		{Name: "earlier", Value: in.Earlier},
 		{Name: "explain", Value: a.Explain},
-		{Name: "fingerprint", Value: fingerprint},
+		{Name: "fingerprint", Value: in.fingerprint()},
 		{Name: "functions", Value: functions},
 		{Name: "has_limit", Value: a.HasLimit},
 		{Name: "has_where", Value: a.HasWhere},
-		{Name: "index", Value: j.statement.Index},
+		{Name: "index", Value: in.Statement.Index},
 		{Name: "kind", Value: a.Kind},
 		{Name: "locks", Value: a.Locks},
-		{Name: "of", Value: j.statement.Of},
+		{Name: "of", Value: in.Statement.Of},
 		{Name: "opaque", Value: a.Opaque},
 		{Name: "parameters", Value: parameters},
-		{Name: "phase", Value: j.phase},
+		{Name: "phase", Value: in.Phase},
 		{Name: "reads", Value: tables(a.Reads, -1)},
-		{Name: "role", Value: j.state.Role},
+		{Name: "role", Value: in.State.Role},
 		{Name: "search_path", Value: path},
-		{Name: "text", Value: j.statement.Text},
-		{Name: "transaction", Value: j.state.Transaction},
+		{Name: "sets", Value: sets(a.Changes)},
+		{Name: "text", Value: in.Statement.Text},
+		{Name: "transaction", Value: in.State.Transaction},
 		{Name: "writes", Value: tables(a.Writes, -1)},
 	}
-	recorded := gate.Object{
-		{Name: "access", Value: string(a.Access)},
-		{Name: "fingerprint", Value: fingerprint},
-		{Name: "kind", Value: a.Kind},
-		{Name: "phase", Value: j.phase},
-		{Name: "reads", Value: tables(a.Reads, mostRecorded)},
-		{Name: "session", Value: s.id},
-		{Name: "writes", Value: tables(a.Writes, mostRecorded)},
+}
+
+func (in Input) fingerprint() string {
+	fingerprint, err := in.Statement.Fingerprint()
+	if err != nil {
+		return ""
 	}
-	return &detail{object, recorded}
+	return fingerprint
+}
+
+// sets are the parameters of the session that a statement sets.
+func sets(changes []statement.Change) []string {
+	names := []string{}
+	for _, c := range changes {
+		if c.What == statement.Set {
+			names = append(names, c.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// copies is with what COPY trades rows.
+func copies(c *statement.Copy) string {
+	switch {
+	case c == nil:
+		return ""
+	case c.Program:
+		return "program"
+	case c.File:
+		return "file"
+	case c.In:
+		return "stdin"
+	default:
+		return "stdout"
+	}
 }
 
 // mostRecorded is how many relations, and columns of one, a record has.
