@@ -33,14 +33,14 @@ func FindPostgres() (string, error) {
 		return n
 	}
 	if len(found) == 0 {
-		return "", fmt.Errorf("there is no PostgreSQL server on PATH and in /usr/lib/postgresql; bring one with: apt-get install postgresql")
+		return "", fmt.Errorf("there is no PostgreSQL server on PATH and in /usr/lib/postgresql; bring one with: make parts (or apt-get install postgresql postgresql-client)")
 	}
 	return filepath.Dir(slices.MaxFunc(found, func(a, b string) int { return cmp.Compare(major(a), major(b)) })), nil
 }
 
 // PostgresConfig is how to run a PostgreSQL server. Its zero value is one on a free port, without TLS, of one superuser.
 type PostgresConfig struct {
-	Bin       string     // the directory of its programs; that of [FindPostgres] unless set
+	Bin       string     // the directory of its programs, as of [Postgres18]; that of [FindPostgres] unless set
 	Authority *Authority // issues its certificate, and vouches for clients that show one; without it there is no TLS
 	Name      string     // of its certificate; "db.test" unless set
 	HBA       []string   // lines of pg_hba.conf, before the one that lets everybody in with a password
@@ -71,6 +71,9 @@ func StartPostgres(tb TB, c PostgresConfig) *Postgres {
 		}
 	}
 	as, err := unprivileged()
+	if err == nil && as != nil {
+		p.bin, err = runnable(p.bin, p.Dir)
+	}
 	if err != nil {
 		tb.Fatalf("%v", err)
 	}

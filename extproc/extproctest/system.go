@@ -22,17 +22,22 @@ type Need struct {
 // needs are what a machine with Go, git, make and Python 3 may lack.
 var needs = []Need{
 	{
-		Name: "pip", Why: "Envoy, Redis and axe-core come as Python packages", Packages: []string{"python3-pip"},
+		Name: "pip", Why: "Envoy, Redis, PostgreSQL 18 and axe-core come as Python packages", Packages: []string{"python3-pip"},
 		have: func(ctx context.Context, p Parts) bool {
 			_, envoy := p.FindEnvoy(ctx)
 			_, redis := p.FindRedis(ctx)
 			_, axe := p.FindAxe(ctx)
-			return envoy == nil && redis == nil && axe == nil || exec.CommandContext(ctx, "python3", "-m", "pip", "--version").Run() == nil
+			_, postgres := p.FindPostgres18(ctx)
+			return envoy == nil && redis == nil && axe == nil && postgres == nil || exec.CommandContext(ctx, "python3", "-m", "pip", "--version").Run() == nil
 		},
 	},
 	{
 		Name: "chromium", Why: "the approvers' pages are tested in it", Packages: []string{"chromium"},
 		have: func(_ context.Context, p Parts) bool { _, err := p.Chromium(); return err == nil },
+	},
+	{
+		Name: "postgres", Why: "PostgreSQL is tested with the system's server, psql, pgbench and pg_dump", Packages: []string{"postgresql", "postgresql-client"},
+		have: func(context.Context, Parts) bool { _, err := FindPostgres(); return err == nil },
 	},
 	{
 		Name: "compiler", Why: "the race detector links against the C library", Packages: []string{"gcc", "libc6-dev"}, Optional: true,
@@ -60,7 +65,7 @@ func (p Parts) Install(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		i := slices.IndexFunc(needs, func(n Need) bool { return n.Name == name })
 		if i < 0 {
-			return fmt.Errorf("there is no part %q; the parts are envoy, collector, redis and axe, and of the machine pip, chromium and compiler", name)
+			return fmt.Errorf("there is no part %q; the parts are envoy, collector, redis, axe and postgres18, and of the machine pip, chromium, postgres and compiler", name)
 		}
 		switch n := needs[i]; {
 		case n.have(ctx, p):

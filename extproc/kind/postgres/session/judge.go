@@ -52,7 +52,7 @@ func (s *session) look(one statement.Statement, st *statement.State, parameters 
 		j.analysis.Access = statement.Unknown
 		j.fault = &failure{code: codeDenied, message: "what this statement does cannot be told"}
 	case analysis.Doubt != nil:
-		j.fault = &failure{code: analysis.Doubt.Code, message: analysis.Doubt.Message}
+		j.fault = doubt(analysis.Doubt)
 	}
 	return j
 }
@@ -160,9 +160,16 @@ func (s *session) doubted(ctx context.Context, j *judged) *failure {
 	j.attempt.Refuse(ctx, refusal)
 	told := refused(j.attempt.Refusal(), j.attempt.Op.ID)
 	if j.attempt.Refusal().Problem == gate.Unreadable {
-		told.code, told.message = f.code, f.message
+		told.code, told.message, told.position = f.code, f.message, f.position
+		if f.hint != "" {
+			told.hint = f.hint + " (request " + j.attempt.Op.ID + ")"
+		}
 	}
 	return s.refused(j, told)
+}
+
+func doubt(d *statement.Doubt) *failure {
+	return &failure{code: d.Code, message: d.Message, hint: d.Hint, position: d.Position}
 }
 
 func (s *session) refused(j *judged, f *failure) *failure {

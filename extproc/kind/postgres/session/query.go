@@ -76,7 +76,10 @@ func (s *session) unparsed(ctx context.Context, text string, size int, err error
 	f := &failure{code: "42601", message: "the statement cannot be read"}
 	var syntax *statement.SyntaxError
 	if errors.As(err, &syntax) {
-		f.message = syntax.Message
+		f.code, f.message, f.position = syntax.Code, syntax.Message, syntax.Position
+	}
+	if s.catalog != nil && s.catalog.Version >= statement.Newer {
+		f.hint = "The gateway reads statements as PostgreSQL 17 does. What newer ones have beside that is refused: write it otherwise."
 	}
 	j := &judged{statement: statement.Statement{Text: text, Of: 1}, state: s.state, catalog: s.catalog, fault: f, phase: phaseExecute, size: size}
 	j.analysis.Access = statement.Unknown

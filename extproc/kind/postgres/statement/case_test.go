@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
 )
 
@@ -183,9 +184,30 @@ func analyzed(t *testing.T, c testCase, cat *statement.Catalog, st *statement.St
 
 // TestStatements holds the cases of testdata to what they say, and to the server.
 func TestStatements(t *testing.T) {
-	s := startServer(t)
+	s := startServer(t, "")
 	cat, st := read(t, s.connect(t, "one", "agent"))
-	for _, path := range caseFiles(t) {
+	testCases(t, caseFiles(t), cat, st)
+	t.Run("server", func(t *testing.T) { testAgainstServer(t, s, caseFiles(t), cat, st) })
+	t.Run("state", func(t *testing.T) { testState(t, s) })
+	t.Run("mutants", func(t *testing.T) { testMutants(t, s, cat, st) })
+	t.Run("random", func(t *testing.T) { testRandom(t, s, cat, st) })
+}
+
+// TestStatements18 holds the same cases, and those of what is new there, to a newer server.
+func TestStatements18(t *testing.T) {
+	s := startServer(t, extproctest.Postgres18(t), "testdata/18/schema.sql")
+	cat, st := read(t, s.connect(t, "one", "agent"))
+	files, err := filepath.Glob("testdata/18/*.cases")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	files = append(files, caseFiles(t)...)
+	testCases(t, files, cat, st)
+	t.Run("server", func(t *testing.T) { testAgainstServer(t, s, files, cat, st) })
+}
+
+func testCases(t *testing.T, files []string, cat *statement.Catalog, st *statement.State) {
+	for _, path := range files {
 		cases := readCases(t, path)
 		for i, c := range cases {
 			t.Run(strings.TrimSuffix(filepath.Base(path), ".cases")+"/"+c.name, func(t *testing.T) {
@@ -203,10 +225,6 @@ func TestStatements(t *testing.T) {
 			writeCases(t, path, cases)
 		}
 	}
-	t.Run("server", func(t *testing.T) { testAgainstServer(t, s, cat, st) })
-	t.Run("state", func(t *testing.T) { testState(t, s) })
-	t.Run("mutants", func(t *testing.T) { testMutants(t, s, cat, st) })
-	t.Run("random", func(t *testing.T) { testRandom(t, s, cat, st) })
 }
 
 func syntaxDoubt(err error) *statement.Doubt {

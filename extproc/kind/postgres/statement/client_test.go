@@ -17,6 +17,16 @@ import (
 // TestClients runs PostgreSQL's own clients at a server that logs what they send, and holds that all of it is understood, and that
 // what psql and pg_dump ask of the catalog is judged a read.
 func TestClients(t *testing.T) {
+	system, err := extproctest.FindPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, bin := range map[string]string{"of the system": system, "18": extproctest.Postgres18(t)} {
+		t.Run(name, func(t *testing.T) { testClients(t, bin) })
+	}
+}
+
+func testClients(t *testing.T, bin string) {
 	schema, err := os.ReadFile("testdata/schema.sql")
 	if err != nil {
 		t.Fatal(err)
@@ -24,14 +34,11 @@ func TestClients(t *testing.T) {
 	text := strings.NewReplacer("$1,", "NULL,", "$2,", "NULL,", "$3,", "NULL,", "$4,", "1,", "$5,", "2,", "$6,", "3,").Replace(string(schema))
 	text = strings.ReplaceAll(text, "VALUES (NULL, ", "VALUES ($1, ") // of functions
 	p := extproctest.StartPostgres(t, extproctest.PostgresConfig{
+		Bin:   bin,
 		HBA:   []string{"local all all trust"},
 		Lines: []string{"logging_collector = on", "log_destination = csvlog", "log_filename = 'all.log'", "log_statement = all"},
 		SQL:   text,
 	})
-	bin, err := extproctest.FindPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
 	run := func(stdin, name string, args ...string) {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, name), args...)

@@ -45,6 +45,9 @@ func parsing[T any](text string, f func(string) (T, error)) (result T, err error
 	return f(text)
 }
 
+// Newer is the first version of a server that has syntax which the parser does not know: that of PostgreSQL 17.
+const Newer = 180000
+
 // maxNesting is how deep a text may be nested, as nesting counts it. The parser's stack takes twice as much, of whatever kind.
 const maxNesting = 1000
 

@@ -21,13 +21,14 @@ type server struct {
 // The masked columns, and that which is made of one.
 var masked = []statement.ColumnRef{{Schema: "public", Table: "customers", Column: "email"}, {Schema: "public", Table: "customers", Column: "ssn"}}
 
-func startServer(t *testing.T) *server {
+// startServer starts the system's server, or another by the directory of its programs; schemas are run after testdata/schema.sql.
+func startServer(t *testing.T, bin string, schemas ...string) *server {
 	t.Helper()
 	text, err := os.ReadFile("testdata/schema.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{extproctest.StartPostgres(t, extproctest.PostgresConfig{HBA: []string{"local all all trust"}, SQL: "CREATE DATABASE one; CREATE DATABASE two;"})}
+	s := &server{extproctest.StartPostgres(t, extproctest.PostgresConfig{Bin: bin, HBA: []string{"local all all trust"}, SQL: "CREATE DATABASE one; CREATE DATABASE two;"})}
 	replace := func(values ...string) string {
 		var pairs []string
 		for i, v := range values {
@@ -38,6 +39,14 @@ func startServer(t *testing.T) *server {
 	}
 	s.SQL("one", replace("'ada@example.com'", "'bob@example.com'", "NULL", "1", "2", "NULL"))
 	s.SQL("two", strings.Replace(replace("'zed@else.org'", "NULL", "'aaa@aaa.aa'", "99", "98", "1"), "CREATE ROLE agent;", "", 1))
+	for _, path := range schemas {
+		more, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SQL("one", string(more))
+		s.SQL("two", string(more))
+	}
 	return s
 }
 
