@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -196,8 +197,18 @@ type benchGateway struct {
 	collector bool
 }
 
-// startBenchGateway runs the gateway with these keys of evidence, which may name a collector.
+// startBenchGateway runs the gateway with these keys of evidence, which may name a collector, and the ways through of the HTTP lane.
 func startBenchGateway(b testing.TB, target string, issuer *extproctest.Issuer, evidence string) *benchGateway {
+	b.Helper()
+	resources, addresses := benchResources(b, target)
+	return startBenchGatewayOf(b, issuer, evidence, resources, addresses, map[string]string{
+		"policies/plain.rego":     "package rules.plain\n" + benchRules,
+		"policies/redacting.rego": "package rules.redacting\n" + benchRules + benchRedact,
+	})
+}
+
+// startBenchGatewayOf runs a gateway with these resources, as YAML, and files.
+func startBenchGatewayOf(b testing.TB, issuer *extproctest.Issuer, evidence, resources string, addresses, files map[string]string) *benchGateway {
 	b.Helper()
 	dir := extproctest.Dir(b)
 	parts, err := extproctest.NewParts(os.Getenv, io.Discard) //nolint:forbidigo // $ENVOY is for whoever runs the benchmarks
@@ -208,21 +219,16 @@ func startBenchGateway(b testing.TB, target string, issuer *extproctest.Issuer, 
 	if err != nil {
 		b.Fatal(err)
 	}
-	g := &benchGateway{admin: extproctest.FreeAddress(b), profiles: extproctest.FreeAddress(b), data: filepath.Join(dir, "var"), collector: strings.Contains(evidence, "otlp")}
-	resources, addresses := benchResources(b, target)
-	g.addresses = addresses
+	g := &benchGateway{addresses: addresses, admin: extproctest.FreeAddress(b), profiles: extproctest.FreeAddress(b), data: filepath.Join(dir, "var"), collector: strings.Contains(evidence, "otlp")}
 	if *benchData != "" {
 		if g.data, err = os.MkdirTemp(*benchData, "countersign-bench-"); err != nil {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { _ = os.RemoveAll(g.data) })
 	}
-	files := map[string]string{
-		"countersign.yaml": fmt.Sprintf("node: bench\ndata: %q\nlisten: {admin: %q}\nenvoy: {path: %q, concurrency: 2}\nagents: [{issuer: %q, audience: [%s]}]\nevidence: %s\npolicies: ./policies\nresources:\n%s",
-			g.data, g.admin, envoy, issuer.URL, extproctest.Audience, evidence, resources),
-		"policies/plain.rego":     "package rules.plain\n" + benchRules,
-		"policies/redacting.rego": "package rules.redacting\n" + benchRules + benchRedact,
-	}
+	files = maps.Clone(files)
+	files["countersign.yaml"] = fmt.Sprintf("node: bench\ndata: %q\nlisten: {admin: %q}\nenvoy: {path: %q, concurrency: 2}\nagents: [{issuer: %q, audience: [%s]}]\nevidence: %s\npolicies: ./policies\nresources:\n%s",
+		g.data, g.admin, envoy, issuer.URL, extproctest.Audience, evidence, resources)
 	for name, text := range files {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

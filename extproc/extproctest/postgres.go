@@ -70,7 +70,7 @@ func StartPostgres(tb TB, c PostgresConfig) *Postgres {
 			tb.Fatalf("%v", err)
 		}
 	}
-	as, err := unprivileged()
+	as, err := Unprivileged()
 	if err == nil && as != nil {
 		p.bin, err = runnable(p.bin, p.Dir)
 	}
@@ -149,8 +149,8 @@ func (p *Postgres) psql(ctx context.Context, database, text string) (string, err
 	return strings.TrimRight(string(out), "\n"), nil
 }
 
-// unprivileged is the user nobody where this process is root's, else nil.
-func unprivileged() (*syscall.Credential, error) {
+// Unprivileged is the user nobody where this process is root's, else nil.
+func Unprivileged() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
