@@ -63,6 +63,17 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 	if s.node == nil || c == nil || st == nil {
 		return Analysis{Access: Unknown}, errNothing
 	}
+	if s.shared {
+		defer func() {
+			if result.Doubt == nil && err == nil {
+				return
+			}
+			if list, again := parse(s.Text, true); again == nil && len(list) == 1 { // what is doubted has places in the text
+				list[0].Parameters = s.Parameters
+				result, err = list[0].Analyze(c, st)
+			}
+		}()
+	}
 	key, fixed := s.key(c, st)
 	if fixed {
 		if a, ok := s.memo.get(key); ok {

@@ -44,8 +44,9 @@ type Statement struct {
 	from int // where Text begins in what was parsed, in bytes
 	lead int // and in characters
 
-	node *tree.Node
-	memo *memo // of its analyses; shared by its copies
+	node   *tree.Node
+	memo   *memo // of its analyses; shared by its copies
+	shared bool  // node and memo are those of another of the same shape
 }
 
 // maxDepth is how deep a statement may be nested, in nodes of its tree. PostgreSQL's own limit is its stack, 2 MiB.
@@ -70,9 +71,20 @@ func Parse(text string, standardConformingStrings bool) ([]Statement, error) {
 	if list, ok := parsed.get(key); ok {
 		return list, nil
 	}
+	form, places := shape(text)
+	if form != "" {
+		if x, ok := shapes.get(form); ok && x != nil {
+			return []Statement{x.like(text)}, nil
+		}
+	}
 	list, err := parse(text, standardConformingStrings)
 	if err != nil {
 		return nil, err
+	}
+	if form != "" {
+		if x := shapedBy(text, places, list); x != nil {
+			shapes.put(form, x, len(form))
+		}
 	}
 	parsed.put(key, list, len(text))
 	return list, nil
