@@ -247,6 +247,10 @@ func (d *Desk) create(now time.Time, a Asking, asks []AskRule) (Request, error) 
 		person := Party(*p.OnBehalfOf)
 		r.OnBehalfOf = &person
 	}
+	if a.Verdict.Limits != (gate.Limits{}) {
+		bounds := Bounds(a.Verdict.Limits)
+		r.Bounds = &bounds
+	}
 	r.People = peopleOf(p.People)
 	a.unclear = d.unclear(r.People)
 	var err error

@@ -94,6 +94,22 @@ type AskRule struct {
 	Summary   string   `json:"summary,omitzero"`
 }
 
+// Bounds are [gate.Limits] as they are stored: what is approved is released with no more than these.
+type Bounds struct {
+	Rows     int64         `json:"rows,omitempty"`
+	Bytes    int64         `json:"bytes,omitempty"`
+	Time     time.Duration `json:"time,omitempty"`
+	ReadOnly bool          `json:"read_only,omitempty"`
+}
+
+// Limits are those that r is approved with.
+func (r *Request) Limits() gate.Limits {
+	if r.Bounds == nil {
+		return gate.Limits{}
+	}
+	return gate.Limits(*r.Bounds)
+}
+
 // Demand is what a resource asks of a decision beyond who makes it. The zero value asks nothing.
 type Demand struct {
 	ACR    []string      `json:"acr,omitempty"`     // authentication contexts that are accepted; any when empty
@@ -167,6 +183,7 @@ type Request struct {
 	TraceID string    `json:"trace_id"` // of that attempt; empty if it has none, and in a request of an older version
 	Asks    []AskRule `json:"asks"`
 	Demand  Demand    `json:"demand"`
+	Bounds  *Bounds   `json:"bounds,omitempty"` // policy's, as they are shown; nil for none
 
 	Card       []byte `json:"-"` // canonical JSON, see [Card]; kept beside the rest and never changed
 	CardDigest string `json:"card_digest"`

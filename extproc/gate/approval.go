@@ -22,6 +22,7 @@ type Grant struct {
 	Approvers []Party
 	Approved  time.Time
 	Expires   time.Time
+	Limits    Limits // that people were shown: what is released is kept to them, whatever policy says by then
 }
 
 // Pending is a request that people have not answered yet.
@@ -158,7 +159,7 @@ func (g *Gate) release(ctx context.Context, op *Operation, d *Decision, v Verdic
 		return v, Refusal{}, false, nil
 	}
 	d.Approval = grant.ID
-	again.Effect = Allow
+	again.Effect, again.Limits = Allow, again.Limits.Least(grant.Limits)
 	return again, Refusal{}, true, nil
 }
 

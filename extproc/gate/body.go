@@ -71,6 +71,13 @@ func (w *BodyWriter) Seconds(name string, d time.Duration) {
 	w.b, w.err = b, cmp.Or(w.err, err)
 }
 
+// Object writes an object.
+func (w *BodyWriter) Object(name string, o Object) {
+	w.name(name)
+	b, err := AppendJSON(w.b, o)
+	w.b, w.err = b, cmp.Or(w.err, err)
+}
+
 // End ends the body.
 func (w *BodyWriter) End() ([]byte, error) {
 	w.writeOwn()

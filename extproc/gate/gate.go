@@ -91,7 +91,7 @@ func (g *Gate) Decide(ctx context.Context, op *Operation) (Ruling, error) {
 	if err != nil {
 		decision.Reasons = []string{err.Error()}
 	}
-	decision.Redact = verdict.Redactions
+	decision.Redact, decision.Limit = verdict.Redactions, verdict.Limits
 	ruling, err := g.record(ctx, op.ID, decision, verdict, refusal)
 	if recorded == nil {
 		return ruling, err
@@ -130,7 +130,7 @@ func (g *Gate) Prepare(ctx context.Context, op *Operation, undetermined bool) (R
 	if err != nil {
 		decision.Reasons = []string{err.Error()}
 	}
-	decision.Redact = verdict.Redactions
+	decision.Redact, decision.Limit = verdict.Redactions, verdict.Limits
 	return g.record(ctx, op.ID, decision, verdict, refusal)
 }
 

@@ -82,6 +82,7 @@ type Decision struct {
 	RulesDigest  string
 	ConfigDigest string
 	Redact       []Redaction
+	Limit        Limits // none is not written
 	Approval     string // id of the request that is open, or whose grant was spent; empty if there is none
 
 	Held time.Duration // how long the operation waited for people before this decision; 0 if it did not
@@ -103,6 +104,9 @@ func (d *Decision) AppendJSON(b []byte) ([]byte, error) {
 	w.Text("effect", d.Effect.String())
 	if d.Held > 0 {
 		w.Seconds("held", d.Held)
+	}
+	if limits := d.Limit.Object(); len(limits) > 0 {
+		w.Object("limit", limits)
 	}
 	w.Text("peer", d.Context.Peer)
 	w.Text("policy_digest", d.PolicyDigest)

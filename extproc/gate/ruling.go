@@ -14,6 +14,7 @@ const (
 	Unreadable          Problem = "unreadable"           // the request could not be read without doubt
 	TooLarge            Problem = "too-large"            // the request is over a limit
 	Withheld            Problem = "withheld"             // the answer may not be shown, or might hold what may not
+	LimitReached        Problem = "limit-reached"        // policy's limit ended what was let through
 	Unavailable         Problem = "unavailable"          // the gateway cannot do its work; nothing was let through
 )
 
@@ -34,6 +35,8 @@ func (p Problem) Title() string {
 		return "The request is larger than this resource accepts"
 	case Withheld:
 		return "The answer was withheld"
+	case LimitReached:
+		return "The operation has reached a limit and was cancelled"
 	case Unavailable:
 		return "The gateway cannot decide at the moment; nothing was done"
 	default:
@@ -69,6 +72,9 @@ func (r *Ruling) Operation() string { return r.operation }
 
 // Redactions apply to the answer of an allowed operation.
 func (r *Ruling) Redactions() []Redaction { return r.verdict.Redactions }
+
+// Limits bound an allowed operation.
+func (r *Ruling) Limits() Limits { return r.verdict.Limits }
 
 // Verdict is what policy said.
 func (r *Ruling) Verdict() Verdict { return r.verdict }

@@ -141,6 +141,9 @@ type Verdict struct {
 	// Redactions apply to the answer, if the operation is let through.
 	Redactions []Redaction
 
+	// Limits bound the operation, if it is let through.
+	Limits Limits
+
 	// PolicyDigest is the SHA-256, in hex, of all policies that are active.
 	PolicyDigest string
 

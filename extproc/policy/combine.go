@@ -15,7 +15,8 @@ type Sets struct {
 	Ask    []gate.AskRule
 	Deny   []gate.Rule
 	Redact []gate.Redaction
-	Err    error // an element that could not be decoded: the rest is then not to be relied on
+	Limit  gate.Limits // the least of each
+	Err    error       // an element that could not be decoded: the rest is then not to be relied on
 }
 
 // combine makes one verdict of what the packages say. Nothing else decides which policy outranks which:
@@ -26,7 +27,7 @@ type Sets struct {
 //   - else any allow allows;
 //   - else nothing was said, and that denies.
 //
-// Verdicts that ask or allow carry the redactions. If two replace the same value differently, the one that leaves less of it
+// Verdicts that ask or allow carry the redactions and the limits, of which the least hold. If two replace the same value differently, the one that leaves less of it
 // wins. With an error the verdict is the zero value, which denies.
 func combine(said ...Sets) (gate.Verdict, error) {
 	var all Sets
@@ -38,6 +39,7 @@ func combine(said ...Sets) (gate.Verdict, error) {
 		all.Ask = append(all.Ask, s.Ask...)
 		all.Deny = append(all.Deny, s.Deny...)
 		all.Redact = append(all.Redact, s.Redact...)
+		all.Limit = all.Limit.Least(s.Limit)
 	}
 	if err := all.check(); err != nil {
 		return gate.Verdict{}, err
@@ -46,13 +48,13 @@ func combine(said ...Sets) (gate.Verdict, error) {
 	case len(all.Deny) > 0:
 		return gate.Verdict{Effect: gate.Deny, Rules: all.Deny}, nil
 	case len(all.Ask) > 0:
-		v := gate.Verdict{Effect: gate.Ask, Asks: all.Ask, Redactions: strongest(all.Redact)}
+		v := gate.Verdict{Effect: gate.Ask, Asks: all.Ask, Redactions: strongest(all.Redact), Limits: all.Limit}
 		for _, ask := range all.Ask {
 			v.Rules = append(v.Rules, ask.Rule)
 		}
 		return v, nil
 	case len(all.Allow) > 0:
-		return gate.Verdict{Effect: gate.Allow, Rules: all.Allow, Redactions: strongest(all.Redact)}, nil
+		return gate.Verdict{Effect: gate.Allow, Rules: all.Allow, Redactions: strongest(all.Redact), Limits: all.Limit}, nil
 	default:
 		return gate.Verdict{}, nil
 	}
@@ -76,6 +78,9 @@ func (s *Sets) check() error {
 		if !one(r.Path != "", r.Detect != "", r.Column != "") || strength(r.With) == 0 {
 			return fmt.Errorf("the redaction %q cannot be carried out", r.Name())
 		}
+	}
+	if l := s.Limit; l.Rows < 0 || l.Bytes < 0 || l.Time < 0 {
+		return fmt.Errorf("the limits (%v) cannot be kept", l)
 	}
 	return nil
 }

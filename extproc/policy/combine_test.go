@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -51,6 +52,13 @@ func TestCombine(t *testing.T) {
 			redacts(gate.Redaction{Path: "$.a", With: gate.Token}, gate.Redaction{Path: "$.a", With: gate.Mask}, gate.Redaction{Path: "$.b", With: gate.Null}),
 			redacts(gate.Redaction{Path: "$.b", With: gate.Remove}, gate.Redaction{Path: "$.a", With: gate.Token}),
 		}, gate.Verdict{Effect: gate.Allow, Rules: allow.Allow, Redactions: []gate.Redaction{{Path: "$.a", With: gate.Mask}, {Path: "$.b", With: gate.Remove}}}, false},
+		{"limits alone allow nothing", []Sets{{Limit: gate.Limits{Rows: 5}}}, gate.Verdict{}, false},
+		{"a denial has nothing to limit", []Sets{deny, {Limit: gate.Limits{Rows: 5}}}, gate.Verdict{Rules: deny.Deny}, false},
+		{"the least of each limit holds", []Sets{
+			allow, {Limit: gate.Limits{Rows: 100, Time: time.Second}}, {Limit: gate.Limits{Rows: 7, Bytes: 9, Time: time.Minute, ReadOnly: true}},
+		}, gate.Verdict{Effect: gate.Allow, Rules: allow.Allow, Limits: gate.Limits{Rows: 7, Bytes: 9, Time: time.Second, ReadOnly: true}}, false},
+		{"limits go with what is asked", []Sets{ask, {Limit: gate.Limits{Rows: 5}}}, gate.Verdict{Effect: gate.Ask, Rules: []gate.Rule{rule("b")}, Asks: ask.Ask, Limits: gate.Limits{Rows: 5}}, false},
+		{"a limit that is none", []Sets{allow, {Limit: gate.Limits{Rows: -1}}}, gate.Verdict{}, true},
 		{"a zero allow rule", []Sets{{Allow: make([]gate.Rule, 1)}}, gate.Verdict{}, true},
 		{"a zero deny rule", []Sets{{Deny: make([]gate.Rule, 1)}}, gate.Verdict{}, true},
 		{"a zero ask rule", []Sets{allow, {Ask: make([]gate.AskRule, 1)}}, gate.Verdict{}, true},
@@ -119,7 +127,7 @@ func checkDecoded(t *testing.T, kind setKind, allowed, other ast.Value) {
 		sets.Err = err
 	}
 	v, err := combine(sets)
-	may := errA == nil && errB == nil && (kind == allowSet || kind == redactSet)
+	may := errA == nil && errB == nil && (kind == allowSet || kind == redactSet || kind == limitSet)
 	if (v.Effect == gate.Allow) != (may && err == nil) {
 		t.Errorf("allow %v and %s %v (%v, %v) give %v, error %v", allowed, kind, other, errA, errB, v, err)
 	}

@@ -77,7 +77,7 @@ func mergeData(into, from map[string]any, at []string) ([]string, bool) {
 // checkDataPlaces reports data that stands where rules are looked for, or outside the roots of a bundle.
 func checkDataPlaces(f *sourceFile, place []string, v any, roots []string, problems *Problems) {
 	if len(place) >= 3 && place[0] == "rules" && kindOf(place[2]) != notASet {
-		problems.add(f.path, 0, 0, "data.%s is data; only rules can allow, ask, deny or redact", strings.Join(place[:3], "."))
+		problems.add(f.path, 0, 0, "data.%s is data; only rules can allow, ask, deny, redact or limit", strings.Join(place[:3], "."))
 		return
 	}
 	object, ok := v.(map[string]any)

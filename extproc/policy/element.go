@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -25,7 +27,7 @@ const (
 	maxQuorum    = 10 // approvers that one rule can ask for
 )
 
-// setKind is one of the four sets that a package can have.
+// setKind is one of the five sets that a package can have.
 type setKind int
 
 const (
@@ -34,10 +36,13 @@ const (
 	askSet
 	denySet
 	redactSet
+	limitSet
 	setKinds
 )
 
-func (k setKind) String() string { return [setKinds]string{"", "allow", "ask", "deny", "redact"}[k] }
+func (k setKind) String() string {
+	return [setKinds]string{"", "allow", "ask", "deny", "redact", "limit"}[k]
+}
 
 func kindOf(name string) setKind {
 	switch name {
@@ -49,6 +54,8 @@ func kindOf(name string) setKind {
 		return denySet
 	case "redact":
 		return redactSet
+	case "limit":
+		return limitSet
 	default:
 		return notASet
 	}
@@ -61,6 +68,8 @@ func (k setKind) form() string {
 		return `{"id": …, "approvers": […], "reason"?: …, "summary"?: …, "quorum"?: …}`
 	case redactSet:
 		return `{"path": …, "with"?: …, "card"?: …}, {"detect": …, "with"?: …, "card"?: …} or {"column": …, "with"?: …, "use"?: …}`
+	case limitSet:
+		return `{"rows": …}, {"bytes": …}, {"seconds": …} or {"read_only": true}`
 	default:
 		return `{"id": …, "reason"?: …}`
 	}
@@ -76,6 +85,8 @@ type element struct {
 	column             string
 	use                bool
 	onCard             bool // "card": false
+	limits             gate.Limits
+	limited            []gate.Limit // the limits that it names
 
 	hasID, hasApprovers, hasQuorum, hasPath, hasDetect, hasColumn, hasUse bool
 }
@@ -125,6 +136,8 @@ func (e *element) set(kind setKind, name, value ast.Value) error {
 		var hides bool
 		hides, err = truth(value)
 		e.onCard = !hides
+	default:
+		err = e.limit(gate.Limit(key), value)
 	}
 	if err != nil {
 		return fmt.Errorf("%s of an element of %s %w", string(key), kind, err)
@@ -141,9 +154,9 @@ func (e *element) mark(kind setKind, name ast.Value) error {
 	var known bool
 	switch string(key) {
 	case "id":
-		e.hasID, known = true, kind != redactSet
+		e.hasID, known = true, kind == allowSet || kind == askSet || kind == denySet
 	case "reason":
-		known = kind != redactSet
+		known = kind == allowSet || kind == askSet || kind == denySet
 	case "summary":
 		known = kind == askSet
 	case "approvers":
@@ -160,6 +173,10 @@ func (e *element) mark(kind setKind, name ast.Value) error {
 		e.hasUse, known = true, kind == redactSet
 	case "with", "card":
 		known = kind == redactSet
+	default:
+		if known = kind == limitSet && slices.Contains(gate.AllLimits, gate.Limit(key)); known {
+			e.limited = append(e.limited, gate.Limit(key))
+		}
 	}
 	if !known {
 		return fmt.Errorf("an element of %s has the unknown name %.64q; it is %s", kind, string(key), kind.form())
@@ -174,7 +191,9 @@ func (e *element) complete(kind setKind) error {
 		return fmt.Errorf("an element of redact has exactly one of path, detect and column: %s", kind.form())
 	case e.hasUse && !e.hasColumn:
 		return fmt.Errorf("an element of redact has use, which is for columns: %s", kind.form())
-	case kind != redactSet && !e.hasID:
+	case kind == limitSet && len(e.limited) == 0:
+		return fmt.Errorf("an element of limit limits nothing: %s", kind.form())
+	case kind != redactSet && kind != limitSet && !e.hasID:
 		return fmt.Errorf("an element of %s has no id: %s", kind, kind.form())
 	case kind == askSet && !e.hasApprovers:
 		return fmt.Errorf("an element of ask has no approvers: %s", kind.form())
@@ -288,6 +307,51 @@ func quorum(v ast.Value) (int, error) {
 		return 0, fmt.Errorf("is %.32s, not a whole number from 1 to %d", n, maxQuorum)
 	}
 	return q, nil
+}
+
+// Bounds on limits. A time is told to PostgreSQL as milliseconds in 31 bits; counts are exact in every reader of JSON.
+const (
+	maxLimit = 1 << 53
+	maxTime  = math.MaxInt32 * time.Millisecond
+)
+
+// limit stores one limit.
+func (e *element) limit(name gate.Limit, v ast.Value) (err error) {
+	switch name {
+	case gate.LimitRows:
+		e.limits.Rows, err = count(v)
+	case gate.LimitBytes:
+		e.limits.Bytes, err = count(v)
+	case gate.LimitReadOnly:
+		e.limits.ReadOnly, err = truth(v)
+	case gate.LimitSeconds:
+		e.limits.Time, err = seconds(v)
+	}
+	return err
+}
+
+func count(v ast.Value) (int64, error) {
+	n, ok := v.(ast.Number)
+	if !ok {
+		return 0, fmt.Errorf("is a %s, not a number", ast.ValueName(v))
+	}
+	c, err := strconv.ParseInt(json.Number(n).String(), 10, 64)
+	if err != nil || c < 1 || c > maxLimit {
+		return 0, fmt.Errorf("is %.32s, not a whole number from 1 to %d; what should give nothing is denied", n, int64(maxLimit))
+	}
+	return c, nil
+}
+
+func seconds(v ast.Value) (time.Duration, error) {
+	n, ok := v.(ast.Number)
+	if !ok {
+		return 0, fmt.Errorf("is a %s, not a number", ast.ValueName(v))
+	}
+	s, err := strconv.ParseFloat(json.Number(n).String(), 64)
+	if err != nil || !(s >= 0.001 && s <= maxTime.Seconds()) {
+		return 0, fmt.Errorf("is %.32s, not a number of seconds from 0.001 to %d", n, maxTime/time.Second)
+	}
+	return time.Duration(s * float64(time.Second)).Round(time.Millisecond), nil
 }
 
 func replacement(v ast.Value) (string, error) {

@@ -27,6 +27,9 @@ type verdictKey struct {
 // digests of the policies.
 func (s *Set) Evaluate(ctx context.Context, op *gate.Operation) (gate.Verdict, error) {
 	v, err := s.evaluate(ctx, op)
+	if err == nil {
+		err = s.keeps(op.Resource.Kind, v.Limits)
+	}
 	if err != nil {
 		v, err = gate.Verdict{}, fmt.Errorf("evaluate policy %q: %w", op.Resource.Policy, err)
 	}
@@ -201,6 +204,8 @@ func (s *Set) take(into *Sets, r said, e *element) error {
 			return fmt.Errorf("%s: %w", r.pkg, err)
 		}
 		into.Redact = append(into.Redact, redaction)
+	case limitSet:
+		into.Limit = into.Limit.Least(e.limits)
 	default:
 		return fmt.Errorf("%s has a set that nobody knows", r.pkg)
 	}

@@ -34,7 +34,7 @@ type Explanation struct {
 
 // Statement is one element of a set, and where it comes from.
 type Statement struct {
-	Set     string // "allow", "ask", "deny" or "redact"
+	Set     string // "allow", "ask", "deny", "redact" or "limit"
 	Package string
 	Element string // as canonical text
 	Places  []Place
@@ -103,9 +103,12 @@ func (s *Set) Explain(ctx context.Context, pkg string, input []byte) (Explanatio
 	trace := &sources{found: map[string][]Place{}}
 	x := Explanation{Strange: strange(o, s.schema, "")}
 	x.Verdict, err = s.judge(ctx, p, term, time.Time{}, trace)
+	if err == nil {
+		err = s.keeps(kindIn(term), x.Verdict.Limits)
+	}
 	x.Verdict.PolicyDigest, x.Verdict.RulesDigest = s.digest, p.digest
 	if err != nil {
-		x.Failure = err.Error()
+		x.Verdict, x.Failure = gate.Verdict{PolicyDigest: s.digest, RulesDigest: p.digest}, err.Error()
 	}
 	x.Said = s.said(ctx, p, term, trace)
 	if x.ByDefault() {

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/countersign/countersign/extproc/gate"
 )
 
 // An operation has the detail of its kind and no other: input.http, say, and no input.tcp. In Rego what is not there is undefined,
@@ -52,6 +54,7 @@ func (s *Set) checkKinds(modules map[string]*ast.Module, problems *Problems) {
 			}
 			if rules {
 				worlds[k].check(pkg, problems)
+				s.checkLimits(pkg, worlds[k], problems)
 			}
 		}
 	}
@@ -82,6 +85,64 @@ func (s *Set) checkSelectors(pkg string, kinds []string, problems *Problems) {
 			problems.at(r.loc, "nothing can be redacted by %s here: resources of policy %q are of kind %s", r.selector, pkg, quoted(kinds))
 		}
 	}
+}
+
+// checkLimits reports limits that an operation of w's kind would have, and that are not kept for it.
+func (s *Set) checkLimits(pkg string, w *world, problems *Problems) {
+	set := said{pkg: pkg, kind: limitSet}
+	for _, rule := range w.compiler.GetRulesExact(set.ref()) {
+		i := slices.IndexFunc(s.shape[pkg], func(r setRule) bool { return r.kind == limitSet && r.loc.Compare(rule.Loc()) == 0 })
+		if i < 0 {
+			continue
+		}
+		r := s.shape[pkg][i]
+		if unkept := s.unkept(w.kind, r.limits); unkept != "" && w.rule(rule).life == live {
+			fix := "Take the rule out"
+			if fit := s.keepers(unkept); len(fit) > 0 {
+				fix = "Add the condition `input.resource.kind == " + quoted(fit) + "`, or move the rule to the package of such resources"
+			}
+			problems.at(r.loc, "nothing can be limited by %s for resources of kind %q, which %s rules on. %s", unkept, w.kind, packageClause(pkg), fix)
+		}
+	}
+}
+
+// unkept is the first of limits that is not kept for resources of a kind; empty where all are.
+func (s *Set) unkept(kind string, limits []gate.Limit) gate.Limit {
+	for _, limit := range limits {
+		if !slices.Contains(s.keepers(limit), kind) {
+			return limit
+		}
+	}
+	return ""
+}
+
+// keepers are the kinds of resources for which a limit is kept.
+func (s *Set) keepers(limit gate.Limit) (kinds []string) {
+	for _, k := range s.options.Kinds {
+		if slices.Contains(k.Limit, limit) {
+			kinds = append(kinds, k.Name)
+		}
+	}
+	return kinds
+}
+
+// keeps refuses an operation with limits that are not kept for its kind. Limits that are written out do not load.
+func (s *Set) keeps(kind string, limits gate.Limits) error {
+	named := slices.DeleteFunc(slices.Clone(gate.AllLimits), func(l gate.Limit) bool { return !limits.Has(l) })
+	if unkept := s.unkept(kind, named); unkept != "" {
+		return &gate.Unfit{Problem: gate.Denied, Detail: fmt.Sprintf("Policy limits this operation by %s, which cannot be kept for resources of kind %q, so it was refused. Repeating it will not help.", unkept, kind)}
+	}
+	return nil
+}
+
+// kindIn is the kind of the resource of an input; empty where it has none.
+func kindIn(input *ast.Term) string {
+	if kind := memberOf(memberOf(input, "resource"), "kind"); kind != nil {
+		if name, ok := kind.Value.(ast.String); ok {
+			return string(name)
+		}
+	}
+	return ""
 }
 
 // checkMembers reports references, in a package that resources name, to the detail of a kind that none of them is of.

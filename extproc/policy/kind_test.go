@@ -15,7 +15,7 @@ type tcpSchema struct {
 	SNI  string `json:"sni,omitempty"`
 }
 
-var twoKinds = []Kind{{Name: "http", Detail: inspect.Schema{}, Redact: []gate.Selector{gate.ByPath, gate.ByDetect}}, {Name: "tcp", Detail: tcpSchema{}}}
+var twoKinds = []Kind{{Name: "http", Detail: inspect.Schema{}, Redact: []gate.Selector{gate.ByPath, gate.ByDetect}}, {Name: "tcp", Detail: tcpSchema{}, Limit: []gate.Limit{gate.LimitRows, gate.LimitSeconds}}}
 
 // tcp is a Detail of it.
 type tcp struct{ port int64 }

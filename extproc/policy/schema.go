@@ -26,6 +26,9 @@ type Kind struct {
 
 	// Redact are the selectors by which what comes back can be redacted; none where it is not read.
 	Redact []gate.Selector
+
+	// Limit are the limits that are kept; none where nothing can be cut short.
+	Limit []gate.Limit
 }
 
 // The input as Rego sees it, less the detail. These structs exist to be a schema, as Kind.Detail does: the values themselves come

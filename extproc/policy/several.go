@@ -185,6 +185,7 @@ func (s *Sets) addAside(more *Sets) {
 			s.Redact = append(s.Redact, r)
 		}
 	}
+	s.Limit = s.Limit.Least(more.Limit)
 }
 
 func memberOf(object *ast.Term, name string) *ast.Term {

@@ -16,12 +16,13 @@ import (
 // OPA would evaluate most of what is refused here, and nobody would read the result. A deny that nobody reads is the worst
 // mistake a policy can have.
 
-// setRule is one rule of one of the four sets.
+// setRule is one rule of one of the five sets.
 type setRule struct {
 	kind setKind
 	loc  *ast.Location
 
 	selector gate.Selector // of an element of redact, if it is written out
+	limits   []gate.Limit  // of an element of limit, if they are written out
 }
 
 // shape has the rules of the sets of every package under data.rules.
@@ -84,7 +85,7 @@ func (s shape) readRule(rule *ast.Rule, place []string, ground bool, check func(
 	loc := rule.Loc()
 	switch {
 	case len(place) < 3 && !ground:
-		problems.at(loc, "which set of rules this is a part of cannot be told from its name; write package rules.NAME and a set called allow, ask, deny or redact")
+		problems.at(loc, "which set of rules this is a part of cannot be told from its name; write package rules.NAME and a set called allow, ask, deny, redact or limit")
 		return false
 	case len(place) < 3:
 		problems.at(loc, "data.%s is a rule where a package belongs: write package rules.NAME above it", strings.Join(place, "."))
@@ -103,11 +104,13 @@ func (s shape) readRule(rule *ast.Rule, place []string, ground bool, check func(
 		problems.at(loc, "%s is defined in a test file, which is not loaded; move it to a file whose name does not end in _test.rego", kind)
 		return false
 	}
-	s[pkg] = append(s[pkg], setRule{kind, loc, checkElement(rule, kind, check, problems)})
+	one := setRule{kind: kind, loc: loc}
+	one.selector, one.limits = checkElement(rule, kind, check, problems)
+	s[pkg] = append(s[pkg], one)
 	return true
 }
 
-// checkSet checks that a rule called allow, ask, deny or redact is a set. A boolean of that name would be ignored.
+// checkSet checks that a rule called allow, ask, deny, redact or limit is a set. A boolean of that name would be ignored.
 func (s shape) checkSet(rule *ast.Rule, kind setKind, place []string, ground bool, problems *Problems) bool {
 	fix := kind.String() + " contains " + kind.form() + " if …"
 	switch head := rule.Head; {
@@ -191,8 +194,8 @@ func transposed(a, b string) bool {
 }
 
 // checkElement reports what is visibly wrong with the elements that a rule adds to its set. What is computed is checked when it
-// is evaluated. It returns the selector of a redaction, if that is written out.
-func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error, problems *Problems) (selector gate.Selector) {
+// is evaluated. It returns the selector of a redaction, and the names of limits, if these are written out.
+func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error, problems *Problems) (selector gate.Selector, limits []gate.Limit) {
 	term := rule.Head.Key
 	loc := cmp.Or(term.Location, rule.Loc())
 	object, ok := term.Value.(ast.Object)
@@ -200,7 +203,7 @@ func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error
 		if isConstant(term.Value) || isCollection(term.Value) {
 			problems.at(loc, "an element of %s is a %s, not an object %s", kind, ast.ValueName(term.Value), kind.form())
 		}
-		return ""
+		return "", nil
 	}
 	var e element
 	seen := true // everything is written out
@@ -222,7 +225,7 @@ func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error
 	})
 	if err := e.complete(kind); err != nil && (seen || allNamesConstant(object)) {
 		problems.at(loc, "%s", err)
-		return ""
+		return "", nil
 	}
 	if kind == redactSet && seen {
 		if err := checkRedaction(check, e.redaction()); err != nil {
@@ -231,13 +234,13 @@ func checkElement(rule *ast.Rule, kind setKind, check func(gate.Redaction) error
 	}
 	switch {
 	case e.hasPath:
-		return gate.ByPath
+		return gate.ByPath, nil
 	case e.hasDetect:
-		return gate.ByDetect
+		return gate.ByDetect, nil
 	case e.hasColumn:
-		return gate.ByColumn
+		return gate.ByColumn, nil
 	default:
-		return ""
+		return "", e.limited
 	}
 }
 
@@ -299,7 +302,7 @@ func (s shape) checkPackages(packages map[string][]string, where string, problem
 		case strings.Contains(pkg, ".") && len(s[strings.Split(pkg, ".")[0]]) > 0:
 			problems.add(where, 0, 0, "no rules for policy %q: it is one name, so its package is rules[%s], not rules.%s", pkg, strconv.Quote(pkg), pkg)
 		default:
-			problems.add(where, 0, 0, "no rules for policy %q: nothing defines allow, ask, deny or redact in %s%s", pkg, packageClause(pkg), s.others())
+			problems.add(where, 0, 0, "no rules for policy %q: nothing defines allow, ask, deny, redact or limit in %s%s", pkg, packageClause(pkg), s.others())
 		}
 	}
 	for pkg, rules := range s {

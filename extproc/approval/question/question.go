@@ -41,7 +41,7 @@ func (a *Asker) Granted(ctx context.Context, q *gate.Question) (gate.Grant, bool
 }
 
 func grantOf(r *approval.Request) gate.Grant {
-	g := gate.Grant{ID: r.ID, Expires: r.GrantExpires}
+	g := gate.Grant{ID: r.ID, Expires: r.GrantExpires, Limits: r.Limits()}
 	for _, d := range r.Decisions {
 		if d.Approve {
 			g.Approvers = append(g.Approvers, gate.Party{Issuer: d.By.Issuer, Subject: d.By.Subject})
@@ -154,7 +154,12 @@ func (a *Asker) view(q *gate.Question) (view, error) {
 		w.texts = append(w.texts, *text)
 	}
 	var err error
-	v.detail, err = a.shown(q, a.Kinds[i], &w)
+	if v.detail, err = a.shown(q, a.Kinds[i], &w); err != nil {
+		return v, err
+	}
+	if limits := q.Verdict.Limits.Object(); len(limits) > 0 {
+		v.detail, err = gate.MakeObject(append(slices.Clone(v.detail), gate.Member{Name: "limit", Value: limits})...)
+	}
 	for i, text := range texts {
 		if w.hidden[i] {
 			*text = hiddenWords

@@ -1,6 +1,7 @@
 package question
 
 import (
+	"context"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -190,3 +191,54 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// TestLimitsAreWhatWasShown: people see the limits of what they approve, and what they approved is released with these, or with less.
+func TestLimitsAreWhatWasShown(t *testing.T) {
+	a := asker(t)
+	for n, c := range []struct {
+		name               string
+		shown, later, want gate.Limits
+	}{
+		{"the same", gate.Limits{Rows: 5}, gate.Limits{Rows: 5}, gate.Limits{Rows: 5}},
+		{"policy lets it have more by then", gate.Limits{Rows: 5, Bytes: 7, ReadOnly: true}, gate.Limits{Rows: 500}, gate.Limits{Rows: 5, Bytes: 7, ReadOnly: true}},
+		{"policy lets it have less by then", gate.Limits{Rows: 5}, gate.Limits{Rows: 3, Time: time.Second}, gate.Limits{Rows: 3, Time: time.Second}},
+		{"none by then", gate.Limits{Time: time.Minute}, gate.Limits{}, gate.Limits{Time: time.Minute}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			op := approvaltest.Operation(n)
+			op.Resource.Kind, op.Detail = "http", posted(t, "/mails", "application/json", `{"n":1}`)
+			verdict := approvaltest.Verdict("p1", 1)
+			says := verdict
+			g := gate.Gate{
+				Policy: saying(func() gate.Verdict { return says }), Recorder: &approvaltest.Journal{}, DigestKey: make([]byte, 32), Now: time.Now, Approvals: a,
+			}
+			says.Limits = c.shown
+			ruling, err := g.Decide(t.Context(), op)
+			must(t, err)
+			r, err := a.Desk.Get(t.Context(), ruling.Pending().ID)
+			must(t, err)
+			card, err := approval.ReadCard(r.Card)
+			must(t, err)
+			shown := map[string]string{}
+			for _, row := range card.What.Detail {
+				if name, ok := strings.CutPrefix(row.Path.Text, "limit."); ok {
+					shown[name] = row.Value.Text
+				}
+			}
+			if len(shown) != len(c.shown.Object()) || c.shown.Rows == 5 && shown["rows"] != "5" || c.shown.Time > 0 && shown["seconds"] != "60" {
+				t.Errorf("the card shows %v", shown)
+			}
+			_, err = a.Desk.Decide(t.Context(), approvaltest.Oncall("bob"), r.ID, approval.Answer{Approve: true, Card: r.CardDigest})
+			must(t, err)
+			says.Limits = c.later
+			if ruling, err = g.Decide(t.Context(), op); err != nil || !ruling.Allowed() || ruling.Limits() != c.want {
+				t.Errorf("allowed %v with %v, error %v", ruling.Allowed(), ruling.Limits(), err)
+			}
+		})
+	}
+}
+
+// saying is a policy.
+type saying func() gate.Verdict
+
+func (s saying) Evaluate(context.Context, *gate.Operation) (gate.Verdict, error) { return s(), nil }

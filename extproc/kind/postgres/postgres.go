@@ -30,7 +30,7 @@ const name = session.Protocol
 // Kind is the kind.
 var Kind = kind.Kind{
 	Config: config.Kind{Name: name, New: func() config.Resource { return &Resource{} }, Source: source},
-	Policy: policy.Kind{Name: name, Doc: "the statement, for a resource of kind postgres", Detail: session.Schema{}, Redact: []gate.Selector{gate.ByColumn}},
+	Policy: policy.Kind{Name: name, Doc: "the statement, for a resource of kind postgres", Detail: session.Schema{}, Redact: []gate.Selector{gate.ByColumn}, Limit: gate.AllLimits},
 	Envoy:  Envoy{},
 	Card:   kind.Card{First: []string{"text", "parameters", "database", "role", "access", "writes", "reads"}, Unseen: unseen},
 	OTLP:   otlp.Kind{Protocol: name, Operation: attributes, Result: results},

@@ -21,13 +21,16 @@ import (
 
 // expected is what the target has yet to answer: the message of that type.
 type expected struct {
-	kind    byte     // 'Q', 'P', 'B', 'D', 'C', 'E' or 'S'
-	runs    []*run   // the statements of a Query, the one of an Execute, what a Parse was decided as
-	at      int      // the one of a Query that is under way
-	failed  bool     // a Query has
-	refusal *failure // stands in the place of the error that the target was made to give
-	own     *asked   // the gateway's own: the agent is told nothing of the answer
-	about   *run     // whose answer the gateway's own Describe is about
+	kind byte   // 'Q', 'P', 'B', 'D', 'C', 'E' or 'S'
+	runs []*run // the statements of a Query, the one of an Execute, what a Parse was decided as
+	at   int    // the one of a Query that is under way
+	cut  bool   // an answer was broken off, and the agent was told so: it is told nothing more of it
+
+	cancelled bool     // by the agent
+	failed    bool     // a Query has
+	refusal   *failure // stands in the place of the error that the target was made to give
+	own       *asked   // the gateway's own: the agent is told nothing of the answer
+	about     *run     // whose answer the gateway's own Describe is about
 
 	prepared *prepared // what a Parse makes, and what a Describe tells the parameters of
 	portal   *portal   // what a Bind makes
@@ -41,7 +44,10 @@ type run struct {
 	began       time.Time
 	rows, bytes int64
 	sent        int64              // bytes of the message that had it
+	copiesIn    bool               // it takes COPY data of the agent's
+	copied      int64              // bytes of it; mu guards it
 	changes     []statement.Change // of the session, once it is carried out
+	limits      limits
 
 	guarded bool       // policy masks columns, of this answer or of what it was made of: errors do not pass as they are
 	mask    *mask.Plan // nil where no column of the answer is masked
@@ -100,6 +106,7 @@ func (s *session) answers() {
 		}
 		s.mu.Lock()
 		err = s.answer(h)
+		s.runClock()
 		ending := s.ending
 		rests := s.resting()
 		s.mu.Unlock()
@@ -188,6 +195,9 @@ func (s *session) answer(h head) error {
 		}
 		return s.tell(raw)
 	case 'c':
+		if r := e.running(); e.cut || r != nil && r.limits.isCut() {
+			return nil
+		}
 		return s.tell(raw)
 	default:
 		return &failure{code: codeProtocol, message: fmt.Sprintf("the database sent a message of type %q, which is not known here", h.kind)}
@@ -219,19 +229,38 @@ func (s *session) row(e *expected, h head) error {
 		return err
 	}
 	r := e.running()
-	if r != nil && h.kind == 'D' {
-		r.rows++
+	if e.cut || r != nil && r.limits.isCut() {
+		_, err := io.CopyN(io.Discard, s.up.in, int64(h.size))
+		return unexpected(err)
 	}
 	if r != nil && r.guarded {
 		return s.guardedRow(r, h)
 	}
 	if r != nil {
-		r.bytes += int64(headSize + h.size)
+		if !s.counted(r, h.kind, headSize+h.size) {
+			_, err := io.CopyN(io.Discard, s.up.in, int64(h.size))
+			return unexpected(err)
+		}
 	}
 	s.count.out.Add(int64(headSize + h.size))
 	err := pass(s.out, s.up.in, h)
 	s.torn = s.torn || err != nil
 	return err
+}
+
+// counted counts a row, or a piece of COPY data, that is to go to the agent, and says whether it may. mu is held.
+func (s *session) counted(r *run, kind byte, size int) bool {
+	if !r.limits.take(1, int64(size)) {
+		if !r.limits.stays {
+			s.cut()
+		}
+		return false
+	}
+	if kind == 'D' {
+		r.rows++
+	}
+	r.bytes += int64(size)
+	return true
 }
 
 // guardedRow passes on a row of an answer in which policy masks columns.
@@ -255,7 +284,9 @@ func (s *session) guardedRow(r *run, h head) error {
 		raw = s.masked
 		binary.BigEndian.PutUint32(raw[1:], uint32(len(raw)-1))
 	}
-	r.bytes += int64(len(raw))
+	if !s.counted(r, h.kind, len(raw)) {
+		return nil
+	}
 	r.sum.Write(raw)
 	return s.tell(raw)
 }
@@ -308,7 +339,16 @@ func (s *session) failure(e *expected, raw, body []byte) error {
 			return err
 		}
 	default:
-		if e.guarded() {
+		r := e.running()
+		if r != nil && r.limits.reached == "" && e.overTime(r, code) {
+			r.limits.reached = gate.LimitSeconds
+		}
+		switch {
+		case e.cut:
+			raw = nil
+		case r != nil && r.limits.reached != "":
+			raw, code = limitReached(r).append(nil), codeLimit
+		case e.guarded():
 			raw = guardedError(body)
 		}
 		if err := s.tell(raw); err != nil {
@@ -368,6 +408,10 @@ func (s *session) ready(e *expected, raw, body []byte) error {
 	if e.own != nil {
 		return nil
 	}
+	if s.mustFail = s.mustFail && s.status == 'T'; s.mustFail {
+		s.status = 'E'
+		raw[headSize] = 'E'
+	}
 	s.events = append(s.events, event{ready: s.status})
 	return s.tell(raw)
 }
@@ -389,10 +433,21 @@ func (s *session) complete(e *expected, kind byte, raw, body []byte) error {
 		s.status = 'I'
 	}
 	if r := e.running(); r != nil {
-		if n, ok := rowsOf(tag); ok && r.rows == 0 {
+		if r.limits.reached == gate.LimitSeconds { // it was done before it could be cancelled
+			r.limits.reached = ""
+		}
+		if n, ok := rowsOf(tag); ok && r.rows == 0 && r.limits.reached == "" {
 			r.rows = n
 		}
-		s.done(r, gate.Completed, tag, "", "")
+		if r.limits.reached != "" && !e.cut {
+			e.cut, s.mustFail = true, true
+			if err := s.tell(limitReached(r).append(nil)); err != nil {
+				return err
+			}
+			s.done(r, gate.Completed, tag, codeLimit, "")
+		} else {
+			s.done(r, gate.Completed, tag, "", "")
+		}
 		e.at++
 		if len(r.changes) > 0 {
 			s.events = append(s.events, event{changes: r.changes})
@@ -404,7 +459,7 @@ func (s *session) complete(e *expected, kind byte, raw, body []byte) error {
 		s.queue = s.queue[1:]
 		s.moved.Broadcast()
 	}
-	if e.own != nil {
+	if e.own != nil || e.cut {
 		return nil
 	}
 	return s.tell(raw)
@@ -426,6 +481,9 @@ func (s *session) made(e *expected, kind byte, raw, body []byte) error {
 			s.queue = s.queue[1:]
 			s.moved.Broadcast()
 		}
+		return nil
+	}
+	if e.cut && e.kind == 'Q' && kind == 'T' {
 		return nil
 	}
 	ends := true
@@ -468,7 +526,13 @@ func (s *session) made(e *expected, kind byte, raw, body []byte) error {
 // done records how a statement ended. mu is held.
 func (s *session) done(r *run, result gate.Result, tag, code, reason string) {
 	a := r.attempt
-	o := gate.Outcome{Result: result, Reason: reason, BytesIn: r.sent, BytesOut: r.bytes, Duration: s.server.lane.Now().Sub(r.began)}
+	o := gate.Outcome{Result: result, Reason: reason, BytesIn: r.sent + r.copied, BytesOut: r.bytes, Duration: s.server.lane.Now().Sub(r.began)}
+	if r.limits.clock != nil {
+		r.limits.clock.Stop()
+	}
+	if r.limits.reached != "" && result == gate.Completed {
+		r.limits.outcome(&o)
+	}
 	var masked []gate.Member
 	if r.mask != nil {
 		for name, n := range r.mask.Counts {
@@ -485,7 +549,7 @@ func (s *session) done(r *run, result gate.Result, tag, code, reason string) {
 	}
 	own, err := gate.MakeObject(
 		gate.Member{Name: "masked", Value: counts},
-		gate.Member{Name: "bytes", Value: r.bytes}, gate.Member{Name: "rows", Value: r.rows},
+		gate.Member{Name: "bytes", Value: r.bytes + r.copied}, gate.Member{Name: "rows", Value: r.rows},
 		gate.Member{Name: "sqlstate", Value: code}, gate.Member{Name: "tag", Value: gate.Recorded(tag, gate.MaxClaimed)},
 	)
 	if err != nil {

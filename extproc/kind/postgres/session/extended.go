@@ -19,11 +19,12 @@ type prepared struct {
 	size  int
 }
 
-// portal is a prepared statement with its values. It does not change.
+// portal is a prepared statement with its values. It does not change but for what it has answered.
 type portal struct {
 	of         *prepared
 	parameters []parameter
 	size       int
+	total      total // what it has answered; mu guards it
 }
 
 // item is a message of a pipeline that is not sent yet: what policy refuses does not reach the server, not even to be prepared.
@@ -242,6 +243,9 @@ func (s *session) execute(ctx context.Context, raw []byte) error {
 	if s.skipped() {
 		return s.send(raw, &expected{kind: 'E'})
 	}
+	if err := s.awaitCut(); err != nil || s.discarding {
+		return err
+	}
 	if err := s.refresh(ctx, true); err != nil {
 		return err
 	}
@@ -266,6 +270,11 @@ func (s *session) execute(ctx context.Context, raw []byte) error {
 		s.withdraw(j)
 		return s.fail(f)
 	}
+	if err := s.arm(list, s.piped); err != nil {
+		return err
+	}
+	s.arms(runs)
+	runs[0].limits.total = &p.total
 	if runs[0].mask != nil && j.analysis.Copy == nil { // rows alone do not say of which types they are
 		ask := appendMessage(nil, 'D', []byte{'P'}, cstring(name))
 		if err := s.send(ask, &expected{kind: 'D', own: &asked{}, about: runs[0]}); err != nil {
@@ -275,10 +284,16 @@ func (s *session) execute(ctx context.Context, raw []byte) error {
 	if err := s.send(raw, &expected{kind: 'E', runs: runs}); err != nil {
 		return err
 	}
-	if c := j.analysis.Copy; c != nil && c.In && !c.File && !c.Program {
+	if j.copiesIn() {
 		return s.awaitCopy()
 	}
 	return nil
+}
+
+// copiesIn reports whether a statement takes COPY data of the agent's.
+func (j *judged) copiesIn() bool {
+	c := j.analysis.Copy
+	return c != nil && c.In && !c.File && !c.Program
 }
 
 // skipped reports whether the target skips what it gets: an earlier statement of the pipeline has failed.
@@ -365,6 +380,9 @@ func (s *session) send(raw []byte, e *expected) error {
 
 // sync takes a Sync or a Flush.
 func (s *session) sync(ctx context.Context, raw []byte) error {
+	if err := s.awaitCut(); err != nil {
+		return err
+	}
 	if !s.discarding && !s.skipped() && s.undecided() {
 		if err := s.refresh(ctx, true); err != nil {
 			return err

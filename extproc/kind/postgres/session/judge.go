@@ -27,7 +27,8 @@ type judged struct {
 	fault      *failure // it cannot be understood
 	parameters []parameter
 	phase      string
-	size       int // bytes of the messages that have it
+	size       int  // bytes of the messages that have it
+	mixed      bool // it stands among others of which some change something
 
 	attempt *lane.Attempt
 }
@@ -85,8 +86,10 @@ func (s *session) begin(j *judged) *failure {
 
 // fits refuses what cannot be carried out as policy wants it.
 func (j *judged) fits(v gate.Verdict) error {
-	_, err := mask.New(v.Redactions, &j.analysis, j.typeOf)
-	return err
+	if _, err := mask.New(v.Redactions, &j.analysis, j.typeOf); err != nil {
+		return err
+	}
+	return j.keeps(v.Limits)
 }
 
 // typeOf is the type of a column, by the catalog that the statement was read by.
@@ -209,7 +212,7 @@ func (s *session) running(j *judged) *run {
 	if j.phase != phaseExecute {
 		return r
 	}
-	r.changes = j.analysis.Changes
+	r.changes, r.limits, r.copiesIn = j.analysis.Changes, s.limited(j), j.copiesIn()
 	if len(r.changes) > 0 {
 		s.stale, s.asks = true, s.asks || settings(r.changes)
 	}

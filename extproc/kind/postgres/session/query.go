@@ -22,6 +22,9 @@ func (s *session) query(ctx context.Context, raw []byte) error {
 	if err := s.settled(); err != nil {
 		return err
 	}
+	if err := s.failNow(); err != nil {
+		return err
+	}
 	if err := s.refresh(ctx, false); err != nil {
 		return err
 	}
@@ -40,6 +43,11 @@ func (s *session) query(ctx context.Context, raw []byte) error {
 	delete(s.prepared, "") // as the server does
 	delete(s.portals, "")
 	s.mu.Unlock()
+	if err := s.arm(list, false); err != nil {
+		return err
+	}
+	s.arms(runs)
+	s.stays(list, runs)
 	s.expect(&expected{kind: 'Q', runs: runs})
 	if _, err := s.to.Write(raw); err != nil {
 		return err
@@ -92,6 +100,7 @@ func (s *session) unparsed(ctx context.Context, text string, size int, err error
 
 // decideAll decides statements of which all run or none.
 func (s *session) decideAll(ctx context.Context, list []*judged) ([]*run, *failure) {
+	mix(list)
 	if len(list) > 1 {
 		if i := s.anyRefused(ctx, list); i >= 0 {
 			if f := s.decide(ctx, list[i]); f != nil {

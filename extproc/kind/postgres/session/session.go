@@ -42,6 +42,7 @@ type session struct {
 	batched    int    // bytes of it
 	discarding bool   // until Sync: something of the pipeline was refused
 	earlier    []byte // digest of what the transaction has written so far
+	armed      armed  // limits that the server was told of
 
 	// What follows is guarded by mu.
 	mu         sync.Mutex
@@ -60,6 +61,8 @@ type session struct {
 	hold       context.CancelFunc // ends the wait for people; nil where nobody is waited for
 	cancelHold bool               // the agent has cancelled it
 	cancelling bool
+	cutting    int       // cancellations that are under way because of a limit
+	mustFail   bool      // the transaction has failed for the agent, and at the server has not
 	rested     time.Time // when the target last had nothing to answer
 	ending     *failure  // why the session ends once nothing is under way
 	muted      bool      // the token's time is over: what nobody has asked for is not passed on
@@ -226,7 +229,7 @@ func (s *session) cancel(ctx context.Context) {
 		s.mu.Unlock()
 		return
 	}
-	s.cancelling = true
+	s.cancelling, s.queue[0].cancelled = true, true
 	s.mu.Unlock()
 	err := cancel(ctx, s.target, s.target.Roles[s.role], s.up.key)
 	s.mu.Lock()
@@ -397,7 +400,11 @@ func (s *session) settled() error {
 func (s *session) expect(list ...*expected) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for s.cutting > 0 && !s.over {
+		s.moved.Wait()
+	}
 	s.queue = append(s.queue, list...)
+	s.runClock()
 }
 
 // copyData passes COPY data on. The server ignores it where it waits for none.
@@ -406,6 +413,10 @@ func (s *session) copyData(h head) error {
 	if s.discarding {
 		_, err := s.client.in.Discard(h.size)
 		return unexpected(err)
+	}
+	if passes, err := s.copied(headSize + h.size); err != nil || !passes {
+		_, discardErr := s.client.in.Discard(h.size)
+		return errors.Join(err, unexpected(discardErr))
 	}
 	if err := pass(s.to, s.client.in, h); err != nil {
 		return err

@@ -30,6 +30,11 @@ func TestSessions(t *testing.T) {
 		"copy":                  copies,
 		"cancel":                cancels,
 		"limits":                limits,
+		"policy's rows":         limitsOfRows,
+		"policy's time":         limitsOfTime,
+		"policy's reading":      limitsToReading,
+		"what limits tell":      limitsTellNothing,
+		"limits, and no agent":  limitsAndAnAgentThatLeaves,
 		"the token ends":        theTokenEnds,
 		"the gateway stops":     theGatewayStops,
 		"hostile clients":       hostileClients,
@@ -396,7 +401,7 @@ func limits(t *testing.T, w *world) {
 	}
 	c.until(0)
 	r.await(2, session.RecordClosed)
-	slow := w.start(t, options{edit: func(s *session.Target) { s.Limits.Idle, s.Limits.SessionTime = time.Second, 3*time.Second }}).raw()
+	slow := w.start(t, options{edit: func(s *session.Target) { s.Limits.Idle, s.Limits.SessionTime = time.Second, 6*time.Second }}).raw()
 	slow.send(message('Q', "SELECT pg_sleep(2)\x00"))
 	if got := slow.until('Z'); got != "TDCZ(I)" {
 		t.Errorf("a statement that takes longer than a session may rest: %s", got)
