@@ -70,8 +70,10 @@ func (l Limits) Object() Object {
 		if !l.Has(name) {
 			continue
 		}
-		var value any = true
+		var value any
 		switch name {
+		case LimitReadOnly:
+			value = true
 		case LimitBytes:
 			value = json.Number(strconv.FormatInt(l.Bytes, 10))
 		case LimitRows:

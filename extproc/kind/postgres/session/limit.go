@@ -205,7 +205,7 @@ func (s *session) arm(list []*judged, open bool) error {
 		return slices.ContainsFunc(j.analysis.Functions, func(f statement.Function) bool { return f.Schema != "pg_catalog" })
 	})
 	now := a.now()
-	if want == now && !(doubt && want != arms{}) {
+	if want == now && (!doubt || want == arms{}) {
 		return nil
 	}
 	if err := s.rearm(want, now, status == 'T' || open, open); err != nil {
@@ -362,7 +362,7 @@ func limitReached(r *run) *failure {
 // outcome is how a statement ended that has reached a limit.
 func (l *limits) outcome(o *gate.Outcome) {
 	o.Result, o.Problem = gate.WithheldBy, gate.LimitReached
-	o.Reason = "it has reached policy's limit of " + string(l.reached) + " (" + l.Limits.String() + ")"
+	o.Reason = "it has reached policy's limit of " + string(l.reached) + " (" + l.String() + ")"
 }
 
 // awaitCut waits, within a pipeline, for a statement whose answer may have to be broken off: what comes after it is skipped then, and
