@@ -3,6 +3,8 @@ package extproc
 import (
 	"sync"
 	"time"
+
+	"github.com/countersign/countersign/extproc/guard"
 )
 
 // deadline is one of a connection that has none of its own. The zero deadline never passes.
@@ -38,14 +40,14 @@ func (d *deadline) set(t time.Time) {
 		return
 	}
 	var own *time.Timer
-	own = time.AfterFunc(left, func() {
+	own = time.AfterFunc(left, guard.Func("a deadline", func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if d.timer == own { // not moved meanwhile
 			close(passed)
 			d.timer = nil
 		}
-	})
+	}))
 	d.timer = own
 }
 
