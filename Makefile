@@ -29,8 +29,8 @@ build: ## build bin/countersign, static
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.Version=$(VERSION)' -o bin/countersign ./cmd/countersign
 
 .PHONY: parts
-parts: ## bring Envoy, the OpenTelemetry collector, Redis, PostgreSQL 18 and axe-core into .tools, and install what the tests need of the machine
-	@$(GO) run ./extproc/extproctest/parts pip chromium compiler postgres envoy collector redis axe postgres18
+parts: ## bring Envoy, the OpenTelemetry collector, Redis, PostgreSQL 18 and its clients, and axe-core into .tools, and install what the tests need of the machine
+	@$(GO) run ./extproc/extproctest/parts pip chromium compiler postgres languages envoy collector redis axe postgres18 clients
 
 .PHONY: demo
 demo: ## play a short story in the terminal; with PERSON=me you approve in the browser

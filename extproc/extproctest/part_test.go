@@ -18,7 +18,7 @@ func TestMissingPartsNameTheCommandThatBringsThem(t *testing.T) {
 	parts := Parts{Dir: t.TempDir(), Getenv: func(string) string { return "" }}
 	for name, find := range map[string]func(context.Context) (string, error){
 		"envoy": parts.FindEnvoy, "collector": parts.FindCollector, "redis": parts.FindRedis, "axe": parts.FindAxe,
-		"postgres18": parts.FindPostgres18,
+		"postgres18": parts.FindPostgres18, "clients": parts.FindPostgresClients,
 	} {
 		path, err := find(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "make parts") {

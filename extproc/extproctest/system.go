@@ -40,6 +40,14 @@ var needs = []Need{
 		have: func(context.Context, Parts) bool { _, err := FindPostgres(); return err == nil },
 	},
 	{
+		Name: "languages", Why: "clients of PostgreSQL in Java, JavaScript and Python are run, which Maven, npm and pip bring",
+		Packages: []string{"default-jdk-headless", "maven", "nodejs", "npm", "libpq5", "python3-pip"},
+		have: func(ctx context.Context, p Parts) bool {
+			_, err := p.FindPostgresClients(ctx)
+			return err == nil || onPath("java", "mvn", "node", "npm")
+		},
+	},
+	{
 		Name: "compiler", Why: "the race detector links against the C library", Packages: []string{"gcc", "libc6-dev"}, Optional: true,
 		have: func(context.Context, Parts) bool { return canRace() },
 	},
@@ -65,7 +73,7 @@ func (p Parts) Install(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		i := slices.IndexFunc(needs, func(n Need) bool { return n.Name == name })
 		if i < 0 {
-			return fmt.Errorf("there is no part %q; the parts are envoy, collector, redis, axe and postgres18, and of the machine pip, chromium, postgres and compiler", name)
+			return fmt.Errorf("there is no part %q; the parts are envoy, collector, redis, axe, postgres18 and clients, and of the machine pip, chromium, postgres, languages and compiler", name)
 		}
 		switch n := needs[i]; {
 		case n.have(ctx, p):
@@ -98,6 +106,13 @@ func (p Parts) Install(ctx context.Context, names ...string) error {
 	}
 	return fmt.Errorf("install what is missing (%s), with: sudo apt-get install -y --no-install-recommends %s\n%w",
 		strings.Join(why, "; "), strings.Join(packagesOf(all), " "), err)
+}
+
+func onPath(names ...string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool {
+		_, err := exec.LookPath(name)
+		return err != nil
+	})
 }
 
 func packagesOf(list []Need) []string {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -29,7 +28,7 @@ type format struct {
 	whole func() Message
 }
 
-var readers = []format{formatOf(checks, checkOf), formatOf(requests, requestOf), formatOf(logs, logsOf), formatOf(pieces, pieceOf)}
+var readers = []format{formatOf(checks, checkOf), formatOf(requests, requestOf), formatOf(logs, logsOf)}
 
 func formatOf[M proto.Message, T any, P interface {
 	*T
@@ -37,12 +36,8 @@ func formatOf[M proto.Message, T any, P interface {
 	read(m reader)
 }](of *shape, there func(M) T) format {
 	empty := (*new(M)).ProtoReflect()
-	name := string(empty.Descriptor().Name())
-	if strings.Contains(string(empty.Descriptor().FullName()), ".network_ext_proc.") {
-		name = "Network" + name
-	}
 	return format{
-		name,
+		string(empty.Descriptor().Name()),
 		func() proto.Message { return empty.New().Interface() },
 		func(b []byte) (any, bool) {
 			var t T

@@ -1,6 +1,6 @@
-// Command parts fetches or builds the programs that tests and examples run beside Countersign: `parts envoy collector redis axe postgres18`. It
+// Command parts fetches or builds the programs that tests and examples run beside Countersign: `parts envoy collector redis axe postgres18 clients`. It
 // prints where each one is, and is quick if all are there. It can also install what the machine lacks, such as pip, Chromium, PostgreSQL or
-// a C compiler (`parts pip chromium postgres compiler envoy`). If it may not, it ends at once with the line to run.
+// a C compiler (`parts pip chromium postgres languages compiler envoy`). If it may not, it ends at once with the line to run.
 package main
 
 import (
@@ -37,6 +37,7 @@ func run(ctx context.Context, names []string, getenv func(string) string, stdout
 		"axe":       parts.Axe,
 
 		"postgres18": parts.Postgres18,
+		"clients":    parts.PostgresClients,
 	}
 	for _, name := range names {
 		if bring[name] == nil {

@@ -1,99 +1,272 @@
 package postgres_test
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
 )
 
-// TestClients has the server's own clients work through Envoy and the gateway, and wants of them what they print without.
-func TestClients(t *testing.T) {
-	w := newWorld(t)
-	g := story.Start(t, txtar.Parse([]byte("-- policy.rego --\npackage rules.payments\n\nallow contains {\"id\": \"all\"} if input.postgres.access != \"unknown\"\n")), story.Options{Kind: w.kind()})
-	token, err := g.Issuer.AgentToken(t.Context(), "agent-1")
-	if err != nil {
+// clients are real clients, which work with two databases of one server that differ in what a masked column holds: in orders numbers, and in
+// plain the words that they are masked with. So what a client says of orders by the gateway is what it says of plain past it.
+type clients struct {
+	world   *world
+	gateway *story.Gateway
+	token   string
+	bin     string // of the server, and of psql, pgbench and pg_dump
+	system  string // of those of the system, which are older
+	fetched extproctest.PostgresClients
+}
+
+func startClients(t *testing.T) *clients {
+	t.Helper()
+	c := &clients{bin: extproctest.Postgres18(t), fetched: extproctest.Clients(t)}
+	var err error
+	if c.system, err = extproctest.FindPostgres(); err != nil {
 		t.Fatal(err)
 	}
-	bin, err := extproctest.FindPostgres()
-	if err != nil {
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join("testdata/clients", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	tables := read("world.sql")
+	c.world = &world{tb: t, authority: extproctest.NewAuthority(t)}
+	c.world.postgres = extproctest.StartPostgres(t, extproctest.PostgresConfig{
+		Bin: c.bin, Authority: c.world.authority, SQL: "CREATE ROLE app LOGIN PASSWORD 'correct horse'; CREATE DATABASE orders OWNER app; CREATE DATABASE plain OWNER app;",
+	})
+	c.world.postgres.SQL("orders", "SET ROLE app;"+tables)
+	c.world.postgres.SQL("plain", "SET ROLE app;"+regexp.MustCompile(`'DE\d'`).ReplaceAllString(tables, "'[redacted]'"))
+	c.gateway = story.Start(t, &txtar.Archive{Files: []txtar.File{
+		{Name: "policy.rego", Data: []byte(read("policy.rego"))},
+		{Name: "config.yaml", Data: []byte("people: {issuer: \"${ISSUER}\", client_id: countersign-console}\napprovals: {hold: 1s}\n")},
+	}}, story.Options{Kind: c.world.kind()})
+	if c.token, err = c.gateway.Issuer.AgentToken(t.Context(), "agent-1"); err != nil {
 		t.Fatal(err)
 	}
-	host, port, _ := strings.Cut(g.Address, ":")
-	// through runs a client with what its environment says of the connection: by the gateway, and past it.
-	through := func(gateway bool, program string, args ...string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, program), args...)
-		cmd.Env = append(os.Environ(), "PGDATABASE=orders", "PGUSER=app", "PGHOST=localhost", "PGSSLMODE=verify-full", "PGSSLROOTCERT="+w.authority.CAFile, "PGTZ=UTC") //nolint:forbidigo // psql needs its path
-		if gateway {
-			cmd.Env = append(cmd.Env, "PGHOSTADDR="+host, "PGPORT="+port, "PGPASSWORD="+token)
-		} else {
-			direct, at, _ := strings.Cut(w.postgres.Address, ":")
-			cmd.Env = append(cmd.Env, "PGHOSTADDR="+direct, "PGPORT="+at, "PGPASSWORD=correct horse")
-		}
-		out, err := cmd.CombinedOutput()
-		return string(out), err
+	return c
+}
+
+// environment is what libpq is told of a connection: by the gateway to orders, or past it to plain.
+func (c *clients) environment(gateway bool) []string {
+	at, password, database := c.world.postgres.Address, "correct horse", "plain"
+	if gateway {
+		at, password, database = c.gateway.Address, c.token, "orders"
 	}
-	pgbench := exec.CommandContext(context.Background(), filepath.Join(bin, "pgbench"), "-i", "--quiet", "--scale", "1", "--host", w.postgres.Dir, "--port", portOf(w), "--username", "postgres", "orders")
-	if out, err := pgbench.CombinedOutput(); err != nil {
-		t.Fatalf("pgbench: %v\n%s", err, out)
-	}
-	w.postgres.SQL("orders", "GRANT ALL ON ALL TABLES IN SCHEMA public TO app; CREATE VIEW named AS SELECT id, name FROM customers; GRANT SELECT ON named TO app; CREATE TABLE copied (LIKE customers); GRANT ALL ON copied TO app;")
-	g.Write("script.sql", "SELECT 'SELECT ' || id FROM customers ORDER BY id \\gexec\nSELECT 2 AS a \\gset\nSELECT :a;\nSELECT 1\\; SELECT 2;\n\\echo :SERVER_VERSION_NUM\n")
-	rows := filepath.Join(g.Dir, "rows.csv")
-	for name, args := range map[string][]string{
-		"\\d":             {"psql", "-X", "-c", `\d`},
-		"\\d of a table":  {"psql", "-X", "-c", `\d+ customers`},
-		"\\d of a view":   {"psql", "-X", "-c", `\d+ named`},
-		"\\dt, \\dn":      {"psql", "-X", "-c", `\dt`, "-c", `\dn`},
-		"\\df":            {"psql", "-X", "-c", `\df now`},
-		"\\du, \\l":       {"psql", "-X", "-c", `\du`},
-		"\\copy to":       {"psql", "-X", "-c", `\copy customers TO '` + rows + `' CSV`},
-		"\\copy from":     {"psql", "-X", "-c", `\copy copied FROM '` + rows + `' CSV`, "-c", "TABLE copied ORDER BY id", "-c", "DELETE FROM copied WHERE id > 0"},
-		"\\gexec, \\gset": {"psql", "-X", "-f", filepath.Join(g.Dir, "script.sql")},
-		"a transaction":   {"psql", "-X", "-1", "-c", "INSERT INTO copied VALUES (9, 'x')", "-c", "SELECT name FROM copied", "-c", "DELETE FROM copied WHERE id = 9"},
-		"a cursor":        {"psql", "-X", "-v", "FETCH_COUNT=2", "-c", "SELECT * FROM customers ORDER BY id"},
-		"an error":        {"psql", "-X", "-c", "SELECT 1/0"},
-		"pg_isready":      {"pg_isready"},
-	} {
-		if name == "\\copy from" {
-			if _, err := through(false, "psql", "-X", "-c", `\copy customers TO '`+rows+`' CSV`); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, _ := through(false, args[0], args[1:]...)
-		got, _ := through(true, args[0], args[1:]...)
-		want, got = strings.ReplaceAll(want, w.postgres.Address[strings.Index(w.postgres.Address, ":")+1:], "PORT"), strings.ReplaceAll(got, port, "PORT")
-		if got != want {
-			t.Errorf("%s: through the gateway\n%s\nand without it\n%s", name, got, want)
-		}
-	}
-	for _, mode := range []string{"simple", "extended", "prepared"} {
-		out, err := through(true, "pgbench", "-n", "-S", "-c", "4", "-t", "100", "-M", mode)
-		if err != nil || !strings.Contains(out, "number of transactions actually processed: 400/400") {
-			t.Errorf("pgbench -M %s: %v\n%s", mode, err, out)
-		}
-		t.Log(mode, out[max(0, strings.LastIndex(out, "tps")):])
-	}
-	if out, err := through(true, "pgbench", "-n", "-c", "2", "-t", "20"); err != nil {
-		t.Errorf("pgbench: %v\n%s", err, out)
-	}
-	want, _ := through(false, "pg_dump", "--table", "customers", "--table", "named")
-	got, err := through(true, "pg_dump", "--table", "customers", "--table", "named")
-	key := regexp.MustCompile(`restrict \w+`) // another each time
-	if want, got = key.ReplaceAllString(want, ""), key.ReplaceAllString(got, ""); err != nil || got != want {
-		t.Errorf("pg_dump: %v\n%s\nand without the gateway\n%s", err, got, want)
+	host, port, _ := strings.Cut(at, ":")
+	return []string{
+		"PGHOST=localhost", "PGHOSTADDR=" + host, "PGPORT=" + port, "PGUSER=app", "PGPASSWORD=" + password, "PGDATABASE=" + database,
+		"PGSSLMODE=verify-full", "PGSSLROOTCERT=" + c.world.authority.CAFile, "PGTZ=UTC", "TZ=UTC", "PGOPTIONS=", "PGGSSENCMODE=disable",
 	}
 }
 
-func portOf(w *world) string {
-	_, port, _ := strings.Cut(w.postgres.Address, ":")
-	return port
+// run runs a client, and returns what it says.
+func (c *clients) run(gateway bool, cmd *exec.Cmd) (string, error) {
+	cmd.Env = append(cmd.Environ(), c.environment(gateway)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	_, port, _ := strings.Cut(c.world.postgres.Address, ":")
+	_, through, _ := strings.Cut(c.gateway.Address, ":")
+	return strings.NewReplacer(port, "PORT", through, "PORT", "orders", "plain").Replace(out.String()), err
+}
+
+// another is what of a client's words is another each time.
+var another = regexp.MustCompile(`restrict \w+|\(every [0-9.]+s\)|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9]{2} [0-9:]{8} \d{4} `)
+
+// same runs a client by the gateway and past it, and holds that it says the same.
+func (c *clients) same(t *testing.T, client func() *exec.Cmd) {
+	t.Helper()
+	var got, want string
+	var failed, expected error
+	var both sync.WaitGroup
+	both.Go(func() { got, failed = c.run(true, client()) })
+	both.Go(func() { want, expected = c.run(false, client()) })
+	both.Wait()
+	if (failed == nil) != (expected == nil) {
+		t.Errorf("by the gateway it ends with %v, and without it with %v", failed, expected)
+	}
+	if diff := cmp.Diff(another.ReplaceAllString(want, ""), another.ReplaceAllString(got, "")); diff != "" || want == "" {
+		t.Errorf("what it says without the gateway (-) and by it (+):\n%s", diff)
+	}
+}
+
+// works is same, of a client that must succeed.
+func (c *clients) works(t *testing.T, client func() *exec.Cmd) {
+	t.Helper()
+	c.same(t, client)
+	if out, err := c.run(true, client()); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// refusals are what clients say of what is refused, by the client: testdata/clients/refusals.txt, which go test -update writes.
+type refusals struct {
+	path    string
+	archive *txtar.Archive
+}
+
+func (c *clients) refusals(t *testing.T) *refusals {
+	t.Helper()
+	r := &refusals{path: "testdata/clients/refusals.txt"}
+	var err error
+	if r.archive, err = txtar.ParseFile(r.path); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// hold compares what a client says of refusals.
+func (r *refusals) hold(t *testing.T, client, said string) {
+	t.Helper()
+	var got strings.Builder
+	for line := range strings.Lines(said) {
+		got.WriteString(strings.TrimSpace(normal(line)) + "\n")
+	}
+	for i, f := range r.archive.Files {
+		if f.Name != client {
+			continue
+		}
+		if *update {
+			r.archive.Files[i].Data = []byte(got.String())
+			if err := os.WriteFile(r.path, txtar.Format(r.archive), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		} else if diff := cmp.Diff(string(f.Data), got.String()); diff != "" {
+			t.Errorf("%s (-) and what it says (+):\n%s", r.path, diff)
+		}
+		return
+	}
+	t.Fatalf("%s has no %s", r.path, client)
+}
+
+// TestClients has real clients work through Envoy and the gateway, under a policy that allows and masks, and wants of them what they say
+// without; and shows what refusals look like in them.
+func TestClients(t *testing.T) {
+	c := startClients(t)
+	r := c.refusals(t)
+	t.Run("psql", func(t *testing.T) { testPsql(t, c, r) })
+	t.Run("pgbench", func(t *testing.T) { testPgbench(t, c) })
+	t.Run("pg_dump", func(t *testing.T) { testDump(t, c) })
+	t.Run("pgx", func(t *testing.T) { testPgx(t, c, r) })
+	for name, program := range map[string]func(do string) *exec.Cmd{
+		"psycopg":       func(do string) *exec.Cmd { return c.fetched.Python(t.Context(), "testdata/clients/psycopg3.py", do) },
+		"SQLAlchemy":    func(do string) *exec.Cmd { return c.fetched.Python(t.Context(), "testdata/clients/orm.py", do) },
+		"node-postgres": func(do string) *exec.Cmd { return c.fetched.Node(t.Context(), "testdata/clients/node.js", do) },
+		"JDBC":          func(do string) *exec.Cmd { return c.fetched.Java(t.Context(), "testdata/clients/Jdbc.java", do) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.same(t, func() *exec.Cmd { return program("work") })
+			out, err := c.run(true, program("refusals"))
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			r.hold(t, name, out)
+		})
+	}
+}
+
+func (c *clients) psql(args ...string) func() *exec.Cmd {
+	return func() *exec.Cmd {
+		return exec.CommandContext(context.Background(), filepath.Join(c.bin, "psql"), append([]string{"-X"}, args...)...)
+	}
+}
+
+func testPsql(t *testing.T, c *clients, r *refusals) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for name, args := range map[string][]string{
+		"what there is":      {"-c", `\d`, "-c", `\dt`, "-c", `\dn`, "-c", `\du`, "-c", `\dT+`, "-c", `\df now`},
+		"a table":            {"-c", `\d+ customers`, "-c", `\d bookings`, "-c", `\d+ banked`},
+		"rows":               {"-c", "TABLE customers ORDER BY id", "-c", `\x`, "-c", "SELECT * FROM banked ORDER BY id"},
+		"a script":           {"-f", "testdata/clients/psql.sql"},
+		"\\copy":             {"-f", file("copy.sql", `\copy customers (id, iban) TO '`+dir+`/$$.txt'`+"\n"+`\copy copied FROM '`+file("rows.csv", "1,one\n2,\"t,wo\"\n")+"' CSV\nTABLE copied ORDER BY id;\nDELETE FROM copied WHERE id > 0;\n")},
+		"one transaction":    {"-1", "-c", "INSERT INTO copied VALUES (9, 'x')", "-c", "SELECT name FROM copied", "-c", "DELETE FROM copied WHERE id = 9"},
+		"a cursor":           {"-v", "FETCH_COUNT=2", "-c", "SELECT id, iban FROM customers ORDER BY id"},
+		"a failure":          {"-v", "ON_ERROR_ROLLBACK=on", "-c", "BEGIN", "-c", "SELECT 1/0", "-c", "SELECT 'goes on'", "-c", "COMMIT"},
+		"errors with places": {"-c", "SELEC 1", "-c", "SELECT nothing FROM customers"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "errors with places" { // the gateway adds which request it was
+				for _, sql := range []string{args[1], args[3]} {
+					got, _ := c.run(true, c.psql("-c", sql)())
+					want, _ := c.run(false, c.psql("-c", sql)())
+					if !strings.HasPrefix(got, want) || want == "" {
+						t.Errorf("it says\n%s\nwhich does not begin with\n%s", got, want)
+					}
+				}
+				return
+			}
+			c.same(t, c.psql(args...))
+		})
+	}
+	t.Run("of the system", func(t *testing.T) {
+		c.same(t, func() *exec.Cmd {
+			return exec.CommandContext(t.Context(), filepath.Join(c.system, "psql"), "-X", "-c", `\d customers`, "-c", "TABLE customers ORDER BY id", "-c", `\copy customers (id, iban) TO STDOUT`)
+		})
+	})
+	out, _ := c.run(true, c.psql("-f", "testdata/clients/refusals.sql")())
+	r.hold(t, "psql", out)
+}
+
+func testPgbench(t *testing.T, c *clients) {
+	pgbench := func(args ...string) *exec.Cmd {
+		return exec.CommandContext(t.Context(), filepath.Join(c.bin, "pgbench"), args...)
+	}
+	_, port, _ := strings.Cut(c.world.postgres.Address, ":")
+	if out, err := pgbench("-i", "--quiet", "--scale", "1", "--host", c.world.postgres.Dir, "--port", port, "--username", "postgres", "orders").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	c.world.postgres.SQL("orders", "GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
+	for _, mode := range []string{"simple", "extended", "prepared"} {
+		for name, args := range map[string][]string{"reads": {"-S"}, "writes": nil, "a pipeline": {"-f", "testdata/clients/pipeline.pgbench"}} {
+			if name == "a pipeline" && mode == "simple" {
+				continue // there is none
+			}
+			const clients, transactions = 3, 20
+			args = append(args, "-n", "-c", strconv.Itoa(clients), "-t", strconv.Itoa(transactions), "-M", mode)
+			out, err := c.run(true, pgbench(args...))
+			if err != nil || !strings.Contains(out, "processed: 60/60") || !strings.Contains(out, "failed transactions: 0 ") {
+				t.Errorf("%s, %s: %v\n%s", name, mode, err, out)
+			}
+		}
+	}
+	if got := c.world.postgres.SQL("orders", "SELECT count(*), sum(delta) = (SELECT sum(abalance) FROM pgbench_accounts) FROM pgbench_history"); got != "180|t" {
+		t.Errorf("what it wrote is %s", got)
+	}
+	c.world.postgres.SQL("orders", "DROP TABLE pgbench_accounts, pgbench_branches, pgbench_tellers, pgbench_history")
+}
+
+func testDump(t *testing.T, c *clients) {
+	dump := func(args ...string) func() *exec.Cmd {
+		return func() *exec.Cmd {
+			return exec.CommandContext(t.Context(), filepath.Join(c.bin, "pg_dump"), append(args, "--exclude-table=closed", "--exclude-table=pgbench*", "--exclude-table=copied", "--exclude-table=bookings")...)
+		}
+	}
+	c.works(t, dump())
+	c.works(t, dump("--inserts", "--column-inserts"))
+	out, err := c.run(true, exec.CommandContext(t.Context(), filepath.Join(c.bin, "pg_dump"), "--table=closed"))
+	if err == nil || !strings.Contains(out, "The table is closed.") || !strings.Contains(out, "(request ") {
+		t.Errorf("a table that is closed: %v\n%s", err, out)
+	}
 }

@@ -100,6 +100,18 @@ func New(redactions []gate.Redaction, a *statement.Analysis, typeOf TypeOf) (*Pl
 	return p, nil
 }
 
+// Guards reports whether an error of a statement can have masked values in it. That of a read of other relations cannot; one that
+// commits, or fetches, can have those of statements before it.
+func Guards(redactions []gate.Redaction, a *statement.Analysis) bool {
+	switch {
+	case len(redactions) == 0:
+		return false
+	case a.Access != statement.Read || a.Kind != "select" || a.Opaque || slices.ContainsFunc(redactions, func(r gate.Redaction) bool { return r.Column == "" }):
+		return true
+	}
+	return slices.ContainsFunc(a.Reads, func(t statement.Table) bool { _, ok := anyOf(redactions, t); return ok })
+}
+
 // All is a plan that masks every column of an answer.
 func All(columns int) *Plan {
 	p := &Plan{columns: make([]column, columns), Counts: map[string]int64{}}

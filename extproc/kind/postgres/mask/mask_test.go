@@ -178,3 +178,30 @@ func FuzzNonInterference(f *testing.F) {
 		}
 	})
 }
+
+// An error of a statement that has nothing to do with what is masked is left as it is.
+func TestGuards(t *testing.T) {
+	reads := func(table string) statement.Analysis {
+		return statement.Analysis{Access: statement.Read, Kind: "select", Reads: []statement.Table{{Schema: "public", Table: table}}}
+	}
+	list := []gate.Redaction{redacted("public.people.born", false)}
+	for _, c := range []struct {
+		name       string
+		redactions []gate.Redaction
+		analysis   statement.Analysis
+		want       bool
+	}{
+		{"nothing is masked", nil, reads("people"), false},
+		{"the table has a masked column", list, reads("people"), true},
+		{"a read of another table", list, reads("orders"), false},
+		{"any table may have one", []gate.Redaction{redacted("public.*.born", false)}, reads("orders"), true},
+		{"a detector may find something anywhere", []gate.Redaction{{Detect: "email"}}, reads("orders"), true},
+		{"what commits may fail by what was written before", list, statement.Analysis{Access: statement.Transaction, Kind: "commit"}, true},
+		{"what is fetched may be of any table", list, statement.Analysis{Access: statement.Read, Kind: "cursor"}, true},
+		{"a write", list, statement.Analysis{Access: statement.Write, Kind: "insert"}, true},
+	} {
+		if got := Guards(c.redactions, &c.analysis); got != c.want {
+			t.Errorf("%s: %t", c.name, got)
+		}
+	}
+}

@@ -143,7 +143,7 @@ func (s *session) describe(raw []byte) error {
 		if e.prepared = s.named(name); e.prepared == nil {
 			return s.fail(&failure{code: "26000", message: fmt.Sprintf("prepared statement %.64q does not exist", name)})
 		}
-	case s.portal(name) == nil:
+	case strings.HasPrefix(name, own): // any other portal may be a cursor that was declared
 		return s.fail(&failure{code: "34000", message: fmt.Sprintf("portal %.64q does not exist", name)})
 	}
 	return s.keep(item{raw: raw, expects: e})
@@ -362,7 +362,7 @@ func (s *session) send(raw []byte, e *expected) error {
 			s.stale = true // an EXECUTE by this name is looked at once the server has it
 		}
 	}
-	s.piped = raw[0] != 'S'
+	s.piped = raw[0] != 'S' && (raw[0] != 'H' || s.piped || len(s.batch) > 0) // a Flush begins nothing
 	if e != nil {
 		list = append(list, e)
 	}

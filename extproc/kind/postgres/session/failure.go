@@ -74,6 +74,9 @@ func (f *failure) ended() *failure {
 // refused is what the agent is told of a refusal. Detail and hint name the request, so that whoever runs the gateway finds its records.
 func refused(r gate.Refusal, request string) *failure {
 	f := &failure{code: codeOf(r.Problem), message: r.Problem.Title(), detail: r.Detail, hint: hintOf(r.Problem)}
+	if r.Problem == gate.ApprovalPending {
+		f.detail = "This operation needs a person's approval. People are being asked. Once somebody has approved it the identical statement runs, once; one that differs in anything is a new one."
+	}
 	if len(r.Rules) > 0 {
 		f.detail += " Rules: " + strings.Join(r.Rules, ", ") + "."
 	}

@@ -207,7 +207,7 @@ func (s *session) running(j *judged) *run {
 		if err != nil { // it fitted when it was decided
 			plan = mask.All(len(j.analysis.Output))
 		}
-		r.mask, r.guarded, r.sum = plan, true, sha256.New()
+		r.mask, r.guarded, r.sum = plan, plan != nil || mask.Guards(redactions, &j.analysis), sha256.New()
 	}
 	if j.phase != phaseExecute {
 		return r

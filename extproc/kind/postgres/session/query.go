@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
 )
@@ -64,6 +65,22 @@ func (s *session) readText(ctx context.Context, text string, types []uint32, val
 	if len(list) == 0 {
 		list = []statement.Statement{statement.Empty(text)}
 	}
+	out := s.readEach(list, types, values, size)
+	if s.missesNames(out) {
+		s.server.catalog(s.target).Changed(s.database)
+		catalog, err := s.server.catalog(s.target).Get(ctx, s.key0(), s.ask)
+		if err != nil {
+			return nil, &failure{code: codeUnavailable, message: "the gateway could not ask the database for its catalog", hint: "Connect again."}
+		}
+		if catalog != s.catalog {
+			s.catalog = catalog
+			out = s.readEach(list, types, values, size)
+		}
+	}
+	return out, nil
+}
+
+func (s *session) readEach(list []statement.Statement, types []uint32, values []parameter, size int) []*judged {
 	out := make([]*judged, len(list))
 	ahead := s.state
 	for i, one := range list {
@@ -76,7 +93,17 @@ func (s *session) readText(ctx context.Context, text string, types []uint32, val
 			ahead.Apply(out[i].analysis.Changes)
 		}
 	}
-	return out, nil
+	return out
+}
+
+// missesNames says that a statement names what the catalog has not, outside of any transaction: somebody else may have made it a moment ago.
+func (s *session) missesNames(list []*judged) bool {
+	if s.piped || s.state.Transaction != statement.Idle {
+		return false
+	}
+	return slices.ContainsFunc(list, func(j *judged) bool {
+		return j.fault != nil && slices.Contains([]string{"3F000", "42703", "42704", "42883", "42P01"}, j.fault.code)
+	})
 }
 
 // unparsed records that a text could not be parsed.

@@ -40,12 +40,15 @@ var exposing = func() map[Name]bool {
 		"pg_stat_activity", "pg_stat_get_activity", "pg_stat_get_backend_activity",
 		"pg_largeobject", "lo_get", "loread", "lo_export",
 		"pg_read_file", "pg_read_binary_file", "pg_read_file_old",
-		"pg_authid", "pg_shadow", "pg_user_mapping", "pg_user_mappings", "pg_subscription", "pg_hba_file_rules",
+		"pg_authid", "pg_shadow", "pg_user_mapping", "pg_user_mappings", "pg_hba_file_rules",
 	} {
 		m[Name{"pg_catalog", n}] = true
 	}
 	return m
 }()
+
+// secrets are the columns of PostgreSQL's own relations that expose something where the rest of the relation does not.
+var secrets = map[Name]string{{"pg_catalog", "pg_subscription"}: "subconninfo"}
 
 func set(list ...string) map[string]bool {
 	m := map[string]bool{}

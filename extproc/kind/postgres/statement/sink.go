@@ -71,6 +71,11 @@ func (s *sink) into(a *Analysis) {
 	a.Uses = slices.SortedFunc(maps.Keys(s.uses), func(a, b Use) int {
 		return cmp.Or(compareRefs(a.ColumnRef, b.ColumnRef), cmp.Compare(a.How, b.How))
 	})
+	for n, column := range secrets {
+		if s.reads[n][column] {
+			s.exposes[n.String()] = true
+		}
+	}
 	a.Exposes = slices.Sorted(maps.Keys(s.exposes))
 }
 
