@@ -135,6 +135,9 @@ func (t *transit) AppendJSON(b []byte) ([]byte, error) {
 	w.Claimed("request_id", t.RequestID)
 	w.Claimed("resource", t.resource)
 	w.Text("response_flags", t.responseFlags)
+	if t.Connection {
+		w.Claimed("session", t.Session)
+	}
 	if !t.Connection {
 		w.Count("status", int64(t.Status))
 	}

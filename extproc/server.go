@@ -6,6 +6,7 @@ import (
 	accesslog "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	network "github.com/envoyproxy/go-control-plane/envoy/service/network_ext_proc/v3"
 	"google.golang.org/grpc"
 
 	"github.com/countersign/countersign/extproc/guard"
@@ -19,6 +20,7 @@ type Server struct {
 	clocks    clocks
 	differing differing
 	targets   targets
+	spliced   map[string]*splices // by kind; it does not change once the services are served
 }
 
 // New returns the services of a lane.
@@ -30,6 +32,12 @@ func (s *Server) Register(g *grpc.Server) {
 		ServiceName: ext.ExternalProcessor_ServiceDesc.ServiceName, HandlerType: (*any)(nil),
 		Streams: []grpc.StreamDesc{{StreamName: "Process", ServerStreams: true, ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error {
 			return s.Process(stream)
+		}}},
+	}, s)
+	g.RegisterService(&grpc.ServiceDesc{
+		ServiceName: network.NetworkExternalProcessor_ServiceDesc.ServiceName, HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{StreamName: "Process", ServerStreams: true, ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error {
+			return s.ProcessConnection(stream)
 		}}},
 	}, s)
 	g.RegisterService(&grpc.ServiceDesc{

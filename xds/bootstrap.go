@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -168,9 +170,13 @@ func writeYAML(m proto.Message, comment string) ([]byte, error) {
 // an auditor looks for.
 func explicit(n *yaml.Node) {
 	n.Style = 0
+	if n.Tag == "!!str" && slices.Contains([]string{"y", "n", "yes", "no", "on", "off"}, strings.ToLower(n.Value)) {
+		n.Style = yaml.DoubleQuotedStyle // Envoy reads YAML 1.1, to which these are no text
+	}
 	if n.Kind == yaml.MappingNode && len(n.Content) > 1 {
 		switch n.Content[1].Value {
-		case typeURL + "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor", typeURL + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", typeURL + "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz":
+		case typeURL + "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor", typeURL + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", typeURL + "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz",
+			typeURL + "envoy.extensions.filters.network.ext_proc.v3.NetworkExternalProcessor":
 			n.Content = append(n.Content,
 				&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: "failure_mode_allow"},
 				&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "false"})

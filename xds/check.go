@@ -13,6 +13,7 @@ import (
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -79,6 +80,10 @@ type Checker struct {
 	hold     time.Duration
 	config   *config.Config // nil when the file is checked by itself
 	clusters map[string]*clusterv3.Cluster
+	listener struct { // whose chains are looked at
+		of *listenerv3.Listener
+		at Place
+	}
 	problems []Problem
 }
 

@@ -55,6 +55,14 @@ func (k *Checker) rules(m proto.Message, at Place) {
 		k.Problem(at, "an internal redirect has Envoy go where a target's answer sends it, and a decision is for one request: remove it")
 	case *routev3.RetryPolicy:
 		k.Problem(at, "a retry policy sends a request again, and a decision is for one execution: remove it")
+	case *routev3.RouteAction:
+		clusters := []string{m.GetCluster()}
+		for _, w := range m.GetWeightedClusters().GetClusters() {
+			clusters = append(clusters, w.GetName())
+		}
+		if slices.ContainsFunc(clusters, func(c string) bool { return strings.HasPrefix(c, innerPrefix) }) {
+			k.Problem(at, "clusters %s… are for connections that countersign itself encrypts, and requests would cross the network in the clear: use another", innerPrefix)
+		}
 	case *routev3.HedgePolicy:
 		k.Problem(at, "a hedge policy sends a request again, and a decision is for one execution: remove it")
 	case *routev3.RouteAction_RequestMirrorPolicy:
@@ -80,7 +88,7 @@ func (k *Checker) targetCluster(c *clusterv3.Cluster, at Place) {
 		k.Problem(at.At("upstream_config"), "upstream_config changes how a request goes to its target after it was judged: remove it")
 	}
 	plain := slices.ContainsFunc(c.GetTransportSocketMatches(), func(m *clusterv3.Cluster_TransportSocketMatch) bool { return !encrypted(m.GetTransportSocket()) })
-	if c.GetName() == ServiceCluster || encrypted(c.GetTransportSocket()) && !plain || k.accepts(config.Resource.PlainTarget) {
+	if c.GetName() == ServiceCluster || strings.HasPrefix(c.GetName(), innerPrefix) || encrypted(c.GetTransportSocket()) && !plain || k.accepts(config.Resource.PlainTarget) {
 		return
 	}
 	if c.GetType() == clusterv3.Cluster_EDS {
@@ -113,6 +121,7 @@ var besideNetwork = []string{
 }
 
 func (k *Checker) checkListener(l *listenerv3.Listener, at Place) {
+	k.listener.of, k.listener.at = l, at
 	chains := l.GetFilterChains()
 	if c := l.GetDefaultFilterChain(); c != nil {
 		chains = append(chains[:len(chains):len(chains)], c)
@@ -127,7 +136,9 @@ func (k *Checker) checkListener(l *listenerv3.Listener, at Place) {
 		}
 	}
 	if slices.ContainsFunc(addresses, func(a *corev3.Address) bool { return a != nil && !nearby(a) }) && !k.accepts(func(r config.Resource) bool { return r.Common().Listen.Insecure }) &&
-		slices.ContainsFunc(chains, func(c *listenerv3.FilterChain) bool { return !encrypted(c.GetTransportSocket()) && !passedOn(c) }) {
+		slices.ContainsFunc(chains, func(c *listenerv3.FilterChain) bool {
+			return !encrypted(c.GetTransportSocket()) && !passedOn(c) && !shown(c)
+		}) {
 		k.Problem(at, "agents' tokens would cross the network in the clear: set transport_socket in every filter chain, or insecure in a resource's listen")
 	}
 	for i, c := range l.GetFilterChains() {

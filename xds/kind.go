@@ -34,6 +34,14 @@ func Named[R config.Resource](k *Checker, name string) (r R, known bool) {
 	return config.Named[R](k.config, name)
 }
 
+// Socket is a socket of the configuration that the file is checked for.
+func (k *Checker) Socket(name string) config.Address {
+	if k.config == nil {
+		return ""
+	}
+	return k.config.Socket(name)
+}
+
 // Listener adds a listener of one filter chain. If t is set its connections are TLS, with these protocols for ALPN if any.
 func (b *Builder) Listener(address string, filters []*listenerv3.Filter, t *config.ServerTLS, protocols ...string) {
 	chain := &listenerv3.FilterChain{Filters: filters}

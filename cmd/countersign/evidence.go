@@ -110,6 +110,9 @@ func tellReport(w io.Writer, r *evidence.Report, ownKey bool) error {
 	if r.Transits > 0 {
 		fmt.Fprintf(w, "transits: %d requests seen by Envoy; %d allowed operations that Envoy has not told of (yet)\n", r.Transits, r.NeverTransited)
 	}
+	if r.Sessions > 0 {
+		fmt.Fprintf(w, "sessions: %d opened; %d that Envoy has not told of (yet)\n", r.Sessions, r.NeverCarried)
+	}
 	for _, finding := range r.Findings {
 		fmt.Fprintf(w, "FOUND: %s\n", terminal.Line(finding.String()))
 	}
@@ -274,7 +277,7 @@ var shown = map[string][]string{
 	gate.GatewayStarted:    {"version", "pid", "key"},
 	gate.GatewayStopped:    {"open", "reason"},
 	gate.Heartbeat:         {"open"},
-	gate.Transit:           {"resource", "verb", "target", "status", "flags", "details", "response_flags", "upstream", "upstream_host", "upstream_failure"},
+	gate.Transit:           {"resource", "verb", "target", "status", "flags", "details", "response_flags", "session", "upstream", "upstream_host", "upstream_failure"},
 	gate.Alarm:             {"kind", "detail"},
 
 	"approval.requested": {"approval", "resource", "verb", "target", "agent", "on_behalf_of", "expires"},

@@ -406,8 +406,9 @@ func (g *gateway) listenKinds(ctx context.Context, c *config.Config) error {
 		if err != nil {
 			return fmt.Errorf("the socket of kind %s: %w", k.Config.Name, err)
 		}
+		shown := g.server.Spliced(k.Config.Name)
 		g.served.Go(guard.Func("the sessions of kind "+k.Config.Name, func() {
-			if err := k.Serve(ctx, g.lane, l); err != nil {
+			if err := k.Serve(ctx, g.lane, l, shown); err != nil {
 				g.listenerFailed(err.Error())
 			}
 		}))

@@ -61,7 +61,7 @@ func (b *builder) build(ctx context.Context, c *config.Config, previous *active)
 			Approvals:    b.approvals.asking(c, b.journal.RedactKey()),
 		},
 		Identity:  a.verifier,
-		Resources: resourcesOf(c, kind.Shared{Plans: redact.NewPlans(b.journal.RedactKey()), Issuers: config.TokenIssuers(c.Agents), SessionKey: b.digestKey()}),
+		Resources: resourcesOf(c, kind.Shared{Plans: redact.NewPlans(b.journal.RedactKey()), Socket: c.Socket, Issuers: config.TokenIssuers(c.Agents), SessionKey: b.digestKey()}),
 		Memory:    memory.Budget(int64(c.Limits.Memory)),
 	}
 	return a, nil

@@ -22,6 +22,9 @@ type Completeness struct {
 	Transits       uint64 // transit records: what Envoy says it did
 	NeverTransited uint64 // allowed operations that Envoy says nothing about; 0 if there are no transits at all
 
+	Sessions     uint64 // session.opened
+	NeverCarried uint64 // of them, those whose connection Envoy says nothing about; 0 if there are no transits at all
+
 	Findings        []Finding
 	FurtherFindings uint64 // beyond the first 100
 
@@ -52,6 +55,10 @@ type completeness struct {
 	ended map[string]*recordedOp
 	order []string // of ended
 
+	sessions     map[string]*recordedSession
+	peers        map[string]*recordedSession // the last of each resource and peer
+	sessionOrder []*recordedSession
+
 	requests     map[string]*recordedRequest
 	requestOrder []string
 	forgot       bool               // a request was forgotten because of maxRequests
@@ -62,7 +69,7 @@ type completeness struct {
 func newCompleteness() *completeness {
 	return &completeness{
 		gateway: running, maxEnded: maxEnded, maxRequests: maxRequests, live: map[string]*recordedOp{}, open: map[uint64]string{}, ended: map[string]*recordedOp{},
-		requests: map[string]*recordedRequest{},
+		sessions: map[string]*recordedSession{}, peers: map[string]*recordedSession{}, requests: map[string]*recordedRequest{},
 	}
 }
 
@@ -91,6 +98,9 @@ func (c *completeness) add(e *Entry) {
 		c.gateway, _ = follow(c.gateway, stop)
 	case gate.Alarm:
 		c.alarm(e)
+	case sessionOpened:
+		c.while(e)
+		c.opened(e)
 	case gate.Transit:
 		c.while(e)
 		c.Transits++
@@ -262,6 +272,9 @@ var missedBecause = map[string]string{
 
 func (c *completeness) transit(e *Entry) {
 	reached := textOf(e.Body, "upstream") != ""
+	if e.Op == "" && c.carried(e, reached) {
+		return
+	}
 	o := c.operation(e.Op)
 	switch {
 	case o.allowed:
@@ -299,8 +312,13 @@ func (c *completeness) result() Completeness {
 			}
 		}
 	}
+	for _, s := range c.sessions {
+		if !s.carried {
+			c.NeverCarried++
+		}
+	}
 	if c.Transits == 0 {
-		c.NeverTransited = 0
+		c.NeverTransited, c.NeverCarried = 0, 0
 	}
 	return c.Completeness
 }

@@ -364,6 +364,42 @@ func TestVerifyTellsWhatIsIncomplete(t *testing.T) {
 	}
 }
 
+// TestVerifyHoldsConnectionsAgainstSessions: Envoy connects to a target for a session that was opened, and for that resource, and each
+// session is one whose connection it tells of.
+func TestVerifyHoldsConnectionsAgainstSessions(t *testing.T) {
+	f := newFixture(t)
+	j := f.open()
+	record := func(kind string, members ...string) uint64 {
+		var body gate.Object
+		for i := 0; i < len(members); i += 2 {
+			body = append(body, gate.Member{Name: members[i], Value: members[i+1]})
+		}
+		return mustAppend(t, j, &gate.Record{Type: kind, Body: body}).Seq
+	}
+	for _, id := range []string{"1", "2", "3"} {
+		record("session.opened", "peer", "192.0.2.7:"+id, "resource", "orders", "session", id)
+	}
+	record(gate.Transit, "peer", "192.0.2.7:1", "resource", "orders", "session", "", "upstream", "")            // passed on
+	record(gate.Transit, "peer", "192.0.2.7:2", "resource", "orders", "session", "2", "upstream", "10.0.0.1:1") // to the target
+	record(gate.Transit, "peer", "192.0.2.7:9", "resource", "orders", "session", "", "upstream", "")            // of nobody
+	bad := []uint64{
+		record(gate.Transit, "peer", "192.0.2.7:8", "resource", "orders", "session", "8", "upstream", "10.0.0.1:1"),
+		record(gate.Transit, "peer", "192.0.2.7:3", "resource", "others", "session", "3", "upstream", "10.0.0.1:1"),
+		record(gate.Transit, "peer", "192.0.2.7:3", "resource", "orders", "session", "", "upstream", "10.0.0.1:1"),
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := f.mustVerify()
+	var found []uint64
+	for _, x := range r.Findings {
+		found = append(found, x.Seq)
+	}
+	if !slices.Equal(found, bad) || r.Sessions != 3 || r.NeverCarried != 1 {
+		t.Errorf("completeness %+v", r.Completeness)
+	}
+}
+
 // TestVerifyFindsAnswersThatPassedAround: a decision that redacts is carried out only where the answer comes by the gateway.
 func TestVerifyFindsAnswersThatPassedAround(t *testing.T) {
 	hash := strings.Repeat("ab", 32)

@@ -26,10 +26,10 @@ type Kind struct {
 	// Own gives r what is the kind's own: lane.Resource.Own, the fingerprint of what Envoy is to carry out for it, and the like.
 	Own func(c config.Resource, s Shared, r *lane.Resource)
 
-	// Serve serves the connections that Envoy passes on to the gateway, at the kind's own socket (config.Config.Socket), until ctx is
-	// done, and returns when none is left; nil where Envoy reads the protocol itself. Each connection is looked at under the lane's
-	// state of that moment, so that a reload needs no other listener.
-	Serve func(ctx context.Context, l *lane.Lane, from net.Listener) error
+	// Serve serves the connections that Envoy passes on to the gateway, at the kind's own socket (config.Config.Socket), and those that it
+	// shows (extproc.Server.Spliced), until ctx is done, and returns when none is left; nil where Envoy reads the protocol itself. Each
+	// connection is looked at under the lane's state of that moment, so that a reload needs no other listener.
+	Serve func(ctx context.Context, l *lane.Lane, from ...net.Listener) error
 
 	// Check reads what serving the resource would read, and says what is wrong with it; nil where nothing is read.
 	Check func(c config.Resource) error
@@ -50,6 +50,9 @@ type Card struct {
 type Shared struct {
 	Plans   *redact.Plans
 	Issuers []string // that give agents tokens, in the order of the configuration
+
+	// Socket is where a unix socket of that name is, the gateway's own or one at which Envoy listens for it (config.Config.Socket).
+	Socket func(name string) config.Address
 
 	// SessionKey seals what an agent is given to keep. Where gateways share approvals they share it, so that a session that was
 	// begun at one goes on at another.

@@ -9,6 +9,7 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	ext "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	network "github.com/envoyproxy/go-control-plane/envoy/service/network_ext_proc/v3"
 	httptype "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/google/go-cmp/cmp"
 	rpc "google.golang.org/genproto/googleapis/rpc/status"
@@ -37,6 +38,8 @@ func TestAnswersAreWhatEnvoyReads(t *testing.T) {
 		sameMessage(t, a, &ext.ProcessingResponse{}, generatedAnswer(a))
 		r := &Ruling{Code: uint32(random.IntN(2) * 7), HTTP: random.IntN(2) == 0, Named: named, Change: change, Status: random.IntN(600), Body: body}
 		sameMessage(t, r, &authz.CheckResponse{}, generatedRuling(r))
+		p := &Passing{In: End(random.IntN(3)), Data: body, Session: []string{"", "0192f0c1-7a5e-7000-8000-000000000000"}[random.IntN(2)], Close: Closing(random.IntN(3))}
+		sameMessage(t, p, &network.ProcessingResponse{}, generatedPassing(p))
 	}
 }
 
@@ -143,6 +146,24 @@ func generatedRuling(r *Ruling) *authz.CheckResponse {
 		m.HttpResponse = &authz.CheckResponse_DeniedResponse{DeniedResponse: &authz.DeniedHttpResponse{
 			Status: &httptype.HttpStatus{Code: httptype.StatusCode(r.Status)}, Headers: options(r.Change, false), Body: string(r.Body),
 		}}
+	}
+	return m
+}
+
+func generatedPassing(p *Passing) *network.ProcessingResponse {
+	m := &network.ProcessingResponse{
+		DataProcessingStatus: network.ProcessingResponse_MODIFIED,
+		ConnectionStatus:     [...]network.ProcessingResponse_ConnectionStatus{Open: 0, Finish: network.ProcessingResponse_CLOSE, Reset: network.ProcessingResponse_CLOSE_RST}[p.Close],
+	}
+	switch p.In {
+	case Agent:
+		m.ReadData = &network.Data{Data: p.Data}
+	case Target:
+		m.WriteData = &network.Data{Data: p.Data}
+	}
+	if p.Session != "" {
+		said := &structpb.Struct{Fields: map[string]*structpb.Value{"session": structpb.NewStringValue(p.Session)}}
+		m.DynamicMetadata = &structpb.Struct{Fields: map[string]*structpb.Value{MetadataNamespace: structpb.NewStructValue(said)}}
 	}
 	return m
 }

@@ -24,6 +24,7 @@ type Entry struct {
 	Operation string // that [Metadata] named
 	Trace     string // that the operation's agent sent
 	Traced    bool   // Envoy has told which, if only that it sent none
+	Session   string // that the connection is of, or was made for
 
 	Route    string // of a request
 	Tags     []Field
@@ -221,18 +222,19 @@ func verb(m core.RequestMethod) string {
 // namespaces are where [Metadata] ends up, the first that has it: ext_proc writes into our namespace, ext_authz into its own.
 var namespaces = []string{MetadataNamespace, "envoy.filters.http.ext_authz", "envoy.filters.network.ext_authz"}
 
-// MetadataNamespace is the namespace of the dynamic metadata that tells Envoy's access log the operation's id (`op`).
+// MetadataNamespace is the namespace of the dynamic metadata that tells Envoy's access log the operation's id (`op`), or that of the
+// session whose connection it is (`session`).
 const MetadataNamespace = "countersign"
 
-// metadata finds the operation.
+// metadata finds the operation, and the session.
 func (e *Entry) metadata(m reader) {
-	var found [3]struct{ op, trace value }
+	var found [3]struct{ op, trace, session value }
 	for m.next() {
 		if m.num != 1 { // filter_metadata
 			continue
 		}
 		at := -1
-		var op, trace value
+		var op, trace, session value
 		for p := m.message(); p.next(); {
 			switch p.num {
 			case 1:
@@ -245,14 +247,17 @@ func (e *Entry) metadata(m reader) {
 						op = v
 					case "trace_id":
 						trace = v
+					case "session":
+						session = v
 					}
 				}
 			}
 		}
 		if at >= 0 {
-			found[at].op, found[at].trace = op, trace
+			found[at].op, found[at].trace, found[at].session = op, trace, session
 		}
 	}
+	e.Session = found[0].session.text // nobody else names one
 	for _, f := range found {
 		if f.op.text != "" {
 			e.Operation, e.Trace, e.Traced = f.op.text, f.trace.text, f.trace.there
@@ -292,6 +297,7 @@ func entryOf(c *data.AccessLogCommon) Entry {
 	for name, value := range c.GetCustomTags() {
 		e.Tags = append(e.Tags, Field{Name: name, Value: value})
 	}
+	e.Session = valueOf(c.GetMetadata().GetFilterMetadata()[MetadataNamespace].GetFields()["session"]).text
 	for _, namespace := range namespaces {
 		said := c.GetMetadata().GetFilterMetadata()[namespace].GetFields()
 		if op, trace := valueOf(said["op"]), valueOf(said["trace_id"]); op.text != "" {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	authz "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -28,7 +29,7 @@ type format struct {
 	whole func() Message
 }
 
-var readers = []format{formatOf(checks, checkOf), formatOf(requests, requestOf), formatOf(logs, logsOf)}
+var readers = []format{formatOf(checks, checkOf), formatOf(requests, requestOf), formatOf(logs, logsOf), formatOf(pieces, pieceOf)}
 
 func formatOf[M proto.Message, T any, P interface {
 	*T
@@ -36,8 +37,12 @@ func formatOf[M proto.Message, T any, P interface {
 	read(m reader)
 }](of *shape, there func(M) T) format {
 	empty := (*new(M)).ProtoReflect()
+	name := string(empty.Descriptor().Name())
+	if strings.Contains(string(empty.Descriptor().FullName()), ".network_ext_proc.") {
+		name = "Network" + name
+	}
 	return format{
-		string(empty.Descriptor().Name()),
+		name,
 		func() proto.Message { return empty.New().Interface() },
 		func(b []byte) (any, bool) {
 			var t T

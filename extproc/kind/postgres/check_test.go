@@ -142,15 +142,66 @@ func TestTheFilesOfRoles(t *testing.T) {
 	}
 }
 
-// The static file for Envoy passes its own check, and a change of it that would open a door does not.
+// The static file for Envoy passes its own check, however the resource is attached, and a change of it that would open a door does not.
 func TestStaticFile(t *testing.T) {
-	c, err := load(t, strings.Replace(good, "127.0.0.1:6432", "0.0.0.0:6432", 1))
+	for _, c := range []struct {
+		name, keys string
+		changes    []change
+	}{
+		{"passed on", "", []change{
+			{"another socket", "", "/tmp/other.sock", "and countersign listens at"}, // of the kind's socket
+			{"no header", "version: V2", "version: V1", "does not say who connects"},
+			{"another resource", "b3JkZXJz", "b3RoZXJz", "which the configuration does not have"},
+			{"a log that says nothing", "countersign.passed", "other", "does not tell which resource"},
+		}},
+		{"shown", "    attach: ext_proc\n", []change{
+			{"fails open", "failure_mode_allow: false", "failure_mode_allow: true", "unseen when countersign fails"},
+			{"the agent unseen", "processing_mode: {}", "processing_mode: {process_read: SKIP}", "set process_read to STREAMED"},
+			{"the target unseen", "processing_mode: {}", "processing_mode: {process_write: SKIP}", "set process_write to STREAMED"},
+			{"a short timeout", "message_timeout: 60s", "message_timeout: 0.2s", "message_timeout is 200ms"},
+			{"no session in the log", "- countersign\n", "- other\n", "cannot tell which session"},
+			{"no resource", "key: countersign-resource", "key: other", "no resource is named"},
+			{"no fingerprint", "key: countersign-fingerprint", "key: other", "carries out is not said"},
+			{"no peer", "'%DOWNSTREAM_REMOTE_ADDRESS%'", "'192.0.2.1:1'", "who connects is not told"},
+			{"another resource", "value: orders", "value: others", "which the configuration does not have"},
+			{"connects first", "upstream_connect_mode: ON_DOWNSTREAM_DATA", "upstream_connect_mode: IMMEDIATE", "before countersign has let anybody in"},
+			{"the gateway itself", "cluster: inner/orders\n", "cluster: countersign\n", "is not the target's cluster"},
+			{"another target", "port_value: 5432", "port_value: 5433", "leads to another place than the target of resource \"orders\""},
+			{"a log without the resource", "tag: countersign.resource", "tag: other", "set custom_tags: [{tag: countersign.resource, literal: {value: orders}}]"},
+			{"a tunnel", "cluster: inner/orders\n", "cluster: inner/orders\n                tunneling_config: {hostname: \"x.test:443\"}\n", "another proxy"},
+		}},
+		{"egress", "    egress: envoy\n", []change{
+			{"other users", "mode: 384", "mode: 438", "other users of this machine can connect"},
+			{"no mode", "mode: 384", "mode: 0", "other users of this machine can connect"},
+			{"on the network", "pipe:\n          path: $EGRESS\n          mode: 384", "socket_address: {address: 0.0.0.0, port_value: 6000}", "whoever can connect to this address reaches the target"},
+			{"on loopback", "pipe:\n          path: $EGRESS\n          mode: 384", "socket_address: {address: 127.0.0.1, port_value: 6000}", "whoever can connect to this address reaches the target"},
+			{"more addresses", "name: unix:$EGRESS\n", "name: unix:$EGRESS\n      additional_addresses: [{address: {socket_address: {address: 127.0.0.1, port_value: 6000}}}]\n", "remove additional_addresses"},
+			{"another socket", "path: $EGRESS", "path: /tmp/other.sock", "and countersign connects to"},
+			{"no session in the log", "tlv_type: 226", "tlv_type: 227", "which session a connection is for"},
+			{"without a header too", "            stat_prefix: egress\n      listener", "            stat_prefix: egress\n            allow_requests_without_proxy_protocol: true\n      listener", "which session a connection is for"},
+			{"another target", "port_value: 5432", "port_value: 5433", "leads to another place than the target of resource \"orders\""},
+			{"another resource", "value: orders", "value: others", "as one with egress: envoy"},
+			{"TLS of Envoy's", "    - name: inner/orders\n", "    - name: inner/orders\n      transport_socket: {name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}\n", "TLS to the target is countersign's own"},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) { staticFile(t, c.keys, c.changes) })
+	}
+}
+
+// change is one of a static file, and what the check says of it.
+type change struct{ name, old, text, want string }
+
+func staticFile(t *testing.T, keys string, changes []change) {
+	c, err := load(t, strings.Replace(good, "127.0.0.1:6432", "0.0.0.0:6432", 1)+keys)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file, err := xds.Static(c, Kind.Envoy)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if err := extproctest.ValidateEnvoy(t, extproctest.EnvoyConfig{Bootstrap: string(file)}); err != nil {
+		t.Error(err)
 	}
 	for _, p := range xds.CheckFileFor(c, "envoy.yaml", file, Kind.Envoy) {
 		t.Errorf("%v", p)
@@ -159,20 +210,20 @@ func TestStaticFile(t *testing.T) {
 		t.Errorf("without a configuration: %v", p)
 	}
 	socket, _ := c.Socket(name).Unix()
-	for _, x := range []struct{ old, text, want string }{
-		{socket, "/tmp/other.sock", "and countersign listens at"},
-		{"version: V2", "version: V1", "does not say who connects"},
-		{"b3JkZXJz", "b3RoZXJz", "which the configuration does not have"},
-		{"countersign.passed", "other", "does not tell which resource"},
-	} {
-		changed := strings.ReplaceAll(string(file), x.old, x.text)
+	out, _ := c.Socket(egress(config.Each[*Resource](c)[0])).Unix()
+	for _, x := range changes {
+		old := strings.ReplaceAll(x.old, "$EGRESS", out)
+		if old == "" {
+			old = socket
+		}
+		changed := strings.ReplaceAll(string(file), old, strings.ReplaceAll(x.text, "$EGRESS", out))
 		if changed == string(file) {
-			t.Errorf("%q is not in the file:\n%s", x.old, file)
+			t.Errorf("%s: %q is not in the file:\n%s", x.name, old, file)
 			continue
 		}
 		found := fmt.Sprint(xds.CheckFileFor(c, "envoy.yaml", []byte(changed), Kind.Envoy))
 		if !strings.Contains(found, x.want) {
-			t.Errorf("%s: %s, want %s", x.text, found, x.want)
+			t.Errorf("%s: %s, want %s", x.name, found, x.want)
 		}
 	}
 }

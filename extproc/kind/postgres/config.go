@@ -35,8 +35,16 @@ type Resource struct {
 
 	Databases []string `yaml:"databases"` // what agents may name as `database`. Any by default.
 	Auth      string   `yaml:"auth"`      // how the agent gives its token: "password" (the default), as the password, or "oauthbearer", by SASL OAUTHBEARER.
-	Attach    string   `yaml:"attach"`    // how Envoy takes part: "tcp" (the default), its tcp_proxy passes the connection on to the gateway.
-	Egress    string   `yaml:"egress"`    // how the gateway reaches the server: "direct" (the default).
+
+	// Attach is how Envoy takes part: "tcp" (the default), its tcp_proxy passes the connection on to the gateway; or "ext_proc", its network
+	// ext_proc filter shows the gateway what both ends send. Envoy calls that filter work in progress, and not part of its threat
+	// model: do not use it where an agent could be hostile to Envoy itself.
+	Attach string `yaml:"attach"`
+
+	// Egress is how the gateway itself reaches the server: "direct" (the default); or "envoy", by a listener of Envoy's at a unix socket
+	// that only the gateway's user can reach. With attach: ext_proc a session's own connection is Envoy's in any case, and egress is for
+	// the gateway's requests to cancel.
+	Egress string `yaml:"egress"`
 
 	OAuth *OAuth `yaml:"oauth"` // where agents are told to get tokens. With auth: oauthbearer.
 
@@ -70,6 +78,12 @@ type Limits struct {
 	Idle        config.Duration `yaml:"idle"`         // how long a session may rest. 10m by default.
 }
 
+// Values of attach and egress.
+const (
+	shown   = "ext_proc"
+	byEnvoy = "envoy"
+)
+
 // PlainTarget is target_insecure.
 func (r *Resource) PlainTarget() bool { return r.TargetInsecure }
 
@@ -92,9 +106,12 @@ func (r *Resource) Validate(k config.Checker) {
 	if r.Listen.TLS != nil && r.Listen.TLS.ClientCAFile != "" {
 		k.At("listen.tls.client_ca_file").Fail("is not for kind postgres: agents are known by their tokens")
 	}
-	for _, x := range []struct{ key, value, known string }{{"attach", r.Attach, "tcp"}, {"egress", r.Egress, "direct"}} {
-		if x.value != x.known {
-			k.At(x.key).Fail("is %q, and must be %s", x.value, x.known)
+	for _, x := range []struct {
+		key, value string
+		known      []string
+	}{{"attach", r.Attach, []string{"tcp", shown}}, {"egress", r.Egress, []string{"direct", byEnvoy}}} {
+		if !slices.Contains(x.known, x.value) {
+			k.At(x.key).Fail("is %q, and must be %s", x.value, strings.Join(x.known, " or "))
 		}
 	}
 	r.validateAuth(k)

@@ -2,6 +2,11 @@
 // clear and goes on in TLS. So Envoy takes the connection and passes it on to the gateway, by a unix socket that nobody else can
 // reach, and package session is the other end: it identifies the agent by its token, and each statement is an operation.
 //
+// There are other ways. With attach: ext_proc Envoy keeps the connection to the target too, and shows the gateway what both ends send
+// (package extproc has that as two connections): the session is the same, TLS to either end included. With egress: envoy what
+// the gateway itself connects goes by a listener of Envoy's, at a unix socket that only its user can reach. With both, that is
+// its requests to cancel, since nothing but a session's own bytes can go by the connection that Envoy shows.
+//
 // Package statement reads what a statement does, by PostgreSQL's own parser and the target's catalog (package catalog). What
 // this package has is the kind itself: its keys, what Envoy is to have, what policy and people see, what a collector is told.
 package postgres
@@ -34,12 +39,16 @@ var Kind = kind.Kind{
 	Envoy:  Envoy{},
 	Card:   kind.Card{First: []string{"text", "parameters", "database", "role", "access", "writes", "reads"}, Unseen: unseen},
 	OTLP:   otlp.Kind{Protocol: name, Operation: attributes, Result: results},
-	Serve: func(ctx context.Context, l *lane.Lane, from net.Listener) error {
-		return session.New(l).Serve(ctx, from)
+	Serve: func(ctx context.Context, l *lane.Lane, from ...net.Listener) error {
+		return session.New(l).Serve(ctx, from...)
 	},
 	Own: func(c config.Resource, s kind.Shared, r *lane.Resource) {
 		own := c.(*Resource) //nolint:forcetypeassert // made by New
-		r.Own, r.Fingerprint, r.EndWithToken = target(own, s.Issuers), fingerprint(own), true
+		t := target(own, s.Issuers)
+		if own.Egress == byEnvoy {
+			t.Egress, _ = s.Socket(egress(own)).Unix()
+		}
+		r.Own, r.Fingerprint, r.EndWithToken = t, fingerprint(own), true
 	},
 }
 

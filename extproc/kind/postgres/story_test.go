@@ -35,6 +35,7 @@ type world struct {
 	authority *extproctest.Authority
 	postgres  *extproctest.Postgres
 	gateway   *story.Gateway
+	more      string // keys of the resource
 }
 
 func newWorld(tb extproctest.TB) *world {
@@ -49,8 +50,8 @@ func (w *world) kind() *story.Kind {
 		Resource: func(g *story.Gateway) string {
 			w.gateway = g
 			g.Write("secrets/app", "correct horse\n")
-			return fmt.Sprintf("kind: postgres\nlisten: {address: %q, tls: {certificate_file: %q, key_file: %q}}\ntarget: \"postgres://%s\"\ntarget_tls: {ca_file: %q, server_name: db.test}\nroles: {app: {password_file: ./secrets/app}}\n",
-				g.Address, server.CertFile, server.KeyFile, w.postgres.Address, w.authority.CAFile)
+			return fmt.Sprintf("kind: postgres\nlisten: {address: %q, tls: {certificate_file: %q, key_file: %q}}\ntarget: \"postgres://%s\"\ntarget_tls: {ca_file: %q, server_name: db.test}\nroles: {app: {password_file: ./secrets/app}}\n%s",
+				g.Address, server.CertFile, server.KeyFile, w.postgres.Address, w.authority.CAFile, w.more)
 		},
 		Speak: func(c *story.Conversation) story.Speaker { return &speech{Conversation: c, world: w} },
 	}
@@ -188,14 +189,22 @@ func (s *speech) Leave() {
 	s.Gateway().AwaitRecord("operation.finished", func(r story.Record) bool { return r.Type == "operation.finished" && r.Seq > uint64(before) })
 }
 
+// ways are how a connection can come and go: what is recorded and what an agent sees is the same. TestWays has the others.
+var ways = map[string]string{"": "", " shown": "attach: ext_proc\negress: envoy\n"}
+
 func TestStories(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d stories, error %v", len(files), err)
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			story.Play(t, file, story.Options{Kind: newWorld(t).kind(), Update: *update})
-		})
+		name := strings.TrimSuffix(filepath.Base(file), ".txtar")
+		for way, keys := range ways {
+			t.Run(name+way, func(t *testing.T) {
+				w := newWorld(t)
+				w.more = keys
+				story.Play(t, file, story.Options{Kind: w.kind(), Update: *update && keys == ""})
+			})
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 )
 
@@ -18,6 +19,27 @@ const (
 type header struct {
 	peer                  string // HOST:PORT of who connected
 	resource, fingerprint string
+}
+
+// Shown is a connection that Envoy shows the gateway by its network ext_proc filter: it says of it what a header says, and the target
+// is at its other end.
+type Shown interface {
+	net.Conn
+	Told() (peer, resource, fingerprint string)
+	Target() net.Conn // connected to by Envoy when the first byte is written
+
+	// OfSession has Envoy's log name the session, before the first byte. room says whether there is room for what has come and is not read
+	// yet; it is called by one goroutine at a time.
+	OfSession(id string, room func(bytes int64) bool)
+}
+
+// told is what Envoy says of a connection.
+func told(conn net.Conn) (h header, err error) {
+	if s, ok := conn.(Shown); ok {
+		h.peer, h.resource, h.fingerprint = s.Told()
+		return h, nil
+	}
+	return readHeader(conn)
 }
 
 var signature = [12]byte{'\r', '\n', '\r', '\n', 0, '\r', '\n', 'Q', 'U', 'I', 'T', '\n'}

@@ -324,7 +324,7 @@ func (s *session) runClock() {
 func (s *session) cut() {
 	s.cutting++
 	go guard.Func("the cancellation of what has reached a limit", func() {
-		err := cancel(context.Background(), s.target, s.target.Roles[s.role], s.up.key)
+		err := cancel(context.Background(), s.target, route{peer: s.peer, session: s.id}, s.target.Roles[s.role], s.up.key)
 		s.mu.Lock()
 		s.cutting--
 		s.moved.Broadcast()

@@ -42,11 +42,11 @@ type serverError struct{ code, message string }
 func (e *serverError) Error() string { return fmt.Sprintf("the server says %s: %s", e.code, e.message) }
 
 // login connects to the target as a role.
-func login(ctx context.Context, t *Target, role, database string, parameters map[string]string) (s *server, err error) {
+func login(ctx context.Context, t *Target, by route, role, database string, parameters map[string]string) (s *server, err error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTime)
 	defer cancel()
 	credential := t.Roles[role]
-	conn, err := dial(ctx, t, credential)
+	conn, err := dial(ctx, t, by, credential)
 	if err != nil {
 		return nil, err
 	}
@@ -77,8 +77,8 @@ func login(ctx context.Context, t *Target, role, database string, parameters map
 }
 
 // dial connects to the target, with TLS wherever that is configured.
-func dial(ctx context.Context, t *Target, c Credential) (net.Conn, error) {
-	raw, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", t.Address)
+func dial(ctx context.Context, t *Target, by route, c Credential) (net.Conn, error) {
+	raw, err := t.connect(ctx, by)
 	if err != nil || t.TLS == nil {
 		return raw, err
 	}
@@ -289,10 +289,10 @@ func (s *server) ready() error {
 }
 
 // cancel asks the target to cancel what a session does. It does not say whether there was anything.
-func cancel(ctx context.Context, t *Target, c Credential, key cancelKey) error {
+func cancel(ctx context.Context, t *Target, by route, c Credential, key cancelKey) error {
 	ctx, done := context.WithTimeout(ctx, loginTime)
 	defer done()
-	conn, err := dial(ctx, t, c)
+	conn, err := dial(ctx, t, by, c)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ type opening struct {
 	server  *Server
 	header  header
 	client  *client
+	shown   Shown    // the connection, where Envoy shows both of its ends; nil elsewhere
 	session *session // once it has begun
 }
 
@@ -130,13 +131,18 @@ func (o *opening) connect(ctx context.Context, one *session, s *startup) error {
 	if err := one.opened(ctx, s); err != nil {
 		return unavailable(err)
 	}
+	by := route{peer: one.peer, session: one.id}
+	if o.shown != nil {
+		o.shown.OfSession(one.id, one.account())
+		by.shown = o.shown.Target()
+	}
 	parameters := maps.Clone(s.parameters)
 	maps.DeleteFunc(parameters, func(name, _ string) bool {
 		return strings.EqualFold(name, "application_name") || strings.EqualFold(name, "client_encoding")
 	})
 	parameters["client_encoding"] = "UTF8"
 	parameters["application_name"] = applicationName(s.applicationName(), one.id)
-	up, err := login(ctx, one.target, one.role, one.database, parameters)
+	up, err := login(ctx, one.target, by, one.role, one.database, parameters)
 	if err == nil {
 		one.up = up
 		if err = one.firstState(ctx, up); err != nil {
@@ -154,6 +160,14 @@ func (o *opening) connect(ctx context.Context, one *session, s *startup) error {
 	}
 	_ = o.client.SetDeadline(time.Time{})
 	return nil
+}
+
+// account is what the session's connection has of the memory, for what has come by it and is not read yet.
+func (s *session) account() func(bytes int64) bool {
+	a := s.server.lane.Attempt(s.first.State, Protocol, s.resource, gate.Context{})
+	a.Follow(s.first)
+	a.Admit()
+	return a.Share.Set
 }
 
 func (s *startup) applicationName() string {

@@ -82,13 +82,15 @@ func New(l *lane.Lane) *Server {
 // mostNameless bounds the connections that have not said who they are.
 const mostNameless = 1000
 
-// Serve serves what comes by from until ctx is done, and returns when no session is left. Sessions end by themselves when
+// Serve serves what comes by any of some listeners until ctx is done, and returns when no session is left. Sessions end by themselves when
 // the lane stops: at once where they rest, and otherwise with the statement that is under way.
-func (s *Server) Serve(ctx context.Context, from net.Listener) error {
+func (s *Server) Serve(ctx context.Context, from ...net.Listener) error {
 	var work sync.WaitGroup
 	defer work.Wait()
-	closed := context.AfterFunc(ctx, guard.Func("the sessions' listener", func() {
-		_ = from.Close()
+	closed := context.AfterFunc(ctx, guard.Func("the sessions' listeners", func() {
+		for _, l := range from {
+			_ = l.Close()
+		}
 		s.breakOff()
 	}))
 	defer closed()
@@ -105,11 +107,28 @@ func (s *Server) Serve(ctx context.Context, from net.Listener) error {
 		case <-ctx.Done():
 		}
 	}))
+	failed := make(chan error, len(from))
+	for _, l := range from {
+		work.Go(guard.Func("a listener for sessions", func() {
+			err := errors.New("the listener for sessions failed")
+			defer func() { failed <- err }()
+			err = s.accept(ctx, l, &work)
+		}))
+	}
+	var err error
+	for range from {
+		err = errors.Join(err, <-failed)
+	}
+	return err
+}
+
+// accept takes connections until ctx is done.
+func (s *Server) accept(ctx context.Context, from net.Listener, work *sync.WaitGroup) error {
 	for {
 		conn, err := from.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // it was closed
 			}
 			var temporary interface{ Temporary() bool } // out of descriptors, say
 			if errors.As(err, &temporary) && temporary.Temporary() {
@@ -149,7 +168,7 @@ func (s *Server) leave(conn net.Conn) {
 // connection serves one connection to its end.
 func (s *Server) connection(ctx context.Context, conn net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(startupTime))
-	h, err := readHeader(conn)
+	h, err := told(conn)
 	if err != nil {
 		s.lane.Log.Warn("a connection to the sessions' socket was closed", "error", err)
 		return
@@ -161,6 +180,7 @@ func (s *Server) connection(ctx context.Context, conn net.Conn) {
 	defer end()
 	c := &client{Conn: conn}
 	o := &opening{server: s, header: h, client: c}
+	o.shown, _ = conn.(Shown)
 	if err := o.open(ctx, st); err != nil {
 		var f *failure
 		if errors.As(err, &f) {

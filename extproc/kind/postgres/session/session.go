@@ -135,7 +135,7 @@ func (s *session) finish(ctx context.Context, answered <-chan struct{}) {
 	why := s.why
 	s.mu.Unlock()
 	if busy { // the server would go on with it until it has something to say
-		if err := cancel(context.WithoutCancel(ctx), s.target, s.target.Roles[s.role], s.up.key); err != nil {
+		if err := cancel(context.WithoutCancel(ctx), s.target, route{peer: s.peer, session: s.id}, s.target.Roles[s.role], s.up.key); err != nil {
 			s.server.lane.Log.Debug("what a session did could not be cancelled", "session", s.id, "error", err)
 		}
 	}
@@ -231,7 +231,7 @@ func (s *session) cancel(ctx context.Context) {
 	}
 	s.cancelling, s.queue[0].cancelled = true, true
 	s.mu.Unlock()
-	err := cancel(ctx, s.target, s.target.Roles[s.role], s.up.key)
+	err := cancel(ctx, s.target, route{peer: s.peer, session: s.id}, s.target.Roles[s.role], s.up.key)
 	s.mu.Lock()
 	s.cancelling = false
 	s.mu.Unlock()

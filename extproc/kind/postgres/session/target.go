@@ -13,6 +13,7 @@ import (
 // Target is a resource of kind postgres, as its sessions need it. It does not change.
 type Target struct {
 	Address   string // HOST:PORT
+	Egress    string // the unix socket at which Envoy leads the gateway there; empty where it connects by itself
 	TLS       *TLS   // nil where the target is spoken to in the clear
 	Roles     map[string]Credential
 	Databases []string // any where it is empty
