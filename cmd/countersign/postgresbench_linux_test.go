@@ -52,7 +52,7 @@ func BenchmarkPostgres(b *testing.B) {
 		only := regexp.MustCompile(*benchLanes)
 		kept := lanes[:0]
 		for _, l := range lanes {
-			if only.MatchString(l.name) {
+			if only.MatchString(l.name + ", " + l.mode) {
 				kept = append(kept, l)
 			}
 		}
