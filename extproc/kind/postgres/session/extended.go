@@ -78,7 +78,7 @@ func same(m interface{ Encode([]byte) ([]byte, error) }, raw []byte) bool {
 }
 
 // bind takes a Bind.
-func (s *session) bind(raw []byte) error {
+func (s *session) bind(ctx context.Context, raw []byte) error {
 	var m pgproto3.Bind
 	if err := m.Decode(raw[headSize:]); err != nil || !same(&m, raw) {
 		return malformed('B')
@@ -89,7 +89,7 @@ func (s *session) bind(raw []byte) error {
 	if strings.HasPrefix(m.DestinationPortal, own) {
 		return s.fail(&failure{code: "42602", message: fmt.Sprintf("names that begin with %q are the gateway's", own)})
 	}
-	if err := s.answered(); err != nil {
+	if err := s.answered(ctx); err != nil {
 		return err
 	}
 	of := s.named(m.PreparedStatement)
@@ -120,7 +120,7 @@ func (s *session) bind(raw []byte) error {
 }
 
 // describe takes a Describe or a Close.
-func (s *session) describe(raw []byte) error {
+func (s *session) describe(ctx context.Context, raw []byte) error {
 	body := raw[headSize:]
 	if len(body) < 2 || body[0] != 'S' && body[0] != 'P' {
 		return malformed(raw[0])
@@ -129,7 +129,7 @@ func (s *session) describe(raw []byte) error {
 	if !ok {
 		return malformed(raw[0])
 	}
-	if err := s.answered(); err != nil {
+	if err := s.answered(ctx); err != nil {
 		return err
 	}
 	e := &expected{kind: raw[0]}
@@ -151,20 +151,28 @@ func (s *session) describe(raw []byte) error {
 
 // answered waits for the target where something was sent that can change what a name means: a DEALLOCATE and PREPARE, a CLOSE and
 // DECLARE. A Bind or an Execute by that name would otherwise be judged as what it was.
-func (s *session) answered() error {
+func (s *session) answered(ctx context.Context) error {
 	if !s.stale {
 		return nil
 	}
 	s.mu.Lock()
 	busy := len(s.queue) > 0
 	s.mu.Unlock()
-	if !busy {
-		return nil
+	if busy {
+		if _, err := s.to.Write(appendMessage(nil, 'H')); err != nil {
+			return err
+		}
+		if err := s.settled(); err != nil {
+			return err
+		}
 	}
-	if _, err := s.to.Write(appendMessage(nil, 'H')); err != nil {
-		return err
+	s.mu.Lock()
+	unsure := len(s.unsure.prepared)+len(s.unsure.portals) > 0
+	s.mu.Unlock()
+	if unsure && !s.piped {
+		return s.refresh(ctx, false)
 	}
-	return s.settled()
+	return nil
 }
 
 // named is the prepared statement of that name, as the server will have it once it has done what came before.
@@ -233,7 +241,7 @@ func (s *session) execute(ctx context.Context, raw []byte) error {
 	if !ok || len(rest) != 4 {
 		return malformed('E')
 	}
-	if err := s.answered(); err != nil {
+	if err := s.answered(ctx); err != nil {
 		return err
 	}
 	p := s.portal(name)
@@ -322,10 +330,82 @@ func (s *session) forget(changes []statement.Change) {
 			delete(s.prepared, c.Name)
 		case statement.DeallocateAll:
 			clear(s.prepared)
-		case statement.DiscardAll, statement.Uncertain:
+		case statement.DiscardAll:
 			clear(s.portals)
 			clear(s.prepared)
+		case statement.Uncertain:
+			s.doubt()
 		}
+	}
+}
+
+// doubt puts aside what the agent has made by messages and named, because code that nobody can see into has run: it can have put another statement
+// in the place of one. mu is held.
+func (s *session) doubt() {
+	if s.unsure.prepared == nil {
+		s.unsure.prepared, s.unsure.portals = map[string]*prepared{}, map[string]*portal{}
+	}
+	move(s.unsure.prepared, s.prepared)
+	move(s.unsure.portals, s.portals)
+}
+
+// move moves what has a name: SQL cannot name what has none.
+func move[V any](to, from map[string]V) {
+	for name, v := range from {
+		if name != "" {
+			to[name] = v
+			delete(from, name)
+		}
+	}
+}
+
+// made asks which statements and portals there are, each with its text.
+const made = "SELECT 'S', name, statement FROM pg_catalog.pg_prepared_statements WHERE NOT from_sql UNION ALL SELECT 'P', name, statement FROM pg_catalog.pg_cursors"
+
+// settleDoubt takes back what the server still has as the agent made it.
+func (s *session) settleDoubt(ctx context.Context) error {
+	s.mu.Lock()
+	unsure := s.unsure
+	s.unsure.prepared, s.unsure.portals = nil, nil
+	s.mu.Unlock()
+	cursors := s.state.Unsure
+	s.state.Unsure = nil
+	if len(unsure.prepared)+len(unsure.portals)+len(cursors) == 0 {
+		return nil
+	}
+	rows, err := s.ask(ctx, made)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, row := range rows {
+		if len(row) != 3 {
+			continue
+		}
+		of, name, text := row[0], row[1], row[2]
+		if p := unsure.prepared[name]; of == "S" && p != nil && p.text == text && s.prepared[name] == nil {
+			s.prepared[name] = p
+			s.remember(name, p)
+		}
+		if p := unsure.portals[name]; of == "P" && p != nil && p.of.text == text && s.portals[name] == nil {
+			s.portals[name] = p
+		}
+		if c := cursors[name]; of == "P" && c != nil && c.Text == strings.TrimRight(text, "; \t\r\n") {
+			s.state.Cursors[name] = c
+		}
+	}
+	return nil
+}
+
+// remember tells the state of a statement that is prepared: EXECUTE can name it too. mu is held.
+func (s *session) remember(name string, p *prepared) {
+	if list, err := statement.Parse(p.text, s.state.StandardConformingStrings); err == nil && len(list) == 1 {
+		one := list[0]
+		one.Parameters = p.types
+		s.state.Prepared[name] = one
+	} else {
+		delete(s.state.Prepared, name)
 	}
 }
 

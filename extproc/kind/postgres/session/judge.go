@@ -86,6 +86,9 @@ func (s *session) begin(j *judged) *failure {
 
 // fits refuses what cannot be carried out as policy wants it.
 func (j *judged) fits(v gate.Verdict) error {
+	if i := slices.IndexFunc(v.Redactions, func(r gate.Redaction) bool { return r.Column != "" }); i >= 0 && j.analysis.Access == statement.Unknown {
+		return &gate.Unfit{Problem: gate.Denied, Detail: fmt.Sprintf("The statement runs code that nobody can see into, and policy masks %s, which that could read, so it was refused.", v.Redactions[i].Column)}
+	}
 	if _, err := mask.New(v.Redactions, &j.analysis, j.typeOf); err != nil {
 		return err
 	}
@@ -117,7 +120,7 @@ func (s *session) decide(ctx context.Context, j *judged) *failure {
 		a.Refuse(ctx, refusal)
 		return s.refused(j, refused(a.Refusal(), a.Op.ID))
 	}
-	if j.fault != nil || j.analysis.Access == statement.Unknown {
+	if j.fault != nil {
 		return s.doubted(ctx, j)
 	}
 	if j.phase == phaseParse {
@@ -155,12 +158,8 @@ func (s *session) decide(ctx context.Context, j *judged) *failure {
 
 // doubted refuses what was not understood. Policy is not asked.
 func (s *session) doubted(ctx context.Context, j *judged) *failure {
-	refusal := gate.Refusal{Problem: gate.Unreadable, Detail: "What this statement does cannot be told, so it was refused."}
-	f := &failure{code: codeDenied, message: refusal.Problem.Title()}
-	if j.fault != nil {
-		f, refusal.Detail = j.fault, "The statement was not understood: "+j.fault.message+"."
-	}
-	j.attempt.Refuse(ctx, refusal)
+	f := j.fault
+	j.attempt.Refuse(ctx, gate.Refusal{Problem: gate.Unreadable, Detail: "The statement was not understood: " + f.message + "."})
 	told := refused(j.attempt.Refusal(), j.attempt.Op.ID)
 	if j.attempt.Refusal().Problem == gate.Unreadable {
 		told.code, told.message, told.position = f.code, f.message, f.position
@@ -325,10 +324,7 @@ func (h *holding) end() {
 // a query of which a part is denied from spending approvals for the rest.
 func (s *session) anyRefused(ctx context.Context, list []*judged) int {
 	return slices.IndexFunc(list, func(j *judged) bool {
-		if j.fault != nil || j.analysis.Access == statement.Unknown {
-			return true
-		}
-		if s.begin(j) != nil {
+		if j.fault != nil || s.begin(j) != nil {
 			return true
 		}
 		st := j.attempt.State

@@ -45,16 +45,20 @@ type session struct {
 	armed      armed  // limits that the server was told of
 
 	// What follows is guarded by mu.
-	mu         sync.Mutex
-	moved      *sync.Cond    // queue, copying or over has changed
-	out        *bufio.Writer // the agent
-	torn       bool          // a message to the agent is broken off in its middle
-	queue      []*expected
-	status     byte // of the transaction: 'I', 'T' or 'E'
-	skipping   bool // the target skips what it gets, until Sync
-	copying    bool // the target waits for COPY data
-	prepared   map[string]*prepared
-	portals    map[string]*portal
+	mu       sync.Mutex
+	moved    *sync.Cond    // queue, copying or over has changed
+	out      *bufio.Writer // the agent
+	torn     bool          // a message to the agent is broken off in its middle
+	queue    []*expected
+	status   byte // of the transaction: 'I', 'T' or 'E'
+	skipping bool // the target skips what it gets, until Sync
+	copying  bool // the target waits for COPY data
+	prepared map[string]*prepared
+	portals  map[string]*portal
+	unsure   struct { // what may be another's by now
+		prepared map[string]*prepared
+		portals  map[string]*portal
+	}
 	deciding   bool
 	defined    bool               // the transaction has changed definitions
 	events     []event            // that the state has yet to be told
@@ -353,9 +357,9 @@ func (s *session) message(ctx context.Context, h head) error {
 	case 'P':
 		return s.parse(raw)
 	case 'B':
-		return s.bind(raw)
+		return s.bind(ctx, raw)
 	case 'D', 'C':
-		return s.describe(raw)
+		return s.describe(ctx, raw)
 	case 'E':
 		return s.execute(ctx, raw)
 	default:

@@ -41,7 +41,7 @@ func TestSessions(t *testing.T) {
 		"no record, no access":  noRecordNoAccess,
 		"state":                 stateIsAsked,
 		"values":                valuesAreTheServersOwn, "newer protocols": newerProtocols, "reloads": reloads, "preparing": preparing,
-		"masks": masks, "names that change": namesThatChange, "slow readers": slowReaders, "both ends go": bothEndsGo, "OAUTHBEARER": oauthBearer, "many": many,
+		"masks": masks, "names that change": namesThatChange, "slow readers": slowReaders, "both ends go": bothEndsGo, "OAUTHBEARER": oauthBearer, "hidden code": hiddenCode, "many": many,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, w) })
 	}

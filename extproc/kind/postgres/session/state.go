@@ -147,13 +147,7 @@ func (s *session) catchUp(pipelined bool) (status byte, open bool) {
 		case e.ready != 0:
 			s.state.Ready(e.ready)
 		case e.parsed != nil:
-			if list, err := statement.Parse(e.parsed.as.text, s.state.StandardConformingStrings); err == nil && len(list) == 1 {
-				one := list[0]
-				one.Parameters = e.parsed.as.types
-				s.state.Prepared[e.parsed.name] = one
-			} else {
-				delete(s.state.Prepared, e.parsed.name)
-			}
+			s.remember(e.parsed.name, e.parsed.as)
 		case e.closed != nil && e.closed.of == 'S':
 			delete(s.state.Prepared, e.closed.name)
 		case e.closed != nil:
@@ -187,6 +181,9 @@ func (s *session) askSettings(open bool) error {
 func (s *session) lookAgain(ctx context.Context, status byte, open bool) error {
 	if open {
 		return nil // a question would end the pipeline's transaction; where the state is not known, nothing runs until Sync
+	}
+	if err := s.settleDoubt(ctx); err != nil {
+		return err
 	}
 	if s.state.Stale != "" {
 		if err := catalog.Refresh(ctx, s.ask, s.state, status == 'T'); err != nil {

@@ -30,6 +30,9 @@ type State struct {
 	Cursors  map[string]*Cursor   // by name, by DECLARE as well as by Bind
 	Temp     map[string]*Relation // the session's temporary relations, which come before all others; by name
 
+	// Unsure are cursors that may be others by now, because something opaque has run: whoever can ask the server has to.
+	Unsure map[string]*Cursor
+
 	// TempTypes are the session's temporary types that are not of relations.
 	TempTypes map[string]bool
 
@@ -71,6 +74,7 @@ type mark struct {
 type Cursor struct {
 	Analysis Analysis // of the query
 	Hold     bool     // it outlives the transaction
+	Text     string   // of DECLARE
 }
 
 // What a statement does to a session.
@@ -125,6 +129,7 @@ func NewState(database, user string, searchPath []string, standardConformingStri
 func (s *State) Clone() *State {
 	c := *s
 	c.Prepared, c.Cursors, c.Fresh = maps.Clone(s.Prepared), maps.Clone(s.Cursors), maps.Clone(s.Fresh)
+	c.Unsure = maps.Clone(s.Unsure)
 	c.saved = slices.Clone(s.saved)
 	return &c
 }
@@ -213,7 +218,13 @@ func (s *State) apply(c Change) { //nolint:funlen // one case for each kind of c
 			s.Fresh = map[Name]*Relation{}
 		}
 		maps.Copy(s.Fresh, c.Relations)
-	default:
+	default: // it can have put another statement in the place of one that has a name
+		clear(s.Prepared)
+		if s.Unsure == nil {
+			s.Unsure = map[string]*Cursor{}
+		}
+		maps.Copy(s.Unsure, s.Cursors)
+		clear(s.Cursors)
 		s.Stale, s.moved = c.Name, true
 		if s.Stale == "" {
 			s.Stale = "a statement did what cannot be known"

@@ -373,7 +373,7 @@ func (a *analyzer) declare(r *Analysis, d *tree.DeclareCursorStmt) {
 	a.narrowed(narrows(q))
 	a.outermost(r, out)
 	r.HasLimit = limits(q)
-	a.changes = append(a.changes, Change{What: Declared, Name: d.GetPortalname(), Cursor: &Cursor{Hold: d.GetOptions()&cursorHold != 0}})
+	a.changes = append(a.changes, Change{What: Declared, Name: d.GetPortalname(), Cursor: &Cursor{Hold: d.GetOptions()&cursorHold != 0, Text: a.of.Text}})
 }
 
 // cursor is what a name of a cursor means.
