@@ -59,6 +59,12 @@ type Certificate struct {
 // The first name is the common name. Names that are URIs (spiffe://…) become such.
 func (a *Authority) Issue(names ...string) Certificate {
 	a.tb.Helper()
+	return a.IssueUntil(time.Now().Add(24*time.Hour), names...)
+}
+
+// IssueUntil is Issue of a certificate that is good for the 25 hours until end.
+func (a *Authority) IssueUntil(end time.Time, names ...string) Certificate {
+	a.tb.Helper()
 	var uris []*url.URL
 	names = slices.DeleteFunc(append(names, "localhost"), func(name string) bool {
 		u, err := url.Parse(name)
@@ -72,8 +78,8 @@ func (a *Authority) Issue(names ...string) Certificate {
 	cert := a.sign(&x509.Certificate{
 		SerialNumber: a.serial(),
 		Subject:      pkix.Name{CommonName: names[0]},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
+		NotBefore:    end.Add(-25 * time.Hour),
+		NotAfter:     end,
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames:     names,

@@ -55,7 +55,8 @@ type Postgres struct {
 	Address string // 127.0.0.1:PORT
 	Dir     string // of its socket, files and data
 
-	bin string
+	bin     string
+	program Command
 }
 
 // StartPostgres runs a PostgreSQL server and returns when it answers. The server refuses to be root: a test that is root runs it as
@@ -116,15 +117,29 @@ func StartPostgres(tb TB, c PostgresConfig) *Postgres {
 		lines = append(lines, "ssl = on", "ssl_cert_file = '"+p.Dir+"/server.pem'", "ssl_key_file = '"+p.Dir+"/server.key'", "ssl_ca_file = '"+p.Dir+"/ca.pem'")
 	}
 	config := write("postgresql.conf", strings.Join(append(lines, c.Lines...), "\n")+"\n")
-	p.Process = Start(tb, Command{Name: "postgres", Path: filepath.Join(p.bin, "postgres"), Args: []string{"-D", data, "-c", "config_file=" + config}, Dir: p.Dir, As: as, Stop: syscall.SIGINT})
-	p.awaitReady(postgresBudget, func(ctx context.Context) error {
-		_, err := p.psql(ctx, "postgres", "SELECT 1")
-		return err
-	})
+	p.program = Command{Name: "postgres", Path: filepath.Join(p.bin, "postgres"), Args: []string{"-D", data, "-c", "config_file=" + config}, Dir: p.Dir, As: as, Stop: syscall.SIGINT}
+	p.launch(tb)
 	if c.SQL != "" {
 		p.SQL("postgres", c.SQL)
 	}
 	return p
+}
+
+// launch starts the server and returns when it answers.
+func (p *Postgres) launch(tb TB) {
+	tb.Helper()
+	p.Process = Start(tb, p.program)
+	p.awaitReady(postgresBudget, func(ctx context.Context) error {
+		_, err := p.psql(ctx, "postgres", "SELECT 1")
+		return err
+	})
+}
+
+// Restart has the server end its sessions and stop, and runs it again.
+func (p *Postgres) Restart() {
+	p.tb.Helper()
+	p.Stop()
+	p.launch(p.tb)
 }
 
 // SQL runs statements in a database as the superuser, past any gateway, and returns what psql prints of them, unaligned.

@@ -94,6 +94,7 @@ type Lane struct {
 	once     sync.Once // closes closing
 	outcomes outcomes
 	endings  endings
+	watches  watches
 	memory   memory
 	reloaded atomic.Pointer[time.Time]
 }
@@ -122,7 +123,40 @@ func (l *Lane) Swap(st *State, record func() error) error {
 	}
 	l.memory.resize(st.Memory)
 	l.endings.look()
+	l.watches.tell()
 	return nil
+}
+
+// AfterSwap has f be called after each [Lane.Swap] from now on, from a goroutine of its own: for what is open and belongs to no
+// operation. stop ends that; f can be under way then.
+func (l *Lane) AfterSwap(f func()) (stop func()) { return l.watches.add(f) }
+
+// watches are who is told of each swap.
+type watches struct {
+	mu sync.Mutex
+	of map[*func()]bool
+}
+
+func (w *watches) add(f func()) (stop func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.of == nil {
+		w.of = map[*func()]bool{}
+	}
+	w.of[&f] = true
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.of, &f)
+	}
+}
+
+func (w *watches) tell() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for f := range w.of {
+		go guard.Func("what follows a reload", *f)()
+	}
 }
 
 // State is the active state; nil before the first [Lane.Swap].

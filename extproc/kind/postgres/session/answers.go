@@ -104,21 +104,29 @@ func (s *session) answers() {
 			}
 			return
 		}
-		s.mu.Lock()
-		err = s.answer(h)
-		s.runClock()
-		ending := s.ending
-		rests := s.resting()
-		s.mu.Unlock()
+		ending, err := s.answerLocked(h)
 		switch {
 		case err != nil:
 			s.lost(err)
 			return
-		case ending != nil && rests:
+		case ending != nil:
 			s.end(ending)
 			return
 		}
 	}
+}
+
+// answerLocked takes one message of the target's, and returns why the session ends where it does with this one. A panic must not keep
+// mu: the end of the session takes it.
+func (s *session) answerLocked(h head) (ending *failure, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.answer(h)
+	s.runClock()
+	if err == nil && s.resting() {
+		ending = s.ending
+	}
+	return ending, err
 }
 
 func (s *session) isOver() bool {
@@ -335,7 +343,7 @@ func (s *session) failure(e *expected, raw, body []byte) error {
 	case e.own != nil:
 		e.own.err = &serverError{code, message}
 	case e.refusal != nil:
-		if err := s.tell(e.refusal.append(nil)); err != nil {
+		if err := s.tell(e.refusal.bytes()); err != nil {
 			return err
 		}
 	default:
@@ -347,7 +355,7 @@ func (s *session) failure(e *expected, raw, body []byte) error {
 		case e.cut:
 			raw = nil
 		case r != nil && r.limits.reached != "":
-			raw, code = limitReached(r).append(nil), codeLimit
+			raw, code = limitReached(r).bytes(), codeLimit
 		case e.guarded():
 			raw = guardedError(body)
 		}
@@ -441,7 +449,7 @@ func (s *session) complete(e *expected, kind byte, raw, body []byte) error {
 		}
 		if r.limits.reached != "" && !e.cut {
 			e.cut, s.mustFail = true, true
-			if err := s.tell(limitReached(r).append(nil)); err != nil {
+			if err := s.tell(limitReached(r).bytes()); err != nil {
 				return err
 			}
 			s.done(r, gate.Completed, tag, codeLimit, "")

@@ -1,6 +1,13 @@
 package session
 
-import "github.com/jackc/pgx/v5/pgtype"
+import (
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// Bound bounds those that have not said who they are.
+func (s *Server) Bound(patience time.Duration, places int) { s.patience, s.places = patience, places }
 
 // ParameterText is a binary parameter as policy sees it.
 func ParameterText(oid uint32, raw []byte) (string, bool) {

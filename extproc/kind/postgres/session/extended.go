@@ -58,6 +58,9 @@ func (s *session) parse(raw []byte) error {
 	if err := m.Decode(raw[headSize:]); err != nil || !same(&m, raw) {
 		return malformed('P')
 	}
+	if len(m.Query) > s.target.Limits.Statement {
+		return s.fail(s.longStatement())
+	}
 	if strings.HasPrefix(m.Name, own) {
 		return s.fail(&failure{code: "42602", message: fmt.Sprintf("names that begin with %q are the gateway's", own)})
 	}

@@ -35,8 +35,8 @@ type failure struct {
 
 func (f *failure) Error() string { return f.message }
 
-// append writes f as an ErrorResponse.
-func (f *failure) append(b []byte) []byte { return f.appendAs(b, 'E', f.severity()) }
+// bytes is f as an ErrorResponse.
+func (f *failure) bytes() []byte { return f.appendAs(nil, 'E', f.severity()) }
 
 // appendNotice writes f as a NoticeResponse.
 func (f *failure) appendNotice(b []byte) []byte { return f.appendAs(b, 'N', "NOTICE") }

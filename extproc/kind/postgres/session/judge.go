@@ -61,11 +61,11 @@ func (s *session) look(one statement.Statement, st *statement.State, parameters 
 // begin makes the attempt of a statement. The failure is why nothing can be judged.
 func (s *session) begin(j *judged) *failure {
 	st := s.server.lane.State()
-	if s.stopped() || st == nil {
-		return (&failure{code: codeStopping, message: "the gateway stops", hint: "Connect again."}).ended()
-	}
-	if _, now := targetOf(st, s.resource); now == nil || !s.target.same(now, s.role, s.database) {
-		return (&failure{code: codeStopping, message: "this resource of the gateway was changed", hint: "Connect again."}).ended()
+	switch {
+	case s.stopped() || st == nil:
+		return stops()
+	case s.changedUnder(st):
+		return changed()
 	}
 	a := s.server.lane.Attempt(st, Protocol, s.resource, gate.Context{Peer: s.peer})
 	a.Follow(s.first)
@@ -111,6 +111,13 @@ func (j *judged) typeOf(c statement.ColumnRef) uint32 {
 
 // decide has the gate rule on a statement. A nil failure means that it may run, and that this is on record.
 func (s *session) decide(ctx context.Context, j *judged) *failure {
+	s.judging = j
+	f := s.rule(ctx, j)
+	s.judging = nil
+	return f
+}
+
+func (s *session) rule(ctx context.Context, j *judged) *failure {
 	if f := s.begin(j); f != nil {
 		return f
 	}
@@ -250,7 +257,7 @@ type holding struct {
 func (s *session) holder(ctx context.Context, j *judged) (context.Context, *holding) {
 	ctx, stop := context.WithCancel(ctx)
 	s.mu.Lock()
-	s.deciding, s.cancelHold = true, false
+	s.cancelHold = false
 	s.mu.Unlock()
 	return ctx, &holding{session: s, judged: j, attempt: j.attempt, stop: stop}
 }
@@ -312,7 +319,7 @@ func (h *holding) cancelled() bool {
 func (h *holding) end() {
 	s := h.session
 	s.mu.Lock()
-	s.hold, s.deciding = nil, false
+	s.hold = nil
 	s.mu.Unlock()
 	_ = s.client.SetReadDeadline(time.Unix(1, 0)) // ends the watch
 	h.watched.Wait()

@@ -10,13 +10,13 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/countersign/countersign/extproc/extproctest"
-	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/kind/postgres/session"
 	"github.com/countersign/countersign/extproc/lane"
 )
@@ -74,7 +74,7 @@ func valuesAreTheServersOwn(t *testing.T, w *world) {
 // newerProtocols: what a newer client asks for is negotiated, and its longer key cancels.
 func newerProtocols(t *testing.T, w *world) {
 	r := w.start(t, options{plain: true})
-	c := &raw{t, r.dial()}
+	c := &raw{t: t, Conn: r.dial()}
 	c.send(startup(3<<16|9, "user", "app", "database", "orders", "_pq_.grease", "1"))
 	kind, body := c.next()
 	if kind != 'v' || binary.BigEndian.Uint32(body) != 3<<16|2 || !strings.Contains(string(body), "_pq_.grease") {
@@ -120,27 +120,18 @@ func reloads(t *testing.T, w *world) {
 		}
 	}
 	ask("TDCZ(I)")
-	swap := func(change func(*lane.State)) {
-		st := *r.state
-		change(&st)
-		if err := r.lane.Swap(&st, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	swap(func(st *lane.State) {
+	r.swap(func(st *lane.State) {
 		g := *st.Gate
 		g.Policy = r.policies("package rules.orders\n\nallow contains {\"id\": \"none\"} if input.postgres.text == \"\"\n")
 		st.Gate = &g
 	})
 	ask("E(42501)Z(I)")
-	swap(func(*lane.State) {})
+	r.swap(func(st *lane.State) { st.Gate = r.state.Gate })
 	ask("TDCZ(I)")
-	swap(func(st *lane.State) {
-		other := *r.target
-		other.Databases = []string{"others"}
-		st.Resources = map[string]*lane.Resource{"orders": {Resource: gate.Resource{Name: "orders", Kind: "postgres", Policy: "orders"}, Own: &other}}
-	})
-	ask("E(57P01)0")
+	r.retarget(func(s *session.Target) { s.Databases = []string{"others"} })
+	if got := c.until(0); got != "E(57P01)0" {
+		t.Errorf("a session that could not begin now: %s", got)
+	}
 }
 
 // preparing: a statement may be prepared where only its values decide, and where people would be asked; not where it is denied.
@@ -259,49 +250,65 @@ func bothEndsGo(t *testing.T, w *world) {
 // many sessions at once leave nothing behind.
 func many(t *testing.T, w *world) {
 	leaks(t)
-	r := w.start(t, options{edit: func(s *session.Target) { s.Limits.Sessions = 100 }})
-	first := r.connect("")
-	if err := first.Ping(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	before := descriptors(t)
-	done := make(chan error)
-	for range 80 {
-		go func() {
+	const n = 200
+	r := w.start(t, options{edit: func(s *session.Target) { s.Limits.Sessions = n }})
+	var ready, work sync.WaitGroup
+	ready.Add(n)
+	full := make(chan struct{})
+	for range n {
+		work.Go(func() {
 			c, err := pgx.ConnectConfig(context.Background(), r.config("app", r.token(nil), ""))
-			for i := range 5 {
-				if err == nil {
-					var n int
-					err = c.QueryRow(context.Background(), "SELECT count(*) FROM items WHERE id <= $1", i).Scan(&n)
-				}
+			ready.Done()
+			if err != nil {
+				t.Errorf("%v", err)
+				return
 			}
-			if c != nil {
-				_ = c.Close(context.Background())
+			<-full
+			var n int
+			if err := c.QueryRow(context.Background(), "SELECT count(*) FROM items WHERE id <= $1", 5).Scan(&n); err != nil || n != 5 {
+				t.Errorf("%d, %v", n, err)
 			}
-			done <- err
-		}()
+			_ = c.Close(context.Background())
+		})
 	}
-	for range 80 {
-		if err := <-done; err != nil {
-			t.Errorf("%v", err)
+	ready.Wait()
+	if _, err := pgx.ConnectConfig(t.Context(), r.config("app", r.token(nil), "")); code(err) != "53300" {
+		t.Errorf("one more: %v", err)
+	}
+	close(full)
+	work.Wait()
+	r.await(n, session.RecordClosed)
+	r.stop()
+}
+
+// nothingStays waits until no descriptor is open that was not before, and the server has no session of an agent's.
+func nothingStays(t *testing.T, w *world, before []string) {
+	t.Helper()
+	w.issuer.Stop() // whose connections are kept for the next time
+	extproctest.Await(t, "everything to be given back", 20*time.Second, func(context.Context) error {
+		if now := descriptors(t); len(now) > len(before)-1 { // the issuer's own
+			return fmt.Errorf("open are %q, and were %q", now, before)
 		}
-	}
-	r.await(80, session.RecordClosed)
-	extproctest.Await(t, "the descriptors to go", 10*time.Second, func(context.Context) error {
-		if n := descriptors(t); n > before+2 {
-			return fmt.Errorf("%d, and there were %d", n, before)
+		if n := w.postgres.SQL("postgres", "SELECT count(*) FROM pg_stat_activity WHERE usename <> 'postgres'"); n != "0" {
+			return fmt.Errorf("the server has %s sessions", n)
 		}
 		return nil
 	})
 }
 
-func descriptors(t *testing.T) int {
+// descriptors are what is open.
+func descriptors(t *testing.T) (open []string) {
 	t.Helper()
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(list)
+	for _, one := range list {
+		if to, err := os.Readlink("/proc/self/fd/" + one.Name()); err == nil { // not that by which they are listed
+			open = append(open, to)
+		}
+	}
+	return open
 }
 
 // masks: a masked value reaches the agent in no format and by no message, and two databases that differ in nothing else give it

@@ -186,7 +186,7 @@ func bearersThatAreNone(t *testing.T, w *world) {
 			t.Errorf("%s: and then %s", name, got)
 		}
 	}
-	plain := &raw{t, r.dial()}
+	plain := &raw{t: t, Conn: r.dial()}
 	plain.send(startup(3<<16, "user", "app", "database", "orders"))
 	if got := plain.until(0); got != "E(28000)0" {
 		t.Errorf("without TLS: %s", got)

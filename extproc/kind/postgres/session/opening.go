@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ const (
 type opening struct {
 	server  *Server
 	header  header
+	conn    net.Conn // as it was accepted
 	client  *client
 	shown   Shown    // the connection, where Envoy shows both of its ends; nil elsewhere
 	session *session // once it has begun
@@ -54,6 +56,7 @@ func (o *opening) open(ctx context.Context, st *lane.State) error {
 	if err != nil {
 		return err
 	}
+	o.server.known(o.conn)
 	one := &session{
 		server: o.server, id: gate.NewID(a.Started), first: a, target: t, resource: resource.Name, role: s.user, database: s.database,
 		peer: o.header.peer, minor: s.minor, client: o.client, status: 'I',

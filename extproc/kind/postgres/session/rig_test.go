@@ -15,16 +15,23 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/countersign/countersign/extproc/approval"
+	"github.com/countersign/countersign/extproc/approval/approvaltest"
+	"github.com/countersign/countersign/extproc/approval/embedded"
+	"github.com/countersign/countersign/extproc/approval/question"
 	"github.com/countersign/countersign/extproc/evidence"
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/identity"
+	"github.com/countersign/countersign/extproc/kind"
+	"github.com/countersign/countersign/extproc/kind/postgres"
 	"github.com/countersign/countersign/extproc/kind/postgres/session"
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
 	"github.com/countersign/countersign/extproc/lane"
@@ -63,6 +70,10 @@ SET ROLE app;
 CREATE TABLE items (id int PRIMARY KEY, name text NOT NULL);
 INSERT INTO items SELECT i, 'item ' || i FROM generate_series(1, 10) AS i;
 GRANT SELECT ON items TO shown;
+RESET ROLE;
+CREATE ROLE clear LOGIN PASSWORD 'correct horse';
+SET password_encryption = 'md5';
+CREATE ROLE hashed LOGIN PASSWORD 'correct horse';
 `
 
 // world is what all tests of this package share: starting it takes a second.
@@ -80,7 +91,9 @@ func newWorld(t extproctest.TB) *world {
 	w.issuer = extproctest.StartIssuer(t, extproctest.IssuerOptions{})
 	w.postgres = extproctest.StartPostgres(t, extproctest.PostgresConfig{
 		Authority: w.authority, SQL: tables,
-		HBA: []string{"hostssl all shown 127.0.0.1/32 cert"},
+		HBA: []string{
+			"hostssl all shown 127.0.0.1/32 cert", "host all hashed 127.0.0.1/32 md5", "host all clear 127.0.0.1/32 password",
+		},
 	})
 	return w
 }
@@ -96,6 +109,8 @@ type rig struct {
 	socket  string
 	state   *lane.State
 	log     *logged
+	desk    *approval.Desk // where people are asked
+	ahead   atomic.Int64   // of the lane's clock
 	stop    func()
 }
 
@@ -121,6 +136,8 @@ type options struct {
 	plain  bool // agents connect without TLS
 	edit   func(*session.Target)
 	policy string
+	bound  func(*session.Server)
+	people bool // are asked
 }
 
 func (w *world) start(t *testing.T, o options) *rig {
@@ -140,7 +157,7 @@ func (w *world) start(t *testing.T, o options) *rig {
 		Roles: map[string]session.Credential{
 			"app":   {PasswordFile: password},
 			"shown": {CertificateFile: shown.CertFile, KeyFile: shown.KeyFile},
-			"gone":  {PasswordFile: password},
+			"gone":  {PasswordFile: password}, "clear": {PasswordFile: password}, "hashed": {PasswordFile: password},
 		},
 		Certificate: listen.CertFile, Key: listen.KeyFile, Fingerprint: "f1",
 		Limits: session.Limits{Statement: 64 << 10, Message: 1 << 20, Sessions: 20, SessionTime: time.Hour, Idle: time.Minute},
@@ -163,7 +180,7 @@ func (w *world) start(t *testing.T, o options) *rig {
 		t.Fatal(err)
 	}
 	verifier.Start(ctx)
-	r.lane = lane.New(lane.Options{Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Now: time.Now, Alarm: func(string, string) {}})
+	r.lane = lane.New(lane.Options{Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Now: r.now, Alarm: func(string, string) {}})
 	text := o.policy
 	if text == "" {
 		text = rules
@@ -172,6 +189,9 @@ func (w *world) start(t *testing.T, o options) *rig {
 		Gate:     &gate.Gate{Policy: r.policies(text), Recorder: r.journal, DigestKey: make([]byte, 32), ConfigDigest: "c1", Now: time.Now},
 		Identity: verifier, Memory: 64 << 20,
 		Resources: map[string]*lane.Resource{"orders": {Resource: gate.Resource{Name: "orders", Kind: "postgres", Policy: "orders"}, EndWithToken: true, Own: r.target}},
+	}
+	if o.people {
+		r.ask(ctx)
 	}
 	if err := r.journal.Started(ctx, gate.Object{}); err != nil {
 		t.Fatal(err)
@@ -184,7 +204,11 @@ func (w *world) start(t *testing.T, o options) *rig {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- session.New(r.lane).Serve(ctx, l) }()
+	server := session.New(r.lane)
+	if o.bound != nil {
+		o.bound(server)
+	}
+	go func() { served <- server.Serve(ctx, l) }()
 	stopped := false
 	r.stop = func() {
 		if stopped {
@@ -195,6 +219,9 @@ func (w *world) start(t *testing.T, o options) *rig {
 		if err := <-served; err != nil {
 			t.Errorf("serve: %v", err)
 		}
+		if n := r.lane.Memory(); n != 0 {
+			t.Errorf("%d bytes of memory are not given back", n)
+		}
 		verifier.Close()
 		if err := r.journal.Close(); err != nil {
 			t.Errorf("close the journal: %v", err)
@@ -202,6 +229,76 @@ func (w *world) start(t *testing.T, o options) *rig {
 	}
 	t.Cleanup(r.stop)
 	return r
+}
+
+// now is the lane's clock, which can be set ahead.
+func (r *rig) now() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) }
+
+// later sets the lane's clock ahead, and has it look at what ends.
+func (r *rig) later(d time.Duration) {
+	r.t.Helper()
+	r.ahead.Add(int64(d))
+	r.swap(func(*lane.State) {})
+}
+
+// swap is a reload.
+func (r *rig) swap(change func(*lane.State)) {
+	r.t.Helper()
+	st := *r.lane.State()
+	change(&st)
+	if err := r.lane.Swap(&st, nil); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// retarget is a reload that changes the resource, or removes it where change is nil.
+func (r *rig) retarget(change func(*session.Target)) {
+	r.t.Helper()
+	r.swap(func(st *lane.State) {
+		other := *r.target
+		of := *st.Resources["orders"]
+		of.Own = &other
+		st.Resources = map[string]*lane.Resource{"orders": &of}
+		if change == nil {
+			st.Resources = map[string]*lane.Resource{}
+			return
+		}
+		change(&other)
+	})
+}
+
+// ask has people be asked, and statements be held for them.
+func (r *rig) ask(ctx context.Context) {
+	r.t.Helper()
+	store, err := embedded.Open(filepath.Join(r.dir, "approvals"), embedded.Options{NoSync: true})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = store.Close() })
+	if r.desk, err = approval.NewDesk(approval.Options{Store: store, Recorder: r.journal, Node: "gw", People: approvaltest.People, TTL: time.Hour}); err != nil {
+		r.t.Fatal(err)
+	}
+	var run sync.WaitGroup
+	run.Go(func() { _ = r.desk.Run(ctx) })
+	r.t.Cleanup(func() {
+		r.stop()
+		run.Wait()
+	})
+	r.state.Gate.Approvals = &question.Asker{Desk: r.desk, History: question.NewHistory(), Kinds: []kind.Kind{postgres.Kind}, RedactKey: make([]byte, 32)}
+	r.state.Resources["orders"].Hold = time.Minute
+}
+
+// approve approves what is waited for.
+func (r *rig) approve() {
+	r.t.Helper()
+	id := r.await(1, "approval.requested")[0]["approval"]
+	one, err := r.desk.Get(r.t.Context(), id.(string))
+	if err == nil {
+		_, err = r.desk.Decide(r.t.Context(), approvaltest.Oncall("bob"), one.ID, approval.Answer{Approve: true, Card: one.CardDigest, Reason: "it is right"})
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func (r *rig) file(name, text string) string {
@@ -221,7 +318,7 @@ func (r *rig) policies(text string) *policy.Set {
 	}
 	r.file("policies/orders.rego", text)
 	set, err := policy.Load(context.Background(), policy.Options{
-		Path: dir, Kinds: []policy.Kind{{Name: "postgres", Doc: "the statement", Detail: session.Schema{}, Redact: []gate.Selector{gate.ByColumn}, Limit: gate.AllLimits}}, CheckRedaction: redact.Check, Packages: map[string][]string{"orders": {"postgres"}},
+		Path: dir, Timeout: time.Minute, Kinds: []policy.Kind{{Name: "postgres", Doc: "the statement", Detail: session.Schema{}, Redact: []gate.Selector{gate.ByColumn}, Limit: gate.AllLimits}}, CheckRedaction: redact.Check, Packages: map[string][]string{"orders": {"postgres"}},
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -361,6 +458,7 @@ func leaks(t *testing.T) {
 type raw struct {
 	t *testing.T
 	net.Conn
+	key []byte // to cancel by
 }
 
 // secured is a connection over TLS that was asked for, where the rig has that.
@@ -379,22 +477,24 @@ func (r *rig) secured() *raw {
 		}
 		c = inner
 	}
-	return &raw{r.t, c}
+	return &raw{t: r.t, Conn: c}
 }
 
-// raw logs in by hand.
-func (r *rig) raw() *raw {
+// raw logs in by hand. first is sent together with the token.
+func (r *rig) raw(first ...[]byte) *raw {
 	r.t.Helper()
 	out := r.secured()
 	out.send(startup(3<<16, "user", "app", "database", "orders"))
 	if kind, body := out.next(); kind != 'R' || binary.BigEndian.Uint32(body) != 3 {
 		r.t.Fatalf("%q %q", kind, body)
 	}
-	out.send(message('p', r.token(nil)+"\x00"))
+	out.send(append([][]byte{message('p', r.token(nil)+"\x00")}, first...)...)
 	for {
 		switch kind, body := out.next(); kind {
 		case 'E':
 			r.t.Fatalf("%q", body)
+		case 'K':
+			out.key = body
 		case 'Z':
 			return out
 		}

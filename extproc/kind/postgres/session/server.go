@@ -55,8 +55,12 @@ type Server struct {
 	mu       sync.Mutex
 	sessions map[uint32]*session       // by the process id that the agent was told
 	of       map[string]int            // how many each resource has
-	conns    map[net.Conn]bool         // that have not said who they are
+	conns    map[net.Conn]uint64       // that are no session yet, and when they came; 0 once they have said who they are
+	came     uint64                    // the last of them
 	catalogs map[string]*catalog.Cache // by the target's address
+
+	patience time.Duration // until an agent has said who it is, and the target has let it in
+	places   int           // for those that have not said who they are
 }
 
 // fresh is how long a catalog is believed before the server is asked whether it has changed.
@@ -76,10 +80,11 @@ func (s *Server) catalog(t *Target) *catalog.Cache {
 
 // New returns a server without sessions.
 func New(l *lane.Lane) *Server {
-	return &Server{lane: l, sessions: map[uint32]*session{}, of: map[string]int{}, conns: map[net.Conn]bool{}, catalogs: map[string]*catalog.Cache{}}
+	return &Server{lane: l, sessions: map[uint32]*session{}, of: map[string]int{}, conns: map[net.Conn]uint64{}, catalogs: map[string]*catalog.Cache{}, patience: 30 * time.Second, places: mostNameless}
 }
 
-// mostNameless bounds the connections that have not said who they are.
+// mostNameless bounds the connections that have not said who they are. What each can have us hold is bounded too: a startup packet
+// and a token.
 const mostNameless = 1000
 
 // Serve serves what comes by any of some listeners until ctx is done, and returns when no session is left. Sessions end by themselves when
@@ -94,6 +99,7 @@ func (s *Server) Serve(ctx context.Context, from ...net.Listener) error {
 		s.breakOff()
 	}))
 	defer closed()
+	defer s.lane.AfterSwap(s.reloaded)()
 	work.Go(guard.Func("the stop of sessions", func() {
 		select {
 		case <-s.lane.Stopping():
@@ -137,10 +143,7 @@ func (s *Server) accept(ctx context.Context, from net.Listener, work *sync.WaitG
 			}
 			return fmt.Errorf("accept a session: %w", err)
 		}
-		if !s.enter(conn) {
-			_ = conn.Close()
-			continue
-		}
+		s.enter(conn)
 		work.Go(guard.Func("a session", func() {
 			defer conn.Close()
 			defer s.leave(conn)
@@ -149,14 +152,36 @@ func (s *Server) accept(ctx context.Context, from net.Listener, work *sync.WaitG
 	}
 }
 
-func (s *Server) enter(conn net.Conn) bool {
+// enter takes a connection. Where there are too many of those that have not said who they are, the one that has had the longest
+// time for it is closed: whoever opens many can keep nobody out that says so at once.
+func (s *Server) enter(conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.conns) >= mostNameless {
-		return false
+	nameless, oldest := 0, net.Conn(nil)
+	for c, came := range s.conns {
+		if came == 0 {
+			continue
+		}
+		nameless++
+		if oldest == nil || came < s.conns[oldest] {
+			oldest = c
+		}
 	}
-	s.conns[conn] = true
-	return true
+	if nameless >= s.places {
+		_ = oldest.Close()
+		delete(s.conns, oldest)
+	}
+	s.came++
+	s.conns[conn] = s.came
+}
+
+// known notes that a connection has said who it is.
+func (s *Server) known(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.conns[conn]; ok {
+		s.conns[conn] = 0
+	}
 }
 
 func (s *Server) leave(conn net.Conn) {
@@ -167,7 +192,7 @@ func (s *Server) leave(conn net.Conn) {
 
 // connection serves one connection to its end.
 func (s *Server) connection(ctx context.Context, conn net.Conn) {
-	_ = conn.SetDeadline(time.Now().Add(startupTime))
+	_ = conn.SetDeadline(time.Now().Add(s.patience))
 	h, err := told(conn)
 	if err != nil {
 		s.lane.Log.Warn("a connection to the sessions' socket was closed", "error", err)
@@ -179,13 +204,16 @@ func (s *Server) connection(ctx context.Context, conn net.Conn) {
 	}
 	defer end()
 	c := &client{Conn: conn}
-	o := &opening{server: s, header: h, client: c}
+	o := &opening{server: s, header: h, conn: conn, client: c}
 	o.shown, _ = conn.(Shown)
 	if err := o.open(ctx, st); err != nil {
 		var f *failure
-		if errors.As(err, &f) {
-			_, _ = c.Write(f.append(nil))
-		} else {
+		switch {
+		case errors.As(err, &f):
+			_, _ = c.Write(f.bytes())
+		case errors.Is(err, errListener):
+			s.lane.Log.Warn("agents cannot connect", "resource", h.resource, "error", err)
+		default:
 			s.lane.Log.Debug("a session did not begin", "resource", h.resource, "peer", h.peer, "error", err)
 		}
 		return
@@ -251,17 +279,44 @@ func (s *Server) all() []*session {
 	return list
 }
 
-// stop has each session end as soon as nothing is under way in it.
+// stop has each session end as soon as nothing is under way in it. Who has not said who they are holds nothing up.
 func (s *Server) stop() {
 	for _, one := range s.all() {
-		one.endSoon((&failure{code: codeStopping, message: "the gateway stops", hint: "Connect again."}).ended())
+		one.endSoon(stops())
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn, came := range s.conns {
+		if came != 0 {
+			_ = conn.Close()
+		}
+	}
+}
+
+func stops() *failure {
+	return (&failure{code: codeStopping, message: "the gateway stops", hint: "Connect again."}).ended()
+}
+
+// reloaded ends each session that could not go on under the configuration of now, as soon as nothing is under way in it: what was
+// decided under that of before is carried out.
+func (s *Server) reloaded() {
+	for _, one := range s.all() {
+		if one.changed() {
+			one.endSoon(changed())
+		}
+	}
+}
+
+func changed() *failure {
+	return (&failure{code: codeStopping, message: "this resource of the gateway was changed", hint: "Connect again."}).ended()
 }
 
 // breakOff ends everything.
 func (s *Server) breakOff() {
 	for _, one := range s.all() {
-		one.end((&failure{code: codeStopping, message: "the gateway has stopped"}).ended())
+		if one.begun() { // who has not ends with its connection
+			one.end((&failure{code: codeStopping, message: "the gateway has stopped"}).ended())
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

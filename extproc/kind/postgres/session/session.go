@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,15 +35,16 @@ type session struct {
 	to         *bufio.Writer // the target
 	state      *statement.State
 	catalog    *statement.Catalog
-	bare       bool   // the catalog has to be read again
-	stale      bool   // something was sent that changes the state: the server has to answer it before anything else is looked at
-	asks       bool   // and then to be asked what holds
-	piped      bool   // something of a pipeline was sent since the last Sync
-	batch      []item // of a pipeline, not sent yet
-	batched    int    // bytes of it
-	discarding bool   // until Sync: something of the pipeline was refused
-	earlier    []byte // digest of what the transaction has written so far
-	armed      armed  // limits that the server was told of
+	bare       bool    // the catalog has to be read again
+	stale      bool    // something was sent that changes the state: the server has to answer it before anything else is looked at
+	asks       bool    // and then to be asked what holds
+	piped      bool    // something of a pipeline was sent since the last Sync
+	batch      []item  // of a pipeline, not sent yet
+	batched    int     // bytes of it
+	discarding bool    // until Sync: something of the pipeline was refused
+	earlier    []byte  // digest of what the transaction has written so far
+	armed      armed   // limits that the server was told of
+	judging    *judged // what is being decided
 
 	// What follows is guarded by mu.
 	mu       sync.Mutex
@@ -59,7 +61,7 @@ type session struct {
 		prepared map[string]*prepared
 		portals  map[string]*portal
 	}
-	deciding   bool
+	deciding   bool               // a message of the agent's is looked at
 	defined    bool               // the transaction has changed definitions
 	events     []event            // that the state has yet to be told
 	hold       context.CancelFunc // ends the wait for people; nil where nobody is waited for
@@ -94,6 +96,7 @@ func (s *session) run(ctx context.Context) {
 	s.mu.Unlock()
 	answered := make(chan struct{})
 	defer s.finish(ctx, answered)
+	defer guard.Catch("a session", s.failed)
 	go guard.Func("the answers of a session", func() {
 		defer close(answered)
 		defer s.end(nil)
@@ -104,8 +107,11 @@ func (s *session) run(ctx context.Context) {
 	}))
 	defer late.Stop()
 	defer s.first.EndWithToken(s.tokenOver)()
-	if s.server.lane.State() == nil || s.stopped() {
-		s.endSoon((&failure{code: codeStopping, message: "the gateway stops", hint: "Connect again."}).ended())
+	switch { // meanwhile
+	case s.stopped():
+		s.endSoon(stops())
+	case s.changed():
+		s.endSoon(changed())
 	}
 	err := s.serve(ctx)
 	var f *failure
@@ -126,6 +132,30 @@ func (s *session) stopped() bool {
 	default:
 		return false
 	}
+}
+
+// failed ends a session in which the gateway failed: what was being decided was not, and is refused.
+func (s *session) failed(guard.Panic) {
+	if j := s.judging; j != nil && j.attempt != nil {
+		j.attempt.Failed(false)
+		_ = s.refused(j, nil)
+	}
+	s.end((&failure{code: codeUnavailable, message: "a part of the gateway failed, so the session ends", hint: "Connect again."}).ended())
+}
+
+// changed reports whether the session could not go on under the configuration of now.
+func (s *session) changed() bool { return s.changedUnder(s.server.lane.State()) }
+
+func (s *session) changedUnder(st *lane.State) bool {
+	_, now := targetOf(st, s.resource)
+	return !s.target.same(now, s.role, s.database)
+}
+
+// begun reports whether the session is run.
+func (s *session) begun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out != nil
 }
 
 // finish leaves nothing of the session behind.
@@ -170,7 +200,7 @@ func (s *session) end(f *failure) {
 		if f != nil {
 			s.why = f.message
 			if !s.torn {
-				_, _ = s.out.Write(f.append(nil))
+				_, _ = s.out.Write(f.bytes())
 			}
 		}
 		if s.why == "" {
@@ -229,7 +259,8 @@ func (s *session) cancel(ctx context.Context) {
 		s.mu.Unlock()
 		return
 	}
-	if len(s.queue) == 0 || s.cancelling { // one at a time: a storm of them is one
+	asked := slices.ContainsFunc(s.queue, func(e *expected) bool { return e.own == nil }) // not by the gateway itself
+	if !asked || s.cancelling {                                                           // one at a time: a storm of them is one
 		s.mu.Unlock()
 		return
 	}
@@ -238,6 +269,7 @@ func (s *session) cancel(ctx context.Context) {
 	err := cancel(ctx, s.target, route{peer: s.peer, session: s.id}, s.target.Roles[s.role], s.up.key)
 	s.mu.Lock()
 	s.cancelling = false
+	s.moved.Broadcast()
 	s.mu.Unlock()
 	if err != nil {
 		s.server.lane.Log.Warn("a statement could not be cancelled", "session", s.id, "error", err)
@@ -250,7 +282,11 @@ func (s *session) serve(ctx context.Context) error {
 		if err := s.await(); err != nil {
 			return err
 		}
-		h, err := readHead(s.client.in, s.target.Limits.Message)
+		most := s.target.Limits.Message
+		if first, err := s.client.in.Peek(1); err == nil && first[0] == 'd' {
+			most = maxAnswer // COPY data is not held
+		}
+		h, err := readHead(s.client.in, most)
 		if errors.Is(err, errLength) {
 			return &failure{code: codeProtocol, message: err.Error()}
 		}
@@ -261,10 +297,14 @@ func (s *session) serve(ctx context.Context) error {
 		if h.kind == 'X' {
 			return nil
 		}
+		s.mu.Lock()
+		s.deciding = true
+		s.mu.Unlock()
 		if err := s.message(ctx, h); err != nil {
 			return err
 		}
 		s.mu.Lock()
+		s.deciding = false
 		over, ending := s.over, s.ending
 		rests := s.resting()
 		s.mu.Unlock()
@@ -327,7 +367,7 @@ func (s *session) message(ctx context.Context, h head) error {
 	default:
 		return &failure{code: codeProtocol, message: fmt.Sprintf("a message of type %q is not known here", h.kind)}
 	}
-	if (h.kind == 'Q' || h.kind == 'P') && h.size > s.target.Limits.Statement+maxNames {
+	if h.kind == 'Q' && h.size > s.target.Limits.Statement+1 || h.kind == 'P' && h.size > s.target.Limits.Statement+maxNames {
 		return s.tooLong(h)
 	}
 	raw, err := s.read(h)
@@ -463,7 +503,7 @@ func (s *session) tooLong(h head) error {
 	if s.steady() {
 		return &failure{code: codeProtocol, message: "a statement came within COPY data"}
 	}
-	f := &failure{code: codeTooLarge, message: fmt.Sprintf("a statement has %d bytes at most", s.target.Limits.Statement), hint: "Send less at a time, or values as parameters."}
+	f := s.longStatement()
 	if h.kind == 'Q' {
 		return s.refuseQuery(f)
 	}
@@ -471,4 +511,8 @@ func (s *session) tooLong(h head) error {
 		return nil
 	}
 	return s.fail(f)
+}
+
+func (s *session) longStatement() *failure {
+	return &failure{code: codeTooLarge, message: fmt.Sprintf("a statement has %d bytes at most", s.target.Limits.Statement), hint: "Send less at a time, or values as parameters."}
 }

@@ -12,7 +12,7 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"time"
+	"unicode/utf8"
 )
 
 // What a client can say first (PostgreSQL's documentation, section 55.7): a protocol version, or one of these codes in its place.
@@ -25,8 +25,7 @@ const (
 const (
 	maxStartup  = 10_000 // bytes: the server's own MAX_STARTUP_PACKET_LENGTH
 	maxToken    = 64 << 10
-	startupTime = 30 * time.Second // until the agent has said who it is
-	newestMinor = 2                // of protocol 3
+	newestMinor = 2 // of protocol 3
 )
 
 // startup is what a client has said before its credential.
@@ -184,6 +183,9 @@ func readParameters(minor uint16, body []byte) (*startup, error) {
 			return nil, malformed
 		}
 		body = after
+		if !utf8.ValidString(name) || !utf8.ValidString(value) { // policy would see another text than the server
+			return nil, &failure{fatal: true, code: codeProtocol, message: fmt.Sprintf("the startup parameter %.64q is not UTF-8", name)}
+		}
 		if strings.HasPrefix(name, "_pq_.") {
 			s.unknown = append(s.unknown, name)
 			continue

@@ -38,6 +38,7 @@ func (s *session) asked(sql string, open bool) ([][]string, error) {
 	if err := s.settled(); err != nil {
 		return nil, err
 	}
+	s.uncancelled()
 	a := &asked{}
 	list := []*expected{{kind: 'P', own: a}, {kind: 'B', own: a}, {kind: 'E', own: a}, {kind: 'C', own: a}, {kind: 'C', own: a}}
 	b := asking(sql)
@@ -54,6 +55,15 @@ func (s *session) asked(sql string, open bool) ([][]string, error) {
 		return nil, err
 	}
 	return a.rows, a.err
+}
+
+// uncancelled waits until a request to cancel what the agent did has come to the server: it would cancel the question.
+func (s *session) uncancelled() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.cancelling && !s.over {
+		s.moved.Wait()
+	}
 }
 
 // askNow is ask while nobody else reads the server.

@@ -2,6 +2,7 @@ package session
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -62,12 +63,15 @@ func (t *Target) has(role, database string) bool {
 func (t *Target) listenTLS() (*tls.Config, error) {
 	certificate, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
 	if err != nil {
-		return nil, fmt.Errorf("read the listener's certificate: %w", err)
+		return nil, fmt.Errorf("%w: %w", errListener, err)
 	}
 	return &tls.Config{
 		Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{alpn}, SessionTicketsDisabled: true,
 	}, nil
 }
+
+// errListener says that agents cannot be shown a certificate.
+var errListener = errors.New("read the listener's certificate")
 
 // alpn is the protocol's name in TLS: direct TLS must ask for it.
 const alpn = "postgresql"
