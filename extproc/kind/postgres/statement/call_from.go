@@ -2,6 +2,7 @@ package statement
 
 import (
 	"slices"
+	"strings"
 
 	tree "github.com/pganalyze/pg_query_go/v6"
 )
@@ -11,7 +12,8 @@ func (a *analyzer) rangeFunction(s *scope, r *tree.RangeFunction) *item {
 	a.mark(r)
 	it := &item{}
 	var all value
-	for _, n := range r.GetFunctions() {
+	calls := a.unnested(r)
+	for _, n := range calls {
 		pair := n.GetList().GetItems()
 		call := pair[0]
 		v := a.settled(a.expr(s, call, ""))
@@ -39,7 +41,7 @@ func (a *analyzer) rangeFunction(s *scope, r *tree.RangeFunction) *item {
 	}
 	if alias := r.GetAlias(); alias != nil {
 		// The one column of a function that returns one value is called as the function is.
-		if single(r) && len(it.columns) > 0 && it.open == nil && it.columns[0].name == it.name {
+		if len(calls) == 1 && len(it.columns) > 0 && it.open == nil && it.columns[0].name == it.name {
 			it.columns[0].name = alias.GetAliasname()
 		}
 		if it.open != nil && len(it.columns) == 0 {
@@ -54,7 +56,25 @@ func (a *analyzer) rangeFunction(s *scope, r *tree.RangeFunction) *item {
 	return it
 }
 
-func single(r *tree.RangeFunction) bool { return len(r.GetFunctions()) == 1 }
+// unnested are the functions of a ROWS FROM; unnest of several arrays is one of each, as PostgreSQL takes it.
+func (a *analyzer) unnested(r *tree.RangeFunction) (list []*tree.Node) {
+	for _, n := range r.GetFunctions() {
+		pair := n.GetList().GetItems()
+		f := pair[0].GetFuncCall()
+		plain := f != nil && strings.Join(names(f.GetFuncname()), ".") == "unnest" && len(f.GetFuncname()) == 1 && len(f.GetArgs()) > 1 && f.GetAggFilter() == nil &&
+			f.GetOver() == nil && len(f.GetAggOrder()) == 0 && !f.GetAggDistinct() && !f.GetAggStar() && !f.GetFuncVariadic() && len(pair[1].GetList().GetItems()) == 0
+		if !plain {
+			list = append(list, n)
+			continue
+		}
+		a.mark(f)
+		for _, arg := range f.GetArgs() {
+			one := &tree.FuncCall{Funcname: []*tree.Node{tree.MakeStrNode("pg_catalog"), tree.MakeStrNode("unnest")}, Args: []*tree.Node{arg}, Funcformat: tree.CoercionForm_COERCE_EXPLICIT_CALL, Location: f.GetLocation()}
+			list = append(list, tree.MakeListNode([]*tree.Node{{Node: &tree.Node_FuncCall{FuncCall: one}}, pair[1]}))
+		}
+	}
+	return list
+}
 
 // defined are columns as AS (name type, …) has them.
 func (a *analyzer) defined(of value, list []*tree.Node) []value {

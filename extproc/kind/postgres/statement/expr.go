@@ -213,7 +213,7 @@ func (a *analyzer) columnRef(s *scope, c *tree.ColumnRef, in string) value {
 		if it := a.item(s, schema, name); it != nil {
 			return it.whole()
 		}
-		a.failAt(c.GetLocation(), "42P01", "missing FROM-clause entry for table %q", name)
+		a.missing(s, c.GetLocation(), schema, name)
 	}
 	parts := names(c.GetFields())
 	if len(parts) == 1 {
@@ -235,7 +235,7 @@ func (a *analyzer) columnRef(s *scope, c *tree.ColumnRef, in string) value {
 		if schema == "" && (table == "old" || table == "new") && a.answers != nil && a.c.Version >= 180000 {
 			it = a.answers
 		} else {
-			a.failAt(c.GetLocation(), "42P01", "missing FROM-clause entry for table %q", table)
+			a.missing(s, c.GetLocation(), schema, table)
 		}
 	}
 	if v, ok := a.qualified(it, name); ok {

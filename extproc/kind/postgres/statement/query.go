@@ -2,6 +2,7 @@ package statement
 
 import (
 	"strconv"
+	"strings"
 
 	tree "github.com/pganalyze/pg_query_go/v6"
 )
@@ -139,7 +140,7 @@ func (a *analyzer) star(s *scope, n *tree.Node) ([]value, bool) {
 		schema, name := a.split(parts)
 		it := a.item(s, schema, name)
 		if it == nil {
-			a.failAt(c.GetLocation(), "42P01", "missing FROM-clause entry for table %q", name)
+			a.missing(s, c.GetLocation(), schema, name)
 		}
 		return a.columns(it), true
 	}
@@ -192,7 +193,11 @@ func (a *analyzer) setOperation(s *scope, q *tree.SelectStmt, split bool) []valu
 
 func (a *analyzer) combined(q *tree.SelectStmt, l, r []value) []value {
 	if len(l) != len(r) {
-		fail("42601", "each query of a set operation must have the same number of columns")
+		at := int32(-1)
+		if list := q.GetRarg().GetTargetList(); len(list) > 0 {
+			at = list[0].GetResTarget().GetLocation()
+		}
+		a.failAt(at, "42601", "each %s query must have the same number of columns", strings.TrimPrefix(q.GetOp().String(), "SETOP_"))
 	}
 	out := make([]value, len(l))
 	for i := range l {

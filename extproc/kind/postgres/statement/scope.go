@@ -111,6 +111,22 @@ func (a *analyzer) item(s *scope, schema, name string) *item {
 	return nil
 }
 
+// missing fails for the name of a table that is not there. PostgreSQL says where one of that name has an alias.
+func (a *analyzer) missing(s *scope, location int32, schema, name string) {
+	for ; s != nil && schema == ""; s = s.parent {
+		for _, it := range s.items {
+			if it.relation != nil && it.relation.Name.Name == name && it.name != name && it.rel {
+				d := &Doubt{Code: "42P01", Message: fmt.Sprintf("invalid reference to FROM-clause entry for table %q", name), Hint: fmt.Sprintf("Perhaps you meant to reference the table alias %q.", it.name)}
+				if a.away == 0 {
+					d.Position = a.of.position(location)
+				}
+				panic(d)
+			}
+		}
+	}
+	a.failAt(location, "42P01", "missing FROM-clause entry for table %q", name)
+}
+
 // qualified is a column of an item, whichever way it is named; false where the item has none of that name.
 func (a *analyzer) qualified(it *item, name string) (value, bool) {
 	if it.find(name) >= 0 {

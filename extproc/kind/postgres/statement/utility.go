@@ -218,6 +218,9 @@ func (a *analyzer) copy(r *Analysis, c *tree.CopyStmt) {
 		}
 	}
 	var out []value
+	if r := c.GetRelation(); r != nil && a.lookup(r) == nil {
+		fail("42P01", "relation %q does not exist", qualifiedName(r)) // PostgreSQL does not say where
+	}
 	switch {
 	case c.GetQuery() != nil:
 		out = a.change(nil, c.GetQuery())
