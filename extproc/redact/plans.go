@@ -70,3 +70,11 @@ func (p *Plans) Plan(rs []gate.Redaction, turned []string) (*Plan, error) {
 	p.put(text, plan)
 	return plan, nil
 }
+
+// Tokens returns a plan that redacts nothing, and makes tokens of texts; nil where there is no key for them.
+func (p *Plans) Tokens() *Plan {
+	if p == nil || len(p.key) < minKey {
+		return nil
+	}
+	return &Plan{key: p.key}
+}

@@ -126,8 +126,8 @@ func checkColumn(r gate.Redaction) error {
 	if len(parts) != 3 || parts[0] == "*" || slices.Contains(parts, "") {
 		return fmt.Errorf("redact column %q: write SCHEMA.TABLE.COLUMN, with * for any table or any column", r.Column)
 	}
-	if r.With != "" && r.With != gate.Mask && r.With != gate.Null {
-		return fmt.Errorf("redact column %q: %s is not for columns: use mask or null", r.Column, r.With)
+	if r.With != "" && r.With != gate.Mask && r.With != gate.Null && r.With != gate.Token {
+		return fmt.Errorf("redact column %q: %s is not for columns: use mask, null or token", r.Column, r.With)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ const name = session.Protocol
 // Kind is the kind.
 var Kind = kind.Kind{
 	Config: config.Kind{Name: name, New: func() config.Resource { return &Resource{} }, Source: source},
-	Policy: policy.Kind{Name: name, Doc: "the statement, for a resource of kind postgres", Detail: session.Schema{}, Redact: []gate.Selector{gate.ByColumn}, Limit: gate.AllLimits},
+	Policy: policy.Kind{Name: name, Doc: "the statement, for a resource of kind postgres", Detail: session.Schema{}, Redact: []gate.Selector{gate.ByColumn, gate.ByDetect}, Limit: gate.AllLimits},
 	Envoy:  Envoy{},
 	Card:   kind.Card{First: []string{"text", "parameters", "database", "role", "access", "writes", "reads"}, Unseen: unseen},
 	OTLP:   otlp.Kind{Protocol: name, Operation: attributes, Result: results},
@@ -44,7 +44,7 @@ var Kind = kind.Kind{
 	},
 	Own: func(c config.Resource, s kind.Shared, r *lane.Resource) {
 		own := c.(*Resource) //nolint:forcetypeassert // made by New
-		t := target(own, s.Issuers)
+		t := target(own, s)
 		if own.Egress == byEnvoy {
 			t.Egress, _ = s.Socket(egress(own)).Unix()
 		}
@@ -52,15 +52,15 @@ var Kind = kind.Kind{
 	},
 }
 
-// target is the resource as its sessions need it. issuers are those that give agents tokens.
-func target(r *Resource, issuers []string) *session.Target {
+// target is the resource as its sessions need it.
+func target(r *Resource, shared kind.Shared) *session.Target {
 	host, port, err := r.address()
 	if err != nil {
 		return nil // the configuration was validated
 	}
 	t := &session.Target{
 		Address: net.JoinHostPort(host, strconv.FormatUint(uint64(port), 10)), Roles: map[string]session.Credential{}, Databases: slices.Clone(r.Databases),
-		Harmless: map[string]bool{}, Fingerprint: fingerprint(r),
+		Harmless: map[string]bool{}, Fingerprint: fingerprint(r), Plans: shared.Plans,
 		Limits: session.Limits{
 			Statement: int(r.Limits.Statement), Message: int(r.Limits.Message), Sessions: r.Limits.Sessions,
 			SessionTime: r.Limits.SessionTime.Std(), Idle: r.Limits.Idle.Std(),
@@ -73,7 +73,7 @@ func target(r *Resource, issuers []string) *session.Target {
 		t.Certificate, t.Key = string(r.Listen.TLS.CertificateFile), string(r.Listen.TLS.KeyFile)
 	}
 	if r.Auth == authBearer {
-		t.OAuth = oauth(cmp.Or(r.OAuth, &OAuth{}), issuers)
+		t.OAuth = oauth(cmp.Or(r.OAuth, &OAuth{}), shared.Issuers)
 	}
 	for name := range maps.Keys(r.Roles) {
 		c := r.Roles[name]

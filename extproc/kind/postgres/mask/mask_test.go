@@ -8,6 +8,7 @@ import (
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
+	"github.com/countersign/countersign/extproc/redact"
 )
 
 var (
@@ -15,12 +16,12 @@ var (
 	born = statement.ColumnRef{Schema: "public", Table: "people", Column: "born"}
 )
 
-func typeOf(c statement.ColumnRef) uint32 {
-	if c == name {
-		return 25
-	}
-	return 1082
+var people = &statement.Catalog{
+	Relations: map[statement.Name]*statement.Relation{{Schema: "public", Name: "people"}: {Columns: []statement.Attribute{{Name: "name", Type: 25}, {Name: "born", Type: 1082}}}},
+	Types:     map[uint32]*statement.Type{1009: {OID: 1009, Category: 'A', Kind: 'b', Element: 25}},
 }
+
+var plans = redact.NewPlans(make([]byte, 32))
 
 func redacted(c string, use bool) gate.Redaction {
 	return gate.Redaction{Column: c, With: gate.Mask, Use: use}
@@ -48,10 +49,15 @@ func TestWhatIsRefused(t *testing.T) {
 		{"what exposes others", []gate.Redaction{redacted("public.people.born", false)}, statement.Analysis{Exposes: []string{"pg_catalog.pg_stats"}}, "pg_catalog.pg_stats"},
 		{"EXPLAIN", []gate.Redaction{redacted("public.people.born", false)}, statement.Analysis{Explain: true, Reads: []statement.Table{{Schema: "public", Table: "people"}}}, "estimates"},
 		{"COPY", []gate.Redaction{redacted("public.people.name", false)}, statement.Analysis{Output: plain.Output, Copy: &statement.Copy{Format: "text"}}, "masked"},
-		{"COPY in binary", []gate.Redaction{redacted("public.people.name", false)}, statement.Analysis{Output: plain.Output, Copy: &statement.Copy{Format: "binary"}}, "copied out"},
-		{"COPY to a file", []gate.Redaction{redacted("public.people.name", false)}, statement.Analysis{Output: plain.Output, Copy: &statement.Copy{Format: "text", File: true}}, "copied out"},
+		{"COPY in binary", []gate.Redaction{redacted("public.people.name", false)}, statement.Analysis{Output: plain.Output, Copy: &statement.Copy{Format: "binary"}}, "masked"},
+		{"COPY in a format of tomorrow", []gate.Redaction{redacted("public.people.name", false)}, statement.Analysis{Output: plain.Output, Copy: &statement.Copy{Format: "json"}}, "json\" is not known"},
+		{"COPY with an option of tomorrow", []gate.Redaction{redacted("public.people.name", false)}, statement.Analysis{Output: plain.Output, Copy: &statement.Copy{Format: "csv", Options: map[string]string{"shape": "x"}}}, "shape\" is not known"},
+		{"COPY in another encoding", []gate.Redaction{redacted("public.people.name", false)}, statement.Analysis{Output: plain.Output, Copy: &statement.Copy{Format: "csv", Options: map[string]string{"encoding": "SJIS"}}}, "UTF8 only"},
+		{"COPY with a long delimiter", []gate.Redaction{redacted("public.people.name", false)}, statement.Analysis{Output: plain.Output, Copy: &statement.Copy{Format: "csv", Options: map[string]string{"delimiter": "ab"}}}, "has not one character"},
+		{"a detector", []gate.Redaction{{Detect: "email"}}, statement.Analysis{Uses: used.Uses, Exposes: []string{"pg_catalog.pg_stats"}, Explain: true}, "masked"},
+		{"COPY to a file", []gate.Redaction{redacted("public.people.name", false)}, statement.Analysis{Output: plain.Output, Copy: &statement.Copy{Format: "text", File: true}}, "own machine"},
 	} {
-		p, err := New(c.of, &c.a, typeOf)
+		p, err := New(plans, c.of, &c.a, people)
 		var unfit *gate.Unfit
 		switch {
 		case c.want == "" || c.want == "masked":
@@ -72,7 +78,7 @@ func plan(t testing.TB, copies bool) *Plan {
 	if copies {
 		a.Copy = &statement.Copy{Format: "text"}
 	}
-	p, err := New([]gate.Redaction{redacted("public.people.name", false), redacted("public.people.born", false)}, &a, typeOf)
+	p, err := New(plans, []gate.Redaction{redacted("public.people.name", false), redacted("public.people.born", false)}, &a, people)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,8 +136,8 @@ func TestRows(t *testing.T) {
 	if _, err := p.Row(nil, append(whole, 0)); err == nil {
 		t.Error("a row with a byte more is taken")
 	}
-	if p.Counts["public.people.name"] < 3 {
-		t.Errorf("%v", p.Counts)
+	if p.Masked()["public.people.name"] < 3 {
+		t.Errorf("%v", p.Masked())
 	}
 }
 
@@ -153,8 +159,8 @@ func TestCopyData(t *testing.T) {
 		"1\tAda\n":                "",
 		"1\tAda\tx\ty\n":          "",
 		"1\tAda\tx":               "",
-		"1\tAda\tx\n2\tBob\ty\n":  "",
 		"1\tAda\tx\n2\tBob\ty\nz": "",
+		"1\tAda\tx\\\n":           "",
 	} {
 		got, err := p.CopyData(nil, []byte(line))
 		if (err == nil) != (want != "") || err == nil && string(got) != want {
@@ -195,7 +201,8 @@ func TestGuards(t *testing.T) {
 		{"the table has a masked column", list, reads("people"), true},
 		{"a read of another table", list, reads("orders"), false},
 		{"any table may have one", []gate.Redaction{redacted("public.*.born", false)}, reads("orders"), true},
-		{"a detector may find something anywhere", []gate.Redaction{{Detect: "email"}}, reads("orders"), true},
+		{"a detector looks at the error itself", []gate.Redaction{{Detect: "email"}}, reads("people"), false},
+		{"code of somebody's own may read it", list, statement.Analysis{Access: statement.Read, Kind: "select", Functions: []statement.Function{{Schema: "public", Name: "f"}}}, true},
 		{"what commits may fail by what was written before", list, statement.Analysis{Access: statement.Transaction, Kind: "commit"}, true},
 		{"what is fetched may be of any table", list, statement.Analysis{Access: statement.Read, Kind: "cursor"}, true},
 		{"a write", list, statement.Analysis{Access: statement.Write, Kind: "insert"}, true},

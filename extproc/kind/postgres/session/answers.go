@@ -49,9 +49,9 @@ type run struct {
 	changes     []statement.Change // of the session, once it is carried out
 	limits      limits
 
-	guarded bool       // policy masks columns, of this answer or of what it was made of: errors do not pass as they are
-	mask    *mask.Plan // nil where no column of the answer is masked
-	sum     hash.Hash  // of the rows as the agent gets them, where it is guarded
+	veil *veil      // what of errors and notices does not pass; nil where policy redacts nothing
+	mask *mask.Plan // nil where nothing of the answer is taken out
+	sum  hash.Hash  // of the rows as the agent gets them, where something is
 }
 
 // asked is what the gateway itself asks the server.
@@ -169,7 +169,10 @@ func (s *session) answer(h head) error {
 	body := raw[headSize:]
 	switch h.kind {
 	case 'N':
-		if e != nil && (e.own != nil || e.guarded()) {
+		if e != nil && e.own != nil {
+			return nil
+		}
+		if raw = s.veilOf(e).notice(raw); raw == nil {
 			return nil
 		}
 		return s.tell(raw)
@@ -177,7 +180,7 @@ func (s *session) answer(h head) error {
 		if s.muted {
 			return nil
 		}
-		return s.tell(raw)
+		return s.tell(s.veil.notification(raw))
 	case 'S':
 		return s.parameter(e, raw, body)
 	case 'E':
@@ -241,8 +244,8 @@ func (s *session) row(e *expected, h head) error {
 		_, err := io.CopyN(io.Discard, s.up.in, int64(h.size))
 		return unexpected(err)
 	}
-	if r != nil && r.guarded {
-		return s.guardedRow(r, h)
+	if r != nil && r.mask != nil {
+		return s.maskedRow(r, h)
 	}
 	if r != nil {
 		if !s.counted(r, h.kind, headSize+h.size) {
@@ -271,8 +274,8 @@ func (s *session) counted(r *run, kind byte, size int) bool {
 	return true
 }
 
-// guardedRow passes on a row of an answer in which policy masks columns.
-func (s *session) guardedRow(r *run, h head) error {
+// maskedRow passes on a row of an answer of which something is taken out.
+func (s *session) maskedRow(r *run, h head) error {
 	if h.size > maxHeldAnswer {
 		return &failure{code: codeWithheld, message: "a row is too large to be masked, so it is withheld"}
 	}
@@ -281,27 +284,20 @@ func (s *session) guardedRow(r *run, h head) error {
 		return err
 	}
 	s.scratch = raw
-	if r.mask != nil {
-		rewrite := r.mask.Row
-		if h.kind == 'd' {
-			rewrite = r.mask.CopyData
-		}
-		if s.masked, err = rewrite(append(s.masked[:0], h.raw[:]...), raw[headSize:]); err != nil {
-			return &failure{code: codeWithheld, message: "the answer is not what the statement was found to give, so it is withheld"}
-		}
-		raw = s.masked
-		binary.BigEndian.PutUint32(raw[1:], uint32(len(raw)-1))
+	rewrite := r.mask.Row
+	if h.kind == 'd' {
+		rewrite = r.mask.CopyData
 	}
+	if s.masked, err = rewrite(append(s.masked[:0], h.raw[:]...), raw[headSize:]); err != nil {
+		return &failure{code: codeWithheld, message: "the answer is not what the statement was found to give, so it is withheld"}
+	}
+	raw = s.masked
+	binary.BigEndian.PutUint32(raw[1:], uint32(len(raw)-1))
 	if !s.counted(r, h.kind, len(raw)) {
 		return nil
 	}
 	r.sum.Write(raw)
 	return s.tell(raw)
-}
-
-// guarded reports whether what is under way is a statement whose errors and notices could have masked values in them.
-func (e *expected) guarded() bool {
-	return slices.ContainsFunc(e.runs, func(r *run) bool { return r.guarded })
 }
 
 // running is the statement that answers belong to.
@@ -322,6 +318,9 @@ func (s *session) parameter(e *expected, raw, body []byte) error {
 	if e != nil && e.own != nil {
 		return nil
 	}
+	if raw = s.veilOf(e).setting(raw, name, value); raw == nil {
+		return nil
+	}
 	return s.tell(raw)
 }
 
@@ -331,7 +330,7 @@ func (s *session) failure(e *expected, raw, body []byte) error {
 	s.copying = false
 	s.moved.Broadcast()
 	if e == nil {
-		return s.tell(raw) // it is about to close the connection, and says why
+		return s.tell(s.veil.error(raw)) // it is about to close the connection, and says why
 	}
 	if s.status == 'T' {
 		s.status = 'E'
@@ -356,8 +355,8 @@ func (s *session) failure(e *expected, raw, body []byte) error {
 			raw = nil
 		case r != nil && r.limits.reached != "":
 			raw, code = limitReached(r).bytes(), codeLimit
-		case e.guarded():
-			raw = guardedError(body)
+		default:
+			raw = s.veilOf(e).error(raw)
 		}
 		if err := s.tell(raw); err != nil {
 			return err
@@ -543,10 +542,11 @@ func (s *session) done(r *run, result gate.Result, tag, code, reason string) {
 	}
 	var masked []gate.Member
 	if r.mask != nil {
-		for name, n := range r.mask.Counts {
+		for name, n := range r.mask.Masked() {
 			masked = append(masked, gate.Member{Name: name, Value: n})
 			o.Redacted = append(o.Redacted, gate.Count{Name: name, N: n})
 		}
+		o.Redacted = append(o.Redacted, r.mask.Found()...)
 	}
 	counts, err := gate.MakeObject(masked...)
 	if err != nil {
@@ -572,9 +572,9 @@ func (s *session) done(r *run, result gate.Result, tag, code, reason string) {
 // values are those of a DataRow, as text; NULL is "" too.
 func values(body []byte) (list []string, err error) {
 	r := bytes.NewReader(body)
-	n, err := number(r, 2)
+	n, err := integer(r, 2)
 	for range n {
-		size, sizeErr := number(r, 4)
+		size, sizeErr := integer(r, 4)
 		if sizeErr != nil || size < -1 || int(size) > r.Len() {
 			return nil, io.ErrUnexpectedEOF
 		}
@@ -587,7 +587,7 @@ func values(body []byte) (list []string, err error) {
 	return list, err
 }
 
-func number(r io.Reader, size int) (n int32, err error) {
+func integer(r io.Reader, size int) (n int32, err error) {
 	var b [4]byte
 	if _, err := io.ReadFull(r, b[4-size:]); err != nil {
 		return 0, err

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -120,33 +119,4 @@ func hintOf(p gate.Problem) string {
 	default:
 		return "Do something that policy allows, or ask whoever runs the gateway for a rule."
 	}
-}
-
-// open are the classes of SQLSTATE whose messages name what the statement names, and no values.
-var open = []string{"08", "0A", "23", "25", "26", "34", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"}
-
-// guardedError is an error of a statement in whose answer policy masks columns. Its detail, hint and context can have whole rows in
-// them, and so can messages of other classes: what is left are the code and the names of what it is about.
-func guardedError(body []byte) []byte {
-	code, _ := errorFields(body)
-	var out []byte
-	for len(body) > 1 {
-		of := body[0]
-		value, rest, ok := cutCstring(body[1:])
-		if !ok {
-			break
-		}
-		body = rest
-		switch of {
-		case 'S', 'V', 'C', 'P', 's', 't', 'c', 'd', 'n':
-		case 'M':
-			if len(code) < 2 || !slices.Contains(open, code[:2]) {
-				value = "the database refused the statement; its message is withheld, since it can have masked values in it"
-			}
-		default:
-			continue
-		}
-		out = append(append(append(out, of), value...), 0)
-	}
-	return appendMessage(nil, 'E', append(out, 0))
 }

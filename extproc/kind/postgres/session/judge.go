@@ -16,6 +16,7 @@ import (
 	"github.com/countersign/countersign/extproc/kind/postgres/mask"
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
 	"github.com/countersign/countersign/extproc/lane"
+	"github.com/countersign/countersign/extproc/redact"
 )
 
 // judged is a statement on its way to a ruling.
@@ -23,6 +24,7 @@ type judged struct {
 	statement  statement.Statement
 	state      *statement.State   // before it
 	catalog    *statement.Catalog // by which it was read
+	plans      *redact.Plans
 	analysis   statement.Analysis
 	fault      *failure // it cannot be understood
 	parameters []parameter
@@ -44,7 +46,7 @@ const weight = 24
 
 // look reads a statement by a state.
 func (s *session) look(one statement.Statement, st *statement.State, parameters []parameter, size int) *judged {
-	j := &judged{statement: one, phase: phaseExecute, parameters: parameters, size: size, state: st.Clone(), catalog: s.catalog}
+	j := &judged{statement: one, phase: phaseExecute, parameters: parameters, size: size, state: st.Clone(), catalog: s.catalog, plans: s.target.Plans}
 	analysis, err := one.Analyze(s.catalog, st)
 	j.analysis = analysis
 	switch {
@@ -89,24 +91,10 @@ func (j *judged) fits(v gate.Verdict) error {
 	if i := slices.IndexFunc(v.Redactions, func(r gate.Redaction) bool { return r.Column != "" }); i >= 0 && j.analysis.Access == statement.Unknown {
 		return &gate.Unfit{Problem: gate.Denied, Detail: fmt.Sprintf("The statement runs code that nobody can see into, and policy masks %s, which that could read, so it was refused.", v.Redactions[i].Column)}
 	}
-	if _, err := mask.New(v.Redactions, &j.analysis, j.typeOf); err != nil {
+	if _, err := mask.New(j.plans, v.Redactions, &j.analysis, j.catalog); err != nil {
 		return err
 	}
 	return j.keeps(v.Limits)
-}
-
-// typeOf is the type of a column, by the catalog that the statement was read by.
-func (j *judged) typeOf(c statement.ColumnRef) uint32 {
-	rel := j.catalog.Relations[statement.Name{Schema: c.Schema, Name: c.Table}]
-	if rel == nil {
-		return 0
-	}
-	for _, a := range rel.Columns {
-		if a.Name == c.Column {
-			return a.Type
-		}
-	}
-	return 0
 }
 
 // decide has the gate rule on a statement. A nil failure means that it may run, and that this is on record.
@@ -209,11 +197,13 @@ func (s *session) withdraw(j *judged) {
 func (s *session) running(j *judged) *run {
 	r := &run{attempt: j.attempt, began: j.attempt.Started, sent: int64(j.size)}
 	if redactions := j.attempt.Ruling.Redactions(); len(redactions) > 0 {
-		plan, err := mask.New(redactions, &j.analysis, j.typeOf)
+		plan, err := mask.New(j.plans, redactions, &j.analysis, j.catalog)
 		if err != nil { // it fitted when it was decided
 			plan = mask.All(len(j.analysis.Output))
 		}
-		r.mask, r.guarded, r.sum = plan, plan != nil || mask.Guards(redactions, &j.analysis), sha256.New()
+		if r.mask, r.veil = plan, s.veils(redactions, &j.analysis); plan != nil {
+			r.sum = sha256.New()
+		}
 	}
 	if j.phase != phaseExecute {
 		return r

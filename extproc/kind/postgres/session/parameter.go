@@ -4,9 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"math"
-	"strconv"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -14,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/countersign/countersign/extproc/gate"
+	"github.com/countersign/countersign/extproc/kind/postgres/number"
 )
 
 // parameter is a value of a Bind.
@@ -68,32 +67,8 @@ func (p *parameter) text(m *pgtype.Map) (string, bool) {
 		if len(p.raw) == 1 && p.raw[0] < 2 {
 			return string("ft"[p.raw[0]]), true
 		}
-	case pgtype.Int2OID:
-		if len(p.raw) == 2 {
-			return strconv.Itoa(int(int16(binary.BigEndian.Uint16(p.raw)))), true
-		}
-	case pgtype.Int4OID:
-		if len(p.raw) == 4 {
-			return strconv.Itoa(int(int32(binary.BigEndian.Uint32(p.raw)))), true
-		}
-	case pgtype.Int8OID:
-		if len(p.raw) == 8 {
-			return strconv.FormatInt(int64(binary.BigEndian.Uint64(p.raw)), 10), true
-		}
-	case pgtype.OIDOID:
-		if len(p.raw) == 4 {
-			return strconv.FormatUint(uint64(binary.BigEndian.Uint32(p.raw)), 10), true
-		}
-	case pgtype.Float4OID:
-		if len(p.raw) == 4 {
-			return float(float64(math.Float32frombits(binary.BigEndian.Uint32(p.raw))), 32, 6), true
-		}
-	case pgtype.Float8OID:
-		if len(p.raw) == 8 {
-			return float(math.Float64frombits(binary.BigEndian.Uint64(p.raw)), 64, 15), true
-		}
-	case pgtype.NumericOID:
-		return numeric(p.raw)
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID, pgtype.Float4OID, pgtype.Float8OID, pgtype.NumericOID:
+		return number.Text(p.kind, p.raw)
 	case pgtype.ByteaOID:
 		return `\x` + hex.EncodeToString(p.raw), true
 	case pgtype.DateOID, pgtype.TimestampOID, pgtype.TimestamptzOID, pgtype.TimeOID:
@@ -106,77 +81,6 @@ func (p *parameter) text(m *pgtype.Map) (string, bool) {
 		return decoded(m, p.kind, p.raw)
 	}
 	return "", false
-}
-
-// float writes a number as the server does (shortest form that reads back; an exponent from that many digits on).
-func float(v float64, bits, digits int) string {
-	switch {
-	case math.IsNaN(v):
-		return "NaN"
-	case math.IsInf(v, 1):
-		return "Infinity"
-	case math.IsInf(v, -1):
-		return "-Infinity"
-	}
-	short := strconv.FormatFloat(v, 'e', -1, bits)
-	if exponent, err := strconv.Atoi(short[strings.IndexByte(short, 'e')+1:]); err != nil || exponent < -4 || exponent >= digits {
-		return short
-	}
-	return strconv.FormatFloat(v, 'f', -1, bits)
-}
-
-// numeric reads a numeric: its digits are groups of four.
-func numeric(raw []byte) (string, bool) {
-	if len(raw) < 8 || len(raw) != 8+2*int(binary.BigEndian.Uint16(raw)) {
-		return "", false
-	}
-	groups, weight := (len(raw)-8)/2, int(int16(binary.BigEndian.Uint16(raw[2:])))
-	sign, scale := binary.BigEndian.Uint16(raw[4:]), int(binary.BigEndian.Uint16(raw[6:]))
-	switch {
-	case sign == 0xC000 && groups == 0:
-		return "NaN", true
-	case sign == 0xD000 && groups == 0:
-		return "Infinity", true
-	case sign == 0xF000 && groups == 0:
-		return "-Infinity", true
-	case sign != 0 && sign != 0x4000 || scale > 0x3FFF || weight > 1<<15/4 || weight < -1<<15/4:
-		return "", false
-	}
-	group := func(i int) (string, bool) {
-		if i < 0 || i >= groups {
-			return "0000", true
-		}
-		n := binary.BigEndian.Uint16(raw[8+2*i:])
-		return fmt.Sprintf("%04d", n), n < 10_000
-	}
-	var whole, rest strings.Builder
-	for i := range groups + max(0, weight+1) { // every group, and zeros up to the point
-		text, ok := group(i)
-		if !ok {
-			return "", false
-		}
-		if i <= weight {
-			whole.WriteString(text)
-		}
-	}
-	for i := weight + 1; rest.Len() < scale; i++ {
-		text, _ := group(i)
-		rest.WriteString(text)
-	}
-	if left := groups - weight - 1; left > 0 && scale < 4*left-3 {
-		return "", false // digits behind the scale, which the server would round
-	}
-	out := strings.TrimLeft(whole.String(), "0")
-	if out == "" {
-		out = "0"
-	}
-	if scale > 0 {
-		out += "." + rest.String()[:scale]
-	}
-	if sign == 0x4000 {
-		out = "-" + out
-	}
-	return out, true
 }
 
 // moment reads a date or a time.

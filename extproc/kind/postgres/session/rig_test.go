@@ -159,7 +159,7 @@ func (w *world) start(t *testing.T, o options) *rig {
 			"shown": {CertificateFile: shown.CertFile, KeyFile: shown.KeyFile},
 			"gone":  {PasswordFile: password}, "clear": {PasswordFile: password}, "hashed": {PasswordFile: password},
 		},
-		Certificate: listen.CertFile, Key: listen.KeyFile, Fingerprint: "f1",
+		Certificate: listen.CertFile, Key: listen.KeyFile, Fingerprint: "f1", Plans: redact.NewPlans(make([]byte, 32)),
 		Limits: session.Limits{Statement: 64 << 10, Message: 1 << 20, Sessions: 20, SessionTime: time.Hour, Idle: time.Minute},
 	}
 	if o.plain {
@@ -318,7 +318,7 @@ func (r *rig) policies(text string) *policy.Set {
 	}
 	r.file("policies/orders.rego", text)
 	set, err := policy.Load(context.Background(), policy.Options{
-		Path: dir, Timeout: time.Minute, Kinds: []policy.Kind{{Name: "postgres", Doc: "the statement", Detail: session.Schema{}, Redact: []gate.Selector{gate.ByColumn}, Limit: gate.AllLimits}}, CheckRedaction: redact.Check, Packages: map[string][]string{"orders": {"postgres"}},
+		Path: dir, Timeout: time.Minute, Kinds: []policy.Kind{{Name: "postgres", Doc: "the statement", Detail: session.Schema{}, Redact: []gate.Selector{gate.ByColumn, gate.ByDetect}, Limit: gate.AllLimits}}, CheckRedaction: redact.Check, Packages: map[string][]string{"orders": {"postgres"}},
 	})
 	if err != nil {
 		r.t.Fatal(err)

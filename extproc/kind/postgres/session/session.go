@@ -71,6 +71,7 @@ type session struct {
 	mustFail   bool      // the transaction has failed for the agent, and at the server has not
 	rested     time.Time // when the target last had nothing to answer
 	ending     *failure  // why the session ends once nothing is under way
+	veil       *veil     // of what belongs to no statement: by all that policy has said in this session
 	muted      bool      // the token's time is over: what nobody has asked for is not passed on
 	over       bool
 	why        string // it ended

@@ -47,6 +47,7 @@ func TestSessions(t *testing.T) {
 		"revoked": revoked, "changes": changes, "tricks": tricks, "encodings": encodings, "foreign bytes": foreignBytes, "sizes": sizes, "cancel keys": cancelKeys, "cancel storm": cancelStorm,
 		"slow strangers": slowStrangers, "every parameter": everyParameter, "the drain": theDrain, "a panic": aPanic, "what sessions are": whatSessionsAre, "no dial": noDial,
 		"the wrong target": theWrongTarget, "passwords by method": passwordsByMethod, "renewed": renewed, "targets that go": targetsThatGo, "clients that go": clientsThatGo, "many": many,
+		"masks are as the server writes": masksAsTheServerWrites, "tokens": tokens, "detectors": detectors,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, w) })
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign/countersign/extproc/keyfile"
+	"github.com/countersign/countersign/extproc/redact"
 )
 
 // Target is a resource of kind postgres, as its sessions need it. It does not change.
@@ -28,6 +29,7 @@ type Target struct {
 	Harmless    map[string]bool // functions, "schema.name", that a read may call beside the shipped list
 	Fingerprint string          // of what Envoy carries out
 	Limits      Limits
+	Plans       *redact.Plans // of answers
 }
 
 // TLS is how the target is verified.

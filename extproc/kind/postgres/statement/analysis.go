@@ -122,10 +122,10 @@ type Use struct {
 
 // Copy is where COPY reads or writes.
 type Copy struct {
-	In      bool   // COPY FROM
-	File    bool   // of the server's machine
-	Program bool   // run on the server's machine
-	Format  string // "text", "csv" or "binary"
-	Null    string // what stands for NULL; "" where the format's default does
-	Options map[string]string
+	In      bool              // COPY FROM
+	File    bool              // of the server's machine
+	Program bool              // run on the server's machine
+	Format  string            // "text", "csv" or "binary"
+	Null    string            // what stands for NULL; "" where the format's default does
+	Options map[string]string // as they are named in parentheses, whichever way they were written; a list of columns with commas, "*" for all
 }

@@ -200,7 +200,11 @@ func (a *analyzer) copy(r *Analysis, c *tree.CopyStmt) {
 	for _, n := range c.GetOptions() {
 		d := n.GetDefElem()
 		text, ok := optionText(d.GetArg())
-		if !ok {
+		if list := names(d.GetArg().GetList().GetItems()); list != nil {
+			text = strings.Join(list, ",")
+		} else if d.GetArg().GetAStar() != nil {
+			text = "*"
+		} else if !ok {
 			text = ""
 		}
 		switch r.Copy.Options[d.GetDefname()] = text; d.GetDefname() {
