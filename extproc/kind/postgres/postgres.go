@@ -99,14 +99,25 @@ var system = otlp.Value(`"postgresql"`)
 
 // attributes are those of a statement.
 func attributes(decided otlp.Members, say otlp.Say) {
+	own := decided.Get(name)
 	say("db.system.name", system)
+	say("db.namespace", own.Get("database"))
 	say("db.operation.name", decided.Get("verb"))
-	say("db.query.text", decided.Get("target"))
+	say("db.collection.name", own.Get("collection"))
+	say("db.query.summary", own.Get("summary"))
+	say("db.query.text", decided.Get("target")) // without literals
+	if host, port, err := net.SplitHostPort(own.Get("server").Text()); err == nil {
+		say("server.address", gate.AppendText(nil, host))
+		say("server.port", otlp.Value(port))
+	}
 }
 
 // results are those of how it ended.
 func results(finished otlp.Members, say otlp.Say) {
 	own := finished.Get(name)
 	say("db.response.status_code", own.Get("sqlstate"))
+	if finished.Get("result").Is(string(gate.Completed)) { // any other is what the error is
+		say("error.type", own.Get("sqlstate"))
+	}
 	say("db.response.returned_rows", own.Get("rows"))
 }

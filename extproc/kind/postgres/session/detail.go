@@ -3,6 +3,7 @@ package session
 import (
 	"encoding/hex"
 	"slices"
+	"strings"
 
 	"github.com/countersign/countersign/extproc/gate"
 	"github.com/countersign/countersign/extproc/kind/postgres/statement"
@@ -80,11 +81,16 @@ func (s *session) detail(j *judged) *detail {
 	}
 	recorded := gate.Object{
 		{Name: "access", Value: string(j.analysis.Access)},
+		{Name: "collection", Value: collection(&j.analysis)},
+		{Name: "database", Value: gate.Recorded(s.database, gate.MaxClaimed)},
 		{Name: "fingerprint", Value: in.fingerprint()},
 		{Name: "kind", Value: j.analysis.Kind},
 		{Name: "phase", Value: j.phase},
 		{Name: "reads", Value: tables(j.analysis.Reads, mostRecorded)},
+		{Name: "role", Value: gate.Recorded(j.state.Role, gate.MaxClaimed)},
+		{Name: "server", Value: s.target.Address},
 		{Name: "session", Value: s.id},
+		{Name: "summary", Value: summary(&j.analysis)},
 		{Name: "writes", Value: tables(j.analysis.Writes, mostRecorded)},
 	}
 	return &detail{in.Object(), recorded}
@@ -177,6 +183,34 @@ func copies(c *statement.Copy) string {
 	default:
 		return "stdout"
 	}
+}
+
+// collection is the one relation that a statement is about; empty where there is none, or another too.
+func collection(a *statement.Analysis) string {
+	name := ""
+	for _, t := range slices.Concat(a.Writes, a.Reads) {
+		switch full := t.Schema + "." + t.Table; name {
+		case "", full:
+			name = full
+		default:
+			return ""
+		}
+	}
+	return gate.Recorded(name, gate.MaxClaimed)
+}
+
+// mostSummed is how many relations a summary names.
+const mostSummed = 5
+
+// summary is what a statement does and to what, in few words of which there are few: db.query.summary.
+func summary(a *statement.Analysis) string {
+	words := []string{a.Command}
+	for _, t := range slices.Concat(a.Writes, a.Reads) {
+		if name := t.Schema + "." + t.Table; !slices.Contains(words, name) && len(words) <= mostSummed {
+			words = append(words, name)
+		}
+	}
+	return gate.Recorded(strings.TrimSpace(strings.Join(words, " ")), gate.MaxClaimed)
 }
 
 // mostRecorded is how many relations, and columns of one, a record has.

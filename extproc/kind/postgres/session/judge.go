@@ -154,7 +154,8 @@ func (s *session) rule(ctx context.Context, j *judged) *failure {
 // doubted refuses what was not understood. Policy is not asked.
 func (s *session) doubted(ctx context.Context, j *judged) *failure {
 	f := j.fault
-	j.attempt.Refuse(ctx, gate.Refusal{Problem: gate.Unreadable, Detail: "The statement was not understood: " + f.message + "."})
+	// The record has the SQLSTATE: the message quotes of the statement what it is about, which can be a literal.
+	j.attempt.Refuse(ctx, gate.Refusal{Problem: gate.Unreadable, Detail: "The statement was not understood (" + f.code + "), so it was refused."})
 	told := refused(j.attempt.Refusal(), j.attempt.Op.ID)
 	if j.attempt.Refusal().Problem == gate.Unreadable {
 		told.code, told.message, told.position = f.code, f.message, f.position

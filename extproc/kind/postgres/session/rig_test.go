@@ -94,6 +94,7 @@ func newWorld(t extproctest.TB) *world {
 		HBA: []string{
 			"hostssl all shown 127.0.0.1/32 cert", "host all hashed 127.0.0.1/32 md5", "host all clear 127.0.0.1/32 password",
 		},
+		Lines: []string{"log_line_prefix = '%m [%p] %a '"},
 	})
 	return w
 }

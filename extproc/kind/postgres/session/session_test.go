@@ -37,6 +37,8 @@ func TestSessions(t *testing.T) {
 		"policy's reading":      limitsToReading,
 		"what limits tell":      limitsTellNothing,
 		"limits, and no agent":  limitsAndAnAgentThatLeaves,
+		"what is bound":         whatIsBound,
+		"the server's log":      theServersLog,
 		"the token ends":        theTokenEnds,
 		"the gateway stops":     theGatewayStops,
 		"hostile clients":       hostileClients,
