@@ -199,7 +199,7 @@ func whatSessionsAre(t *testing.T, w *world) {
 			}
 		}
 	}
-	if opened["encryption"] != "TLS 0x0304" || opened["version"] != "3.0" || opened["config_digest"] != "c1" || opened["application_name"] != "" {
+	if opened["encryption"] != "TLS 1.3" || opened["version"] != "3.0" || opened["config_digest"] != "c1" || opened["application_name"] != "" {
 		t.Errorf("%v", opened)
 	}
 	if closed["statements"] != 2.0 || closed["refused"] != 1.0 || closed["rows"] != 3.0 || closed["reason"] != "the client left" ||

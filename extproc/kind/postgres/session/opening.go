@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -235,7 +236,7 @@ func (s *session) about() []gate.Member {
 func (s *session) opened(ctx context.Context, from *startup) error {
 	encryption := ""
 	if c := s.client.tls; c != nil {
-		encryption = fmt.Sprintf("TLS %#04x", c.Version)
+		encryption = tls.VersionName(c.Version)
 	}
 	body, err := gate.MakeObject(append(s.about(),
 		gate.Member{Name: "application_name", Value: gate.Recorded(from.applicationName(), gate.MaxClaimed)},
