@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +27,7 @@ func bearing(s *session.Target) { s.OAuth = discovery }
 // oauthBearer: a token comes by SASL OAUTHBEARER, who has none is told where it is to be had, and none is written down.
 func oauthBearer(t *testing.T, w *world) {
 	t.Run("pgx", func(t *testing.T) { bearerOfPgx(t, w) })
+	t.Run("libpq 18", func(t *testing.T) { bearerOfLibpq(t, w) })
 	t.Run("exchanges", func(t *testing.T) { bearerExchanges(t, w) })
 	t.Run("malformed", func(t *testing.T) { bearersThatAreNone(t, w) })
 	t.Run("unavailable", func(t *testing.T) { bearerUnavailable(t, w) })
@@ -51,6 +55,66 @@ func bearerOfPgx(t *testing.T, w *world) {
 	}
 	if _, err := pgx.ConnectConfig(t.Context(), r.config("app", r.token(nil), "")); err == nil {
 		t.Error("a token is taken for a password")
+	}
+}
+
+// bearerOfLibpq: libpq 18 has no token at first, asks where to get one, and connects again with what its hook gives it.
+func bearerOfLibpq(t *testing.T, w *world) {
+	r := w.start(t, options{edit: bearing})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var work sync.WaitGroup
+	work.Go(func() { r.passOn(l, &work) })
+	defer work.Wait()
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	library := filepath.Join(filepath.Dir(extproctest.Postgres18(t)), "lib", "libpq.so.5")
+	connect := func(token, more string) string {
+		t.Helper()
+		cmd := extproctest.Clients(t).Python(t.Context(), "testdata/oauth.py", library,
+			"host=gateway.test hostaddr=127.0.0.1 port="+port+" user=app dbname=orders sslmode=verify-full sslrootcert="+w.authority.CAFile+
+				" require_auth=oauth oauth_issuer=https://issuer.test oauth_client_id=agent-1 "+more)
+		cmd.Env = append(cmd.Environ(), "TOKEN="+token)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	const asked = "asked https://issuer.test/.well-known/openid-configuration openid gateway\n"
+	if got := connect(r.token(nil), ""); got != asked+"read item 3 30000\n" {
+		t.Errorf("libpq says\n%s", got)
+	}
+	if got := connect(r.token(nil), "max_protocol_version=latest sslnegotiation=direct"); got != asked+"read item 3 30002\n" {
+		t.Errorf("by protocol 3.2, it says\n%s", got)
+	}
+	got := connect(r.token(extproctest.Claims{"aud": []string{"other"}}), "")
+	if !strings.HasPrefix(got, asked) || !strings.Contains(got, "FATAL:  The credential is missing or was not accepted") || !strings.Contains(got, "(audience)") {
+		t.Errorf("with a token for others, it says\n%s", got)
+	}
+	if n := len(r.records("identity.refused")); n != 4 {
+		t.Errorf("%d credentials were refused: one for each time that the client asks where to get one, and one for others", n)
+	}
+}
+
+// passOn does with connections what Envoy does.
+func (r *rig) passOn(l net.Listener, work *sync.WaitGroup) {
+	for {
+		from, err := l.Accept()
+		if err != nil {
+			return
+		}
+		to := r.dial()
+		work.Go(func() {
+			_, _ = io.Copy(to, from)
+			_ = to.Close()
+		})
+		work.Go(func() {
+			_, _ = io.Copy(from, to)
+			_ = from.Close()
+		})
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"reflect"
 	"strings"
 	"testing"
@@ -109,13 +111,16 @@ func bothWaysOfTLS(t *testing.T, w *world) {
 		}
 		_ = c.Close(t.Context())
 	}
-	// without ALPN, in the clear, GSS, and twice
-	c := tls.Client(r.dial(), &tls.Config{RootCAs: w.authority.Pool, ServerName: "gateway.test", MinVersion: tls.VersionTLS12})
-	if err := c.Handshake(); err == nil {
-		_, _ = c.Write(startup(3<<16, "user", "app"))
-		if _, err := c.Read(make([]byte, 1)); err == nil {
-			t.Error("direct TLS without ALPN was answered")
+	// without ALPN, for another protocol, in the clear, and GSS
+	for _, protocols := range [][]string{nil, {"h2", "http/1.1"}, {"postgresql"}} {
+		c := tls.Client(r.dial(), &tls.Config{RootCAs: w.authority.Pool, ServerName: "gateway.test", MinVersion: tls.VersionTLS12, NextProtos: protocols})
+		_ = c.Handshake()
+		_, _ = c.Write(startup(3<<16, "user", "app", "database", "orders"))
+		n, err := io.ReadFull(c, make([]byte, 9)) // what asks for a password
+		if timeout := net.Error(nil); asTimeout(err, &timeout) || (n == 9) != (len(protocols) == 1) {
+			t.Errorf("direct TLS with ALPN %q was answered by %d bytes, %v", protocols, n, err)
 		}
+		_ = c.Close()
 	}
 	plain := &raw{t: t, Conn: r.dial()}
 	plain.send([]byte{0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30}) // GSS
