@@ -67,10 +67,10 @@ func (c *converter) summary(r *evidence.Entry, body evidence.Members) {
 }
 
 func severityOf(kind string) (logspb.SeverityNumber, string) {
-	switch kind {
-	case gate.Alarm:
+	switch {
+	case kind == gate.Alarm:
 		return logspb.SeverityNumber_SEVERITY_NUMBER_ERROR, "ERROR"
-	case gate.IdentityRefused, gate.OperationUnknown, gate.ConfigRejected:
+	case kind == gate.OperationUnknown, kind == gate.ConfigRejected, strings.HasSuffix(kind, ".refused"): // an identity, a session
 		return logspb.SeverityNumber_SEVERITY_NUMBER_WARN, "WARN"
 	default:
 		return logspb.SeverityNumber_SEVERITY_NUMBER_INFO, "INFO"

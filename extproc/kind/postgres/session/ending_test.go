@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -300,4 +301,46 @@ type broken struct{ gate.Approvals }
 
 func (broken) Ask(context.Context, *gate.Question) (gate.Pending, func() error, error) {
 	panic("the desk has fallen")
+}
+
+// stuckReaders: an agent that does not read holds up nothing but its own session, and its requests to cancel do not pile up.
+func stuckReaders(t *testing.T, w *world) {
+	leaks(t)
+	r := w.start(t, options{plain: true})
+	var stuck []*raw
+	for range 3 {
+		c := r.raw()
+		c.send(message('Q', "SELECT repeat('x', 10000) FROM generate_series(1, 100000)\x00"))
+		stuck = append(stuck, c)
+	}
+	rests := r.raw()
+	extproctest.Await(t, "the server to wait for the agents", 20*time.Second, func(context.Context) error {
+		if got := w.postgres.SQL("orders", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite' AND usename = 'app'"); got != "3" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	var waiting []net.Conn
+	for range 20 {
+		c := r.dial()
+		r.send(c, cancelOf(stuck[0].key))
+		waiting = append(waiting, c)
+	}
+	done := make(chan error, len(waiting))
+	for _, c := range waiting {
+		go func() {
+			_, err := c.Read(make([]byte, 1))
+			done <- err
+		}()
+	}
+	for range len(waiting) - 1 { // but for the one that waits
+		if err := <-done; err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a request to cancel is not done: %v", err)
+		}
+	}
+	r.lane.StopAccepting()
+	if got := rests.until(0); got != "E(57P01)0" {
+		t.Errorf("a session that rests: %s", got)
+	}
+	r.stop()
 }

@@ -279,10 +279,10 @@ func (s *Server) all() []*session {
 	return list
 }
 
-// stop has each session end as soon as nothing is under way in it. Who has not said who they are holds nothing up.
+// stop has each session end as soon as nothing is under way in it. Who does not read, or has not said who they are, holds nothing up.
 func (s *Server) stop() {
 	for _, one := range s.all() {
-		one.endSoon(stops())
+		go guard.Func("the end of a session", func() { one.endSoon(stops()) })()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -302,7 +302,7 @@ func stops() *failure {
 func (s *Server) reloaded() {
 	for _, one := range s.all() {
 		if one.changed() {
-			one.endSoon(changed())
+			go guard.Func("the end of a session", func() { one.endSoon(changed()) })()
 		}
 	}
 }
@@ -314,7 +314,7 @@ func changed() *failure {
 // breakOff ends everything.
 func (s *Server) breakOff() {
 	for _, one := range s.all() {
-		if one.begun() { // who has not ends with its connection
+		if one.begun.Load() { // who has not ends with its connection
 			one.end((&failure{code: codeStopping, message: "the gateway has stopped"}).ended())
 		}
 	}

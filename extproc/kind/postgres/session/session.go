@@ -79,8 +79,10 @@ type session struct {
 	// Of the goroutine that reads the target: memory that is used again for each row that is masked.
 	scratch, masked []byte
 
-	once  sync.Once // ends it
-	count struct{ in, out, rows, statements, refused atomic.Int64 }
+	once   sync.Once   // ends it
+	begun  atomic.Bool // it is run
+	called atomic.Bool // to cancel: by one request at a time
+	count  struct{ in, out, rows, statements, refused atomic.Int64 }
 }
 
 func (s *session) prepare() {
@@ -95,6 +97,7 @@ func (s *session) run(ctx context.Context) {
 	s.mu.Lock()
 	s.out = bufio.NewWriterSize(s.client, readSize)
 	s.mu.Unlock()
+	s.begun.Store(true)
 	answered := make(chan struct{})
 	defer s.finish(ctx, answered)
 	defer guard.Catch("a session", s.failed)
@@ -150,13 +153,6 @@ func (s *session) changed() bool { return s.changedUnder(s.server.lane.State()) 
 func (s *session) changedUnder(st *lane.State) bool {
 	_, now := targetOf(st, s.resource)
 	return !s.target.same(now, s.role, s.database)
-}
-
-// begun reports whether the session is run.
-func (s *session) begun() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.out != nil
 }
 
 // finish leaves nothing of the session behind.
@@ -223,7 +219,7 @@ func (s *session) end(f *failure) {
 	})
 }
 
-// endSoon ends the session once nothing is under way in it.
+// endSoon ends the session once nothing is under way in it. It waits for an agent that does not read.
 func (s *session) endSoon(f *failure) {
 	s.mu.Lock()
 	if s.ending == nil {
@@ -252,7 +248,13 @@ func (s *session) tokenOver(why *identity.Refusal) {
 }
 
 // cancel cancels what is under way: a wait for people here, a statement at the target.
+//
+// mu can be held for as long as the agent does not read. Of the requests that come meanwhile only one waits.
 func (s *session) cancel(ctx context.Context) {
+	if !s.called.CompareAndSwap(false, true) {
+		return
+	}
+	defer s.called.Store(false)
 	s.mu.Lock()
 	if s.hold != nil {
 		s.cancelHold = true
