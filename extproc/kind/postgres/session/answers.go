@@ -162,7 +162,7 @@ func (s *session) answer(h head) error {
 	if h.size > maxHeldAnswer {
 		return &failure{code: codeTooLarge, message: "the database sent a message that is too large to be looked at"}
 	}
-	raw, err := readBody(s.up.in, h, nil)
+	raw, err := s.whole(h, nil)
 	if err != nil {
 		return err
 	}
@@ -228,7 +228,7 @@ func (s *session) row(e *expected, h head) error {
 		return &failure{code: codeProtocol, message: "the database sent a row that nothing asked for"}
 	}
 	if e.own != nil {
-		raw, err := readBody(s.up.in, h, nil)
+		raw, err := s.whole(h, nil)
 		if err != nil {
 			return err
 		}
@@ -241,22 +241,18 @@ func (s *session) row(e *expected, h head) error {
 	}
 	r := e.running()
 	if e.cut || r != nil && r.limits.isCut() {
-		_, err := io.CopyN(io.Discard, s.up.in, int64(h.size))
-		return unexpected(err)
+		return s.leaveOut(h)
 	}
 	if r != nil && r.mask != nil {
 		return s.maskedRow(r, h)
 	}
 	if r != nil {
 		if !s.counted(r, h.kind, headSize+h.size) {
-			_, err := io.CopyN(io.Discard, s.up.in, int64(h.size))
-			return unexpected(err)
+			return s.leaveOut(h)
 		}
 	}
 	s.count.out.Add(int64(headSize + h.size))
-	err := pass(s.out, s.up.in, h)
-	s.torn = s.torn || err != nil
-	return err
+	return s.passOn(h)
 }
 
 // counted counts a row, or a piece of COPY data, that is to go to the agent, and says whether it may. mu is held.
@@ -279,7 +275,7 @@ func (s *session) maskedRow(r *run, h head) error {
 	if h.size > maxHeldAnswer {
 		return &failure{code: codeWithheld, message: "a row is too large to be masked, so it is withheld"}
 	}
-	raw, err := readBody(s.up.in, h, s.scratch[:0])
+	raw, err := s.whole(h, s.scratch[:0])
 	if err != nil {
 		return err
 	}

@@ -257,10 +257,12 @@ func (s *session) holder(ctx context.Context, j *judged) (context.Context, *hold
 func (h *holding) Wait(p *gate.Pending) {
 	s := h.session
 	notice := &failure{code: codePending, message: "waiting for a person's approval: " + p.ID, hint: "The statement goes on when somebody approves it. Cancel it to wait no longer."}
-	s.mu.Lock()
+	s.between()
 	s.hold = h.stop
-	_, _ = s.out.Write(notice.appendNotice(nil))
-	_ = s.out.Flush()
+	if !s.torn {
+		_, _ = s.out.Write(notice.appendNotice(nil))
+		_ = s.out.Flush()
+	}
 	over := s.over
 	s.mu.Unlock()
 	if over {

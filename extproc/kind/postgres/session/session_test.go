@@ -31,6 +31,7 @@ func TestSessions(t *testing.T) {
 		"simple queries":        simpleQueries,
 		"the extended protocol": theExtendedProtocol,
 		"pipelines":             pipelines,
+		"long pipelines":        longPipelines,
 		"copy":                  copies,
 		"cancel":                cancels,
 		"limits":                limits,
