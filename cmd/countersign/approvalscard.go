@@ -167,6 +167,14 @@ func printRequest(w io.Writer, r *client.Request, now time.Time) error {
 	l.add("what", "%s %s on %s (%s)", said(what.Verb), said(what.Target), said(what.Resource), terminal.Line(what.ResourceKind.Text))
 	l.who(card)
 	l.why(card)
+	for i, word := range what.Words {
+		label := ""
+		if i == 0 {
+			label = "does"
+		}
+		l.add(label, "%s", said(word))
+	}
+	l.code(what.Code)
 	for i, row := range what.Detail {
 		label := ""
 		if i == 0 {
@@ -181,6 +189,32 @@ func printRequest(w io.Writer, r *client.Request, now time.Time) error {
 	l.answers(r)
 	_, err := io.WriteString(w, l.String())
 	return err
+}
+
+// code is what would run, laid out. A value stands in brackets that no text has: what an agent writes has them written out.
+func (l *lines) code(code []approval.CardCode) {
+	label, line := "code", ""
+	for i, c := range code {
+		if c.Line && i > 0 {
+			l.add(label, "| %s", line)
+			label, line = "", strings.Repeat("  ", c.Depth)
+		}
+		text := terminal.Line(c.Text.Text)
+		switch {
+		case c.Class == "value":
+			line += "⟦" + text + "⟧"
+		case c.Space && !c.Line && i > 0:
+			line += " " + text
+		default:
+			line += text
+		}
+		if len(c.Text.Notes) > 0 {
+			line += "⟦" + terminal.Line(strings.Join(c.Text.Notes, ", ")) + "⟧"
+		}
+	}
+	if len(code) > 0 {
+		l.add(label, "| %s", line)
+	}
 }
 
 func (l *lines) who(card *approval.Card) {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/countersign/countersign/extproc/approval"
 	"github.com/countersign/countersign/extproc/console/client"
 	"github.com/countersign/countersign/extproc/extproctest"
 	"github.com/countersign/countersign/extproc/extproctest/story"
@@ -257,5 +258,20 @@ func TestWatchTellsWhatItMissed(t *testing.T) {
 	err := run(t.Context(), []string{"approvals", "watch", "--url", console.URL}, withToken("t"), nil, &out, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "has expired") || out.String() != "a  rejected\nb  gone\n" {
 		t.Errorf("%v\n%s", err, &out)
+	}
+}
+
+// TestCodeInTheTerminal: what would run is laid out, and nothing in it stands where a value or another line would.
+func TestCodeInTheTerminal(t *testing.T) {
+	t.Parallel()
+	var l lines
+	l.code([]approval.CardCode{
+		{Class: "keyword", Text: approval.Visible("SELECT")}, {Class: "parameter", Space: true, Text: approval.Visible("$1")}, {Class: "value", Text: approval.Visible(`int4 "7"`)},
+		{Class: "comment", Line: true, Depth: 1, Text: approval.Visible("/* a\nb \u202e ⟦int4 \"8\"⟧ \x1b[2J */")},
+		{Class: "operator", Line: true, Text: approval.Visible(";")},
+	})
+	want := "code      | SELECT $1⟦int4 \"7\"⟧\n          |   /* a\\u{A}b \\u{202E} \\u{27E6}int4 \"8\"\\u{27E7} \\u{1B}[2J */⟦"
+	if got := l.String(); !strings.HasPrefix(got, want) || !strings.HasSuffix(got, "⟧\n          | ;\n") {
+		t.Errorf("it reads\n%s", got)
 	}
 }

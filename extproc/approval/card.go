@@ -66,14 +66,25 @@ type (
 
 	// CardWhat is the operation.
 	CardWhat struct {
-		Detail       []CardRow `json:"detail"`
-		First        int       `json:"first"` // so many rows of Detail are what the operation carries; the others say how it was sent
-		Labels       []CardRow `json:"labels"`
-		Protocol     Text      `json:"protocol"`
-		Resource     Text      `json:"resource"`
-		ResourceKind Text      `json:"resource_kind"`
-		Target       Text      `json:"target"`
-		Verb         Text      `json:"verb"`
+		Code         []CardCode `json:"code,omitzero"` // what would run, laid out
+		Detail       []CardRow  `json:"detail"`
+		First        int        `json:"first"` // so many rows of Detail are what the operation carries; the others say how it was sent
+		Labels       []CardRow  `json:"labels"`
+		Protocol     Text       `json:"protocol"`
+		Resource     Text       `json:"resource"`
+		ResourceKind Text       `json:"resource_kind"`
+		Target       Text       `json:"target"`
+		Verb         Text       `json:"verb"`
+		Words        []Text     `json:"words,omitzero"` // what it does, in plain words
+	}
+
+	// CardCode is a part of what would run: see [Code].
+	CardCode struct {
+		Class string `json:"class"`
+		Depth int    `json:"depth,omitzero"`
+		Line  bool   `json:"line,omitzero"`
+		Space bool   `json:"space,omitzero"`
+		Text  Text   `json:"text"`
 	}
 
 	// CardRow is one value of the operation. Objects and lists are rows only where they are empty.
@@ -177,7 +188,7 @@ func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("render the card: %w", err)
 	}
-	text, err := jsonv2.Marshal(&Card{
+	card := Card{
 		Created: r.Created, Demand: CardDemand{visibleAll(r.Demand.ACR), wholeSeconds(r.Demand.MaxAge)}, Digest: r.Digest,
 		Expires: r.Expires, GrantSeconds: wholeSeconds(r.GrantTTL), History: historyOf(a.History), ID: r.ID,
 		PolicyDigest: r.PolicyDigest, Salt: rand.Text(), Version: 1,
@@ -186,7 +197,18 @@ func renderCard(r *Request, a *Asking, limit int) ([]byte, error) {
 			ResourceKind: Visible(op.Resource.Kind), Target: Visible(op.Target), Verb: Visible(op.Verb),
 		},
 		Who: whoOf(op.Principal, r, a.unclear), Why: whyOf(r.Asks),
-	}, timesAsRecorded)
+	}
+	for _, c := range a.Code {
+		card.What.Code = append(card.What.Code, CardCode{c.Class, c.Depth, c.Line, c.Space, whole(c.Text)})
+	}
+	for _, w := range a.Words {
+		card.What.Words = append(card.What.Words, whole(w))
+	}
+	text, err := jsonv2.Marshal(&card, timesAsRecorded)
+	if err == nil && len(text) > limit && card.What.Code != nil { // the text is a value too
+		card.What.Code = nil
+		text, err = jsonv2.Marshal(&card, timesAsRecorded)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("render the card: %w", err)
 	}

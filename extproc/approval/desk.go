@@ -89,11 +89,20 @@ type Asking struct {
 	Verdict   gate.Verdict
 	Shown     gate.Object // the operation's detail, redacted for people
 	First     []string    // members of Shown that stand first on the card
+	Code      []Code      // what would run, laid out; left out of a card that has no room for it
+	Words     []string    // what it does
 	History   []Past      // what else was done in this session, oldest first
 	Demand    Demand
 	Only      string // id of the request to join, if no other will do
 
 	unclear bool // see CardWho.Unclear
+}
+
+// Code is a part of what would run, as a kind of resource lays it out.
+type Code struct {
+	Class, Text string
+	Space, Line bool
+	Depth       int
 }
 
 // Ask opens a request, or joins the one that is open for the same digest, rules and approvals. A request that is open for the

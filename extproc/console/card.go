@@ -18,6 +18,7 @@ type requestView struct {
 	Request  approval.Request
 	Card     *approval.Card
 	First    []firstRow
+	Code     []codePart
 	Groups   []valueGroup
 	Notice   *notice
 	Wait     waitView
@@ -41,6 +42,28 @@ type askView struct {
 type firstRow struct {
 	Path  approval.Text // without the member that all of them are of
 	Value approval.Text
+}
+
+// codePart is a part of what would run, with the white space before it.
+type codePart struct {
+	Before string
+	approval.CardCode
+}
+
+// codeOf are the parts of what would run. A value that is given for a parameter stands behind it, apart from the text.
+func codeOf(card *approval.Card) []codePart {
+	var list []codePart
+	for _, c := range card.What.Code {
+		before := ""
+		switch {
+		case c.Line:
+			before = "\n" + strings.Repeat("  ", c.Depth)
+		case c.Space, c.Class == "value":
+			before = " "
+		}
+		list = append(list, codePart{before, c})
+	}
+	return list
 }
 
 // valueGroup is the values of one member of the operation.
@@ -105,7 +128,7 @@ const firstValues = 5
 func (c *Console) viewOf(r *approval.Request, card *approval.Card, who *person) *requestView {
 	v := &requestView{Request: *r, Card: card, Mine: decidedBy(r, who), Live: r.State.Live(), Records: c.opt.Journal != nil && plainID(r.Op)}
 	v.First = firstRows(card.What.Detail, min(card.What.First, firstValues))
-	v.Groups = groupsOfValues(card)
+	v.Groups, v.Code = groupsOfValues(card), codeOf(card)
 	v.Wait = c.waitOf(r, c.holds())
 	if v.Notice = noticeOf(r, who, c.now()); v.Notice != nil {
 		v.Notice.By = r.Decisions

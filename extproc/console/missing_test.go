@@ -156,6 +156,13 @@ func TestNothingJudgedIsMissingFromTheCard(t *testing.T) {
 		"a long target": func(a *approval.Asking) {
 			a.Operation.Target = "/v1/" + strings.Repeat("projects/", 60) + "merge-into-production"
 		},
+		"a statement": func(a *approval.Asking) {
+			for i, text := range misread {
+				a.Code = append(a.Code, approval.Code{Class: []string{"keyword", "comment", "value"}[i%3], Text: text, Space: i%2 == 0, Line: i%5 == 4, Depth: i % 4})
+				a.Words = append(a.Words, text)
+			}
+			a.Shown = gate.Object{{Name: "text", Value: strings.Join(misread, " ")}}
+		},
 		"an empty body":         body(gate.Object{}),
 		"no value":              func(a *approval.Asking) { a.Shown = nil },
 		"segments without path": func(a *approval.Asking) { a.Shown = gate.Object{{Name: "segments", Value: []string{"12", "true"}}} },
@@ -235,6 +242,17 @@ func wantAll(t *testing.T, r *approval.Request, card *approval.Card, page string
 	}
 	wantFolded(t, values, card.What.Detail)
 
+	if len(card.What.Code) > 0 {
+		code := between(t, page, `<p class="code">`, "</p>")
+		does := between(t, page, `aria-labelledby="does"`, "</section>")
+		for _, c := range card.What.Code {
+			wantText(t, "the code", code, c.Text)
+		}
+		wantText(t, "what it does", does, card.What.Words...)
+		if n := strings.Count(code, `<span class="c-`); n != len(card.What.Code) || strings.Contains(code, "<script") || strings.Contains(code, "<h1") {
+			t.Errorf("the code has %d parts of %d:\n%s", n, len(card.What.Code), code)
+		}
+	}
 	first := between(t, page, `class="first"`, "</article>")
 	seen, _, _ := strings.Cut(first, "<details")
 	n := wantFirst(t, aFirst.FindAllStringSubmatch(seen, -1), card)

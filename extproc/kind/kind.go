@@ -44,7 +44,24 @@ type Card struct {
 
 	// Unseen says why a person could not see all that would run; empty where they can. Where it is nil nobody is asked.
 	Unseen func(detail gate.Object) string
+
+	// Code is what would run, laid out, and Words is what it does in plain words, of a detail as people may see it. Both stand on the card
+	// beside the detail, and are nil where there is no such thing.
+	Code  func(detail gate.Object) []Code
+	Words func(detail gate.Object) []string
 }
+
+// Code is a part of what would run.
+type Code struct {
+	Class string // what it is, for its looks: "keyword", "name", "literal", "comment", "parameter", "operator", or CodeValue
+	Text  string
+	Space bool // a space stands before it
+	Line  bool // a line begins before it
+	Depth int  // how far that is indented
+}
+
+// CodeValue is the class of a value that stands behind the parameter that it is given for. It is not part of the text.
+const CodeValue = "value"
 
 // Shared is what the resources of a gateway share.
 type Shared struct {

@@ -81,7 +81,7 @@ func (a *Asker) Ask(ctx context.Context, q *gate.Question) (p gate.Pending, reco
 	verdict := q.Verdict
 	verdict.Asks = seen.asks
 	r, _, recorded, err := a.Desk.Begin(ctx, approval.Asking{
-		Operation: q.Operation, Digest: q.Digest, Verdict: verdict, Shown: seen.detail, First: seen.first,
+		Operation: q.Operation, Digest: q.Digest, Verdict: verdict, Shown: seen.detail, First: seen.first, Code: seen.code, Words: seen.words,
 		History: a.History.of(q.Operation), Demand: a.Demands[q.Operation.Resource.Name],
 		Only: q.Operation.Named,
 	})
@@ -134,6 +134,8 @@ type view struct {
 	detail gate.Object
 	first  []string       // members of the detail that a card begins with
 	asks   []gate.AskRule // in words without a value that policy hides
+	code   []approval.Code
+	words  []string
 }
 
 var errNoKind = errors.New("there is no such kind of resource")
@@ -156,6 +158,14 @@ func (a *Asker) view(q *gate.Question) (view, error) {
 	var err error
 	if v.detail, err = a.shown(q, a.Kinds[i], &w); err != nil {
 		return v, err
+	}
+	if lay := a.Kinds[i].Card.Code; lay != nil {
+		for _, c := range lay(v.detail) {
+			v.code = append(v.code, approval.Code(c))
+		}
+	}
+	if say := a.Kinds[i].Card.Words; say != nil {
+		v.words = say(v.detail)
 	}
 	if limits := q.Verdict.Limits.Object(); len(limits) > 0 {
 		v.detail, err = gate.MakeObject(append(slices.Clone(v.detail), gate.Member{Name: "limit", Value: limits})...)

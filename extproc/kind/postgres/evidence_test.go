@@ -181,6 +181,8 @@ var hostile = []string{
 	`SELECT convert_from(decode('s3cr3t-base', 'base64'), 's3cr3t-encoding')`,
 	`SELECT * FROM json_to_record('{"a": "s3cr3t-json"}') AS x(a text)`,
 	`SELECT CAST('s3cr3t-cast' AS int)`,
+	`SET standard_conforming_strings = off`,
+	`SELECT 'x\' s3cr3t_escaped \''`,
 	`LISTEN done`,
 }
 

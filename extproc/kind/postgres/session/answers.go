@@ -206,13 +206,18 @@ func (s *session) answer(h head) error {
 		}
 		return s.tell(raw)
 	case 'c':
-		if r := e.running(); e.cut || r != nil && r.limits.isCut() {
-			return nil
-		}
-		return s.tell(raw)
+		return s.copyDone(e, raw)
 	default:
 		return &failure{code: codeProtocol, message: fmt.Sprintf("the database sent a message of type %q, which is not known here", h.kind)}
 	}
+}
+
+// copyDone passes on the end of COPY data, unless it was broken off before.
+func (s *session) copyDone(e *expected, raw []byte) error {
+	if r := e.running(); e.cut || r != nil && r.limits.isCut() {
+		return nil
+	}
+	return s.tell(raw)
 }
 
 // tell writes to the agent. mu is held.

@@ -121,6 +121,7 @@ func (s *session) unparsed(ctx context.Context, text string, size int, err error
 	if broken := s.begin(j); broken != nil {
 		return broken
 	}
+	j.attempt.Op.Target = "" // where a literal ends in it cannot be told
 	s.count.statements.Add(1)
 	return s.doubted(ctx, j)
 }
