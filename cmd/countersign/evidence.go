@@ -267,7 +267,7 @@ func partyText(p gate.Object) string {
 
 // shown are the members of a record's body that a line for people has.
 var shown = map[string][]string{
-	gate.OperationDecided:  {"effect", "resource", "verb", "target", "principal", "problem", "rules", "reasons", "redact", "approval"},
+	gate.OperationDecided:  {"effect", "resource", "verb", "target", "principal", "problem", "rules", "reasons", "redact", "limit", "approval"},
 	gate.OperationFinished: {"result", "status", "bytes_in", "bytes_out", "redacted", "duration", "reason"},
 	gate.OperationUnknown:  {"decided", "reason"},
 	gate.IdentityRefused:   {"reason", "resource", "verb", "target", "peer", "detail", "claimed_issuer", "claimed_subject"},
