@@ -344,3 +344,23 @@ func stuckReaders(t *testing.T, w *world) {
 	}
 	r.stop()
 }
+
+// leavingAHold: an agent that takes its leave while people are asked is gone, and what it asked for does not run when they say yes.
+func leavingAHold(t *testing.T, w *world) {
+	leaks(t)
+	r := w.start(t, options{people: true, policy: rules + "\nask contains {\"id\": \"asked\", \"approvers\": [\"payments-oncall\"]} if contains(input.postgres.text, \"asked\")\n"})
+	c := r.raw(message('Q', "INSERT INTO items VALUES (500, 'asked')\x00"))
+	r.await(1, "approval.requested")
+	c.send(message('S', ""), message('X', ""))
+	_ = c.Close()
+	r.await(1, "approval.withdrawn")
+	if f := r.await(1, "operation.finished")[0]; f["result"] != "client_gone" {
+		t.Errorf("it ended %v", f)
+	}
+	r.approve()
+	r.await(1, session.RecordClosed)
+	if got := w.postgres.SQL("orders", "SELECT count(*) FROM items WHERE id = 500"); got != "0" {
+		t.Errorf("it left %s rows", got)
+	}
+	r.stop()
+}

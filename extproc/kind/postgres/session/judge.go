@@ -271,8 +271,11 @@ func (h *holding) Wait(p *gate.Pending) {
 	}
 	_ = s.client.SetReadDeadline(time.Time{})
 	h.watched.Go(guard.Func("the wait of a session", func() {
-		// More than what is there by now comes, or the agent leaves.
-		_, err := s.client.in.Peek(min(s.client.in.Buffered()+1, s.client.in.Size()))
+		// What comes meanwhile, which can be that it takes its leave, waits; as long as there is room for it, its leaving is seen.
+		var err error
+		for in := s.client.in; err == nil && in.Buffered() < in.Size(); {
+			_, err = in.Peek(in.Buffered() + 1)
+		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			h.stop()
 		}

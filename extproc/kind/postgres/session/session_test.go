@@ -50,7 +50,7 @@ func TestSessions(t *testing.T) {
 		"values":                valuesAreTheServersOwn, "newer protocols": newerProtocols, "reloads": reloads, "preparing": preparing,
 		"masks": masks, "names that change": namesThatChange, "slow readers": slowReaders, "both ends go": bothEndsGo, "OAUTHBEARER": oauthBearer, "hidden code": hiddenCode,
 		"revoked": revoked, "changes": changes, "tricks": tricks, "encodings": encodings, "foreign bytes": foreignBytes, "sizes": sizes, "cancel keys": cancelKeys, "cancel storm": cancelStorm,
-		"slow strangers": slowStrangers, "every parameter": everyParameter, "the drain": theDrain, "a panic": aPanic, "stuck readers": stuckReaders, "what sessions are": whatSessionsAre, "no dial": noDial,
+		"slow strangers": slowStrangers, "every parameter": everyParameter, "the drain": theDrain, "a panic": aPanic, "stuck readers": stuckReaders, "leaving a hold": leavingAHold, "what sessions are": whatSessionsAre, "no dial": noDial,
 		"the wrong target": theWrongTarget, "passwords by method": passwordsByMethod, "renewed": renewed, "targets that go": targetsThatGo, "clients that go": clientsThatGo, "many": many,
 		"masks are as the server writes": masksAsTheServerWrites, "tokens": tokens, "detectors": detectors,
 	} {
