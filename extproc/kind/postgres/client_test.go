@@ -86,7 +86,7 @@ func (c *clients) run(gateway bool, cmd *exec.Cmd) (string, error) {
 }
 
 // another is what of a client's words is another each time, and what the gateway adds to an error that it finds itself.
-var another = regexp.MustCompile(`(?m)^DETAIL:  The statement was not understood: .*\n|^HINT:  (Write the statement in a way|The gateway reads statements as).*\n| \(request [0-9a-f-]{36}\)|PID \d+|restrict \w+|\(every [0-9.]+s\)|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9]{2} [0-9:]{8} \d{4} `)
+var another = regexp.MustCompile(`(?m)^DETAIL:  The statement was not understood .*\n|^HINT:  (Write the statement in a way|The gateway reads statements as).*\n| \(request [0-9a-f-]{36}\)|PID \d+|restrict \w+|\(every [0-9.]+s\)|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9]{2} [0-9:]{8} \d{4} `)
 
 // same runs a client by the gateway and past it, and holds that it says the same.
 func (c *clients) same(t *testing.T, client func() *exec.Cmd) {

@@ -485,6 +485,9 @@ func (s *session) made(e *expected, kind byte, raw, body []byte) error {
 		if e.about != nil && kind == 'T' && e.about.mask.Describe(body) != nil {
 			return &failure{code: codeWithheld, message: "the answer is not what the statement was found to give, so it is withheld"}
 		}
+		if kind == 't' && e.prepared != nil {
+			e.prepared.described(body)
+		}
 		if kind != 't' {
 			s.queue = s.queue[1:]
 			s.moved.Broadcast()

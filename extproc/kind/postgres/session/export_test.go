@@ -14,3 +14,6 @@ func ParameterText(oid uint32, raw []byte) (string, bool) {
 	p := parameter{kind: oid, binary: true, raw: raw}
 	return p.text(pgtype.NewMap())
 }
+
+// CanonicalText is how policy sees a value of a type that came as text.
+func CanonicalText(oid uint32, text string) string { return canonical(oid, text) }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -260,6 +261,12 @@ func (s *session) execute(ctx context.Context, raw []byte) error {
 	if err := s.refresh(ctx, true); err != nil {
 		return err
 	}
+	if learnt, err := s.learn(ctx, p); err != nil || !learnt {
+		return err
+	}
+	if s.skipped() {
+		return s.send(raw, &expected{kind: 'E'})
+	}
 	list, f := s.readText(ctx, p.of.text, s.typesOf(p.of), p.parameters, p.of.size+p.size)
 	if f == nil && len(list) > 1 {
 		f = &failure{code: "42601", message: "cannot insert multiple commands into a prepared statement"}
@@ -312,6 +319,60 @@ func (s *session) skipped() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.skipping
+}
+
+// learn asks the server of which types the values of a portal are, where policy looks at values and the agent has not said: without its type
+// a value cannot be read. It is false where the statement was refused.
+func (s *session) learn(ctx context.Context, p *portal) (bool, error) {
+	untyped := slices.ContainsFunc(p.parameters, func(v parameter) bool { return v.kind == 0 && !v.null })
+	if !untyped || !s.looksAtValues() {
+		return true, nil
+	}
+	if f := s.decideParses(ctx); f != nil {
+		return false, s.fail(f)
+	}
+	a, name := &asked{}, cstring(own+"_types")
+	types := binary.BigEndian.AppendUint16(nil, uint16(len(s.typesOf(p.of))))
+	for _, t := range s.typesOf(p.of) {
+		types = binary.BigEndian.AppendUint32(types, t)
+	}
+	for _, m := range []struct {
+		raw     []byte
+		expects *expected
+	}{
+		{appendMessage(nil, 'P', name, cstring(p.of.text), types), &expected{kind: 'P', own: a}},
+		{appendMessage(nil, 'D', []byte{'S'}, name), &expected{kind: 'D', own: a, prepared: p.of}},
+		{appendMessage(nil, 'C', []byte{'S'}, name), &expected{kind: 'C', own: a}},
+		{appendMessage(nil, 'H'), nil},
+	} {
+		if err := s.send(m.raw, m.expects); err != nil {
+			return false, err
+		}
+	}
+	if err := s.settled(); err != nil {
+		return false, err
+	}
+	if a.err != nil {
+		return false, (&failure{code: codeUnavailable, message: "the gateway could not ask the database of which types the values are", hint: "Connect again."}).ended()
+	}
+	for i, t := range s.typesOf(p.of) {
+		if i < len(p.parameters) && p.parameters[i].kind == 0 {
+			p.parameters[i].kind = t
+		}
+	}
+	return true, nil
+}
+
+// looksAtValues reports whether a ruling can depend on the values of a statement.
+func (s *session) looksAtValues() bool {
+	st := s.server.lane.State()
+	if st == nil || st.Resources[s.resource] == nil {
+		return true
+	}
+	rules, ok := st.Gate.Policy.(interface {
+		LooksAt(policy string, members ...string) bool
+	})
+	return !ok || rules.LooksAt(st.Resources[s.resource].Policy, "parameters")
 }
 
 func (s *session) typesOf(p *prepared) []uint32 {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -64,6 +65,30 @@ func valuesAreTheServersOwn(t *testing.T, w *world) {
 		}
 		if _, ok := session.ParameterText(oid, []byte(raw+"\x00")); ok && !strings.Contains(x, "text") && !strings.Contains(x, "varchar") && !strings.Contains(x, "bytea") && !strings.Contains(x, "json") {
 			t.Errorf("%s with a byte more is read", x)
+		}
+	}
+	for name, texts := range map[string][]string{
+		"int2": {"7", " 7", "+7", "-007", "32767"}, "int4": {"999", "0999", "\t+999\n", "-0", "--9", "9x", ""}, "int8": {"9007199254740993", "-00"},
+		"oid": {"26", " 026 ", "-1"}, "bool": {"true", "T", " yes ", "of", "o", "on", "1", "0", "FALSE", "tru", "n", "maybe"},
+		"uuid": {"A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "{a0eebc999c0b4ef8bb6d6bb9bd380a11}", "a0ee-bc99-9c0b-4ef8-bb6d-6bb9-bd38-0a11", "nope"},
+		"text": {" 7 ", "+7"},
+	} {
+		for _, text := range texts {
+			r := c.PgConn().ExecParams(t.Context(), "SELECT $1::"+name+"::text, '"+name+"'::regtype::oid::int8", [][]byte{[]byte(text)}, nil, nil, nil).Read()
+			if r.Err != nil {
+				continue // the server refuses it
+			}
+			want := string(r.Rows[0][0])
+			if name == "bool" {
+				want = want[:1] // as in an answer
+			}
+			oid, err := strconv.ParseUint(string(r.Rows[0][1]), 10, 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := session.CanonicalText(uint32(oid), text); got != want {
+				t.Errorf("%q as %s is shown as %q, and the server writes %q", text, name, got, want)
+			}
 		}
 	}
 	if read < 34 {
@@ -171,12 +196,24 @@ ask contains {"id": "writes", "approvers": ["oncall"]} if input.postgres.access 
 		}
 	}
 	// A Parse that is still in the same pipeline as what is refused is undone with it, and the agent is not told that it was done.
-	c.send(message('P', "lost\x00SELECT id FROM items WHERE id = $1\x00\x00\x00"))
+	c.send(message('P', "lost\x00SELECT id FROM items WHERE id = $1\x00\x00\x01\x00\x00\x00\x17"))
 	for _, x := range []struct{ value, want string }{{"2", "E(42501)Z(I)"}, {"1", "E(26000)Z(I)"}} {
 		c.send(message('B', "\x00lost\x00\x00\x00\x00\x01\x00\x00\x00\x01"+x.value+"\x00\x00"), message('E', "\x00\x00\x00\x00\x00"), message('S', ""))
 		if got := c.until('Z'); got != x.want {
 			t.Errorf("lost, with %s: %s, want %s", x.value, got, x.want)
 		}
+	}
+	// One whose types are not said is prepared before its values are read, and stays, as at the server; and it is judged as it is prepared.
+	c.send(message('P', "kept\x00SELECT id FROM items WHERE id = $1\x00\x00\x00"))
+	for _, x := range []struct{ value, want string }{{" +2", "12E(42501)Z(I)"}, {" 01", "2DCZ(I)"}} {
+		c.send(message('B', "\x00kept\x00\x00\x00\x00\x01\x00\x00\x00\x03"+x.value+"\x00\x00"), message('E', "\x00\x00\x00\x00\x00"), message('S', ""))
+		if got := c.until('Z'); got != x.want {
+			t.Errorf("kept, with %s: %s, want %s", x.value, got, x.want)
+		}
+	}
+	c.send(message('P', "\x00SELECT name FROM items WHERE id = $1\x00\x00\x00"), message('B', "\x00\x00\x00\x00\x00\x01\x00\x00\x00\x011\x00\x00"), message('E', "\x00\x00\x00\x00\x00"), message('S', ""))
+	if got := c.until('Z'); got != "E(42501)Z(I)" {
+		t.Errorf("what is not to be prepared, with a value without a type: %s", got)
 	}
 }
 

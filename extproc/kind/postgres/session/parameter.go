@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math"
+	"strconv"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -53,7 +54,7 @@ func (p *parameter) object() gate.Object {
 // text is the value in PostgreSQL's own text form; a time with a zone in UTC.
 func (p *parameter) text(m *pgtype.Map) (string, bool) {
 	if !p.binary {
-		return string(p.raw), utf8.Valid(p.raw)
+		return canonical(p.kind, string(p.raw)), utf8.Valid(p.raw)
 	}
 	switch p.kind {
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID, pgtype.NameOID, pgtype.UnknownOID, pgtype.JSONOID, pgtype.XMLOID:
@@ -81,6 +82,41 @@ func (p *parameter) text(m *pgtype.Map) (string, bool) {
 		return decoded(m, p.kind, p.raw)
 	}
 	return "", false
+}
+
+// canonical is the form in which PostgreSQL itself writes a value that was sent as text. Integers, truth values and UUIDs can be written in many
+// ways, and a rule names one; what cannot be read the server refuses. Values of other types are as they were sent.
+func canonical(kind uint32, text string) string {
+	trimmed := strings.Trim(text, " \t\n\v\f\r")
+	switch kind {
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID:
+		base := 10
+		if digits := strings.ToLower(strings.TrimLeft(trimmed, "+-")); strings.HasPrefix(digits, "0x") || strings.HasPrefix(digits, "0o") || strings.HasPrefix(digits, "0b") || strings.Contains(digits, "_") {
+			base = 0
+			if trimmed != "" && strings.Trim(digits, "0123456789_") == "" { // a zero before decimals does not make them octal
+				trimmed, base = strings.ReplaceAll(trimmed, "_", ""), 10
+			}
+		}
+		if n, err := strconv.ParseInt(trimmed, base, 64); err == nil {
+			if kind == pgtype.OIDOID && n < 0 {
+				n += 1 << 32
+			}
+			return strconv.FormatInt(n, 10)
+		}
+	case pgtype.BoolOID:
+		word := strings.ToLower(trimmed)
+		for _, w := range []struct{ long, short, as string }{{"true", "t", "t"}, {"false", "f", "f"}, {"yes", "y", "t"}, {"no", "n", "f"}, {"on", "on", "t"}, {"off", "of", "f"}, {"1", "1", "t"}, {"0", "0", "f"}} {
+			if strings.HasPrefix(w.long, word) && strings.HasPrefix(word, w.short) {
+				return w.as
+			}
+		}
+	case pgtype.UUIDOID:
+		digits := strings.ToLower(strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(text, "{"), "}"), "-", ""))
+		if len(digits) == 32 {
+			return digits[:8] + "-" + digits[8:12] + "-" + digits[12:16] + "-" + digits[16:20] + "-" + digits[20:]
+		}
+	}
+	return text
 }
 
 // moment reads a date or a time.

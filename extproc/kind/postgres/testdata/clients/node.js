@@ -26,7 +26,7 @@ async function work(client) {
   await client.query('SELECT nothing FROM customers').catch((e) => console.log(e.code, e.message, e.position))
   const heard = new Promise((resolve) => client.once('notification', resolve))
   await client.query('LISTEN news')
-  await client.query("SELECT pg_notify('news', 'hello')")
+  await client.query("SELECT pg_notify('news', '[redacted]')")
   console.log((await heard).payload)
   const pool = new Pool({ ...config, max: 4 })
   console.log((await Promise.all([...Array(12).keys()].map((n) => pool.query('SELECT $1::int AS n, iban FROM customers WHERE id = 1', [n])))).map((r) => [r.rows[0].n, r.rows[0].iban]))

@@ -72,7 +72,7 @@ def work(conn):
 
     conn.autocommit = True
     conn.execute("LISTEN news")
-    conn.execute("NOTIFY news, 'hello'")
+    conn.execute("NOTIFY news, '[redacted]'")
     for n in conn.notifies(stop_after=1):
         print(n.channel, n.payload)
     conn.execute("UNLISTEN *")
