@@ -91,6 +91,9 @@ func (j *judged) fits(v gate.Verdict) error {
 	if i := slices.IndexFunc(v.Redactions, func(r gate.Redaction) bool { return r.Column != "" }); i >= 0 && j.analysis.Access == statement.Unknown {
 		return &gate.Unfit{Problem: gate.Denied, Detail: fmt.Sprintf("The statement runs code that nobody can see into, and policy masks %s, which that could read, so it was refused.", v.Redactions[i].Column)}
 	}
+	if i := slices.IndexFunc(v.Redactions, func(r gate.Redaction) bool { return r.Column != "" && !r.Use }); i >= 0 && j.analysis.Code {
+		return &gate.Unfit{Problem: gate.Denied, Detail: fmt.Sprintf("The statement defines code that later runs where nobody can see into it, and policy masks %s, which that could read, so it was refused.", v.Redactions[i].Column)}
+	}
 	if _, err := mask.New(j.plans, v.Redactions, &j.analysis, j.catalog); err != nil {
 		return err
 	}

@@ -26,6 +26,15 @@ CREATE TRIGGER watch BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION watc
 		"policy masks a column": {allowsAll + "\nredact contains {\"column\": \"public.items.name\"}\n", [][2]string{
 			{"DO $$ BEGIN PERFORM 1; END $$", "E(42501)Z(I)"}, {"SELECT query_to_xml('SELECT name FROM items', true, true, '')", "E(42501)Z(I)"},
 		}},
+		"policy masks a column, and code is defined": {allowsAll + "\nredact contains {\"column\": \"public.items.name\"}\n", [][2]string{
+			{"CREATE FUNCTION reads() RETURNS text LANGUAGE sql AS 'SELECT name FROM items'", "E(42501)Z(I)"},
+			{"CREATE RULE r AS ON DELETE TO items DO INSTEAD SELECT name FROM items", "E(42501)Z(I)"},
+			{"CREATE TRIGGER t BEFORE INSERT ON written FOR EACH ROW EXECUTE FUNCTION watch()", "E(42501)Z(I)"},
+			{"CREATE TABLE d (name text DEFAULT watch())", "E(42501)Z(I)"},
+			{"CREATE CAST (items AS text) WITH FUNCTION watch(items)", "E(42501)Z(I)"},
+			{"ALTER TABLE items RENAME name TO other", "E(42501)Z(I)"},
+			{"CREATE TEMPORARY TABLE plain (name text DEFAULT now())", "CZ(I)"},
+		}},
 		"what is prepared stays": {allowsAll, [][2]string{
 			{"P", "1Z(I)"}, {"DO $$ BEGIN PERFORM 1; END $$", "CZ(I)"}, {"B", "2DCZ(I)"}, {"EXECUTE kept", "TDCZ(I)"},
 		}},
@@ -36,8 +45,11 @@ CREATE TRIGGER watch BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION watc
 			{"BEGIN", "CZ(T)"}, {"DECLARE c CURSOR FOR SELECT id FROM items ORDER BY id;", "CZ(T)"}, {"INSERT INTO watched VALUES (1)", "CZ(T)"}, {"FETCH 1 FROM c", "TDCZ(T)"}, {"ROLLBACK", "CZ(I)"},
 		}},
 		"unless it is another's": {allowsAll, [][2]string{
-			{"BEGIN", "CZ(T)"}, {"DECLARE c CURSOR FOR SELECT id FROM items", "CZ(T)"},
-			{"DO $$ BEGIN EXECUTE 'CLOSE c'; EXECUTE 'DECLARE c CURSOR FOR SELECT name FROM items'; END $$", "CZ(T)"}, {"FETCH 1 FROM c", "E(34000)Z(E)"}, {"ROLLBACK", "CZ(I)"},
+			{"BEGIN", "CZ(T)"},
+			{"DECLARE c CURSOR FOR SELECT id FROM items", "CZ(T)"},
+			{"DO $$ BEGIN EXECUTE 'CLOSE c'; EXECUTE 'DECLARE c CURSOR FOR SELECT name FROM items'; END $$", "CZ(T)"},
+			{"FETCH 1 FROM c", "E(34000)Z(E)"},
+			{"ROLLBACK", "CZ(I)"},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

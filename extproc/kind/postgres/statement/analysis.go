@@ -45,6 +45,10 @@ type Analysis struct {
 	Opaque   bool // what it does cannot be known: DO, a function with a body, dynamic SQL
 	Explain  bool
 
+	// Code says that it defines what runs later where no statement names it: a function's body, a trigger, a rule, a default that calls a
+	// function of somebody's own.
+	Code bool
+
 	// Doubt says why Access is Unknown though nothing is opaque: nothing of this statement may run, whatever policy says. Where it is nil and Access
 	// is Unknown, what the statement calls is opaque, and policy may allow it all the same.
 	Doubt *Doubt
@@ -111,6 +115,7 @@ const (
 	WholeRow   = "row"        // of a row that is used as one value
 	Stored     = "stored"     // written to a row or relation, where nothing masks it
 	Limit      = "limit"      // LIMIT, OFFSET, TABLESAMPLE
+	Redefined  = "definition" // what it is called, where it stands, or what its values have to be, is changed
 	Compared   = "constraint" // by a unique or foreign key, or with another by a check, when a row is written: an error tells
 )
 

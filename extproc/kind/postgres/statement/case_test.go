@@ -99,7 +99,7 @@ func shown(a statement.Analysis) []string {
 	for _, f := range []struct {
 		is   bool
 		name string
-	}{{a.HasWhere, "where"}, {a.HasLimit, "limit"}, {a.Locks, "locks"}, {a.Opaque, "opaque"}, {a.Explain, "explain"}} {
+	}{{a.HasWhere, "where"}, {a.HasLimit, "limit"}, {a.Locks, "locks"}, {a.Opaque, "opaque"}, {a.Explain, "explain"}, {a.Code, "code"}} {
 		if f.is {
 			flags = append(flags, f.name)
 		}

@@ -29,6 +29,7 @@ func (a *analyzer) ddl(r *Analysis, n *tree.Node) {
 	case *tree.Node_CreateStmt:
 		a.createTable(x.CreateStmt)
 	}
+	a.redefines(n)
 	a.named(n)
 	if temporary := len(a.changes) > 0 && a.changes[0].What == Temporary; !temporary {
 		a.changes = []Change{{What: Defined, Relations: a.follows(n)}}

@@ -10,6 +10,7 @@ import (
 type sink struct {
 	access        Access
 	opaque, locks bool
+	code          bool // defines code
 	set           bool // a function was called that returns a set
 
 	reads, writes map[Name]map[string]bool // the columns of each relation
@@ -50,7 +51,7 @@ func (s *sink) add(o *sink) {
 		return
 	}
 	s.raise(o.access)
-	s.opaque, s.locks, s.set = s.opaque || o.opaque, s.locks || o.locks, s.set || o.set
+	s.opaque, s.locks, s.set, s.code = s.opaque || o.opaque, s.locks || o.locks, s.set || o.set, s.code || o.code
 	for n, columns := range o.reads {
 		s.read(n, slices.Collect(maps.Keys(columns))...)
 	}
@@ -63,7 +64,7 @@ func (s *sink) add(o *sink) {
 }
 
 func (s *sink) into(a *Analysis) {
-	a.Access, a.Opaque, a.Locks = s.access, s.opaque, s.locks
+	a.Access, a.Opaque, a.Locks, a.Code = s.access, s.opaque, s.locks, s.code || s.opaque && s.access == Schema
 	a.Reads, a.Writes = tables(s.reads), tables(s.writes)
 	a.Functions = slices.SortedFunc(maps.Keys(s.functions), func(a, b Function) int {
 		return cmp.Or(cmp.Compare(a.Schema, b.Schema), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Volatility, b.Volatility))

@@ -57,6 +57,15 @@ func (a *analyzer) typeCast(s *scope, t *tree.TypeCast, in string) value {
 	a.mark(t)
 	to := a.typeName(t.GetTypeName())
 	v := a.expr(s, t.GetArg(), in)
+	if base := a.c.base(to); len(t.GetTypeName().GetTypmods()) > 0 && !textual(base) {
+		if v.row != nil {
+			v = a.made(v.typ, WholeRow, v)
+		}
+		a.becomes(v.typ, to, 'e')
+		out := a.made(to, cmp.Or(in, Expression), v) // numeric(3, 1) has no room for 100
+		out.name = v.name
+		return out
+	}
 	return a.cast(v, to, in)
 }
 
@@ -68,7 +77,7 @@ func (a *analyzer) cast(v value, to uint32, in string) value {
 	from := a.c.base(v.typ)
 	base := a.c.base(to)
 	a.becomes(v.typ, to, 'e')
-	if from == base && from != 0 && !a.checked(to) || textual(from) && textual(base) && !a.checked(to) {
+	if from == base && from != 0 && (!a.restricted(to) || to == v.typ) || textual(from) && textual(base) && !a.restricted(to) {
 		return value{typ: to, lineage: v.lineage, plain: v.plain, name: v.name, lazy: v.lazy}
 	}
 	out := a.made(to, cmp.Or(in, Expression), v)
@@ -76,18 +85,10 @@ func (a *analyzer) cast(v value, to uint32, in string) value {
 	return out
 }
 
-func (a *analyzer) checked(t uint32) bool {
-	for range 32 {
-		d := a.c.Types[t]
-		if d == nil || d.Kind != 'd' {
-			return false
-		}
-		if len(d.Checks) > 0 {
-			return true
-		}
-		t = d.Base
-	}
-	return true
+// restricted says that not each value of the base type may be one of t: a domain has checks, NOT NULL or a length.
+func (a *analyzer) restricted(t uint32) bool {
+	d := a.c.Types[t]
+	return d != nil && d.Kind == 'd'
 }
 
 // becomes says that a value of one type is made one of another, where casts of that context may be used.

@@ -463,6 +463,9 @@ func (a *analyzer) maintenance(n *tree.Node) {
 	case *tree.Node_ClusterStmt:
 		if v := x.ClusterStmt.GetRelation(); v != nil {
 			a.maintained(v)
+			for rel, i := a.relation(v), 0; i < len(rel.Columns); i++ { // the order of rows is an index's after it, whichever
+				a.use(a.attribute(rel, &rel.Columns[i], true), Order)
+			}
 		}
 	case *tree.Node_ReindexStmt:
 		if v := x.ReindexStmt.GetRelation(); v != nil && x.ReindexStmt.GetKind() == tree.ReindexObjectType_REINDEX_OBJECT_TABLE {

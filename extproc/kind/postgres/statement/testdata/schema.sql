@@ -55,6 +55,9 @@ CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.texteq)
 CREATE FUNCTION is_short(text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES ($1); RETURN true; END $$;
 CREATE DOMAIN short AS text CHECK (is_short(VALUE));
 CREATE DOMAIN positive AS integer CHECK (VALUE > 0);
+CREATE DOMAIN required AS text NOT NULL;
+CREATE DOMAIN few AS integer;
+CREATE TABLE fews (n few, list few[]);
 CREATE TYPE pair AS (a integer, b text);
 CREATE TYPE trap AS (s short);
 CREATE TYPE mood AS ENUM ('sad', 'ok');
