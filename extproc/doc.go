@@ -252,7 +252,7 @@
 // target with the gateway's own credential, and each statement an operation. Package
 // [github.com/countersign/countersign/extproc/kind/postgres/statement] says what a statement does, by PostgreSQL's own parser and the
 // server's catalog (package [github.com/countersign/countersign/extproc/kind/postgres/catalog]), and package
-// [github.com/countersign/countersign/extproc/kind/postgres/mask] takes redacted columns out of its rows.
+// [github.com/countersign/countersign/extproc/kind/postgres/mask] takes redacted columns out of its rows. Package policies has a library that puts statements into words, for rules to be written with.
 //
 // # Envoy's configuration
 //
@@ -287,9 +287,10 @@
 // provider, the binary itself, and a target that records what it was sent and misbehaves on demand. Package
 // [github.com/countersign/countersign/extproc/extproctest/story] plays a case from a file that a stranger can read, through
 // all of them: a policy, a conversation, the records that must be left. cmd/countersign/testdata/stories has them, and
-// examples/http is one with a configuration around it.
+// examples/http is one with a configuration around it. examples/postgres has the commands of its page run, and what they print held
+// to what is there; examples/demo plays both in a terminal.
 //
 // # What is not here yet
 //
-// PostgreSQL, Git, MCP. The configuration knows some of their keys; nothing pretends to do their work.
+// Git, MCP. The configuration knows some of their keys; nothing pretends to do their work.
 package extproc

@@ -258,21 +258,23 @@ writes_beside(patterns) := {name(t) |
 	not named(t, patterns)
 }
 
-# Reads nothing but tables that any of the patterns names.
+# Reads nothing but tables that any of the patterns names. What an operator calls harmless, a function of yours, may be called.
 reads_only(patterns) if {
 	reads
+	not reveals
 	count(dangerous) == 0
 	count(reads_beside(patterns)) == 0
 }
 
-# Changes rows of tables that any of the patterns in written names, by what it reads of those in read, and does nothing else
-# that is known to be stronger than that: no definition, no file of the server's, no dangerous function.
+# Changes, or locks, rows of tables that any of the patterns in written names, by what it reads of those in read, and does
+# nothing else: no definition, no file of the server's, no dangerous function.
 writes_only(written, read) if {
 	input.postgres.access == "write"
 	count(input.postgres.writes) > 0
 	count(writes_beside(written)) == 0
 	count(reads_beside(read)) == 0
 	count(dangerous) == 0
+	not reveals
 	not server_copy
 }
 

@@ -48,6 +48,8 @@ said contains "reveals" if postgres.reveals
 said contains "catalog_only" if postgres.catalog_only
 said contains "bulk_reads" if postgres.bulk_reads
 said contains "bulk_writes" if postgres.bulk_writes
+said contains "reads_only" if postgres.reads_only({"public.*"})
+said contains "writes_only" if postgres.writes_only({"public.*"}, {"public.*"})
 said contains "uses_sequence" if postgres.uses_sequence
 said contains concat(" ", ["setting", name]) if some name in postgres.settings
 said contains concat(" ", ["dangerous", name, what]) if some name, what in postgres.dangerous

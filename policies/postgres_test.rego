@@ -180,12 +180,13 @@ test_what_may_be_read_and_written if {
 	not postgres.reads_only({"public.*"}) with input as statement({"reads": [table("public", "orders"), table("hr", "people")]})
 	not postgres.reads_only({"public.*"}) with input as statement(object.union(orders, {"access": "write"}))
 	not postgres.reads_only({"public.*"}) with input as statement(object.union(orders, calls("dblink")))
+	not postgres.reads_only({"public.*"}) with input as statement(object.union(orders, calls("pg_stat_get_activity")))
 
 	update := {"access": "write", "kind": "update", "writes": [table("public", "orders")], "reads": [table("public", "orders")]}
 	postgres.writes_only({"orders"}, {"orders"}) with input as statement(update)
 	every part in [
 		{"access": "schema"}, {"writes": []}, {"writes": [table("public", "orders"), table("hr", "people")]},
-		{"reads": [table("hr", "people")]}, {"copy": "file"}, calls("pg_sleep"),
+		{"reads": [table("hr", "people")]}, {"copy": "file"}, calls("pg_sleep"), calls("pg_stat_get_activity"),
 	] {
 		not postgres.writes_only({"orders"}, {"orders"}) with input as statement(object.union(update, part))
 	}

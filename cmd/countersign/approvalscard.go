@@ -52,6 +52,15 @@ func short(t approval.Text) string {
 	return string(s)
 }
 
+// doing is what is done: the verb and its target, or the target alone where that begins with the verb, as a statement of SQL does.
+func doing(verb, target approval.Text, write func(approval.Text) string) string {
+	n := len(verb.Text)
+	if len(target.Text) > n && target.Text[n] == ' ' && strings.EqualFold(target.Text[:n], verb.Text) || strings.EqualFold(target.Text, verb.Text) {
+		return write(target)
+	}
+	return write(verb) + " " + write(target)
+}
+
 // party is who somebody is: the name that they claim in quotes, and the pair that names them.
 func party(p approval.CardParty) string {
 	if !p.HasName() {
@@ -134,7 +143,7 @@ func printLine(w io.Writer, raw json.RawMessage, asJSON bool, now time.Time) err
 	if r.State == "pending" && !r.MayDecide {
 		end += "  (not yours to answer)"
 	}
-	_, err = fmt.Fprintf(w, "%s  %s  %s%s %s on %s  by %s%s\n", terminal.Line(r.ID), standing(r, now), words, short(what.Verb), short(what.Target), short(what.Resource), by, end)
+	_, err = fmt.Fprintf(w, "%s  %s  %s%s on %s  by %s%s\n", terminal.Line(r.ID), standing(r, now), words, doing(what.Verb, what.Target, short), short(what.Resource), by, end)
 	return err
 }
 
@@ -164,7 +173,7 @@ func printRequest(w io.Writer, r *client.Request, now time.Time) error {
 	for _, s := range card.Summaries() {
 		l.add("summary", "%s   (in policy's words)", said(s))
 	}
-	l.add("what", "%s %s on %s (%s)", said(what.Verb), said(what.Target), said(what.Resource), terminal.Line(what.ResourceKind.Text))
+	l.add("what", "%s on %s (%s)", doing(what.Verb, what.Target, said), said(what.Resource), terminal.Line(what.ResourceKind.Text))
 	l.who(card)
 	l.why(card)
 	for i, word := range what.Words {
@@ -267,7 +276,7 @@ func (l *lines) before(card *approval.Card) {
 		l.add("", "  %d operations that are not shown", h.LeftOut)
 	}
 	for _, p := range h.Operations {
-		l.add("", "  %s  %s %s: %s", clock(p.Time), said(p.Verb), said(p.Target), said(p.Result))
+		l.add("", "  %s  %s: %s", clock(p.Time), doing(p.Verb, p.Target, said), said(p.Result))
 	}
 }
 

@@ -116,6 +116,8 @@ func (c *Config) validateResources(k Checker) {
 		switch {
 		case other.Kind != r.Kind:
 			k.At("listen.address").Fail("is that of resource %q, which is of kind %s: give one of them another address", other.Name, other.Kind)
+		case taken && r.Kind != KindHTTP.Name && r.Listen.Host == "":
+			k.At("listen.address").Fail("is that of resource %q: give one of them another address", same)
 		case taken:
 			k.At("listen").Fail("is the same address and host as resource %q: give one of them another address, or another listen.host", same)
 		case !sameTLS(other.Listen.TLS, r.Listen.TLS):

@@ -134,7 +134,7 @@ func (g *Gate) ask(ctx context.Context, op *Operation, d *Decision, v Verdict) (
 	}
 	d.Approval = pending.ID
 	return v, Refusal{Problem: ApprovalPending, Rules: ids(v.Rules), Approval: &pending, Detail: sentence("This operation needs a person's approval", v.Rules) +
-		" People are being asked. Send the identical request again later: once it is approved it runs, once. A request that differs in anything is a new one, and they are asked anew; beside Countersign-Approval with this approval's id it is refused instead."}, recorded, nil
+		" People are being asked. Send the identical request again later: once it is approved it runs, once. A request that differs in anything is a new one, and they are asked anew."}, recorded, nil
 }
 
 // release evaluates policy again, which sees the grant now, and spends the grant unless policy denies. ruled is false if the

@@ -27,7 +27,7 @@ func Recorded(s string, limit int) string {
 		return whole
 	}
 	sum := sha256.Sum256([]byte(s))
-	end := fmt.Sprintf("… (%d bytes, sha256 %s)", len(s), hex.EncodeToString(sum[:]))
+	end := fmt.Sprintf("... (%d bytes, sha256 %s)", len(s), hex.EncodeToString(sum[:]))
 	return whole[:recordedPrefix(whole, limit-len(end))] + end
 }
 

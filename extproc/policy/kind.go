@@ -82,7 +82,7 @@ func (s *Set) checkSelectors(pkg string, kinds []string, problems *Problems) {
 	for _, r := range s.shape[pkg] {
 		fits := func(k Kind) bool { return slices.Contains(kinds, k.Name) && slices.Contains(k.Redact, r.selector) }
 		if r.selector != "" && len(kinds) > 0 && !slices.ContainsFunc(s.options.Kinds, fits) {
-			problems.at(r.loc, "nothing can be redacted by %s here: resources of policy %q are of kind %s", r.selector, pkg, quoted(kinds))
+			problems.at(r.loc, "nothing can be redacted by %s here: resources of policy %q are of kind %s%s", r.selector, pkg, quoted(kinds), s.redactedBy(kinds))
 		}
 	}
 }
@@ -143,6 +143,22 @@ func kindIn(input *ast.Term) string {
 		}
 	}
 	return ""
+}
+
+// redactedBy says by what something can be redacted in kinds.
+func (s *Set) redactedBy(kinds []string) string {
+	var list []string
+	for _, k := range s.options.Kinds {
+		if slices.Contains(kinds, k.Name) {
+			for _, selector := range k.Redact {
+				list = append(list, string(selector))
+			}
+		}
+	}
+	if list == nil {
+		return ""
+	}
+	return ", which redacts by " + quoted(list)
 }
 
 // checkMembers reports references, in a package that resources name, to the detail of a kind that none of them is of.

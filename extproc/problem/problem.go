@@ -95,7 +95,11 @@ func write(r gate.Refusal, status int, requestID string) web.Reply {
 	b = append(b, `,"status":`...)
 	b = strconv.AppendInt(b, int64(status), 10)
 	b = append(b, `,"detail":`...)
-	b = gate.AppendText(b, r.Detail)
+	detail := r.Detail
+	if r.Approval != nil {
+		detail += " Beside Countersign-Approval with this approval's id such a request is refused instead."
+	}
+	b = gate.AppendText(b, detail)
 	b = append(b, `,"request_id":`...)
 	b = gate.AppendText(b, requestID)
 	b = append(b, `,"rules":[`...)

@@ -208,7 +208,7 @@ func (r *Resource) validateTarget(k config.Checker) {
 	}
 	u, err := url.Parse(r.Target)
 	if err != nil || u.Scheme != "postgres" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
-		k.Fail("is no postgres://HOST:PORT: it has the server's address, and no user, password or database") // the value can have a password in it
+		k.Fail("is no postgres://HOST:PORT: it has the server's address, and no user, password or database, which are in roles and databases") // the value can have a password in it
 		return
 	}
 	if _, _, err := r.address(); err != nil {

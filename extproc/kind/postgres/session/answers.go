@@ -257,7 +257,11 @@ func (s *session) row(e *expected, h head) error {
 		}
 	}
 	s.count.out.Add(int64(headSize + h.size))
-	return s.passOn(h)
+	to := io.Writer(s.out)
+	if r != nil && r.sum != nil { // that it came by here is on record, though nothing is masked in it
+		to = io.MultiWriter(s.out, r.sum)
+	}
+	return s.passOn(to, h)
 }
 
 // counted counts a row, or a piece of COPY data, that is to go to the agent, and says whether it may. mu is held.

@@ -1,5 +1,7 @@
 package session
 
+import "io"
+
 // A message of the target's can come in parts with a long time between them: PostgreSQL sends what it answers in blocks, and the rest of
 // a row stays with it until a block is full or the agent's Flush or Sync comes. So mu is given back while a part is waited for: the
 // goroutine that reads the agent needs it to get that far, and so does whoever cancels.
@@ -57,13 +59,13 @@ func (s *session) leaveOut(h head) error {
 }
 
 // passOn copies a message to the agent, head and all, without holding it. mu is held.
-func (s *session) passOn(h head) error {
+func (s *session) passOn(to io.Writer, h head) error {
 	s.torn = true
-	if _, err := s.out.Write(h.raw[:]); err != nil {
+	if _, err := to.Write(h.raw[:]); err != nil {
 		return err
 	}
 	err := s.part(h.size, func(b []byte) error {
-		_, err := s.out.Write(b)
+		_, err := to.Write(b)
 		return err
 	})
 	if err == nil {

@@ -72,20 +72,23 @@ func (f *failure) ended() *failure {
 
 // refused is what the agent is told of a refusal. Detail and hint name the request, so that whoever runs the gateway finds its records.
 func refused(r gate.Refusal, request string) *failure {
-	f := &failure{code: codeOf(r.Problem), message: r.Problem.Title(), detail: r.Detail, hint: hintOf(r.Problem)}
-	if r.Problem == gate.ApprovalPending {
-		f.detail = "This operation needs a person's approval. People are being asked. Once somebody has approved it the identical statement runs, once; one that differs in anything is a new one."
-	}
+	f := &failure{code: codeOf(r.Problem), message: r.Problem.Title(), detail: inSQL.Replace(r.Detail), hint: hintOf(r.Problem)}
 	if len(r.Rules) > 0 {
 		f.detail += " Rules: " + strings.Join(r.Rules, ", ") + "."
 	}
 	if r.Approval != nil && r.Approval.ID != "" {
 		f.detail += " Approval " + r.Approval.ID + "."
+		if r.Approval.URL != "" {
+			f.detail += " People answer it at " + r.Approval.URL + "."
+		}
 	}
 	f.detail = strings.TrimSpace(f.detail) + " (request " + request + ")"
 	f.hint = f.hint + " (request " + request + ")"
 	return f
 }
+
+// inSQL says what is said of any protocol in the words of this one.
+var inSQL = strings.NewReplacer("identical request", "identical statement", "A request that differs", "A statement that differs")
 
 func codeOf(p gate.Problem) string {
 	switch p {
@@ -114,6 +117,8 @@ func hintOf(p gate.Problem) string {
 		return "Nothing was done. Try again later."
 	case gate.TooLarge:
 		return "Send less at a time."
+	case gate.ApprovalUnavailable:
+		return "Tell the person whom you work for: nobody could be asked."
 	case gate.Unreadable:
 		return "Write the statement in a way that leaves no doubt about what it does."
 	default:

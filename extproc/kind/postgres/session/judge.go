@@ -205,9 +205,7 @@ func (s *session) running(j *judged) *run {
 		if err != nil { // it fitted when it was decided
 			plan = mask.All(len(j.analysis.Output))
 		}
-		if r.mask, r.veil = plan, s.veils(redactions, &j.analysis); plan != nil {
-			r.sum = sha256.New()
-		}
+		r.mask, r.veil, r.sum = plan, s.veils(redactions, &j.analysis), sha256.New()
 	}
 	if j.phase != phaseExecute {
 		return r

@@ -32,8 +32,10 @@ type demo struct {
 	gateway   *extproctest.Process
 	address   string // of the listener
 	token     string
+	database  database
 	card      string // the token that stands for the payment's card
 	asked     int    // requests of the agent
+	stated    int    // statements of the agent
 	seen      int    // requests of the target that were looked at
 
 	console  string // URL
@@ -76,9 +78,10 @@ func (d *demo) start(getenv func(string) string) {
 	d.console = "http://" + console
 	d.issuer.AllowRedirect("countersign-console", d.console+"/callback")
 	d.person = d.issuer.Mint(extproctest.Mint{Type: "at+jwt", Claims: extproctest.Claims{
-		"sub": bob, "aud": "countersign-console", "client_id": "countersign-console", "groups": []string{"payments-oncall"},
+		"sub": bob, "aud": "countersign-console", "client_id": "countersign-console", "groups": []string{"payments-oncall", "dba"},
 		"auth_time": time.Now().Unix(),
 	}})
+	d.startDatabase()
 	d.copyExample(admin, console)
 
 	d.gateway = extproctest.Start(d.tb, extproctest.Command{
@@ -93,7 +96,7 @@ func (d *demo) start(getenv func(string) string) {
 func (d *demo) config() string { return filepath.Join(d.dir, "countersign.yaml") }
 func (d *demo) data() string   { return filepath.Join(d.dir, "var") }
 
-// copyExample copies examples/http, and puts the addresses that are free here into its configuration.
+// copyExample copies examples/http and the resource of examples/postgres, and puts the addresses that are free here into the configuration.
 func (d *demo) copyExample(admin, console string) {
 	d.tb.Helper()
 	d.dir = extproctest.Dir(d.tb)
@@ -107,8 +110,7 @@ func (d *demo) copyExample(admin, console string) {
 	}
 	text, err := os.ReadFile(filepath.Join(folder, "countersign.yaml"))
 	d.check("read the configuration", err)
-	config := string(text)
-	for example, ours := range map[string]string{
+	config := d.replaced("examples/http/countersign.yaml", string(text), map[string]string{
 		"http://127.0.0.1:9400": d.issuer.URL,
 		"http://127.0.0.1:9401": d.target.URL,
 		"127.0.0.1:9440":        admin,
@@ -116,13 +118,29 @@ func (d *demo) copyExample(admin, console string) {
 		"hold: 50s":             "hold: " + d.held().String(),
 		"127.0.0.1:8080":        d.address,
 		"127.0.0.1:4317":        d.collector.Endpoint(),
-	} {
-		if !strings.Contains(config, example) {
-			d.failf("examples/http/countersign.yaml does not mention %s", example)
+	})
+	d.check("write the configuration", os.WriteFile(d.config(), []byte(config+"\n"+d.databaseConfig(root)), 0o600))
+}
+
+// replaced puts what is ours in the place of what a file of an example says.
+func (d *demo) replaced(file, text string, words map[string]string) string {
+	d.tb.Helper()
+	for example, ours := range words {
+		if !strings.Contains(text, example) {
+			d.failf("%s does not mention %s", file, example)
 		}
-		config = strings.ReplaceAll(config, example, ours)
+		text = strings.ReplaceAll(text, example, ours)
 	}
-	d.check("write the configuration", os.WriteFile(d.config(), []byte(config), 0o600))
+	return text
+}
+
+func (d *demo) copyFile(to, from string) {
+	d.tb.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, text, 0o600)
+	}
+	d.check("copy "+filepath.Base(from), err)
 }
 
 func (d *demo) awaitReady(admin string) {

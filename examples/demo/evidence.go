@@ -76,6 +76,14 @@ func (d *demo) recorded() []telling {
 		{"allow read", "completed 200"},
 		{"allow upload", "completed 200"},
 		{"deny ", "refused 403"},
+		{"allow read", "completed"},
+		{"deny ", "refused"},
+		{"deny schema", "refused"},
+		{"approval.requested", ""},
+		{"ask every-row", "completed"},
+		{"approval.decided approve", ""},
+		{"approval.spent", ""},
+		{"allow every-row", "completed"},
 	})
 }
 
@@ -110,7 +118,7 @@ func (d *demo) records() {
 	}
 	d.show()
 	d.answered(got)
-	d.out.well("%d requests: each decision was written to disk, and only then carried out", d.asked)
+	d.out.well("%d requests and statements: each decision was written to disk, and only then carried out", d.asked+d.stated)
 }
 
 // answered shows the record of the first answer of a person, whole.
@@ -141,7 +149,7 @@ func (d *demo) decided() (decided []string, finished map[string]string) {
 		case r.Type == "operation.decided":
 			decided = append(decided, r.Op+" "+r.Body.Effect+" "+strings.Join(r.Body.Rules, ","))
 		case r.Type == "operation.finished":
-			finished[r.Op] = fmt.Sprintf("%s %d", r.Body.Result, r.Body.Status)
+			finished[r.Op] = strings.TrimSuffix(fmt.Sprintf("%s %d", r.Body.Result, r.Body.Status), " 0") // a statement has no status
 		case strings.HasPrefix(r.Type, "approval."):
 			decided = append(decided, strings.TrimSpace(r.Op+" "+r.Type+" "+r.Body.Decision))
 		default:
@@ -161,7 +169,7 @@ func (d *demo) show() {
 	skipped := map[string]bool{
 		"redact": true, "reasons": true, "problem": true, "resource": true, // of a decision
 		"duration": true, "bytes_in": true, "bytes_out": true,
-		"peer": true, "detail": true, "claimed_issuer": true, "claimed_subject": true,
+		"peer": true, "detail": true, "postgres": true, "claimed_issuer": true, "claimed_subject": true,
 	}
 	var order []string
 	of := map[string][]string{}
@@ -172,7 +180,7 @@ func (d *demo) show() {
 		}
 		text := fmt.Sprintf("%4s  %s  %-18s", m[1], m[2], m[3])
 		for _, f := range strings.Split(strings.TrimSpace(m[5]), "  ") {
-			if name, _, _ := strings.Cut(f, "="); !skipped[name] {
+			if name, _, _ := strings.Cut(f, "="); !skipped[name] && f != "status=0" { // a statement has none
 				text += "  " + f
 			}
 		}
@@ -204,7 +212,7 @@ func (d *demo) spans() {
 		return len(servers) >= finished
 	})
 	columns := []int{18, 13, 13, 14, 14}
-	d.out.row(bold, columns, "span", "status", "effect", "agent", "trace", "record, with its hash")
+	d.out.row(bold, columns, "span", "answer", "effect", "agent", "trace", "record, with its hash")
 	inTrace := 0
 	for _, s := range servers {
 		of := "of its own"
@@ -213,7 +221,7 @@ func (d *demo) spans() {
 			inTrace++
 			of, style = "the agent's", cyan
 		}
-		d.out.row(style, columns, s.Name, attribute(s, "http.response.status_code"), attribute(s, "countersign.effect"),
+		d.out.row(style, columns, s.Name, answerOf(s), attribute(s, "countersign.effect"),
 			attribute(s, "enduser.id"), of, attribute(s, "countersign.seq")+" "+shorten(attribute(s, "countersign.hash"), 13))
 	}
 	fmt.Fprintln(d.out.w)
@@ -230,6 +238,14 @@ func (d *demo) spans() {
 		d.failf("no signed checkpoint came to the collector")
 	}
 	d.out.well("a span for each operation, in the agent's own trace where it sent one; decisions, refusals and %d signed checkpoints came as log records", checkpoints)
+}
+
+// answerOf is how an operation was answered: by a status of HTTP, a SQLSTATE or rows.
+func answerOf(s extproctest.Span) string {
+	if rows := attribute(s, "db.response.returned_rows"); rows != "" && attribute(s, "db.response.status_code") == "" {
+		return rows + " rows"
+	}
+	return attribute(s, "http.response.status_code") + attribute(s, "db.response.status_code")
 }
 
 func attribute(s extproctest.Span, name string) string {

@@ -34,6 +34,7 @@ func TestDemo(t *testing.T) {
 	}
 	documentHas(t, "README.md", "demo", excerpt(t, out.String()), unvaried)
 	documentHas(t, "extproc/problem/README.md", "demo refusal", refusal(t, out.String()), unvaried)
+	documentHas(t, "extproc/kind/postgres/README.md", "demo", chapter(t, out.String()), unvaried)
 	if t.Failed() {
 		t.Log(out.String())
 	}

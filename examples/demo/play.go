@@ -36,6 +36,9 @@ var steps = []struct {
 	{"The first refund once more: nobody has answered yet", (*demo).again},
 	{"Events, redacted as they flow", (*demo).stream},
 	{"Another API, with rules of its own", (*demo).upload},
+	{"A database, asked with psql: account numbers are masked", (*demo).selects},
+	{"A table, dropped: policy denies it", (*demo).drops},
+	{"An UPDATE without WHERE: it waits for a person", (*demo).updates},
 	{"What was recorded: each decision before anything came of it", (*demo).records},
 	{"What the OpenTelemetry collector has of it", (*demo).spans},
 	{"The journal, verified", (*demo).verify},
@@ -55,19 +58,19 @@ func play(tb extproctest.TB, ctx context.Context, out *terminal, binary string, 
 	tb.Cleanup(cancel)
 	d := &demo{tb: tb, ctx: ctx, out: out, binary: binary, me: me}
 	began := time.Now()
-	out.title("Countersign, between an AI agent and a payments API")
+	out.title("Countersign, between an AI agent and a payments API and a database")
 	d.start(getenv) //nolint:contextcheck // parts end with tb
 	for _, l := range strings.Split(shape, "\n") {
 		out.line(plain, 0, l)
 	}
 	fmt.Fprintln(out.w)
-	out.say("Started in %.1f s: OpenID provider, payments API, collector, countersign, Envoy 1.40", time.Since(began).Seconds())
+	out.say("Started in %.1f s: OpenID provider, payments API, PostgreSQL, collector, countersign, Envoy 1.40", time.Since(began).Seconds())
 	for i, s := range steps {
 		d.check("play", nil)
 		out.title(fmt.Sprintf("%2d  %s", i+1, s.title))
 		s.play(d)
 	}
-	out.title("Everything was as it should be. The same configuration and policies are in examples/http.")
+	out.title("Everything was as it should be. Configuration and policies: examples/http, examples/postgres.")
 	if !d.me {
 		out.say("To answer the refund yourself, in a browser: make demo PERSON=me")
 		return
@@ -93,7 +96,9 @@ func stay(ctx context.Context, keys io.Reader) {
 const shape = `agent ──► Envoy ───────────────────────► payments API
             │ ▲ every request and answer
             ▼ │
-          countersign ──► journal ──► OpenTelemetry collector
+          countersign ─────────────────► PostgreSQL: every statement and row
+            │  └──► journal ──► OpenTelemetry collector
+            │
           Rego policies ◄── people: console, commands`
 
 func (d *demo) anonymous() {

@@ -34,7 +34,7 @@ func (d *demo) refundOf(amount string) request {
 // refund is held until a person approves it: bob with commands, or you in the browser.
 func (d *demo) refund() {
 	held := d.hold(d.refundOf("10"))
-	id := d.pending()
+	id := d.pending("payments")
 	d.notReached()
 	if d.me {
 		d.askYou(id)
@@ -87,7 +87,7 @@ func (d *demo) askYou(id string) {
 // reject is another refund, to which bob says no.
 func (d *demo) reject() {
 	held := d.hold(d.refundOf("2750"))
-	id := d.pending()
+	id := d.pending("payments")
 	card := d.approvalsUntold("show", id)
 	d.holds(card, "body.amount = 2750")
 	const words = "payment 7 was disputed, ask the fraud desk"
@@ -169,27 +169,35 @@ func (d *demo) hold(r request) func() answer {
 	}
 }
 
-// pending waits for the one request that is open, and until people are told that its agent waits; it returns the request's id.
-func (d *demo) pending() (id string) {
+// pending waits for the one request of a resource that is open, and until people are told that its agent waits; it returns the request's id.
+func (d *demo) pending(resource string) (id string) {
 	d.tb.Helper()
 	extproctest.Await(d.tb, "a request for approval", 20*time.Second, func(context.Context) error {
-		out := d.approvalsUntold("list", "--json")
-		var r struct {
-			ID      string          `json:"id"`
-			Waiting json.RawMessage `json:"waiting"`
+		type request struct {
+			ID       string          `json:"id"`
+			Resource string          `json:"resource"`
+			Waiting  json.RawMessage `json:"waiting"`
 		}
-		switch n := strings.Count(out, "\n"); {
+		var open []request
+		for line := range strings.Lines(d.approvalsUntold("list", "--json")) {
+			var r request
+			if err := json.Unmarshal([]byte(line), &r); err != nil {
+				return err
+			}
+			if r.Resource == resource {
+				open = append(open, r)
+			}
+		}
+		switch {
 		case d.ctx.Err() != nil:
-			return nil //nolint:nilerr // told below
-		case n != 1:
-			return fmt.Errorf("%d are open", n)
+			return nil // told below
+		case len(open) != 1:
+			return fmt.Errorf("%d are open", len(open))
+		case len(open[0].Waiting) == 0 || string(open[0].Waiting) == "null":
+			return errors.New("nobody is told to wait")
 		}
-		err := json.Unmarshal([]byte(out), &r)
-		if err == nil && (len(r.Waiting) == 0 || string(r.Waiting) == "null") {
-			err = errors.New("nobody is told to wait")
-		}
-		id = r.ID
-		return err
+		id = open[0].ID
+		return nil
 	})
 	d.check("wait for a request for approval", nil)
 	return id

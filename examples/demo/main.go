@@ -1,7 +1,8 @@
-// Command demo plays examples/http in a terminal: it starts an OpenID provider, a payments API, an OpenTelemetry collector
-// and Countersign with a real Envoy, shows what an agent asks and gets, who has to agree to it, what was recorded of it
-// and that it verifies, and stops everything. `make demo` builds what it needs and runs it. With PERSON=me in the environment the
-// first refund waits for you, in the console; otherwise bob, a person of the issuer, approves it with commands.
+// Command demo plays examples/http and examples/postgres in a terminal, behind one gateway: it starts an OpenID provider, a
+// payments API, a PostgreSQL server, an OpenTelemetry collector and Countersign with a real Envoy, shows what an agent asks and
+// gets, who has to agree to it, what was recorded of it and that it verifies, and stops everything. `make demo` builds what it
+// needs and runs it. With PERSON=me in the environment the first refund waits for you, in the console; otherwise bob, a person of
+// the issuer, approves it with commands.
 //
 // Each step is checked as it is told: where an answer, a record or a span is not as the text beside it says, the demo
 // stops there and exits 1. TestDemo plays it in the tests, so that it stays true. It listens on loopback, on ports that

@@ -35,9 +35,9 @@ func excerpt(t *testing.T, out string) string {
 	}{
 		{begin: "\n 2  ", end: "\n 3  "},
 		{begin: "\n 4  ", end: "\n 5  "},
-		{begin: "\n 9  ", end: "\n10  ", from: "approval.requested", to: "status=201"},
-		{begin: "\n11  ", end: "\n12  "},
-		{begin: "\n12  ", end: "\nEverything was"},
+		{begin: "\n12  ", end: "\n13  ", from: "approval.requested", to: "status=201"},
+		{begin: "\n14  ", end: "\n15  "},
+		{begin: "\n15  ", end: "\nEverything was"},
 	} {
 		_, rest, begins := strings.Cut(out, p.begin)
 		text, _, ends := strings.Cut(rest, p.end)
@@ -59,6 +59,17 @@ func excerpt(t *testing.T, out string) string {
 		parts = append(parts, strings.Join(lines, "\n"))
 	}
 	return "```\n" + strings.Join(parts, "\n\n") + "\n```"
+}
+
+// chapter is what of the demo is about a database.
+func chapter(t *testing.T, out string) string {
+	t.Helper()
+	_, rest, begins := strings.Cut(out, "\n 9  ")
+	text, _, ends := strings.Cut(rest, "\n12  ")
+	if !begins || !ends {
+		t.Fatal("the demo has no chapter about a database")
+	}
+	return "```\n 9  " + strings.TrimRight(text, "\n") + "\n```"
 }
 
 // refusal is what an agent is told of a refund that nobody has answered, in the demo.
@@ -101,6 +112,6 @@ func documentHas(t *testing.T, document, marker, want string, unvaried func(stri
 		return
 	}
 	if diff := cmp.Diff(unvaried(got), unvaried(want)); diff != "" {
-		t.Errorf("%s is not up to date; go test ./examples/http/demo -update writes it (-document +now):\n%s", document, diff)
+		t.Errorf("%s is not up to date; go test ./examples/demo -update writes it (-document +now):\n%s", document, diff)
 	}
 }
