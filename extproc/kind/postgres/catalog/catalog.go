@@ -58,7 +58,7 @@ func Read(ctx context.Context, query Query, inside bool) (c *statement.Catalog, 
 		Routines: map[uint32]*statement.Routine{}, Casts: map[[2]uint32]statement.Cast{},
 	}, byOID: map[uint32]*statement.Relation{}, columns: map[uint32]map[int]string{}}
 	for _, read := range []func(){
-		r.server, r.schemas, r.relations, r.attributes, r.inheritance, r.checks, r.policies, r.triggers, r.rules, r.foreignKeys, r.unique,
+		r.server, r.schemas, r.relations, r.attributes, r.inheritance, r.checks, r.policies, r.triggers, r.rules, r.partitionKeys, r.foreignKeys, r.unique,
 		r.types, r.domains, r.functions, r.operators, r.casts,
 	} {
 		if read(); r.err != nil {
@@ -271,6 +271,19 @@ func (r *reader) rules() {
 	r.each("rules", maxRelations, 1, "SELECT ev_class FROM pg_catalog.pg_rewrite WHERE ev_type <> '1' AND ev_class >= 16384", func(row []string) {
 		if rel := r.byOID[r.oid(row[0])]; rel != nil {
 			rel.Rules = true
+		}
+	})
+}
+
+// partitionKeys are the columns that a partition key names, also in an expression: these depend on their table.
+func (r *reader) partitionKeys() {
+	r.each("partition keys", maxRelations, 2, `SELECT k.partrelid, a.attname FROM pg_catalog.pg_partitioned_table k JOIN pg_catalog.pg_attribute a ON a.attrelid = k.partrelid
+		WHERE a.attnum > 0 AND (a.attnum = ANY (k.partattrs::pg_catalog.int2[]) OR EXISTS (SELECT 1 FROM pg_catalog.pg_depend d
+			WHERE d.classid = 1259 AND d.objid = k.partrelid AND d.objsubid = a.attnum
+			AND d.refclassid = 1259 AND d.refobjid = k.partrelid AND d.refobjsubid = 0 AND d.deptype = 'i'))
+		ORDER BY k.partrelid, a.attnum`, func(row []string) {
+		if rel := r.byOID[r.oid(row[0])]; rel != nil {
+			rel.Keys = append(rel.Keys, row[1])
 		}
 	})
 }

@@ -67,6 +67,7 @@ func temporary(ctx context.Context, query Query, inside bool) (temp map[string]*
 	r.inheritance()
 	r.triggers()
 	r.rules()
+	r.partitionKeys()
 	types = map[string]bool{}
 	r.each("types", maxTypes, 1, "SELECT t.typname FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE t.typrelid = 0 AND "+own, func(row []string) {
 		types[row[0]] = true

@@ -70,6 +70,7 @@ type Relation struct {
 	Definition string // of a view or materialized view, by pg_get_viewdef with an empty search_path; not of PostgreSQL's own
 	Parents    []Name // that it inherits from, or whose partition it is
 	Children   []Name
+	Keys       []string // columns of which the rows' partition depends
 
 	Checks   []string // expressions of constraints
 	Policies []string // expressions of row security, whoever they are for: a view may read as another role

@@ -44,6 +44,7 @@ func (a *analyzer) aimed(r *tree.RangeVar) (*Relation, *item) {
 func (a *analyzer) quiet(rel *Relation, inherited bool) *item {
 	it := &item{relation: rel}
 	a.policies(rel)
+	a.partitioned(rel)
 	switch rel.Kind {
 	case 'v':
 		if rel.own() { // UPDATE pg_settings is SET
@@ -296,6 +297,9 @@ func (a *analyzer) writesOne(rel *Relation, event string, columns []string) {
 	}
 	if event == "insert" || event == "update" {
 		a.computes(rel, event)
+	}
+	if rel.Rules { // another statement is carried out beside this one, or in its place, and may answer with rows
+		a.sink.raise(Unknown)
 	}
 	if rel.Rules || rel.Kind == 'f' {
 		a.sink.opaque = true

@@ -164,6 +164,7 @@ func (a *analyzer) table(rel *Relation, inherited bool) *item {
 		a.sink.exposes[rel.Name.String()] = true
 	}
 	a.policies(rel)
+	a.partitioned(rel)
 	if inherited {
 		for _, child := range a.heirs(rel)[1:] {
 			a.sink.read(child.Name)
@@ -173,6 +174,38 @@ func (a *analyzer) table(rel *Relation, inherited bool) *item {
 		it.columns = append(it.columns, a.attribute(rel, &rel.Columns[i], inherited))
 	}
 	return it
+}
+
+// partitioned says that rows of a relation by itself are those of some values of its parents' keys.
+func (a *analyzer) partitioned(rel *Relation) {
+	for _, name := range rel.Parents {
+		parent := a.c.Relations[name]
+		if parent == nil {
+			continue
+		}
+		for _, key := range parent.Keys {
+			if c := parent.column(key); c != nil {
+				a.use(a.attribute(parent, c, true), Predicate)
+			}
+		}
+		a.partitioned(parent)
+	}
+}
+
+// systemColumn is a column that each table has. tableoid is the partition, which tells of the key.
+func (a *analyzer) systemColumn(rel *Relation, name string) value {
+	v := value{name: name, typ: system[name], label: true}
+	if name != "tableoid" {
+		return v
+	}
+	for _, r := range a.heirs(rel) {
+		for _, key := range r.Keys {
+			if c := r.column(key); c != nil {
+				v.lineage, v.plain = join(v.lineage, a.attribute(r, c, true).lineage), true
+			}
+		}
+	}
+	return v
 }
 
 // heirs are a relation and all that inherits from it.

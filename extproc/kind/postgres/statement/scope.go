@@ -66,8 +66,8 @@ func (a *analyzer) column(s *scope, name string) (value, bool) {
 			}
 		}
 		for _, it := range s.items {
-			if t, ok := system[name]; ok && it.cols && it.relation != nil {
-				return value{name: name, typ: t, label: true}, true
+			if _, ok := system[name]; ok && it.cols && it.relation != nil {
+				return a.systemColumn(it.relation, name), true
 			}
 		}
 	}
@@ -132,8 +132,8 @@ func (a *analyzer) qualified(it *item, name string) (value, bool) {
 	if it.find(name) >= 0 {
 		return a.pick(it, name), true
 	}
-	if t, ok := system[name]; ok && it.relation != nil {
-		return value{name: name, typ: t, label: true}, true
+	if _, ok := system[name]; ok && it.relation != nil {
+		return a.systemColumn(it.relation, name), true
 	}
 	if it.open != nil {
 		return a.touch(it.loose(name)), true
