@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -175,6 +176,10 @@ type Operation struct {
 	// Fits says whether the operation can be carried out under a verdict that does not deny. The gate calls it after every
 	// evaluation, so before people are asked and before a grant is spent. Its error, which may be an [*Unfit], refuses. Optional.
 	Fits func(Verdict) error
+
+	// Guess is what may help a person who is asked, and was not judged: how many rows a statement may touch. It is asked for only
+	// when people are. Optional.
+	Guess func(context.Context) []string
 
 	input  []byte
 	object Object

@@ -78,6 +78,9 @@ func (a *Asker) Ask(ctx context.Context, q *gate.Question) (p gate.Pending, reco
 	case err != nil:
 		return gate.Pending{}, nil, &gate.AskRefused{Reason: "the operation cannot be shown to a person: " + err.Error()}
 	}
+	if q.Operation.Guess != nil {
+		seen.words = append(seen.words, q.Operation.Guess(ctx)...)
+	}
 	verdict := q.Verdict
 	verdict.Asks = seen.asks
 	r, _, recorded, err := a.Desk.Begin(ctx, approval.Asking{

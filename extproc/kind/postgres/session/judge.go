@@ -81,6 +81,7 @@ func (s *session) begin(j *judged) *failure {
 	}
 	a.Op.Detail = s.detail(j)
 	a.Op.Fits = j.fits
+	a.Op.Guess = func(context.Context) []string { return s.estimate(j) }
 	a.Admit()
 	j.attempt = a
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/countersign/countersign/extproc/kind/postgres/catalog"
@@ -20,11 +21,28 @@ var errSkipped = errors.New("the server skipped a question of the gateway")
 
 // asking is a question as messages of the extended protocol: so that it fits into a pipeline, and because a simple query would remove
 // the agent's unnamed statement. It leaves nothing behind.
-func asking(sql string) []byte {
+func asking(sql string, types []uint32, values []parameter) []byte {
 	name := cstring(own + "_question")
 	none := binary.BigEndian.AppendUint16(nil, 0)
-	b := appendMessage(nil, 'P', name, cstring(sql), none)
-	b = appendMessage(b, 'B', name, name, none, none, none)
+	kinds := binary.BigEndian.AppendUint16(nil, uint16(len(types)))
+	for _, t := range types {
+		kinds = binary.BigEndian.AppendUint32(kinds, t)
+	}
+	formats := binary.BigEndian.AppendUint16(nil, uint16(len(values)))
+	given := slices.Clone(formats)
+	for _, v := range values {
+		format, length := uint16(0), uint32(len(v.raw))
+		if v.binary {
+			format = 1
+		}
+		if v.null {
+			length = 1<<32 - 1
+		}
+		formats = binary.BigEndian.AppendUint16(formats, format)
+		given = append(binary.BigEndian.AppendUint32(given, length), v.raw...)
+	}
+	b := appendMessage(nil, 'P', name, cstring(sql), kinds)
+	b = appendMessage(b, 'B', name, name, formats, given, none)
 	b = appendMessage(b, 'E', name, []byte{0, 0, 0, 0})
 	b = appendMessage(b, 'C', []byte{'P'}, name)
 	return appendMessage(b, 'C', []byte{'S'}, name)
@@ -35,13 +53,18 @@ func (s *session) ask(_ context.Context, sql string) ([][]string, error) { retur
 
 // asked is ask. Where a pipeline is open, its transaction does not end.
 func (s *session) asked(sql string, open bool) ([][]string, error) {
+	return s.askedWith(sql, nil, nil, open)
+}
+
+// askedWith is asked with parameters, of which types are the types that are known.
+func (s *session) askedWith(sql string, types []uint32, values []parameter, open bool) ([][]string, error) {
 	if err := s.settled(); err != nil {
 		return nil, err
 	}
 	s.uncancelled()
 	a := &asked{}
 	list := []*expected{{kind: 'P', own: a}, {kind: 'B', own: a}, {kind: 'E', own: a}, {kind: 'C', own: a}, {kind: 'C', own: a}}
-	b := asking(sql)
+	b := asking(sql, types, values)
 	if open {
 		b = appendMessage(b, 'H')
 	} else {
