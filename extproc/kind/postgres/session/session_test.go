@@ -53,6 +53,7 @@ func TestSessions(t *testing.T) {
 		"slow strangers": slowStrangers, "every parameter": everyParameter, "the drain": theDrain, "a panic": aPanic, "stuck readers": stuckReaders, "leaving a hold": leavingAHold, "what sessions are": whatSessionsAre, "no dial": noDial,
 		"the wrong target": theWrongTarget, "passwords by method": passwordsByMethod, "renewed": renewed, "targets that go": targetsThatGo, "clients that go": clientsThatGo, "many": many,
 		"masks are as the server writes": masksAsTheServerWrites, "tokens": tokens, "detectors": detectors,
+		"interference": interference, "what is said beside rows": saidBeside,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, w) })
 	}

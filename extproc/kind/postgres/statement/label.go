@@ -1,6 +1,7 @@
 package statement
 
 import (
+	"slices"
 	"strings"
 
 	tree "github.com/pganalyze/pg_query_go/v6"
@@ -10,8 +11,10 @@ import (
 func label(n *tree.Node) (string, bool) { //nolint:funlen // one case for each kind of node
 	switch n := n.GetNode().(type) {
 	case *tree.Node_ColumnRef:
-		if list := names(n.ColumnRef.GetFields()); len(list) > 0 && last(list) != "" {
-			return last(list), true
+		for _, f := range slices.Backward(n.ColumnRef.GetFields()) { // past the star of t.*::text
+			if name := f.GetString_().GetSval(); name != "" {
+				return name, true
+			}
 		}
 	case *tree.Node_AIndirection:
 		for i := len(n.AIndirection.GetIndirection()) - 1; i >= 0; i-- {
