@@ -97,7 +97,9 @@ func (s *Server) ProcessConnection(stream grpc.ServerStream) error {
 	defer work.Wait()
 	defer cancel()
 	work.Go(guard.Func("what is sent to Envoy of a connection", func() { c.send(stream) }))
+	gone := make(chan struct{})
 	go guard.Func("what Envoy shows of a connection", func() { // ends with the stream, and so after this returns
+		defer close(gone)
 		defer c.fail(errGone)
 		c.receive(stream)
 	})()
@@ -112,7 +114,7 @@ func (s *Server) ProcessConnection(stream grpc.ServerStream) error {
 	late := time.NewTimer(closingTime)
 	defer late.Stop()
 	select {
-	case <-ctx.Done(): // Envoy has closed the connection, and the stream with it
+	case <-gone: // Envoy has closed the connection, and the stream with it, or is told to reset it
 	case <-late.C:
 	}
 	return errEnded
