@@ -75,21 +75,30 @@ func readHeader(r io.Reader) (h header, err error) {
 	}
 	from, _ := netip.AddrFromSlice(rest[:size])
 	h.peer = netip.AddrPortFrom(from, binary.BigEndian.Uint16(rest[2*size:])).String()
-	for rest = rest[2*size+4:]; len(rest) > 0; {
-		if len(rest) < 3 || len(rest)-3 < int(binary.BigEndian.Uint16(rest[1:])) {
-			return h, errors.New("the PROXY header ends within a field")
-		}
-		kind, end := rest[0], 3+int(binary.BigEndian.Uint16(rest[1:]))
-		switch value := string(rest[3:end]); kind {
-		case fieldResource:
-			h.resource = value
-		case fieldFingerprint:
-			h.fingerprint = value
-		}
-		rest = rest[end:]
+	fields, err := readFields(rest[2*size+4:])
+	if err != nil {
+		return h, err
 	}
+	h.resource, h.fingerprint = fields[fieldResource], fields[fieldFingerprint]
 	if h.resource == "" {
 		return h, errors.New("the PROXY header names no resource")
 	}
 	return h, nil
+}
+
+// readFields reads what stands behind the addresses of a header.
+func readFields(b []byte) (map[byte]string, error) {
+	fields := map[byte]string{}
+	for len(b) > 0 {
+		if len(b) < 3 || len(b)-3 < int(binary.BigEndian.Uint16(b[1:])) {
+			return nil, errors.New("the PROXY header ends within a field")
+		}
+		end := 3 + int(binary.BigEndian.Uint16(b[1:]))
+		if _, twice := fields[b[0]]; twice {
+			return nil, fmt.Errorf("the PROXY header has the field %#x twice", b[0])
+		}
+		fields[b[0]] = string(b[3:end])
+		b = b[end:]
+	}
+	return fields, nil
 }

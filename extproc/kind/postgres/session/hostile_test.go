@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,16 +41,47 @@ func hostileClients(t *testing.T, w *world) {
 			ends(t, c)
 		})
 	}
+	good := header("orders", "f1")
+	patched := func(at int, with ...byte) []byte {
+		b := bytes.Clone(good)
+		copy(b[at:], with)
+		return b
+	}
+	proxied := func(transport byte, rest ...byte) []byte {
+		b := append([]byte("\r\n\r\n\x00\r\nQUIT\n"), 0x21, transport)
+		return append(binary.BigEndian.AppendUint16(b, uint16(len(rest))), rest...)
+	}
+	addresses := []byte{192, 0, 2, 7, 127, 0, 0, 1, 0x30, 0x39, 0x19, 0x20}
 	for name, header := range map[string][]byte{
-		"no header":                 []byte("hello, this is no header at all"),
-		"a header of version 1":     []byte("PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n"),
-		"of nobody":                 append([]byte("\r\n\r\n\x00\r\nQUIT\n"), 0x20, 0, 0, 0),
-		"that is too long":          append([]byte("\r\n\r\n\x00\r\nQUIT\n"), 0x21, 0x11, 0xFF, 0xFF),
-		"that ends within a field":  append([]byte("\r\n\r\n\x00\r\nQUIT\n"), 0x21, 0x11, 0, 14, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 2, 0xE0, 9),
-		"of another resource":       header("others", "f1"),
-		"of another configuration":  header("orders", "f2"),
-		"that says who connects":    header("", ""),
-		"that is broken off within": header("orders", "f1")[:20],
+		"no header":                        []byte("hello, this is no header at all"),
+		"a client's first bytes":           startup(3<<16, "user", "app", "database", "orders"),
+		"a header of version 1":            []byte("PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n"),
+		"of version 1 and then 2":          append([]byte("PROXY TCP4 192.0.2.7 127.0.0.1 1 2\r\n"), good...),
+		"of version 3":                     patched(12, 0x31),
+		"of the proxy itself":              patched(12, 0x20),
+		"of an unknown command":            patched(12, 0x22),
+		"of nobody":                        append([]byte("\r\n\r\n\x00\r\nQUIT\n"), 0x20, 0, 0, 0),
+		"of UDP":                           patched(13, 0x12),
+		"of a unix socket":                 patched(13, 0x31),
+		"of no family":                     patched(13, 0x00),
+		"of IPv6 with IPv4's addresses":    proxied(0x21, addresses...),
+		"that is too long":                 append([]byte("\r\n\r\n\x00\r\nQUIT\n"), 0x21, 0x11, 0xFF, 0xFF),
+		"that says it is longer":           patched(14, 0, byte(len(good)-16+1)),
+		"that says it is shorter":          patched(14, 0, byte(len(good)-16-1)),
+		"that has no addresses":            proxied(0x11),
+		"that ends within its addresses":   proxied(0x11, addresses[:11]...),
+		"that ends within a field":         append([]byte("\r\n\r\n\x00\r\nQUIT\n"), 0x21, 0x11, 0, 14, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1, 0, 2, 0xE0, 9),
+		"with a field that lies":           proxied(0x11, append(addresses, 0xE0, 0xFF, 0xFF, 'o')...),
+		"with something behind its fields": proxied(0x11, append(slices.Concat(addresses, good[28:]), 0)...),
+		"with its resource twice":          proxied(0x11, slices.Concat(addresses, good[28:], []byte{0xE0, 0, 6}, []byte("orders"))...),
+		"without fields":                   proxied(0x11, addresses...),
+		"without a resource":               proxied(0x11, append(addresses, 0xE1, 0, 2, 'f', '1')...),
+		"without a fingerprint":            proxied(0x11, append(addresses, 0xE0, 0, 6, 'o', 'r', 'd', 'e', 'r', 's')...),
+		"of another resource":              header("others", "f1"),
+		"of another configuration":         header("orders", "f2"),
+		"that says nothing":                header("", ""),
+		"that is broken off within":        good[:20],
+		"that is broken off at its end":    good[:len(good)-1],
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, err := net.Dial("unix", r.socket)
@@ -58,9 +90,11 @@ func hostileClients(t *testing.T, w *world) {
 			}
 			defer c.Close()
 			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-			_, _ = c.Write(header)
+			_, _ = c.Write(append(bytes.Clone(header), startup(3<<16, "user", "app", "database", "orders")...))
 			_ = c.(*net.UnixConn).CloseWrite()
-			ends(t, c)
+			if heard := ends(t, c); len(heard) > 0 {
+				t.Errorf("it was told %q", heard)
+			}
 		})
 	}
 	long := binary.BigEndian.AppendUint32([]byte{'Q'}, 1<<31-1)
@@ -107,7 +141,7 @@ func hostileClients(t *testing.T, w *world) {
 }
 
 // ends reads until the other end has closed the connection, and wants nothing but an error of it.
-func ends(t *testing.T, c net.Conn) {
+func ends(t *testing.T, c net.Conn) (all []byte) {
 	t.Helper()
 	var heard bytes.Buffer
 	if _, err := heard.ReadFrom(c); err != nil && !strings.Contains(err.Error(), "reset") {
@@ -116,4 +150,5 @@ func ends(t *testing.T, c net.Conn) {
 	if b := heard.Bytes(); len(b) > 0 && b[0] != 'E' && b[0] != 'N' && b[0] != 'S' && b[0] != 0x15 {
 		t.Errorf("heard %q", b)
 	}
+	return heard.Bytes()
 }

@@ -45,6 +45,7 @@ func TestSessions(t *testing.T) {
 		"the token ends":        theTokenEnds,
 		"the gateway stops":     theGatewayStops,
 		"hostile clients":       hostileClients,
+		"egress by Envoy":       egress,
 		"no record, no access":  noRecordNoAccess,
 		"state":                 stateIsAsked,
 		"values":                valuesAreTheServersOwn, "newer protocols": newerProtocols, "reloads": reloads, "preparing": preparing,
