@@ -37,7 +37,7 @@ var Kind = kind.Kind{
 	Config: config.Kind{Name: name, New: func() config.Resource { return &Resource{} }, Source: source},
 	Policy: policy.Kind{Name: name, Doc: "the statement, for a resource of kind postgres", Detail: session.Schema{}, Redact: []gate.Selector{gate.ByColumn, gate.ByDetect}, Limit: gate.AllLimits},
 	Envoy:  Envoy{},
-	Card:   kind.Card{First: []string{"text", "parameters", "database", "role", "access", "writes", "reads"}, Unseen: unseen, Code: laidOut, Words: inWords},
+	Card:   kind.Card{First: []string{"text", "executes", "parameters", "database", "role", "access", "writes", "reads"}, Unseen: unseen, Code: laidOut, Words: inWords},
 	OTLP:   otlp.Kind{Protocol: name, Operation: attributes, Result: results},
 	Serve: func(ctx context.Context, l *lane.Lane, from ...net.Listener) error {
 		return session.New(l).Serve(ctx, from...)

@@ -13,7 +13,9 @@ func Session(ctx context.Context, query Query) (*statement.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	return statement.NewState(row[0], row[1], path, row[4] == "on"), nil
+	st := statement.NewState(row[0], row[1], path, row[4] == "on")
+	st.Settings = Meanings(row[6:])
+	return st, nil
 }
 
 // Refresh makes the state what the server says it is, with the session's temporary relations. Where the session is in a transaction, inside says so.
@@ -30,16 +32,17 @@ func Refresh(ctx context.Context, query Query, st *statement.State, inside bool)
 		}
 	}
 	st.Refresh(row[1], row[2], path, row[4] == "on", temp, types)
+	st.Settings = Meanings(row[6:])
 	return nil
 }
 
-// settings are database, session_user, current_user, search_path, standard_conforming_strings and the OID of the temporary schema.
+// settings are database, session_user, current_user, search_path, standard_conforming_strings, the OID of the temporary schema, and what [Meaning] asks for.
 func settings(ctx context.Context, query Query) ([]string, []string, error) {
-	rows, err := query(ctx, "SELECT pg_catalog.current_database(), session_user, current_user, pg_catalog.current_setting('search_path'), pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.pg_my_temp_schema()::pg_catalog.oid")
+	rows, err := query(ctx, "SELECT pg_catalog.current_database(), session_user, current_user, pg_catalog.current_setting('search_path'), pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.pg_my_temp_schema()::pg_catalog.oid"+Meaning())
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the session's settings: %w", err)
 	}
-	if len(rows) != 1 || len(rows[0]) != 6 {
+	if len(rows) != 1 || len(rows[0]) != 6+len(meaning) {
 		return nil, nil, fmt.Errorf("read the session's settings: %d rows", len(rows))
 	}
 	path, ok := statement.SplitPath(rows[0][3])

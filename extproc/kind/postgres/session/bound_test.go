@@ -13,7 +13,8 @@ import (
 )
 
 // whatIsBound: an approval binds to the digest of an operation. It is the same for the same statement, and another where anything is that
-// could make it another act: its text, its values and their types, database, role, search_path, and what its transaction has done.
+// could make it another act: its text, its values and their types, database, role, search_path, other settings, and what its transaction has
+// done.
 func whatIsBound(t *testing.T, w *world) {
 	w.postgres.SQL("orders", "CREATE SCHEMA other; CREATE TABLE other.things (id int PRIMARY KEY, name text); CREATE TABLE things (id int PRIMARY KEY, name text); GRANT shown TO app; GRANT ALL ON SCHEMA other TO app, shown; GRANT ALL ON other.things, public.things TO app, shown")
 	w.postgres.SQL("postgres", "CREATE DATABASE twin TEMPLATE orders")
@@ -76,6 +77,11 @@ func whatIsBound(t *testing.T, w *world) {
 		{"another role", "orders", text, usual, []string{"SET ROLE shown"}},
 		{"another search_path", "orders", text, usual, []string{"SET search_path = other, public"}},
 		{"the same relation by another search_path", "orders", text, usual, []string{"SET search_path = public, other"}},
+		{"another order of day and month", "orders", text, usual, []string{"SET datestyle = 'SQL, DMY'"}},
+		{"another time zone", "orders", text, usual, []string{"SET timezone = 'Asia/Tokyo'"}},
+		{"NULL is equal", "orders", text, usual, []string{"SET transform_null_equals = on"}},
+		{"a parameter of the agent's own", "orders", text, usual, []string{"SET app.tenant = '1'"}},
+		{"another value of it", "orders", text, usual, []string{"SET app.tenant = '2'"}},
 		{"in a transaction", "orders", text, usual, []string{"BEGIN"}},
 		{"after a write", "orders", text, usual, []string{"BEGIN", "INSERT INTO things VALUES (100, 'a') ON CONFLICT DO NOTHING"}},
 		{"after another write", "orders", text, usual, []string{"BEGIN", "INSERT INTO things VALUES (101, 'a') ON CONFLICT DO NOTHING"}},
@@ -112,5 +118,58 @@ func theServersLog(t *testing.T, w *world) {
 	}
 	if log := w.postgres.Log(); !strings.Contains(log, "etl countersign/"+id+" ERROR:  division by zero") {
 		t.Errorf("the server's log has no line of the session:\n%s", log)
+	}
+}
+
+// whatIsBoundBefore: what the same text or pipeline does before a statement is part of what it binds to, and so is what EXECUTE runs.
+func whatIsBoundBefore(t *testing.T, w *world) {
+	r := w.start(t, options{})
+	query := func(texts ...string) (messages []byte) {
+		for _, text := range texts {
+			messages = append(messages, message('Q', text+"\x00")...)
+		}
+		return messages
+	}
+	for name, x := range map[string]struct {
+		one, other []byte
+		answers    int // ReadyForQuery
+	}{
+		"EXECUTE": {
+			query("PREPARE q AS UPDATE items SET name = 'a' WHERE id = 900", "EXECUTE q"),
+			query("PREPARE q AS UPDATE items SET name = 'b' WHERE id = 900", "EXECUTE q"), 2,
+		},
+		"EXECUTE of what was parsed": {
+			slices.Concat(message('P', "q\x00UPDATE items SET name = 'a' WHERE id = 900\x00\x00\x00"), message('S', ""), query("EXECUTE q")),
+			slices.Concat(message('P', "q\x00UPDATE items SET name = 'b' WHERE id = 900\x00\x00\x00"), message('S', ""), query("EXECUTE q")), 2,
+		},
+		"the same text": {
+			query("SET datestyle = 'ISO, MDY'; UPDATE items SET name = '01/02/2026' WHERE id = 900"),
+			query("SET datestyle = 'ISO, DMY'; UPDATE items SET name = '01/02/2026' WHERE id = 900"), 1,
+		},
+		"the same pipeline": {
+			slices.Concat(piped("UPDATE items SET name = 'a' WHERE id = 901"), piped("UPDATE items SET name = 'x' WHERE id = 900"), message('S', "")),
+			slices.Concat(piped("UPDATE items SET name = 'b' WHERE id = 901"), piped("UPDATE items SET name = 'x' WHERE id = 900"), message('S', "")), 1,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			digest := func(messages []byte) any {
+				c := r.raw()
+				c.send(messages)
+				for range x.answers {
+					if got := c.until('Z'); strings.Contains(got, "E(") {
+						t.Fatal(got)
+					}
+				}
+				list := r.records("operation.decided")
+				return list[len(list)-1]["digest"]
+			}
+			one := digest(x.one)
+			if again := digest(x.one); again != one {
+				t.Errorf("the same is bound as %v, and again as %v", one, again)
+			}
+			if other := digest(x.other); other == one {
+				t.Error("another act is bound as the same")
+			}
+		})
 	}
 }

@@ -14,8 +14,9 @@ type Schema struct {
 	Database    string           `json:"database" doc:"the database of the session"`
 	Role        string           `json:"role" doc:"the role that the statement runs as"`
 	SearchPath  []string         `json:"search_path" doc:"the schemas in which names are looked up, as they are set"`
+	Settings    []string         `json:"settings" doc:"other parameters of the session that change what a text means, and the session's own, as name=value: DateStyle=SQL, DMY; those are left out that have PostgreSQL's default"`
 	Transaction string           `json:"transaction" doc:"the transaction before the statement" words:"idle open failed"`
-	Earlier     string           `json:"earlier" doc:"digest of what the transaction has done before; empty where it has done nothing"`
+	Earlier     string           `json:"earlier" doc:"digest of what the transaction has done before, and the text or pipeline; empty where that is nothing"`
 	Index       int              `json:"index" doc:"which statement of its text this is, from 0"`
 	Of          int              `json:"of" doc:"how many statements its text has"`
 	Phase       string           `json:"phase" doc:"parse: it is prepared, and has no values yet; execute: it is to run" words:"parse execute"`
@@ -32,6 +33,7 @@ type Schema struct {
 	Locks       bool             `json:"locks" doc:"rows or relations are locked"`
 	Opaque      bool             `json:"opaque" doc:"what it does cannot be known: DO, a function with a body, dynamic SQL"`
 	Explain     bool             `json:"explain" doc:"it is EXPLAIN"`
+	Executes    string           `json:"executes" doc:"of EXECUTE, the text that prepared what it runs; empty for others"`
 	Text        string           `json:"text" doc:"the statement as it was sent"`
 	Fingerprint string           `json:"fingerprint" doc:"the same for statements that differ in literals only"`
 	Parameters  []valueSchema    `json:"parameters" doc:"the values of $1, $2 and so on; none while it is prepared"`
@@ -73,9 +75,7 @@ func (d *detail) Recorded() gate.Object { return d.recorded }
 // detail describes a statement.
 func (s *session) detail(j *judged) *detail {
 	in := Input{Statement: j.statement, Analysis: &j.analysis, State: j.state, Database: s.database, Phase: j.phase}
-	if j.state.Transaction == statement.Open {
-		in.Earlier = hex.EncodeToString(s.earlier)
-	}
+	in.Earlier = hex.EncodeToString(j.earlier)
 	for _, p := range j.parameters {
 		in.Parameters = append(in.Parameters, p.object())
 	}
@@ -121,12 +121,17 @@ func (in Input) Object() gate.Object {
 	if path == nil {
 		path = []string{}
 	}
+	settled := in.State.Settings
+	if settled == nil {
+		settled = []string{}
+	}
 	return gate.Object{ // in canonical order
 		{Name: "access", Value: string(a.Access)},
 		{Name: "command", Value: a.Command},
 		{Name: "copy", Value: copies(a.Copy)},
 		{Name: "database", Value: in.Database},
 		{Name: "earlier", Value: in.Earlier},
+		{Name: "executes", Value: a.Executes},
 		{Name: "explain", Value: a.Explain},
 		{Name: "fingerprint", Value: in.fingerprint()},
 		{Name: "functions", Value: functions},
@@ -143,6 +148,7 @@ func (in Input) Object() gate.Object {
 		{Name: "role", Value: in.State.Role},
 		{Name: "search_path", Value: path},
 		{Name: "sets", Value: sets(a.Changes)},
+		{Name: "settings", Value: settled},
 		{Name: "text", Value: in.Statement.Text},
 		{Name: "transaction", Value: in.State.Transaction},
 		{Name: "writes", Value: tables(a.Writes, -1)},

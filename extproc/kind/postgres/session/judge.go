@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,8 +30,9 @@ type judged struct {
 	fault      *failure // it cannot be understood
 	parameters []parameter
 	phase      string
-	size       int  // bytes of the messages that have it
-	mixed      bool // it stands among others of which some change something
+	size       int    // bytes of the messages that have it
+	earlier    []byte // digest of what the transaction, the query or the pipeline has done before it
+	mixed      bool   // it stands among others of which some change something
 
 	attempt *lane.Attempt
 }
@@ -215,16 +217,28 @@ func (s *session) running(j *judged) *run {
 	if len(r.changes) > 0 {
 		s.stale, s.asks = true, s.asks || settings(r.changes)
 	}
-	if j.analysis.Access != statement.Read {
-		sum := sha256.New()
-		sum.Write(s.earlier)
-		sum.Write([]byte(j.statement.Text))
-		for _, p := range j.parameters {
-			fmt.Fprintf(sum, "\x00%t%s", p.null, p.raw)
+	for _, c := range r.changes {
+		if c.What == statement.Set && strings.Contains(c.Name, ".") && !slices.Contains(s.custom, c.Name) && len(s.custom) < mostCustom {
+			s.custom = append(s.custom, c.Name)
 		}
-		s.earlier = sum.Sum(nil)
 	}
+	s.earlier = j.after(s.earlier)
 	return r
+}
+
+// after is the digest of what was done before and of what this statement does.
+func (j *judged) after(before []byte) []byte {
+	if j.analysis.Access == statement.Read {
+		return before
+	}
+	sum := sha256.New()
+	sum.Write(before)
+	sum.Write([]byte(j.statement.Text))
+	sum.Write([]byte(j.analysis.Executes))
+	for _, p := range j.parameters {
+		fmt.Fprintf(sum, "\x00%t%s", p.null, p.raw)
+	}
+	return sum.Sum(nil)
 }
 
 // settings reports whether changes can be to settings, of which the server is asked.

@@ -125,7 +125,7 @@ func (o *opening) refuse(ctx context.Context, one *session, reason string, f *fa
 
 // connect records that the session begins, logs in to the target, and tells the client what it was told.
 func (o *opening) connect(ctx context.Context, one *session, s *startup) error {
-	unavailable := func(err error) error {
+	unavailable := func(err error) *failure {
 		o.server.lane.Log.Warn("a session could not be connected", "resource", one.resource, "role", one.role, "database", one.database, "error", err)
 		return &failure{
 			fatal: true, code: codeUnavailable, message: "the database cannot be reached through the gateway",
@@ -133,7 +133,9 @@ func (o *opening) connect(ctx context.Context, one *session, s *startup) error {
 		}
 	}
 	if err := one.opened(ctx, s); err != nil {
-		return unavailable(err)
+		f := unavailable(err)
+		f.message = "the gateway could not record that the session begins, so it does not"
+		return f
 	}
 	by := route{peer: one.peer, session: one.id}
 	if o.shown != nil {
@@ -147,6 +149,14 @@ func (o *opening) connect(ctx context.Context, one *session, s *startup) error {
 	parameters["client_encoding"] = "UTF8"
 	parameters["application_name"] = applicationName(s.applicationName(), one.id)
 	up, err := login(ctx, one.target, by, one.role, one.database, parameters)
+	var said *serverError
+	if errors.As(err, &said) && strings.HasPrefix(said.code, dataException) { // what the client asked for
+		one.closed(ctx, "the target does not take a startup parameter")
+		return &failure{
+			fatal: true, code: said.code, message: said.message, detail: "The database does not take a startup parameter. (request " + one.first.Op.ID + ")",
+			hint: "Change the parameter's value, or leave it out.",
+		}
+	}
 	if err == nil {
 		one.up = up
 		if err = one.firstState(ctx, up); err != nil {
@@ -165,6 +175,9 @@ func (o *opening) connect(ctx context.Context, one *session, s *startup) error {
 	_ = o.client.SetDeadline(time.Time{})
 	return nil
 }
+
+// dataException begins the SQLSTATEs of values that PostgreSQL does not take.
+const dataException = "22"
 
 // account is what the session's connection has of the memory, for what has come by it and is not read yet.
 func (s *session) account() func(bytes int64) bool {

@@ -82,10 +82,12 @@ func (s *session) readText(ctx context.Context, text string, types []uint32, val
 
 func (s *session) readEach(list []statement.Statement, types []uint32, values []parameter, size int) []*judged {
 	out := make([]*judged, len(list))
-	ahead := s.state
+	ahead, earlier := s.state, s.earlier
 	for i, one := range list {
 		one.Parameters = types
 		out[i] = s.look(one, ahead, values, size/len(list))
+		out[i].earlier = earlier
+		earlier = out[i].after(earlier)
 		if i+1 < len(list) {
 			if i == 0 {
 				ahead = ahead.Clone()

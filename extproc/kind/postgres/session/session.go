@@ -35,16 +35,17 @@ type session struct {
 	to         *bufio.Writer // the target
 	state      *statement.State
 	catalog    *statement.Catalog
-	bare       bool    // the catalog has to be read again
-	stale      bool    // something was sent that changes the state: the server has to answer it before anything else is looked at
-	asks       bool    // and then to be asked what holds
-	piped      bool    // something of a pipeline was sent since the last Sync
-	batch      []item  // of a pipeline, not sent yet
-	batched    int     // bytes of it
-	discarding bool    // until Sync: something of the pipeline was refused
-	earlier    []byte  // digest of what the transaction has written so far
-	armed      armed   // limits that the server was told of
-	judging    *judged // what is being decided
+	bare       bool     // the catalog has to be read again
+	stale      bool     // something was sent that changes the state: the server has to answer it before anything else is looked at
+	asks       bool     // and then to be asked what holds
+	piped      bool     // something of a pipeline was sent since the last Sync
+	batch      []item   // of a pipeline, not sent yet
+	batched    int      // bytes of it
+	discarding bool     // until Sync: something of the pipeline was refused
+	custom     []string // parameters with a dot in their name that it has set
+	earlier    []byte   // digest of what the transaction has written so far
+	armed      armed    // limits that the server was told of
+	judging    *judged  // what is being decided
 
 	// What follows is guarded by mu.
 	mu       sync.Mutex

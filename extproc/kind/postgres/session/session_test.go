@@ -41,6 +41,7 @@ func TestSessions(t *testing.T) {
 		"what limits tell":      limitsTellNothing,
 		"limits, and no agent":  limitsAndAnAgentThatLeaves,
 		"what is bound":         whatIsBound,
+		"what is bound before":  whatIsBoundBefore,
 		"the server's log":      theServersLog,
 		"the token ends":        theTokenEnds,
 		"the gateway stops":     theGatewayStops,
@@ -468,7 +469,7 @@ func noRecordNoAccess(t *testing.T, w *world) {
 		t.Errorf("it left %s rows", got)
 	}
 	before := w.postgres.SQL("orders", "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'")
-	if _, err := pgx.ConnectConfig(t.Context(), r.config("app", r.token(nil), "")); code(err) != "CS003" {
+	if _, err := pgx.ConnectConfig(t.Context(), r.config("app", r.token(nil), "")); code(err) != "CS003" || !strings.Contains(err.Error(), "record") {
 		t.Errorf("a session: %v", err)
 	}
 	if after := w.postgres.SQL("orders", "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'"); after != before {

@@ -17,6 +17,9 @@ import (
 const question = "SELECT session_user::pg_catalog.text, current_user::pg_catalog.text, pg_catalog.current_setting('search_path'), " +
 	"pg_catalog.current_setting('standard_conforming_strings'), pg_catalog.current_setting('application_name')"
 
+// mostCustom bounds of how many parameters of an agent's own the server is asked.
+const mostCustom = 50
+
 var errSkipped = errors.New("the server skipped a question of the gateway")
 
 // asking is a question as messages of the extended protocol: so that it fits into a pipeline, and because a simple query would remove
@@ -195,8 +198,12 @@ func (s *session) catchUp(pipelined bool) (status byte, open bool) {
 
 // askSettings asks the server for the settings, within a pipeline where one is open.
 func (s *session) askSettings(open bool) error {
-	rows, err := s.asked(question, open)
-	if err != nil || len(rows) != 1 || len(rows[0]) != 5 {
+	sql := question + catalog.Meaning()
+	for _, name := range s.custom {
+		sql += ", pg_catalog.current_setting('" + strings.ReplaceAll(name, "'", "''") + "', true)"
+	}
+	rows, err := s.asked(sql, open)
+	if err != nil || len(rows) != 1 || len(rows[0]) < 5+len(s.custom) {
 		return fmt.Errorf("ask for the session's settings: %d rows: %w", len(rows), err)
 	}
 	path, ok := statement.SplitPath(rows[0][2])
@@ -204,6 +211,11 @@ func (s *session) askSettings(open bool) error {
 		return fmt.Errorf("ask for the session's settings: search_path is %.128q", rows[0][2])
 	}
 	s.state.Refresh(rows[0][0], rows[0][1], path, rows[0][3] == "on", s.state.Temp, s.state.TempTypes)
+	end := len(rows[0]) - len(s.custom)
+	s.state.Settings = catalog.Meanings(rows[0][5:end])
+	for i, name := range s.custom {
+		s.state.Settings = append(s.state.Settings, name+"="+rows[0][end+i])
+	}
 	if called := rows[0][4]; !strings.HasSuffix(called, nameOf(s.id)) { // the target's log is held against the records by it
 		_, err = s.asked("SELECT pg_catalog.set_config('application_name', '"+strings.ReplaceAll(applicationName(called, s.id), "'", "''")+"', false)", open)
 	}
@@ -221,6 +233,11 @@ func (s *session) lookAgain(ctx context.Context, status byte, open bool) error {
 	if s.state.Stale != "" {
 		if err := catalog.Refresh(ctx, s.ask, s.state, status == 'T'); err != nil {
 			return err
+		}
+		if len(s.custom) > 0 {
+			if err := s.askSettings(open); err != nil {
+				return err
+			}
 		}
 		s.server.catalog(s.target).Changed(s.database)
 		s.bare = true

@@ -398,6 +398,15 @@ func everyParameter(t *testing.T, w *world) {
 			t.Errorf("%q: %s", name, got)
 		}
 	}
+	for name, value := range map[string]string{"DateStyle": "bogus", "extra_float_digits": "99", "search_path": "\"a", "TimeZone": "Atlantis"} {
+		c := r.secured()
+		c.send(startup(3<<16, "user", "app", "database", "orders", name, value))
+		c.next()
+		c.send(message('p', r.token(nil)+"\x00"))
+		if kind, body := c.next(); kind != 'E' || !strings.Contains(string(body), "C22023\x00") || !strings.Contains(string(body), name) || !strings.Contains(string(body), "(request ") {
+			t.Errorf("%s that the database does not take: %q", name, body)
+		}
+	}
 	if n := len(r.records(session.RecordRefused)); n < 12 {
 		t.Errorf("%d sessions were refused on record", n)
 	}

@@ -49,6 +49,8 @@ type Analysis struct {
 	// function of somebody's own.
 	Code bool
 
+	Executes string // the text of the PREPARE or Parse whose statement EXECUTE runs
+
 	// Doubt says why Access is Unknown though nothing is opaque: nothing of this statement may run, whatever policy says. Where it is nil and Access
 	// is Unknown, what the statement calls is opaque, and policy may allow it all the same.
 	Doubt *Doubt

@@ -2,6 +2,7 @@ package statement
 
 import (
 	"fmt"
+	"slices"
 
 	tree "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -30,6 +31,7 @@ type analyzer struct {
 	answers    *item                   // the relation that RETURNING may name by old and new
 	constant   map[string]string       // columns of the outermost query that have one value
 	steps      int
+	executes   string
 	at         int32 // where the column is that was looked at last
 
 	families     map[*Relation][]*Relation     // each with its heirs
@@ -59,7 +61,13 @@ func beyond(format string, args ...any) { fail("0A000", format, args...) }
 
 // Analyze says what s does in a session with that state, of a database with that catalog. The error means that nobody can tell,
 // and nothing may run. The result is shared: it must not be changed.
-func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
+func (s Statement) Analyze(c *Catalog, st *State) (Analysis, error) {
+	result, err := s.analyze(c, st)
+	result.Changes = s.sourced(result.Changes)
+	return result, err
+}
+
+func (s Statement) analyze(c *Catalog, st *State) (result Analysis, err error) {
 	if s.node == nil || c == nil || st == nil {
 		return Analysis{Access: Unknown}, errNothing
 	}
@@ -70,7 +78,7 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 			}
 			if list, again := parse(s.Text, true); again == nil && len(list) == 1 { // what is doubted has places in the text
 				list[0].Parameters = s.Parameters
-				result, err = list[0].Analyze(c, st)
+				result, err = list[0].analyze(c, st)
 			}
 		}()
 	}
@@ -121,7 +129,7 @@ func (s Statement) Analyze(c *Catalog, st *State) (result Analysis, err error) {
 	}
 	a.statement(&result, s.node)
 	a.sink.into(&result)
-	result.Changes = a.changes
+	result.Changes, result.Executes = a.changes, a.executes
 	for _, c := range a.changes {
 		if c.Cursor != nil {
 			c.Cursor.Analysis = result
@@ -291,4 +299,17 @@ func walkMessage(m protoreflect.Message, f func(any) bool, depth int) {
 		}
 		return true
 	})
+}
+
+// sourced are changes in which what PREPARE makes has the text of this statement: others of its shape share its analysis.
+func (s Statement) sourced(changes []Change) []Change {
+	i := slices.IndexFunc(changes, func(c Change) bool { return c.What == Prepared && c.Statement != nil })
+	if i < 0 {
+		return changes
+	}
+	changes = slices.Clone(changes)
+	one := *changes[i].Statement
+	one.source = s.Text
+	changes[i].Statement = &one
+	return changes
 }

@@ -26,6 +26,10 @@ type State struct {
 	StandardConformingStrings bool
 	Transaction               string
 
+	// Settings are other parameters that change what a text means, as name=value, where they are not PostgreSQL's defaults. The server is asked
+	// for them; nothing here follows them.
+	Settings []string
+
 	Prepared map[string]Statement // by name, by PREPARE as well as by Parse; the unnamed is ""
 	Cursors  map[string]*Cursor   // by name, by DECLARE as well as by Bind
 	Temp     map[string]*Relation // the session's temporary relations, which come before all others; by name

@@ -41,6 +41,8 @@ type Statement struct {
 	// Parameters are the types of $1, $2, … that the client gave in Parse; 0 where it left one to the server.
 	Parameters []uint32
 
+	source string // of one that PREPARE makes: the text of that
+
 	from int // where Text begins in what was parsed, in bytes
 	lead int // and in characters
 

@@ -1,6 +1,7 @@
 package statement
 
 import (
+	"cmp"
 	"strings"
 
 	tree "github.com/pganalyze/pg_query_go/v6"
@@ -360,6 +361,7 @@ func (a *analyzer) execute(r *Analysis, e *tree.ExecuteStmt) {
 		a.use(a.expr(nil, n, Expression), Expression)
 	}
 	a.params = p.Parameters
+	a.executes = cmp.Or(p.source, p.Text)
 	a.count(p.node)
 	command := r.Command
 	a.away++ // from this text
