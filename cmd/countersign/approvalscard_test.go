@@ -266,7 +266,9 @@ func TestCodeInTheTerminal(t *testing.T) {
 	t.Parallel()
 	var l lines
 	l.code([]approval.CardCode{
-		{Class: "keyword", Text: approval.Visible("SELECT")}, {Class: "parameter", Space: true, Text: approval.Visible("$1")}, {Class: "value", Text: approval.Visible(`int4 "7"`)},
+		{Class: "keyword", Text: approval.Visible("SELECT")},
+		{Class: "parameter", Space: true, Text: approval.Visible("$1")},
+		{Class: "value", Text: approval.Visible(`int4 "7"`)},
 		{Class: "comment", Line: true, Depth: 1, Text: approval.Visible("/* a\nb \u202e ⟦int4 \"8\"⟧ \x1b[2J */")},
 		{Class: "operator", Line: true, Text: approval.Visible(";")},
 	})

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,14 +99,21 @@ func (s *speech) Say(mark, rest string) bool {
 		ctx, stop := context.WithTimeout(context.Background(), 60*time.Second)
 		cmd := s.world.psql(ctx, s.Token(), "--command", rest)
 		done := make(chan []string, 1)
+		var errs printed
 		go func() {
 			defer stop()
-			done <- run(cmd)
+			done <- run(cmd, &errs)
 		}()
 		s.held, s.stop, s.cmd = done, stop, cmd
 		if mark == ">>" {
 			s.Gateway().AwaitRecord("operation.decided", func(r story.Record) bool { return r.Type == "operation.decided" && r.Seq > uint64(before) })
 			s.Gateway().AwaitRecord("approval.requested", func(r story.Record) bool { return r.Type == "approval.requested" && r.Seq > uint64(before) })
+			extproctest.Await(s.world.tb, "psql to say that people are asked", 10*time.Second, func(context.Context) error {
+				if text := errs.String(); !strings.Contains(text, "CS001") {
+					return fmt.Errorf("it has printed %q", text)
+				}
+				return nil
+			})
 			return true
 		}
 		s.lines = <-done
@@ -139,12 +147,12 @@ func (s *speech) Say(mark, rest string) bool {
 	return true
 }
 
-// run is what psql prints, less what is another each time.
-func run(cmd *exec.Cmd) []string {
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
+// run is what psql prints, less what is another each time; its errors come as it prints them.
+func run(cmd *exec.Cmd, errs *printed) []string {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, errs
 	if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
-		fmt.Fprintln(&errs, err)
+		fmt.Fprintln(errs, err)
 	}
 	var lines []string
 	for line := range strings.Lines(out.String() + errs.String()) {
@@ -154,6 +162,25 @@ func run(cmd *exec.Cmd) []string {
 		}
 	}
 	return lines
+}
+
+// printed is what a program prints, for whoever looks meanwhile.
+type printed struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (p *printed) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.text = append(p.text, b...)
+	return len(b), nil
+}
+
+func (p *printed) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return string(p.text)
 }
 
 // normal is a line of a client's words without what is another each time.

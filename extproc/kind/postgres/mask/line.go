@@ -35,10 +35,10 @@ func (c *copying) escaped(line []byte) (value []byte, end int, null bool) {
 	buf := c.value[:0]
 	defer func() { c.value = buf }()
 	for i := 0; i < len(line); i++ {
-		switch b := line[i]; {
-		case b == c.delimiter:
+		switch b := line[i]; b {
+		case c.delimiter:
 			return buf, i, false
-		case b == '\\':
+		case '\\':
 			if i++; i == len(line) {
 				return nil, -1, false
 			}

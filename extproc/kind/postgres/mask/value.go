@@ -150,6 +150,7 @@ func (p *Plan) look(s *shape, binary bool, value []byte) ([]byte, verdict) {
 		return p.digits(s.oid, binary, value)
 	case octets:
 		return p.octets(binary, value)
+	default:
 	}
 	switch {
 	case s.form == list && binary:

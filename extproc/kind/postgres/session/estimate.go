@@ -61,8 +61,8 @@ func touched(plan string) (rows float64, ok bool) {
 			Plans []struct {
 				Relationship string  `json:"Parent Relationship"`
 				Rows         float64 `json:"Plan Rows"`
-			}
-		}
+			} `json:"Plans"`
+		} `json:"Plan"`
 	}
 	if json.Unmarshal([]byte(plan), &told) != nil || len(told) != 1 {
 		return 0, false

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 
@@ -37,7 +36,7 @@ func (w *world) directly(t *testing.T) *raw {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = h.Conn.(net.Conn).Close() }) //nolint:forcetypeassert // it is one
+	t.Cleanup(func() { _ = h.Conn.Close() })
 	return &raw{t: t, Conn: h.Conn}
 }
 
@@ -250,7 +249,9 @@ redact contains {"detect": d} if some d in ["email", "card"]
 		{"'[a,b)'::spans", "'[a,b)'::spans"},
 		{"'empty'::spans", "'empty'::spans"},
 		{"'[1,5)'::int4range", "'[1,5)'::int4range"},
-		{"true", "true"}, {"'2026-01-31'::date", "'2026-01-31'::date"}, {"'41111111-1111-1111-4111-111111111111'::uuid", "'41111111-1111-1111-4111-111111111111'::uuid"},
+		{"true", "true"},
+		{"'2026-01-31'::date", "'2026-01-31'::date"},
+		{"'41111111-1111-1111-4111-111111111111'::uuid", "'41111111-1111-1111-4111-111111111111'::uuid"},
 	} {
 		for _, format := range []int16{0, 1} {
 			got, want := one(t, agent, c.is, format), one(t, server, c.want, format)
