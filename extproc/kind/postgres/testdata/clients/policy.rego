@@ -4,8 +4,13 @@ import rego.v1
 
 allow contains {"id": "all"} if input.postgres.access != "unknown"
 
-# agent-2 may do everything that is understood, and sees everything.
+# agent-2 may do everything, also what cannot be seen into, and sees everything.
 bound if input.principal.subject == "agent-1"
+
+allow contains {"id": "opaque"} if {
+	not bound
+	input.postgres.opaque
+}
 
 deny contains {"id": "closed", "reason": "The table is closed."} if {
 	bound
