@@ -89,7 +89,7 @@ type speech struct {
 }
 
 // changing is what of psql's words is another each time.
-var changing = regexp.MustCompile(`approval: ([0-9a-z-]+)|Approval ([0-9a-z-]+)\.|request [0-9a-f-]{36}|port [0-9]+`)
+var changing = regexp.MustCompile(`https?://[^ ]+/approvals/[0-9a-z-]+|approval: ([0-9a-z-]+)|Approval ([0-9a-z-]+)\.|request [0-9a-f-]{36}|port [0-9]+`)
 
 func (s *speech) Say(mark, rest string) bool {
 	switch mark {
@@ -187,6 +187,8 @@ func (p *printed) String() string {
 func normal(line string) string {
 	return changing.ReplaceAllStringFunc(line, func(found string) string {
 		switch {
+		case strings.HasPrefix(found, "http"):
+			return "$CONSOLE/approvals/$ID"
 		case strings.HasPrefix(found, "port"):
 			return "port $PORT"
 		case strings.HasPrefix(found, "request"):
