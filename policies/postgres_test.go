@@ -117,21 +117,7 @@ func loadWith(t *testing.T, name, text string) *policy.Set {
 
 // query is the connection as package catalog asks.
 func (l *library) query(ctx context.Context, sql string) ([][]string, error) {
-	results, err := l.conn.Exec(ctx, sql).ReadAll()
-	if err != nil {
-		return nil, err
-	}
-	var rows [][]string
-	for _, r := range results {
-		for _, row := range r.Rows {
-			list := make([]string, len(row))
-			for i, v := range row {
-				list[i] = string(v)
-			}
-			rows = append(rows, list)
-		}
-	}
-	return rows, nil
+	return extproctest.Rows(ctx, l.conn, sql)
 }
 
 // input is a statement as policy sees it, after those that stand before it in the text.

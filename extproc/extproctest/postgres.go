@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const postgresBudget = 60 * time.Second
@@ -162,6 +164,25 @@ func (p *Postgres) psql(ctx context.Context, database, text string) (string, err
 		return "", fmt.Errorf("psql: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return strings.TrimRight(string(out), "\n"), nil
+}
+
+// Rows runs statements by a connection, and returns the rows of all, as text.
+func Rows(ctx context.Context, c *pgconn.PgConn, sql string) ([][]string, error) {
+	results, err := c.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return nil, err
+	}
+	var rows [][]string
+	for _, r := range results {
+		for _, row := range r.Rows {
+			list := make([]string, len(row))
+			for i, v := range row {
+				list[i] = string(v)
+			}
+			rows = append(rows, list)
+		}
+	}
+	return rows, nil
 }
 
 // Unprivileged is the user nobody where this process is root's, else nil.

@@ -67,15 +67,7 @@ func checkPostgres18(ctx context.Context, dir string) error {
 // Postgres18 returns the directory with the programs of PostgreSQL 18, for [PostgresConfig]. A missing one fails the test.
 func Postgres18(tb TB) string {
 	tb.Helper()
-	parts, err := NewParts(os.Getenv, io.Discard) //nolint:forbidigo // where parts are is for whoever runs the tests
-	if err != nil {
-		tb.Fatalf("%v", err)
-	}
-	dir, err := parts.FindPostgres18(context.Background())
-	if err != nil {
-		tb.Fatalf("%v", err)
-	}
-	return filepath.Join(dir, "bin")
+	return filepath.Join(findPart(tb, Parts.FindPostgres18), "bin")
 }
 
 // unpackArchive unpacks the tar file that begins at an offset of a file, less its one directory at the top, what is for compiling against

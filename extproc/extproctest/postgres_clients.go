@@ -51,15 +51,7 @@ func (c PostgresClients) Java(ctx context.Context, source string, args ...string
 // Clients returns the clients of PostgreSQL. A missing one fails the test.
 func Clients(tb TB) PostgresClients {
 	tb.Helper()
-	parts, err := NewParts(os.Getenv, io.Discard) //nolint:forbidigo // where parts are is for whoever runs the tests
-	if err != nil {
-		tb.Fatalf("%v", err)
-	}
-	dir, err := parts.FindPostgresClients(context.Background())
-	if err != nil {
-		tb.Fatalf("%v", err)
-	}
-	return PostgresClients{dir}
+	return PostgresClients{findPart(tb, Parts.FindPostgresClients)}
 }
 
 // PostgresClients returns the directory of the clients, fetching them when there are none.

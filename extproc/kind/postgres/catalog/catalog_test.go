@@ -25,23 +25,7 @@ func connect(t *testing.T, p *extproctest.Postgres, user string) *pgconn.PgConn 
 }
 
 func query(c *pgconn.PgConn) catalog.Query {
-	return func(ctx context.Context, sql string) ([][]string, error) {
-		results, err := c.Exec(ctx, sql).ReadAll()
-		if err != nil {
-			return nil, err
-		}
-		var rows [][]string
-		for _, r := range results {
-			for _, row := range r.Rows {
-				list := make([]string, len(row))
-				for i, v := range row {
-					list[i] = string(v)
-				}
-				rows = append(rows, list)
-			}
-		}
-		return rows, nil
-	}
+	return func(ctx context.Context, sql string) ([][]string, error) { return extproctest.Rows(ctx, c, sql) }
 }
 
 const fixture = `

@@ -41,11 +41,7 @@ func asked(t *testing.T) []string {
 			}
 		}
 	}
-	n := 80
-	if testing.Short() {
-		n = 40
-	}
-	for seed := range n {
+	for seed := range 80 {
 		list = append(list, corpus.New(uint64(10_000+seed)).Query())
 	}
 	return list

@@ -12,11 +12,7 @@ import (
 // testRandom holds random queries to the server as the cases are.
 func testRandom(t *testing.T, s *server, cat *statement.Catalog, st *statement.State) {
 	one, two := s.connect(t, "one", "agent"), s.connect(t, "two", "agent")
-	n := 400
-	if testing.Short() {
-		n = 50
-	}
-	for seed := range n {
+	for seed := range 400 {
 		sql := corpus.New(uint64(seed)).Query()
 		c := testCase{name: fmt.Sprint(seed), sql: sql}
 		t.Run(c.name, func(t *testing.T) {

@@ -78,23 +78,7 @@ func connectTo(t *testing.T, p *extproctest.Postgres) (*pgconn.PgConn, error) {
 
 // query is the connection as package catalog asks.
 func query(c *pgconn.PgConn) catalog.Query {
-	return func(ctx context.Context, sql string) ([][]string, error) {
-		results, err := c.Exec(ctx, sql).ReadAll()
-		if err != nil {
-			return nil, err
-		}
-		var rows [][]string
-		for _, r := range results {
-			for _, row := range r.Rows {
-				list := make([]string, len(row))
-				for i, v := range row {
-					list[i] = string(v)
-				}
-				rows = append(rows, list)
-			}
-		}
-		return rows, nil
-	}
+	return func(ctx context.Context, sql string) ([][]string, error) { return extproctest.Rows(ctx, c, sql) }
 }
 
 func mustRun(t *testing.T, c *pgconn.PgConn, sql string) [][]string {
