@@ -137,7 +137,7 @@ func (k *Checker) LetsOut(chain *listenerv3.FilterChain, at Place, of func(resou
 		return false
 	}
 	there := at.At(i, "typed_config")
-	resource := k.connectionLog(proxy, "", there)
+	resource := k.ConnectionLog(proxy, "", there)
 	way, known := of(resource)
 	if !known {
 		k.Problem(there.At("access_log"), "names the resource %q, which the configuration does not have as one with egress: envoy", resource)
@@ -193,9 +193,9 @@ func (k *Checker) inner(p *tcpv3.TcpProxy, resource string, way *Way, at Place) 
 	}
 }
 
-// connectionLog checks the log of connections to a resource, and returns the resource that it names. want is the one that it should
+// ConnectionLog checks the log of connections to a resource, and returns the resource that it names. want is the one that it should
 // name; empty where any will do.
-func (k *Checker) connectionLog(p *tcpv3.TcpProxy, want string, at Place) (resource string) {
+func (k *Checker) ConnectionLog(p *tcpv3.TcpProxy, want string, at Place) (resource string) {
 	if o := p.GetAccessLogOptions(); o.GetAccessLogFlushInterval() != nil || o.GetFlushAccessLogOnConnected() || o.GetFlushAccessLogOnStart() || p.GetFlushAccessLogOnConnected() || p.GetAccessLogFlushInterval() != nil { //nolint:staticcheck // Envoy still reads them
 		k.Problem(at.At("access_log_options"), "the access log tells of connections that have not ended, which countersign would take for their end: remove the options that flush it early")
 	}

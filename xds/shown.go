@@ -141,6 +141,6 @@ func (k *Checker) shownTo(proxy *tcpv3.TcpProxy, resource string, way *Way, at P
 	if proxy.GetUpstreamConnectMode() != tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA {
 		k.Problem(at.At("upstream_connect_mode"), "the target is connected to before countersign has let anybody in: set upstream_connect_mode to ON_DOWNSTREAM_DATA, and max_early_data_bytes")
 	}
-	k.connectionLog(proxy, resource, at)
+	k.ConnectionLog(proxy, resource, at)
 	k.inner(proxy, resource, way, at)
 }

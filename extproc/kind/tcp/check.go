@@ -6,11 +6,9 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	proxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/countersign/countersign/xds"
@@ -113,21 +111,7 @@ func proxied(k *xds.Checker, p *proxyv3.TcpProxy, resource string, at xds.Place)
 	if p.GetOnDemand() != nil {
 		k.Problem(at.At("on_demand"), "on_demand has the target come from elsewhere, so that it cannot be checked: remove it")
 	}
-	if o := p.GetAccessLogOptions(); o.GetAccessLogFlushInterval() != nil || o.GetFlushAccessLogOnConnected() || o.GetFlushAccessLogOnStart() || p.GetFlushAccessLogOnConnected() || p.GetAccessLogFlushInterval() != nil { //nolint:staticcheck // Envoy still reads them
-		k.Problem(at.At("access_log_options"), "the access log tells of connections that have not ended, which countersign would take for their end: remove the options that flush it early")
-	}
-	var common *grpclogv3.CommonGrpcAccessLogConfig
-	k.AccessLog(p.GetAccessLog(), at, "envoy.access_loggers.tcp_grpc", func(m proto.Message) *grpclogv3.CommonGrpcAccessLogConfig {
-		log, _ := m.(*grpclogv3.TcpGrpcAccessLogConfig)
-		common = log.GetCommonConfig()
-		return common
-	})
-	named := func(t *tracingv3.CustomTag) bool {
-		return t.GetTag() == xds.ResourceTag && t.GetLiteral().GetValue() == resource
-	}
-	if xds.Asks(common.GetGrpcService()) && !slices.ContainsFunc(common.GetCustomTags(), named) {
-		k.Problem(at.At("access_log"), "the access log does not tell which resource a connection was to: set custom_tags: [{tag: %s, literal: {value: %s}}] in its common_config", xds.ResourceTag, resource)
-	}
+	k.ConnectionLog(p, resource, at)
 	if r, _ := xds.Named[*Resource](k, resource); r != nil {
 		host, port, _ := r.address()
 		t := xds.Target{Resource: resource, Host: host, Port: port}
